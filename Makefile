@@ -1,0 +1,52 @@
+# Each target's help stands behind its name; `make` alone prints it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format deep bench clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "steadytok needs Python 3.11 or newer; this is: $$($(PYTHON) --version 2>&1)."; \
+	  echo "On Debian and Ubuntu:  sudo apt install python3.11 python3.11-venv && make $(MAKECMDGOALS) PYTHON=python3.11"; \
+	  exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "venv failed; on Debian and Ubuntu:  sudo apt install python3-venv"; exit 1; }
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tui]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tui,dev]'
+	@touch $@
+
+run: $(VENV)/.run ## Watch this host: canary, live table, page and /metrics on 127.0.0.1:9817
+	@$(BIN)/steadytok run $(ARGS)
+
+test: $(VENV)/.dev ## Run the tests that need no root and no other program (under 5 minutes)
+	$(BIN)/python -m pytest -m 'not deep' -q $(ARGS)
+
+check: $(VENV)/.dev ## Format, lint, types: what CI asks of every change
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_house.py
+
+format: $(VENV)/.dev ## Put the code into its format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+deep: $(VENV)/.dev ## Run the tests against real Prometheus, Alertmanager and promtool (under 30 minutes)
+	$(BIN)/python -m pytest -m deep -q $(ARGS)
+
+bench: $(VENV)/.dev ## Measure against peers in one run, as ratios
+	$(BIN)/python -m bench $(ARGS)
+
+clean: ## Remove what make has made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
