@@ -1,0 +1,20 @@
+"""
+The ground floor: kernel files in, Samples out. One file per subsystem, named as the kernel names it.
+
+The contract of a collector module, all of it:
+
+    METRICS                 tuple of every Metric it yields whose name is known in advance
+    collect(host)           yields Readings; collect(host, config) where the module has a Config
+    INTERVAL = 1.0          seconds between passes
+    DEADLINE = 0.5          seconds after which a pass counts as overrun
+    ISOLATED = False        True: gather runs it in the eye, a process that can be killed
+    Config                  a frozen msgspec Struct with defaults: the operator's keys under `collectors.<name>`
+    AFTER = (names)         with join(readings, host) instead of collect: made from the Samples of those collectors
+
+The folder is the list: a file without a leading underscore is a collector. Collectors do not import each other.
+"""
+
+from collectors._host import Host, Note, natural
+from collectors._sample import Labels, Metric, Reading, Sample, counter, gauge
+
+__all__ = ["Host", "Labels", "Metric", "Note", "Reading", "Sample", "counter", "gauge", "natural"]

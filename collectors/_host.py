@@ -1,0 +1,189 @@
+"""
+The only door to a machine's files.
+
+Here, and nowhere else, the kernel's moods are handled: a file that is absent, empty, unreadable, not text, or larger
+than any kernel file has a reason to be. A collector sees a value or None; the reason is noted and counted.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
+
+LARGEST = 4 << 20  # bytes; /proc/vmstat is 4 KiB and an exposition of 5,000 series 400 KiB
+CHUNK = 1 << 16  # bytes asked of one read(2): a sysfs attribute is at most one page
+
+_DIGITS = re.compile(r"(\d+)")
+_INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+_T = TypeVar("_T")
+
+
+class Note(NamedTuple):
+    """One reading that is missing, and why."""
+
+    path: str
+    reason: str
+
+
+class Host:
+    """The door for reading files under a root folder, so that a folder is a machine."""
+
+    def __init__(self, root: str | Path = "/") -> None:
+        self.root = os.path.abspath(root)
+        self.live = self.root == "/"
+        self._prefix = self.root.rstrip("/") + "/"
+        self._notes: list[Note] = []
+        self._kept: dict[type, Any] = {}
+
+    def path(self, relative: str) -> str:
+        """Where a file of this machine really lies."""
+        return self._prefix + relative.lstrip("/")
+
+    def exists(self, relative: str) -> bool:
+        """Whether there is such a file or folder; asking is not a reading and leaves no note."""
+        return os.path.exists(self.path(relative))
+
+    def read(self, relative: str, *, optional: bool = False) -> str | None:
+        """
+        The file's text without surrounding white space, or None with a note.
+
+        An optional file may be absent or empty without a note: many kernels simply do not have it.
+        """
+        try:
+            raw = _read_all(self.path(relative))
+            text = raw.decode("utf-8").strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return None if optional else self.note(relative, "no such file")
+        except UnicodeDecodeError:
+            return self.note(relative, "not text")
+        except OSError as error:
+            return self.note(relative, error.strerror or str(error))
+        if not text:
+            return None if optional else self.note(relative, "empty")
+        return text
+
+    def read_int(self, relative: str, *, optional: bool = False) -> int | None:
+        """The whole number that is the file's only content, or None with a note."""
+        text = self.read(relative, optional=optional)
+        if text is None:
+            return None
+        return self.integer(text, relative)
+
+    def integer(self, text: str, relative: str) -> int | None:
+        """`text` as a whole number, or None with a note; `1_000` and `<unknown>` are not numbers."""
+        if _INTEGER.fullmatch(text) is None or len(text) > 20:
+            return self.note(relative, f"expected a whole number, found {text[:40]!r}")
+        return int(text)
+
+    def lines(self, relative: str, *, optional: bool = False) -> list[str]:
+        """The file's lines; none where it cannot be read, with a note."""
+        text = self.read(relative, optional=optional)
+        return [] if text is None else text.splitlines()
+
+    def names(self, relative: str) -> list[str]:
+        """The entries of a folder, numbers in natural order (node2 before node10); none where it is absent."""
+        try:
+            return sorted(os.listdir(self.path(relative)), key=natural)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            self.note(relative, error.strerror or str(error))
+            return []
+
+    def glob(self, pattern: str) -> list[str]:
+        """Relative paths that match, in natural order; each segment may have shell wildcards."""
+        found = [""]
+        for segment in pattern.strip("/").split("/"):
+            found = [path for parent in found for path in self._matches(parent, segment)]
+        return found
+
+    def _matches(self, parent: str, segment: str) -> Iterable[str]:
+        join = f"{parent}/" if parent else ""
+        if not any(wild in segment for wild in "*?["):
+            return [join + segment] if self.exists(join + segment) else []
+        return [join + name for name in self.names(parent) if fnmatch.fnmatchcase(name, segment)]
+
+    def link(self, relative: str) -> str | None:
+        """The last name in what a symbolic link says, such as 3-0050; None where there is no such link."""
+        try:
+            return os.path.basename(os.readlink(self.path(relative)).rstrip("/")) or None
+        except OSError:
+            return None  # a name that is not known is a label that is not there
+
+    def get(self, url: str, *, timeout: float = 0.4) -> str | None:
+        """
+        The body of an HTTP GET, or None with a note.
+
+        Under a root that is not `/` the answer is the file `http/HOST:PORT/PATH` there, so that a fixture never
+        talks to this machine's engines.
+        """
+        if not self.live:
+            parts = urllib.parse.urlsplit(url)
+            query = f"?{parts.query}" if parts.query else ""
+            return self.read(f"http/{parts.netloc}{parts.path}{query}")
+        try:
+            return _http_get(url, timeout)
+        except urllib.error.HTTPError as error:
+            return self.note(url, f"HTTP {error.code}")
+        except UnicodeDecodeError:
+            return self.note(url, "not text")
+        except (OSError, ValueError) as error:
+            return self.note(url, str(getattr(error, "reason", error)) or type(error).__name__)
+
+    def note(self, where: str, reason: str) -> None:
+        """Counts a reading that is missing; returns None so that `return host.note(…)` reads as what it means."""
+        self._notes.append(Note(where, reason))
+
+    def take_notes(self) -> list[Note]:
+        """The notes since the last call; the pass that reads them is the pass they belong to."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def kept(self, kind: type[_T]) -> _T:
+        """
+        This collector's own memory from pass to pass: the one `kind()` of this Host, made at the first call.
+
+        Each collector is given a Host of its own, so nothing is shared and nothing lives in a module.
+        """
+        if kind not in self._kept:
+            self._kept[kind] = kind()
+        return cast("_T", self._kept[kind])
+
+
+def natural(name: str) -> list[Any]:
+    """A sort key that puts node2 before node10."""
+    return [int(part) if part.isdecimal() else part for part in _DIGITS.split(name)]
+
+
+def _read_all(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts, size = [], 0
+        # seq_files in /proc may answer with less than was asked before their end, so only an empty read ends it.
+        while part := os.read(descriptor, CHUNK):
+            parts.append(part)
+            size += len(part)
+            if size > LARGEST:
+                raise OSError(0, f"larger than {LARGEST >> 20} MiB")
+    finally:
+        os.close(descriptor)
+    return b"".join(parts)
+
+
+def _http_get(url: str, timeout: float) -> str:
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise ValueError("expected an http:// or https:// URL")
+    # No proxy: an engine is on this host or this rack, and http_proxy of a login shell must not reroute it.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=timeout) as answer:
+        body: bytes = answer.read(LARGEST + 1)
+    if len(body) > LARGEST:
+        raise ValueError(f"larger than {LARGEST >> 20} MiB")
+    return body.decode("utf-8")

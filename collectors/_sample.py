@@ -1,0 +1,51 @@
+"""The values that flow through the house: a Metric says what is measured, a Sample is one measurement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+Labels = tuple[tuple[str, str], ...]
+"""Label pairs sorted by name; an empty value is the same as no label, as in Prometheus."""
+
+
+class Sample(NamedTuple):
+    """One value of a series; the time of reading belongs to the whole pass of a collector, not to a Sample."""
+
+    metric: Metric
+    labels: Labels
+    value: float
+
+
+Reading = Sample | None
+"""What a collector yields: a Sample, or None where the reading is missing (never 0)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """
+    A name with type and help.
+
+    Names carry their base unit (`_bytes`, `_seconds`, `_celsius`, `_hertz`, `_ratio`), counters end in `_total`.
+    https://prometheus.io/docs/practices/naming/
+    """
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    help: str
+
+    def sample(self, value: float | None, /, **labels: str) -> Reading:
+        """This metric with a value, or None where there is no value."""
+        if value is None:
+            return None
+        return Sample(self, tuple(sorted((k, v) for k, v in labels.items() if v)), float(value))
+
+
+def counter(name: str, help: str) -> Metric:
+    """A value that only grows, except when its source restarts; its name ends in `_total`."""
+    return Metric(name, "counter", help)
+
+
+def gauge(name: str, help: str) -> Metric:
+    """A value that may go either way."""
+    return Metric(name, "gauge", help)
