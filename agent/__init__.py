@@ -1,0 +1,1 @@
+"""The top floor: wires the rooms together, tells people, and answers alerts."""

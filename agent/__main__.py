@@ -1,0 +1,59 @@
+"""
+The command line's door.
+
+Exit status: 0 well, 1 something failed, 2 bad usage or configuration.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+COMMANDS = {
+    "run": "Run the agent on this host.",
+    "check": "Say what works on this host, what does not, why, and what mends it.",
+    "collect": "Read collectors once and print what they give.",
+    "rules": "Check and test rule files.",
+    "alert": "Send a test alert through Alertmanager.",
+    "engine": "Run the bundled reference engine.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in agent.commands and are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order in which a newcomer needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"agent.commands.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from agent.version import version
+
+        click.echo(f"steadytok {version()}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show it.")
+def main() -> None:
+    """Keeps tokens per second steady on LLM inference hosts."""
+
+
+if __name__ == "__main__":
+    main(prog_name="steadytok")

@@ -1,0 +1,332 @@
+"""The agent: every room of the house, wired. Starting, reloading and ending happen here and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import msgspec
+import structlog
+from prometheus_client import CollectorRegistry, generate_latest
+
+from agent import discovery, own, signals
+from agent.baseline import Baseline
+from agent.binding import CANARY, bind_all
+from agent.canary import Canary
+from agent.clock import Clock
+from agent.config import Config, ConfigError, load
+from agent.discovery import Collector
+from agent.gather import SLOW, Course, Gather, Lane, Outcome, Pass, ThreadLane
+from agent.hotplug import Hotplug
+from agent.loop import Loop
+from agent.notify import Counters, Notifier
+from agent.rulebook import RulebookError, rule_set
+from agent.schedule import Schedule
+from agent.screen import Screen
+from agent.sight import Sight
+from agent.state import StateFolder, folder
+from agent.units import bytes_written, written
+from agent.version import version
+from agent.view import Viewer
+from agent.web.exposition import Exposition
+from agent.web.server import Server
+from collectors import Host, Reading
+from rules.alerts import AlertState
+from rules.groups import Rules
+from rules.history import History, bytes_needed
+
+LEARN_EVERY = 5.0  # seconds between observations for the baseline
+SAVE_EVERY = 60.0  # seconds between writings of the baseline
+BASELINE_FILE = "baseline.json"
+
+
+class StartError(Exception):
+    """The agent cannot start; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this agent runs: the machine's root, and the configuration file it was told of."""
+
+    root: str
+    config_path: Path | None
+
+    @property
+    def live(self) -> bool:
+        """Whether the machine is this one and not a picture of one."""
+        return os.path.abspath(self.root) == "/"
+
+
+def read_config(path: Path | None, modules: Mapping[str, ModuleType]) -> Config:
+    """The configuration, checked against the collectors there are."""
+    return load(path, discovery.config_types(modules))
+
+
+class Agent:
+    """One agent, from start to end."""
+
+    def __init__(self, config: Config, modules: Mapping[str, ModuleType], place: Place, screen: Screen | None) -> None:
+        self.config = config
+        self.place = place
+        self.clock = Clock()
+        self.stop = asyncio.Event()
+        self._modules = modules
+        self._screen = screen
+        self._log = structlog.get_logger()
+        self._stack = AsyncExitStack()
+        self._engines_changed = asyncio.Event()
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._counters = Counters(self._registry)
+        self._exposition = Exposition()
+        self._viewer = Viewer()
+        self._estimated = False
+        self._version = version()
+        self.address = ""
+        self._build()
+
+    def _build(self) -> None:
+        config = self.config
+        self.state = StateFolder(folder(config.state.dir))
+        self._stack.callback(self.state.close)
+        self.baseline = Baseline(self.state.read(BASELINE_FILE))
+        self.history = History(round(config.sample.keep * 1000))
+        self.canary = self._canary()
+        self.sight = Sight(self.place.root, lambda result: self.loop.deliver(result))
+        self.gather = Gather(self._lane_of, self._bind(), self.clock.monotonic(), root=self.place.root)
+        self.loop = Loop(
+            clock=self.clock,
+            gather=self.gather,
+            sight=self.sight,
+            history=self.history,
+            rules=self._rules(config),
+            notifier=self._notifier(config),
+            own=self._own,
+            interval=config.sample.interval,
+            stale_after=config.sample.stale_after,
+        )
+        self.schedule = Schedule()
+        self.hotplug = Hotplug(lambda names: self.gather.hurry(names, self.clock.monotonic()))
+
+    def _rules(self, config: Config) -> Rules:
+        return Rules(
+            rule_set(config.rules, keep_ms=round(config.sample.keep * 1000)),
+            interval_ms=round(config.rules.interval * 1000),
+            external_labels=config.external_labels.resolved(),
+            external_url=self._external_url(config),
+        )
+
+    def _notifier(self, config: Config) -> Notifier:
+        external = config.external_labels.resolved()
+        return Notifier(config.alerting, external, self._external_url(config), self._counters)
+
+    @staticmethod
+    def _external_url(config: Config) -> str:
+        return config.web.external_url or f"http://{config.web.listen}"
+
+    def _canary(self) -> Canary | None:
+        wanted = self.config.engine.enabled
+        # INVOCATION_ID: systemd started us, so this host serves real requests and has its own engine.
+        if wanted is False or not self.place.live or (wanted == "auto" and "INVOCATION_ID" in os.environ):
+            return None
+        return Canary(self.config.engine, self.state.token_file(), self._engines_changed)
+
+    def _bind(self) -> list[Collector]:
+        ready = self.canary.ready if self.canary is not None else None
+        return bind_all(self.config, self._modules, None if ready is None else ready.url)
+
+    def _lane_of(self, collector: Collector) -> Lane:
+        if collector.isolated:
+            return self.sight.lane(collector.name)
+        event_loop = asyncio.get_running_loop()
+
+        def deliver(result: Pass) -> None:
+            with contextlib.suppress(RuntimeError):  # the event loop has closed: the agent is ending
+                event_loop.call_soon_threadsafe(self.loop.deliver, result)
+
+        return ThreadLane(collector.name, Host(self.place.root), deliver)
+
+    def _own(self, now: float, now_ms: int) -> Iterator[Reading]:
+        yield signals.BUILD_INFO.sample(1.0, version=self._version)
+        yield from own.of_collectors(self.gather, now)
+        configured = [engine.name for engine in self.config.engines]
+        canary = CANARY if self.canary is not None else None
+        yield from own.of_engines(self.baseline, self.history, now_ms, configured, canary)
+
+    async def run(self) -> None:
+        """Runs until told to stop, then ends everything in order."""
+        async with self._stack:
+            await self._start()
+            await self.loop.run(self.stop)
+            self._log.info("ending")
+
+    async def _start(self) -> None:
+        self._on_signals()
+        await self._listen()
+        await self._start_children()
+        await self.loop.notifier.start()
+        self._stack.push_async_callback(lambda: self.loop.notifier.close())
+        self._start_schedule()
+        if self.place.live:
+            self.hotplug.start()
+            self._stack.callback(self.hotplug.close)
+        self.loop.on_step.append(lambda _step: self.schedule.stepped())
+        self.loop.after_tick += [self._estimate, self._show]
+
+    def _on_signals(self) -> None:
+        event_loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            event_loop.add_signal_handler(number, self.stop.set)
+        event_loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+
+    async def _listen(self) -> None:
+        host, _, port = self.config.web.listen.rpartition(":")
+        server = Server(
+            metrics=self.metrics,
+            since_tick=self._since_tick,
+            interval=self.config.sample.interval,
+            instance=self.config.external_labels.resolved()["instance"],
+            summary=self._summary,
+        )
+        try:
+            bound = await server.start(host.strip("[]"), int(port))
+        except OSError as error:
+            await server.close()
+            reason = f"cannot listen on {self.config.web.listen}: {error.strerror}; set web.listen to a free address"
+            raise StartError(reason) from error
+        self.address = f"http://{host}:{bound}/"
+        self._stack.push_async_callback(server.close)
+        self._log.info("listening", url=self.address)
+
+    async def _start_children(self) -> None:
+        if any(course.collector.isolated for course in self.gather.courses.values()):
+            self.sight.child.start()
+            self._stack.push_async_callback(self.sight.child.close)
+            await self.sight.child.alive(5.0)  # else the first passes of its collectors would fail
+        if self.canary is not None:
+            self.canary.child.start()
+            self._stack.push_async_callback(self.canary.close)
+
+    def _start_schedule(self) -> None:
+        now = self.clock.now_ms
+        self.schedule.every(LEARN_EVERY, lambda: self.baseline.learn(self.history, now()))
+        self.schedule.every(SAVE_EVERY, self._save)
+        self.schedule.every(10.0, lambda: self.history.forget(now()))
+        for course in self.gather.courses.values():
+            self._schedule_slow(course)
+        if self.canary is not None:
+            canary = self.canary
+            self.schedule.every(self.config.engine.every, lambda: canary.maybe_burst(self.history, now()))
+        self.schedule.start()
+        self._stack.callback(self._save)
+        self._stack.callback(self.schedule.close)
+
+    def _schedule_slow(self, course: Course) -> None:
+        name = course.collector.name
+        if course.collector.interval > SLOW:
+            self.schedule.every(course.interval, lambda: self.gather.slow_due(name, self.clock.monotonic()))
+
+    def _save(self) -> None:
+        try:
+            self.state.write(BASELINE_FILE, self.baseline.stored())
+        except OSError as error:
+            self._log.warning("the baseline cannot be saved", folder=str(self.state.path), reason=error.strerror)
+
+    def _estimate(self, now_ms: int) -> None:
+        """Once the first readings are in: what remembering them will take."""
+        if self._estimated or now_ms - self.clock.at_ms(self._born()) < 3000:
+            return
+        self._estimated = True
+        keep = round(self.config.sample.keep * 1000)
+        tick = round(self.config.sample.interval * 1000)
+        per_second = [c for c in self.gather.courses.values() if c.last is not None and c.last.outcome is Outcome.OK]
+        needed = sum(bytes_needed(len(c.last.samples), round(c.interval * 1000), keep) for c in per_second if c.last)
+        others = self.history.series_count() - sum(len(c.last.samples) for c in per_second if c.last)
+        needed += bytes_needed(max(others, 0), tick, keep)
+        self._log.info(
+            "history",
+            series=self.history.series_count(),
+            keep=written(self.config.sample.keep),
+            memory=bytes_written(needed),
+        )
+
+    def _born(self) -> float:
+        return min(course.born for course in self.gather.courses.values())
+
+    def _show(self, now_ms: int) -> None:
+        if self._engines_changed.is_set():
+            self._engines_changed.clear()
+            self._engine_is_ready()
+        if self._screen is not None:
+            self._screen.show(self._viewer.view(self.history, self.loop.rules.alerts(), self.baseline, now_ms))
+
+    def _engine_is_ready(self) -> None:
+        assert self.canary is not None
+        ready = self.canary.ready
+        assert ready is not None
+        self.baseline.models[CANARY] = f"{ready.model}:{ready.weights_bytes}"
+        self._log.info("canary engine is ready", url=ready.url, weights=bytes_written(ready.weights_bytes))
+        for collector in self._bind():
+            if collector.name == "engine":
+                self.gather.add(collector, self.clock.monotonic())
+
+    def metrics(self) -> str:
+        """The exposition: what collectors, rules and the agent measure, and what the agent counts."""
+        return self._exposition.render(self.history.latest()) + generate_latest(self._registry).decode()
+
+    def _since_tick(self) -> float | None:
+        return None if self.loop.last_tick is None else time.monotonic() - self.loop.last_tick
+
+    def _summary(self) -> str:
+        firing = [alert.name for alert in self.loop.rules.alerts() if alert.state is AlertState.FIRING]
+        alerts = f"Alerts up: {', '.join(firing)}." if firing else "No alert is up."
+        return f"{self.history.series_count()} series. {alerts}"
+
+    def _hang_up(self) -> None:
+        """SIGHUP: takes the file's new content over; a bad file changes nothing and says so."""
+        asyncio.get_running_loop().create_task(self._reload(), name="reload")
+
+    async def _reload(self) -> None:
+        try:
+            config = read_config(self.place.config_path, self._modules)
+            rules = rule_set(config.rules, keep_ms=round(config.sample.keep * 1000))
+        except (ConfigError, RulebookError) as error:
+            self._log.error("the new configuration is not used; the old one stays", faults=error.messages)
+            return
+        self._tell_what_needs_a_restart(config)
+        self.config = replace_reloadable(self.config, config)
+        self.loop.rules = self.loop.rules.replaced(rules)
+        old, self.loop.notifier = self.loop.notifier, self._notifier(self.config)
+        await self.loop.notifier.start()
+        await old.close()
+        self._replace_collectors()
+        self._log.info("configuration reloaded")
+
+    def _replace_collectors(self) -> None:
+        now = self.clock.monotonic()
+        wanted = {collector.name: collector for collector in self._bind()}
+        for name in set(self.gather.courses) - set(wanted):
+            self.gather.remove(name)
+            self.history.silence(name, self.clock.now_ms())
+        for collector in wanted.values():
+            self.gather.add(collector, now)
+
+    def _tell_what_needs_a_restart(self, config: Config) -> None:
+        fixed = [name for name in RESTART if getattr(config, name) != getattr(self.config, name)]
+        if fixed:
+            self._log.warning("these settings change only with a restart", settings=fixed)
+
+
+RESTART = ("sample", "web", "state", "engine")
+
+
+def replace_reloadable(old: Config, new: Config) -> Config:
+    """The new configuration, except for what only a restart can change."""
+    return msgspec.structs.replace(new, **{name: getattr(old, name) for name in RESTART})

@@ -1,0 +1,127 @@
+"""
+What tokens per second should be: the one place that knows.
+
+Per engine, model and context bucket the 90th percentile of decode tokens per decode second, learnt while the engine
+runs and nothing hurts it. Kept as counts in bins of one percent, so that it is small, exact to a percent, and follows
+a changed host within days: the counts are halved once a day's worth is in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import NamedTuple
+
+import msgspec
+import structlog
+
+from rules import promql
+from rules.history import History
+
+BIN = math.log(1.01)
+QUANTILE = 0.9
+ENOUGH = 60  # observations before a baseline is told: five minutes, one each five seconds
+DAY = 17_280  # observations, one each five seconds
+WINDOW = "30s"
+
+# Decode tokens per decode second where the engine counts both; else tokens per second of an engine that was never idle.
+NOW = f"""
+  increase(steadytok_engine_generated_tokens_total[{WINDOW}])
+    / (increase(steadytok_engine_decode_seconds_total[{WINDOW}]) > 0)
+or
+  (rate(steadytok_engine_generated_tokens_total[{WINDOW}]) > 0)
+    and min_over_time(steadytok_engine_requests_running[{WINDOW}]) > 0
+"""
+PACED = "steadytok_engine_duty < 1 or steadytok_pace_duty < 1"
+HURT = """
+  min(steadytok_dimm_headroom_celsius) < 10
+or
+  sum(increase(steadytok_thermal_throttle_core_events_total[2m])) > 0
+or
+  sum(increase(steadytok_thermal_throttle_package_events_total[2m])) > 0
+"""
+
+
+class Key(NamedTuple):
+    """What a baseline belongs to."""
+
+    engine: str
+    model: str = ""
+    context: str = "any"
+
+
+class _Stored(msgspec.Struct):
+    version: int
+    bins: dict[str, dict[str, int]]
+
+
+class Baseline:
+    """The baselines of all engines; `learn` is asked every few seconds, `now` at each tick."""
+
+    def __init__(self, stored: str | None = None) -> None:
+        self._bins: dict[Key, Counter[int]] = {}
+        self._queries: dict[str, promql.Query] = {name: promql.compile(text) for name, text in _QUERIES.items()}
+        self.models: dict[str, str] = {}
+        if stored is not None:
+            self._restore(stored)
+
+    def _restore(self, stored: str) -> None:
+        try:
+            bins = msgspec.json.decode(stored, type=_Stored).bins
+            self._bins = {
+                Key(*key.split("\x1f")): Counter({int(place): count for place, count in counts.items()})
+                for key, counts in bins.items()
+            }
+        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+            structlog.get_logger().warning("the stored baseline cannot be read; learning anew", reason=str(error))
+
+    def stored(self) -> str:
+        """All baselines as JSON, to be given to the next start."""
+        bins = {"\x1f".join(key): {str(place): n for place, n in counts.items()} for key, counts in self._bins.items()}
+        return msgspec.json.encode(_Stored(1, bins)).decode()
+
+    def now(self, history: History, at_ms: int) -> dict[str, float]:
+        """Tokens per second of each engine now; an idle engine is not in it."""
+        return {dict(labels).get("engine", ""): value for labels, value in self._queries["now"].at(history, at_ms)}
+
+    def learn(self, history: History, at_ms: int) -> None:
+        """Takes the present speeds in, except of engines that are paced, and not while heat hurts the host."""
+        if len(self._queries["hurt"].at(history, at_ms).labels):
+            return
+        paced = {dict(labels).get("engine", "") for labels, _ in self._queries["paced"].at(history, at_ms)}
+        for engine, speed in self.now(history, at_ms).items():
+            if engine not in paced:
+                self.observe(self.key(engine), speed)
+
+    def key(self, engine: str) -> Key:
+        """The key that an engine's present model has."""
+        return Key(engine, self.models.get(engine, ""))
+
+    def observe(self, key: Key, speed: float) -> None:
+        """Takes one speed in."""
+        if not (speed > 0 and math.isfinite(speed)):
+            return
+        bins = self._bins.setdefault(key, Counter())
+        bins[round(math.log(speed) / BIN)] += 1
+        if bins.total() > DAY:
+            self._bins[key] = Counter({place: count // 2 for place, count in bins.items() if count > 1})
+
+    def progress(self, engine: str) -> float:
+        """How much of what is needed for a baseline has been learnt, 0 to 1."""
+        bins = self._bins.get(self.key(engine))
+        return min(1.0, bins.total() / ENOUGH) if bins else 0.0
+
+    def value(self, engine: str) -> float | None:
+        """Tokens per second that the engine should have, or None while it is being learnt."""
+        bins = self._bins.get(self.key(engine))
+        if bins is None or bins.total() < ENOUGH:
+            return None
+        left = QUANTILE * bins.total()
+        for place in sorted(bins):
+            left -= bins[place]
+            if left <= 0:
+                return math.exp(place * BIN)
+        return None
+
+
+_QUERIES = {"now": NOW, "paced": PACED, "hurt": HURT}

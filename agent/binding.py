@@ -1,0 +1,38 @@
+"""Binds each collector to what the configuration says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+
+from agent import discovery
+from agent.config import Config
+from agent.discovery import Collector
+
+CANARY = "canary"
+"""The name of the bundled engine among the engines."""
+
+
+def bind_all(config: Config, modules: Mapping[str, ModuleType], canary_url: str | None = None) -> list[Collector]:
+    """Every enabled collector; the `engine` one with the configured engines, and the canary once it has a URL."""
+    return [
+        _bind(config, name, module, canary_url)
+        for name, module in modules.items()
+        if name not in config.collectors or config.collectors[name].enabled is not False
+    ]
+
+
+def _bind(config: Config, name: str, module: ModuleType, canary_url: str | None) -> Collector:
+    told = config.collectors.get(name)
+    interval, deadline, own = (None, None, None) if told is None else (told.interval, told.deadline, told.own)
+    bound = discovery.bind(module, name, interval=interval, deadline=deadline, own=own)
+    return _with_engines(bound, module, config, canary_url) if name == "engine" else bound
+
+
+def _with_engines(bound: Collector, module: ModuleType, config: Config, canary_url: str | None) -> Collector:
+    """`engines:` stands at the top of the configuration, because it is what an operator comes to say."""
+    targets = [module.Target(name=engine.name, kind=engine.kind, url=engine.url) for engine in config.engines]
+    if canary_url is not None:
+        targets.append(module.Target(name=CANARY, kind="reference", url=canary_url))
+    own = module.Config(engines=tuple(targets))
+    return discovery.bind(module, "engine", interval=bound.interval, deadline=bound.deadline, own=own)

@@ -1,0 +1,132 @@
+"""
+Starts every long-lived child, and replaces it when it ends.
+
+Only our own interpreter is ever started, never a shell. A child is in a session of its own, so that Ctrl-C on a
+terminal reaches the agent alone, which then ends its children in order; and it ends by itself when its standard input
+closes, so that it cannot outlive the agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+
+SHORTEST_PAUSE = 1.0  # seconds before a child that ended is started again
+LONGEST_PAUSE = 300.0  # seconds: the pause doubles up to here while the child keeps ending
+STEADY = 60.0  # seconds of life after which a child counts as well again
+LONGEST_LINE = 16 << 20  # bytes
+
+
+class Child:
+    """One process of ours: a module that speaks one line at a time on standard output."""
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        on_line: Callable[[bytes], None],
+        on_end: Callable[[], None],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self._arguments = tuple(arguments)
+        self._on_line = on_line
+        self._on_end = on_end
+        self._environment = dict(environment or {})
+        self._log = structlog.get_logger().bind(child=name)
+        self._process: asyncio.subprocess.Process | None = None
+        self._closing = asyncio.Event()
+        self._alive = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.starts = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while it lives."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Starts the child and keeps it alive until `close`."""
+        self._task = asyncio.get_running_loop().create_task(self._keep_alive(), name=f"child {self.name}")
+
+    async def _keep_alive(self) -> None:
+        pause = SHORTEST_PAUSE
+        while not self._closing.is_set():
+            began = asyncio.get_running_loop().time()
+            await self._live_once()
+            if self._closing.is_set():
+                return
+            lived = asyncio.get_running_loop().time() - began
+            pause = SHORTEST_PAUSE if lived > STEADY else min(pause * 2, LONGEST_PAUSE)
+            with contextlib.suppress(TimeoutError):  # the pause is over: start again
+                await asyncio.wait_for(self._closing.wait(), pause)
+
+    async def _live_once(self) -> None:
+        process = self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            *self._arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=LONGEST_LINE,
+            start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
+        )
+        self.starts += 1
+        self._alive.set()
+        self._log.debug("child started", pid=process.pid)
+        try:
+            await self._read(process)
+            # A child in uninterruptible sleep is not reaped by SIGKILL: this waits, so it is not replaced either.
+            code = await process.wait()
+        finally:
+            self._process = None
+            self._alive.clear()
+            self._on_end()
+        if not self._closing.is_set():
+            self._log.warning("child ended and will be started again", exit_status=code)
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            self._on_line(line)
+
+    async def alive(self, patience: float) -> bool:
+        """Waits until there is a process; False where there is none after so many seconds."""
+        with contextlib.suppress(TimeoutError):  # the answer says that it took too long
+            await asyncio.wait_for(self._alive.wait(), patience)
+        return self._alive.is_set()
+
+    def send(self, line: bytes) -> bool:
+        """Writes a line to the child; False where there is no child to read it."""
+        process = self._process
+        if process is None or process.stdin is None or process.stdin.is_closing():
+            return False
+        process.stdin.write(line)
+        return True
+
+    def kill(self) -> None:
+        """Ends the child now; it is replaced once the kernel has reaped it."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):  # it ended on its own meanwhile
+                self._process.kill()
+
+    async def close(self) -> None:
+        """Ends the child for good; one in uninterruptible sleep is left to the kernel."""
+        self._closing.set()
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+        if self._task is None:
+            return
+        for _ in range(2):
+            done, _pending = await asyncio.wait({self._task}, timeout=1.0)
+            if done:
+                return
+            self.kill()
+        self._task.cancel()

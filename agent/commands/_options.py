@@ -1,0 +1,31 @@
+"""Options that several commands share, and how a command fails."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+config = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The configuration file; without one everything has its default.",
+)
+root = click.option(
+    "--root",
+    default="/",
+    show_default=True,
+    type=click.Path(exists=True, file_okay=False),
+    help="The machine to read: a folder that looks like / of one.",
+)
+
+
+def die(messages: Iterable[str], status: int) -> NoReturn:
+    """Prints each message on a line of standard error, and exits."""
+    for message in messages:
+        click.echo(f"steadytok: {message}", err=True)
+    sys.exit(status)

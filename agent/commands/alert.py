@@ -1,0 +1,73 @@
+"""`steadytok alert test`: sends one alert through, so that the way to the pager is known to be open."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from agent.commands import _options
+
+
+@click.group(name="alert")
+def command() -> None:
+    """Try the way to Alertmanager."""
+
+
+@command.command()
+@_options.config
+@click.option("--alertmanager", "address", metavar="HOST:PORT", help="Send there, whatever the configuration says.")
+def test(config_path: Path | None, address: str | None) -> None:
+    """Send one alert named SteadytokTest to every Alertmanager; it ends by itself after five minutes."""
+    from agent import discovery
+    from agent.config import ConfigError, load
+
+    document = {"alerting": {"alertmanagers": [{"static_configs": [{"targets": [address]}]}]}}
+    types = discovery.config_types(discovery.modules())
+    try:
+        config = load(config_path, types)
+        if address is not None:
+            from agent.config import parse
+
+            config = parse(document, "--alertmanager", types)
+    except ConfigError as error:
+        _options.die(error.messages, 2)
+    sys.exit(asyncio.run(_send(config)))
+
+
+async def _send(config) -> int:  # type: ignore[no-untyped-def]  # Config is imported lazily
+    import aiohttp
+
+    from agent.notify import payload, post, targets
+    from rules.alerts import Alert, AlertState
+
+    wanted = targets(config.alerting)
+    if not wanted:
+        _options.die(["no Alertmanager is configured; give --alertmanager HOST:PORT or alerting: in --config"], 2)
+    now_ms = round(time.time() * 1000)
+    alert = Alert(
+        name="SteadytokTest",
+        labels=(("alertname", "SteadytokTest"), ("severity", "info")),
+        annotations=(("summary", "A test alert sent by hand with `steadytok alert test`; nothing is wrong."),),
+        state=AlertState.FIRING,
+        value=1.0,
+        active_at_ms=now_ms,
+        fired_at_ms=now_ms,
+        resolved_at_ms=None,
+        keep_firing_since_ms=None,
+        fresh=True,
+        expr="vector(1)",
+        interval_ms=round(config.rules.interval * 1000),
+    )
+    url = config.web.external_url or f"http://{config.web.listen}"
+    body = payload(alert, now_ms, 75_000, config.external_labels.resolved(), url)
+    status = 0
+    async with aiohttp.ClientSession() as session:
+        for target in wanted:
+            fault = await post(session, target, [body])
+            click.echo(f"{target.url}: {fault or 'taken'}", err=fault is not None)
+            status = status or int(fault is not None)
+    return status

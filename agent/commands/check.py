@@ -1,0 +1,48 @@
+"""`steadytok check`: the operator's doctor."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from agent import discovery, reading
+from agent.commands import _options
+from agent.gather import Outcome, Pass
+from agent.mending import mend
+
+_COLOURS = {Outcome.OK: "green", Outcome.FAILED: "red", Outcome.ABSENT: "bright_black", Outcome.REFUSED: "yellow"}
+
+
+@click.command(name="check")
+@_options.config
+@_options.root
+def command(config_path: Path | None, root: str) -> None:
+    """Say what works on this host, what does not, why, and what mends it."""
+    from agent.binding import bind_all
+    from agent.config import ConfigError, load
+    from agent.rulebook import RulebookError, rule_set
+
+    modules = discovery.modules()
+    try:
+        config = load(config_path, discovery.config_types(modules))
+        rules = rule_set(config.rules, keep_ms=round(config.sample.keep * 1000))
+    except (ConfigError, RulebookError) as error:
+        _options.die(error.messages, 2)
+    click.echo(f"configuration  {config_path or 'none: every default'}: well")
+    click.echo(f"rules          {sum(len(group.rules) for group in rules.groups)} loaded")
+    passes = reading.read_once(bind_all(config, modules), root)
+    for result in passes:
+        _report(result)
+    sys.exit(1 if reading.failed(passes) else 0)
+
+
+def _report(result: Pass) -> None:
+    state = click.style(f"{result.outcome.value:8}", fg=_COLOURS[result.outcome])
+    cost = f"{result.cpu_seconds * 1000:6.1f} ms of CPU  {len(result.samples):5} series"
+    reason = mend(result)
+    click.echo(f"{result.collector:17}{state} {cost}" + (f"  {reason}" if reason else ""))
+    if result.outcome is Outcome.OK:
+        for note in result.notes[:3]:
+            click.echo(f"{'':17}missing  {note.path}: {note.reason}")

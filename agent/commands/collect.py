@@ -1,0 +1,92 @@
+"""`steadytok collect`: one reading, printed."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from agent import discovery, reading
+from agent.commands import _options
+from agent.gather import Pass
+from agent.web.exposition import Exposition, number
+
+
+@click.command(name="collect")
+@click.argument("names", nargs=-1, metavar="[NAME]…")
+@_options.root
+@_options.config
+@click.option("--json", "as_json", is_flag=True, help="A list of {name, labels, value, timestamp}.")
+def command(names: tuple[str, ...], root: str, config_path: Path | None, as_json: bool) -> None:
+    """Read collectors once (all, or those named) and print the readings as Prometheus text."""
+    passes = reading.read_once(_wanted(names, config_path), root)
+    if names:
+        passes = [result for result in passes if result.collector in names]
+    sys.stdout.write(_as_json(passes) if as_json else _as_text(passes))
+    for result in passes:
+        _complain(result)
+    sys.stdout.flush()
+    sys.exit(1 if reading.failed(passes) else 0)
+
+
+def _wanted(names: Sequence[str], config_path: Path | None) -> list[discovery.Collector]:
+    modules = discovery.modules()
+    unknown = [name for name in names if name not in modules]
+    if unknown:
+        known = ", ".join(sorted(modules))
+        _options.die([f"no collector is named {name!r}; there are: {known}" for name in unknown], 2)
+    if config_path is None:
+        plain = {"interval": None, "deadline": None, "own": None}
+        bound = [discovery.bind(module, name, **plain) for name, module in modules.items()]
+    else:
+        bound = _configured(config_path)
+    return reading.with_sources(names, bound) if names else bound
+
+
+def _configured(config_path: Path) -> list[discovery.Collector]:
+    from agent.binding import bind_all
+    from agent.config import ConfigError, load
+
+    modules = discovery.modules()
+    try:
+        return bind_all(load(config_path, discovery.config_types(modules)), modules)
+    except ConfigError as error:
+        _options.die(error.messages, 2)
+
+
+def _as_text(passes: Sequence[Pass]) -> str:
+    return Exposition().render((s.metric, s.labels, s.value, 0) for result in passes for s in result.samples)
+
+
+def _as_json(passes: Sequence[Pass]) -> str:
+    wall = time.time() - time.monotonic()
+    rows = [
+        {
+            "name": s.metric.name,
+            "labels": dict(s.labels),
+            "value": _jsonable(s.value),
+            "timestamp": round(result.began + wall, 3),
+        }
+        for result in passes
+        for s in result.samples
+    ]
+    return json.dumps(rows, indent=1) + "\n"
+
+
+def _jsonable(value: float) -> float | str:
+    """JSON has no NaN and no infinity; Prometheus' own API writes them as text."""
+    return value if math.isfinite(value) else number(value)
+
+
+def _complain(result: Pass) -> None:
+    if result.error is not None:
+        click.echo(f"steadytok: {result.collector}: {result.error}", err=True)
+    for note in result.notes[:5]:
+        click.echo(f"steadytok: {result.collector}: missing: {note.path}: {note.reason}", err=True)
+    if len(result.notes) > 5:
+        click.echo(f"steadytok: {result.collector}: missing: {len(result.notes) - 5} more", err=True)

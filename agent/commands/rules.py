@@ -1,0 +1,54 @@
+"""`steadytok rules`: checks and tests rule files, as promtool does."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from agent.commands import _options
+
+_FILES = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+@click.group(name="rules")
+def command() -> None:
+    """Check and test rule files in Prometheus' own format."""
+
+
+@command.command()
+@click.argument("files", nargs=-1, required=True, type=_FILES, metavar="FILE…")
+def check(files: tuple[Path, ...]) -> None:
+    """Say whether rule files can be loaded, and every fault in them."""
+    from rules.rulefile import RuleFileError, load_rules
+
+    faulty = False
+    for path in files:
+        try:
+            rules = load_rules([path])
+        except RuleFileError as error:
+            faulty = True
+            click.echo("\n".join(error.messages), err=True)
+        else:
+            click.echo(f"{path}: {sum(len(group.rules) for group in rules.groups)} rules found, all well")
+    sys.exit(1 if faulty else 0)
+
+
+@command.command()
+@click.argument("files", nargs=-1, required=True, type=_FILES, metavar="FILE…")
+def test(files: tuple[Path, ...]) -> None:
+    """Run unit tests of rules, written in promtool's form."""
+    from rules import rulestest
+    from rules.rulefile import RuleFileError
+
+    failures = []
+    for path in files:
+        try:
+            found = rulestest.run([path])
+        except RuleFileError as error:
+            found = error.messages
+        click.echo(f"{path}: {'failed' if found else 'passed'}")
+        failures += found
+    if failures:
+        _options.die(failures, 1)

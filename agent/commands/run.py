@@ -1,0 +1,49 @@
+"""`steadytok run`: the agent itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from agent.commands import _options
+
+# One thread for BLAS, before NumPy is imported: the agent must not take cores from the engine that it watches.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+@click.command(name="run")
+@_options.config
+@_options.root
+@click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
+def command(config_path: Path | None, root: str, plain: bool) -> None:
+    """Run the agent on this host until Ctrl-C or SIGTERM; SIGHUP reads the configuration again."""
+    from agent import discovery, log
+    from agent.app import Agent, Place, StartError, read_config
+    from agent.config import ConfigError
+    from agent.rulebook import RulebookError
+    from agent.screen import PlainLines, open_screen
+    from agent.state import StateError
+
+    try:
+        config = read_config(config_path, discovery.modules())
+        modules = discovery.modules(name for name, told in config.collectors.items() if told.enabled)
+        where = f"http://{config.web.listen}/"
+        # The screen first: it takes standard error over, so that log lines scroll above the table.
+        screen = PlainLines(sys.stdout) if plain else open_screen(sys.stdout, where)
+        log.configure(sys.stderr)
+
+        async def start() -> None:  # inside the loop: lanes need a running one
+            await Agent(config, modules, Place(root, config_path), screen).run()
+
+        try:
+            asyncio.run(start())
+        finally:
+            screen.close()
+    except (ConfigError, RulebookError) as error:
+        _options.die(error.messages, 2)
+    except (StartError, StateError, discovery.DiscoveryError) as error:
+        _options.die([str(error)], 1)

@@ -1,0 +1,92 @@
+"""
+Finds the collectors: the folder is the list, and nobody keeps another one.
+
+Third parties add theirs through the entry point group `steadytok.collectors`, loaded only if the configuration
+enables them; two collectors of one name stop the start.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any
+
+import collectors
+from collectors import Host, Metric, Reading, Sample
+
+GROUP = "steadytok.collectors"
+INTERVAL = 1.0  # seconds between passes where the module does not say
+DEADLINE = 0.5  # seconds that a pass may take where the module does not say
+
+Collect = Callable[[Host], Iterable[Reading]]
+Join = Callable[[Mapping[str, Sequence[Sample]], Host], Iterable[Reading]]
+
+
+class DiscoveryError(Exception):
+    """The set of collectors cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """One collector, bound to its configuration; `join` instead of `collect` where it is made from others."""
+
+    name: str
+    about: str
+    metrics: tuple[Metric, ...]
+    collect: Collect
+    interval: float
+    deadline: float
+    isolated: bool
+    own: Any = None
+    after: tuple[str, ...] = ()
+    join: Join | None = None
+
+
+def modules(enabled: Iterable[str] = ()) -> dict[str, ModuleType]:
+    """Every collector's module by name: those of this house, and of third parties those that are enabled."""
+    names = (info.name for info in pkgutil.iter_modules(collectors.__path__))
+    found = {name: importlib.import_module(f"collectors.{name}") for name in names if not name.startswith("_")}
+    for entry in entry_points(group=GROUP):
+        if entry.name in found:
+            raise DiscoveryError(f"two collectors are named {entry.name!r}: uninstall or rename {entry.value}")
+        if entry.name in set(enabled):
+            found[entry.name] = entry.load()
+    return found
+
+
+def config_types(found: Mapping[str, ModuleType]) -> dict[str, type | None]:
+    """The Config type of each collector, or None where it has none."""
+    return {name: getattr(module, "Config", None) for name, module in found.items()}
+
+
+def bind(module: ModuleType, name: str, *, interval: float | None, deadline: float | None, own: Any) -> Collector:
+    """A collector with what the operator said about it; None means the module's own."""
+    join: Join | None = getattr(module, "join", None)
+    return Collector(
+        name=name,
+        about=(module.__doc__ or name).strip().splitlines()[0],
+        metrics=tuple(module.METRICS),
+        collect=_no_files if join else _with_config(module, own),
+        interval=interval or float(getattr(module, "INTERVAL", INTERVAL)),
+        deadline=deadline or float(getattr(module, "DEADLINE", DEADLINE)),
+        isolated=bool(getattr(module, "ISOLATED", False)),
+        own=own,
+        after=tuple(getattr(module, "AFTER", ())),
+        join=join,
+    )
+
+
+def _with_config(module: ModuleType, own: Any) -> Collect:
+    config_type = getattr(module, "Config", None)
+    if config_type is None:
+        return module.collect  # type: ignore[no-any-return]  # the contract of a collector module, tested for each
+    config = config_type() if own is None else own
+    return lambda host: module.collect(host, config)
+
+
+def _no_files(host: Host) -> Iterable[Reading]:
+    return ()

@@ -1,0 +1,108 @@
+"""
+The eye: a process of its own for collectors that can block, so that it can be killed and replaced.
+
+`python -m agent.eye ROOT` reads one order a line from standard input, `{"collect": NAME, "own": {…}}`, and writes
+one Pass a line to standard output. Each collector has a thread here too: one stuck sensor does not hide the others.
+It ends when its input closes, so it cannot outlive the agent.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import Any
+
+import msgspec
+
+from agent import discovery
+from agent.gather import Pass, ThreadLane
+from collectors import Host, Metric, Note, Sample
+
+
+class Order(msgspec.Struct, frozen=True):
+    """One pass is wanted; `own` are the collector's own keys of the configuration."""
+
+    collect: str
+    own: dict[str, Any] | None = None
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A Pass as it crosses the pipe: metrics once, samples as (index of metric, labels, value)."""
+
+    collector: str
+    seconds: float
+    cpu_seconds: float
+    metrics: tuple[tuple[str, str, str], ...]
+    samples: tuple[tuple[int, tuple[tuple[str, str], ...], float | str], ...]
+    notes: tuple[tuple[str, str], ...]
+    error: str | None = None
+
+
+def answer_of(result: Pass) -> Answer:
+    """A Pass made ready for the pipe; NaN and the infinities, which JSON has not, go as text."""
+    places: dict[Metric, int] = {}
+    samples = tuple(
+        (places.setdefault(s.metric, len(places)), s.labels, s.value if abs(s.value) < float("inf") else str(s.value))
+        for s in result.samples
+    )
+    metrics = tuple((metric.name, metric.kind, metric.help) for metric in places)
+    return Answer(
+        result.collector, result.seconds, result.cpu_seconds, metrics, samples, tuple(result.notes), result.error
+    )
+
+
+def pass_of(answer: Answer, began: float) -> Pass:
+    """The Pass that an Answer carries; `began` is when the agent gave the order."""
+    metrics = [Metric(name, "counter" if kind == "counter" else "gauge", told) for name, kind, told in answer.metrics]
+    samples = tuple(Sample(metrics[place], labels, float(value)) for place, labels, value in answer.samples)
+    notes = tuple(Note(*note) for note in answer.notes)
+    return Pass(answer.collector, began, answer.seconds, answer.cpu_seconds, samples, notes, answer.error)
+
+
+class Eye:
+    """The collectors of this process and their threads."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._modules = discovery.modules()
+        self._lanes: dict[str, ThreadLane] = {}
+        self._collectors: dict[str, tuple[Any, discovery.Collector]] = {}
+        self._lock = threading.Lock()
+        self._encoder = msgspec.json.Encoder()
+
+    def obey(self, order: Order) -> None:
+        """Starts the pass that is ordered; the answer follows when it has ended."""
+        collector = self._collector(order)
+        lane = self._lanes.get(order.collect)
+        if lane is None:
+            lane = self._lanes[order.collect] = ThreadLane(order.collect, Host(self._root), self._answer)
+        if lane.busy_since is None:
+            lane.start(collector, time.monotonic())
+
+    def _collector(self, order: Order) -> discovery.Collector:
+        known = self._collectors.get(order.collect)
+        if known is None or known[0] != order.own:
+            module = self._modules[order.collect]
+            kind = discovery.config_types(self._modules)[order.collect]
+            own = msgspec.convert(order.own, kind) if kind is not None and order.own is not None else None
+            known = (order.own, discovery.bind(module, order.collect, interval=None, deadline=None, own=own))
+            self._collectors[order.collect] = known
+        return known[1]
+
+    def _answer(self, result: Pass) -> None:
+        line = self._encoder.encode(answer_of(result)) + b"\n"
+        with self._lock:
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+
+
+def main() -> None:
+    """Reads orders until the agent closes the pipe."""
+    eye = Eye(sys.argv[1])
+    for line in sys.stdin.buffer:
+        eye.obey(msgspec.json.decode(line, type=Order))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""
+Hardware that comes and goes: the only pyudev of the house.
+
+Listens to the kernel's own uevents, because a container or a minimal host has no udevd to pass them on. A full receive
+buffer makes poll() raise an OSError without a number, for ever: clearing the socket's error mends it.
+https://github.com/pyudev/pyudev/issues/194
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+# A uevent's subsystem, and the collectors that must look again.
+LOOKS_AGAIN: dict[str, tuple[str, ...]] = {
+    "cpu": ("topology", "cpufreq", "thermal_throttle", "stat"),
+    "memory": ("topology", "node_meminfo"),
+    "node": ("topology", "node_meminfo", "numastat"),
+    "hwmon": ("hwmon",),
+    "edac": ("edac",),
+    "ipmi": ("ipmi",),
+    "powercap": ("powercap",),
+}
+BUFFER = 8 << 20  # bytes: onlining the memory of a large host sends thousands of events at once
+AT_ONCE = 256  # events handled before the event loop gets its turn
+
+
+class Hotplug:
+    """A subscription to uevents; `changed` is called with the collectors that must look again."""
+
+    def __init__(self, changed: Callable[[tuple[str, ...]], None], *, receive_buffer: int = BUFFER) -> None:
+        self._changed = changed
+        self._receive_buffer = receive_buffer
+        self._monitor: Any = None
+        self._log = structlog.get_logger()
+        self.overflows = 0
+        self.events = 0
+
+    def start(self) -> bool:
+        """Subscribes; False, and one line that says why, where uevents are out of reach."""
+        try:
+            import pyudev
+
+            monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="kernel")
+            monitor.set_receive_buffer_size(self._receive_buffer)
+            monitor.start()
+        except (ImportError, OSError) as error:
+            self._log.info(
+                "no news of hardware that comes and goes; it is found at the next slow pass", reason=str(error)
+            )
+            return False
+        self._monitor = monitor
+        asyncio.get_running_loop().add_reader(monitor.fileno(), self._drain)
+        return True
+
+    def _drain(self) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                device = self._monitor.poll(timeout=0)
+            except OSError:
+                self._overflowed()
+                continue
+            if device is None:  # not `not device`: a Device has a deprecated __len__
+                return
+            self._heard(device.subsystem)
+
+    def _heard(self, subsystem: str | None) -> None:
+        self.events += 1
+        if names := LOOKS_AGAIN.get(subsystem or ""):
+            self._changed(names)
+
+    def _overflowed(self) -> None:
+        self.overflows += 1
+        with socket.socket(fileno=os.dup(self._monitor.fileno())) as duplicate:
+            duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # reading the error clears it
+        # Events were lost, so anything may have changed.
+        self._changed(tuple(sorted({name for names in LOOKS_AGAIN.values() for name in names})))
+
+    def close(self) -> None:
+        """Unsubscribes."""
+        if self._monitor is not None:
+            asyncio.get_running_loop().remove_reader(self._monitor.fileno())
+            self._monitor = None

@@ -1,0 +1,137 @@
+"""The tick: sample, record, evaluate, notify. Read this file to know what the agent does each second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from agent.clock import Clock
+from agent.gather import Gather, Outcome, Pass
+from agent.notify import Notifier
+from agent.sight import Sight
+from collectors import Reading
+from rules.groups import Rules
+from rules.history import History
+
+OWN = "agent"  # the sampling group of what the agent measures about itself
+
+
+class Loop:
+    """One pass after another, on the monotonic clock."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        gather: Gather,
+        sight: Sight,
+        history: History,
+        rules: Rules,
+        notifier: Notifier,
+        own: Callable[[float, int], Iterable[Reading]],
+        interval: float,
+        stale_after: int,
+    ) -> None:
+        self.clock = clock
+        self.gather = gather
+        self.sight = sight
+        self.history = history
+        self.rules = rules
+        self.notifier = notifier
+        self.own = own
+        self.interval = interval
+        self.stale_after = stale_after
+        self.on_step: list[Callable[[int], None]] = []
+        self.after_tick: list[Callable[[int], None]] = []
+        self.ticks = 0
+        self.last_tick: float | None = None
+        self.busy_seconds = 0.0
+        self._arrived: list[Pass] = []
+        self._news = asyncio.Event()
+        self._told: dict[str, str] = {}
+        self._log = structlog.get_logger()
+
+    def deliver(self, result: Pass) -> None:
+        """Takes a Pass; on the event loop only."""
+        self._arrived.append(result)
+        self._news.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Ticks until `stop`; a tick that is late does not make the next ones come in a burst."""
+        due = self.clock.monotonic()
+        while not stop.is_set():
+            await self.tick()
+            due = max(due + self.interval, self.clock.monotonic())
+            try:
+                await asyncio.wait_for(stop.wait(), due - self.clock.monotonic())
+            except TimeoutError:
+                continue
+
+    async def tick(self) -> None:
+        """Sample, record, evaluate, notify."""
+        began = self.clock.monotonic()
+        self._follow_the_clock()
+        self.sight.watch(began)
+        await self._wait_for(self.gather.start_due(began), began + self.interval / 2)
+        after_waiting = self.clock.monotonic()
+        now_ms = self.clock.at_ms(after_waiting)
+        self._record(now_ms)
+        self.rules.evaluate(self.history, now_ms)
+        self.notifier.observe(self.rules.alerts(), now_ms)
+        self.ticks += 1
+        self.last_tick = self.clock.monotonic()
+        self.busy_seconds = self.last_tick - after_waiting
+        for then in self.after_tick:
+            then(now_ms)
+
+    def _follow_the_clock(self) -> None:
+        step = self.clock.stepped_ms()
+        if step:
+            self._log.warning("the wall clock stepped; everything remembered moves with it", seconds=step / 1000)
+            for move in (self.history.shift, self.rules.shift, self.notifier.shift, *self.on_step):
+                move(step)
+
+    async def _wait_for(self, names: set[str], until: float) -> None:
+        while not names <= {result.collector for result in self._arrived}:
+            left = until - self.clock.monotonic()
+            if left <= 0:
+                return
+            self._news.clear()
+            try:
+                await asyncio.wait_for(self._news.wait(), left)
+            except TimeoutError:
+                return
+
+    def _record(self, now_ms: int) -> None:
+        arrived, self._arrived = self._arrived, []
+        arrived = [result for result in arrived if self.gather.ended(result)]
+        arrived += self.gather.joins(result.collector for result in arrived)
+        for result in arrived:
+            if result.samples or result.outcome is Outcome.ABSENT:
+                self.history.record(result.collector, self.clock.at_ms(result.began), result.samples)
+            self._tell(result)
+        now = self.clock.monotonic()
+        for name in self.gather.silent(now, self.stale_after):
+            if not self.history.silent(name):
+                self.history.silence(name, now_ms)
+        own = [reading for reading in self.own(now, now_ms) if reading is not None]
+        self.history.record(OWN, now_ms, own)
+
+    def _tell(self, result: Pass) -> None:
+        """One line when a collector's state changes, none while it stays."""
+        reason = result.error or "; ".join(f"{note.path}: {note.reason}" for note in result.notes[:3])
+        state = f"{result.outcome.value}|{reason}"
+        if self._told.get(result.collector, "ok|") == state:
+            return
+        self._told[result.collector] = state
+        log = self._log.bind(collector=result.collector)
+        if result.outcome is Outcome.FAILED:
+            log.warning("collector failed", reason=reason, missing=len(result.notes))
+        elif result.outcome is Outcome.REFUSED:
+            log.info("not readable for this user; `steadytok check` says what to do", reason=reason)
+        elif result.outcome is Outcome.OK and reason:
+            log.info("some readings are missing", reason=reason, missing=len(result.notes))
+        elif result.outcome is Outcome.OK:
+            log.info("collector is well")

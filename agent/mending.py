@@ -1,0 +1,32 @@
+"""What mends a collector that has nothing to say: one command or one sentence for each, for `steadytok check`."""
+
+from __future__ import annotations
+
+from agent.gather import Outcome, Pass
+
+_REFUSED = {
+    "kmsg": "sudo setcap cap_syslog+ep on a private interpreter, or run as the systemd service",
+    "powercap": "readable by root only since Linux 5.4.77 (PLATYPUS); run as the systemd service",
+}
+_ABSENT = {
+    "pressure": "boot with psi=1 (some distributions switch PSI off)",
+    "hwmon": "sudo modprobe jc42 spd5118 coretemp (on many servers only the BMC sees the DIMMs)",
+    "edac": "sudo modprobe this platform's EDAC driver (skx_edac, i10nm_edac, amd64_edac); a virtual machine has none",
+    "cpufreq": "no cpufreq driver: usual in a virtual machine; on hardware check the firmware's power settings",
+    "thermal_throttle": "Intel processors only, and not where firmware owns the thermal interrupt",
+    "powercap": "sudo modprobe intel_rapl_msr; virtual machines have none",
+    "dimm": "made from hwmon's DIMM sensors",
+    "engine": "name your engines under engines: in the configuration",
+    "kmsg": "nothing has been logged since",
+}
+
+
+def mend(result: Pass) -> str:
+    """What would make the collector give something, in one sentence; empty where it does."""
+    if result.outcome is Outcome.ABSENT:
+        return _ABSENT.get(result.collector, "this kernel or machine does not have it")
+    if result.outcome is Outcome.REFUSED:
+        return _REFUSED.get(result.collector, "run as root, or as the systemd service")
+    if result.outcome is Outcome.FAILED:
+        return result.error or "; ".join(f"{note.path}: {note.reason}" for note in result.notes[:2])
+    return ""

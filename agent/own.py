@@ -1,0 +1,52 @@
+"""What the agent says about itself at each tick: how its collectors do, and how the engines should."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from agent import signals
+from agent.baseline import Baseline
+from agent.gather import Course, Gather, Outcome
+from collectors import Reading
+from rules.history import History
+
+_WORTH = {Outcome.OK: 1.0, Outcome.FAILED: 0.0}
+
+
+def of_collectors(gather: Gather, now: float) -> Iterator[Reading]:
+    """
+    The state of each collector that this machine has work for.
+
+    One whose hardware is absent, or that this user may not read, has no success: neither is a failure, and an alert
+    about it would never end.
+    """
+    for name, course in gather.courses.items():
+        yield from _of_collector(name, course, now)
+
+
+def _of_collector(name: str, course: Course, now: float) -> Iterator[Reading]:
+    outcome = course.outcome
+    if outcome in (None, Outcome.ABSENT):
+        return
+    yield signals.SUCCESS.sample(_WORTH.get(outcome) if outcome else None, collector=name)
+    yield signals.AGE.sample(max(0.0, course.age(now)), collector=name)
+    yield signals.OVERRUNS.sample(course.overruns, collector=name)
+    yield signals.INTERVAL.sample(course.interval, collector=name)
+    if course.last is not None:
+        yield signals.DURATION.sample(course.last.seconds, collector=name)
+        yield signals.CPU.sample(course.last.cpu_seconds, collector=name)
+        yield signals.MISSING.sample(len(course.last.notes), collector=name)
+
+
+def of_engines(
+    baseline: Baseline, history: History, now_ms: int, configured: Iterable[str], canary: str | None
+) -> Iterator[Reading]:
+    """Each engine's speed now and what it should be."""
+    for engine, speed in baseline.now(history, now_ms).items():
+        yield signals.TOKENS_PER_SECOND.sample(speed, engine=engine)
+    for engine in configured:
+        yield signals.CONFIGURED.sample(1.0, engine=engine)
+        yield signals.BASELINE.sample(baseline.value(engine), engine=engine)
+    if canary is not None:
+        yield signals.CANARY.sample(1.0, engine=canary)
+        yield signals.BASELINE.sample(baseline.value(canary), engine=canary)

@@ -1,0 +1,153 @@
+"""Draws the view: a live table on a terminal, one plain line now and then where there is none."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from agent.units import bytes_written
+from agent.view import EngineView, NodeView, View
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+PLAIN_EVERY = 10.0  # seconds between plain lines
+COLOURS = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
+
+
+class Screen(Protocol):
+    """Something that shows views."""
+
+    def show(self, view: View) -> None:
+        """Shows the view in place of the one before."""
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+
+
+def open_screen(stream: TextIO, where: str) -> Screen:
+    """The best screen there is for the stream; `where` is the address of the web page."""
+    if stream.isatty():
+        try:
+            return LiveTable(where)
+        except ImportError:
+            stream.write("For a live table: pip install 'steadytok[tui]'\n")
+    return PlainLines(stream)
+
+
+class PlainLines:
+    """A line every ten seconds."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._next = 0.0
+
+    def show(self, view: View) -> None:
+        """Writes a line, if it is time for one."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + PLAIN_EVERY
+            self._stream.write(plain(view) + "\n")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Nothing to put back."""
+
+
+def plain(view: View) -> str:
+    """The view in one line."""
+    return " | ".join(f"{label} {text}" for label, text, _colour in rows(view))
+
+
+def rows(view: View) -> Iterator[tuple[str, str, str]]:
+    """What is shown, as (label, text, colour)."""
+    for engine in view.engines:
+        yield f"engine {engine.name}", _engine(engine), _engine_colour(engine)
+    if not view.engines:
+        yield "engine", "none: name one under engines: in the configuration", "dim"
+    yield "hottest", f"{view.hottest[1]:.0f} °C {view.hottest[0]}" if view.hottest else "no sensor here", ""
+    yield "frequency", _frequency(view), ""
+    yield "remote", f"{view.remote:.1%} of allocations" if view.remote is not None else "no data yet", ""
+    for node in view.nodes:
+        yield f"node {node.node}", _node(node), "red" if node.available < 0.04 * node.total else ""
+    if view.canary_memory is not None:
+        share = f"{view.canary_cpu:.1%} of a core, " if view.canary_cpu is not None else ""
+        yield "canary", f"takes {share}{bytes_written(view.canary_memory)}", "dim"
+    if view.failing:
+        yield "failing", ", ".join(view.failing), "yellow"
+    yield "alerts", _alerts(view), "" if view.alerts else "green"
+
+
+def _engine(engine: EngineView) -> str:
+    if not engine.up:
+        return "DOWN"
+    speed = f"{engine.speed:.1f} tokens/s" if engine.speed is not None else "idle"
+    if engine.baseline is not None:
+        return f"{speed}, baseline {engine.baseline:.1f}"
+    return f"{speed}, baseline {engine.learnt:.0%} learnt"
+
+
+def _engine_colour(engine: EngineView) -> str:
+    if not engine.up:
+        return "bold red"
+    if engine.speed is not None and engine.baseline is not None and engine.speed < 0.8 * engine.baseline:
+        return "yellow"
+    return "green"
+
+
+def _frequency(view: View) -> str:
+    if view.frequency is None:
+        return "no cpufreq here"
+    most = f" of {view.frequency_max / 1e9:.2f}" if view.frequency_max else ""
+    return f"{view.frequency / 1e9:.2f}{most} GHz mean"
+
+
+def _node(node: NodeView) -> str:
+    return f"{bytes_written(node.available)} available of {bytes_written(node.total)}"
+
+
+def _alerts(view: View) -> str:
+    return ", ".join(alert.name for alert in view.alerts) or "none"
+
+
+class LiveTable:
+    """A table that is drawn again at each view; needs rich (`steadytok[tui]`)."""
+
+    def __init__(self, where: str) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._where = where
+        self._console: Console = Console(file=sys.stdout)
+        self._live = Live(console=self._console, auto_refresh=False, transient=False)
+        self._live.start()
+
+    def show(self, view: View) -> None:
+        """Draws the view."""
+        self._live.update(table(view, self._where), refresh=True)
+
+    def close(self) -> None:
+        """Leaves the last table standing."""
+        self._live.stop()
+
+
+def table(view: View, where: str) -> RenderableType:
+    """The view as a rich table, with the alerts' own sentences below and where to look next."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=box.SIMPLE_HEAD, title=f"steadytok: {view.series} series", title_justify="left", show_header=False)
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, text, colour in rows(view):
+        grid.add_row(label, Text(text, style=colour))
+    lines = []
+    for alert in view.alerts:
+        severity = dict(alert.labels).get("severity", "")
+        summary = dict(alert.annotations).get("summary", "")
+        lines.append(Text(f"{severity:>8}  {alert.name}: {summary}", style=COLOURS.get(severity, "")))
+    hint = Text(f"{where}   {where}metrics   steadytok check   Ctrl-C ends", style="dim")
+    return Group(grid, *lines, hint)

@@ -1,0 +1,40 @@
+"""What the agent itself measures; everything else that it shows comes from a collector or a rule."""
+
+from __future__ import annotations
+
+from collectors import gauge
+
+SUCCESS = gauge("steadytok_collector_success", "Whether the collector's last pass gave what it should: 1 or 0.")
+DURATION = gauge("steadytok_collector_duration_seconds", "How long the collector's last pass took, on the clock.")
+CPU = gauge("steadytok_collector_cpu_seconds", "Processor time that the collector's last pass took.")
+AGE = gauge("steadytok_collector_age_seconds", "How long ago the collector's newest good reading began.")
+INTERVAL = gauge("steadytok_collector_interval_seconds", "Seconds between the collector's passes, as it stands now.")
+OVERRUNS = gauge("steadytok_collector_overruns", "How often a pass was due while the one before had not returned.")
+MISSING = gauge("steadytok_collector_missing_readings", "Readings that the last pass could not get.")
+
+TOKENS_PER_SECOND = gauge(
+    "steadytok_engine_tokens_per_second", "Decoded tokens per second of decoding, over the last half minute."
+)
+BASELINE = gauge(
+    "steadytok_engine_baseline_tokens_per_second", "What the engine's tokens per second are when nothing hurts it."
+)
+PACE_DUTY = gauge("steadytok_pace_duty", "Decode-seconds per second that the agent allows the engine: 0.1 to 1.")
+CANARY = gauge("steadytok_engine_canary", "1 for the bundled reference engine that the agent runs as a canary.")
+CONFIGURED = gauge("steadytok_engine_configured", "1 for an engine that the operator's configuration names.")
+BUILD_INFO = gauge("steadytok_build_info", "1, with the version that runs.")
+
+METRICS = (
+    SUCCESS,
+    DURATION,
+    CPU,
+    AGE,
+    INTERVAL,
+    OVERRUNS,
+    MISSING,
+    TOKENS_PER_SECOND,
+    BASELINE,
+    PACE_DUTY,
+    CANARY,
+    CONFIGURED,
+    BUILD_INFO,
+)

@@ -1,0 +1,72 @@
+"""Where the agent keeps what must outlive it: the state folder, its lock and the token for pacing."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+
+class StateError(Exception):
+    """The state folder cannot be used; the message says which, why, and what to do."""
+
+
+def folder(configured: str | None) -> Path:
+    """`state.dir`, else $STATE_DIRECTORY (systemd), else $XDG_STATE_HOME/steadytok."""
+    if configured:
+        return Path(configured)
+    if given := os.environ.get("STATE_DIRECTORY"):
+        return Path(given.split(":")[0])
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "steadytok"
+
+
+class StateFolder:
+    """An open and locked state folder; one agent at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            reason = f"cannot use the state folder {path}: {error.strerror}; set state.dir to a folder that is ours"
+            raise StateError(reason) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            reason = f"another steadytok runs with the state folder {path}; end it, or set state.dir to another folder"
+            raise StateError(reason) from error
+
+    def token_file(self) -> Path:
+        """The file with the credential for PUT /pace, made at the first start, readable by its owner only."""
+        path = self.path / "token"
+        if not path.exists():
+            self.write("token", secrets.token_urlsafe(32) + "\n")
+        return path
+
+    def read(self, name: str) -> str | None:
+        """The text of a file of ours, or None where there is none yet."""
+        try:
+            return (self.path / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, text: str) -> None:
+        """Replaces a file of ours whole: after a crash it is the old one or the new one, never half of each."""
+        descriptor, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path / name)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    def close(self) -> None:
+        """Lets another agent have the folder."""
+        os.close(self._lock)

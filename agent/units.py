@@ -1,0 +1,38 @@
+"""Durations and sizes as people write them: `500ms`, `1h30m`, `64MiB`."""
+
+from __future__ import annotations
+
+import re
+
+_SECONDS = {"y": 365 * 86400.0, "w": 7 * 86400.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+# Prometheus' own grammar: units from large to small, each at most once, whole numbers.
+_DURATION = re.compile("".join(rf"(?:(?P<{unit}>\d+){unit})?" for unit in _SECONDS), re.ASCII)
+
+
+def duration(text: str) -> float:
+    """Seconds of a Prometheus duration such as `1s`, `500ms` or `1h30m`; ValueError where it is not one."""
+    match = _DURATION.fullmatch(text)
+    if text == "0":
+        return 0.0
+    if not text or match is None:
+        raise ValueError(f"expected a duration such as 1s, 500ms or 1h30m, found {text!r}")
+    return sum(float(count) * _SECONDS[unit] for unit, count in match.groupdict().items() if count)
+
+
+def written(seconds: float) -> str:
+    """A duration in the same grammar, as short as it can be."""
+    left, parts = round(seconds * 1000), []
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0"
+
+
+def bytes_written(count: float) -> str:
+    """A number of bytes with a binary unit: `1.5 GiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

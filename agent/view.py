@@ -1,0 +1,123 @@
+"""
+What a person at a terminal is shown: a frozen view of now, made from History and the alerts alone.
+
+Drawing it is `agent/screen.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.baseline import Baseline
+from rules import promql
+from rules.alerts import Alert, AlertState
+from rules.history import History
+
+_TEXTS = {
+    "hottest": "topk(1, steadytok_hwmon_temperature_celsius)",
+    "frequency": "avg(steadytok_cpufreq_frequency_hertz)",
+    "frequency_max": "max(steadytok_cpufreq_frequency_max_hertz)",
+    "remote": """
+      sum(rate(steadytok_numastat_other_node_total[1m])) / (sum(rate(steadytok_numastat_numa_hit_total[1m])) > 0)
+    """,
+    "node_available": "steadytok_node_meminfo_available_bytes",
+    "node_total": "steadytok_node_meminfo_mem_total_bytes",
+    "canary_cpu": 'rate(steadytok_engine_cpu_seconds_total{engine="canary"}[1m])',
+    "canary_memory": 'steadytok_engine_resident_bytes{engine="canary"}',
+    "failing": "steadytok_collector_success == 0",
+    "engines": "steadytok_engine_up",
+}
+SEVERITIES = ("critical", "warning", "info", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineView:
+    """One engine: whether it answers, its speed now and its baseline (tokens per second), how much is learnt (0-1)."""
+
+    name: str
+    up: bool
+    speed: float | None
+    baseline: float | None
+    learnt: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One NUMA node's memory, in bytes."""
+
+    node: str
+    available: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that the screen shows."""
+
+    engines: tuple[EngineView, ...]
+    hottest: tuple[str, float] | None
+    frequency: float | None
+    frequency_max: float | None
+    remote: float | None
+    nodes: tuple[NodeView, ...]
+    canary_cpu: float | None
+    canary_memory: float | None
+    failing: tuple[str, ...]
+    alerts: tuple[Alert, ...]
+    series: int
+
+
+class Viewer:
+    """Asks History for the view; the questions are compiled once."""
+
+    def __init__(self) -> None:
+        self._queries: dict[str, promql.Query] = {name: promql.compile(text) for name, text in _TEXTS.items()}
+
+    def view(self, history: History, alerts: Sequence[Alert], baseline: Baseline, now_ms: int) -> View:
+        """The host as it stands at `now_ms`."""
+        asked = {name: list(query.at(history, now_ms)) for name, query in self._queries.items()}
+
+        def one(name: str) -> float | None:
+            return asked[name][0][1] if asked[name] else None
+
+        def each(name: str, label: str) -> dict[str, float]:
+            return {dict(labels).get(label, ""): value for labels, value in asked[name]}
+
+        speeds = baseline.now(history, now_ms)
+        engines = tuple(
+            EngineView(name, up == 1, speeds.get(name), baseline.value(name), baseline.progress(name))
+            for name, up in sorted(each("engines", "engine").items())
+        )
+        total = each("node_total", "node")
+        available = each("node_available", "node")
+        nodes = tuple(NodeView(node, available[node], total[node]) for node in total if node in available)
+        return View(
+            engines=engines,
+            hottest=_hottest(asked["hottest"]),
+            frequency=one("frequency"),
+            frequency_max=one("frequency_max"),
+            remote=one("remote"),
+            nodes=nodes,
+            canary_cpu=one("canary_cpu"),
+            canary_memory=one("canary_memory"),
+            failing=tuple(sorted(each("failing", "collector"))),
+            alerts=tuple(sorted(filter(_shown, alerts), key=_urgency)),
+            series=history.series_count(),
+        )
+
+
+def _hottest(found: Sequence[tuple[tuple[tuple[str, str], ...], float]]) -> tuple[str, float] | None:
+    if not found:
+        return None
+    labels, value = dict(found[0][0]), found[0][1]
+    return " ".join(labels[key] for key in ("chip", "device", "label", "sensor") if labels.get(key)), value
+
+
+def _shown(alert: Alert) -> bool:
+    return alert.state is AlertState.FIRING and dict(alert.labels).get("severity") != "none"
+
+
+def _urgency(alert: Alert) -> tuple[int, str]:
+    severity = dict(alert.labels).get("severity", "none")
+    return (SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES), alert.name)

@@ -1,0 +1,1 @@
+"""The agent's face to browsers and scrapers: from memory, never from hardware."""

@@ -1,0 +1,93 @@
+"""The HTTP server: /metrics, /-/healthy, /-/ready, and a front page that says where to look."""
+
+from __future__ import annotations
+
+import gzip
+import html
+from collections.abc import Callable
+
+from aiohttp import web
+
+from agent.web.exposition import CONTENT_TYPE
+
+STALLED = 10  # intervals without a tick after which the agent calls itself unhealthy
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>steadytok on {instance}</title>
+<style>body{{font:16px/1.5 system-ui,sans-serif;margin:3rem auto;max-width:40rem;padding:0 1rem}}
+code{{background:#8882;padding:.1em .3em;border-radius:.2em}}</style>
+<h1>steadytok on {instance}</h1>
+<p>{summary}</p>
+<ul>
+<li><a href="/metrics">/metrics</a>: what this host measures now, for Prometheus</li>
+<li><a href="/-/healthy">/-/healthy</a>: whether the sampling loop ticks</li>
+<li><a href="/-/ready">/-/ready</a>: whether the first readings are in</li>
+</ul>
+<p>On a terminal, <code>steadytok check</code> says what works on this host and what does not.</p>
+</html>
+"""
+
+
+class Server:
+    """Serves what it is given as functions; it reads nothing itself."""
+
+    def __init__(
+        self,
+        *,
+        metrics: Callable[[], str],
+        since_tick: Callable[[], float | None],
+        interval: float,
+        instance: str,
+        summary: Callable[[], str],
+    ) -> None:
+        self._metrics = metrics
+        self._since_tick = since_tick
+        self._interval = interval
+        self._instance = instance
+        self._summary = summary
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listens; returns the port, which the kernel chose where 0 was asked for. Raises OSError where it cannot."""
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get("/", self._front),
+                web.get("/metrics", self._exposition),
+                web.get("/-/healthy", self._healthy),
+                web.get("/-/ready", self._ready),
+            ]
+        )
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port).start()
+        return int(self._runner.addresses[0][1])
+
+    async def close(self) -> None:
+        """Stops listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _front(self, request: web.Request) -> web.Response:
+        page = _PAGE.format(instance=html.escape(self._instance), summary=html.escape(self._summary()))
+        return web.Response(text=page, content_type="text/html")
+
+    async def _exposition(self, request: web.Request) -> web.Response:
+        body = self._metrics().encode()
+        headers = {"Content-Type": CONTENT_TYPE, "Vary": "Accept-Encoding"}
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            # Level 1: level 9 costs 8 ms of the event loop for 2,000 series, and saves a fifth of the bytes.
+            body = gzip.compress(body, compresslevel=1)
+            headers["Content-Encoding"] = "gzip"
+        return web.Response(body=body, headers=headers)
+
+    async def _healthy(self, request: web.Request) -> web.Response:
+        since = self._since_tick()
+        if since is not None and since > STALLED * self._interval:
+            return web.Response(status=503, text=f"no tick for {since:.1f} s\n")
+        return web.Response(text="steadytok is healthy.\n")
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        if self._since_tick() is None:
+            return web.Response(status=503, text="waiting for the first readings\n")
+        return web.Response(text="steadytok is ready.\n")

@@ -1,0 +1,194 @@
+"""The real agent as a process, on pictures of machines: what it shows, survives, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests import processes
+
+
+class Running:
+    """An agent process and how to talk to it."""
+
+    def __init__(self, home: Path, root: Path) -> None:
+        self.home = home
+        self.root = root
+        self.config = home / "steadytok.yml"
+        self.log = home / "log"
+        self.address = f"127.0.0.1:{processes.free_port()}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def configure(self, more: str = "") -> None:
+        state = f'state: {{dir: "{self.home}/state"}}'
+        self.config.write_text(f'web: {{listen: "{self.address}"}}\nengine: {{enabled: false}}\n{state}\n{more}')
+
+    def arguments(self) -> list[str]:
+        run = [sys.executable, "-m", "agent", "run", "--plain"]
+        return [*run, "--config", str(self.config), "--root", str(self.root)]
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def values(self) -> dict[str, float]:
+        text = processes.get(f"http://{self.address}/metrics") or ""
+        return {
+            _series(sample.name, sample.labels): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    def logged(self, text: str) -> bool:
+        return text in self.log.read_text()
+
+
+def _series(name: str, labels: dict[str, str]) -> str:
+    pairs = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
+    return f"{name}{{{pairs}}}" if pairs else name
+
+
+@contextlib.contextmanager
+def agent(home: Path, root: Path, more: str = "") -> Iterator[Running]:
+    running = Running(home, root)
+    running.configure(more)
+    with processes.running(running.arguments(), running.log) as process:
+        running.process = process
+        processes.until(lambda: processes.get(f"http://{running.address}/-/ready") is not None, 30, "ready")
+        yield running
+
+
+def test_the_metrics_are_the_machines(tmp_path: Path, two_nodes: Path, two_nodes_expected: dict[str, float]) -> None:
+    """Every value that is in the files of a two-node machine is on /metrics, in the eye's collectors too."""
+    with agent(tmp_path, two_nodes) as running:
+        wanted = two_nodes_expected.keys()
+        processes.until(lambda: wanted <= running.values().keys(), 20, "every series is there")
+        values = running.values()
+
+        assert {series: values[series] for series in wanted} == pytest.approx(two_nodes_expected)
+        assert values['steadytok_collector_success{collector="hwmon"}'] == 1.0
+        assert processes.get(f"http://{running.address}/-/healthy") == "steadytok is healthy.\n"
+        assert "steadytok on " in (processes.get(f"http://{running.address}/") or "")
+
+
+@pytest.mark.parametrize("damage", ["empty", "binary", "huge", "vanished", "a folder"])
+def test_damaged_files_are_missing_and_counted(tmp_path: Path, two_nodes: Path, damage: str) -> None:
+    """A file that becomes unreadable takes its own values away, is counted, and hides nobody else's."""
+    with agent(tmp_path, two_nodes) as running:
+        series = 'steadytok_numastat_numa_hit_total{node="1"}'
+        processes.until(lambda: series in running.values(), 20, "the node is there")
+        _damage(two_nodes / "sys/devices/system/node/node1/numastat", damage)
+        processes.until(lambda: series not in running.values(), 20, "its values are gone")
+        values = running.values()
+
+        assert values['steadytok_collector_missing_readings{collector="numastat"}'] >= 1
+        assert 'steadytok_numastat_numa_hit_total{node="0"}' in values
+        assert 'steadytok_node_meminfo_mem_total_bytes{node="1"}' in values
+
+
+def _damage(path: Path, damage: str) -> None:
+    path.unlink()
+    if damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "binary":
+        path.write_bytes(bytes(range(256)))
+    elif damage == "huge":
+        path.write_bytes(b"9" * (5 << 20))
+    elif damage == "a folder":
+        path.mkdir()
+
+
+def test_a_read_that_never_returns_hides_nobody(tmp_path: Path, two_nodes: Path) -> None:
+    """A FIFO in a file's place: that collector fails with a growing age, all others stay on time."""
+    with agent(tmp_path, two_nodes) as running:
+        processes.until(lambda: "steadytok_meminfo_mem_total_bytes" in running.values(), 20, "readings")
+        (two_nodes / "proc/meminfo").unlink()
+        os.mkfifo(two_nodes / "proc/meminfo")
+        age = 'steadytok_collector_age_seconds{collector="meminfo"}'
+        processes.until(lambda: running.values().get(age, 0) > 4, 20, "its age grows")
+        values = running.values()
+
+        assert values['steadytok_collector_success{collector="meminfo"}'] == 0.0
+        assert values['steadytok_collector_overruns{collector="meminfo"}'] >= 2
+        assert "steadytok_meminfo_mem_total_bytes" not in values
+        assert values['steadytok_collector_success{collector="numastat"}'] == 1.0
+        assert values['steadytok_collector_age_seconds{collector="numastat"}'] < 3.5
+        assert values['steadytok_collector_success{collector="hwmon"}'] == 1.0
+
+
+def test_hanging_up_reads_the_configuration_again(tmp_path: Path, two_nodes: Path) -> None:
+    """A good new file is taken over; a bad one is refused with its fault and changes nothing."""
+    with agent(tmp_path, two_nodes) as running:
+        series = "steadytok_meminfo_mem_total_bytes"
+        processes.until(lambda: series in running.values(), 20, "readings")
+        running.configure("collectors: {meminfo: {intervall: 2s}}")
+        running.signal(signal.SIGHUP)
+        processes.until(lambda: running.logged("did you mean 'interval'?"), 10, "the fault is told")
+        assert series in running.values()
+
+        running.configure("collectors: {meminfo: {enabled: false}}")
+        running.signal(signal.SIGHUP)
+        processes.until(lambda: series not in running.values(), 10, "the collector is gone")
+        assert 'steadytok_numastat_numa_hit_total{node="0"}' in running.values()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_cleanly(tmp_path: Path, two_nodes: Path, number: int) -> None:
+    """Ctrl-C and SIGTERM end the agent and its children with status 0 and without a traceback."""
+    with agent(tmp_path, two_nodes) as running:
+        running.signal(number)
+        assert running.process is not None
+
+        assert running.process.wait(15) == 0
+        assert "Traceback" not in running.log.read_text()
+
+
+def finished(arguments: list[str]) -> tuple[int, str]:
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=50)
+    return result.returncode, result.stderr
+
+
+def test_a_bad_configuration_is_told_and_ends_with_2(tmp_path: Path, two_nodes: Path) -> None:
+    """The message names file, path and what was expected; nothing is started."""
+    running = Running(tmp_path, two_nodes)
+    running.configure("sample: {interval: fast}")
+    status, told = finished(running.arguments())
+
+    assert status == 2
+    expected = "$.sample.interval: expected a duration such as 1s, 500ms or 1h30m, found 'fast'"
+    assert told == f"steadytok: {running.config}: {expected}\n"
+
+
+def test_a_taken_port_is_told_and_ends_with_1(tmp_path: Path, two_nodes: Path) -> None:
+    """Where another program has the address, the agent says so and what to set."""
+    with agent(tmp_path, two_nodes) as first:
+        second = Running(tmp_path / "second", two_nodes)
+        second.home.mkdir()
+        second.address = first.address
+        second.configure()
+        status, told = finished(second.arguments())
+
+    assert status == 1
+    assert "set web.listen to a free address" in told
+    assert "Traceback" not in told
+
+
+def test_a_second_agent_with_the_same_state_is_refused(tmp_path: Path, two_nodes: Path) -> None:
+    """One agent at a time has a state folder."""
+    with agent(tmp_path, two_nodes) as first:
+        second = Running(tmp_path, two_nodes)
+        second.config = tmp_path / "second.yml"
+        second.configure()
+        status, told = finished(second.arguments())
+
+    assert first.process is not None
+    assert status == 1
+    assert "another steadytok runs with the state folder" in told

@@ -1,0 +1,152 @@
+"""The commands as a person or a script calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+
+def steadytok(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "agent", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+
+
+def test_collect_gives_every_value_and_nothing_else(two_nodes: Path, two_nodes_expected: dict[str, float]) -> None:
+    """The JSON of a whole machine has each series that is in its files, with its exact value."""
+    result = steadytok("collect", "--root", two_nodes, "--json")
+    rows = json.loads(result.stdout)
+    values = {(row["name"], tuple(sorted(row["labels"].items()))): row["value"] for row in rows}
+    wanted = {
+        (sample.name, tuple(sorted(sample.labels.items()))): value
+        for series, value in two_nodes_expected.items()
+        for family in text_string_to_metric_families(f"{series} 1\n")
+        for sample in family.samples
+    }
+
+    assert result.returncode == 0, result.stderr
+    assert {key: values.get(key) for key in wanted} == pytest.approx(wanted)
+    assert len(values) == len(rows)
+    assert all(row["timestamp"] > 1_700_000_000 for row in rows)
+
+
+def test_collect_prints_prometheus_text(two_nodes: Path) -> None:
+    """Named collectors alone are read, and the text parses."""
+    result = steadytok("collect", "numastat", "meminfo", "--root", two_nodes)
+    families = [family.name for family in text_string_to_metric_families(result.stdout)]
+
+    assert "steadytok_numastat_numa_hit" in families
+    assert {name.split("_")[1] for name in families} == {"numastat", "meminfo"}
+    assert result.stderr == ""
+
+
+def test_a_joined_collector_brings_its_sources(two_nodes: Path) -> None:
+    """Asking for dimm reads hwmon too, and prints dimm alone."""
+    result = steadytok("collect", "dimm", "--root", two_nodes)
+
+    assert "steadytok_dimm_headroom_celsius" in result.stdout
+    assert "steadytok_hwmon_temperature" not in result.stdout
+
+
+def test_a_collector_that_is_not_there(two_nodes: Path) -> None:
+    """The message names the word and lists what there is; exit status 2."""
+    result = steadytok("collect", "meminfoo", "--root", two_nodes)
+
+    assert result.returncode == 2
+    assert result.stderr.startswith("steadytok: no collector is named 'meminfoo'; there are: ")
+
+
+def test_what_is_missing_is_told(two_nodes: Path) -> None:
+    """A reading that cannot be had is one line on standard error, and its neighbours are printed."""
+    (two_nodes / "sys/devices/system/node/node1/numastat").write_bytes(b"")
+    result = steadytok("collect", "numastat", "--root", two_nodes)
+
+    assert "missing: sys/devices/system/node/node1/numastat: empty" in result.stderr
+    assert 'steadytok_numastat_numa_hit_total{node="0"}' in result.stdout
+    assert result.returncode == 0
+
+
+def test_a_stuck_read_costs_its_patience_only(two_nodes: Path) -> None:
+    """`collect` of a machine with a read that never returns says which, and ends."""
+    (two_nodes / "proc/meminfo").unlink()
+    os.mkfifo(two_nodes / "proc/meminfo")
+    result = steadytok("collect", "meminfo", "numastat", "--root", two_nodes)
+
+    assert result.returncode == 1
+    assert "meminfo: did not return within 10 s" in result.stderr
+    assert "steadytok_numastat_numa_hit_total" in result.stdout
+
+
+def test_check_reports_each_collector(two_nodes: Path) -> None:
+    """Each collector has a line with its outcome and its cost; absent hardware says what would mend it."""
+    result = steadytok("check", "--root", two_nodes)
+    lines = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
+
+    assert result.returncode == 0, result.stdout
+    assert "ok" in lines["numastat"]
+    assert "series" in lines["numastat"]
+    assert "engines: in the configuration" in lines["engine"]
+
+
+def test_check_names_a_failing_collector(two_nodes: Path) -> None:
+    """A file that cannot be read makes check say so and end with 1."""
+    (two_nodes / "proc/vmstat").write_bytes(b"\xff\xfe")
+    result = steadytok("check", "--root", two_nodes)
+
+    assert result.returncode == 1
+    assert "proc/vmstat: not text" in result.stdout
+
+
+def test_rules_check_tells_every_fault(tmp_path: Path) -> None:
+    """A good file is counted, a bad one has its faults with file and place, and the exit status says which."""
+    good, bad = tmp_path / "good.yml", tmp_path / "bad.yml"
+    good.write_text("groups: [{name: g, rules: [{alert: A, expr: up == 0}]}]")
+    bad.write_text("groups: [{name: g, rules: [{alert: A, expr: 'up ==', fro: 1m}]}]")
+
+    assert steadytok("rules", "check", good).stdout == f"{good}: 1 rules found, all well\n"
+    result = steadytok("rules", "check", good, bad)
+    assert result.returncode == 1
+    assert "bad.yml" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_no_alertmanager_is_said() -> None:
+    """`alert test` without an address says what to give."""
+    result = steadytok("alert", "test")
+
+    assert result.returncode == 2
+    assert "give --alertmanager HOST:PORT" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["collect", "--help"], ["engine", "--help"]])
+def test_help_is_help(arguments: list[str]) -> None:
+    """Every command explains itself and exits with 0."""
+    result = steadytok(*arguments)
+
+    assert result.returncode == 0
+    assert "usage" in result.stdout.lower()
+
+
+def test_the_commands_are_those_of_the_folder() -> None:
+    """The list that help prints and the files of commands/ are the same."""
+    from agent.__main__ import COMMANDS
+
+    files = {path.stem for path in (Path(__file__).parents[2] / "agent/commands").glob("[!_]*.py")}
+
+    assert set(COMMANDS) == files
+
+
+def test_collect_imports_no_heavy_room() -> None:
+    """Reading one collector imports neither the web server nor NumPy: it starts in a fraction of a second."""
+    code = (
+        "import sys; from agent.commands import collect; "
+        "print([name for name in ('aiohttp', 'numpy', 'apscheduler', 'rich', 'pyghmi') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=50)
+
+    assert result.stdout == "[]\n"

@@ -1,0 +1,60 @@
+"""What /metrics says is what History holds."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from agent.web.exposition import Exposition, Live
+from collectors import counter, gauge
+
+HEAT = gauge("steadytok_heat_celsius", "Heat.")
+EVENTS = counter("steadytok_events_total", 'Events, with a \\ and a\nnew "line".')
+LABELS = st.dictionaries(st.sampled_from(["dimm", "node"]), st.text(min_size=1, max_size=8)).map(
+    lambda pairs: tuple(sorted(pairs.items()))
+)
+
+
+def parsed(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def same(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other))
+
+
+@given(
+    st.lists(st.dictionaries(st.tuples(st.sampled_from([HEAT, EVENTS]), LABELS), st.floats()), min_size=1, max_size=3)
+)
+def test_parses_to_the_same_floats(passes: list[dict[tuple[object, object], float]]) -> None:
+    """Each rendering, remembered lines or not, is read back as exactly the values that went in."""
+    exposition = Exposition()
+    for series in passes:
+        live: list[Live] = [(metric, labels, value, 0) for (metric, labels), value in series.items()]  # type: ignore[misc]
+        came = parsed(exposition.render(live))
+
+        assert len(came) == len(live)
+        assert all(same(came[metric.name, labels], value) for metric, labels, value, _ in live)
+
+
+def test_families_stand_together() -> None:
+    """Each family has one HELP and one TYPE, before its first sample."""
+    text = Exposition().render([(HEAT, (("n", "1"),), 1.0, 0), (EVENTS, (), 2.0, 0), (HEAT, (("n", "2"),), 3.0, 0)])
+
+    assert text.count("# TYPE") == 2
+    assert text.index("# TYPE steadytok_heat_celsius gauge") < text.index('steadytok_heat_celsius{n="1"} 1')
+    assert text.endswith('steadytok_heat_celsius{n="2"} 3\n')
+
+
+def test_what_is_not_a_signal_is_not_shown() -> None:
+    """ALERTS and recording rules belong to the query API: a scraper would store them twice."""
+    text = Exposition().render([(gauge("ALERTS", "x"), (), 1.0, 0), (gauge("steadytok:rate", "x"), (), 1.0, 0)])
+
+    assert text == ""

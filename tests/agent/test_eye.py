@@ -1,0 +1,163 @@
+"""The eye: its pipe, its death, and its replacement."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent import sight as sight_module
+from agent.discovery import bind, modules
+from agent.eye import Answer, answer_of, pass_of
+from agent.gather import Pass
+from agent.sight import Sight
+from collectors import Note, Sample, counter, gauge
+
+METRICS = (gauge("steadytok_a", "A."), counter("steadytok_b_total", "B."))
+SAMPLES = st.lists(
+    st.builds(
+        Sample,
+        st.sampled_from(METRICS),
+        st.lists(st.tuples(st.text(min_size=1), st.text(min_size=1)), max_size=2).map(tuple),
+        st.floats(),
+    )
+)
+
+
+def same(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other))
+
+
+@given(SAMPLES, st.lists(st.builds(Note, st.text(), st.text())), st.none() | st.text())
+def test_a_pass_crosses_the_pipe_unchanged(samples: list[Sample], notes: list[Note], error: str | None) -> None:
+    """Whatever a pass holds, NaN and infinities too, arrives as it was sent."""
+    sent = Pass("x", 5.0, 0.1, 0.02, tuple(samples), tuple(notes), error)
+    line = msgspec.json.encode(answer_of(sent))
+    came = pass_of(msgspec.json.decode(line, type=Answer), 5.0)
+
+    assert b"\n" not in line
+    assert came._replace(samples=()) == sent._replace(samples=())
+    assert [(s.metric, s.labels) for s in came.samples] == [(s.metric, s.labels) for s in sent.samples]
+    assert all(same(one.value, other.value) for one, other in zip(came.samples, sent.samples, strict=True))
+
+
+class Watched:
+    """A Sight whose passes are collected."""
+
+    def __init__(self, root: Path) -> None:
+        self.passes: asyncio.Queue[Pass] = asyncio.Queue()
+        self.sight = Sight(str(root), self.passes.put_nowait)
+        self.hwmon = bind(modules()["hwmon"], "hwmon", interval=None, deadline=None, own=None)
+
+    async def ask(self, began: float) -> Pass:
+        self.sight.lane("hwmon").start(self.hwmon, began)
+        return await asyncio.wait_for(self.passes.get(), 20)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def sensor(root: Path, celsius: int) -> Path:
+    chip = root / "sys/class/hwmon/hwmon0"
+    chip.mkdir(parents=True)
+    (chip / "name").write_text("jc42\n")
+    (chip / "temp1_input").write_text(f"{celsius}000\n")
+    return chip
+
+
+def watched(root: Path, scenario: Callable[[Watched], object]) -> None:
+    async def run() -> None:
+        eye = Watched(root)
+        eye.sight.child.start()
+        try:
+            assert await eye.sight.child.alive(20)
+            await scenario(eye)  # type: ignore[misc]  # a coroutine function in every test
+        finally:
+            await eye.sight.child.close()
+
+    asyncio.run(run())
+
+
+def test_the_eye_reads_what_its_root_holds(tmp_path: Path) -> None:
+    """A pass in the eye gives the Samples of the machine it was started for, with the time of the order."""
+    sensor(tmp_path, 61)
+
+    async def scenario(eye: Watched) -> None:
+        result = await eye.ask(7.0)
+
+        assert result.began == 7.0
+        assert 61.0 in [sample.value for sample in result.samples]
+
+    watched(tmp_path, scenario)
+
+
+def test_a_killed_eye_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pass under way fails with its reason, and the next one is answered by a new process."""
+    monkeypatch.setattr("agent.children.SHORTEST_PAUSE", 0.05)
+    sensor(tmp_path, 61)
+
+    async def scenario(eye: Watched) -> None:
+        await eye.ask(1.0)
+        first = eye.sight.child.pid
+        assert first is not None
+        os.kill(first, signal.SIGSTOP)  # so that the order cannot be answered before the kill
+        eye.sight.lane("hwmon").start(eye.hwmon, 2.0)
+        os.kill(first, signal.SIGKILL)
+        lost = await asyncio.wait_for(eye.passes.get(), 20)
+        assert lost.error == "the eye ended while it was reading"
+
+        await until(lambda: eye.sight.child.pid not in (None, first))
+        assert (await eye.ask(3.0)).samples
+
+    watched(tmp_path, scenario)
+
+
+def test_a_read_that_never_returns_costs_one_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sensor that blocks for ever is never asked twice at once; the eye in which it hangs is killed and replaced."""
+    monkeypatch.setattr("agent.children.SHORTEST_PAUSE", 0.05)
+    monkeypatch.setattr(sight_module, "PATIENCE", 5.0)
+    chip = sensor(tmp_path, 61)
+    (chip / "temp1_input").unlink()
+    os.mkfifo(chip / "temp1_input")
+
+    async def scenario(eye: Watched) -> None:
+        first = eye.sight.child.pid
+        eye.sight.lane("hwmon").start(eye.hwmon, 100.0)
+        eye.sight.watch(104.0)
+        assert eye.sight.lane("hwmon").busy_since == 100.0
+
+        eye.sight.watch(105.1)
+        lost = await asyncio.wait_for(eye.passes.get(), 20)
+        assert lost.error == "the eye ended while it was reading"
+
+        (chip / "temp1_input").unlink()
+        (chip / "temp1_input").write_text("62000\n")
+        await until(lambda: eye.sight.child.pid not in (None, first))
+        assert 62.0 in [sample.value for sample in (await eye.ask(106.0)).samples]
+
+    watched(tmp_path, scenario)
+
+
+def test_the_eye_ends_with_the_agent(tmp_path: Path) -> None:
+    """Closing its input is enough to end it: nothing of ours outlives the agent."""
+
+    async def scenario(eye: Watched) -> None:
+        pid = eye.sight.child.pid
+        assert pid is not None
+        await eye.sight.child.close()
+
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+    watched(tmp_path, scenario)

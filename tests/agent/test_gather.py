@@ -1,0 +1,229 @@
+"""Gather asks when it is due and waits for nobody."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.discovery import Collector, DiscoveryError, bind, config_types, modules
+from agent.gather import Course, Gather, Outcome, Pass, ThreadLane, perform
+from collectors import Host, Reading, Sample, gauge
+
+METRIC = gauge("steadytok_test_value", "A value.")
+
+
+def collector(name: str = "test", interval: float = 1.0, **more: object) -> Collector:
+    settings: dict[str, object] = {
+        "about": "",
+        "metrics": (METRIC,),
+        "collect": lambda host: (),
+        "deadline": 0.5,
+        "isolated": False,
+    }
+    return Collector(name=name, interval=interval, **{**settings, **more})  # type: ignore[arg-type]
+
+
+def ended(name: str, began: float, *, values: int = 1, cpu: float = 0.0, error: str | None = None) -> Pass:
+    samples = tuple(Sample(METRIC, (("n", str(n)),), 1.0) for n in range(values))
+    return Pass(name, began, 0.01, cpu, samples, (), error)
+
+
+class HeldLane:
+    """A lane whose passes end when the test says so."""
+
+    def __init__(self) -> None:
+        self.busy_since: float | None = None
+        self.started: list[float] = []
+
+    def start(self, collector: Collector, began: float) -> None:
+        self.busy_since = began
+        self.started.append(began)
+
+
+def test_the_folder_is_the_list() -> None:
+    """Every file of collectors/ without an underscore is a collector that can be bound."""
+    files = {path.stem for path in (Path(__file__).parents[2] / "collectors").glob("[!_]*.py")}
+    found = modules()
+
+    assert set(found) == files
+    for name, module in found.items():
+        assert bind(module, name, interval=None, deadline=None, own=None).interval > 0
+
+
+def test_config_types_are_told() -> None:
+    """A collector's Config is found beside the collector."""
+    types = config_types(modules())
+
+    assert types["meminfo"] is None
+    assert types["hwmon"] is not None
+
+
+def test_a_duplicate_name_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third party's collector may not take the name of one of ours."""
+    from importlib.metadata import EntryPoint
+
+    entry = EntryPoint("meminfo", "acme.meminfo", "steadytok.collectors")
+    monkeypatch.setattr("agent.discovery.entry_points", lambda group: [entry])
+
+    with pytest.raises(DiscoveryError, match="two collectors are named 'meminfo'"):
+        modules()
+
+
+def test_a_raising_collector_keeps_what_it_gave() -> None:
+    """An exception is the pass's error; Samples before it are not lost."""
+
+    def readings() -> Iterator[Reading]:
+        yield METRIC.sample(1.0)
+        raise KeyError("surprise")
+
+    result = perform("test", readings, Host(), 0.0)
+
+    assert [sample.value for sample in result.samples] == [1.0]
+    assert result.error == "KeyError: 'surprise'"
+    assert result.outcome is Outcome.FAILED
+
+
+def test_series_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runaway label is cut off, and the cut is counted as something missing."""
+    monkeypatch.setattr("agent.gather.SERIES_CAP", 3)
+    result = perform("test", lambda: (METRIC.sample(1.0, n=str(n)) for n in range(10)), Host(), 0.0)
+
+    assert len(result.samples) == 3
+    assert "10 series" in result.notes[0].reason
+
+
+@pytest.mark.parametrize(
+    ("samples", "reasons", "outcome"),
+    [
+        (1, ["Input/output error"], Outcome.OK),
+        (0, ["Input/output error"], Outcome.FAILED),
+        (0, [], Outcome.ABSENT),
+        (0, ["Permission denied", "Operation not permitted"], Outcome.REFUSED),
+        (0, ["Permission denied", "no such file"], Outcome.FAILED),
+    ],
+)
+def test_outcomes(samples: int, reasons: list[str], outcome: Outcome) -> None:
+    """Absent hardware and a refusal are not failures; nothing with a reason is."""
+    host = Host()
+    for reason in reasons:
+        host.note("file", reason)
+    result = perform("test", lambda: [METRIC.sample(1.0)] * samples, host, 0.0)
+
+    assert result.outcome is outcome
+
+
+def test_a_stuck_read_is_never_stacked() -> None:
+    """While a pass has not returned no other is started; each missed turn counts as an overrun."""
+    lane = HeldLane()
+    gather = Gather(lambda _: lane, [collector()], 0.0)
+    for now in (0.0, 1.0, 2.0, 3.0):
+        gather.start_due(now)
+
+    assert lane.started == [0.0]
+    assert gather.courses["test"].overruns == 3
+    assert gather.courses["test"].outcome is Outcome.FAILED
+    assert gather.courses["test"].age(3.0) == 3.0
+
+
+def test_a_late_tick_does_not_shift_the_grid() -> None:
+    """Passes stay on the grid of the first, and missed turns are not made up for."""
+    lane = HeldLane()
+    gather = Gather(lambda _: lane, [collector()], 0.0)
+    for now in (0.0, 1.02, 2.01, 7.5, 8.0, 8.5):
+        gather.start_due(now)
+        lane.busy_since = None
+        gather.ended(ended("test", now))
+
+    assert lane.started == [0.0, 1.02, 2.01, 7.5, 8.5]
+
+
+def test_a_costly_collector_is_asked_less_often() -> None:
+    """The interval grows until the collector takes less than a hundredth of a core, and never above two minutes."""
+    course = Course(collector(), 0.0)
+    for number in range(5):
+        course.ended(ended("test", number, cpu=0.05))
+    assert course.interval == pytest.approx(5.0)
+
+    for number in range(5):
+        course.ended(ended("test", number, cpu=10.0))
+    assert course.interval == 120.0
+
+    for number in range(5):
+        course.ended(ended("test", number, cpu=0.0001))
+    assert course.interval == 1.0
+
+
+def test_slow_collectors_are_due_when_the_schedule_says() -> None:
+    """After its first pass a slow collector waits for the schedule, not for the tick."""
+    lane = HeldLane()
+    gather = Gather(lambda _: lane, [collector(interval=60.0)], 0.0)
+    gather.start_due(0.0)
+    lane.busy_since = None
+    gather.start_due(100.0)
+    assert lane.started == [0.0]
+
+    gather.slow_due("test", 100.0)
+    gather.start_due(100.0)
+    assert lane.started == [0.0, 100.0]
+
+
+def test_silence_counts_intervals() -> None:
+    """A collector is silent once its newest good reading is older than so many of its own intervals."""
+    gather = Gather(lambda _: HeldLane(), [collector("fast", 1.0), collector("slow", 60.0)], 0.0)
+
+    assert gather.silent(3.0, 3) == []
+    assert gather.silent(3.1, 3) == ["fast"]
+    assert gather.silent(180.1, 3) == ["fast", "slow"]
+
+
+def test_a_join_is_as_old_as_its_oldest_source() -> None:
+    """What is made from others carries the time of the oldest reading in it, and is made when one of them arrives."""
+
+    def join(readings: dict[str, tuple[Sample, ...]], host: Host) -> Iterator[Reading]:
+        yield METRIC.sample(float(sum(len(samples) for samples in readings.values())))
+
+    joined = collector("joined", after=("a", "b"), join=join)
+    gather = Gather(lambda _: HeldLane(), [collector("a"), collector("b"), joined], 0.0)
+    gather.ended(ended("a", 5.0))
+    gather.ended(ended("b", 3.0, values=2))
+    (result,) = gather.joins(["a"])
+
+    assert result.began == 3.0
+    assert [sample.value for sample in result.samples] == [3.0]
+    assert gather.joins(["c"]) == []
+
+
+def test_a_read_that_never_returns_costs_one_thread(tmp_path: Path) -> None:
+    """A FIFO that nobody writes blocks its own lane; another lane answers meanwhile."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "file").write_text("7")
+    answers: queue.SimpleQueue[Pass] = queue.SimpleQueue()
+
+    def reads(name: str) -> Collector:
+        return collector(name, collect=lambda host: [METRIC.sample(host.read_int(name))])
+
+    before = threading.active_count()
+    stuck = ThreadLane("fifo", Host(tmp_path), answers.put)
+    well = ThreadLane("file", Host(tmp_path), answers.put)
+    stuck.start(reads("fifo"), 0.0)
+    for _ in range(3):
+        well.start(reads("file"), 0.0)
+        assert [sample.value for sample in answers.get(timeout=10).samples] == [7.0]
+
+    assert stuck.busy_since == 0.0
+    assert threading.active_count() == before + 2
+    (tmp_path / "fifo").write_text("1")  # lets the thread go
+    assert answers.get(timeout=10).collector == "fifo"
+
+
+def test_a_removed_collectors_answer_is_dropped() -> None:
+    """A pass that arrives after its collector was removed is not recorded."""
+    gather = Gather(lambda _: HeldLane(), [collector()], 0.0)
+    gather.remove("test")
+
+    assert not gather.ended(ended("test", 1.0))

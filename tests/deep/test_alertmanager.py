@@ -1,0 +1,133 @@
+"""A real Alertmanager receives, keeps and resolves what real agents tell it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import processes
+
+pytestmark = [pytest.mark.deep, pytest.mark.timeout(180)]
+
+RULES = """
+groups:
+  - name: test
+    rules:
+      - alert: DimmTooHot
+        expr: steadytok_dimm_temperature_celsius > 80
+        labels: {severity: warning}
+        annotations: {summary: "{{ $labels.dimm }} is at {{ $value }} °C"}
+"""
+
+
+@contextlib.contextmanager
+def alertmanager(tmp_path: Path) -> Iterator[str]:
+    """A real Alertmanager with an empty store; gives HOST:PORT."""
+    config = tmp_path / "alertmanager.yml"
+    config.write_text("route: {receiver: none}\nreceivers: [{name: none}]\n")
+    address = f"127.0.0.1:{processes.free_port()}"
+    arguments = [
+        processes.program("prometheus-alertmanager"),
+        f"--config.file={config}",
+        f"--storage.path={tmp_path / 'am'}",
+        f"--web.listen-address={address}",
+        "--cluster.listen-address=",
+    ]
+    with processes.running(arguments, tmp_path / "alertmanager.log"):
+        processes.until(lambda: processes.get(f"http://{address}/-/ready") is not None, 30, "Alertmanager is ready")
+        yield address
+
+
+def machine(root: Path, celsius: int) -> Path:
+    """A machine with one DIMM sensor; gives the file that holds its temperature."""
+    chip = root / "sys/class/hwmon/hwmon0"
+    chip.mkdir(parents=True)
+    (root / "sys/devices/i2c/3-0050").mkdir(parents=True)
+    (chip / "device").symlink_to("../../../devices/i2c/3-0050")
+    (chip / "name").write_text("spd5118\n")
+    (chip / "temp1_input").write_text(f"{celsius}000\n")
+    return chip / "temp1_input"
+
+
+@contextlib.contextmanager
+def agent(tmp_path: Path, name: str, address: str, celsius: int) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A real agent on a machine of one DIMM, resending every two seconds."""
+    home = tmp_path / name
+    sensor = machine(home / "root", celsius)
+    (home / "rules.yml").write_text(RULES)
+    (home / "steadytok.yml").write_text(
+        f"""
+external_labels: {{instance: {name}}}
+rules: {{builtin: false, files: ["{home}/rules.yml"]}}
+alerting: {{resend_delay: 2s, alertmanagers: [{{static_configs: [{{targets: ["{address}"]}}]}}]}}
+web: {{listen: "127.0.0.1:{processes.free_port()}"}}
+state: {{dir: "{home}/state"}}
+"""
+    )
+    config = str(home / "steadytok.yml")
+    arguments = [sys.executable, "-m", "agent", "run", "--root", str(home / "root"), "--config", config, "--plain"]
+    with processes.running(arguments, home / "log") as process:
+        yield process, sensor
+
+
+def active(address: str) -> dict[str, dict[str, Any]]:
+    """The alerts that Alertmanager holds now, by instance."""
+    body = processes.get(f"http://{address}/api/v2/alerts") or "[]"
+    return {alert["labels"]["instance"]: alert for alert in json.loads(body)}
+
+
+def test_alerts_live_and_end(tmp_path: Path) -> None:
+    """Two hosts with one DIMM label are two alerts; each is kept alive, resolved when cool, never by leaving."""
+    with alertmanager(tmp_path) as address, agent(tmp_path, "a", address, 88) as (_, sensor_a):
+        with agent(tmp_path, "b", address, 91) as (process_b, _):
+            processes.until(lambda: active(address).keys() == {"a", "b"}, 30, "both alerts have arrived")
+            first = active(address)
+            assert {alert["labels"]["dimm"] for alert in first.values()} == {"3-0050"}
+            assert first["a"]["annotations"]["summary"] == "3-0050 is at 88 °C"
+
+            processes.until(
+                lambda: active(address)["a"]["endsAt"] > first["a"]["endsAt"], 15, "the alert is kept alive"
+            )
+            assert active(address)["a"]["startsAt"] == first["a"]["startsAt"]
+
+            sensor_a.write_text("45000\n")
+            processes.until(lambda: "a" not in active(address), 15, "the cooled DIMM's alert has resolved")
+            assert "b" in active(address)
+
+            before = active(address)["b"]
+            process_b.send_signal(signal.SIGTERM)
+            assert process_b.wait(15) == 0
+        after = active(address)["b"]
+        assert after["status"]["state"] == "active"
+        assert after["endsAt"] >= before["endsAt"]
+
+
+def test_a_test_alert_goes_through(tmp_path: Path) -> None:
+    """`steadytok alert test` puts one alert into Alertmanager, and says so."""
+    with alertmanager(tmp_path) as address:
+        arguments = [sys.executable, "-m", "agent", "alert", "test", "--alertmanager", address]
+        result = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=60)
+
+        assert result.returncode == 0, result.stderr
+        assert result.stdout == f"http://{address}/api/v2/alerts: taken\n"
+        (alert,) = json.loads(processes.get(f"http://{address}/api/v2/alerts") or "[]")
+        assert alert["labels"]["alertname"] == "SteadytokTest"
+
+
+def test_a_test_alert_that_cannot_go_through(tmp_path: Path) -> None:
+    """Where nobody listens, the command says why on one line and fails."""
+    address = f"127.0.0.1:{processes.free_port()}"
+    arguments = [sys.executable, "-m", "agent", "alert", "test", "--alertmanager", address]
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=60)
+
+    assert result.returncode == 1
+    assert "Cannot connect" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,73 @@
+"""Real processes on loopback, peers and our own: found, started, waited for, and always ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+
+def program(name: str) -> str:
+    """The path of a program; without it the test is skipped, or fails where STEADYTOK_REQUIRE_PEERS is set."""
+    path = shutil.which(name)
+    if path is None:
+        reason = f"{name} is not installed (Debian: prometheus, prometheus-alertmanager, prometheus-node-exporter)"
+        if os.environ.get("STEADYTOK_REQUIRE_PEERS"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(
+    arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is ended with the block; what it prints goes to a file."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            arguments, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(10)
+
+
+def get(url: str) -> str | None:
+    """The body of a GET, or None where nobody answers yet."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return str(answer.read().decode())
+    except (OSError, urllib.error.URLError):
+        return None
+
+
+def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Waits for a condition; the test fails with `what` where it does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.1)
+    pytest.fail(f"not within {seconds:g} s: {what}")
