@@ -9,7 +9,8 @@ The contract of a collector module, all of it:
     DEADLINE = 0.5          seconds after which a pass counts as overrun
     ISOLATED = False        True: gather runs it in the eye, a process that can be killed
     Config                  a frozen msgspec Struct with defaults: the operator's keys under `collectors.<name>`
-    AFTER = (names)         with join(readings, host) instead of collect: made from the Samples of those collectors
+    AFTER = (names)         with join(readings, host) instead of collect: made from the Samples of those collectors,
+                            which come as a mapping from a collector's name to its newest Samples
 
 The folder is the list: a file without a leading underscore is a collector. Collectors do not import each other.
 """

@@ -1,0 +1,26 @@
+"""
+Lists of numbers as the kernel writes them: `0-3,8`.
+
+https://docs.kernel.org/admin-guide/cputopology.html
+"""
+
+from __future__ import annotations
+
+import re
+
+LARGEST = 65_535  # Linux is built for 8,192 CPUs and 1,024 nodes at most
+_PART = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
+
+
+def parse_cpulist(text: str) -> frozenset[int] | None:
+    """The numbers of a list such as `0-3,8`; None where the text is not such a list."""
+    numbers: set[int] = set()
+    for part in text.strip().split(","):
+        found = _PART.fullmatch(part)
+        if found is None:
+            return None
+        first, last = int(found[1]), int(found[2] or found[1])
+        if not first <= last <= LARGEST:
+            return None
+        numbers.update(range(first, last + 1))
+    return frozenset(numbers)

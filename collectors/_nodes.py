@@ -1,0 +1,47 @@
+"""
+Which NUMA nodes there are, and which CPUs each has, from /sys/devices/system/node.
+
+Node numbers may have gaps, and a node may have memory and no CPU (CXL memory, GPU memory).
+https://www.kernel.org/doc/Documentation/ABI/stable/sysfs-devices-node
+"""
+
+from __future__ import annotations
+
+from collectors._cpulist import parse_cpulist
+from collectors._host import Host
+
+FOLDER = "sys/devices/system/node"
+
+
+def nodes(host: Host) -> list[str]:
+    """The numbers of the nodes, in natural order, as text; none where the kernel shows no nodes."""
+    return [name[4:] for name in host.names(FOLDER) if name.startswith("node") and name[4:].isdecimal()]
+
+
+def listed(host: Host, relative: str) -> frozenset[int] | None:
+    """The numbers in a file such as `0-3,8`, or None with a note."""
+    text = host.read(relative)
+    if text is None:
+        return None
+    numbers = parse_cpulist(text)
+    if numbers is None:
+        return host.note(relative, f"expected a list such as 0-3,8, found {text[:40]!r}")
+    return numbers
+
+
+def cpus_by_node(host: Host) -> dict[str, frozenset[int]]:
+    """
+    The online CPUs of each node; a node whose list cannot be read is left out, with a note.
+
+    A memory-only node has none; which is believed only where `has_cpu` says so too, because an empty file
+    may as well be a failed read.
+    """
+    found = nodes(host)
+    populated = listed(host, f"{FOLDER}/has_cpu") if found else None
+    by_node: dict[str, frozenset[int]] = {}
+    for node in found:
+        if populated is not None and int(node) not in populated:
+            by_node[node] = frozenset()
+        elif (cpus := listed(host, f"{FOLDER}/node{node}/cpulist")) is not None:
+            by_node[node] = cpus
+    return by_node

@@ -1,0 +1,109 @@
+"""
+The memory of each NUMA node, from /sys/devices/system/node/node*/meminfo, and what of it is available.
+
+The kernel has no MemAvailable per node, and MemFree of a node is near 0 whenever there is page cache, so it is
+computed here; the low watermark comes from /proc/zoneinfo.
+https://docs.kernel.org/filesystems/proc.html#meminfo
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from collectors import Host, Labels, Reading, Sample, gauge
+from collectors._meminfo import NODE_FIELDS, SHARED_FIELDS, Fields, field_metric
+from collectors._nodes import FOLDER, nodes
+
+INTERVAL = 1.0
+
+_PREFIX = "steadytok_node_meminfo"
+_ZONEINFO = "proc/zoneinfo"
+# /proc/zoneinfo has five lines per CPU and zone, a quarter of a megabyte on 256 CPUs; watermarks hardly ever change.
+_PASSES_BETWEEN_ZONEINFO = 60
+_ZONE_LINE = re.compile(r"^Node (\d+), zone|^ +(low|managed) +(\d{1,16})$", re.ASCII | re.MULTILINE)
+_KNOWN = tuple((field, field_metric(_PREFIX, field, meaning)) for field, meaning in (*SHARED_FIELDS, *NODE_FIELDS))
+_TERMS = frozenset(
+    f"{_PREFIX}_{term}_bytes"
+    for term in ("mem_total", "mem_free", "active_file", "inactive_file", "mapped", "sreclaimable")
+)
+
+HUGE_PAGES = gauge(
+    f"{_PREFIX}_huge_pages",
+    "Huge pages of the default size on the node, a count and not bytes, by state (total, free, surp: beyond the "
+    "configured number).",
+)
+AVAILABLE = gauge(
+    f"{_PREFIX}_available_bytes",
+    "What the node can still give: MemFree + max(0, Active(file) + Inactive(file) - Mapped) + SReclaimable - the low "
+    "watermarks of its zones, never below 0; where /proc/zoneinfo cannot be read the watermarks are left out.",
+)
+METRICS = (*(metric for _, metric in _KNOWN), HUGE_PAGES, AVAILABLE)
+
+
+class _Kept:
+    def __init__(self) -> None:
+        self.fields = Fields(_PREFIX, _KNOWN, HUGE_PAGES)
+        self.nodes: list[str] = []
+        self.shares: Mapping[str, float] = {}
+        self.passes_left = 0
+
+
+def collect(host: Host) -> Iterator[Reading]:
+    """Every field of each node's meminfo, then the node's available memory."""
+    kept = host.kept(_Kept)
+    found = nodes(host)
+    if found:
+        _refresh_shares(host, kept, found)
+    for node in found:
+        relative = f"{FOLDER}/node{node}/meminfo"
+        text = host.read(relative)
+        if text is not None:
+            labels = (("node", node),)
+            samples = list(kept.fields.samples(host, relative, text, labels))
+            yield from samples
+            yield _available(samples, kept.shares.get(node, 0.0), labels)
+
+
+def watermark_shares(text: str) -> dict[str, float]:
+    """
+    The low watermarks of each node's zones as a share of the node's MemTotal, from the text of /proc/zoneinfo.
+
+    zoneinfo counts pages, and MemTotal of a node is the sum of its zones' `managed` pages, so that the share needs
+    no page size (4 KiB here, 64 KiB there). A node without managed pages has no share.
+    """
+    pages: dict[str, dict[str, int]] = {}
+    node = ""
+    for opens, key, digits in _ZONE_LINE.findall(text):
+        if opens:
+            node = opens
+        elif node:
+            zone = pages.setdefault(node, {"low": 0, "managed": 0})
+            zone[key] += int(digits)
+    return {node: min(1.0, sums["low"] / sums["managed"]) for node, sums in pages.items() if sums["managed"]}
+
+
+def _refresh_shares(host: Host, kept: _Kept, found: list[str]) -> None:
+    if kept.passes_left > 0 and kept.nodes == found:
+        kept.passes_left -= 1
+        return
+    text = host.read(_ZONEINFO)
+    shares = {} if text is None else watermark_shares(text)
+    if text is not None and not shares:
+        host.note(_ZONEINFO, "expected zones with `low` and `managed` pages")
+    # What cannot be read now stays as it was known; where nothing could be read the next pass tries again.
+    kept.shares = {**kept.shares, **shares}
+    kept.nodes = found
+    kept.passes_left = _PASSES_BETWEEN_ZONEINFO if shares else 0
+
+
+def _available(samples: list[Sample], watermark_share: float, labels: Labels) -> Reading:
+    terms = {sample.metric.name: sample.value for sample in samples if sample.metric.name in _TERMS}
+    if len(terms) < len(_TERMS):
+        return None
+    total, free, active, inactive, mapped, reclaimable = (
+        terms[f"{_PREFIX}_{term}_bytes"]
+        for term in ("mem_total", "mem_free", "active_file", "inactive_file", "mapped", "sreclaimable")
+    )
+    cache = max(0.0, active + inactive - mapped)
+    return Sample(AVAILABLE, labels, max(0.0, free + cache + reclaimable - round(total * watermark_share)))

@@ -1,0 +1,53 @@
+"""
+Where each NUMA node's allocations went, from /sys/devices/system/node/node*/numastat.
+
+https://docs.kernel.org/admin-guide/numastat.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from collectors import Host, Reading, Sample, counter
+from collectors._nodes import FOLDER, nodes
+
+INTERVAL = 1.0
+
+_SWITCH = "proc/sys/vm/numa_stat"
+_LINE = re.compile(r"^([a-z_]{1,40}) (\d{1,20})$", re.ASCII | re.MULTILINE)
+_UNIT = "Counts allocations, each once whatever its size, and says nothing about accesses."
+_COUNTERS = (
+    ("numa_hit", "Allocations that the node was asked for and could serve."),
+    ("numa_miss", "Allocations that the node served although another node was asked for."),
+    ("numa_foreign", "Allocations that the node was asked for and another node had to serve."),
+    ("interleave_hit", "Allocations that an interleave policy wanted on the node and got there."),
+    ("local_node", "Allocations on the node by a task that ran on it."),
+    ("other_node", "Allocations on the node by a task that ran on another; large by design under interleave."),
+)
+_BY_KEY = tuple((key, counter(f"steadytok_numastat_{key}_total", f"{meaning} {_UNIT}")) for key, meaning in _COUNTERS)
+METRICS = tuple(metric for _, metric in _BY_KEY)
+
+
+def collect(host: Host) -> Iterator[Reading]:
+    """The six counters of each node; nothing, with one note, where `vm.numa_stat=0` has stopped them."""
+    found = nodes(host)
+    if found and host.read(_SWITCH, optional=True) == "0":
+        host.note(_SWITCH, "the counters stand still; `sysctl vm.numa_stat=1` lets them count again")
+        return
+    for node in found:
+        yield from _node(host, node)
+
+
+def _node(host: Host, node: str) -> Iterator[Reading]:
+    relative = f"{FOLDER}/node{node}/numastat"
+    text = host.read(relative)
+    if text is None:
+        return
+    values = dict(_LINE.findall(text))
+    labels = (("node", node),)
+    for key, metric in _BY_KEY:
+        if key in values:
+            yield Sample(metric, labels, float(values[key]))
+        else:
+            host.note(relative, f"expected a line such as `{key} 123`")

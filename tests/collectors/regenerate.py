@@ -1,0 +1,29 @@
+"""
+Writes `expected.prom` of the collectors named (all without names) from their fixture machines.
+
+    python tests/collectors/regenerate.py meminfo numastat
+
+Read the difference before you keep it: the files of root/ are the evidence, not this output.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a script, only this folder is on the path
+
+from test_every_collector import HERE, NAMES, exposition, machine, read  # needs the path above
+
+
+def main(names: list[str]) -> None:
+    """Regenerates each and says how many lines it has now."""
+    for name in names or NAMES:
+        text = exposition(read(name, machine(name)).samples)
+        (HERE / name).mkdir(exist_ok=True)
+        (HERE / name / "expected.prom").write_text(text)
+        print(f"{name}: {text.count(chr(10))} samples")  # noqa: T201  # a command's answer
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,77 @@
+"""Machines that tests of several rooms use."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+
+import hypothesis
+import pytest
+
+from collectors import Host, Reading
+
+# No test is about time: a busy machine must not make one fail.
+hypothesis.settings.register_profile("steadytok", deadline=None)
+hypothesis.settings.load_profile("steadytok")
+
+MACHINES = Path(__file__).parent / "machines"
+Machine = Callable[[Mapping[str, str]], Host]
+Series = Callable[[Iterable[Reading]], dict[str, float]]
+
+
+@pytest.fixture(name="machine")
+def _machine(tmp_path: Path) -> Machine:
+    """Writes files below one root, again and again if need be, and gives the Host of that root, always the same."""
+    host = Host(tmp_path / "machine")
+
+    def write(files: Mapping[str, str]) -> Host:
+        for path, text in files.items():
+            Path(host.path(path)).parent.mkdir(parents=True, exist_ok=True)
+            Path(host.path(path)).write_text(text)
+        return host
+
+    return write
+
+
+@pytest.fixture(name="series")
+def _series() -> Series:
+    """Readings as a dictionary from series (`name{label="value"}`) to value; missing ones are left out."""
+    return lambda readings: {_name(reading): reading.value for reading in readings if reading is not None}
+
+
+@pytest.fixture(name="two_nodes")
+def _two_nodes(tmp_path: Path) -> Path:
+    """The root of a machine of two nodes and forty CPUs: every `machines/two_nodes_*.py` adds its files to it."""
+    root = tmp_path / "two_nodes"
+    more = {path: text for part in _more_parts() for path, text in part.files().items()}
+    load(MACHINES / "two_nodes.py").build(root, more)
+    return root
+
+
+@pytest.fixture(name="two_nodes_expected")
+def _two_nodes_expected() -> dict[str, float]:
+    """What must be read from that machine, by series; a part need not say all, or anything."""
+    parts = [load(MACHINES / "two_nodes.py"), *_more_parts()]
+    return {series: value for part in parts if hasattr(part, "expected") for series, value in part.expected().items()}
+
+
+def load(path: Path) -> ModuleType:
+    """A module by its path, since tests are no packages."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _more_parts() -> list[ModuleType]:
+    return [load(path) for path in sorted(MACHINES.glob("two_nodes_*.py"))]
+
+
+def _name(sample: Reading) -> str:
+    assert sample is not None
+    pairs = ",".join(f'{name}="{value}"' for name, value in sample.labels)
+    return f"{sample.metric.name}{{{pairs}}}" if pairs else sample.metric.name
