@@ -8,6 +8,7 @@ than any kernel file has a reason to be. A collector sees a value or None; the r
 from __future__ import annotations
 
 import fnmatch
+import http.client
 import os
 import re
 import urllib.error
@@ -134,7 +135,7 @@ class Host:
             return self.note(url, f"HTTP {error.code}")
         except UnicodeDecodeError:
             return self.note(url, "not text")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             return self.note(url, str(getattr(error, "reason", error)) or type(error).__name__)
 
     def note(self, where: str, reason: str) -> None:

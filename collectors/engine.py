@@ -1,0 +1,168 @@
+"""
+Tokens, requests and cache of each engine, in one vocabulary whatever the engine.
+
+Asks /metrics of the bundled reference engine, vLLM, llama.cpp (--metrics) and SGLang (--enable-metrics) over HTTP. What
+an engine does not tell is absent. All are asked at once and none is waited for longer than the pass may take, so a dead
+one hides no other; a question that is still open is not asked again.
+"""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from collectors import Host, Reading, counter, gauge
+from collectors._engines import DIALECTS, fingerprint, value
+from collectors._exposition import is_exposition, points
+
+INTERVAL = 1.0
+DEADLINE = 0.5
+
+UP = gauge("steadytok_engine_up", "Whether the engine answered with metrics within 0.4 s: 1 if it did, 0 if not.")
+_SIGNALS = {
+    "generated_tokens": counter(
+        "steadytok_engine_generated_tokens_total",
+        "Tokens generated; llama.cpp adds a request's tokens when it ends, the others while it runs.",
+    ),
+    "prompt_tokens": counter("steadytok_engine_prompt_tokens_total", "Tokens of prompts that were processed."),
+    "decode_seconds": counter(
+        "steadytok_engine_decode_seconds_total",
+        "Time spent generating tokens, each request for itself: of requests that run at once the times add up.",
+    ),
+    "prompt_seconds": counter(
+        "steadytok_engine_prompt_seconds_total",
+        "Time spent on prompts, each request for itself; added when a prompt or its request ends.",
+    ),
+    "requests_running": gauge("steadytok_engine_requests_running", "Requests being worked on."),
+    "requests_waiting": gauge("steadytok_engine_requests_waiting", "Requests in the engine's queue."),
+    "kv_cache_usage": gauge(
+        "steadytok_engine_kv_cache_usage_ratio", "Share of the KV cache in use; of several caches the fullest."
+    ),
+    "preemptions": counter(
+        "steadytok_engine_preemptions_total", "Requests set back because the KV cache was full, to be worked on again."
+    ),
+    "duty": gauge("steadytok_engine_duty", "Seconds of decoding allowed per second, as the engine applies it."),
+    "resident": gauge("steadytok_engine_resident_bytes", "Memory of the reference engine that is in RAM."),
+    "cpu_seconds": counter("steadytok_engine_cpu_seconds_total", "CPU time of the reference engine."),
+}
+METRICS = (UP, *_SIGNALS.values())
+
+_PATIENCE = 0.4  # seconds for all engines together, who are asked at once; the rest of the deadline is for reading
+_STALL = 0.35  # seconds without a byte after which an engine is given up; below the above, so that the reason is told
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One engine: the name it gets in labels, and where it answers."""
+
+    name: str
+    url: str
+    kind: Literal["auto", "reference", "vllm", "llama.cpp", "sglang"] = "auto"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which engines are asked."""
+
+    engines: tuple[Target, ...] = ()
+
+
+class _Question(threading.Thread):
+    """One GET under way; a daemon, so that an engine that drips its answer cannot keep the process from ending."""
+
+    def __init__(self, host: Host, url: str, answered: threading.Condition) -> None:
+        super().__init__(name=f"ask {url}", daemon=True)
+        self.answer: str | None = None
+        self.done = False
+        self._host = host
+        self._url = url
+        self._answered = answered
+
+    def run(self) -> None:
+        """Asks, and tells whoever waits."""
+        answer = None
+        try:
+            answer = self._host.get(self._url, timeout=_STALL)
+        except (http.client.HTTPException, ValueError) as error:  # what answers does not speak HTTP, or this is no URL
+            self._host.note(self._url, str(error) or type(error).__name__)
+        with self._answered:
+            self.answer, self.done = answer, True
+            self._answered.notify_all()
+
+
+class _Kept:
+    """What is remembered from pass to pass, by URL: questions still open, and kinds once found."""
+
+    def __init__(self) -> None:
+        self.answered = threading.Condition()
+        self.open: dict[str, _Question] = {}
+        self.kinds: dict[str, str] = {}
+
+
+def collect(host: Host, config: Config) -> Iterator[Reading]:
+    """One pass over the engines of the configuration."""
+    kept = host.kept(_Kept)
+    answers = _ask(host, kept, [target.url for target in config.engines])
+    for target in config.engines:
+        yield from _readings(host, kept, target, answers.get(target.url))
+
+
+def _ask(host: Host, kept: _Kept, urls: list[str]) -> dict[str, str | None]:
+    """The answers that came in time; an answer to an earlier pass's question is too old and is dropped."""
+    kept.open = {url: question for url, question in kept.open.items() if not question.done}
+    asked = {url: _Question(host, metrics_url(url), kept.answered) for url in urls if url not in kept.open}
+    for url in kept.open.keys() & set(urls):
+        host.note(metrics_url(url), "has not answered the question of an earlier pass")
+    kept.open.update(asked)
+    for question in asked.values():
+        question.start()
+    with kept.answered:
+        kept.answered.wait_for(lambda: all(question.done for question in asked.values()), timeout=_PATIENCE)
+        answers = {url: question.answer for url, question in asked.items() if question.done}
+    for url in asked.keys() - answers.keys():
+        host.note(metrics_url(url), f"no whole answer within {_PATIENCE} s")
+    return answers
+
+
+def metrics_url(url: str) -> str:
+    """Where an engine's metrics are: `/metrics` is added unless the operator wrote it, a query stays."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return url  # one that cannot be taken apart cannot be asked either, which is told when it is
+    path = parts.path.rstrip("/")
+    return urllib.parse.urlunsplit(parts._replace(path=path if path.endswith("/metrics") else f"{path}/metrics"))
+
+
+def _readings(host: Host, kept: _Kept, target: Target, text: str | None) -> Iterator[Reading]:
+    url = metrics_url(target.url)
+    if text is not None and not is_exposition(text):
+        text = host.note(url, f"expected metrics, found {text[:40]!r}")
+    kind = _kind(kept, target, text or "")
+    dialect = DIALECTS.get(kind)
+    yield UP.sample(0 if text is None or dialect is None else 1, engine=target.name, kind=kind)
+    if text is None:
+        return
+    if dialect is None or not dialect.spoken_in(text):
+        host.note(url, f"has metrics, but none of an engine of kind {kind}")
+        return
+    found = points(text, dialect.names)
+    for name in (name for name, series in found.items() if series is None):
+        host.note(url, f"the value of {name} cannot be read")
+    for signal, metric in _SIGNALS.items():
+        reading = metric.sample(value(dialect, signal, found), engine=target.name)
+        if reading is not None:  # absent there is absent here, and is no fault
+            yield reading
+
+
+def _kind(kept: _Kept, target: Target, text: str) -> str:
+    """The kind that was configured, or the one that answers; a dead engine keeps the kind it had."""
+    if target.kind != "auto":
+        return target.kind
+    seen = fingerprint(text)
+    if seen is not None:
+        kept.kinds[target.url] = seen
+    return kept.kinds.get(target.url, "auto")

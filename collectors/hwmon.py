@@ -1,0 +1,156 @@
+"""
+Temperatures with their limits, and fans, of the sensor chips that are named in the configuration.
+
+Reads sys/class/hwmon/hwmon*/{name,temp*,fan*}. https://docs.kernel.org/hwmon/sysfs-interface.html
+
+Only named chips are read, since some take seconds, or answer through the BMC (node_exporter #903, #2242). Alarm files
+never: reading them clears them for everybody else (https://docs.kernel.org/hwmon/spd5118.html). DIMM sensors share
+their bus with the firmware, and jc42 measures at most once a second, so names, labels and limits are read again only
+once a minute.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from collectors import Host, Metric, Reading, gauge
+
+INTERVAL = 2.0
+ISOLATED = True
+
+TEMPERATURE = gauge("steadytok_hwmon_temperature_celsius", "Temperature that a sensor measures now.")
+MAXIMUM = gauge(
+    "steadytok_hwmon_temperature_max_celsius",
+    "The chip's high limit, read again every minute; the 55 °C of an spd5118 are a factory default.",
+)
+CRITICAL = gauge("steadytok_hwmon_temperature_critical_celsius", "The chip's critical limit, read again every minute.")
+FAN = gauge("steadytok_hwmon_fan_rpm", "Speed of a fan in revolutions per minute; 0 is a fan that stands still.")
+METRICS = (TEMPERATURE, MAXIMUM, CRITICAL, FAN)
+
+_FOLDER = "sys/class/hwmon"
+_CHIPS_EVERY = 30  # passes until names, labels and limits are read again
+_PACKAGE = ("Package id", "Physical id")  # how coretemp names the sensor of a whole processor
+_COLDEST, _HOTTEST = -40.0, 150.0  # °C; outside lies no working server, only a broken sensor
+_FASTEST = 60_000  # revolutions per minute; the smallest server fans reach about 40,000
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which chips are read, by the name of their driver."""
+
+    chips: tuple[str, ...] = ("jc42", "spd5118", "coretemp", "k10temp")
+    """Chips whose temperatures are read: DDR4 and DDR5 modules, Intel and AMD processors."""
+
+    fans: tuple[str, ...] = ("nct6775", "nct6776", "nct6779", "nct6796", "nct6798", "nct7802", "it8728", "w83795g")
+    """Chips whose fans are read: those of usual boards; a server's fans are mostly the BMC's."""
+
+    cores: bool = False
+    """Also each core's own sensor of coretemp, which interrupts every core in every pass."""
+
+
+class _Sensor(NamedTuple):
+    """One input, and what is known of it besides its value; limits in °C, None where unset."""
+
+    path: str
+    labels: dict[str, str]
+    maximum: float | None = None
+    critical: float | None = None
+    fault: str = ""
+
+
+class _Kept:
+    """What is remembered from pass to pass."""
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self.folders: list[str] = []
+        self.temperatures: list[_Sensor] = []
+        self.fans: list[_Sensor] = []
+
+
+def collect(host: Host, config: Config) -> Iterator[Reading]:
+    """One pass over the chips that are named."""
+    kept = host.kept(_Kept)
+    folders = host.names(_FOLDER)
+    if kept.turn % _CHIPS_EVERY == 0 or folders != kept.folders:
+        _find(host, config, kept, folders)
+    kept.turn += 1
+    for sensor in kept.temperatures:
+        yield TEMPERATURE.sample(_temperature(host, sensor), **sensor.labels)
+        yield from _limit(MAXIMUM, sensor.maximum, sensor)
+        yield from _limit(CRITICAL, sensor.critical, sensor)
+    for sensor in kept.fans:
+        yield FAN.sample(_speed(host, sensor), **sensor.labels)
+
+
+def _find(host: Host, config: Config, kept: _Kept, folders: list[str]) -> None:
+    kept.folders, kept.temperatures, kept.fans = folders, [], []
+    for folder in folders:
+        path = f"{_FOLDER}/{folder}"
+        chip = host.read(f"{path}/name")
+        if chip in config.chips:
+            kept.temperatures += _temperatures(host, path, chip, config.cores)
+        if chip in config.fans:
+            inputs = _inputs(host, path, "fan")
+            kept.fans += [_Sensor(f"{path}/{name}_input", _labels(host, path, chip, name)) for name in inputs]
+
+
+def _inputs(host: Host, path: str, kind: str) -> list[str]:
+    matches = (re.fullmatch(rf"({kind}\d+)_input", file) for file in host.names(path))
+    return [match[1] for match in matches if match]
+
+
+def _labels(host: Host, path: str, chip: str, name: str) -> dict[str, str]:
+    label = host.read(f"{path}/{name}_label", optional=True) or ""
+    device = host.link(f"{path}/device") or ""
+    return {"chip": chip, "device": device, "sensor": name, "label": label}
+
+
+def _temperatures(host: Host, path: str, chip: str, cores: bool) -> Iterator[_Sensor]:
+    for name in _inputs(host, path, "temp"):
+        labels = _labels(host, path, chip, name)
+        if chip == "coretemp" and not cores and not labels["label"].startswith(_PACKAGE):
+            continue
+        yield _Sensor(
+            path=f"{path}/{name}_input",
+            labels=labels,
+            maximum=_set_limit(host, f"{path}/{name}_max"),
+            critical=_set_limit(host, f"{path}/{name}_crit"),
+            fault=f"{path}/{name}_fault" if host.exists(f"{path}/{name}_fault") else "",
+        )
+
+
+def _set_limit(host: Host, path: str) -> float | None:
+    """A limit that somebody has set: after a resume they may all be 0, which would alarm for ever."""
+    celsius = _celsius(host, path, optional=True)
+    return celsius if celsius is not None and celsius > 0 else None
+
+
+def _limit(metric: Metric, celsius: float | None, sensor: _Sensor) -> Iterator[Reading]:
+    if celsius is not None:
+        yield metric.sample(celsius, **sensor.labels)
+
+
+def _temperature(host: Host, sensor: _Sensor) -> float | None:
+    if sensor.fault and host.read_int(sensor.fault) == 1:
+        return host.note(sensor.fault, "the chip reports a broken sensor")
+    return _celsius(host, sensor.path)
+
+
+def _celsius(host: Host, path: str, *, optional: bool = False) -> float | None:
+    millidegrees = host.read_int(path, optional=optional)
+    if millidegrees is None:
+        return None
+    if not _COLDEST <= millidegrees / 1000 <= _HOTTEST:
+        return host.note(path, f"expected {_COLDEST:g} to {_HOTTEST:g} °C, found {millidegrees / 1000:g}")
+    return millidegrees / 1000
+
+
+def _speed(host: Host, sensor: _Sensor) -> float | None:
+    speed = host.read_int(sensor.path)
+    if speed is not None and not 0 <= speed <= _FASTEST:
+        return host.note(sensor.path, f"expected 0 to {_FASTEST} revolutions per minute, found {speed}")
+    return None if speed is None else float(speed)

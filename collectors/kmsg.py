@@ -1,0 +1,127 @@
+"""
+What the kernel says about out-of-memory kills, overheating and machine checks.
+
+Reads /dev/kmsg, which needs CAP_SYSLOG where kernel.dmesg_restrict is 1.
+https://www.kernel.org/doc/Documentation/ABI/testing/dev-kmsg
+
+Counts start at 0 with the agent; what the log held before tells only of the last kill. Only messages of the kernel
+itself are believed: any root process may write into the log, but not as the kernel.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from collectors import Host, Reading, counter, gauge
+from collectors._kmsg import Cursor, Record, look
+
+INTERVAL = 1.0
+
+OOM_KILLS = counter(
+    "steadytok_kmsg_oom_kills_total",
+    "Processes killed for want of memory since the agent started: of the whole host (none), of the nodes that a "
+    "cpuset or a memory policy allows, or of a cgroup (memcg); before Linux 5.0 only none and memcg are told apart.",
+)
+LAST_OOM_KILL = gauge(
+    "steadytok_kmsg_last_oom_kill_timestamp_seconds",
+    "When the last such kill was, Unix time, with the nodes it was confined to, the process and the cgroup.",
+)
+THROTTLE_MESSAGES = counter(
+    "steadytok_kmsg_throttle_messages_total",
+    "Kernel messages that a core or package is too hot, since the agent started; the kernel limits their rate.",
+)
+MACHINE_CHECKS = counter(
+    "steadytok_kmsg_machine_checks_total",
+    "Kernel messages that announce a machine check, since the agent started; one event may have two.",
+)
+METRICS = (OOM_KILLS, LAST_OOM_KILL, THROTTLE_MESSAGES, MACHINE_CHECKS)
+
+_CONSTRAINTS = ("none", "cpuset", "memory_policy", "memcg")
+# A list of nodes has commas, and so may a cgroup's name: each part ends where the next key begins.
+_OOM_KILL = re.compile(
+    r"oom-kill:constraint=CONSTRAINT_(NONE|CPUSET|MEMORY_POLICY|MEMCG),nodemask=(?P<nodemask>\(null\)|[\d,-]*),"
+    r"cpuset=.*?,mems_allowed=(?P<allowed>[\d,-]*),(?:global_oom|oom_memcg=(?P<limited>.*?))"
+    r"(?:,task_memcg=(?P<cgroup>.*?))?,task=(?P<victim>.*),pid=(?P<pid>\d+),uid=\d+"
+)
+# Linux before 5.0 has no oom-kill: line, and the further victims of a cgroup killed as a whole have none either.
+_KILLED = re.compile(
+    r"(?P<memcg>Memory cgroup out|Out) of memory(?: \([^)]*\))?: Kill(?:ed)? process (?P<pid>\d+),? \((?P<victim>.*?)\)"
+)
+_THROTTLED = re.compile(r"(?:mce: )?CPU\d+: (?:Core|Package) temperature (?:is )?above threshold")
+_MACHINE_CHECK = re.compile(r"mce: \[Hardware Error\]: (?:Machine check events logged|CPU \d+: Machine Check)")
+
+
+class Kill(NamedTuple):
+    """One process killed for want of memory; `nodes` and `cgroup` are empty where it was not confined to any."""
+
+    constraint: str
+    nodes: str
+    victim: str
+    cgroup: str
+    pid: str
+
+
+class _Kept:
+    """What is remembered from pass to pass."""
+
+    def __init__(self) -> None:
+        self.cursor = Cursor()
+        self.kills = dict.fromkeys(_CONSTRAINTS, 0)
+        self.throttled = 0
+        self.machine_checks = 0
+        self.last: tuple[Kill, int] | None = None
+        self.told_of = ""  # the pid whose kill has been counted: two lines tell of each
+
+
+def collect(host: Host) -> Iterator[Reading]:
+    """One pass over the messages that are new; nothing where the log cannot be read."""
+    kept = host.kept(_Kept)
+    log = look(host, kept.cursor)
+    if log is None:
+        return
+    for record in log.records:
+        if record.facility == 0:
+            _take(kept, record, counting=not log.old)
+    for constraint, count in kept.kills.items():
+        yield OOM_KILLS.sample(count, constraint=constraint)
+    yield THROTTLE_MESSAGES.sample(kept.throttled)
+    yield MACHINE_CHECKS.sample(kept.machine_checks)
+    if kept.last is not None:
+        kill, microseconds = kept.last
+        labels = {"constraint": kill.constraint, "nodes": kill.nodes, "victim": kill.victim, "cgroup": kill.cgroup}
+        yield LAST_OOM_KILL.sample(_unix_time(host, microseconds), **labels)
+
+
+def parse_kill(text: str) -> Kill | None:
+    """The kill that a message tells of, or None."""
+    if match := _OOM_KILL.fullmatch(text):
+        constraint = match[1].lower()
+        nodes = {"memory_policy": match["nodemask"], "cpuset": match["allowed"]}.get(constraint, "")
+        nodes = "" if nodes == "(null)" else nodes
+        cgroup = match["limited"] or match["cgroup"] or ""
+        return Kill(constraint, nodes, match["victim"], cgroup, match["pid"])
+    if match := _KILLED.match(text):
+        constraint = "memcg" if match["memcg"].startswith("Memory") else "none"
+        return Kill(constraint, "", match["victim"], "", match["pid"])
+    return None
+
+
+def _take(kept: _Kept, record: Record, *, counting: bool) -> None:
+    kill = parse_kill(record.text)
+    if kill is not None and not (kill.pid == kept.told_of and not record.text.startswith("oom-kill:")):
+        kept.told_of = kill.pid
+        kept.last = kill, record.microseconds
+        kept.kills[kill.constraint] += counting
+    kept.throttled += counting and _THROTTLED.match(record.text) is not None
+    kept.machine_checks += counting and _MACHINE_CHECK.match(record.text) is not None
+
+
+def _unix_time(host: Host, microseconds: int) -> float | None:
+    """The kernel's clock starts at the boot; on a host that was suspended it is behind by that time."""
+    for line in host.lines("proc/stat"):
+        if line.startswith("btime "):
+            booted = host.integer(line.removeprefix("btime ").strip(), "proc/stat")
+            return None if booted is None or booted < 0 else booted + microseconds / 1e6
+    return host.note("proc/stat", "expected a line btime SECONDS")

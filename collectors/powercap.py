@@ -1,0 +1,65 @@
+"""
+Energy used by packages, cores and memory, as a counter that does not wrap.
+
+Reads sys/class/powercap/intel-rapl:*/, of Intel and AMD alike, as root only since Linux 5.10.
+https://docs.kernel.org/power/powercap/powercap.html
+
+The hardware's counter starts again at max_energy_range_uj, about every quarter of an hour under load. Prometheus would
+take that for a restart and lose up to one range; here the range is added.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from collectors import Host, Reading, counter
+
+INTERVAL = 5.0
+
+ENERGY = counter(
+    "steadytok_powercap_energy_joules_total",
+    "Energy used by a zone; it starts at the hardware's own count and goes on where that wraps.",
+)
+METRICS = (ENERGY,)
+
+_FOLDER = "sys/class/powercap"
+_ZONE = re.compile(r"intel-rapl(:\d+)+")  # intel-rapl-mmio would be the same package once more
+
+
+class _Kept:
+    """What is remembered from pass to pass, by zone, in microjoules."""
+
+    def __init__(self) -> None:
+        self.ranges: dict[str, int] = {}
+        self.last: dict[str, int] = {}
+        self.wrapped: dict[str, int] = {}
+
+
+def collect(host: Host) -> Iterator[Reading]:
+    """One pass over the zones."""
+    kept = host.kept(_Kept)
+    for zone in host.names(_FOLDER):
+        if _ZONE.fullmatch(zone):
+            name = host.read(f"{_FOLDER}/{zone}/name") or ""
+            microjoules = _unwrapped(host, kept, zone)
+            yield ENERGY.sample(None if microjoules is None else microjoules / 1e6, zone=zone, name=name)
+
+
+def _unwrapped(host: Host, kept: _Kept, zone: str) -> int | None:
+    path = f"{_FOLDER}/{zone}/energy_uj"
+    if zone not in kept.ranges:
+        largest = host.read_int(f"{_FOLDER}/{zone}/max_energy_range_uj")
+        if largest is not None and largest > 0:
+            kept.ranges[zone] = largest
+    largest = kept.ranges.get(zone, 0)
+    now = host.read_int(path)
+    if now is None:
+        return None
+    if now < 0 or (largest and now > largest):
+        return host.note(path, f"expected 0 to {largest} microjoules, found {now}")
+    # Without a known range this stays as it was, and the smaller value is a restart to whoever reads it.
+    if now < kept.last.get(zone, 0):
+        kept.wrapped[zone] = kept.wrapped.get(zone, 0) + largest
+    kept.last[zone] = now
+    return kept.wrapped.get(zone, 0) + now

@@ -1,0 +1,123 @@
+"""
+How often and how long heat has slowed the CPUs, per core and per package.
+
+Reads sys/devices/system/cpu/cpu*/thermal_throttle/, which only Intel has, and only where the BIOS leaves the thermal
+interrupt to Linux. https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-devices-system-cpu
+
+Siblings of one core count apart and differ (https://github.com/prometheus/node_exporter/issues/1472: 7343 and 432), so
+a core has the highest count of its CPUs, and a package likewise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from collectors import Host, Reading, counter
+from collectors._cpulist import parse_cpulist
+
+INTERVAL = 5.0
+
+_SECONDS = "the kernel adds an event's time when the event ends, and does not time a spike 10 °C below the limit"
+CORE_EVENTS = counter(
+    "steadytok_thermal_throttle_core_events_total",
+    "Times that a core was slowed because it was too hot: the highest count of its CPUs.",
+)
+CORE_SECONDS = counter(
+    "steadytok_thermal_throttle_core_seconds_total",
+    f"Time that a core was slowed because it was too hot; {_SECONDS}.",
+)
+PACKAGE_EVENTS = counter(
+    "steadytok_thermal_throttle_package_events_total",
+    "Times that a package was slowed because it was too hot: the highest count of its CPUs.",
+)
+PACKAGE_SECONDS = counter(
+    "steadytok_thermal_throttle_package_seconds_total",
+    f"Time that a package was slowed because it was too hot; {_SECONDS}.",
+)
+METRICS = (CORE_EVENTS, CORE_SECONDS, PACKAGE_EVENTS, PACKAGE_SECONDS)
+
+_CPU = "sys/devices/system/cpu"
+_CORE_FILES = ((CORE_EVENTS, "core_throttle_count", 1), (CORE_SECONDS, "core_throttle_total_time_ms", 1000))
+_PACKAGE_FILES = (
+    (PACKAGE_EVENTS, "package_throttle_count", 1),
+    (PACKAGE_SECONDS, "package_throttle_total_time_ms", 1000),
+)
+
+_Core = tuple[int, int]
+
+
+class _Cpus(NamedTuple):
+    """The folders that count, by (package, core) and by package."""
+
+    by_core: dict[_Core, list[str]]
+    by_package: dict[int, list[str]]
+
+
+class _Kept:
+    """What is remembered from pass to pass."""
+
+    def __init__(self) -> None:
+        self.online: str | None = None
+        self.cpus = _Cpus({}, {})
+        self.highest: dict[tuple[str, int, int], int] = {}
+
+
+def collect(host: Host) -> Iterator[Reading]:
+    """One pass over the CPUs that are online; which core and package each belongs to is read when that changes."""
+    kept = host.kept(_Kept)
+    online = host.read(f"{_CPU}/online", optional=True)
+    if online is None or online != kept.online:
+        kept.online, kept.cpus = online, _cpus(host, online)
+    for (package, core), folders in kept.cpus.by_core.items():
+        for metric, file, per_unit in _CORE_FILES:
+            count = _highest(host, kept, folders, file, (package, core))
+            yield metric.sample(_scaled(count, per_unit), package=str(package), core=str(core))
+    for package, folders in kept.cpus.by_package.items():
+        for metric, file, per_unit in _PACKAGE_FILES:
+            count = _highest(host, kept, folders, file, (package, -1))
+            yield metric.sample(_scaled(count, per_unit), package=str(package))
+
+
+def _cpus(host: Host, online: str | None) -> _Cpus:
+    running = None if online is None else parse_cpulist(online)
+    found = _Cpus(defaultdict(list), defaultdict(list))
+    for folder in host.glob(f"{_CPU}/cpu[0-9]*/thermal_throttle"):
+        parent = folder.removesuffix("/thermal_throttle")
+        match = re.fullmatch(rf"{_CPU}/cpu(\d+)", parent)
+        if match is None or (running is not None and int(match[1]) not in running):
+            continue  # an offline CPU answers with empty files
+        package = _number(host, f"{parent}/topology/physical_package_id")
+        core = _number(host, f"{parent}/topology/core_id")
+        if package is not None:
+            found.by_package[package].append(folder)
+        if package is not None and core is not None:
+            found.by_core[package, core].append(folder)
+    return found
+
+
+def _highest(host: Host, kept: _Kept, folders: Iterable[str], file: str, place: _Core) -> int | None:
+    """
+    The highest count of these CPUs, never lower than it has been.
+
+    A lower one, while a CPU is offline or does not answer, would look like a counter's restart and be added to
+    `increase` once more; a first count that is known in part is therefore no count.
+    """
+    counts = [_number(host, f"{folder}/{file}") for folder in folders]
+    known = [count for count in counts if count is not None]
+    key = (file, *place)
+    if not known or (len(known) < len(counts) and key not in kept.highest):
+        return None
+    kept.highest[key] = max(*known, kept.highest.get(key, 0))
+    return kept.highest[key]
+
+
+def _number(host: Host, path: str) -> int | None:
+    value = host.read_int(path)
+    return host.note(path, f"expected 0 or more, found {value}") if value is not None and value < 0 else value
+
+
+def _scaled(count: int | None, per_unit: int) -> float | None:
+    return None if count is None else count / per_unit

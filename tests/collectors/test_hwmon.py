@@ -1,0 +1,134 @@
+"""The traps of hwmon: alarms that are cleared by reading, limits nobody set, buses that are slow, broken sensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import pytest
+
+from collectors import Host, Reading, hwmon
+
+Machine = Callable[[Mapping[str, str]], Host]
+Series = Callable[[Iterable[Reading]], dict[str, float]]
+FOLDER = "sys/class/hwmon/hwmon0"
+DIMM = {
+    f"{FOLDER}/name": "spd5118",
+    f"{FOLDER}/temp1_input": "48250",
+    f"{FOLDER}/temp1_max": "55000",
+    f"{FOLDER}/temp1_crit": "85000",
+}
+NOW = 'steadytok_hwmon_temperature_celsius{chip="spd5118",sensor="temp1"}'
+MAXIMUM = NOW.replace("_celsius", "_max_celsius")
+CRITICAL = NOW.replace("_celsius", "_critical_celsius")
+
+
+def _read(host: Host, series: Series, config: hwmon.Config | None = None) -> dict[str, float]:
+    return series(hwmon.collect(host, config or hwmon.Config()))
+
+
+def test_alarms_are_never_opened(machine: Machine, series: Series) -> None:
+    """Reading an alarm clears it for everybody: here each is a FIFO, and opening it would never end."""
+    host = machine(DIMM)
+    for alarm in ("temp1_max_alarm", "temp1_crit_alarm", "temp1_alarm"):
+        os.mkfifo(host.path(f"{FOLDER}/{alarm}"))
+
+    assert _read(host, series)[NOW] == 48.25
+
+
+def test_a_chip_that_is_not_named_is_never_read(machine: Machine, series: Series) -> None:
+    """Some chips take seconds or ask the BMC: of those that are not on the list only the name is read."""
+    host = machine({f"{FOLDER}/name": "power_meter"})
+    os.mkfifo(host.path(f"{FOLDER}/temp1_input"))
+
+    assert _read(host, series) == {}
+
+
+def test_the_operator_names_chips(machine: Machine, series: Series) -> None:
+    """The list is the operator's: with another one another chip is read."""
+    host = machine(DIMM)
+
+    assert _read(host, series, hwmon.Config(chips=("jc42",))) == {}
+    assert _read(Host(host.root), series, hwmon.Config(chips=("spd5118",)))[NOW] == 48.25
+
+
+@pytest.mark.parametrize("unset", ["0", "-1000"])
+def test_a_limit_of_zero_is_no_limit(machine: Machine, series: Series, unset: str) -> None:
+    """After a resume some chips have limits of 0 °C, which everything exceeds; that is nobody's limit."""
+    host = machine(DIMM | {f"{FOLDER}/temp1_crit": unset})
+    found = _read(host, series)
+
+    assert (found[NOW], found[MAXIMUM]) == (48.25, 55)
+    assert CRITICAL not in found
+    assert host.take_notes() == []
+
+
+@pytest.mark.parametrize("implausible", ["-128000", "255000", "-40001"])
+def test_what_no_server_survives_is_missing(machine: Machine, series: Series, implausible: str) -> None:
+    """A sensor that is not there reads as -128 or 255 °C; that is a missing reading, and said so."""
+    host = machine(DIMM | {f"{FOLDER}/temp1_input": implausible})
+
+    assert NOW not in _read(host, series)
+    assert len(host.take_notes()) == 1
+
+
+def test_a_sensor_that_reports_a_fault_is_not_believed(machine: Machine, series: Series) -> None:
+    """temp1_fault of 1 means that the input says nothing."""
+    host = machine(DIMM | {f"{FOLDER}/temp1_fault": "1"})
+
+    assert NOW not in _read(host, series)
+
+    machine({f"{FOLDER}/temp1_fault": "0"})
+
+    assert _read(host, series)[NOW] == 48.25
+
+
+def test_limits_are_read_once_a_minute(machine: Machine, series: Series) -> None:
+    """The bus of the DIMMs is shared with the firmware: inputs in every pass, the rest in every thirtieth."""
+    host = machine(DIMM)
+    _read(host, series)
+    machine({f"{FOLDER}/temp1_input": "49000", f"{FOLDER}/temp1_crit": "95000"})
+    passes = [_read(host, series) for _ in range(30)]
+
+    assert [found[NOW] for found in passes] == [49.0] * 30
+    assert [found[CRITICAL] for found in passes] == [85.0] * 29 + [95.0]
+
+
+def test_a_chip_that_appears_is_found_at_once(machine: Machine, series: Series) -> None:
+    """A new folder does not wait for the minute."""
+    host = machine(DIMM)
+    _read(host, series)
+    machine({"sys/class/hwmon/hwmon1/name": "k10temp", "sys/class/hwmon/hwmon1/temp1_input": "70125"})
+
+    assert _read(host, series)['steadytok_hwmon_temperature_celsius{chip="k10temp",sensor="temp1"}'] == 70.125
+
+
+def test_a_device_is_named_by_its_link(machine: Machine, series: Series) -> None:
+    """Two DIMMs differ by the bus and address that the `device` link ends in."""
+    host = machine(DIMM)
+    Path(host.path(f"{FOLDER}/device")).symlink_to("../../../3-0050")
+
+    assert _read(host, series)[NOW.replace('",sensor', '",device="3-0050",sensor')] == 48.25
+
+
+def test_cores_are_read_only_when_asked_for(machine: Machine, series: Series) -> None:
+    """A core's own sensor interrupts that core, so by default only the package's is read."""
+    files = {
+        f"{FOLDER}/name": "coretemp",
+        f"{FOLDER}/temp1_label": "Package id 0",
+        f"{FOLDER}/temp1_input": "64000",
+        f"{FOLDER}/temp2_label": "Core 0",
+        f"{FOLDER}/temp2_input": "61000",
+    }
+    host = machine(files)
+
+    assert list(_read(host, series).values()) == [64.0]
+    assert list(_read(Host(host.root), series, hwmon.Config(cores=True)).values()) == [64.0, 61.0]
+
+
+def test_a_fan_that_stands_still_is_a_reading(machine: Machine, series: Series) -> None:
+    """0 revolutions are what a dead fan has; the same chip's temperatures are not asked for."""
+    host = machine({f"{FOLDER}/name": "nct6775", f"{FOLDER}/fan1_input": "0", f"{FOLDER}/temp1_input": "30000"})
+
+    assert _read(host, series) == {'steadytok_hwmon_fan_rpm{chip="nct6775",sensor="fan1"}': 0.0}

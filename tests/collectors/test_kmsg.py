@@ -1,0 +1,207 @@
+"""The traps of the kernel log: who may write it, records that come once, kills told twice, overruns."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from collectors import Host, Reading, kmsg
+from collectors._kmsg import parse_record, read_records
+
+Machine = Callable[[Mapping[str, str]], Host]
+Series = Callable[[Iterable[Reading]], dict[str, float]]
+KILL = (
+    "oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0-1,global_oom,"
+    "task_memcg=/x,task=python3,pid=123,uid=0"
+)
+KILLED = "Out of memory: Killed process 123 (python3) total-vm:1kB, anon-rss:1kB"
+
+
+def _log(*texts: str, first: int = 1, priority: int = 6) -> dict[str, str]:
+    records = (f"{priority},{first + number},{1000 + number},-;{text}" for number, text in enumerate(texts))
+    return {"dev/kmsg": "\n".join(records), "proc/stat": "cpu  1 0 0 0\nbtime 1760000000"}
+
+
+def _kills(found: Mapping[str, float]) -> dict[str, float]:
+    return {name.split('"')[1]: value for name, value in found.items() if "kmsg_oom_kills_total" in name and value}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (KILL, kmsg.Kill("none", "", "python3", "/x", "123")),
+        (
+            "oom-kill:constraint=CONSTRAINT_MEMORY_POLICY,nodemask=0,2-3,cpuset=vllm,mems_allowed=0-7,global_oom,"
+            "task_memcg=/system.slice/v.service,task=VLLM::Worker, a,pid=7,uid=1000",
+            kmsg.Kill("memory_policy", "0,2-3", "VLLM::Worker, a", "/system.slice/v.service", "7"),
+        ),
+        (
+            "oom-kill:constraint=CONSTRAINT_CPUSET,nodemask=(null),cpuset=a,b,mems_allowed=1,3,global_oom,"
+            "task_memcg=/,task=llama-server,pid=7,uid=0",
+            kmsg.Kill("cpuset", "1,3", "llama-server", "/", "7"),
+        ),
+        (
+            "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/a,b,"
+            "task_memcg=/a,b/c,task=x,pid=7,uid=0",
+            kmsg.Kill("memcg", "", "x", "/a,b", "7"),
+        ),
+        (
+            "Memory cgroup out of memory: Killed process 9 (node (x)) total-vm:1kB",
+            kmsg.Kill("memcg", "", "node (x", "", "9"),
+        ),
+        (
+            "Out of memory: Kill process 9 (python3) score 900 or sacrifice child",
+            kmsg.Kill("none", "", "python3", "", "9"),
+        ),
+        ("python3 invoked oom-killer: gfp_mask=0x140cca, order=0, oom_score_adj=0", None),
+        ("Killed process 9 (python3) total-vm:1kB", None),
+    ],
+)
+def test_kills_are_understood(text: str, expected: kmsg.Kill | None) -> None:
+    """Constraint, nodes, victim and cgroup are taken from the kernel's own lines, old and new."""
+    assert kmsg.parse_kill(text) == expected
+
+
+def test_a_kill_told_twice_is_one_kill(machine: Machine, series: Series) -> None:
+    """The summary line and the line about the process are one kill."""
+    assert _kills(series(kmsg.collect(machine(_log(KILL, KILLED))))) == {"none": 1}
+
+
+def test_an_old_kernel_tells_in_one_line(machine: Machine, series: Series) -> None:
+    """Without a summary line, as before Linux 5.0, the line about the process counts."""
+    assert _kills(series(kmsg.collect(machine(_log(KILLED))))) == {"none": 1}
+
+
+def test_a_group_killed_as_a_whole_counts_each(machine: Machine, series: Series) -> None:
+    """memory.oom.group kills further processes without a summary line of their own."""
+    summary = KILL.replace("NONE", "MEMCG").replace("global_oom", "oom_memcg=/x")
+    first, second = (f"Memory cgroup out of memory: Killed process {pid} (python3)" for pid in (123, 124))
+    host = machine(_log(summary, first, "Tasks in /x are going to be killed due to memory.oom.group set", second))
+
+    assert _kills(series(kmsg.collect(host))) == {"memcg": 2}
+
+
+def test_each_record_counts_once(machine: Machine, series: Series) -> None:
+    """The log is looked at again and again; only what is new counts."""
+    host = machine(_log(KILL))
+    list(kmsg.collect(host))
+
+    assert _kills(series(kmsg.collect(host))) == {"none": 1}
+
+    machine(_log(KILL, KILLED, KILL.replace("pid=123", "pid=124")))
+
+    assert _kills(series(kmsg.collect(host))) == {"none": 2}
+
+
+def test_programs_are_not_the_kernel(machine: Machine, series: Series) -> None:
+    """A program that writes the kernel's words into the log kills nobody: its facility is not 0."""
+    host = machine(_log(KILL, KILLED, "mce: [Hardware Error]: Machine check events logged", priority=1 << 3 | 6))
+
+    assert set(series(kmsg.collect(host)).values()) == {0.0}
+
+
+def test_the_last_kill_has_its_time(machine: Machine, series: Series) -> None:
+    """Only the last kill is told, at the boot's Unix time plus the record's."""
+    host = machine(_log(KILL, KILL.replace("pid=123", "pid=9").replace("task=python3", "task=other")))
+    found = series(kmsg.collect(host))
+    name = "steadytok_kmsg_last_oom_kill_timestamp_seconds"
+
+    assert {series: value for series, value in found.items() if series.startswith(name)} == {
+        f'{name}{{cgroup="/x",constraint="none",victim="other"}}': 1760000000.001001
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CPU12: Core temperature above threshold, cpu clock throttled (total events = 1)",
+        "CPU12: Package temperature is above threshold, cpu clock is throttled (total events = 1)",
+        "mce: CPU3: Core temperature is above threshold, cpu clock is throttled (total events = 1)",
+    ],
+)
+def test_heat_is_understood(machine: Machine, series: Series, text: str) -> None:
+    """The wordings of several kernels count; the end of it does not."""
+    host = machine(_log(text, "CPU12: Core temperature/speed normal"))
+
+    assert series(kmsg.collect(host))["steadytok_kmsg_throttle_messages_total"] == 1
+
+
+def test_a_log_that_cannot_be_read_counts_nothing(machine: Machine, series: Series) -> None:
+    """Without a single record there is no 0 either, and one note says why."""
+    host = machine({"dev/kmsg": "Operation not permitted"})
+
+    assert series(kmsg.collect(host)) == {}
+    assert len(host.take_notes()) == 1
+
+
+def test_an_overrun_is_survived() -> None:
+    """EPIPE says that records were lost: that is noted, and the reading goes on with what is left."""
+    overrun, nothing_left = BrokenPipeError(errno.EPIPE, "Broken pipe"), BlockingIOError(errno.EAGAIN, "")
+    answers: Iterator[bytes | OSError] = iter([b"first", overrun, b"second", nothing_left])
+    host = Host("/nonexistent")
+
+    def read() -> bytes:
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    assert list(read_records(read, host)) == [b"first", b"second"]
+    assert len(host.take_notes()) == 1
+
+
+def test_a_device_gives_one_record_per_read() -> None:
+    """A descriptor that keeps messages apart, as the device does, is read until it would block."""
+    reader, writer = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
+    try:
+        for text in (b"6,1,5,-;one\n KEY=value\n", b"6,2,6,-;two\n"):
+            os.write(writer, text)
+        found = list(read_records(lambda: os.read(reader, 8192), Host("/nonexistent")))
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+    assert [parse_record(record.decode()) for record in found] == [(0, 1, 5, "one"), (0, 2, 6, "two")]
+
+
+def test_this_host_starts_at_zero(series: Series) -> None:
+    """On a live host what was in the log before the first look counts as nothing."""
+    host = Host("/")
+    found = series(kmsg.collect(host))
+    if not found:
+        pytest.skip(f"this user may not read the kernel log: {host.take_notes()}")
+
+    assert {value for name, value in found.items() if name.split("{")[0].endswith("_total")} == {0.0}
+
+
+def test_what_the_kernel_escapes_is_restored() -> None:
+    """A backslash in a cgroup's name comes as \\x5c, and continuation lines are no text."""
+    record = parse_record("6,5,9,-,caller=T1;a\\x5cx2db; c\n SUBSYSTEM=cpu")
+
+    assert record is not None
+    assert record.text == "a\\x2db; c"
+
+
+@given(st.integers(0, 191), st.integers(0, 2**63), st.integers(0, 2**63), st.text(st.characters(codec="ascii")))
+def test_every_record_comes_back(priority: int, sequence: int, microseconds: int, text: str) -> None:
+    """Whatever is in a message, the parts of its record are found again, up to the end of the line."""
+    text = text.replace("\\x", "")
+    record = parse_record(f"{priority},{sequence},{microseconds},-;{text}")
+
+    assert record == (priority >> 3, sequence, microseconds, text.split("\n")[0])
+
+
+@given(st.text())
+@example("6,1,2,-")
+@example("6,1;text")
+@example("-6,1,2,-;text")
+def test_nothing_else_is_a_record(text: str) -> None:
+    """Text without the head of a record is none, and never an error."""
+    record = parse_record(text)
+
+    assert record is None or text.split(",")[0].isdecimal()
