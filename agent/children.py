@@ -74,6 +74,7 @@ class Child:
             *self._arguments,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
             limit=LONGEST_LINE,
             start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
@@ -94,8 +95,18 @@ class Child:
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
-        while line := await process.stdout.readline():
-            self._on_line(line)
+        assert process.stderr is not None
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._each_line(process.stdout, self._on_line))
+            both.create_task(self._each_line(process.stderr, self._say))
+
+    async def _each_line(self, stream: asyncio.StreamReader, take: Callable[[bytes], None]) -> None:
+        while line := await stream.readline():
+            take(line)
+
+    def _say(self, line: bytes) -> None:
+        # Through the log and not straight to the terminal, where it would tear the live table.
+        self._log.info(line.decode("utf-8", "replace").strip())
 
     async def alive(self, patience: float) -> bool:
         """Waits until there is a process; False where there is none after so many seconds."""

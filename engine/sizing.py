@@ -1,0 +1,67 @@
+"""How large the weights are: a size in words, or large enough to measure memory and small enough not to hurt."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+FALLBACK_CACHE = 32 << 20  # bytes, where /sys tells nothing
+CACHES = 4  # weights of this many last-level caches come from memory, not from a cache
+LARGEST = 1 << 30  # bytes of an automatic size
+SHARE = 0.05  # of the available memory, at most
+
+_SIZE = re.compile(r"(\d{1,6})([KMG]i?)B?", re.ASCII)
+_UNITS = {"K": 1000, "M": 1000**2, "G": 1000**3, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+
+
+class Size(NamedTuple):
+    """Bytes of weights; `cut` is true where less was taken than measures memory."""
+
+    size: int
+    cut: bool
+
+
+def parse_size(text: str) -> int:
+    """`64MiB` in bytes; ValueError with a sentence."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"expected auto or a size such as 64MiB, found {text[:40]!r}")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def automatic_size(cache: int | None, available: int | None) -> Size:
+    """Four last-level caches, but never over 1 GiB nor over 5 % of the available memory."""
+    wanted = CACHES * (cache or FALLBACK_CACHE)
+    cap = LARGEST if available is None else min(LARGEST, int(available * SHARE))
+    return Size(min(wanted, cap), wanted > cap)
+
+
+def last_level_cache(root: str = "/") -> int | None:
+    """
+    Bytes of the largest cache of CPU 0, or None.
+
+    Reads /sys/devices/system/cpu/cpu0/cache/index*/size.
+    https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-devices-system-cpu
+    """
+    sizes = [_cache_size(path) for path in Path(root).glob("sys/devices/system/cpu/cpu0/cache/index*/size")]
+    return max((size for size in sizes if size is not None), default=None)
+
+
+def available_memory(root: str = "/") -> int | None:
+    """Bytes of MemAvailable in /proc/meminfo, or None. https://docs.kernel.org/filesystems/proc.html#meminfo"""
+    text = _text(Path(root, "proc/meminfo")) or ""
+    match = re.search(r"^MemAvailable:\s+(\d+) kB$", text, re.MULTILINE | re.ASCII)
+    return int(match[1]) * 1024 if match else None
+
+
+def _cache_size(path: Path) -> int | None:
+    text = (_text(path) or "").strip()
+    return int(text[:-1]) * 1024 if re.fullmatch(r"\d{1,9}K", text, re.ASCII) else None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return None  # the caller has a value for what is unknown

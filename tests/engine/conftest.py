@@ -1,0 +1,133 @@
+"""A tiny model, and the engine over real loopback HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from engine.generation import Generation
+from engine.model import Model
+from engine.pace import Pace
+from engine.server import Server
+from engine.weights import Array, Config, seeded_weights
+
+CONTEXT = 128
+TOKEN = "a-token"
+TINY = Config(vocab=257, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, hidden=48)
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+class Client:
+    """Asks one server, each time over a new connection."""
+
+    def __init__(self, server: Server, gate: threading.Event | None = None) -> None:
+        self.server = server
+        self.gate = gate or threading.Event()
+
+    def connect(self) -> http.client.HTTPConnection:
+        """A connection of the test's own."""
+        return http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=10)
+
+    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+        """One request and its answer."""
+        connection = self.connect()
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return Answer(answer.status, dict(answer.getheaders()), answer.read())
+        finally:
+            connection.close()
+
+    def complete(self, **fields: Any) -> Answer:
+        """POST /v1/completions."""
+        return self.ask("POST", "/v1/completions", json.dumps(fields).encode())
+
+    def metric(self, name: str) -> float:
+        """One unlabelled value of /metrics."""
+        lines = self.ask("GET", "/metrics").body.decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"steadytok_reference_{name} "))
+
+
+class SlowModel(Model):
+    """A model whose passes take 5 ms at least, and wait while the gate is shut."""
+
+    def __init__(self, gate: threading.Event) -> None:
+        super().__init__(seeded_weights(TINY, seed=7), CONTEXT)
+        self.gate = gate
+
+    def decode(self, token: int, position: int) -> Array:
+        """One token, late."""
+        time.sleep(0.005)
+        self.gate.wait(20)
+        return super().decode(token, position)
+
+
+def patient(condition: Callable[[], bool], patience: float = 20.0) -> None:
+    """Returns when the condition holds; fails when patience (seconds, generous) ends."""
+    end = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+@pytest.fixture(name="model")
+def _model() -> Model:
+    return Model(seeded_weights(TINY, seed=7), CONTEXT)
+
+
+def start(model: Model, token: str | None) -> Server:
+    """A server answering on a free port."""
+    server = Server(("127.0.0.1", 0), Generation(model, Pace(time.monotonic), time.perf_counter), "tiny", 1, token)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    return server
+
+
+@pytest.fixture(name="client")
+def _client(model: Model) -> Iterator[Client]:
+    server = start(model, TOKEN)
+    yield Client(server)
+    server.generation.stop(timeout=10)
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(name="slow_client")
+def _slow_client() -> Iterator[Client]:
+    gate = threading.Event()
+    gate.set()
+    server = start(SlowModel(gate), TOKEN)
+    yield Client(server, gate)
+    gate.set()
+    server.generation.stop(timeout=10)
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(name="wait_until")
+def _wait_until() -> Callable[[Callable[[], bool]], None]:
+    return patient
+
+
+@pytest.fixture(name="client_without_token")
+def _client_without_token(model: Model) -> Iterator[Client]:
+    server = start(model, None)
+    yield Client(server)
+    server.shutdown()
+    server.server_close()
