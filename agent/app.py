@@ -265,7 +265,8 @@ class Agent:
             self._engines_changed.clear()
             self._engine_is_ready()
         if self._screen is not None:
-            self._screen.show(self._viewer.view(self.history, self.loop.rules.alerts(), self.baseline, now_ms))
+            alerts, canary = self.loop.rules.alerts(), self.canary is not None
+            self._screen.show(self._viewer.view(self.history, alerts, self.baseline, now_ms, canary=canary))
 
     def _engine_is_ready(self) -> None:
         assert self.canary is not None

@@ -123,7 +123,8 @@ class Loop:
         """One line when a collector's state changes, none while it stays."""
         reason = result.error or "; ".join(f"{note.path}: {note.reason}" for note in result.notes[:3])
         state = f"{result.outcome.value}|{reason}"
-        if self._told.get(result.collector, "ok|") == state:
+        before = self._told.get(result.collector, "")
+        if before == state:
             return
         self._told[result.collector] = state
         log = self._log.bind(collector=result.collector)
@@ -133,5 +134,5 @@ class Loop:
             log.info("not readable for this user; `steadytok check` says what to do", reason=reason)
         elif result.outcome is Outcome.OK and reason:
             log.info("some readings are missing", reason=reason, missing=len(result.notes))
-        elif result.outcome is Outcome.OK:
-            log.info("collector is well")
+        elif before.startswith(Outcome.FAILED.value):
+            log.info("collector is well again")

@@ -64,7 +64,9 @@ def rows(view: View) -> Iterator[tuple[str, str, str]]:
     """What is shown, as (label, text, colour)."""
     for engine in view.engines:
         yield f"engine {engine.name}", _engine(engine), _engine_colour(engine)
-    if not view.engines:
+    if view.starting:
+        yield "engine canary", "starting", "dim"
+    elif not view.engines:
         yield "engine", "none: name one under engines: in the configuration", "dim"
     yield "hottest", f"{view.hottest[1]:.0f} °C {view.hottest[0]}" if view.hottest else "no sensor here", ""
     yield "frequency", _frequency(view), ""

@@ -66,6 +66,7 @@ class View:
     failing: tuple[str, ...]
     alerts: tuple[Alert, ...]
     series: int
+    starting: bool
 
 
 class Viewer:
@@ -74,8 +75,10 @@ class Viewer:
     def __init__(self) -> None:
         self._queries: dict[str, promql.Query] = {name: promql.compile(text) for name, text in _TEXTS.items()}
 
-    def view(self, history: History, alerts: Sequence[Alert], baseline: Baseline, now_ms: int) -> View:
-        """The host as it stands at `now_ms`."""
+    def view(
+        self, history: History, alerts: Sequence[Alert], baseline: Baseline, now_ms: int, *, canary: bool = False
+    ) -> View:
+        """The host as it stands at `now_ms`; `canary` says that an engine of ours is to be there."""
         asked = {name: list(query.at(history, now_ms)) for name, query in self._queries.items()}
 
         def one(name: str) -> float | None:
@@ -104,6 +107,7 @@ class Viewer:
             failing=tuple(sorted(each("failing", "collector"))),
             alerts=tuple(sorted(filter(_shown, alerts), key=_urgency)),
             series=history.series_count(),
+            starting=canary and not engines,
         )
 
 

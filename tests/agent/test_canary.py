@@ -1,0 +1,122 @@
+"""The canary with its real engine: it sings, it is seen, and its death is seen."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.binding import CANARY
+from agent.canary import Canary
+from agent.config import Canary as Settings
+from collectors import Sample, counter, gauge
+from rules.history import History
+from tests import processes
+
+pytestmark = pytest.mark.timeout(150)
+RUNNING = gauge("steadytok_engine_requests_running", "Running.")
+PRESSURE = counter("steadytok_pressure_waiting_seconds_total", "Waiting.")
+
+
+@pytest.mark.parametrize(
+    ("other", "waiting", "reason"),
+    [
+        (0.0, 0.01, None),
+        (1.0, 0.01, "another engine is working"),
+        (0.0, 0.2, "processors are short"),
+    ],
+)
+def test_it_gives_way(other: float, waiting: float, reason: str | None) -> None:
+    """A burst is left out while another engine works or tasks wait for processors; its own requests do not count."""
+    history = History(3_600_000)
+    for second in range(30):
+        history.record(
+            "engine",
+            second * 1000,
+            [Sample(RUNNING, (("engine", CANARY),), 1.0), Sample(RUNNING, (("engine", "r1"),), other)],
+        )
+        history.record("pressure", second * 1000, [Sample(PRESSURE, (("resource", "cpu"),), second * waiting)])
+
+    async def ask() -> str | None:
+        return Canary(Settings(), Path("token"), asyncio.Event()).may_not(history, 29_000)
+
+    assert asyncio.run(ask()) == reason
+
+
+@pytest.fixture(name="agent")
+def _agent(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    address = f"127.0.0.1:{processes.free_port()}"
+    config = tmp_path / "steadytok.yml"
+    config.write_text(
+        f'web: {{listen: "{address}"}}\nstate: {{dir: "{tmp_path}/state"}}\n'
+        "engine: {enabled: true, size: 4MiB, every: 1s}\n"
+    )
+    arguments = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(config)]
+    with processes.running(arguments, tmp_path / "log") as process:
+        yield process, address
+
+
+def value(address: str, series: str) -> float | None:
+    """The value of one series on /metrics, or None."""
+    found = re.search(rf"^{re.escape(series)} (\S+)$", processes.get(f"http://{address}/metrics") or "", re.MULTILINE)
+    return float(found[1]) if found else None
+
+
+def engine_pid(agent: subprocess.Popen[bytes]) -> int:
+    """The process id of the agent's engine."""
+    children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+    (found,) = [pid for pid in children if b"\0engine\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return int(found)
+
+
+def test_a_stopped_engine_is_down_and_nothing_else(agent: tuple[subprocess.Popen[bytes], str]) -> None:
+    """On this host the canary has tokens/s; stopped, it is down while all else goes on; continued, it is up again."""
+    process, address = agent
+    up = f'steadytok_engine_up{{engine="{CANARY}",kind="reference"}}'
+    speed = f'steadytok_engine_tokens_per_second{{engine="{CANARY}"}}'
+    processes.until(lambda: (value(address, speed) or 0) > 0, 40, "the canary has a speed")
+    assert value(address, up) == 1.0
+    engine = engine_pid(process)
+
+    os.kill(engine, signal.SIGSTOP)
+    try:
+        processes.until(lambda: value(address, up) == 0.0, 10, "the engine is down")
+        assert value(address, 'steadytok_collector_success{collector="meminfo"}') == 1.0
+        age = value(address, 'steadytok_collector_age_seconds{collector="meminfo"}')
+        assert age is not None
+        assert age < 3.5
+    finally:
+        os.kill(engine, signal.SIGCONT)
+    processes.until(lambda: value(address, up) == 1.0, 10, "the engine is up again")
+
+
+def test_a_dead_engine_is_replaced(agent: tuple[subprocess.Popen[bytes], str]) -> None:
+    """Killed, the engine is started again and is asked at its new address."""
+    process, address = agent
+    up = f'steadytok_engine_up{{engine="{CANARY}",kind="reference"}}'
+    processes.until(lambda: value(address, up) == 1.0, 40, "the engine is up")
+    first = engine_pid(process)
+    os.kill(first, signal.SIGKILL)
+    processes.until(lambda: value(address, up) == 0.0, 10, "the engine is down")
+    processes.until(lambda: value(address, up) == 1.0, 30, "a new one is up")
+
+    assert engine_pid(process) != first
+
+
+def test_no_child_outlives_the_agent(agent: tuple[subprocess.Popen[bytes], str]) -> None:
+    """Even after kill -9 of the agent, its engine and its eye end."""
+    process, address = agent
+    processes.until(lambda: value(address, f'steadytok_engine_canary{{engine="{CANARY}"}}') == 1.0, 40, "started")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2
+    process.kill()
+    process.wait(10)
+
+    processes.until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in children), 15, "they have ended")
