@@ -264,7 +264,7 @@ class Agent:
         if self._engines_changed.is_set():
             self._engines_changed.clear()
             self._engine_is_ready()
-        if self._screen is not None:
+        if self._screen is not None and self._screen.wants():
             alerts, canary = self.loop.rules.alerts(), self.canary is not None
             self._screen.show(self._viewer.view(self.history, alerts, self.baseline, now_ms, canary=canary))
 

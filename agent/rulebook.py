@@ -33,7 +33,7 @@ def rule_files(settings: RulesSettings) -> list[Path]:
 def rule_set(settings: RulesSettings, *, keep_ms: int) -> RuleSet:
     """All rules, less the disabled ones; refuses what looks back further than history reaches."""
     try:
-        rules = load_rules(rule_files(settings))
+        rules = load_rules(rule_files(settings), subquery_step_ms=round(settings.interval * 1000))
     except RuleFileError as error:
         raise RulebookError(error.messages) from error
     unknown = sorted(set(settings.disable) - set(rules.names))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from agent.units import bytes_written
@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 PLAIN_EVERY = 10.0  # seconds between plain lines
+_STEPS = "▁▂▃▄▅▆▇█"
 COLOURS = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 
 
 class Screen(Protocol):
     """Something that shows views."""
+
+    def wants(self) -> bool:
+        """Whether it would show a view now; making one costs."""
 
     def show(self, view: View) -> None:
         """Shows the view in place of the one before."""
@@ -44,12 +48,15 @@ class PlainLines:
         self._stream = stream
         self._next = 0.0
 
+    def wants(self) -> bool:
+        """Every ten seconds."""
+        return time.monotonic() >= self._next
+
     def show(self, view: View) -> None:
-        """Writes a line, if it is time for one."""
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + PLAIN_EVERY
-            self._stream.write(plain(view) + "\n")
-            self._stream.flush()
+        """Writes a line."""
+        self._next = time.monotonic() + PLAIN_EVERY
+        self._stream.write(plain(view) + "\n")
+        self._stream.flush()
 
     def close(self) -> None:
         """Nothing to put back."""
@@ -63,7 +70,7 @@ def plain(view: View) -> str:
 def rows(view: View) -> Iterator[tuple[str, str, str]]:
     """What is shown, as (label, text, colour)."""
     for engine in view.engines:
-        yield f"engine {engine.name}", _engine(engine), _engine_colour(engine)
+        yield f"engine {engine.name}", f"{_engine(engine)}  {sparkline(engine.trail)}".rstrip(), _engine_colour(engine)
     if view.starting:
         yield "engine canary", "starting", "dim"
     elif not view.engines:
@@ -106,7 +113,22 @@ def _frequency(view: View) -> str:
 
 
 def _node(node: NodeView) -> str:
-    return f"{bytes_written(node.available)} available of {bytes_written(node.total)}"
+    used = 1 - node.available / node.total if node.total else 0.0
+    return f"{bar(used)} {bytes_written(node.available)} available of {bytes_written(node.total)}"
+
+
+def bar(share: float) -> str:
+    """A share from 0 to 1 as a bar of ten characters."""
+    full = round(min(max(share, 0.0), 1.0) * 10)
+    return "█" * full + "░" * (10 - full)
+
+
+def sparkline(trail: Sequence[float | None]) -> str:
+    """Values over time as one character each, from nothing to the largest; a gap where there was none."""
+    most = max((value for value in trail if value is not None), default=0.0)
+    if most <= 0:
+        return ""
+    return "".join(" " if value is None else _STEPS[min(7, int(value / most * 7.999))] for value in trail)
 
 
 def _alerts(view: View) -> str:
@@ -124,6 +146,10 @@ class LiveTable:
         self._console: Console = Console(file=sys.stdout)
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
         self._live.start()
+
+    def wants(self) -> bool:
+        """Always."""
+        return True
 
     def show(self, view: View) -> None:
         """Draws the view."""

@@ -28,18 +28,24 @@ _TEXTS = {
     "failing": "steadytok_collector_success == 0",
     "engines": "steadytok_engine_up",
 }
+TRAIL_MS, TRAIL_STEP_MS = 300_000, 10_000  # five minutes of speed, one point each ten seconds
 SEVERITIES = ("critical", "warning", "info", "none")
 
 
 @dataclass(frozen=True, slots=True)
 class EngineView:
-    """One engine: whether it answers, its speed now and its baseline (tokens per second), how much is learnt (0-1)."""
+    """
+    One engine: whether it answers, its speed now and its baseline (tokens/s), how much of that is learnt (0 to 1).
+
+    `trail` is its speed over the last minutes, oldest first, None where it was idle.
+    """
 
     name: str
     up: bool
     speed: float | None
     baseline: float | None
     learnt: float
+    trail: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,17 @@ class Viewer:
 
     def __init__(self) -> None:
         self._queries: dict[str, promql.Query] = {name: promql.compile(text) for name, text in _TEXTS.items()}
+        self._speed = promql.compile("steadytok_engine_tokens_per_second")
+
+    def _trails(self, history: History, now_ms: int) -> dict[str, tuple[float | None, ...]]:
+        matrix = self._speed.over(history, now_ms - TRAIL_MS + TRAIL_STEP_MS, now_ms, TRAIL_STEP_MS)
+        rows = zip(matrix.labels, matrix.values.tolist(), matrix.present.tolist(), strict=True)
+        return {
+            dict(labels).get("engine", ""): tuple(
+                v if there else None for v, there in zip(values, present, strict=True)
+            )
+            for labels, values, present in rows
+        }
 
     def view(
         self, history: History, alerts: Sequence[Alert], baseline: Baseline, now_ms: int, *, canary: bool = False
@@ -88,8 +105,11 @@ class Viewer:
             return {dict(labels).get(label, ""): value for labels, value in asked[name]}
 
         speeds = baseline.now(history, now_ms)
+        trails = self._trails(history, now_ms)
         engines = tuple(
-            EngineView(name, up == 1, speeds.get(name), baseline.value(name), baseline.progress(name))
+            EngineView(
+                name, up == 1, speeds.get(name), baseline.value(name), baseline.progress(name), trails.get(name, ())
+            )
             for name, up in sorted(each("engines", "engine").items())
         )
         total = each("node_total", "node")

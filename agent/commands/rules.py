@@ -7,8 +7,6 @@ from pathlib import Path
 
 import click
 
-from agent.commands import _options
-
 _FILES = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
@@ -39,16 +37,9 @@ def check(files: tuple[Path, ...]) -> None:
 @click.argument("files", nargs=-1, required=True, type=_FILES, metavar="FILE…")
 def test(files: tuple[Path, ...]) -> None:
     """Run unit tests of rules, written in promtool's form."""
-    from rules import rulestest
-    from rules.rulefile import RuleFileError
+    from rules.rulestest import run_test_file
 
-    failures = []
-    for path in files:
-        try:
-            found = rulestest.run([path])
-        except RuleFileError as error:
-            found = error.messages
-        click.echo(f"{path}: {'failed' if found else 'passed'}")
-        failures += found
-    if failures:
-        _options.die(failures, 1)
+    verdicts = [run_test_file(path) for path in files]
+    for verdict in verdicts:
+        click.echo(str(verdict))
+    sys.exit(0 if all(verdict.passed for verdict in verdicts) else 1)

@@ -1,0 +1,293 @@
+"""Runs a parsed Go template: https://pkg.go.dev/text/template, src/text/template/exec.go and its error texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NoReturn, cast
+
+from rules._template_builtins import truth
+from rules._template_functions import Function, Surroundings, functions
+from rules._template_lexer import TemplateError
+from rules._template_nodes import (
+    Action,
+    Body,
+    Branch,
+    Chain,
+    Command,
+    Constant,
+    Dot,
+    Field,
+    Identifier,
+    Invoke,
+    Jump,
+    Nil,
+    Node,
+    Operand,
+    Pipe,
+    Text,
+    Variable,
+)
+from rules._template_values import QueryResult, QuerySample, Record, Strings, shown, type_name
+
+MOST_STEPS = 100_000  # nodes one expansion may run; a text for a person takes a few hundred
+MOST_SIGNS = 1 << 20  # characters one expansion may write
+DEEPEST = 50  # templates calling templates
+
+_ABSENT = object()
+_TYPE_NAMES = {"sample": "*template.sample", "queryResult": "template.queryResult"}
+
+
+class _Leave(Exception):  # noqa: N818 - it is a jump, not an error
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+class Interpreter:
+    """One expansion of one text; use it once."""
+
+    def __init__(self, name: str, text: str, bodies: Mapping[str, Body], around: Surroundings) -> None:
+        self.name = name
+        self.running = name
+        self.text = text
+        self.bodies = bodies
+        self.functions: dict[str, Function] = functions(around)
+        self.out: list[str] = []
+        self.signs = 0
+        self.steps = 0
+        self.depth = 0
+        self.variables: list[tuple[str, object]] = []
+
+    def run(self, data: object) -> str:
+        """The whole text; raises TemplateError."""
+        self.variables = [("$", data)]
+        self.walk(self.bodies[self.name], data)
+        return "".join(self.out)
+
+    def fail(self, node: object, message: str) -> NoReturn:
+        raise self.error(node, message)
+
+    def error(self, node: object, message: str) -> TemplateError:
+        position = cast(Dot, node).position
+        before = self.text[:position]
+        column = len(before[before.rfind("\n") + 1 :].encode(errors="replace"))
+        where = f"{self.name}:{before.count(chr(10)) + 1}:{column}"
+        return TemplateError(f'template: {where}: executing "{self.running}" at <{node}>: {message}')
+
+    def write(self, text: str) -> None:
+        self.signs += len(text)
+        if self.signs > MOST_SIGNS:
+            raise TemplateError(f"template {self.name} writes more than {MOST_SIGNS} characters")
+        self.out.append(text)
+
+    # -- nodes
+
+    def walk(self, body: Body, dot: object) -> None:
+        for node in body:
+            self.steps += 1
+            if self.steps > MOST_STEPS:
+                raise TemplateError(f"template {self.name} takes more than {MOST_STEPS} steps")
+            self.node(node, dot)
+
+    def node(self, node: Node, dot: object) -> None:
+        if isinstance(node, Text):
+            self.write(node.text)
+        elif isinstance(node, Action):
+            value = self.pipe(node.pipe, dot)
+            if not node.pipe.declares:
+                self.write("<no value>" if value is None else shown(value))
+        elif isinstance(node, Jump):
+            raise _Leave(node.kind)
+        elif isinstance(node, Invoke):
+            self.invoke(node, dot)
+        elif node.kind == "range":
+            self.loop(node, dot)
+        else:
+            self.branch(node, dot)
+
+    def branch(self, node: Branch, dot: object) -> None:
+        mark = len(self.variables)
+        value = self.pipe(node.pipe, dot)
+        inner = value if node.kind == "with" else dot
+        if truth(value):
+            self.walk(node.body, inner)
+        else:
+            self.walk(node.otherwise, dot)
+        del self.variables[mark:]
+
+    def loop(self, node: Branch, dot: object) -> None:
+        outer = len(self.variables)
+        value = self.pipe(node.pipe, dot)
+        mark = len(self.variables)
+        empty = True
+        for key, element in self.elements(node, value):
+            empty = False
+            self.bind(node.pipe, key, element)
+            try:
+                self.walk(node.body, element)
+            except _Leave as leave:
+                if leave.kind == "break":
+                    break
+            finally:
+                del self.variables[mark:]
+        if empty:
+            self.walk(node.otherwise, dot)
+        del self.variables[outer:]
+
+    def bind(self, pipe: Pipe, key: object, element: object) -> None:
+        values = (element,) if len(pipe.declares) == 1 else (key, element)
+        for name, value in zip(pipe.declares, values, strict=False):
+            self.assign(name, value)
+
+    def elements(self, node: Branch, value: object) -> Iterable[tuple[object, object]]:
+        if value is None:
+            return ()
+        if isinstance(value, list):
+            return enumerate(value)
+        if isinstance(value, Mapping):
+            return ((key, value[key]) for key in sorted(value))
+        if isinstance(value, int) and not isinstance(value, bool):
+            return ((index, index) for index in range(value))
+        raise self.error(node.pipe, f"range can't iterate over {shown(value)}")
+
+    def invoke(self, node: Invoke, dot: object) -> None:
+        if node.name not in self.bodies:
+            self.fail(node, f'template "{node.name}" not defined')
+        if self.depth >= DEEPEST:
+            self.fail(node, f"exceeded maximum template depth ({DEEPEST})")
+        data = self.pipe(node.pipe, dot) if node.pipe else None
+        kept = self.variables, self.running
+        self.variables, self.running = [("$", data)], node.name
+        self.depth += 1
+        self.walk(self.bodies[node.name], data)
+        self.depth -= 1
+        self.variables, self.running = kept
+
+    # -- pipelines
+
+    def pipe(self, pipe: Pipe, dot: object) -> object:
+        value: object = _ABSENT
+        for command in pipe.commands:
+            value = self.command(command, dot, value)
+        if value is _ABSENT:
+            value = None
+        for name in pipe.declares:
+            if pipe.assigns:
+                self.assign(name, value)
+            else:
+                self.variables.append((name, value))
+        return value
+
+    def assign(self, name: str, value: object) -> None:
+        for index in range(len(self.variables) - 1, -1, -1):
+            if self.variables[index][0] == name:
+                self.variables[index] = (name, value)
+                return
+
+    def command(self, command: Command, dot: object, final: object) -> object:
+        first = command.args[0]
+        if isinstance(first, Identifier):
+            return self.function(first, command, command.args, dot, final)
+        if isinstance(first, Field | Variable | Chain):
+            return self.fielded(first, dot, len(command.args) > 1 or final is not _ABSENT)
+        if len(command.args) > 1 or final is not _ABSENT:
+            self.fail(first, f"can't give argument to non-function {first}")
+        if isinstance(first, Nil):
+            self.fail(first, "nil is not a command")
+        return self.operand(first, dot)
+
+    def operand(self, node: Operand, dot: object) -> object:
+        if isinstance(node, Dot):
+            return dot
+        if isinstance(node, Constant):
+            return node.value
+        if isinstance(node, Pipe):
+            return self.pipe(node, dot)
+        if isinstance(node, Identifier):
+            return self.function(node, node, (node,), dot, _ABSENT)
+        if isinstance(node, Nil):
+            return None
+        return self.fielded(node, dot, False)
+
+    def fielded(self, node: Field | Variable | Chain, dot: object, given: bool) -> object:
+        if isinstance(node, Field):
+            value = dot
+        elif isinstance(node, Variable):
+            value = next(value for name, value in reversed(self.variables) if name == node.name)
+            if given and not node.names:
+                self.fail(node, f"can't give argument to non-function {node}")
+        else:
+            if isinstance(node.node, Nil):
+                self.fail(node, f"indirection through explicit nil in {node}")
+            value = self.operand(node.node, dot)
+        for index, name in enumerate(node.names):
+            value = self.field(node, value, name, given and index == len(node.names) - 1)
+        return value
+
+    def field(self, node: Operand, value: object, name: str, given: bool) -> object:
+        if isinstance(value, Mapping):
+            if given:
+                self.fail(node, f"{name} is not a method but has arguments")
+            return value.get(name, "" if isinstance(value, Strings) else None)
+        if isinstance(value, Record) and name in (fields := value.fields()):
+            if given:
+                self.fail(node, f"{name} has arguments but cannot be invoked as function")
+            return fields[name]
+        if value is None:
+            self.fail(node, f"nil data; no entry for key {name!r}".replace("'", '"'))
+        raise self.error(node, f"can't evaluate field {name} in type {type_name(value)}")
+
+    # -- functions
+
+    def function(
+        self, node: Identifier, command: Operand | Command, args: tuple[Operand, ...], dot: object, final: object
+    ) -> object:
+        self.steps += 1
+        if node.name in ("and", "or"):
+            return self.short_circuit(node, args[1:], dot, final)
+        call, parameters, repeats = self.functions[node.name]
+        count = len(args) - 1 + (final is not _ABSENT)
+        self.counted(node, len(parameters), repeats, count)
+        values = [
+            self.argument(parameters[min(index, len(parameters) - 1)], arg, dot) for index, arg in enumerate(args[1:])
+        ]
+        if final is not _ABSENT:
+            values.append(self.fitting(parameters[min(count, len(parameters)) - 1], args[-1], final))
+        try:
+            return call(*values)
+        except TemplateError as error:
+            raise self.error(command, f"error calling {node.name}: {error}") from None
+
+    def counted(self, node: Identifier, wanted: int, repeats: bool, count: int) -> None:
+        if repeats and count < wanted - 1:
+            self.fail(node, f"wrong number of args for {node.name}: want at least {wanted - 1} got {count}")
+        if not repeats and count != wanted:
+            self.fail(node, f"wrong number of args for {node.name}: want {wanted} got {count}")
+
+    def short_circuit(self, node: Identifier, args: tuple[Operand, ...], dot: object, final: object) -> object:
+        if not args and final is _ABSENT:
+            self.fail(node, f"wrong number of args for {node.name}: want at least 1 got 0")
+        value: object = None
+        for arg in args:
+            value = self.argument("any", arg, dot)
+            if truth(value) == (node.name == "or"):
+                return value
+        return value if final is _ABSENT else final
+
+    def argument(self, kind: str, node: Operand, dot: object) -> object:
+        if isinstance(node, Constant) and kind != "any" and not (kind == "string" and isinstance(node.value, str)):
+            if kind == "string":
+                self.fail(node, f"expected string; found {node}")
+            self.fail(node, f"can't handle {node} for arg of type {_TYPE_NAMES[kind]}")
+        if isinstance(node, Nil) and kind == "string":
+            self.fail(node, "cannot assign nil to string")
+        return self.fitting(kind, node, self.operand(node, dot))
+
+    def fitting(self, kind: str, node: Operand, value: object) -> object:
+        wanted: type = {"string": str, "sample": QuerySample, "queryResult": QueryResult}.get(kind, object)
+        if isinstance(value, wanted):
+            return value
+        name = _TYPE_NAMES.get(kind, kind)
+        if value is None:
+            self.fail(node, f"invalid value; expected {name}")
+        raise self.error(node, f"wrong type for value; expected {name}; got {type_name(value)}")

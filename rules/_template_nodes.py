@@ -1,0 +1,149 @@
+"""The tree of a Go template; `str()` of a node is how Go prints it in an error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    position: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    position: int
+
+    def __str__(self) -> str:
+        return "."
+
+
+@dataclass(frozen=True, slots=True)
+class Nil:
+    position: int
+
+    def __str__(self) -> str:
+        return "nil"
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A bool, number or string written in the template; `source` is how it was written."""
+
+    position: int
+    source: str
+    value: bool | int | float | str
+
+    def __str__(self) -> str:
+        return self.source
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    position: int
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "".join("." + name for name in self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """`$name` and the fields after it; `name` has its `$`."""
+
+    position: int
+    name: str
+    names: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return ".".join((self.name, *self.names))
+
+
+@dataclass(frozen=True, slots=True)
+class Identifier:
+    position: int
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Fields of what a parenthesis gives: `(first (query "m")).Value`."""
+
+    position: int
+    node: Operand
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        node = f"({self.node})" if isinstance(self.node, Pipe) else str(self.node)
+        return ".".join((node, *self.names))
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    position: int
+    args: tuple[Operand, ...]
+
+    def __str__(self) -> str:
+        return " ".join(f"({arg})" if isinstance(arg, Pipe) else str(arg) for arg in self.args)
+
+
+@dataclass(frozen=True, slots=True)
+class Pipe:
+    """Commands whose results flow on; `declares` names the variables set, `assigns` is true for `=`."""
+
+    position: int
+    line: int
+    declares: tuple[str, ...]
+    assigns: bool
+    commands: tuple[Command, ...]
+
+    def __str__(self) -> str:
+        left = f"{', '.join(self.declares)} {'=' if self.assigns else ':='} " if self.declares else ""
+        return left + " | ".join(map(str, self.commands))
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    position: int
+    pipe: Pipe
+
+    def __str__(self) -> str:
+        return f"{{{{{self.pipe}}}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    position: int
+    kind: Literal["if", "with", "range"]
+    pipe: Pipe
+    body: Body
+    otherwise: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    position: int
+    kind: Literal["break", "continue"]
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    """`{{template "name" pipeline}}`."""
+
+    position: int
+    name: str
+    pipe: Pipe | None
+
+    def __str__(self) -> str:
+        quoted = '"' + self.name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return f"{{{{template {quoted}{f' {self.pipe}' if self.pipe else ''}}}}}"
+
+
+Operand = Dot | Nil | Constant | Field | Variable | Identifier | Chain | Pipe
+Node = Text | Action | Branch | Jump | Invoke
+Body = tuple[Node, ...]

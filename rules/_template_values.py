@@ -1,0 +1,334 @@
+"""
+The values a template works on and how Go prints them: https://pkg.go.dev/fmt.
+
+A Go float64 is a float, an int an int, a string a str, nil None, a map a dict, a slice a list.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+WIDEST = 1_000_000  # Go's own cap on a width or precision in a verb
+
+_VERB = re.compile(r"%([-+# 0]*)(\*|\d+)?(?:\.(\*|\d*))?(.)?", re.DOTALL)
+_QUOTES = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
+
+
+class Strings(dict[str, str]):
+    """A map[string]string: a key it lacks is the empty string."""
+
+
+class Record:
+    """A Go struct: its fields by name."""
+
+    type_name = "struct {}"
+
+    def fields(self) -> Mapping[str, object]:
+        """The exported fields, in Go's order."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class QuerySample(Record):
+    """One sample of the `query` function, its fields spelt as in templates."""
+
+    Labels: Strings
+    Value: float
+
+    type_name = "*template.sample"
+
+    def fields(self) -> Mapping[str, object]:
+        return {"Labels": self.Labels, "Value": self.Value}
+
+
+class QueryResult(list[QuerySample]):
+    """What `query` gives: samples in the order of evaluation."""
+
+
+@dataclass(frozen=True)
+class Time(Record):
+    """A time.Time in UTC, to the millisecond as Prometheus keeps it."""
+
+    ms: int
+
+    type_name = "*time.Time"
+
+    def fields(self) -> Mapping[str, object]:
+        at = self.when()
+        return {
+            "Year": at.year,
+            "Month": _MonthName(at.strftime("%B")),
+            "Day": at.day,
+            "Hour": at.hour,
+            "Minute": at.minute,
+            "Second": at.second,
+            "Unix": self.ms // 1000,
+            "UnixMilli": self.ms,
+            "String": str(self),
+        }
+
+    def when(self) -> datetime:
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=self.ms)
+
+    def __str__(self) -> str:
+        fraction = f".{self.ms % 1000:03d}".rstrip("0").rstrip(".")
+        at = self.when()
+        return f"{at.year:04d}-{at.month:02d}-{at.day:02d} {at:%H:%M:%S}{fraction} +0000 UTC"
+
+
+class _MonthName(str):
+    """A time.Month prints as its name."""
+
+
+@dataclass(frozen=True)
+class Duration(Record):
+    """A time.Duration in nanoseconds."""
+
+    ns: int
+
+    type_name = "*time.Duration"
+
+    def fields(self) -> Mapping[str, object]:
+        return {
+            "Hours": self.ns / 3.6e12,
+            "Minutes": self.ns / 6e10,
+            "Seconds": self.ns / 1e9,
+            "Milliseconds": int(self.ns / 1e6),
+            "String": str(self),
+        }
+
+    def __str__(self) -> str:
+        size, sign = abs(self.ns), "-" if self.ns < 0 else ""
+        for unit, suffix in ((1, "ns"), (1_000, "µs"), (1_000_000, "ms")):
+            if 0 < size < 1000 * unit:
+                return f"{sign}{_plain(Decimal(size) / unit)}{suffix}"
+        hours, rest = divmod(size, 3_600_000_000_000)
+        minutes, ns = divmod(rest, 60_000_000_000)
+        shown = f"{hours}h" if hours else ""
+        shown += f"{minutes}m" if hours or minutes else ""
+        return f"{sign}{shown}{_plain(Decimal(ns) / 1_000_000_000)}s"
+
+
+def _plain(number: Decimal) -> str:
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def type_name(value: object) -> str:
+    """The Go type of a value, as it stands in Go's errors."""
+    if isinstance(value, Record):
+        return value.type_name
+    for kind, name in _TYPES:
+        if isinstance(value, kind):
+            return name
+    return "<nil>"
+
+
+_TYPES: tuple[tuple[type, str], ...] = (
+    (bool, "bool"),
+    (int, "int"),
+    (float, "float64"),
+    (str, "string"),
+    (Strings, "map[string]string"),
+    (dict, "map[string]interface {}"),
+    (QueryResult, "template.queryResult"),
+    (list, "[]interface {}"),
+)
+
+
+def go_float(value: float, verb: str = "g", precision: int | None = None) -> str:
+    """A float64 as Go prints it with %v: the shortest digits that read back, an exponent below -4 and from 6 on."""
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    if precision is not None:
+        return f"{value:.{precision}{verb}}"
+    digits = Decimal(repr(value)).normalize().as_tuple()
+    exponent = len(digits.digits) + int(digits.exponent) - 1 if value else 0
+    sign = "-" if digits.sign else ""
+    shown = "".join(map(str, digits.digits))
+    if verb in "eE" or (verb in "gG" and not -4 <= exponent < 6):
+        return _with_exponent(sign, shown, exponent)
+    return sign + _without_exponent(shown, exponent)
+
+
+def _with_exponent(sign: str, digits: str, exponent: int) -> str:
+    fraction = f".{digits[1:]}" if len(digits) > 1 else ""
+    return f"{sign}{digits[0]}{fraction}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
+
+
+def _without_exponent(digits: str, exponent: int) -> str:
+    if exponent < 0:
+        return "0." + "0" * (-exponent - 1) + digits
+    whole = digits[: exponent + 1].ljust(exponent + 1, "0")
+    return f"{whole}.{digits[exponent + 1 :]}" if len(digits) > exponent + 1 else whole
+
+
+def shown(value: object) -> str:
+    """A value as Go's %v has it; nil inside something is `<nil>`."""
+    if value is None:
+        return "<nil>"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return go_float(value)
+    if isinstance(value, Mapping):
+        return "map[" + " ".join(f"{key}:{shown(value[key])}" for key in sorted(value)) + "]"
+    if isinstance(value, list):
+        return "[" + " ".join(map(shown, value)) + "]"
+    if isinstance(value, Time | Duration):
+        return str(value)
+    if isinstance(value, Record):
+        return "{" + " ".join(map(shown, value.fields().values())) + "}"
+    return str(value)
+
+
+def joined(values: Sequence[object]) -> str:
+    """fmt.Sprint: a space between two neighbours where neither is a string."""
+    out: list[str] = []
+    for index, value in enumerate(values):
+        if index and not isinstance(value, str) and not isinstance(values[index - 1], str):
+            out.append(" ")
+        out.append(shown(value))
+    return "".join(out)
+
+
+def quoted(text: str) -> str:
+    """strconv.Quote."""
+    return '"' + "".join(_quoted_sign(sign) for sign in text) + '"'
+
+
+def _quoted_sign(sign: str) -> str:
+    if sign in '"\\':
+        return "\\" + sign
+    if sign in _QUOTES:
+        return _QUOTES[sign]
+    if sign.isprintable():
+        return sign
+    code = ord(sign)
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def sprintf(template: str, values: Sequence[object]) -> str:
+    """fmt.Sprintf, with Go's `%!verb(type=value)` where a verb does not fit."""
+    printer = _Printer(values)
+    out = _VERB.sub(printer.verb, template)
+    return out + printer.extra()
+
+
+class _Printer:
+    def __init__(self, values: Sequence[object]) -> None:
+        self.values = values
+        self.used = 0
+
+    def take(self) -> object:
+        self.used += 1
+        return self.values[self.used - 1]
+
+    def extra(self) -> str:
+        rest = self.values[self.used :]
+        if not rest:
+            return ""
+        listed = ", ".join("<nil>" if v is None else f"{type_name(v)}={shown(v)}" for v in rest)
+        return f"%!(EXTRA {listed})"
+
+    def size(self, written: str | None, bad: str) -> tuple[int | None, str]:
+        if written is None:
+            return None, ""
+        if written != "*":
+            number = int(written or "0")
+            return (number, "") if number <= WIDEST else (None, bad)
+        if self.used >= len(self.values):
+            return None, bad
+        value = self.take()
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= WIDEST:
+            return value, ""
+        return None, bad
+
+    def verb(self, found: re.Match[str]) -> str:
+        flags, verb = found[1], found[4]
+        width, bad_width = self.size(found[2], "%!(BADWIDTH)")
+        precision, bad_precision = self.size(found[3], "%!(BADPREC)")
+        if verb is None:
+            return bad_width + bad_precision + "%!(NOVERB)"
+        if verb == "%":
+            return "%"
+        if self.used >= len(self.values):
+            return f"{bad_width}{bad_precision}%!{verb}(MISSING)"
+        text = formatted(verb, flags, precision, self.take())
+        return bad_width + bad_precision + padded(text, flags, width or 0)
+
+
+def padded(text: str, flags: str, width: int) -> str:
+    """A text brought to a width: left with `-`, zeros after the sign with `0`, else spaces before."""
+    if width < 0 or "-" in flags:
+        return text.ljust(abs(width))
+    if "0" in flags and text[-1:].isalnum():
+        sign = text[0] if text[:1] in ("-", "+") else ""
+        return sign + text[len(sign) :].rjust(width - len(sign), "0")
+    return text.rjust(width)
+
+
+def formatted(verb: str, flags: str, precision: int | None, value: object) -> str:
+    """One value by one verb, without its width."""
+    if verb == "T":
+        return type_name(value)
+    if value is None:
+        return "<nil>" if verb == "v" else f"%!{verb}(<nil>)"
+    text: str | None
+    if isinstance(value, bool):
+        text = shown(value) if verb in "tv" else None
+    elif isinstance(value, int):
+        text = _integer(verb, flags, value)
+    elif isinstance(value, float):
+        text = _floating(verb, flags, precision, value)
+    elif isinstance(value, str):
+        text = _string(verb, precision, value)
+    else:
+        text = shown(value) if verb in "vs" else None
+    return f"%!{verb}({type_name(value)}={shown(value)})" if text is None else text
+
+
+def _signed(text: str, flags: str) -> str:
+    bare = text.lstrip("+")
+    if bare.startswith("-"):
+        return bare
+    return "+" + bare if "+" in flags or bare == "Inf" else (" " if " " in flags else "") + bare
+
+
+def _integer(verb: str, flags: str, value: int) -> str | None:
+    if verb in "vd":
+        return _signed(str(value), flags)
+    if verb in "xXob":
+        return _signed(format(value, ("#" if "#" in flags else "") + verb), flags)
+    if verb in "cqU":
+        valid = 0 <= value < 0x110000 and not 0xD800 <= value < 0xE000
+        sign = chr(value) if valid else "\ufffd"
+        return {"c": sign, "q": f"'{sign}'", "U": f"U+{value:04X}"}[verb]
+    return None
+
+
+def _floating(verb: str, flags: str, precision: int | None, value: float) -> str | None:
+    if verb not in "vgGeEfF":
+        return None
+    letter = {"v": "g", "F": "f"}.get(verb, verb)
+    if precision is None and letter in "eEf":
+        precision = 6
+    return _signed(go_float(value, letter, precision), flags)
+
+
+def _string(verb: str, precision: int | None, value: str) -> str | None:
+    cut = value if precision is None else value[:precision]
+    if verb in "vs":
+        return cut
+    if verb == "q":
+        return quoted(cut)
+    if verb in "xX":
+        return format(cut.encode().hex(), "s") if verb == "x" else cut.encode().hex().upper()
+    return None

@@ -1,0 +1,316 @@
+"""
+The living state of rules: which group is due, what each rule gave, which alerts there are.
+
+After Prometheus' rules/group.go and manager.go. A group's rules run in order at the same time, later ones see what
+earlier ones recorded. A late tick is skipped, never caught up with. A query's error leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from collectors import Labels, Metric, Sample, gauge
+from rules._evaluation import Moment, RuleError, alert_samples, found_alerts, recorded, result_of
+from rules.alerts import Alert, Terms, advance, live
+from rules.history import History
+from rules.rulefile import Group, Rule, RuleSet
+
+__all__ = ["RuleHealth", "RuleSet", "Rules"]
+
+JITTER_MS = 50  # how much a tick may come early and still count for its slot
+
+
+@dataclass(frozen=True, slots=True)
+class RuleHealth:
+    """How one rule fares; `error` is of its last evaluation, empty where that was well."""
+
+    file: str
+    group: str
+    name: str
+    kind: str
+    health: str = "unknown"
+    """`unknown` before the first evaluation, then `ok` or `err`."""
+    error: str = ""
+    last_ms: int | None = None
+    duration_seconds: float = 0.0
+    series: int = 0
+    """How many elements the query gave: always 0 points at a rule that matches nothing."""
+    fresh: bool = True
+    """False where a source of the query was silent."""
+
+
+@dataclass
+class _RuleState:
+    rule: Rule
+    metric: Metric
+    health: RuleHealth
+    sampling_group: str = ""
+    """The group its series are recorded under; kept over reloads, because History remembers who owns a series."""
+    active: dict[Labels, Alert] = field(default_factory=dict)
+    wrote: bool = False
+    """Whether its last evaluation left live series."""
+    spoke: bool = True
+    """Whether every source of its own query spoke at its last evaluation."""
+    sources: tuple[_RuleState, ...] = ()
+    """The recording rules it builds on, directly or not."""
+
+    def shift(self, delta_ms: int) -> None:
+        self.active = {labels: alert.shifted(delta_ms) for labels, alert in self.active.items()}
+        last_ms = self.health.last_ms
+        self.health = replace(self.health, last_ms=None if last_ms is None else last_ms + delta_ms)
+
+
+@dataclass
+class _GroupState:
+    group: Group
+    interval_ms: int
+    rules: list[_RuleState]
+    next_ms: int | None = None
+    last_ms: int | None = None
+
+    def due(self, now_ms: int) -> bool:
+        if self.last_ms is not None and now_ms <= self.last_ms:
+            return False
+        return self.next_ms is None or now_ms >= self.next_ms - _slack(self.interval_ms)
+
+    def done(self, now_ms: int) -> None:
+        self.last_ms = now_ms
+        self.next_ms = following(now_ms, self.interval_ms)
+
+    def shift(self, delta_ms: int) -> None:
+        self.last_ms = None if self.last_ms is None else self.last_ms + delta_ms
+        self.next_ms = None if self.next_ms is None else self.next_ms + delta_ms
+        for state in self.rules:
+            state.shift(delta_ms)
+
+
+def following(now_ms: int, interval_ms: int) -> int:
+    """
+    The start of the slot after the one that an evaluation at now_ms counts for; slots are multiples of the interval.
+
+    One that comes just before a slot counts for it, or ticks that jitter around a slot would be dropped every other
+    time.
+    """
+    start = (now_ms // interval_ms + 1) * interval_ms
+    return start if start - now_ms > _slack(interval_ms) // 2 else start + interval_ms
+
+
+def _slack(interval_ms: int) -> int:
+    return min(JITTER_MS, interval_ms // 20)
+
+
+class Rules:
+    """A RuleSet over time: evaluate it each tick, ask it for alerts and health."""
+
+    def __init__(
+        self,
+        rule_set: RuleSet,
+        *,
+        interval_ms: int,
+        external_labels: Mapping[str, str],
+        external_url: str,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """`interval_ms` is of groups without one of their own; `clock` gives seconds, for durations only."""
+        self.rule_set = rule_set
+        self.interval_ms = interval_ms
+        self.external_labels = dict(external_labels)
+        self.external_url = external_url
+        self._clock = clock
+        self._ended: tuple[str, ...] = ()
+        self._groups = [
+            _GroupState(group, group.interval_ms or interval_ms, [_new_state(group, rule) for rule in group.rules])
+            for group in rule_set.groups
+        ]
+        _connect(self._states)
+        _name(self._groups, set())
+
+    @property
+    def _states(self) -> list[_RuleState]:
+        return [state for group in self._groups for state in group.rules]
+
+    def evaluate(self, history: History, now_ms: int, *, every: bool = False) -> None:
+        """Evaluates the groups that are due, or every group, and records what they give; raises nothing of a rule's."""
+        for sampling_group in self._ended:
+            history.record(sampling_group, now_ms, ())
+        self._ended = ()
+        for state in self._groups:
+            if every or state.due(now_ms):
+                self._evaluate_group(state, history, now_ms)
+
+    def _evaluate_group(self, state: _GroupState, history: History, now_ms: int) -> None:
+        moment = Moment(history, now_ms, state.group, state.interval_ms, self.external_labels, self.external_url)
+        for rule_state in state.rules:
+            begun = self._clock()
+            rule_state.health = replace(rule_state.health, **_outcome(rule_state, moment))
+            seconds = self._clock() - begun
+            rule_state.health = replace(rule_state.health, last_ms=now_ms, duration_seconds=seconds)
+        state.done(now_ms)
+
+    def alerts(self) -> tuple[Alert, ...]:
+        """Pending, firing, and resolved for up to 15 minutes, in the order of the rules."""
+        return tuple(alert for group in self._groups for state in group.rules for alert in state.active.values())
+
+    @property
+    def health(self) -> tuple[RuleHealth, ...]:
+        """How each rule fares, in the order of the rules."""
+        return tuple(state.health for group in self._groups for state in group.rules)
+
+    def shift(self, delta_ms: int) -> None:
+        """The wall clock stepped by delta_ms: every time kept here moves with it, so that durations stay."""
+        for group in self._groups:
+            group.shift(delta_ms)
+
+    def replaced(self, rule_set: RuleSet) -> Rules:
+        """
+        The state after a reload: rules of the same kind, name and labels keep their alerts, so `for` keeps running.
+
+        The series of rules that are gone end at the next evaluation; their alerts are dropped without being resolved,
+        as Prometheus does.
+        """
+        after = Rules(
+            rule_set,
+            interval_ms=self.interval_ms,
+            external_labels=self.external_labels,
+            external_url=self.external_url,
+            clock=self._clock,
+        )
+        left = [(group, state) for group in self._groups for state in group.rules]
+        heirs = [(group, state) for group in after._groups for state in group.rules]
+        for _, heir in heirs:
+            heir.sampling_group = ""
+        for inherit in (_as_itself, _moved, _relabelled):
+            heirs = [(group, heir) for group, heir in heirs if not _inherit(group, heir, left, inherit)]
+        leaving = {state.sampling_group for _, state in left} | set(self._ended)
+        _name(after._groups, leaving)
+        after._ended = (*self._ended, *(state.sampling_group for _, state in left if state.wrote))
+        for group in after._groups:
+            _keep_schedule(group, self._groups)
+        return after
+
+
+def _new_state(group: Group, rule: Rule) -> _RuleState:
+    metric = gauge(rule.name, f"Recorded by a rule: {' '.join(rule.expr.split())}")
+    return _RuleState(rule, metric, RuleHealth(group.file, group.name, rule.name, rule.kind))
+
+
+def _connect(states: list[_RuleState]) -> None:
+    recorders: dict[str, list[_RuleState]] = {}
+    for state in states:
+        if state.rule.kind == "record":
+            recorders.setdefault(state.rule.name, []).append(state)
+    for state in states:
+        state.sources = tuple(_closure(state, recorders))
+
+
+def _closure(state: _RuleState, recorders: Mapping[str, list[_RuleState]]) -> list[_RuleState]:
+    found: list[_RuleState] = []
+    names = list(state.rule.query.names)
+    seen = set(names)
+    for name in names:
+        for recorder in recorders.get(name, ()):
+            found.append(recorder)
+            names += recorder.rule.query.names - seen
+            seen |= recorder.rule.query.names
+    return found
+
+
+def _name(groups: list[_GroupState], taken: set[str]) -> None:
+    """Gives each rule that has none a sampling group nobody else has or is about to leave."""
+    taken |= {state.sampling_group for group in groups for state in group.rules}
+    for group in groups:
+        for state in group.rules:
+            if not state.sampling_group:
+                state.sampling_group = _unused(f"rules:{group.group.file};{group.group.name};{state.rule.name}", taken)
+                taken.add(state.sampling_group)
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    number, candidate = 1, name
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}#{number}"
+    return candidate
+
+
+def _outcome(state: _RuleState, moment: Moment) -> dict[str, Any]:
+    try:
+        state.spoke = state.rule.query.fresh(moment.history, moment.at_ms)
+        fresh = state.spoke and all(source.spoke for source in state.sources)
+        series = _alerting(state, moment, fresh) if state.rule.kind == "alert" else _recording(state, moment)
+    except RuleError as error:
+        return {"health": "err", "error": str(error)}
+    except Exception as error:  # a fault in evaluating one rule must not take the others and the tick with it
+        return {"health": "err", "error": f"internal error: {type(error).__name__}: {error}"}
+    return {"health": "ok", "error": "", "series": series, "fresh": fresh}
+
+
+def _alerting(state: _RuleState, moment: Moment, fresh: bool) -> int:
+    rule, limit = state.rule, moment.group.limit
+    vector = result_of(rule, moment)
+    terms = Terms(rule.for_ms, rule.keep_firing_for_ms, moment.now_ms, fresh)
+    state.active = advance(state.active, found_alerts(rule, vector, moment), terms)
+    if 0 < limit < (count := live(state.active)):
+        state.active = {}
+        raise RuleError(f"exceeded limit of {limit} with {count} alerts")
+    _write(state, moment, alert_samples(state.active))
+    return len(vector)
+
+
+def _recording(state: _RuleState, moment: Moment) -> int:
+    vector = result_of(state.rule, moment)
+    _write(state, moment, recorded(state.rule, state.metric, vector, moment.group.limit))
+    return len(vector)
+
+
+def _write(state: _RuleState, moment: Moment, samples: list[Sample]) -> None:
+    """History ends the series that are not among the samples; a rule that never gave one needs no row."""
+    if samples or state.wrote:
+        moment.history.record(state.sampling_group, moment.at_ms, samples)
+    state.wrote = bool(samples)
+
+
+_Placed = tuple[_GroupState, _RuleState]
+
+
+def _as_itself(heir: _Placed, old: _Placed) -> bool:
+    return _moved(heir, old) and _place(heir[0]) == _place(old[0])
+
+
+def _moved(heir: _Placed, old: _Placed) -> bool:
+    return heir[1].rule.identity == old[1].rule.identity
+
+
+def _relabelled(heir: _Placed, old: _Placed) -> bool:
+    """Not the same rule any more, but its series go on in the same sampling group."""
+    same_name = heir[1].rule.name == old[1].rule.name and heir[1].rule.kind == old[1].rule.kind
+    return same_name and _place(heir[0]) == _place(old[0])
+
+
+def _place(group: _GroupState) -> tuple[str, str]:
+    return group.group.file, group.group.name
+
+
+def _inherit(
+    group: _GroupState, heir: _RuleState, left: list[_Placed], inherits: Callable[[_Placed, _Placed], bool]
+) -> bool:
+    """Takes over from the first rule left that it inherits from."""
+    for index, old in enumerate(left):
+        if inherits((group, heir), old):
+            heir.wrote, heir.sampling_group, heir.spoke = old[1].wrote, old[1].sampling_group, old[1].spoke
+            if inherits is not _relabelled:
+                heir.active = old[1].active
+                heir.health = replace(old[1].health, file=heir.health.file, group=heir.health.group)
+            del left[index]
+            return True
+    return False
+
+
+def _keep_schedule(group: _GroupState, before: list[_GroupState]) -> None:
+    for old in before:
+        if _place(old) == _place(group):
+            group.last_ms = old.last_ms
+            group.next_ms = old.next_ms if old.interval_ms == group.interval_ms else None

@@ -1,0 +1,263 @@
+"""
+The columnar memory of recent samples that rules are asked of.
+
+Per sampling group one row per pass and one column per series; staleness and lookback are Prometheus':
+https://prometheus.io/docs/prometheus/latest/querying/basics/#staleness
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple
+
+import numpy as np
+
+from collectors import Labels, Metric, Sample
+from rules._blocks import VALUE, Integers
+from rules._group import HEAD_ROWS, Columns, Group, Span
+from rules._select import NAME, Matchers, Part, Selection, exact_name, labels_match, name_matches
+
+_SELECTIONS = 1024  # remembered selectors; a page that invents new ones must not grow the agent
+_SEALED_CELL_BYTES = 4.5  # of one sealed cell: 0.1 (constant) to 8 (noise), 2.1 measured on a mixed host
+_SERIES_BYTES = 900  # labels, keys and per-column arrays of one series
+
+
+class _Owner(NamedTuple):
+    group: Group
+    column: int
+    labels: Labels  # with the name
+
+
+class _Pass(NamedTuple):
+    """What the last pass of a group looked like; the next one is nearly always the same."""
+
+    metrics: tuple[Metric, ...]
+    labels: tuple[Labels, ...]
+    columns: Integers
+    taken: Integers | None  # which samples are recorded; None: all of them
+
+
+class History:
+    """What was sampled within `keep_ms`: groups of series, each series owned by the group that first recorded it."""
+
+    def __init__(self, keep_ms: int, *, series_cap: int = 20_000) -> None:
+        self.keep_ms = keep_ms
+        self.series_cap = series_cap
+        self.conflicts = 0
+        self.dropped_series = 0
+        self._groups: dict[str, Group] = {}
+        self._passes: dict[str, _Pass] = {}
+        self._owners: dict[str, dict[Labels, _Owner]] = {}
+        self._ever: dict[str, set[str]] = {}
+        self._epochs: dict[str, int] = {}
+        self._changes = 0
+        self._selections: dict[Matchers, tuple[int, Selection]] = {}
+        self._label_bytes = 0
+
+    def record(self, group: str, at_ms: int, samples: Iterable[Sample]) -> bool:
+        """
+        One pass of a sampling group; a series of the group that was alive and is not in `samples` ends here.
+
+        False, and nothing recorded, where the pass is not newer than the group's last.
+        """
+        owner = self._group(group)
+        if at_ms <= owner.last_ms:
+            return False
+        owner.silent = False
+        metrics, labels, values = _columns_of(samples)
+        known = self._passes.get(group)
+        if known is None or labels != known.labels or metrics != known.metrics:
+            known = self._passes[group] = self._resolve(owner, metrics, labels)
+        numbers = np.array(values, np.float64)
+        owner.append(at_ms, known.columns, numbers if known.taken is None else numbers[known.taken])
+        return True
+
+    def _group(self, name: str) -> Group:
+        if name not in self._groups:
+            self._groups[name] = Group(name)
+        return self._groups[name]
+
+    def _resolve(self, group: Group, metrics: tuple[Metric, ...], labels: tuple[Labels, ...]) -> _Pass:
+        keys = [(metric.name, canonical(pairs)) for metric, pairs in zip(metrics, labels, strict=True)]
+        self._admit(group, metrics, keys)
+        columns, taken, seen = [], [], set()
+        for position, (name, pairs) in enumerate(keys):
+            owner = self._owners.get(name, {}).get(pairs)
+            if owner is None:
+                continue
+            if owner.group is not group or owner.column in seen:
+                self.conflicts += 1
+                continue
+            seen.add(owner.column)
+            columns.append(owner.column)
+            taken.append(position)
+            group.metrics[owner.column] = metrics[position]
+        whole = len(taken) == len(keys)
+        return _Pass(metrics, labels, np.array(columns, np.intp), None if whole else np.array(taken, np.intp))
+
+    def _admit(self, group: Group, metrics: tuple[Metric, ...], keys: list[tuple[str, Labels]]) -> None:
+        new: dict[tuple[str, Labels], Metric] = {}
+        for metric, (name, pairs) in zip(metrics, keys, strict=True):
+            if pairs not in self._owners.get(name, ()):
+                new.setdefault((name, pairs), metric)
+        room = max(0, self.series_cap - self.series_count())
+        self.dropped_series += max(0, len(new) - room)
+        wanted = list(new.items())[:room]
+        slots = group.add_columns([(metric, pairs) for (_, pairs), metric in wanted])
+        for ((name, pairs), _), slot in zip(wanted, slots, strict=True):
+            full = tuple(sorted([*pairs, (NAME, name)]))
+            self._owners.setdefault(name, {})[pairs] = _Owner(group, slot, full)
+            self._ever.setdefault(name, set()).add(group.name)
+            self._label_bytes += _label_bytes(full)
+        self._changed({name for (name, _), _ in wanted})
+
+    def _changed(self, names: set[str]) -> None:
+        for name in names:
+            self._epochs[name] = self._epochs.get(name, 0) + 1
+            self._changes += 1
+
+    def silence(self, group: str, at_ms: int) -> None:
+        """Ends every live series of the group; it is silent until it records again."""
+        owner = self._group(group)
+        if (owner.last_states() == VALUE).any():
+            owner.append(max(at_ms, owner.last_ms + 1), np.empty(0, np.intp), np.empty(0))
+        owner.silent = True
+
+    def silent(self, group: str) -> bool:
+        """Whether the group was silenced and has not recorded since."""
+        return group in self._groups and self._groups[group].silent
+
+    def shift(self, delta_ms: int) -> None:
+        """The wall clock stepped: every stored time moves with it."""
+        for group in self._groups.values():
+            group.shift(delta_ms)
+
+    def forget(self, now_ms: int) -> None:
+        """Drops what is older than `keep_ms` (sealed rows by whole blocks); a series with nothing left disappears."""
+        for group in self._groups.values():
+            gone = group.forget(now_ms - self.keep_ms)
+            if gone:
+                self._remove(group, gone)
+
+    def _remove(self, group: Group, slots: list[int]) -> None:
+        names = set()
+        for slot in slots:
+            metric = group.metrics[slot]
+            assert metric is not None  # a column that ended was somebody's, and is freed once
+            owner = self._owners[metric.name].pop(group.labels[slot])
+            self._label_bytes -= _label_bytes(owner.labels)
+            group.free(slot)
+            names.add(metric.name)
+            if not self._owners[metric.name]:
+                del self._owners[metric.name]
+        self._changed(names)
+        # Columns changed hands, and a series refused at the cap may find room now.
+        self._passes.clear()
+
+    def latest(self) -> Iterator[tuple[Metric, Labels, float, int]]:
+        """The live series with their newest value and its time in ms, in the order of groups and columns."""
+        for group in self._groups.values():
+            columns = np.flatnonzero(group.last_states() == VALUE)
+            for column, value in zip(columns.tolist(), group.last_values()[columns].tolist(), strict=True):
+                metric = group.metrics[column]
+                if metric is not None:
+                    yield metric, group.labels[column], value, group.last_ms
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """The newest value of one live series; None where it is not there or has ended."""
+        owner = self._owners.get(name, {}).get(canonical(tuple(labels.items())))
+        if owner is None or owner.group.last_states()[owner.column] != VALUE:
+            return None
+        return float(owner.group.last_values()[owner.column])
+
+    def names(self) -> list[str]:
+        """The metric names that have series, sorted."""
+        return sorted(self._owners)
+
+    def series_count(self) -> int:
+        """How many series are held, those that ended within `keep_ms` included."""
+        return sum(len(series) for series in self._owners.values())
+
+    def bytes(self) -> int:
+        """Memory really held: arrays with their unused capacity, labels and index."""
+        arrays = sum(group.nbytes() for group in self._groups.values())
+        passes = sum(_pass_bytes(known) for known in self._passes.values())
+        return arrays + passes + self._label_bytes
+
+    def epoch(self, name: str) -> int:
+        """A number that changes when the set of series of that metric name changes."""
+        return self._epochs.get(name, 0)
+
+    def select(self, matchers: Matchers) -> Selection:
+        """The series that meet all matchers; remembered until the set of series of that name changes."""
+        name = exact_name(matchers)
+        epoch = self._changes if name is None else self.epoch(name)
+        kept = self._selections.get(matchers)
+        if kept is not None and kept[0] == epoch:
+            return kept[1]
+        if len(self._selections) >= _SELECTIONS:
+            self._selections.clear()
+        selection = self._choose(matchers, self._owners if name is None else [name])
+        self._selections[matchers] = (epoch, selection)
+        return selection
+
+    def _choose(self, matchers: Matchers, names: Iterable[str]) -> Selection:
+        chosen = [
+            owner
+            for name in names
+            if name_matches(matchers, name)
+            for labels, owner in self._owners.get(name, {}).items()
+            if labels_match(matchers, labels)
+        ]
+        chosen.sort(key=lambda owner: (owner.group.name, owner.column))
+        parts, start = [], 0
+        for _, members in groupby(chosen, attrgetter("group.name")):
+            columns = list(members)
+            rows = slice(start, start + len(columns))
+            parts.append(Part(columns[0].group, _as_slice([owner.column for owner in columns]), rows))
+            start = rows.stop
+        return Selection(tuple(owner.labels for owner in chosen), tuple(parts))
+
+    def owners(self, matchers: Matchers) -> set[str]:
+        """The groups that own, or once owned, a series of a metric name that the matchers ask for."""
+        name = exact_name(matchers)
+        names = self._ever if name is None else [name]
+        return {group for known in names if name_matches(matchers, known) for group in self._ever.get(known, ())}
+
+
+def canonical(labels: Labels) -> Labels:
+    """Labels sorted by name, without empty values."""
+    return tuple(sorted(pair for pair in labels if pair[1]))
+
+
+def bytes_needed(series: int, interval_ms: int, keep_ms: int) -> int:
+    """An estimate of the memory that so many series at that interval need."""
+    rows = -(-keep_ms // interval_ms)
+    plain = min(rows, HEAD_ROWS)
+    return int(series * (plain * 9 + (rows - plain) * _SEALED_CELL_BYTES + _SERIES_BYTES))
+
+
+def _columns_of(samples: Iterable[Sample]) -> tuple[tuple[Metric, ...], tuple[Labels, ...], tuple[float, ...]]:
+    columns = tuple(zip(*samples, strict=True))
+    return columns if columns else ((), (), ())  # type: ignore[return-value]  # zip(*) loses what Sample's fields are
+
+
+def _as_slice(columns: list[int]) -> Columns:
+    if columns[-1] - columns[0] + 1 == len(columns):
+        return slice(columns[0], columns[-1] + 1)
+    return np.array(columns, np.intp)
+
+
+def _label_bytes(labels: Labels) -> int:
+    pairs = sum(sys.getsizeof(pair) + sys.getsizeof(pair[1]) for pair in labels)
+    return 2 * sys.getsizeof(labels) + pairs + sys.getsizeof(_Owner) // 8 + 100
+
+
+def _pass_bytes(known: _Pass) -> int:
+    return sys.getsizeof(known.metrics) + sys.getsizeof(known.labels) + known.columns.nbytes
+
+
+__all__ = ["History", "Span", "bytes_needed", "canonical"]

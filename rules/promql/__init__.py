@@ -1,0 +1,10 @@
+"""
+Prometheus' query language over History: parsed once into a plan, evaluated series x steps.
+
+https://prometheus.io/docs/prometheus/latest/querying/basics/
+"""
+
+from rules.promql.plan import PromqlError
+from rules.promql.query import Matrix, Query, Vector, compile  # noqa: A004 - read as promql.compile, as re.compile is
+
+__all__ = ["Matrix", "PromqlError", "Query", "Vector", "compile"]

@@ -1,0 +1,202 @@
+"""
+The functions of the language: a table from name to implementation; adding one is one line and its function.
+
+https://prometheus.io/docs/prometheus/latest/querying/functions/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from collectors import Labels
+from rules._blocks import Floats
+from rules._select import NAME
+from rules.promql import windowed
+from rules.promql.histogram import histogram_quantile
+from rules.promql.labelled import label_join, label_replace
+from rules.promql.plan import Call, Node, Range, Select, Subquery
+from rules.promql.selectors import instant_with_times
+from rules.promql.values import Bools, LabelSets, Moment, Series, Windows, all_nameless, unique
+from rules.promql.windowed import Asked, WindowFunction
+
+Function = Callable[[Call, Moment], Series | Floats]
+
+
+def _elementwise(function: Callable[..., Any]) -> Function:
+    """A function of each value by itself, and of scalars; the metric name goes."""
+
+    def run(call: Call, moment: Moment) -> Series:
+        series = moment.series(call.arguments[0])
+        scalars = [moment.scalar(argument) for argument in call.arguments[1:]]
+        labels = call.memo.of((series.labels,), lambda: all_nameless(series.labels))
+        return unique(Series(labels, function(series.values, *scalars), series.present), call.unique)
+
+    return run
+
+
+def _windowed(function: WindowFunction, *, keeps_name: bool = False) -> Function:
+    """A function of a window over time, and of scalars; the metric name goes unless the value is a sample itself."""
+
+    def run(call: Call, moment: Moment) -> Series:
+        place = next(i for i, argument in enumerate(call.arguments) if isinstance(argument, Range | Subquery))
+        windows = moment.windows(call.arguments[place])
+        scalars = tuple(moment.scalar(argument) for i, argument in enumerate(call.arguments) if i != place)
+        asked = Asked(windows.starts, windows.ends, moment.times, windows.range_ms, scalars)
+        series = _over_strips(function, windows, asked)
+        if keeps_name:
+            return series
+        labels = call.memo.of((series.labels,), lambda: all_nameless(series.labels))
+        return unique(Series(labels, series.values, series.present), call.unique)
+
+    return run
+
+
+def _over_strips(function: WindowFunction, windows: Windows, asked: Asked) -> Series:
+    shape = (len(windows.labels), len(asked.times))
+    if len(windows.strips) == 1 and len(windows.strips[0].values) == shape[0]:
+        values, some = function(windows.strips[0], asked)
+        return Series(windows.labels, values, None if some.all() else np.broadcast_to(some, shape))
+    result, present = np.zeros(shape), np.zeros(shape, np.bool_)
+    for strip in windows.strips:
+        result[strip.rows], present[strip.rows] = function(strip, asked)
+    return Series(windows.labels, result, present)
+
+
+def _round(values: Floats, to: Floats | None = None) -> Floats:
+    inverse = 1.0 / (np.ones(values.shape[1]) if to is None else to)
+    rounded: Floats = np.floor(values * inverse + 0.5) / inverse
+    return rounded
+
+
+def _clamp(call: Call, moment: Moment) -> Series:
+    low, high = moment.scalar(call.arguments[1]), moment.scalar(call.arguments[2])
+    series = _elementwise(lambda values, low, high: np.maximum(low, np.minimum(high, values)))(call, moment)
+    assert isinstance(series, Series)  # of an instant vector, as the parser made sure
+    return Series(series.labels, series.values, series.mask() & ~(high < low)) if (high < low).any() else series
+
+
+def _vector(call: Call, moment: Moment) -> Series:
+    return Series(((),), moment.scalar(call.arguments[0])[None, :], None)
+
+
+def _scalar(call: Call, moment: Moment) -> Floats:
+    series = moment.series(call.arguments[0])
+    present = series.mask()
+    if not len(present):
+        return np.full(len(moment.times), np.nan)
+    values = series.values[present.argmax(axis=0), np.arange(len(moment.times))]
+    return np.where(present.sum(axis=0) == 1, values, np.nan)
+
+
+def _time(call: Call, moment: Moment) -> Floats:
+    return moment.times / 1000
+
+
+def _timestamp(call: Call, moment: Moment) -> Series:
+    argument = call.arguments[0]
+    if isinstance(argument, Select):
+        series, times = instant_with_times(argument, moment)
+    else:
+        series = moment.series(argument)
+        times = np.broadcast_to(moment.times / 1000, series.values.shape)
+    labels = call.memo.of((series.labels,), lambda: all_nameless(series.labels))
+    return unique(Series(labels, times, series.present), call.unique)
+
+
+def _absent(call: Call, moment: Moment) -> Series:
+    series = moment.series(call.arguments[0])
+    return _where_nothing(call.arguments[0], series, moment)
+
+
+def _absent_over_time(call: Call, moment: Moment) -> Series:
+    windows = moment.windows(call.arguments[0])
+    asked = Asked(windows.starts, windows.ends, moment.times, windows.range_ms, ())
+    return _where_nothing(call.arguments[0], _over_strips(windowed.present_over_time, windows, asked), moment)
+
+
+def _where_nothing(argument: Node, series: Series, moment: Moment) -> Series:
+    nothing: Bools = ~np.any(series.mask(), axis=0, keepdims=True)
+    return Series((_absent_labels(argument),), np.ones((1, len(moment.times))), nothing)
+
+
+def _absent_labels(argument: Node) -> Labels:
+    """The labels that the selector asks for with `=`; one asked for again is left out."""
+    select = argument.select if isinstance(argument, Range) else argument
+    if not isinstance(select, Select):
+        return ()
+    found: dict[str, str] = {}
+    known = set()
+    for matcher in select.matchers:
+        if matcher.op == "=" and matcher.label not in known:
+            known.add(matcher.label)
+            found[matcher.label] = matcher.value
+        else:
+            found.pop(matcher.label, None)
+    return tuple(sorted(pair for pair in found.items() if pair[1] and pair[0] != NAME))
+
+
+def _sorted(call: Call, moment: Moment) -> Series:
+    return moment.series(call.arguments[0])  # an instant query orders its result at the end
+
+
+def _relabelled(function: Callable[[LabelSets, tuple[str, ...]], LabelSets]) -> Function:
+    """A function of labels alone, with strings."""
+
+    def run(call: Call, moment: Moment) -> Series:
+        series = moment.series(call.arguments[0])
+        texts = tuple(moment.text(argument) for argument in call.arguments[1:])
+        labels = call.memo.of((series.labels,), lambda: function(series.labels, texts))
+        return unique(Series(labels, series.values, series.present), call.unique)
+
+    return run
+
+
+FUNCTIONS: dict[str, Function] = {
+    "abs": _elementwise(np.abs),
+    "absent": _absent,
+    "absent_over_time": _absent_over_time,
+    "avg_over_time": _windowed(windowed.avg_over_time),
+    "ceil": _elementwise(np.ceil),
+    "changes": _windowed(windowed.changes),
+    "clamp": _clamp,
+    "clamp_max": _elementwise(np.minimum),
+    "clamp_min": _elementwise(np.maximum),
+    "count_over_time": _windowed(windowed.count_over_time),
+    "delta": _windowed(windowed.delta),
+    "deriv": _windowed(windowed.deriv),
+    "exp": _elementwise(np.exp),
+    "first_over_time": _windowed(windowed.first_over_time, keeps_name=True),
+    "floor": _elementwise(np.floor),
+    "histogram_quantile": histogram_quantile,
+    "idelta": _windowed(windowed.idelta),
+    "increase": _windowed(windowed.increase),
+    "irate": _windowed(windowed.irate),
+    "label_join": _relabelled(label_join),
+    "label_replace": _relabelled(label_replace),
+    "last_over_time": _windowed(windowed.last_over_time, keeps_name=True),
+    "ln": _elementwise(np.log),
+    "log10": _elementwise(np.log10),
+    "log2": _elementwise(np.log2),
+    "max_over_time": _windowed(windowed.max_over_time),
+    "min_over_time": _windowed(windowed.min_over_time),
+    "predict_linear": _windowed(windowed.predict_linear),
+    "present_over_time": _windowed(windowed.present_over_time),
+    "quantile_over_time": _windowed(windowed.quantile_over_time),
+    "rate": _windowed(windowed.rate),
+    "resets": _windowed(windowed.resets),
+    "round": _elementwise(_round),
+    "scalar": _scalar,
+    "sgn": _elementwise(np.sign),
+    "sort": _sorted,
+    "sort_desc": _sorted,
+    "sqrt": _elementwise(np.sqrt),
+    "stddev_over_time": _windowed(windowed.stddev_over_time),
+    "stdvar_over_time": _windowed(windowed.stdvar_over_time),
+    "sum_over_time": _windowed(windowed.sum_over_time),
+    "time": _time,
+    "timestamp": _timestamp,
+    "vector": _vector,
+}

@@ -1,0 +1,224 @@
+"""
+PromQL text to plan. The grammar and its types are promql-parser's; what it would crash on, or accepts although
+Prometheus does not, is refused here.
+
+https://prometheus.io/docs/prometheus/latest/querying/basics/
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import promql_parser
+
+from rules._select import NAME, Matcher, pattern
+from rules.promql.aggregate import AGGREGATIONS
+from rules.promql.binary import OPERATORS
+from rules.promql.functions import FUNCTIONS
+from rules.promql.plan import (
+    Aggregate,
+    Binary,
+    Call,
+    Matching,
+    Moved,
+    Negate,
+    Node,
+    Number,
+    PromqlError,
+    Range,
+    Select,
+    Subquery,
+    Text,
+)
+
+LONGEST = 64 << 10  # bytes
+DEEPEST = 200  # promql-parser overflows the stack of the whole process at some 4,000 levels
+
+_TOKEN = re.compile(
+    r"""(?P<text>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`)|(?P<comment>\#[^\n]*)|(?P<open>[(\[{])|(?P<close>[)\]}])"""
+    r"""|(?P<comma>,)|(?P<operator>[-+*/%^]|[=!<>]=?|=~|!~|\b(?:and|or|unless|atan2)\b)""",
+    re.DOTALL | re.IGNORECASE,
+)
+_NEGATIVE_AT = re.compile(r"@\s*-")
+_CARDS = {
+    "OneToOne": "one-to-one",
+    "ManyToOne": "many-to-one",
+    "OneToMany": "one-to-many",
+    "ManyToMany": "many-to-many",
+}
+_MATCH_OPS = {"Equal": "=", "NotEqual": "!=", "Re": "=~", "NotRe": "!~"}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def parse(text: str, subquery_step_ms: int) -> Node:
+    """The plan of an expression; PromqlError where it is none, or uses what is not supported."""
+    _refuse_monsters(text)
+    try:
+        tree = promql_parser.parse(text)
+    except (ValueError, OverflowError) as error:
+        raise PromqlError(f"parse error: {error}") from error
+    return _Planner(subquery_step_ms).plan(tree)
+
+
+def _refuse_monsters(text: str) -> None:
+    if len(text.encode("utf-8", "surrogatepass")) > LONGEST:
+        raise PromqlError(f"parse error: the expression is longer than {LONGEST >> 10} KiB")
+    if _depth(text) > DEEPEST:
+        raise PromqlError(f"parse error: the expression nests deeper than {DEEPEST} levels; split it into rules")
+    if _NEGATIVE_AT.search(_TOKEN.sub(_without_text, text)):
+        raise PromqlError("parse error: a negative time after @ is not supported")
+
+
+def _without_text(token: re.Match[str]) -> str:
+    return " " if token["text"] or token["comment"] else token[0]
+
+
+def _depth(text: str) -> int:
+    """An upper bound of the height of the syntax tree: open brackets plus the operators of a chain."""
+    frames = [[0, 0]]  # [operators since the last comma, deepest level below]
+    deepest = 0
+    for token in _TOKEN.finditer(text):
+        if token["open"]:
+            frames.append([0, 0])
+        elif token["close"] and len(frames) > 1:
+            operators, below = frames.pop()
+            frames[-1][1] = max(frames[-1][1], 1 + operators + below)
+        elif token["comma"]:
+            deepest = max(deepest, sum(frames[-1]) + len(frames))
+            frames[-1][0] = 0
+        elif token["operator"]:
+            frames[-1][0] += 1
+    return max(deepest, sum(sum(frame) + 1 for frame in frames))
+
+
+class _Planner:
+    """Turns the parser's tree into a plan."""
+
+    def __init__(self, subquery_step_ms: int) -> None:
+        self._subquery_step_ms = subquery_step_ms
+
+    def plan(self, tree: Any) -> Node:
+        kind = type(tree).__name__
+        if kind not in _BUILDERS:
+            raise PromqlError(f"{kind} is not supported yet")
+        return _BUILDERS[kind](self, tree)
+
+    def _number(self, tree: Any) -> Node:
+        return Number(tree.val)
+
+    def _string(self, tree: Any) -> Node:
+        return Text(tree.val)
+
+    def _parentheses(self, tree: Any) -> Node:
+        return self.plan(tree.expr)
+
+    def _unary(self, tree: Any) -> Node:
+        return Negate(self.plan(tree.expr))
+
+    def _vector_selector(self, tree: Any) -> Select:
+        return Select(_matchers(tree), _moved(tree))
+
+    def _matrix_selector(self, tree: Any) -> Node:
+        return Range(self._vector_selector(tree.vector_selector), _milliseconds(tree.range))
+
+    def _subquery(self, tree: Any) -> Node:
+        step = self._subquery_step_ms if tree.step is None else _milliseconds(tree.step)
+        if step <= 0:
+            raise PromqlError("parse error: the step of a subquery must be greater than zero")
+        return Subquery(self.plan(tree.expr), _milliseconds(tree.range), step, _moved(tree))
+
+    def _call(self, tree: Any) -> Node:
+        name = tree.func.name
+        if name not in FUNCTIONS:
+            raise PromqlError(f"function {name}() is not supported yet")
+        return Call(name, tuple(self.plan(argument) for argument in tree.args))
+
+    def _aggregate(self, tree: Any) -> Node:
+        op = str(tree.op)
+        if op not in AGGREGATIONS:
+            raise PromqlError(f"aggregation {op}() is not supported yet")
+        modifier = tree.modifier
+        without = modifier is not None and str(modifier.type).endswith("Without")
+        labels = () if modifier is None else tuple(sorted(set(modifier.labels)))
+        parameter = None if tree.param is None else self.plan(tree.param)
+        return Aggregate(op, self.plan(tree.expr), parameter, labels, without)
+
+    def _binary(self, tree: Any) -> Node:
+        op = str(tree.op)
+        if op not in OPERATORS:
+            raise PromqlError(f"operator {op} is not supported yet")
+        left, right = self.plan(tree.lhs), self.plan(tree.rhs)
+        modifier = tree.modifier
+        return Binary(op, left, right, modifier is not None and modifier.return_bool, _matching(op, modifier))
+
+
+_BUILDERS: dict[str, Callable[[_Planner, Any], Node]] = {
+    "AggregateExpr": _Planner._aggregate,
+    "BinaryExpr": _Planner._binary,
+    "Call": _Planner._call,
+    "MatrixSelector": _Planner._matrix_selector,
+    "NumberLiteral": _Planner._number,
+    "ParenExpr": _Planner._parentheses,
+    "StringLiteral": _Planner._string,
+    "SubqueryExpr": _Planner._subquery,
+    "UnaryExpr": _Planner._unary,
+    "VectorSelector": _Planner._vector_selector,
+}
+
+
+def _matching(op: str, modifier: Any) -> Matching:
+    card = "many-to-many" if op in ("and", "or", "unless") else "one-to-one"
+    if modifier is None:
+        return Matching(cast("Any", card))
+    fill = modifier.fill_values
+    if fill is not None and (fill.lhs is not None or fill.rhs is not None):
+        raise PromqlError("the fill modifiers of a binary operator are not supported")
+    card = _CARDS[str(modifier.card).rsplit(".", 1)[-1]] if card != "many-to-many" else card
+    matching = modifier.matching
+    on = matching is not None and str(matching.type).endswith("Include")
+    labels = () if matching is None else tuple(sorted(set(matching.labels)))
+    return Matching(cast("Any", card), on, labels, tuple(modifier.group_labels or ()))
+
+
+def _matchers(tree: Any) -> tuple[Matcher, ...]:
+    if tree.matchers.or_matchers:
+        raise PromqlError('parse error: "or" between label matchers is not PromQL')
+    found = [] if tree.name is None else [Matcher(NAME, "=", tree.name)]
+    for each in tree.matchers.matchers:
+        op = _MATCH_OPS[str(each.op).rsplit(".", 1)[-1]]
+        if op in ("=~", "!~"):
+            _check_pattern(each.value)
+        found.append(Matcher(each.name, cast("Any", op), each.value))
+    if sum(matcher.label == NAME and matcher.op == "=" for matcher in found) > 1:
+        raise PromqlError("parse error: metric name must not be set twice")
+    if all(matcher.test("") for matcher in found):
+        raise PromqlError("parse error: vector selector must contain at least one non-empty matcher")
+    return tuple(found)
+
+
+def _check_pattern(text: str) -> None:
+    try:
+        pattern(text)
+    except ValueError as error:
+        raise PromqlError(f"parse error: {error}") from error
+
+
+def _moved(tree: Any) -> Moved:
+    return Moved(0 if tree.offset is None else _milliseconds(tree.offset), None if tree.at is None else _at(tree.at))
+
+
+def _at(modifier: Any) -> Any:
+    which = str(modifier.type).rsplit(".", 1)[-1].lower()
+    if which in ("start", "end"):
+        return which
+    try:
+        return _milliseconds(modifier.at.astimezone(UTC) - _EPOCH)
+    except (OverflowError, ValueError) as error:
+        raise PromqlError("parse error: the time after @ is out of range") from error
+
+
+def _milliseconds(delta: timedelta) -> int:
+    return delta // timedelta(milliseconds=1)

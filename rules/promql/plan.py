@@ -1,0 +1,202 @@
+"""
+The immutable plan of an expression: what is evaluated, series x steps, with nothing of the parser left in it.
+
+A plan node never drops rows from one evaluation to the next, it only marks them absent; so what depends on labels alone
+is worked out once per set of labels and remembered in the node's Memo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from rules._select import Matchers
+
+Kind = Literal["vector", "scalar", "matrix", "string"]
+LOOKBACK_MS = 300_000
+
+_T = TypeVar("_T")
+
+
+class PromqlError(Exception):
+    """What is wrong with an expression or its evaluation, in a sentence a person understands."""
+
+
+class Memo:
+    """The last result of something that depends on labels alone, kept while the very same labels come in."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: tuple[tuple[object, ...], Any] = ((), None)
+
+    def of(self, key: tuple[object, ...], make: Callable[[], _T]) -> _T:
+        """`make()`, or what it made last time where each part of the key is the same object."""
+        known, result = self._kept
+        if len(known) == len(key) and all(a is b for a, b in zip(known, key, strict=True)):
+            kept: _T = result
+            return kept
+        made = make()
+        self._kept = (key, made)
+        return made
+
+
+@dataclass(frozen=True, eq=False)
+class Number:
+    """A literal number."""
+
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """A literal string."""
+
+    value: str
+
+
+@dataclass(frozen=True)
+class Moved:
+    """`offset` and `@` of a selector or subquery; `at_ms` may be the query's own start or end."""
+
+    offset_ms: int = 0
+    at_ms: int | Literal["start", "end"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Select:
+    """An instant vector selector."""
+
+    matchers: Matchers
+    moved: Moved
+
+
+@dataclass(frozen=True, eq=False)
+class Range:
+    """A range vector selector: `select[range]`."""
+
+    select: Select
+    range_ms: int
+
+
+@dataclass(frozen=True, eq=False)
+class Subquery:
+    """`inner[range:step]`."""
+
+    inner: Node
+    range_ms: int
+    step_ms: int
+    moved: Moved
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A function of its arguments."""
+
+    name: str
+    arguments: tuple[Node, ...]
+    memo: Memo = field(default_factory=Memo, repr=False)
+    unique: Memo = field(default_factory=Memo, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Negate:
+    """Unary minus."""
+
+    inner: Node
+    memo: Memo = field(default_factory=Memo, repr=False)
+    unique: Memo = field(default_factory=Memo, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregate:
+    """An aggregation; `without` turns the meaning of `labels` round."""
+
+    op: str
+    inner: Node
+    parameter: Node | None
+    labels: tuple[str, ...]
+    without: bool
+    memo: Memo = field(default_factory=Memo, repr=False)
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How the series of two vectors find each other."""
+
+    card: Literal["one-to-one", "many-to-one", "one-to-many", "many-to-many"] = "one-to-one"
+    on: bool = False
+    labels: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Binary:
+    """An operator between two expressions."""
+
+    op: str
+    left: Node
+    right: Node
+    return_bool: bool
+    matching: Matching
+    memo: Memo = field(default_factory=Memo, repr=False)
+    both: Memo = field(default_factory=Memo, repr=False)
+    unique: Memo = field(default_factory=Memo, repr=False)
+
+
+Node = Number | Text | Select | Range | Subquery | Call | Negate | Aggregate | Binary
+
+SCALAR_CALLS = frozenset({"scalar", "time", "pi"})
+
+
+def kind(node: Node) -> Kind:
+    """The type of value a node gives, in Prometheus' terms."""
+    if isinstance(node, Number):
+        return "scalar"
+    if isinstance(node, Text):
+        return "string"
+    if isinstance(node, Range | Subquery):
+        return "matrix"
+    if isinstance(node, Call):
+        return "scalar" if node.name in SCALAR_CALLS else "vector"
+    if isinstance(node, Negate):
+        return kind(node.inner)
+    if isinstance(node, Binary):
+        return "scalar" if kind(node.left) == kind(node.right) == "scalar" else "vector"
+    return "vector"
+
+
+def children(node: Node) -> tuple[Node, ...]:
+    """The nodes a node is made from."""
+    if isinstance(node, Binary):
+        return (node.left, node.right)
+    if isinstance(node, Call):
+        return node.arguments
+    if isinstance(node, Aggregate):
+        return (node.inner,) if node.parameter is None else (node.inner, node.parameter)
+    if isinstance(node, Subquery | Negate):
+        return (node.inner,)
+    if isinstance(node, Range):
+        return (node.select,)
+    return ()
+
+
+def selectors(node: Node) -> Iterator[Select]:
+    """Every selector of the plan."""
+    if isinstance(node, Select):
+        yield node
+    for child in children(node):
+        yield from selectors(child)
+
+
+def reach_ms(node: Node) -> int:
+    """How far before its evaluation time a plan looks."""
+    if isinstance(node, Select):
+        return LOOKBACK_MS + max(0, node.moved.offset_ms)
+    if isinstance(node, Range):
+        return node.range_ms + max(0, node.select.moved.offset_ms)
+    below = max((reach_ms(child) for child in children(node)), default=0)
+    if isinstance(node, Subquery):
+        return below + node.range_ms + max(0, node.moved.offset_ms)
+    return below

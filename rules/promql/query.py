@@ -1,0 +1,122 @@
+"""The face of the language: text in, a Query out that can be asked at a time or over a range of times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from collectors import Labels
+from rules._blocks import Floats, Times
+from rules._select import Matchers, exact_name
+from rules.history import History
+from rules.promql.evaluate import run
+from rules.promql.parse import parse
+from rules.promql.plan import Aggregate, Call, Kind, Node, PromqlError, kind, reach_ms, selectors
+from rules.promql.selectors import MOST_STEPS
+from rules.promql.values import Bools, LabelSets, Series
+
+_KIND_NAMES = {"matrix": "range vector", "string": "string"}
+
+
+@dataclass(frozen=True)
+class Vector:
+    """One value per series; `labels` carry `__name__` where Prometheus keeps it. A scalar has one, without labels."""
+
+    labels: LabelSets
+    values: Floats
+
+    def __iter__(self) -> Iterator[tuple[Labels, float]]:
+        return zip(self.labels, self.values.tolist(), strict=True)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Values of series at several times (ms): `values` and `present` are [series, steps]."""
+
+    labels: LabelSets
+    times: Times
+    values: Floats
+    present: Bools
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """A compiled expression; it holds no data and may be asked of any History."""
+
+    text: str
+    kind: Kind
+    names: frozenset[str]
+    reach_ms: int
+    _plan: Node = field(repr=False)
+    _matchers: tuple[Matchers, ...] = field(repr=False)
+
+    def at(self, history: History, at_ms: int) -> Vector:
+        """The value at one time. PromqlError where it has none, such as a many-to-many match."""
+        series = self._series(history, np.array([at_ms], np.int64))
+        present, values = series.present, series.values[:, 0]
+        if present is None:
+            return _ordered(self._plan, Vector(series.labels, values))
+        chosen = np.flatnonzero(present[:, 0])
+        labels = tuple(series.labels[row] for row in chosen.tolist())
+        return _ordered(self._plan, Vector(labels, values[chosen]))
+
+    def over(self, history: History, start_ms: int, end_ms: int, step_ms: int) -> Matrix:
+        """The values at start, start + step, … up to and including end; series never present are left out."""
+        if step_ms <= 0:
+            raise PromqlError("the step of a range query must be greater than zero")
+        if end_ms < start_ms:
+            raise PromqlError("the end of a range query must not be before its start")
+        if (end_ms - start_ms) // step_ms > MOST_STEPS:
+            raise PromqlError(f"exceeded maximum resolution of {MOST_STEPS:,} points per timeseries; use a longer step")
+        times = np.arange(start_ms, end_ms + 1, step_ms, dtype=np.int64)
+        series = self._series(history, times)
+        present = series.mask()
+        chosen = np.flatnonzero(present.any(axis=1))
+        labels = tuple(series.labels[row] for row in chosen.tolist())
+        return Matrix(labels, times, series.values[chosen], present[chosen])
+
+    def fresh(self, history: History, at_ms: int) -> bool:
+        """False while a group that owns, or once owned, a series of a selected name is silent."""
+        groups = {group for matchers in self._matchers for group in history.owners(matchers)}
+        return not any(history.silent(group) for group in groups)
+
+    def _series(self, history: History, times: Times) -> Series:
+        if self.kind not in ("vector", "scalar"):
+            raise PromqlError(
+                f'invalid expression type "{_KIND_NAMES[self.kind]}" for a query, must be Scalar or instant Vector'
+            )
+        value = run(self._plan, history, times)
+        if isinstance(value, Series):
+            return value
+        return Series(((),), np.atleast_2d(np.asarray(value, np.float64)), None)
+
+
+def compile(text: str, *, subquery_step_ms: int = 60_000) -> Query:  # noqa: A001 - read as promql.compile, as re.compile is
+    """
+    A query ready to be asked; PromqlError where the text is none or uses what is not supported.
+
+    `subquery_step_ms` is the step of `[5m:]`, in Prometheus the global evaluation interval.
+    """
+    plan = parse(text, subquery_step_ms)
+    matchers = tuple(select.matchers for select in selectors(plan))
+    names = frozenset(name for each in matchers if (name := exact_name(each)) is not None)
+    return Query(text, kind(plan), names, reach_ms(plan), plan, matchers)
+
+
+def _ordered(plan: Node, vector: Vector) -> Vector:
+    """The order that topk, bottomk, sort and sort_desc promise for an instant query."""
+    name = plan.op if isinstance(plan, Aggregate) else plan.name if isinstance(plan, Call) else ""
+    if name not in ("topk", "bottomk", "sort", "sort_desc") or not len(vector):
+        return vector
+    descending = name in ("topk", "sort_desc")
+    # NaN comes last either way.
+    order = np.argsort(-vector.values if descending else vector.values, kind="stable")
+    return Vector(tuple(vector.labels[row] for row in order.tolist()), vector.values[order])

@@ -1,0 +1,164 @@
+"""The values that flow between plan nodes: series x steps, windows over time, and the moment they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from collectors import Labels
+from rules._blocks import Floats, Times
+from rules._select import NAME
+from rules.history import History
+from rules.promql.plan import Memo, Node, PromqlError
+
+Bools = npt.NDArray[np.bool_]
+LabelSets = tuple[Labels, ...]
+
+SAME_LABELSET = "vector cannot contain metrics with the same labelset"
+
+
+class Series(NamedTuple):
+    """An instant vector at every step: `values` and `present` are [series, steps]; None means present throughout."""
+
+    labels: LabelSets
+    values: Floats
+    present: Bools | None
+
+    def mask(self) -> Bools:
+        """`present`, written out."""
+        return np.ones(self.values.shape, np.bool_) if self.present is None else self.present
+
+
+class Strip(NamedTuple):
+    """Some series of a range vector that have a value in every row; step i sees the rows low[i] to high[i]."""
+
+    times: Times
+    values: Floats
+    low: npt.NDArray[np.intp]
+    high: npt.NDArray[np.intp]
+    rows: slice | npt.NDArray[np.intp]
+
+    def reduce(self, ufunc: np.ufunc, values: Floats, skip: int = 0) -> Floats:
+        """`ufunc` over each window, without its first `skip` rows; [series, steps], meaningless where empty."""
+        if len(self.low) == 1:
+            low, high = int(self.low[0]) + skip, int(self.high[0])
+            if low >= high:
+                return np.zeros((len(values), 1))
+            one: Floats = ufunc.reduce(values[:, low:high], axis=1, keepdims=True)
+            return one
+        edges = np.empty(2 * len(self.low), np.intp)
+        edges[0::2], edges[1::2] = np.minimum(self.low + skip, len(self.times)), self.high
+        padded = np.concatenate([values, np.zeros((len(values), 1))], axis=1)
+        many: Floats = ufunc.reduceat(padded, edges, axis=1)[:, 0::2]
+        return np.where(self.high - self.low > skip, many, 0.0) if skip else many
+
+    def sizes(self) -> Floats:
+        """How many rows each window has; [steps]."""
+        return (self.high - self.low).astype(np.float64)
+
+    def first(self) -> npt.NDArray[np.intp]:
+        """The first row of each window, a valid one even where the window is empty."""
+        return np.minimum(self.low, len(self.times) - 1)
+
+    def last(self) -> npt.NDArray[np.intp]:
+        """The last row of each window, a valid one even where the window is empty."""
+        return np.maximum(self.high - 1, 0)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A range vector at every step; a window holds start < time <= end."""
+
+    labels: LabelSets
+    strips: tuple[Strip, ...]
+    starts: Times
+    ends: Times
+    range_ms: int
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What an expression is asked of, and when: one time in ms per step."""
+
+    history: History
+    times: Times
+    start_ms: int
+    end_ms: int
+    evaluate: Callable[[Node, Moment], Series | Floats | str]
+    windows_of: Callable[[Node, Moment], Windows]
+
+    def series(self, node: Node) -> Series:
+        """The node as an instant vector."""
+        value = self.evaluate(node, self)
+        if not isinstance(value, Series):
+            raise PromqlError("expected an instant vector")
+        return value
+
+    def scalar(self, node: Node) -> Floats:
+        """The node as one number per step."""
+        value = self.evaluate(node, self)
+        if not isinstance(value, np.ndarray):
+            raise PromqlError("expected a scalar")
+        return value
+
+    def text(self, node: Node) -> str:
+        """The node as a string."""
+        value = self.evaluate(node, self)
+        if not isinstance(value, str):
+            raise PromqlError("expected a string")
+        return value
+
+    def windows(self, node: Node) -> Windows:
+        """The node as a range vector."""
+        return self.windows_of(node, self)
+
+
+def nameless(labels: Labels) -> Labels:
+    """Labels without the metric name."""
+    return tuple(pair for pair in labels if pair[0] != NAME)
+
+
+def all_nameless(labels: LabelSets) -> LabelSets:
+    """Each of the label sets without the metric name."""
+    return tuple(nameless(each) for each in labels)
+
+
+def show(labels: Iterable[tuple[str, str]]) -> str:
+    """Labels as Prometheus prints them."""
+    pairs = list(labels)
+    name = next((value for key, value in pairs if key == NAME), "")
+    inner = ", ".join(f'{key}="{value}"' for key, value in pairs if key != NAME)
+    return f"{name}{{{inner}}}"
+
+
+def unique(series: Series, memo: Memo, error: str = SAME_LABELSET) -> Series:
+    """
+    The series with each label set once; series that share one are joined where they do not overlap.
+
+    PromqlError with that text where two of them are present at the same step.
+    """
+    merged = memo.of((series.labels,), lambda: _merged(series.labels))
+    if merged is None:
+        return series
+    labels, rows = merged
+    present = series.mask()
+    counts = np.zeros((len(labels), present.shape[1]), np.intp)
+    np.add.at(counts, rows, present)
+    if (counts > 1).any():
+        raise PromqlError(error)
+    values = np.zeros(counts.shape)
+    series_at, step_at = np.nonzero(present)
+    values[rows[series_at], step_at] = series.values[series_at, step_at]
+    return Series(labels, values, counts > 0)
+
+
+def _merged(labels: LabelSets) -> tuple[LabelSets, npt.NDArray[np.intp]] | None:
+    places: dict[Labels, int] = {}
+    rows = [places.setdefault(each, len(places)) for each in labels]
+    if len(places) == len(labels):
+        return None
+    return tuple(places), np.array(rows, np.intp)

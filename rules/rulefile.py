@@ -1,0 +1,330 @@
+"""
+Reads Prometheus rule files, strictly: https://prometheus.io/docs/prometheus/latest/configuration/recording_rules/.
+
+Written after prometheus/model/rulefmt: unknown keys are errors, scalars keep the text they have in the file (`1.0`,
+`yes`, `0x10`), every error of every file is reported at once. Names of labels, annotations and metrics are those every
+Prometheus and Alertmanager takes (`[a-zA-Z_][a-zA-Z0-9_]*`), not the UTF-8 ones of Prometheus 3.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rules._duration import parse_duration
+from rules._strict_yaml import Listing, Mark, Scalar, StrictYamlError, Table, Value, load
+from rules.promql import PromqlError, Query
+from rules.promql import compile as compile_query
+from rules.templates import Template, TemplateError
+
+__all__ = ["BUILTIN", "Group", "Rule", "RuleFileError", "RuleSet", "Template", "load_rules"]
+
+BUILTIN = Path(__file__).parent / "builtin"
+"""The folder of the rules that ship with the agent: `*.yml`."""
+
+_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
+_METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_FILE_KEYS = ("groups",)
+_GROUP_KEYS = ("name", "interval", "query_offset", "limit", "labels", "rules")
+_RULE_KEYS = ("record", "alert", "expr", "for", "keep_firing_for", "labels", "annotations")
+
+Templates = tuple[tuple[str, Template], ...]
+
+
+class RuleFileError(Exception):
+    """Everything that is wrong in the rule files; one line of `messages` each, with file, line and column."""
+
+    def __init__(self, messages: Sequence[str]) -> None:
+        super().__init__("\n".join(messages))
+        self.messages = list(messages)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One recording or alerting rule, checked; durations in milliseconds, labels with those of its group."""
+
+    kind: str
+    """`record` or `alert`."""
+    name: str
+    query: Query
+    labels: Templates
+    annotations: Templates = ()
+    for_ms: int = 0
+    keep_firing_for_ms: int = 0
+    line: int = 0
+
+    @property
+    def expr(self) -> str:
+        """The expression as written."""
+        return self.query.text
+
+    @property
+    def identity(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+        """What makes it the same rule after a reload: kind, name and the text of its labels."""
+        return self.kind, self.name, tuple((name, template.text) for name, template in self.labels)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rules evaluated in order at the same time; `interval_ms` 0 is the default interval, `limit` 0 is none."""
+
+    file: str
+    name: str
+    rules: tuple[Rule, ...]
+    interval_ms: int = 0
+    query_offset_ms: int = 0
+    limit: int = 0
+
+
+@dataclass(frozen=True)
+class RuleSet:
+    """All groups of all files, in the order given."""
+
+    groups: tuple[Group, ...] = ()
+
+    @property
+    def rules(self) -> Iterator[Rule]:
+        """Every rule in the order of evaluation."""
+        return (rule for group in self.groups for rule in group.rules)
+
+    @property
+    def reach_ms(self) -> int:
+        """How far back the rules look: what History has to keep at least."""
+        reaches = (rule.query.reach_ms + group.query_offset_ms for group in self.groups for rule in group.rules)
+        return max(reaches, default=0)
+
+    @property
+    def alert_names(self) -> tuple[str, ...]:
+        """The names of the alerting rules, each once."""
+        return tuple(dict.fromkeys(rule.name for rule in self.rules if rule.kind == "alert"))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all rules, each once."""
+        return tuple(dict.fromkeys(rule.name for rule in self.rules))
+
+    def disabled(self, names: Sequence[str]) -> RuleSet:
+        """The same set without the rules of these names; raises ValueError for a name no rule has."""
+        unknown = sorted(set(names) - set(self.names))
+        if unknown:
+            raise ValueError(f"no rule is named {', '.join(unknown)}; there are: {', '.join(sorted(self.names))}")
+        kept = ((group, tuple(rule for rule in group.rules if rule.name not in names)) for group in self.groups)
+        return RuleSet(tuple(_with_rules(group, rules) for group, rules in kept if rules))
+
+    def __add__(self, other: RuleSet) -> RuleSet:
+        return RuleSet(self.groups + other.groups)
+
+
+def load_rules(paths: Sequence[Path], *, subquery_step_ms: int = 60_000) -> RuleSet:
+    """
+    The rules of these files; raises RuleFileError with every error of every file, and then loads none.
+
+    `subquery_step_ms` is the step of `[5m:]`, in Prometheus the global evaluation interval.
+    """
+    messages: list[str] = []
+    groups: list[Group] = []
+    for path in paths:
+        reader = _File(str(path), subquery_step_ms)
+        groups += reader.read(path)
+        messages += reader.messages
+    if messages:
+        raise RuleFileError(messages)
+    return RuleSet(tuple(groups))
+
+
+def _with_rules(group: Group, rules: tuple[Rule, ...]) -> Group:
+    return Group(group.file, group.name, rules, group.interval_ms, group.query_offset_ms, group.limit)
+
+
+@dataclass
+class _File:
+    """The reading of one file; what is wrong is collected, not raised."""
+
+    file: str
+    subquery_step_ms: int
+    messages: list[str] = field(default_factory=list)
+    where: str = ""
+
+    def say(self, mark: Mark, message: str) -> None:
+        self.messages.append(f"{self.file}: {mark.line}:{mark.column}: {self.where}{message}")
+
+    def read(self, path: Path) -> list[Group]:
+        try:
+            root = load(path.read_bytes())
+        except OSError as error:
+            self.messages.append(f"{self.file}: cannot be read: {error.strerror}")
+            return []
+        except StrictYamlError as error:
+            self.say(error.mark, str(error))
+            return []
+        return [] if root is None else list(self.groups(root))
+
+    def groups(self, root: Value) -> Iterator[Group]:
+        table = self.table(root, "a mapping with the key groups")
+        self.keys(table, _FILE_KEYS)
+        seen: set[str] = set()
+        for value in self.sequence(table.get("groups"), "groups: a list of rule groups"):
+            group = self.group(value)
+            if group is None:
+                continue
+            if group.name in seen:
+                self.say(value.mark, f'groupname: "{group.name}" is repeated in the same file')
+            seen.add(group.name)
+            yield group
+
+    def group(self, value: Value) -> Group | None:
+        table = self.table(value, "a rule group")
+        name = self.text(table, "name")
+        if not name:
+            self.say(value.mark, "Groupname must not be empty")
+            return None
+        self.where = f'group "{name}": '
+        self.keys(table, _GROUP_KEYS)
+        labels = self.labels(table, "labels")
+        interval_ms = self.duration(table, "interval")
+        offset_ms = self.duration(table, "query_offset")
+        limit = self.integer(table, "limit")
+        found = self.sequence(table.get("rules"), "rules: a list of rules")
+        rules = [self.rule(name, number, rule, labels) for number, rule in enumerate(found, start=1)]
+        self.where = ""
+        return Group(self.file, name, tuple(rule for rule in rules if rule), interval_ms, offset_ms, limit)
+
+    def rule(self, group: str, number: int, value: Value, merged: dict[str, Scalar]) -> Rule | None:
+        before = len(self.messages)
+        self.where = f'group "{group}", rule {number}: '
+        table = self.table(value, "a rule")
+        record, alert = self.text(table, "record"), self.text(table, "alert")
+        self.where = f'group "{group}", rule {number}, "{alert or record}": '
+        self.keys(table, _RULE_KEYS)
+        self.kind_of(value.mark, record, alert)
+        if record:
+            self.record_name(table, record)
+        query = self.query(value.mark, table)
+        labels = self.templates(alert, "label", {**merged, **self.labels(table, "labels")})
+        annotations = self.templates(alert, "annotation", self.annotations(table, record))
+        times = self.alert_only(table, "for", record), self.alert_only(table, "keep_firing_for", record)
+        if query is None or len(self.messages) > before:
+            return None
+        kind, name = ("alert", alert) if alert else ("record", record)
+        return Rule(kind, name, query, labels, annotations, *times, line=value.mark.line)
+
+    def kind_of(self, mark: Mark, record: str, alert: str) -> None:
+        if record and alert:
+            self.say(mark, "only one of 'record' and 'alert' must be set")
+        if not record and not alert:
+            self.say(mark, "one of 'record' or 'alert' must be set")
+
+    def record_name(self, table: Table, record: str) -> None:
+        if "{" in record or "}" in record:
+            message = f"braces present in the recording rule name; should it be in expr?: {record}"
+            self.say(table["record"].mark, message)
+        elif not _METRIC_NAME.fullmatch(record):
+            self.say(table["record"].mark, f"invalid recording rule name: {record}")
+
+    def query(self, mark: Mark, table: Table) -> Query | None:
+        text = self.text(table, "expr")
+        if not text:
+            self.say(mark, "field 'expr' must be set in rule")
+            return None
+        try:
+            return compile_query(text, subquery_step_ms=self.subquery_step_ms)
+        except PromqlError as error:
+            self.say(table["expr"].mark, f"could not parse expression: {error}")
+            return None
+
+    def labels(self, table: Table, key: str) -> dict[str, Scalar]:
+        labels = self.strings(table, key)
+        for name, value in labels.items():
+            if not _LABEL_NAME.fullmatch(name) or name == "__name__":
+                self.say(value.mark, f"invalid label name: {name}")
+        return labels
+
+    def annotations(self, table: Table, record: str) -> dict[str, Scalar]:
+        annotations = self.strings(table, "annotations")
+        if record and annotations:
+            self.say(table["annotations"].mark, "invalid field 'annotations' in recording rule")
+        for name, value in annotations.items():
+            if not _LABEL_NAME.fullmatch(name):
+                self.say(value.mark, f"invalid annotation name: {name}")
+        return annotations
+
+    def templates(self, alert: str, what: str, texts: dict[str, Scalar]) -> Templates:
+        made: list[tuple[str, Template]] = []
+        for name, value in texts.items():
+            try:
+                made.append((name, Template.parse(alert, value.text) if alert else Template.plain(value.text)))
+            except TemplateError as error:
+                self.say(value.mark, f'{what} "{name}": {error}')
+        return tuple(sorted(made, key=lambda pair: pair[0]))
+
+    def alert_only(self, table: Table, key: str, record: str) -> int:
+        ms = self.duration(table, key)
+        if record and ms:
+            self.say(table[key].mark, f"invalid field '{key}' in recording rule")
+        return ms
+
+    # -- shapes
+
+    def table(self, value: Value, wanted: str) -> Table:
+        if isinstance(value, Table):
+            return value
+        self.say(value.mark, f"expected {wanted}, found {value.described}")
+        return Table({}, value.mark)
+
+    def keys(self, table: Table, keys: Sequence[str]) -> None:
+        for key, mark in table.marks.items():
+            if key not in keys:
+                self.say(mark, f"field {key} not found; expected one of {', '.join(keys)}")
+
+    def sequence(self, value: Value | None, wanted: str) -> Sequence[Value]:
+        if value is None or isinstance(value, Listing):
+            return value.values if value else ()
+        if not value.empty:
+            self.say(value.mark, f"expected {wanted}, found {value.described}")
+        return ()
+
+    def scalar(self, table: Table, key: str, wanted: str) -> Scalar | None:
+        value = table.get(key)
+        if value is None or isinstance(value, Scalar):
+            return value
+        self.say(value.mark, f"{key}: expected {wanted}, found {value.described}")
+        return None
+
+    def text(self, table: Table, key: str) -> str:
+        value = self.scalar(table, key, "text")
+        return value.text if value else ""
+
+    def strings(self, table: Table, key: str) -> dict[str, Scalar]:
+        value = table.get(key)
+        if value is None or value.empty:
+            return {}
+        if not isinstance(value, Table):
+            self.say(value.mark, f"{key}: expected a mapping of names to text, found {value.described}")
+            return {}
+        pairs = ((name, self.scalar(value, name, "text")) for name in value)
+        return {name: text for name, text in pairs if text is not None}
+
+    def duration(self, table: Table, key: str) -> int:
+        return self.parsed(table, key, "a duration such as 5m or 1h30m", parse_duration)
+
+    def integer(self, table: Table, key: str) -> int:
+        return self.parsed(table, key, "a whole number", _whole)
+
+    def parsed(self, table: Table, key: str, wanted: str, parse: Callable[[str], int]) -> int:
+        value = self.scalar(table, key, wanted)
+        if value is None or value.empty:
+            return 0
+        try:
+            return parse(value.text)
+        except ValueError as error:
+            self.say(value.mark, f"{key}: {error}; expected {wanted}")
+            return 0
+
+
+def _whole(text: str) -> int:
+    if not _INTEGER.fullmatch(text):
+        raise ValueError(f'not a whole number: "{text}"')
+    return int(text)

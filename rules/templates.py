@@ -1,0 +1,94 @@
+"""
+The templates of labels and annotations: a small Go text/template interpreter with Prometheus' functions.
+
+A template is parsed when its rule is loaded; expanding it never fails, what went wrong becomes its text.
+https://prometheus.io/docs/prometheus/latest/configuration/template_reference/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rules._template_functions import QueryFunction, Surroundings, names
+from rules._template_interpreter import Interpreter
+from rules._template_lexer import TemplateError
+from rules._template_nodes import Body
+from rules._template_parser import parse
+from rules._template_values import Record, Strings
+
+__all__ = ["QueryFunction", "Scope", "Template", "TemplateError"]
+
+_PROLOGUE = (
+    "{{$labels := .Labels}}{{$externalLabels := .ExternalLabels}}{{$externalURL := .ExternalURL}}{{$value := .Value}}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What one alert gives its templates; `labels` are the sample's, with `__name__`; `query` may raise."""
+
+    labels: Mapping[str, str]
+    value: float
+    external_labels: Mapping[str, str]
+    external_url: str
+    now_ms: int
+    query: QueryFunction
+
+
+@dataclass(frozen=True)
+class Template:
+    """One label's or annotation's text, checked; without `{{` it is its own expansion."""
+
+    name: str
+    text: str
+    bodies: Mapping[str, Body]
+
+    @classmethod
+    def parse(cls, alert: str, text: str) -> Template:
+        """The template of an alert's label or annotation; raises TemplateError where its syntax is wrong."""
+        name = "__alert_" + alert
+        if "{{" not in text:
+            return cls(name, text, {})
+        try:
+            return cls(name, text, parse(name, _PROLOGUE + text, names()))
+        except TemplateError as error:
+            raise TemplateError(f"error parsing template {name}: {error}") from None
+
+    @classmethod
+    def plain(cls, text: str) -> Template:
+        """A text that is no template: what the labels of a recording rule are."""
+        return cls("", text, {})
+
+    def expand(self, scope: Scope) -> str:
+        """The text for one alert; never raises: `<error expanding template: ...>` says what went wrong."""
+        if not self.bodies:
+            return self.text
+        try:
+            return self._interpreted(scope)
+        except Exception as error:  # a template may do anything; an alert is worth more than its text
+            reason = "nested too deeply" if isinstance(error, RecursionError) else error
+            return f"<error expanding template: error executing template {self.name}: {reason}>"
+
+    def _interpreted(self, scope: Scope) -> str:
+        around = Surroundings(scope.now_ms, scope.external_url, scope.query)
+        return Interpreter(self.name, _PROLOGUE + self.text, self.bodies, around).run(_Data(scope))
+
+
+class _Data(Record):
+    """The dot of an alert's template."""
+
+    type_name = (
+        "struct { Labels map[string]string; ExternalLabels map[string]string; ExternalURL string; Value float64 }"
+    )
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    def fields(self) -> Mapping[str, object]:
+        return {
+            "Labels": Strings(self.scope.labels),
+            "ExternalLabels": Strings(self.scope.external_labels),
+            "ExternalURL": self.scope.external_url,
+            "Value": self.scope.value,
+        }

@@ -1,0 +1,466 @@
+"""
+Every expression gives what a real Prometheus gives over the same samples.
+
+The samples reach it by remote write, which unlike a text exposition can carry staleness marks. Prometheus 2 has ranges
+closed to the left and Prometheus 3, whose semantics are ours, open ones; no sample and no subquery step lies on the
+edge of a window here, and no label holds a line feed (which only Prometheus 3 matches with a dot), so that both must
+agree.
+https://prometheus.io/docs/specs/prw/remote_write_spec/
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from collectors import Labels, Sample, gauge
+from rules import promql
+from rules.history import History
+from tests import processes
+
+pytestmark = [pytest.mark.deep, pytest.mark.timeout(180)]
+
+START_MS = 1_700_000_000_137  # no whole second, so never the edge of a window
+ROWS, INTERVAL_MS = 300, 5_000
+STALE = struct.pack("<Q", 0x7FF0000000000002)
+INSTANTS = (1_700_000_333, 1_700_000_993, 1_700_001_493, 1_700_001_663)
+RANGE = (1_700_000_103, 1_700_001_503, 20)
+
+EXPRESSIONS = """
+temperature
+temperature{node="0"}
+temperature{node!="0"}
+temperature{dimm=~"A.*"}
+temperature{dimm!~"A.*|B1"}
+temperature{nothing=""}
+temperature{nothing!=""}
+{__name__=~"temp.*|limit"}
+{__name__="limit",node=~"0|1"}
+temperature offset 3m
+temperature offset -2m
+temperature @ 1700000603
+temperature @ 1700000603 offset 1m
+temperature @ end()
+sum(temperature @ start())
+ended
+ended offset 2m
+gone
+gone offset 4m
+late
+sparse
+odd
+vector(1)
+time()
+1 + 2 * 3 ^ 2 ^ 0.5 % 5
+-2 ^ 2
+1 < bool 2
+7 % -3
+-7.5 % 2
+1 / 0
+0 / 0
+1 atan2 2
+temperature + 1
+2 - temperature
+temperature * 2 / 3
+temperature % 7
+temperature ^ 2
+(temperature * 2) atan2 10
+-temperature
++temperature
+temperature > 50
+50 < temperature
+temperature >= bool 50
+temperature == temperature
+temperature != temperature
+temperature != bool temperature
+odd > 0
+odd == bool odd
+temperature > time()
+temperature + temperature
+temperature - on(dimm) temperature
+cpu_seconds_total + ignoring(cpu) group_left limit
+temperature / on(node) group_left limit
+temperature * on(node) group_left(model, vendor) info
+info * on(node) group_right(model) temperature
+temperature > on(node) group_left limit - 40
+temperature > bool on(node) group_left limit - 40
+limit > on(node) info
+limit < bool on(node) info
+limit * on(node) info
+limit + info
+limit + ignoring(model, vendor) info
+cpu_seconds_total and on(node) limit > 80
+temperature and temperature > 50
+temperature and on() vector(1)
+temperature unless temperature > 50
+temperature unless on(node) limit{node="1"}
+temperature > 60 or temperature < 30
+limit or info
+limit or on(node) info
+limit{node="0"} or on() vector(0)
+absent_series or vector(7)
+histogram_quantile(0.5, latency_bucket)
+histogram_quantile(0, latency_bucket)
+histogram_quantile(1, latency_bucket)
+histogram_quantile(0.9, sum by (le) (rate(latency_bucket[2m])))
+histogram_quantile(0.99, rate(latency_bucket[1m]))
+histogram_quantile(0.9, latency_bucket{le!="+Inf"})
+histogram_quantile(-0.1, latency_bucket)
+histogram_quantile(0.5, temperature)
+histogram_quantile(scalar(limit{node="0"}) / 100, latency_bucket)
+sum(temperature)
+sum by (node) (temperature)
+sum without (node) (temperature)
+sum by (nothing) (temperature)
+sum without (dimm, node) (temperature)
+avg by (node) (temperature)
+min by (node) (temperature)
+max by (node) (temperature)
+count by (node) (temperature)
+count(absent_series)
+count(temperature > 50)
+group by (node) (temperature)
+stddev by (node) (temperature)
+stdvar(temperature)
+sum by (__name__) ({__name__=~"limit|info"})
+topk(2, temperature)
+bottomk by (node) (1, temperature)
+topk(0, temperature)
+topk(100, temperature)
+quantile(0.9, temperature)
+quantile by (node) (0.25, temperature)
+quantile(2, temperature)
+min(odd)
+max(odd)
+sum(odd)
+avg(odd)
+count(odd)
+topk(3, odd)
+quantile(0.5, odd)
+sort(temperature)
+sort_desc(temperature)
+rate(cpu_seconds_total[1m])
+rate(cpu_seconds_total[5m])
+rate(cpu_seconds_total[5m] offset 2m)
+rate(cpu_seconds_total[5m] @ 1700000903)
+increase(cpu_seconds_total[2m])
+increase(sparse[3m])
+delta(temperature[2m])
+rate(late[5m])
+rate(ended[5m])
+rate(gone[5m])
+increase(gone[4m])
+irate(cpu_seconds_total[1m])
+idelta(temperature[1m])
+irate(sparse[2m])
+rate(cpu_seconds_total[4s])
+resets(cpu_seconds_total[10m])
+changes(temperature[3m])
+changes(odd[3m])
+resets(gone[5m])
+deriv(temperature[2m])
+deriv(sparse[5m])
+deriv(limit[2m])
+predict_linear(temperature[3m], 600)
+predict_linear(temperature[3m] offset 1m, 600)
+predict_linear(sparse[5m], -60)
+avg_over_time(temperature[2m])
+min_over_time(temperature[2m])
+max_over_time(temperature[2m])
+sum_over_time(temperature[2m])
+count_over_time(temperature[2m])
+count_over_time(gone[5m])
+last_over_time(temperature[2m])
+last_over_time(gone[5m])
+present_over_time(gone[2m])
+stddev_over_time(temperature[2m])
+stdvar_over_time(sparse[5m])
+quantile_over_time(0.9, temperature[2m])
+quantile_over_time(-1, temperature[2m])
+quantile_over_time(0.5, odd[2m])
+min_over_time(odd[2m])
+max_over_time(odd[2m])
+sum_over_time(odd[1m])
+avg_over_time(odd[1m])
+avg_over_time(sparse[2m])
+max_over_time(temperature[5m:15s])
+avg_over_time(temperature[5m:20s])
+max_over_time(rate(cpu_seconds_total[1m])[5m:15s])
+sum_over_time(gone[5m:20s])
+count_over_time((temperature > 50)[5m:15s])
+quantile_over_time(0.5, sum by (node) (rate(cpu_seconds_total[1m]))[4m:15s])
+rate(sum(cpu_seconds_total)[5m:15s])
+min_over_time(max_over_time(temperature[1m])[3m:15s] offset 1m)
+avg_over_time(vector(3)[2m:15s])
+deriv(rate(cpu_seconds_total[1m])[5m:20s])
+max_over_time((time() - 1700000000)[2m:15s])
+absent(temperature)
+absent(absent_series)
+absent(absent_series{a="b",c!="d",e="f",e="g"})
+absent(absent_series{a="b"} > 0)
+absent(sum(absent_series))
+absent(gone)
+absent_over_time(gone[1m])
+absent_over_time(absent_series{a="b"}[5m])
+abs(temperature - 50)
+ceil(temperature)
+floor(temperature)
+round(temperature)
+round(temperature, 5)
+round(temperature / 7, 0.1)
+clamp(temperature, 30, 60)
+clamp(temperature, 60, 30)
+clamp_min(temperature, 40)
+clamp_max(temperature, 40)
+exp(temperature / 100)
+ln(temperature)
+log2(temperature)
+log10(temperature)
+sqrt(temperature)
+ln(temperature - 60)
+sqrt(temperature - 60)
+sgn(temperature - 50)
+abs(odd)
+scalar(limit{node="0"})
+scalar(limit)
+scalar(absent_series)
+temperature > scalar(limit{node="0"}) - 40
+vector(scalar(sum(limit)))
+timestamp(temperature)
+timestamp(temperature offset 1m)
+timestamp(temperature > 50)
+time() - timestamp(sparse)
+label_replace(temperature, "slot", "$1-${2}", "dimm", "(.)(.)")
+label_replace(temperature, "slot", "none", "dimm", "Z")
+label_replace(temperature, "dimm", "", "dimm", ".*")
+label_replace(temperature, "slot", "$1x", "dimm", "(.).*")
+label_replace(temperature, "slot", "${name}", "dimm", "(?P<name>.).*")
+label_replace(limit, "new", "x", "absent", "")
+label_join(temperature, "place", "/", "node", "dimm")
+label_join(limit, "place", ",")
+sum by (slot) (label_replace(temperature, "slot", "$1", "dimm", "(.).*"))
+(sum by (node) (rate(cpu_seconds_total[1m])) / on(node) count by (node) (temperature)) > 0.5
+max by (node) (temperature) - on(node) group_right limit
+1 - avg by (node) (rate(cpu_seconds_total[2m]))
+{__name__=~"limit|info"} * 2
+rate({__name__=~"cpu_seconds_total|late"}[2m])
+cpu_seconds_total + on(node) limit
+cpu_seconds_total + on(cpu) limit
+limit + on() info
+limit * on() group_left info
+limit * on(node) group_left temperature
+label_replace(temperature, "dimm", "same", "dimm", ".*")
+label_replace(temperature, "node", "x", "node", ".*")
+label_replace(temperature, "bad-name!", "x", "node", ".*")
+temperature[5m]
+"text"
+topk(0/0, temperature)
+""".strip().splitlines()
+
+
+class _Point(NamedTuple):
+    name: str
+    labels: Labels
+    group: str
+
+
+def _points(row: int) -> Iterator[tuple[_Point, float]]:
+    """The values of one row; a group that yields none does not sample then, a series that is not there ends."""
+    for cpu in range(6):
+        reset_at = 90 + 37 * cpu
+        grown = (row if row < reset_at else row - reset_at) * (1.7 + cpu) + (5000 + cpu if row < reset_at else 0.25)
+        yield _Point("cpu_seconds_total", (("cpu", str(cpu)), ("node", str(cpu % 2))), "main"), grown
+    for slot, dimm in enumerate(("A1", "A2", "B1", "B2", 'C"\\é')):
+        value = 45 + 20 * math.sin(row / 13 + slot) + slot * 1.25
+        yield _Point("temperature", (("dimm", dimm), ("node", str(slot % 2))), "main"), value
+    for node in range(2):
+        yield _Point("limit", (("node", str(node)),), "main"), 80.0 + 5 * node
+        yield _Point("info", (("model", f"m{node}"), ("node", str(node)), ("vendor", "v")), "main"), 1.0
+    for which, value in enumerate((math.nan, math.inf, -math.inf, 1.5 * row, -0.0)):
+        yield _Point("odd", (("which", str(which)),), "main"), value if row % 7 else 2.0 + which
+    for node in range(2):
+        for rank, bound in enumerate(("0.1", "0.5", "2.5", "+Inf")):
+            served = (row + 1) * (rank + 1) ** 1.5 * (2 + node + math.sin(row / 40))
+            yield _Point("latency_bucket", (("le", bound), ("node", str(node))), "main"), math.floor(served)
+    if row % 50 < 20 or row % 3 == 0:
+        yield _Point("gone", (("a", "1"),), "main"), 1000.0 + row * 2
+    if (row // 40) % 2 == 0:
+        yield _Point("gone", (("a", "2"),), "main"), 500.0 + row
+    if row < 150:
+        yield _Point("ended", (), "ended"), 3.0 * row + 10
+    if row >= 120:
+        yield _Point("late", (), "late"), 100_000.0 + row
+    if row % 11 in (0, 3, 4):
+        yield _Point("sparse", (("s", "1"),), "sparse"), 900.0 + row * 0.5
+
+
+def _rows() -> Iterator[tuple[int, dict[_Point, float]]]:
+    for row in range(ROWS):
+        yield START_MS + row * INTERVAL_MS, dict(_points(row))
+
+
+@pytest.fixture(scope="module")
+def history() -> History:
+    """Our memory with all samples."""
+    held = History(keep_ms=3_600_000)
+    for at_ms, points in _rows():
+        groups: dict[str, list[Sample]] = {}
+        for point, value in points.items():
+            groups.setdefault(point.group, []).append(Sample(gauge(point.name, "A test."), point.labels, value))
+        for group, samples in groups.items():
+            held.record(group, at_ms, samples)
+    return held
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes(out) + bytes([number])
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+
+
+def _snappy(raw: bytes) -> bytes:
+    """Snappy's block format with literals only, which every decoder takes."""
+    parts = [_varint(len(raw))]
+    for start in range(0, len(raw), 1 << 16):
+        piece = raw[start : start + (1 << 16)]
+        parts.append(bytes([61 << 2]) + struct.pack("<H", len(piece) - 1) + piece)
+    return b"".join(parts)
+
+
+def _write_request() -> bytes:
+    series: dict[_Point, list[tuple[int, bytes]]] = {}
+    alive: dict[str, set[_Point]] = {}
+    for at_ms, points in _rows():
+        for point, value in points.items():
+            series.setdefault(point, []).append((at_ms, struct.pack("<d", value)))
+        for group in {point.group for point in points}:
+            now = {point for point in points if point.group == group}
+            for point in alive.get(group, set()) - now:
+                series[point].append((at_ms, STALE))
+            alive[group] = now
+    return b"".join(_field(1, _time_series(point, samples)) for point, samples in series.items())
+
+
+def _time_series(point: _Point, samples: list[tuple[int, bytes]]) -> bytes:
+    labels = sorted([("__name__", point.name), *point.labels])
+    encoded = [_field(1, _field(1, name.encode()) + _field(2, value.encode())) for name, value in labels]
+    encoded += [_field(2, b"\x09" + value + b"\x10" + _varint(at_ms)) for at_ms, value in samples]
+    return b"".join(encoded)
+
+
+def _post(url: str, body: bytes, headers: dict[str, str]) -> bytes:
+    answer: bytes
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=20) as response:
+            answer = response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            answer = error.read()
+    return answer
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prometheus on loopback that holds the same samples; its base URL."""
+    program = processes.program("prometheus")
+    folder = tmp_path_factory.mktemp("prometheus")
+    (folder / "prometheus.yml").write_text("global: {evaluation_interval: 15s}\n")
+    base = f"http://127.0.0.1:{processes.free_port()}"
+    options = [
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address={base.removeprefix('http://')}",
+        "--storage.tsdb.retention.time=100y",
+        "--web.enable-remote-write-receiver",
+    ]
+    with processes.running([program, *options], folder / "log"):
+        processes.until(lambda: processes.get(f"{base}/-/ready") is not None, 20, "Prometheus gets ready")
+        headers = {"Content-Encoding": "snappy", "Content-Type": "application/x-protobuf"}
+        refused = _post(f"{base}/api/v1/write", _snappy(_write_request()), headers)
+        assert not refused, refused
+        yield base
+
+
+def _ask(base: str, path: str, **parameters: object) -> dict[str, Any]:
+    body = urllib.parse.urlencode(parameters).encode()
+    answer: dict[str, Any] = json.loads(_post(f"{base}/api/v1/{path}", body, {}))
+    return answer
+
+
+def _instant_of_prometheus(answer: dict[str, Any]) -> list[tuple[Labels, float]] | None:
+    if answer["status"] == "error" or answer["data"]["resultType"] not in ("vector", "scalar"):
+        return None
+    if answer["data"]["resultType"] == "scalar":
+        return [((), float(answer["data"]["result"][1]))]
+    return [(tuple(sorted(s["metric"].items())), float(s["value"][1])) for s in answer["data"]["result"]]
+
+
+def _same(ours: float, theirs: float) -> bool:
+    if math.isnan(ours) or math.isnan(theirs):
+        return math.isnan(ours) and math.isnan(theirs)
+    return math.isclose(ours, theirs, rel_tol=1e-9, abs_tol=1e-9)
+
+
+@pytest.mark.parametrize("text", EXPRESSIONS)
+def test_an_instant_query_gives_what_prometheus_gives(text: str, history: History, prometheus: str) -> None:
+    """Series, labels, values and refusals of instant queries are Prometheus' at every one of several times."""
+    for at in INSTANTS:
+        expected = _instant_of_prometheus(_ask(prometheus, "query", query=text, time=at))
+        try:
+            found = list(promql.compile(text, subquery_step_ms=15_000).at(history, at * 1000))
+        except promql.PromqlError as error:
+            assert expected is None, f"{text} at {at}: we refuse it: {error}"
+            continue
+
+        assert expected is not None, f"{text} at {at}: Prometheus refuses it"
+        assert sorted(labels for labels, _ in found) == sorted(labels for labels, _ in expected), at
+        wanted = dict(expected)
+        assert [(labels, value, wanted[labels]) for labels, value in found if not _same(value, wanted[labels])] == []
+        if text.startswith(("topk", "sort")) and " by " not in text:
+            assert [labels for labels, _ in found] == [labels for labels, _ in expected]
+
+
+@pytest.mark.parametrize("text", EXPRESSIONS)
+def test_a_range_query_gives_what_prometheus_gives(text: str, history: History, prometheus: str) -> None:
+    """Series, steps, values and refusals of a range query are Prometheus'."""
+    start, end, step = RANGE
+    answer = _ask(prometheus, "query_range", query=text, start=start, end=end, step=step)
+    try:
+        matrix = promql.compile(text, subquery_step_ms=15_000).over(history, start * 1000, end * 1000, step * 1000)
+    except promql.PromqlError as error:
+        assert answer["status"] == "error", f"{text}: we refuse it: {error}"
+        return
+
+    assert answer["status"] == "success", answer
+    expected = {
+        tuple(sorted(s["metric"].items())): {int(at): float(value) for at, value in s["values"]}
+        for s in answer["data"]["result"]
+    }
+    found = {
+        labels: {int(t) // 1000: float(v) for t, v, there in zip(matrix.times, values, present, strict=True) if there}
+        for labels, values, present in zip(matrix.labels, matrix.values, matrix.present, strict=True)
+    }
+    assert sorted(found) == sorted(expected)
+    for labels, values in expected.items():
+        assert sorted(found[labels]) == sorted(values), labels
+        assert {at: (found[labels][at], v) for at, v in values.items() if not _same(found[labels][at], v)} == {}
+
+
+def test_the_list_is_long_enough_to_mean_something() -> None:
+    """At least a hundred different expressions are compared."""
+
+    assert len(set(EXPRESSIONS)) == len(EXPRESSIONS) > 100

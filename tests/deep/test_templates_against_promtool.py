@@ -1,0 +1,241 @@
+"""Annotation templates expand here as in Prometheus: `promtool test rules` compares them for equality."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rules.templates import Scope, Template
+
+pytestmark = pytest.mark.deep
+
+LABELS = {"__name__": "m", "i": "1", "host": "db1.example.com:9100", "path": "/a b?c=<d>&e='f'", "empty_like": "-"}
+NUMBERS: tuple[str, ...] = (
+    "0",
+    "1",
+    "21",
+    "-3.5",
+    "0.5",
+    "0.0001",
+    "0.00001234",
+    "100000",
+    "999999.5",
+    "1000000",
+    "1234567",
+    "123456.789",
+    "1e21",
+    "-1.5e300",
+    "NaN",
+    "+Inf",
+    "-Inf",
+)
+OF_A_NUMBER = (
+    "{{ $value }}",
+    "{{ humanize $value }}",
+    "{{ humanize1024 $value }}",
+    "{{ humanizeDuration $value }}",
+    "{{ humanizePercentage $value }}",
+    "{{ $value | printf `%.2f|%8.3f|%-8.1f|%+g|%e|%d|%s|%v|%08.2f|%x` }}",
+    "{{ if $value }}yes{{ else }}no{{ end }}",
+    "{{ gt $value 1.0 }} {{ lt $value 1.0 }} {{ eq $value 21.0 }} {{ ge $value 1.0 }} {{ le $value 1.0 }}",
+)
+OTHERS = (
+    "plain",
+    "{{ 1 | }}",
+    "{{ $labels.i }}{{ .Labels.host }}{{ $labels.nothing }}|",
+    "{{ $labels }}",
+    "{{ . }}",
+    "{{ $externalLabels.site }} {{ $externalLabels }} {{ $externalURL }}",
+    "{{ humanizeTimestamp 0.5 }} {{ humanizeTimestamp 1435065584.128 }} {{ humanizeTimestamp -1.5 }}",
+    "{{ humanize `123456` }} {{ humanizeDuration `90061` }} {{ humanize 1000 }}",
+    "{{ humanize `x` }}",
+    "{{ humanize true }}",
+    "{{ humanize nil }}",
+    "{{ title `hello wORLD` }} {{ toUpper `aß` }} {{ toLower `ÄB` }} {{ title `node_high-load` }}",
+    "{{ reReplaceAll `a(.)` `$1x` `abac` }}|{{ reReplaceAll `a(.)` `${1}x` `abac` }}",
+    "{{ reReplaceAll `b*` `-` `abbc` }}|{{ reReplaceAll `` `-` `äb` }}|{{ reReplaceAll `^` `-` `a` }}",
+    "{{ reReplaceAll `(.*):.*` `$1` $labels.host }}|{{ reReplaceAll `(?P<n>\\d)` `<$n$$>` `a1b2` }}",
+    "{{ match `^db` $labels.host }} {{ match `x` $labels.host }}",
+    "{{ graphLink `up{a='b'}` }} {{ tableLink `sum(x) + 1` }}",
+    "{{ stripPort $labels.host }} {{ stripDomain $labels.host }} {{ stripDomain `10.0.0.1:80` }}",
+    "{{ stripPort `[::1]:80` }}",
+    "{{ stripDomain `[::1]:80` }} {{ stripPort `a:b:c` }} {{ stripDomain `plain` }}",
+    "{{ parseDuration `1h2m10ms` }}",
+    "{{ parseDuration `1.5h` }}",
+    '{{ safeHtml `<b>` }} {{ html `<b>\'"&` }} {{ js `it\'s <"x">=\\` }} {{ urlquery `a b/c?&ä` }}',
+    "{{ with query `m` }}{{ . | first | value }} {{ . | first | label `i` }}{{ end }}",
+    "{{ range query `m` }}{{ .Labels.i }}={{ .Value }};{{ end }}",
+    "{{ range $n, $s := query `sort(p)` }}{{ $n }}:{{ $s.Labels.k }}:{{ $s.Value }} {{ else }}none{{ end }}",
+    "{{ range query `nothing` }}x{{ else }}none{{ end }}",
+    "{{ range sortByLabel `k` (query `p`) }}{{ .Labels.k }}{{ end }}",
+    "{{ range query `sort(p)` }}{{ if eq .Labels.k `b` }}{{ continue }}{{ end }}{{ .Labels.k }}{{ end }}",
+    "{{ range query `sort(p)` }}{{ if eq .Labels.k `b` }}{{ break }}{{ end }}{{ .Labels.k }}{{ end }}",
+    "{{ range $k, $v := $labels }}{{ $k }}={{ $v }},{{ end }}",
+    "{{ first (query `nothing`) }}",
+    "{{ (query `m` | first).Labels.i }} {{ (first (query `m`)).Value }} {{ strvalue (first (query `m`)) }}|",
+    "{{ query `1 + 2` | first | value }}",
+    "{{ define `x` }}[{{ . }}]{{ end }}{{ template `x` 3 }}{{ template `x` $labels.i }}{{ template `x` }}",
+    "{{ block `y` $value }}<{{ . }}>{{ end }}",
+    "{{ template `nope` }}",
+    "{{ args 1 `b` 2.5 nil true }} {{ (args 1).arg0 }} {{ (args 1).arg7 }}",
+    "{{- 1 -}} x {{- /* gone */ -}} y {{ 2 }}",
+    "a\n{{- ` b` }}\n{{ `c` -}}\n d",
+    "{{ $x := 1 }}{{ if true }}{{ $x = 2 }}{{ $x := 3 }}{{ $x }}{{ end }}{{ $x }}",
+    "{{ if and 1 0 }}a{{ else if or 0 `x` }}b{{ else }}c{{ end }}",
+    "{{ and 1 `` 2 }}|{{ or 0 `` }}|{{ not 0 }}|{{ or nil 1 }}",
+    "{{ with $labels.nothing }}a{{ else }}b{{ end }}",
+    "{{ len $labels }} {{ len `äb` }} {{ index $labels `i` }} {{ index `abc` 1 }} {{ slice `abcdef` 1 3 }}",
+    "{{ index $labels `zz` }}|{{ index (args 1) `arg1` }}",
+    "{{ index `abc` 5 }}",
+    "{{ slice `abc` 3 2 }}",
+    "{{ len 3 }}",
+    "{{ eq 1 1.0 }}",
+    "{{ eq $labels.i `2` `1` }} {{ ne 1 2 }} {{ eq true false }} {{ lt `a` `b` }} {{ eq nil nil }}",
+    "{{ gt $value 1 }}",
+    "{{ lt true false }}",
+    "{{ print 1 2 `a` `b` 3 4 nil }}|{{ println 1 `a` }}|{{ print }}",
+    "{{ printf `%d %5d|%-5d|%05d|%+d|%x|%X|%o|%b|%c|%q|%U` 1 2 3 -4 5 255 255 8 5 65 66 67 }}",
+    '{{ printf `%s|%q|%10s|%-10s|%.2s|%x|%v|%d` `a` `b"\n` `c` `d` `efg` `hi` `j` `k` }}',
+    "{{ printf `%t %v %s` true false true }}",
+    "{{ printf `%d %d` 1 }} {{ printf `x` 1 `y` }} {{ printf `%` }} {{ printf `%z` 1 }} {{ printf `100%%` }}",
+    "{{ printf `%T %T %T %T` 1 1.5 `x` $labels }}",
+    "{{ printf `%*d|%.*f` 5 42 2 3.14159 }}",
+    "{{ printf 3 }}",
+    "{{ 1e3 }} {{ 0x10 }} {{ 1_000 }} {{ 'a' }} {{ 1.5e-7 }} {{ 010 }} {{ -3 }} {{ .5 }}",
+    '{{ `raw\\n` }}{{ "cooked\\t\\u00e4\\x41\\101" }}',
+    "{{ .Nope }}",
+    "{{ $labels.i.j }}",
+    "{{ $value.Foo }}",
+    "{{ $labels.i | humanize | printf `%s!` }}",
+    "{{ `abc` | label `x` }}",
+    "{{ humanize }}",
+    "{{ humanize 1 2 }}",
+    "{{ title 3 }}",
+    "{{ title nil }}",
+    "{{ nil }}",
+    "{{ $labels.i 3 }}",
+    "{{ $value 3 }}",
+    "{{ 3 4 }}",
+    "{{ range 3.5 }}x{{ end }}",
+    "{{ range `abc` }}x{{ end }}",
+    "{{ $x := 3 }}\n\n é {{ $x.foo }}",
+    "{{ true }} {{ (1) }} {{ (print `a` | print `b`) }}",
+    "{{ with $x := 5 }}{{ $x }}{{ . }}{{ end }}",
+    "{{ define `a` }}{{ $ }}{{ end }}{{ with 7 }}{{ template `a` . }}{{ $.Value }}{{ end }}",
+)
+WRONG = (
+    "{{ nofunction 1 }}",
+    "{{ $nope }}",
+    "{{ if }}{{ end }}",
+    "{{ if 1 }}",
+    "{{ end }}",
+    "{{ else }}",
+    "{{ 1 | 2 }}",
+    "{{ break }}",
+    "{{ (1 }}",
+    "{{ 1) }}",
+    "{{ `a }}",
+    '{{ "a }}',
+    "{{ 1a }}",
+    "{{ $labels",
+    "{{ /* x }}",
+    "{{ }}",
+    "{{ nil.x }}",
+    "{{ range $a, $b, $c := . }}{{ end }}",
+    "{{ define `x` }}",
+    "{{ template }}",
+    "{{ & }}",
+    "{{ define `x` }}{{ $labels }}{{ end }}",
+    "{{ if 1 }}{{ else }}{{ else }}{{ end }}",
+    "{{ tmpl `a` . }}",
+)
+
+
+@pytest.fixture(scope="module")
+def promtool() -> str:
+    """The real promtool; where it is missing the test is skipped, or fails where peers are required."""
+    found = shutil.which("promtool")
+    if found is None and os.environ.get("STEADYTOK_REQUIRE_PEERS") == "1":
+        pytest.fail("promtool is not installed; apt-get install prometheus")
+    return found or pytest.skip("promtool is not installed")
+
+
+def _ask(text: str) -> list[tuple[tuple[tuple[str, str], ...], float]]:
+    samples: dict[str, list[tuple[tuple[tuple[str, str], ...], float]]] = {
+        "m": [(tuple(LABELS.items()), 1234567.0)],
+        "nothing": [],
+        "p": [((("__name__", "p"), ("k", name)), value) for name, value in (("a", 1.0), ("b", 2.0), ("c", 3.0))],
+        "sort(p)": [((("__name__", "p"), ("k", name)), value) for name, value in (("a", 1.0), ("b", 2.0), ("c", 3.0))],
+        "1 + 2": [((), 3.0)],
+    }
+    return samples[text]
+
+
+def _expected(template: str, number: str) -> str:
+    value = float(number)
+    scope = Scope(LABELS, value, {"site": "lab"}, "http://localhost:9090/prom", 0, _ask)
+    return Template.parse("T", template).expand(scope)
+
+
+def _series(name: str, labels: dict[str, str], value: str) -> dict[str, str]:
+    pairs = ",".join(f'{key}="{text}"' for key, text in labels.items() if key != "__name__")
+    return {"series": f"{name}{{{pairs}}}", "values": value}
+
+
+def _test(template: str, number: str) -> dict[str, object]:
+    inputs = [_series("m", LABELS, number.replace("+Inf", "Inf"))]
+    inputs += [_series("p", {"k": name}, value) for name, value in (("a", "1"), ("b", "2"), ("c", "3"))]
+    shown = _expected(template, number)
+    alert = {"exp_labels": {k: v for k, v in LABELS.items() if k != "__name__"}, "exp_annotations": {"a": shown}}
+    return {
+        "input_series": inputs,
+        "external_labels": {"site": "lab"},
+        "external_url": "http://localhost:9090/prom",
+        "alert_rule_test": [{"eval_time": "0m", "alertname": "T", "exp_alerts": [alert]}],
+    }
+
+
+def _promtool(promtool: str, folder: Path, template: str, numbers: tuple[str, ...]) -> str:
+    rule = {"alert": "T", "expr": "m", "annotations": {"a": template}}
+    (folder / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": [rule]}]}, allow_unicode=True))
+    tests = [_test(template, number) for number in numbers]
+    (folder / "tests.yml").write_text(yaml.safe_dump({"rule_files": ["rules.yml"], "tests": tests}, allow_unicode=True))
+    done = subprocess.run([promtool, "test", "rules", "tests.yml"], cwd=folder, capture_output=True, text=True)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("template", OF_A_NUMBER)
+def test_numbers_are_shown_alike(promtool: str, tmp_path: Path, template: str) -> None:
+    """Every number in every format reads as Prometheus writes it."""
+    defined = NUMBERS
+    if "humanizeDuration" in template:  # Go converts what overflows an int64 to whatever the processor makes of it
+        defined = tuple(number for number in NUMBERS if not math.isfinite(float(number)) or abs(float(number)) < 2**63)
+
+    assert _promtool(promtool, tmp_path, template, defined) == ""
+
+
+@pytest.mark.parametrize("template", OTHERS)
+def test_templates_expand_alike(promtool: str, tmp_path: Path, template: str) -> None:
+    """A template gives the same text, error texts with their place included."""
+    assert _promtool(promtool, tmp_path, template, ("1234567",)) == ""
+
+
+@pytest.mark.parametrize("template", WRONG)
+def test_wrong_templates_are_refused_alike(promtool: str, tmp_path: Path, template: str) -> None:
+    """What `promtool check rules` refuses at load is refused here, with the same reason."""
+    rule = {"alert": "T", "expr": "m", "annotations": {"a": template}}
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": [rule]}]}))
+    done = subprocess.run([promtool, "check", "rules", "rules.yml"], cwd=tmp_path, capture_output=True, text=True)
+    with pytest.raises(Exception, match="error parsing template") as refused:
+        Template.parse("T", template)
+
+    assert done.returncode != 0
+    reason = re.sub(r"^.*?template: __alert_T:\d+: ", "", str(refused.value))
+    assert reason in done.stdout + done.stderr

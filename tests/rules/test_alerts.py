@@ -1,0 +1,249 @@
+"""Facts about the life of an alert."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collectors import Labels
+from rules.alerts import (
+    LOST_RETENTION_MS,
+    RESOLVED_RETENTION_MS,
+    TRANSITIONS,
+    Alert,
+    AlertState,
+    Evidence,
+    Terms,
+    advance,
+    live,
+    step,
+)
+
+HOT: Labels = (("alertname", "Hot"), ("dimm", "1"))
+
+
+def _found(value: float = 1.0) -> Alert:
+    return Alert("Hot", HOT, (("summary", f"{value}"),), AlertState.PENDING, value, 0, "t > 1", 1000)
+
+
+def _terms(now_ms: int, for_ms: int = 0, keep_ms: int = 0, fresh: bool = True) -> Terms:
+    return Terms(for_ms, keep_ms, now_ms, fresh)
+
+
+def _run(*steps: tuple[int, bool], for_ms: int = 0, keep_ms: int = 0) -> Alert | None:
+    """Evaluations as (seconds, seen), all fresh."""
+    alert: Alert | None = None
+    for seconds, seen in steps:
+        alert = step(alert, _found() if seen else None, _terms(seconds * 1000, for_ms, keep_ms))
+    return alert
+
+
+def _firing(now_ms: int = 0) -> Alert:
+    alert = step(None, _found(), _terms(now_ms))
+    assert alert is not None
+    return alert
+
+
+def test_without_for_it_fires_at_once() -> None:
+    """`for: 0s` fires at the first evaluation that shows it."""
+    alert = _run((5, True))
+
+    assert alert is not None
+    assert (alert.state, alert.active_at_ms, alert.fired_at_ms) == (AlertState.FIRING, 5000, 5000)
+
+
+def test_it_is_pending_until_for_has_passed() -> None:
+    """Firing begins with the first evaluation at or after `for`, and active_at stays where it began."""
+    pending = _run((1, True), (10, True), for_ms=10_000)
+    firing = _run((1, True), (10, True), (11, True), for_ms=10_000)
+
+    assert pending is not None and pending.state is AlertState.PENDING
+    assert firing is not None and firing.state is AlertState.FIRING
+    assert (firing.active_at_ms, firing.fired_at_ms) == (1000, 11_000)
+
+
+def test_a_pending_one_that_vanishes_is_forgotten() -> None:
+    """It was never sent and is never resolved."""
+    assert _run((1, True), (2, False), for_ms=10_000) is None
+
+
+def test_a_firing_one_that_vanishes_is_resolved_and_kept_15_minutes() -> None:
+    """Resolved alerts stay, so that Alertmanager is told again; after more than 15 minutes they are gone."""
+    resolved = _run((1, True), (2, False))
+    kept = _run((1, True), (2, False), (902, False))
+
+    assert resolved is not None and resolved.state is AlertState.RESOLVED and resolved.resolved_at_ms == 2000
+    assert kept == resolved
+    assert _run((1, True), (2, False), (903, False)) is None
+
+
+def test_a_resolved_one_that_returns_begins_anew() -> None:
+    """It gets a new active_at and a new fired_at."""
+    alert = _run((1, True), (2, False), (3, True), (4, True), for_ms=0)
+
+    assert alert is not None
+    assert (alert.state, alert.active_at_ms, alert.fired_at_ms, alert.resolved_at_ms) == (
+        AlertState.FIRING,
+        3000,
+        3000,
+        None,
+    )
+
+
+def test_keep_firing_for_holds_it_with_its_last_value() -> None:
+    """It fires on while less than keep_firing_for has passed since it vanished, and no longer."""
+    kept = _run((1, True), (2, False), (11, False), keep_ms=10_000)
+    ended = _run((1, True), (2, False), (12, False), keep_ms=10_000)
+
+    assert kept is not None and kept.state is AlertState.FIRING and kept.keep_firing_since_ms == 2000 and kept.fresh
+    assert ended is not None and ended.state is AlertState.RESOLVED and ended.resolved_at_ms == 12_000
+
+
+def test_being_seen_again_ends_keep_firing() -> None:
+    """The time counts from the last disappearance."""
+    alert = _run((1, True), (2, False), (5, True), (6, False), (15, False), keep_ms=10_000)
+
+    assert alert is not None and alert.keep_firing_since_ms == 6000 and alert.state is AlertState.FIRING
+
+
+def test_keep_firing_for_does_not_hold_a_pending_one() -> None:
+    """Only what fired can be kept firing."""
+    assert _run((1, True), (2, False), for_ms=60_000, keep_ms=60_000) is None
+
+
+def test_a_longer_for_sends_a_firing_one_back_to_pending() -> None:
+    """A reload with a longer `for` takes effect on alerts that fire already."""
+    alert = step(_firing(), _found(), _terms(5000, for_ms=60_000))
+
+    assert alert is not None
+    assert (alert.state, alert.fired_at_ms, alert.active_at_ms) == (AlertState.PENDING, None, 0)
+
+
+def test_value_and_annotations_follow_the_query_and_labels_stay() -> None:
+    """Labels are identity; the rest is what the last evaluation gave."""
+    alert = step(_firing(), _found(7.0), _terms(1000))
+
+    assert alert is not None
+    assert (alert.value, alert.annotations, alert.labels) == (7.0, (("summary", "7.0"),), HOT)
+
+
+def test_a_firing_one_that_vanishes_in_silence_is_lost_not_resolved() -> None:
+    """With a silent source nobody knows: it stays firing, not fresh."""
+    alert = step(_firing(), None, _terms(1000, fresh=False))
+
+    assert alert is not None
+    assert (alert.state, alert.fresh, alert.lost_since_ms) == (AlertState.FIRING, False, 1000)
+
+
+def test_a_lost_one_that_is_seen_again_is_fresh_again() -> None:
+    """A fresh evaluation that shows it ends the loss; it never stopped firing."""
+    lost = step(_firing(), None, _terms(1000, fresh=False))
+    alert = step(lost, _found(), _terms(2000))
+
+    assert alert is not None
+    assert (alert.state, alert.fresh, alert.lost_since_ms, alert.fired_at_ms) == (AlertState.FIRING, True, None, 0)
+
+
+def test_a_lost_one_is_resolved_by_a_fresh_empty_result() -> None:
+    """The source speaks again and the condition is gone: resolved, on fresh evidence."""
+    lost = step(_firing(), None, _terms(1000, fresh=False))
+    alert = step(lost, None, _terms(2000))
+
+    assert alert is not None
+    assert (alert.state, alert.fresh, alert.resolved_at_ms) == (AlertState.RESOLVED, True, 2000)
+
+
+def test_a_lost_one_is_given_up_after_15_minutes() -> None:
+    """Then it is resolved, and still says that nobody knows."""
+    lost = step(_firing(), None, _terms(1000, fresh=False))
+    held = step(lost, None, _terms(1000 + LOST_RETENTION_MS - 1, fresh=False))
+    given_up = step(held, None, _terms(1000 + LOST_RETENTION_MS, fresh=False))
+
+    assert held is not None and held.state is AlertState.FIRING
+    assert given_up is not None and given_up.state is AlertState.RESOLVED and not given_up.fresh
+
+
+def test_a_lost_one_that_is_fresh_again_still_has_its_keep_firing_for() -> None:
+    """keep_firing_for begins with the first fresh absence, not with the silence."""
+    lost = step(_firing(), None, _terms(1000, keep_ms=60_000, fresh=False))
+    alert = step(lost, None, _terms(300_000, keep_ms=60_000))
+
+    assert alert is not None
+    assert (alert.state, alert.keep_firing_since_ms, alert.fresh) == (AlertState.FIRING, 300_000, True)
+
+
+def test_a_pending_one_that_vanishes_in_silence_is_dropped() -> None:
+    """What never fired has nothing to hold."""
+    pending = step(None, _found(), _terms(0, for_ms=5000))
+
+    assert step(pending, None, _terms(1000, for_ms=5000, fresh=False)) is None
+
+
+def test_the_table_covers_every_state_and_evidence() -> None:
+    """Nothing is left to chance; only 'not tracked and not there' has no entry, for there is nothing to decide."""
+    states = (None, *AlertState)
+
+    assert set(TRANSITIONS) == {(state, seen) for state in states for seen in Evidence} - {
+        (None, Evidence.ABSENT),
+        (None, Evidence.SILENT),
+    }
+
+
+def test_a_shift_moves_every_time() -> None:
+    """A stepped wall clock changes no duration."""
+    alert = replace(_firing(1000), keep_firing_since_ms=2000, lost_since_ms=3000, resolved_at_ms=None)
+    moved = alert.shifted(-500)
+
+    assert (moved.active_at_ms, moved.fired_at_ms, moved.keep_firing_since_ms) == (500, 500, 1500)
+    assert (moved.lost_since_ms, moved.resolved_at_ms) == (2500, None)
+
+
+@st.composite
+def _lives(draw: st.DrawFn) -> list[tuple[bool, Terms]]:
+    for_ms, keep_ms = draw(st.sampled_from([0, 3000, 10_000])), draw(st.sampled_from([0, 5000]))
+    now_ms = 0
+    life = []
+    for _ in range(draw(st.integers(1, 30))):
+        now_ms += draw(st.sampled_from([1000, 3000, 60_000, 600_000]))
+        life.append((draw(st.booleans()), Terms(for_ms, keep_ms, now_ms, draw(st.booleans()))))
+    return life
+
+
+@settings(deadline=None)
+@given(_lives())
+def test_whatever_happens_an_alert_keeps_its_word(life: list[tuple[bool, Terms]]) -> None:
+    """Never firing before `for`; resolved only from firing; anew after resolved; gone or fresh as the law says."""
+    active: dict[Labels, Alert] = {}
+    for seen, terms in life:
+        before = active.get(HOT)
+        active = advance(active, {HOT: _found()} if seen else {}, terms)
+        after = active.get(HOT)
+        if after is None:
+            assert not seen
+            continue
+        _holds(before, after, seen, terms)
+
+
+def _holds(before: Alert | None, after: Alert, seen: bool, terms: Terms) -> None:
+    if after.state is AlertState.FIRING:
+        assert after.fired_at_ms is not None and after.fired_at_ms - after.active_at_ms >= terms.for_ms
+        assert after.resolved_at_ms is None
+    if after.state is AlertState.RESOLVED:
+        assert before is not None and before.state is not AlertState.PENDING and not seen
+        assert after.resolved_at_ms is not None and terms.now_ms - after.resolved_at_ms <= RESOLVED_RETENTION_MS
+    if before is not None and before.state is AlertState.RESOLVED and after.state is not AlertState.RESOLVED:
+        assert seen and after.active_at_ms == terms.now_ms
+    if seen:
+        assert after.state is not AlertState.RESOLVED and after.fresh == terms.fresh
+    if after.lost_since_ms is not None:
+        assert after.state is AlertState.FIRING and not after.fresh and not seen
+        assert terms.now_ms - after.lost_since_ms < LOST_RETENTION_MS
+
+
+@pytest.mark.parametrize("state", list(AlertState))
+def test_the_limit_counts_pending_and_firing(state: AlertState) -> None:
+    """Resolved alerts are not counted against a group's limit."""
+    assert live({HOT: replace(_found(), state=state)}) == (state is not AlertState.RESOLVED)

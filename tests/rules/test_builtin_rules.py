@@ -1,0 +1,228 @@
+"""The rules that are shipped: what every one of them owes, and their unit tests before our own runner."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import promql_parser
+import pytest
+import yaml
+
+import collectors
+from agent.signals import METRICS as SIGNALS
+from rules.rulefile import load_rules
+from rules.rulestest import run_test_file
+
+HOUSE = Path(__file__).parents[2]
+FILES = sorted((HOUSE / "rules" / "builtin").glob("*.yml"))
+TESTS = sorted((HOUSE / "tests" / "rules" / "builtin").glob("*.yml"))
+RUNBOOKS = HOUSE / "docs" / "runbooks"
+RUNBOOK_URL = "https://github.com/steadytok/steadytok/blob/main/docs/runbooks/"
+IDENTITY = {"job", "instance"}
+# What Prometheus 2.42, the oldest that is tested against, and our own language both have.
+FUNCTIONS = frozenset(
+    "absent absent_over_time avg_over_time clamp_max clamp_min count_over_time delta deriv increase label_replace "
+    "last_over_time max_over_time min_over_time predict_linear quantile_over_time rate sum_over_time time vector".split()
+)
+SHORTEST = datetime.timedelta(minutes=2)
+LONGEST = datetime.timedelta(hours=1)
+
+
+class Written(NamedTuple):
+    """One rule as its file says it."""
+
+    file: Path
+    name: str
+    is_alert: bool
+    expr: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.file.stem}:{self.name}"
+
+
+def written_rules() -> Iterator[Written]:
+    for file in FILES:
+        for group in yaml.safe_load(file.read_text())["groups"]:
+            for rule in group["rules"]:
+                name = rule.get("alert") or rule["record"]
+                labels, annotations = rule.get("labels", {}), rule.get("annotations", {})
+                yield Written(file, name, "alert" in rule, rule["expr"], labels, annotations)
+
+
+RULES = list(written_rules())
+ALERTS = [rule for rule in RULES if rule.is_alert]
+
+
+def nodes(tree: promql_parser.Expr) -> Iterator[promql_parser.Expr]:
+    """The node and everything below it."""
+    yield tree
+    for part in ("expr", "lhs", "rhs", "param", "vector_selector"):
+        below = getattr(tree, part, None)
+        if isinstance(below, promql_parser.Expr):
+            yield from nodes(below)
+    for argument in getattr(tree, "args", ()) or ():
+        yield from nodes(argument)
+
+
+def parsed(rule: Written) -> list[promql_parser.Expr]:
+    return list(nodes(promql_parser.parse(rule.expr)))
+
+
+def selectors(rule: Written) -> list[promql_parser.VectorSelector]:
+    return [node for node in parsed(rule) if isinstance(node, promql_parser.VectorSelector)]
+
+
+def known_names() -> set[str]:
+    """Every metric of every collector and of the agent, and what the rules record."""
+    modules = [module.name for module in pkgutil.iter_modules(collectors.__path__) if not module.name.startswith("_")]
+    of_collectors = {
+        metric.name for name in modules for metric in importlib.import_module(f"collectors.{name}").METRICS
+    }
+    return of_collectors | {metric.name for metric in SIGNALS} | {rule.name for rule in RULES if not rule.is_alert}
+
+
+def scalar(node: promql_parser.Expr) -> bool:
+    """Whether the node is a number, so that nothing is matched."""
+    if isinstance(node, promql_parser.ParenExpr | promql_parser.UnaryExpr):
+        return scalar(node.expr)
+    if isinstance(node, promql_parser.BinaryExpr):
+        return scalar(node.lhs) and scalar(node.rhs)
+    return isinstance(node, promql_parser.NumberLiteral)
+
+
+def test_there_are_rules() -> None:
+    """The folder is where these tests look for it."""
+
+    assert len(ALERTS) > 20
+    assert len(TESTS) > len(FILES)
+
+
+def test_our_own_loader_takes_every_file() -> None:
+    """All files together load without a fault, and none looks back further than the hour that is kept."""
+    rule_set = load_rules(FILES)
+
+    assert set(rule_set.names) >= {rule.name for rule in ALERTS}
+    assert rule_set.reach_ms <= LONGEST.total_seconds() * 1000
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=str)
+def test_an_alert_says_how_bad_and_what_and_where_to_read_on(rule: Written) -> None:
+    """A severity, a summary of one sentence, a description, and the URL of a page that is there."""
+    allowed = {"none"} if rule.name == "AgentWatchdog" else {"critical", "warning", "info"}
+
+    assert rule.labels["severity"] in allowed
+    assert re.fullmatch(r"[^.!?\n]([^.!?\n]|[.](?! ))*\.", re.sub(r"{{.*?}}", "", rule.annotations["summary"]))
+    assert rule.annotations["description"].endswith(".")
+    assert rule.annotations["runbook_url"] == f"{RUNBOOK_URL}{rule.name}.md"
+    assert (RUNBOOKS / f"{rule.name}.md").is_file()
+
+
+def test_every_page_has_its_alert() -> None:
+    """No runbook is left over from an alert that has gone."""
+
+    assert {page.stem for page in RUNBOOKS.glob("[A-Z]*.md")} == {rule.name for rule in ALERTS}
+
+
+@pytest.mark.parametrize("page", sorted(RUNBOOKS.glob("[A-Z]*.md")), ids=lambda page: page.stem)
+def test_a_page_answers_what_is_asked_at_night(page: Path) -> None:
+    """Every page says what it means, how to confirm it, what to do and what fools it."""
+    headings = [line.removeprefix("## ") for line in page.read_text().splitlines() if line.startswith("## ")]
+
+    assert page.read_text().startswith(f"# {page.stem}\n")
+    assert headings == ["What it means", "How to confirm", "What to do", "What fools it"]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_every_name_in_an_expression_is_one_that_the_house_emits(rule: Written) -> None:
+    """A metric that was renamed must not leave a rule behind that can never be true."""
+    names = {selector.name for selector in selectors(rule)}
+
+    assert names <= known_names()
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if not rule.is_alert], ids=str)
+def test_a_recorded_name_is_ours_and_is_used(rule: Written) -> None:
+    """Recorded names begin with steadytok: and some other rule asks for each."""
+    asked = {selector.name for other in RULES for selector in selectors(other)}
+
+    assert rule.name.startswith("steadytok:")
+    assert rule.name in asked
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_aggregations_keep_who_it_is(rule: Written) -> None:
+    """Each aggregation is by job and instance, so that a central Prometheus never adds two hosts up."""
+    aggregations = [node for node in parsed(rule) if isinstance(node, promql_parser.AggregateExpr)]
+
+    for node in aggregations:
+        assert node.modifier is not None, node.prettify()
+        assert str(node.modifier.type).endswith("By"), node.prettify()
+        assert set(node.modifier.labels) >= IDENTITY, node.prettify()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_joins_keep_who_it_is(rule: Written) -> None:
+    """Whatever is matched with something else is matched on job and instance, or on all labels."""
+    joins = [node for node in parsed(rule) if isinstance(node, promql_parser.BinaryExpr)]
+
+    for node in joins:
+        matching = node.modifier.matching if node.modifier is not None else None
+        if matching is not None and not (scalar(node.lhs) or scalar(node.rhs)):
+            assert str(matching.type).endswith("Include"), node.prettify()
+            assert set(matching.labels) >= IDENTITY, node.prettify()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_windows_suit_slow_scrapes_and_short_memories(rule: Written) -> None:
+    """No window is under 2 minutes (two scrapes of a minute each) or over an hour (what the agent keeps)."""
+    windows = [node.range for node in parsed(rule) if isinstance(node, promql_parser.MatrixSelector)]
+    subqueries = [node for node in parsed(rule) if isinstance(node, promql_parser.SubqueryExpr)]
+
+    assert all(SHORTEST <= window <= LONGEST for window in windows)
+    assert all(node.step is not None for node in subqueries)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_functions_are_those_that_everybody_has(rule: Written) -> None:
+    """No rule needs a newer Prometheus than the oldest that is tested against."""
+    names = {node.func.name for node in parsed(rule) if isinstance(node, promql_parser.Call)}
+
+    assert names <= FUNCTIONS
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=str)
+def test_an_alert_has_a_sick_and_a_healthy_case(rule: Written) -> None:
+    """In the unit tests each alert is expected at least once, and is expected not to be at least once."""
+    tests = yaml.safe_load((HOUSE / "tests" / "rules" / "builtin" / rule.file.name).read_text())["tests"]
+    cases = [case for test in tests for case in test.get("alert_rule_test", ()) if case["alertname"] == rule.name]
+    expected = [alert["exp_labels"] for case in cases for alert in case["exp_alerts"]]
+    own = {name: value for name, value in rule.labels.items() if "{{" not in value}
+
+    assert any(own.items() <= labels.items() for labels in expected)
+    assert rule.name == "AgentWatchdog" or any(not case["exp_alerts"] for case in cases)
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
+def test_two_instances_are_in_the_unit_tests_and_one_is_sick(path: Path) -> None:
+    """Cases have two instances or none; in no case is the healthy one, b, expected in an alert."""
+    for test in yaml.safe_load(path.read_text())["tests"]:
+        found = {name for row in test["input_series"] for name in re.findall(r'instance="(\w+)"', row["series"])}
+        alerts = [alert for case in test.get("alert_rule_test", ()) for alert in case["exp_alerts"]]
+
+        assert found in ({"a", "b"}, set()), test["name"]
+        assert all(alert["exp_labels"].get("instance") != "b" for alert in alerts), test["name"]
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
+def test_the_unit_tests_pass_our_own_runner(path: Path) -> None:
+    """What promtool says of these files, our own evaluation says too."""
+
+    assert run_test_file(path).failures == ()
