@@ -121,6 +121,7 @@ class Agent:
             interval_ms=round(config.rules.interval * 1000),
             external_labels=config.external_labels.resolved(),
             external_url=self._external_url(config),
+            clock=time.perf_counter,
         )
 
     def _notifier(self, config: Config) -> Notifier:
@@ -155,7 +156,11 @@ class Agent:
 
     def _own(self, now: float, now_ms: int) -> Iterator[Reading]:
         yield signals.BUILD_INFO.sample(1.0, version=self._version)
+        yield signals.TICK_SECONDS.sample(self.loop.busy_seconds)
+        yield signals.UEVENT_OVERFLOWS.sample(self.hotplug.overflows)
         yield from own.of_collectors(self.gather, now)
+        yield from own.of_rules(self.loop.rules)
+        yield from own.of_history(self.history)
         configured = [engine.name for engine in self.config.engines]
         canary = CANARY if self.canary is not None else None
         yield from own.of_engines(self.baseline, self.history, now_ms, configured, canary)
@@ -325,7 +330,7 @@ class Agent:
             self._log.warning("these settings change only with a restart", settings=fixed)
 
 
-RESTART = ("sample", "web", "state", "engine")
+RESTART = ("sample", "external_labels", "web", "state", "engine")
 
 
 def replace_reloadable(old: Config, new: Config) -> Config:

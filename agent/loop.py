@@ -51,6 +51,7 @@ class Loop:
         self._arrived: list[Pass] = []
         self._news = asyncio.Event()
         self._told: dict[str, str] = {}
+        self._rule_faults: dict[str, str] = {}
         self._log = structlog.get_logger()
 
     def deliver(self, result: Pass) -> None:
@@ -79,6 +80,7 @@ class Loop:
         now_ms = self.clock.at_ms(after_waiting)
         self._record(now_ms)
         self.rules.evaluate(self.history, now_ms)
+        self._tell_of_rules()
         self.notifier.observe(self.rules.alerts(), now_ms)
         self.ticks += 1
         self.last_tick = self.clock.monotonic()
@@ -136,3 +138,14 @@ class Loop:
             log.info("some readings are missing", reason=reason, missing=len(result.notes))
         elif before.startswith(Outcome.FAILED.value):
             log.info("collector is well again")
+
+    def _tell_of_rules(self) -> None:
+        """One line when a rule begins to fail, and one when it is well again."""
+        faults = {f"{rule.group}: {rule.name}": rule.error for rule in self.rules.health if rule.error}
+        if faults == self._rule_faults:
+            return
+        for name, error in faults.items() - self._rule_faults.items():
+            self._log.warning("rule failed", rule=name, reason=error)
+        for name in self._rule_faults.keys() - faults.keys():
+            self._log.info("rule is well again", rule=name)
+        self._rule_faults = faults

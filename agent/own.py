@@ -8,6 +8,7 @@ from agent import signals
 from agent.baseline import Baseline
 from agent.gather import Course, Gather, Outcome
 from collectors import Reading
+from rules.groups import Rules
 from rules.history import History
 
 _WORTH = {Outcome.OK: 1.0, Outcome.FAILED: 0.0}
@@ -50,3 +51,18 @@ def of_engines(
     if canary is not None:
         yield signals.CANARY.sample(1.0, engine=canary)
         yield signals.BASELINE.sample(baseline.value(canary), engine=canary)
+
+
+def of_rules(rules: Rules) -> Iterator[Reading]:
+    """How the rules fare."""
+    health = rules.health
+    yield signals.RULES_FAILING.sample(sum(rule.health == "err" for rule in health))
+    yield signals.RULES_SECONDS.sample(sum(rule.duration_seconds for rule in health))
+
+
+def of_history(history: History) -> Iterator[Reading]:
+    """What remembering takes, and what was not remembered."""
+    yield signals.HISTORY_SERIES.sample(history.series_count())
+    yield signals.HISTORY_BYTES.sample(history.bytes())
+    yield signals.HISTORY_DROPPED.sample(history.dropped_series)
+    yield signals.HISTORY_CONFLICTS.sample(history.conflicts)

@@ -21,6 +21,16 @@ BASELINE = gauge(
 PACE_DUTY = gauge("steadytok_pace_duty", "Decode-seconds per second that the agent allows the engine: 0.1 to 1.")
 CANARY = gauge("steadytok_engine_canary", "1 for the bundled reference engine that the agent runs as a canary.")
 CONFIGURED = gauge("steadytok_engine_configured", "1 for an engine that the operator's configuration names.")
+RULES_FAILING = gauge("steadytok_rules_failing", "Rules whose last evaluation ended in an error; the log names them.")
+RULES_SECONDS = gauge("steadytok_rules_evaluation_seconds", "Time that the last evaluation of all rules took.")
+TICK_SECONDS = gauge("steadytok_tick_seconds", "Time that the last tick took after its readings were in.")
+HISTORY_SERIES = gauge("steadytok_history_series", "Series remembered.")
+HISTORY_BYTES = gauge("steadytok_history_bytes", "Memory that what is remembered takes.")
+HISTORY_DROPPED = gauge("steadytok_history_dropped_series", "Series not remembered because there are too many.")
+HISTORY_CONFLICTS = gauge("steadytok_history_conflicts", "Series that two sources gave; the first one's are kept.")
+UEVENT_OVERFLOWS = gauge(
+    "steadytok_uevent_overflows", "Times that news of hardware were lost; all was looked at again."
+)
 BUILD_INFO = gauge("steadytok_build_info", "1, with the version that runs.")
 
 METRICS = (
@@ -36,5 +46,13 @@ METRICS = (
     PACE_DUTY,
     CANARY,
     CONFIGURED,
+    RULES_FAILING,
+    RULES_SECONDS,
+    TICK_SECONDS,
+    HISTORY_SERIES,
+    HISTORY_BYTES,
+    HISTORY_DROPPED,
+    HISTORY_CONFLICTS,
+    UEVENT_OVERFLOWS,
     BUILD_INFO,
 )

@@ -46,7 +46,7 @@ class Server(ThreadingHTTPServer):
         self.model_name = model_name
         self.threads = threads
         self.token = token
-        super().__init__(address, Handler)
+        super().__init__(address, Exchange)
 
     @property
     def url(self) -> str:
@@ -64,7 +64,7 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class Handler(BaseHTTPRequestHandler):
+class Exchange(BaseHTTPRequestHandler):
     """One connection."""
 
     server: Server

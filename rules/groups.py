@@ -7,7 +7,6 @@ earlier ones recorded. A late tick is skipped, never caught up with. A query's e
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -112,9 +111,9 @@ class Rules:
         interval_ms: int,
         external_labels: Mapping[str, str],
         external_url: str,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """`interval_ms` is of groups without one of their own; `clock` gives seconds, for durations only."""
+        """`interval_ms` is of groups without one of their own; `clock` gives seconds, for how long rules take."""
         self.rule_set = rule_set
         self.interval_ms = interval_ms
         self.external_labels = dict(external_labels)
