@@ -17,13 +17,13 @@ import msgspec
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
-from agent import discovery, own, signals
+from agent import binding, own, signals
 from agent.baseline import Baseline
 from agent.binding import CANARY, bind_all
 from agent.canary import Canary
 from agent.clock import Clock
-from agent.config import Config, ConfigError, load
-from agent.discovery import Collector
+from agent.config import Config, ConfigError
+from agent.discovery import Collector, DiscoveryError
 from agent.gather import SLOW, Course, Gather, Lane, Outcome, Pass, ThreadLane
 from agent.hotplug import Hotplug
 from agent.loop import Loop
@@ -65,11 +65,6 @@ class Place:
         return os.path.abspath(self.root) == "/"
 
 
-def read_config(path: Path | None, modules: Mapping[str, ModuleType]) -> Config:
-    """The configuration, checked against the collectors there are."""
-    return load(path, discovery.config_types(modules))
-
-
 class Agent:
     """One agent, from start to end."""
 
@@ -88,6 +83,7 @@ class Agent:
         self._exposition = Exposition()
         self._viewer = Viewer()
         self._estimated = False
+        self._reloading: asyncio.Task[None] | None = None
         self._version = version()
         self.address = ""
         self._build()
@@ -297,14 +293,15 @@ class Agent:
 
     def _hang_up(self) -> None:
         """SIGHUP: takes the file's new content over; a bad file changes nothing and says so."""
-        asyncio.get_running_loop().create_task(self._reload(), name="reload")
+        # Held, because the event loop itself holds its tasks only weakly.
+        self._reloading = asyncio.get_running_loop().create_task(self._reload(), name="reload")
 
     async def _reload(self) -> None:
         try:
-            config = read_config(self.place.config_path, self._modules)
+            config, self._modules = binding.read(self.place.config_path)
             rules = rule_set(config.rules, keep_ms=round(config.sample.keep * 1000))
-        except (ConfigError, RulebookError) as error:
-            self._log.error("the new configuration is not used; the old one stays", faults=error.messages)
+        except (ConfigError, RulebookError, DiscoveryError) as error:
+            self._log.error("the new configuration is not used; the old one stays", faults=str(error).splitlines())
             return
         self._tell_what_needs_a_restart(config)
         self.config = replace_reloadable(self.config, config)

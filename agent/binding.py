@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 
 from agent import discovery
-from agent.config import Config
+from agent.config import Config, enabled_collectors, load
 from agent.discovery import Collector
 
 CANARY = "canary"
 """The name of the bundled engine among the engines."""
+
+
+def read(path: Path | None) -> tuple[Config, dict[str, ModuleType]]:
+    """
+    The configuration, checked against the collectors there are, and those collectors.
+
+    Raises ConfigError, or DiscoveryError where two collectors have one name.
+    """
+    modules = discovery.modules(enabled_collectors(path))
+    return load(path, discovery.config_types(modules)), modules
 
 
 def bind_all(config: Config, modules: Mapping[str, ModuleType], canary_url: str | None = None) -> list[Collector]:

@@ -153,6 +153,13 @@ def load(path: Path | None, collector_configs: Mapping[str, type | None]) -> Con
     return parse(_mapping(path), str(path), collector_configs)
 
 
+def enabled_collectors(path: Path | None) -> set[str]:
+    """The collectors that a file enables by name, before it is checked: third parties' are loaded only then."""
+    told = _mapping(path).get("collectors") if path is not None else None
+    named = told if isinstance(told, dict) else {}
+    return {name for name, keys in named.items() if isinstance(keys, dict) and keys.get("enabled") is True}
+
+
 def _mapping(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -59,8 +59,9 @@ def modules(enabled: Iterable[str] = ()) -> dict[str, ModuleType]:
 
 
 def config_types(found: Mapping[str, ModuleType]) -> dict[str, type | None]:
-    """The Config type of each collector, or None where it has none."""
-    return {name: getattr(module, "Config", None) for name, module in found.items()}
+    """The Config type of each collector, or None where it has none; those not loaded may still be switched off."""
+    not_loaded = {entry.name: None for entry in entry_points(group=GROUP)}
+    return {**not_loaded, **{name: getattr(module, "Config", None) for name, module in found.items()}}
 
 
 def bind(module: ModuleType, name: str, *, interval: float | None, deadline: float | None, own: Any) -> Collector:

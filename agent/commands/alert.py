@@ -22,17 +22,14 @@ def command() -> None:
 @click.option("--alertmanager", "address", metavar="HOST:PORT", help="Send there, whatever the configuration says.")
 def test(config_path: Path | None, address: str | None) -> None:
     """Send one alert named SteadytokTest to every Alertmanager; it ends by itself after five minutes."""
-    from agent import discovery
-    from agent.config import ConfigError, load
+    from agent import binding
+    from agent.config import ConfigError, parse
 
     document = {"alerting": {"alertmanagers": [{"static_configs": [{"targets": [address]}]}]}}
-    types = discovery.config_types(discovery.modules())
     try:
-        config = load(config_path, types)
+        config, _modules = binding.read(config_path)
         if address is not None:
-            from agent.config import parse
-
-            config = parse(document, "--alertmanager", types)
+            config = parse(document, "--alertmanager", {})
     except ConfigError as error:
         _options.die(error.messages, 2)
     sys.exit(asyncio.run(_send(config)))

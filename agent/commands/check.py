@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from agent import discovery, reading
+from agent import reading
 from agent.commands import _options
 from agent.gather import Outcome, Pass
 from agent.mending import mend
@@ -20,19 +20,18 @@ _COLOURS = {Outcome.OK: "green", Outcome.FAILED: "red", Outcome.ABSENT: "bright_
 @_options.root
 def command(config_path: Path | None, root: str) -> None:
     """Say what works on this host, what does not, why, and what mends it."""
-    from agent.binding import bind_all
-    from agent.config import ConfigError, load
+    from agent import binding
+    from agent.config import ConfigError
     from agent.rulebook import RulebookError, rule_set
 
-    modules = discovery.modules()
     try:
-        config = load(config_path, discovery.config_types(modules))
+        config, modules = binding.read(config_path)
         rules = rule_set(config.rules, keep_ms=round(config.sample.keep * 1000))
     except (ConfigError, RulebookError) as error:
         _options.die(error.messages, 2)
     click.echo(f"configuration  {config_path or 'none: every default'}: well")
     click.echo(f"rules          {sum(len(group.rules) for group in rules.groups)} loaded")
-    passes = reading.read_once(bind_all(config, modules), root)
+    passes = reading.read_once(binding.bind_all(config, modules), root)
     for result in passes:
         _report(result)
     sys.exit(1 if reading.failed(passes) else 0)

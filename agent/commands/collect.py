@@ -49,12 +49,11 @@ def _wanted(names: Sequence[str], config_path: Path | None) -> list[discovery.Co
 
 
 def _configured(config_path: Path) -> list[discovery.Collector]:
-    from agent.binding import bind_all
-    from agent.config import ConfigError, load
+    from agent import binding
+    from agent.config import ConfigError
 
-    modules = discovery.modules()
     try:
-        return bind_all(load(config_path, discovery.config_types(modules)), modules)
+        return binding.bind_all(*binding.read(config_path))
     except ConfigError as error:
         _options.die(error.messages, 2)
 

@@ -21,16 +21,15 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 @click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
 def command(config_path: Path | None, root: str, plain: bool) -> None:
     """Run the agent on this host until Ctrl-C or SIGTERM; SIGHUP reads the configuration again."""
-    from agent import discovery, log
-    from agent.app import Agent, Place, StartError, read_config
+    from agent import binding, discovery, log
+    from agent.app import Agent, Place, StartError
     from agent.config import ConfigError
     from agent.rulebook import RulebookError
     from agent.screen import PlainLines, open_screen
     from agent.state import StateError
 
     try:
-        config = read_config(config_path, discovery.modules())
-        modules = discovery.modules(name for name, told in config.collectors.items() if told.enabled)
+        config, modules = binding.read(config_path)
         where = f"http://{config.web.listen}/"
         # The screen first: it takes standard error over, so that log lines scroll above the table.
         screen = PlainLines(sys.stdout) if plain else open_screen(sys.stdout, where)

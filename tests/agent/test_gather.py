@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.discovery import Collector, DiscoveryError, bind, config_types, modules
+from agent.discovery import GROUP, Collector, DiscoveryError, bind, config_types, modules
 from agent.gather import Course, Gather, Outcome, Pass, ThreadLane, perform
 from collectors import Host, Reading, Sample, gauge
 
@@ -72,6 +72,25 @@ def test_a_duplicate_name_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> No
 
     with pytest.raises(DiscoveryError, match="two collectors are named 'meminfo'"):
         modules()
+
+
+def test_a_third_partys_collector_needs_to_be_enabled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is imported only where the configuration enables it, and may be switched off without being imported."""
+    from importlib.metadata import EntryPoint
+
+    from agent import binding
+
+    # A module that fits the contract, under another name, so that nothing need be installed.
+    entry = EntryPoint("acme", "collectors.pressure", GROUP)
+    monkeypatch.setattr("agent.discovery.entry_points", lambda group: [entry])
+    path = tmp_path / "steadytok.yml"
+    path.write_text("collectors: {acme: {enabled: true, interval: 5s}}")
+    config, found = binding.read(path)
+    assert [c.interval for c in binding.bind_all(config, found) if c.name == "acme"] == [5.0]
+
+    path.write_text("collectors: {acme: {enabled: false}}")
+    _, found = binding.read(path)
+    assert "acme" not in found
 
 
 def test_a_raising_collector_keeps_what_it_gave() -> None:
