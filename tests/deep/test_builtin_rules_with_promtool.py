@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from peers import program
+
+from tests.processes import program
 
 HOUSE = Path(__file__).parents[2]
 FILES = sorted((HOUSE / "rules" / "builtin").glob("*.yml"))
