@@ -1,8 +1,9 @@
 """
 What tokens per second should be: the one place that knows.
 
-Per engine, model and context bucket the 90th percentile of decode tokens per decode second, learnt while the engine
-runs and nothing hurts it. Kept as counts in bins of one percent, so that it is small, exact to a percent, and follows
+Per engine, model and number of requests at once the 90th percentile of decode tokens per decode second, learnt while
+the engine runs and nothing hurts it. By the number of requests, because engines count each request's decode time for
+itself: a busy batch makes fewer tokens in each of its seconds and is not slow for that. Kept as counts in bins of one percent, so that it is small, exact to a percent, and follows
 a changed host within days: the counts are halved once a day's worth is in.
 """
 
@@ -33,6 +34,7 @@ or
     and min_over_time(steadytok_engine_requests_running[{WINDOW}]) > 0
 """
 PACED = "steadytok_engine_duty < 1 or steadytok_pace_duty < 1"
+RUNNING = f"max_over_time(steadytok_engine_requests_running[{WINDOW}])"
 HURT = """
   min(steadytok_dimm_headroom_celsius) < 10
 or
@@ -47,7 +49,7 @@ class Key(NamedTuple):
 
     engine: str
     model: str = ""
-    context: str = "any"
+    batch: str = "1"
 
 
 class _Stored(msgspec.Struct):
@@ -62,6 +64,7 @@ class Baseline:
         self._bins: dict[Key, Counter[int]] = {}
         self._queries: dict[str, promql.Query] = {name: promql.compile(text) for name, text in _QUERIES.items()}
         self.models: dict[str, str] = {}
+        self._batches: dict[str, str] = {}
         if stored is not None:
             self._restore(stored)
 
@@ -81,7 +84,9 @@ class Baseline:
         return msgspec.json.encode(_Stored(1, bins)).decode()
 
     def now(self, history: History, at_ms: int) -> dict[str, float]:
-        """Tokens per second of each engine now; an idle engine is not in it."""
+        """Tokens per second of each engine now; an idle engine is not in it. Takes note of their batches."""
+        running = self._queries["running"].at(history, at_ms)
+        self._batches = {dict(labels).get("engine", ""): _bucket(value) for labels, value in running}
         return {dict(labels).get("engine", ""): value for labels, value in self._queries["now"].at(history, at_ms)}
 
     def learn(self, history: History, at_ms: int) -> None:
@@ -94,8 +99,8 @@ class Baseline:
                 self.observe(self.key(engine), speed)
 
     def key(self, engine: str) -> Key:
-        """The key that an engine's present model has."""
-        return Key(engine, self.models.get(engine, ""))
+        """The key that an engine's present model and batch have."""
+        return Key(engine, self.models.get(engine, ""), self._batches.get(engine, "1"))
 
     def observe(self, key: Key, speed: float) -> None:
         """Takes one speed in."""
@@ -124,4 +129,9 @@ class Baseline:
         return None
 
 
-_QUERIES = {"now": NOW, "paced": PACED, "hurt": HURT}
+def _bucket(running: float) -> str:
+    """The number of requests at once, by powers of two: 1, 2 (and 3), 4 (to 7), …"""
+    return str(2 ** int(math.log2(running))) if running >= 1 and math.isfinite(running) else "1"
+
+
+_QUERIES = {"now": NOW, "paced": PACED, "hurt": HURT, "running": RUNNING}

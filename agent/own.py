@@ -47,10 +47,15 @@ def of_engines(
         yield signals.TOKENS_PER_SECOND.sample(speed, engine=engine)
     for engine in configured:
         yield signals.CONFIGURED.sample(1.0, engine=engine)
-        yield signals.BASELINE.sample(baseline.value(engine), engine=engine)
+        yield from _of_engine(baseline, engine)
     if canary is not None:
         yield signals.CANARY.sample(1.0, engine=canary)
-        yield signals.BASELINE.sample(baseline.value(canary), engine=canary)
+        yield from _of_engine(baseline, canary)
+
+
+def _of_engine(baseline: Baseline, engine: str) -> Iterator[Reading]:
+    yield signals.BASELINE.sample(baseline.value(engine), engine=engine)
+    yield signals.PACE_DUTY.sample(1.0, engine=engine)  # the agent holds no lease: it has no remedies yet
 
 
 def of_rules(rules: Rules) -> Iterator[Reading]:

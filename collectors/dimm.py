@@ -17,7 +17,7 @@ AFTER = ("hwmon",)
 TEMPERATURE = gauge("steadytok_dimm_temperature_celsius", "Temperature of a memory module's sensor.")
 LIMIT = gauge(
     "steadytok_dimm_limit_celsius",
-    "Temperature at which trouble begins: the sensor's critical limit, else 85 °C, JEDEC's normal range.",
+    "Temperature at which trouble begins: 85 °C, JEDEC's normal range, or the sensor's critical limit if lower.",
 )
 HEADROOM = gauge("steadytok_dimm_headroom_celsius", "Degrees left until the limit; below 0 it is exceeded.")
 METRICS = (TEMPERATURE, LIMIT, HEADROOM)
@@ -32,8 +32,9 @@ def join(readings: Mapping[str, Sequence[Sample]], host: Host) -> Iterator[Readi
     limits = _by_device(samples, "steadytok_hwmon_temperature_critical_celsius")
     node = _only_node(host)
     for dimm, celsius in _by_device(samples, "steadytok_hwmon_temperature_celsius").items():
-        limit = limits.get(dimm, 0.0)
-        limit = limit if limit > 0 else _NORMAL_RANGE
+        critical = limits.get(dimm, 0.0)
+        # A module rated for 95 °C survives there, but from 85 °C on it is refreshed twice as often: trouble has begun.
+        limit = min(critical, _NORMAL_RANGE) if critical > 0 else _NORMAL_RANGE
         yield TEMPERATURE.sample(celsius, dimm=dimm, node=node, source="hwmon")
         yield LIMIT.sample(limit, dimm=dimm, node=node, source="hwmon")
         yield HEADROOM.sample(limit - celsius, dimm=dimm, node=node, source="hwmon")

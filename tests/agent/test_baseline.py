@@ -104,6 +104,18 @@ def test_it_learns_only_from_unhurt_engines(more: tuple[Reading, ...], learns: b
     assert (baseline.progress("r1") > 0) is learns
 
 
+def test_each_batch_has_its_own() -> None:
+    """An engine that works on eight requests at once is not measured against its speed with one."""
+    baseline = Baseline()
+    for _ in range(ENOUGH):
+        baseline.learn(history(*[(20.0, 0.1)] * 60, running=1.0), 59_000)
+    assert baseline.value("r1") == pytest.approx(200.0, rel=0.01)
+
+    baseline.learn(history(*[(80.0, 0.8)] * 60, running=11.0), 59_000)
+    assert baseline.value("r1") is None
+    assert baseline.key("r1").batch == "8"
+
+
 def test_throttling_stops_the_learning() -> None:
     """While cores report throttling the speed is not what it should be."""
     events = counter("steadytok_thermal_throttle_core_events_total", "Events.")

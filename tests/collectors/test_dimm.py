@@ -29,12 +29,15 @@ def _join(host: Host, series: Series, *sensors: list[Reading]) -> dict[str, floa
     return series(dimm.join({"hwmon": samples}, host))
 
 
-def test_headroom_is_what_is_left_until_the_critical_limit(machine: Machine, series: Series) -> None:
-    """The critical limit counts; the 55 °C that an spd5118 leaves the factory with do not."""
-    assert _join(machine({}), series, _sensor("3-0050", 71.25, critical=95)) == {
+@pytest.mark.parametrize(("critical", "limit"), [(80, 80), (85, 85), (95, 85)])
+def test_headroom_is_what_is_left_until_trouble(
+    machine: Machine, series: Series, critical: float, limit: float
+) -> None:
+    """A lower critical limit counts; a higher one does not move the 85 °C from which refreshes double."""
+    assert _join(machine({}), series, _sensor("3-0050", 71.25, critical=critical)) == {
         'steadytok_dimm_temperature_celsius{dimm="3-0050",source="hwmon"}': 71.25,
-        'steadytok_dimm_limit_celsius{dimm="3-0050",source="hwmon"}': 95,
-        'steadytok_dimm_headroom_celsius{dimm="3-0050",source="hwmon"}': 23.75,
+        'steadytok_dimm_limit_celsius{dimm="3-0050",source="hwmon"}': limit,
+        'steadytok_dimm_headroom_celsius{dimm="3-0050",source="hwmon"}': limit - 71.25,
     }
 
 
