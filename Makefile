@@ -19,11 +19,13 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tui]'
+	@echo "Installing into $(VENV): half a minute the first time."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tui]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tui,dev]'
+	@echo "Installing what the checks need."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tui,dev]'
 	@touch $@
 
 run: $(VENV)/.run ## Watch this host: canary, live table, page and /metrics on 127.0.0.1:9817

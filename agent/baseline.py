@@ -3,8 +3,10 @@ What tokens per second should be: the one place that knows.
 
 Per engine, model and number of requests at once the 90th percentile of decode tokens per decode second, learnt while
 the engine runs and nothing hurts it. By the number of requests, because engines count each request's decode time for
-itself: a busy batch makes fewer tokens in each of its seconds and is not slow for that. Kept as counts in bins of one percent, so that it is small, exact to a percent, and follows
-a changed host within days: the counts are halved once a day's worth is in.
+itself: a busy batch makes fewer tokens in each of its seconds and is not slow for that.
+
+Kept as counts in bins of one percent, so that it is small, exact to a percent, and follows a changed host within days:
+the counts are halved once a day's worth is in.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
 
 from agent.units import bytes_written
 from agent.view import EngineView, NodeView, View
@@ -64,28 +64,38 @@ class PlainLines:
 
 def plain(view: View) -> str:
     """The view in one line."""
-    return " | ".join(f"{label} {text}" for label, text, _colour in rows(view))
+    return " | ".join(f"{row.label} {row.text}" for row in rows(view))
 
 
-def rows(view: View) -> Iterator[tuple[str, str, str]]:
-    """What is shown, as (label, text, colour)."""
+class Row(NamedTuple):
+    """One line of the table: what, how it is, its colour, and a drawing of it."""
+
+    label: str
+    text: str
+    colour: str = ""
+    drawing: str = ""
+
+
+def rows(view: View) -> Iterator[Row]:
+    """What is shown, one thing a row."""
     for engine in view.engines:
-        yield f"engine {engine.name}", f"{_engine(engine)}  {sparkline(engine.trail)}".rstrip(), _engine_colour(engine)
+        yield Row(f"engine {engine.name}", _engine(engine), _engine_colour(engine), sparkline(engine.trail))
     if view.starting:
-        yield "engine canary", "starting", "dim"
+        yield Row("engine canary", "starting", "dim")
     elif not view.engines:
-        yield "engine", "none: name one under engines: in the configuration", "dim"
-    yield "hottest", f"{view.hottest[1]:.0f} °C {view.hottest[0]}" if view.hottest else "no sensor here", ""
-    yield "frequency", _frequency(view), ""
-    yield "remote", f"{view.remote:.1%} of allocations" if view.remote is not None else "no data yet", ""
+        yield Row("engine", "none: name one under engines: in the configuration", "dim")
+    yield Row("hottest", f"{view.hottest[1]:.0f} °C {view.hottest[0]}" if view.hottest else "no sensor here")
+    yield Row("frequency", _frequency(view))
+    yield Row("remote", f"{view.remote:.1%} of allocations" if view.remote is not None else "no data yet")
     for node in view.nodes:
-        yield f"node {node.node}", _node(node), "red" if node.available < 0.04 * node.total else ""
+        colour = "red" if node.available < 0.04 * node.total else ""
+        yield Row(f"node {node.node}", _node(node), colour, bar(1 - node.available / node.total if node.total else 0))
     if view.canary_memory is not None:
         share = f"{view.canary_cpu:.1%} of a core, " if view.canary_cpu is not None else ""
-        yield "canary", f"takes {share}{bytes_written(view.canary_memory)}", "dim"
+        yield Row("canary", f"takes {share}{bytes_written(view.canary_memory)}", "dim")
     if view.failing:
-        yield "failing", ", ".join(view.failing), "yellow"
-    yield "alerts", _alerts(view), "" if view.alerts else "green"
+        yield Row("failing", ", ".join(view.failing), "yellow")
+    yield Row("alerts", _alerts(view), "" if view.alerts else "green")
 
 
 def _engine(engine: EngineView) -> str:
@@ -113,8 +123,7 @@ def _frequency(view: View) -> str:
 
 
 def _node(node: NodeView) -> str:
-    used = 1 - node.available / node.total if node.total else 0.0
-    return f"{bar(used)} {bytes_written(node.available)} available of {bytes_written(node.total)}"
+    return f"{bytes_written(node.available)} available of {bytes_written(node.total)}"
 
 
 def bar(share: float) -> str:
@@ -170,8 +179,9 @@ def table(view: View, where: str) -> RenderableType:
     grid = Table(box=box.SIMPLE_HEAD, title=f"steadytok: {view.series} series", title_justify="left", show_header=False)
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
-    for label, text, colour in rows(view):
-        grid.add_row(label, Text(text, style=colour))
+    grid.add_column(no_wrap=True)
+    for row in rows(view):
+        grid.add_row(row.label, Text(row.text, style=row.colour), Text(row.drawing, style=row.colour))
     lines = []
     for alert in view.alerts:
         severity = dict(alert.labels).get("severity", "")
