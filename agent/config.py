@@ -228,10 +228,12 @@ class _Reader:
         hints = typing.get_type_hints(kind, include_extras=True)
         self._unknown(raw, hints, path)
         values = {key: self.value(hints[key], raw[key], f"{path}.{key}") for key in raw if key in hints}
-        for field in msgspec.structs.fields(kind):
-            if field.required and field.name not in raw:
-                self.fault(path, f"expected the key {field.name!r}")
-                return None
+        required = [field.name for field in msgspec.structs.fields(kind) if field.required]
+        for name in required:
+            if name not in raw:
+                self.fault(path, f"expected the key {name!r}")
+        if any(values.get(name) is None for name in required):
+            return None  # its fault has been told
         return kind(**{key: value for key, value in values.items() if value is not None})
 
     def _unknown(self, raw: dict[Any, Any], known: Mapping[str, Any], path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 
 import structlog
@@ -49,6 +50,7 @@ class Loop:
         self.last_tick: float | None = None
         self.busy_seconds = 0.0
         self._arrived: list[Pass] = []
+        self._awaited: set[str] = set()
         self._news = asyncio.Event()
         self._told: dict[str, str] = {}
         self._rule_faults: dict[str, str] = {}
@@ -57,7 +59,9 @@ class Loop:
     def deliver(self, result: Pass) -> None:
         """Takes a Pass; on the event loop only."""
         self._arrived.append(result)
-        self._news.set()
+        self._awaited.discard(result.collector)
+        if not self._awaited:
+            self._news.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Ticks until `stop`; a tick that is late does not make the next ones come in a burst."""
@@ -96,15 +100,13 @@ class Loop:
                 move(step)
 
     async def _wait_for(self, names: set[str], until: float) -> None:
-        while not names <= {result.collector for result in self._arrived}:
-            left = until - self.clock.monotonic()
-            if left <= 0:
-                return
-            self._news.clear()
-            try:
-                await asyncio.wait_for(self._news.wait(), left)
-            except TimeoutError:
-                return
+        self._awaited = names - {result.collector for result in self._arrived}
+        left = until - self.clock.monotonic()
+        if not self._awaited or left <= 0:
+            return
+        self._news.clear()
+        with contextlib.suppress(TimeoutError):  # what has not come yet enters the next tick
+            await asyncio.wait_for(self._news.wait(), left)
 
     def _record(self, now_ms: int) -> None:
         arrived, self._arrived = self._arrived, []

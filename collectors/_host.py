@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 LARGEST = 4 << 20  # bytes; /proc/vmstat is 4 KiB and an exposition of 5,000 series 400 KiB
+PAGE = 4096  # bytes; what is shorter than this from one read of a file in /sys is the whole file
 CHUNK = 1 << 16  # bytes asked of one read(2): a sysfs attribute is at most one page
 
 _DIGITS = re.compile(r"(\d+)")
@@ -58,7 +59,7 @@ class Host:
         An optional file may be absent or empty without a note: many kernels simply do not have it.
         """
         try:
-            raw = _read_all(self.path(relative))
+            raw = _read_all(self._prefix + relative.lstrip("/"), PAGE if relative.startswith("sys/") else 0)
             text = raw.decode("utf-8").strip()
         except (FileNotFoundError, NotADirectoryError):
             return None if optional else self.note(relative, "no such file")
@@ -163,7 +164,7 @@ def natural(name: str) -> list[Any]:
     return [int(part) if part.isdecimal() else part for part in _DIGITS.split(name)]
 
 
-def _read_all(path: str) -> bytes:
+def _read_all(path: str, whole_below: int) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts, size = [], 0
@@ -171,6 +172,8 @@ def _read_all(path: str) -> bytes:
         while part := os.read(descriptor, CHUNK):
             parts.append(part)
             size += len(part)
+            if size < whole_below:
+                return part
             if size > LARGEST:
                 raise OSError(0, f"larger than {LARGEST >> 20} MiB")
     finally:

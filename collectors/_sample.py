@@ -38,7 +38,10 @@ class Metric:
         """This metric with a value, or None where there is no value."""
         if value is None:
             return None
-        return Sample(self, tuple(sorted((k, v) for k, v in labels.items() if v)), float(value))
+        pairs = tuple(sorted(labels.items()))
+        if not all(labels.values()):
+            pairs = tuple(pair for pair in pairs if pair[1])
+        return Sample(self, pairs, float(value))
 
 
 def counter(name: str, help: str) -> Metric:

@@ -40,11 +40,8 @@ PACKAGE_SECONDS = counter(
 METRICS = (CORE_EVENTS, CORE_SECONDS, PACKAGE_EVENTS, PACKAGE_SECONDS)
 
 _CPU = "sys/devices/system/cpu"
-_CORE_FILES = ((CORE_EVENTS, "core_throttle_count", 1), (CORE_SECONDS, "core_throttle_total_time_ms", 1000))
-_PACKAGE_FILES = (
-    (PACKAGE_EVENTS, "package_throttle_count", 1),
-    (PACKAGE_SECONDS, "package_throttle_total_time_ms", 1000),
-)
+_CORE_FILES = ("core_throttle_count", "core_throttle_total_time_ms")
+_PACKAGE_FILES = ("package_throttle_count", "package_throttle_total_time_ms")
 
 _Core = tuple[int, int]
 
@@ -72,13 +69,13 @@ def collect(host: Host) -> Iterator[Reading]:
     if online is None or online != kept.online:
         kept.online, kept.cpus = online, _cpus(host, online)
     for (package, core), folders in kept.cpus.by_core.items():
-        for metric, file, per_unit in _CORE_FILES:
-            count = _highest(host, kept, folders, file, (package, core))
-            yield metric.sample(_scaled(count, per_unit), package=str(package), core=str(core))
+        events, seconds = _throttled(host, kept, folders, _CORE_FILES, (package, core))
+        yield CORE_EVENTS.sample(events, package=str(package), core=str(core))
+        yield CORE_SECONDS.sample(seconds, package=str(package), core=str(core))
     for package, folders in kept.cpus.by_package.items():
-        for metric, file, per_unit in _PACKAGE_FILES:
-            count = _highest(host, kept, folders, file, (package, -1))
-            yield metric.sample(_scaled(count, per_unit), package=str(package))
+        events, seconds = _throttled(host, kept, folders, _PACKAGE_FILES, (package, -1))
+        yield PACKAGE_EVENTS.sample(events, package=str(package))
+        yield PACKAGE_SECONDS.sample(seconds, package=str(package))
 
 
 def _cpus(host: Host, online: str | None) -> _Cpus:
@@ -96,6 +93,22 @@ def _cpus(host: Host, online: str | None) -> _Cpus:
         if package is not None and core is not None:
             found.by_core[package, core].append(folder)
     return found
+
+
+def _throttled(
+    host: Host, kept: _Kept, folders: Iterable[str], files: tuple[str, str], place: _Core
+) -> tuple[int | None, float | None]:
+    """
+    Events and seconds of one core or package.
+
+    While there was no event there is no time either: once the time was read as 0 it is not read again until there
+    is one, which on a cool host is half of all reads.
+    """
+    events = _highest(host, kept, folders, files[0], place)
+    if events == 0 and kept.highest.get((files[1], *place)) == 0:
+        return events, 0.0
+    milliseconds = _highest(host, kept, folders, files[1], place)
+    return events, None if milliseconds is None else milliseconds / 1000
 
 
 def _highest(host: Host, kept: _Kept, folders: Iterable[str], file: str, place: _Core) -> int | None:
@@ -117,7 +130,3 @@ def _highest(host: Host, kept: _Kept, folders: Iterable[str], file: str, place: 
 def _number(host: Host, path: str) -> int | None:
     value = host.read_int(path)
     return host.note(path, f"expected 0 or more, found {value}") if value is not None and value < 0 else value
-
-
-def _scaled(count: int | None, per_unit: int) -> float | None:
-    return None if count is None else count / per_unit

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import chain, compress, groupby, repeat
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -159,12 +159,7 @@ class History:
 
     def latest(self) -> Iterator[tuple[Metric, Labels, float, int]]:
         """The live series with their newest value and its time in ms, in the order of groups and columns."""
-        for group in self._groups.values():
-            columns = np.flatnonzero(group.last_states() == VALUE)
-            for column, value in zip(columns.tolist(), group.last_values()[columns].tolist(), strict=True):
-                metric = group.metrics[column]
-                if metric is not None:
-                    yield metric, group.labels[column], value, group.last_ms
+        return chain.from_iterable(map(_latest, self._groups.values()))
 
     def value(self, name: str, **labels: str) -> float | None:
         """The newest value of one live series; None where it is not there or has ended."""
@@ -226,6 +221,15 @@ class History:
         name = exact_name(matchers)
         names = self._ever if name is None else [name]
         return {group for known in names if name_matches(matchers, known) for group in self._ever.get(known, ())}
+
+
+def _latest(group: Group) -> Iterable[tuple[Metric, Labels, float, int]]:
+    lives = group.last_states() == VALUE
+    metrics, labels, values = group.metrics, group.labels, group.last_values()
+    if not lives.all():
+        flags = lives.tolist()
+        metrics, labels, values = [*compress(metrics, flags)], [*compress(labels, flags)], values[lives]
+    return zip(metrics, labels, values.tolist(), repeat(group.last_ms))  # type: ignore[arg-type]  # a live column has its metric
 
 
 def canonical(labels: Labels) -> Labels:

@@ -25,28 +25,48 @@ class Exposition:
     """Renders live series, and remembers the lines."""
 
     def __init__(self) -> None:
-        self._lines: dict[tuple[str, Labels], tuple[float, str, str]] = {}
+        self._metrics: tuple[Metric, ...] = ()
+        self._labels: tuple[Labels, ...] = ()
+        self._values: tuple[float, ...] = ()
+        self._places: list[int] = []
+        self._befores: list[str] = []
+        self._lines: list[str] = []
 
     def render(self, series: Iterable[Live]) -> str:
         """The exposition of these series, families together, in order of their names."""
-        families: dict[str, tuple[Metric, list[str]]] = {}
-        lines: dict[tuple[str, Labels], tuple[float, str, str]] = {}
-        for metric, labels, value, _at in series:
-            name = metric.name
-            if not name.startswith(PREFIX):
-                continue
-            family = families.get(name)
-            if family is None:
-                family = families[name] = (metric, [_header(metric)])
-            key = (name, labels)
-            known = self._lines.get(key)
-            if known is None or (known[0] != value and not (known[0] != known[0] and value != value)):
-                before = _before(name, labels) if known is None else known[2]
-                known = (value, f"{before} {number(value)}\n", before)
-            lines[key] = known
-            family[1].append(known[1])
-        self._lines = lines
-        return "".join("".join(family[1]) for _name, family in sorted(families.items()))
+        metrics, labels, values = _columns(series)
+        # Which series there are changes rarely, and a tuple is compared by identity first.
+        if labels != self._labels or metrics != self._metrics:
+            self._lay_out(metrics, labels)
+        lines, places, befores = self._lines, self._places, self._befores
+        for i, (new, old) in enumerate(zip(values, self._values, strict=True)):
+            if new != old and befores[i]:
+                lines[places[i]] = f"{befores[i]} {number(new)}\n"
+        self._values = values
+        return "".join(lines)
+
+    def _lay_out(self, metrics: tuple[Metric, ...], labels: tuple[Labels, ...]) -> None:
+        """Gives each series its place among the lines, behind the header of its family."""
+        self._metrics, self._labels = metrics, labels
+        shown = [name.startswith(PREFIX) for name in (metric.name for metric in metrics)]
+        order = sorted((i for i, is_shown in enumerate(shown) if is_shown), key=lambda i: metrics[i].name)
+        self._befores = [
+            _before(metric.name, pairs) if is_shown else ""
+            for metric, pairs, is_shown in zip(metrics, labels, shown, strict=True)
+        ]
+        self._lines, self._places, family = [], [0] * len(metrics), ""
+        for i in order:
+            if metrics[i].name != family:
+                family = metrics[i].name
+                self._lines.append(_header(metrics[i]))
+            self._places[i] = len(self._lines)
+            self._lines.append("")
+        self._values = (math.nan,) * len(metrics)  # unequal to every value, itself too
+
+
+def _columns(series: Iterable[Live]) -> tuple[tuple[Metric, ...], tuple[Labels, ...], tuple[float, ...]]:
+    columns = tuple(zip(*series, strict=True))
+    return columns[:3] if columns else ((), (), ())  # type: ignore[return-value]  # zip(*) loses what Live's fields are
 
 
 def _header(metric: Metric) -> str:
@@ -63,8 +83,6 @@ def _before(name: str, labels: Labels) -> str:
 
 def number(value: float) -> str:
     """A float as the format writes it; whole numbers without a point."""
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "+Inf" if value > 0 else "-Inf"
-    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    if value - value != 0:  # NaN and the infinities
+        return "NaN" if value != value else "+Inf" if value > 0 else "-Inf"
+    return repr(value).removesuffix(".0")

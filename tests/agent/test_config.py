@@ -87,6 +87,7 @@ web: {listen: "127.0.0.1:9817", external_url: null}
         ("engine: {enabled: maybe}", "$.engine.enabled: invalid enum value 'maybe'"),
         ("engines: [{name: a}]", "$.engines[0]: expected the key 'url'"),
         ("engines: [{name: a, url: ftp://x}]", "$.engines[0].url: expected http://HOST:PORT, found 'ftp://x'"),
+        ("engines: [{name: null, url: 'http://x'}]", "$.engines[0].name: expected `str`, got `null`"),
         ("engines: {name: a}", "$.engines: expected a list, found a mapping"),
         (
             "engines: [{name: a, url: 'http://x'}, {name: a, url: 'http://y'}]",

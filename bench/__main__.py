@@ -1,0 +1,45 @@
+"""`python -m bench [NAME]…`: measures all rows, or those named."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+import click
+
+from bench import rows
+from bench.report import Row, as_json, as_text
+
+
+def found_rows() -> dict[str, ModuleType]:
+    """Each row's module by name, in the order of names."""
+    names = sorted(info.name for info in pkgutil.iter_modules(rows.__path__))
+    return {name: importlib.import_module(f"bench.rows.{name}") for name in names}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.option("--seconds", type=click.FloatRange(min=5.0), default=30.0, help="Length of windows (30).")
+@click.option("--json", "as_document", is_flag=True, help="One JSON document instead of tables.")
+@click.option("--strict", is_flag=True, help="Exit 1 where a figure is outside its budget.")
+def main(names: Sequence[str], seconds: float, as_document: bool, strict: bool) -> None:
+    """Measure all rows, or those named, against peers and budgets."""
+    known = found_rows()
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise click.UsageError(f"no row is named {unknown[0]!r}; there are: {', '.join(known)}")
+    results: list[Row] = []
+    for name in names or known:
+        results.append(known[name].measure(seconds))
+        if not as_document:
+            click.echo(as_text(results[-1]))
+    if as_document:
+        click.echo(as_json(results), nl=False)
+    sys.exit(1 if strict and any(row.outside for row in results) else 0)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m bench")

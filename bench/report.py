@@ -1,0 +1,79 @@
+"""What a row gives, and how it is printed: figures with units, and beside a budget whether they are inside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured value; a budget is the most that it may be."""
+
+    what: str
+    value: float
+    unit: str
+    budget: float | None = None
+    aim: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """`inside` or `outside` of the budget, empty where there is none."""
+        if self.budget is None:
+            return ""
+        return "inside" if self.value <= self.budget else "outside"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one benchmark found; `skipped` is the sentence that says why there are no figures."""
+
+    name: str
+    about: str
+    figures: tuple[Figure, ...] = ()
+    notes: tuple[str, ...] = ()
+    skipped: str = ""
+
+    @property
+    def outside(self) -> bool:
+        """Whether a figure is outside its budget."""
+        return any(figure.verdict == "outside" for figure in self.figures)
+
+
+def as_text(row: Row) -> str:
+    """The row as a table under its name."""
+    cells = [_cells(figure) for figure in row.figures]
+    widths = [max((len(line[column]) for line in cells), default=0) for column in range(3)]
+    lines = [f"{row.name}: {row.about}"]
+    lines += [f"  {_aligned(line, widths)}".rstrip() for line in cells]
+    lines += [f"  Skipped: {row.skipped}"] if row.skipped else []
+    lines += [f"  * {note}" for note in row.notes]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(figure: Figure) -> tuple[str, str, str, str]:
+    bounds = "" if figure.budget is None else f"budget {shown(figure.budget)}"
+    bounds += "" if figure.aim is None else f", aim {shown(figure.aim)}"
+    return figure.what, shown(figure.value), figure.unit, f"{bounds}: {figure.verdict}" if bounds else ""
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    what, value, unit, bounds = cells
+    return f"{what:<{widths[0]}}  {value:>{widths[1]}} {unit:<{widths[2]}}  {bounds}"
+
+
+def shown(value: float) -> str:
+    """A number with three digits that count; whole numbers are written whole."""
+    if float(value).is_integer() or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
+
+
+def as_json(rows: Iterable[Row]) -> str:
+    """All rows as one document; each figure has its verdict."""
+    document = [
+        {**asdict(row), "figures": [{**asdict(figure), "verdict": figure.verdict} for figure in row.figures]}
+        for row in rows
+    ]
+    return json.dumps(document, indent=1) + "\n"

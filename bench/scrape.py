@@ -1,0 +1,72 @@
+"""Scrapes programs once a second as Prometheus does: gzip, connections kept open, each at a phase of its own."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import threading
+import time
+from collections.abc import Sequence
+
+from bench.processes import Program
+
+_HEADERS = {
+    "Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+    "Accept-Encoding": "gzip",
+    "User-Agent": "Prometheus/2.53.0",
+    "X-Prometheus-Scrape-Timeout-Seconds": "1",
+}
+
+
+class Scraper:
+    """One thread that scrapes one program each second."""
+
+    def __init__(self, program: Program, phase: float) -> None:
+        self.scrapes = 0
+        self.failures = 0
+        self.series = 0
+        self._program = program
+        self._phase = phase
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"scrape {program.name}", daemon=True)
+
+    def start(self, epoch: float) -> None:
+        """Begins; `epoch` is a time.monotonic() that all scrapers share, so that their phases differ."""
+        self._due = epoch + self._phase
+        self._thread.start()
+
+    def _run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._program.port, timeout=5.0)
+        while not self._stop.wait(max(0.0, self._due - time.monotonic())):
+            self._due = max(self._due + 1.0, time.monotonic())
+            try:
+                self._scrape(connection)
+            except (OSError, http.client.HTTPException):
+                self.failures += 1
+                connection.close()  # the next request opens it again
+        connection.close()
+
+    def _scrape(self, connection: http.client.HTTPConnection) -> None:
+        connection.request("GET", "/metrics", headers=_HEADERS)
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.status != 200:
+            raise http.client.HTTPException(f"HTTP {answer.status}")
+        if answer.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        self.series = sum(1 for line in body.splitlines() if line and not line.startswith(b"#"))
+        self.scrapes += 1
+
+    def end(self) -> None:
+        """Stops after the scrape that is under way."""
+        self._stop.set()
+        self._thread.join()
+
+
+def over(programs: Sequence[Program]) -> list[Scraper]:
+    """A running scraper for each program, evenly spread over the second."""
+    scrapers = [Scraper(program, place / len(programs)) for place, program in enumerate(programs)]
+    epoch = time.monotonic()
+    for scraper in scrapers:
+        scraper.start(epoch)
+    return scrapers
