@@ -31,16 +31,16 @@ from agent.loop import Loop
 from agent.notify import Counters, Notifier
 from agent.rulebook import RulebookError, rule_set
 from agent.schedule import Schedule
-from agent.screen import Screen
+from agent.screen import Screen, rows
 from agent.sight import Sight
 from agent.state import StateFolder, folder
 from agent.units import bytes_written, written
 from agent.version import version
-from agent.view import Viewer
+from agent.view import View, Viewer
 from agent.web.exposition import Exposition
+from agent.web.front import page
 from agent.web.server import Server
 from collectors import Host, Reading
-from rules.alerts import AlertState
 from rules.groups import Rules
 from rules.history import History, bytes_needed
 
@@ -195,8 +195,7 @@ class Agent:
             metrics=self.metrics,
             since_tick=self._since_tick,
             interval=self.config.sample.interval,
-            instance=self.config.external_labels.resolved()["instance"],
-            summary=self._summary,
+            front=self._front,
         )
         try:
             bound = await server.start(host.strip("[]"), int(port))
@@ -268,8 +267,7 @@ class Agent:
             self._engines_changed.clear()
             self._engine_is_ready()
         if self._screen is not None and self._screen.wants():
-            alerts, canary = self.loop.rules.alerts(), self.canary is not None
-            self._screen.show(self._viewer.view(self.history, alerts, self.baseline, now_ms, canary=canary))
+            self._screen.show(self._view(now_ms))
 
     def _engine_is_ready(self) -> None:
         assert self.canary is not None
@@ -288,10 +286,13 @@ class Agent:
     def _since_tick(self) -> float | None:
         return None if self.loop.last_tick is None else time.monotonic() - self.loop.last_tick
 
-    def _summary(self) -> str:
-        firing = [alert.name for alert in self.loop.rules.alerts() if alert.state is AlertState.FIRING]
-        alerts = f"Alerts up: {', '.join(firing)}." if firing else "No alert is up."
-        return f"{self.history.series_count()} series. {alerts}"
+    def _front(self) -> str:
+        view = self._view(self.clock.now_ms())
+        return page(view, rows(view), self.config.external_labels.resolved()["instance"])
+
+    def _view(self, now_ms: int) -> View:
+        alerts = self.loop.rules.alerts()
+        return self._viewer.view(self.history, alerts, self.baseline, now_ms, canary=self.canary is not None)
 
     def _hang_up(self) -> None:
         """SIGHUP: takes the file's new content over; a bad file changes nothing and says so."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import html
 from collections.abc import Callable
 
 from aiohttp import web
@@ -11,21 +10,6 @@ from aiohttp import web
 from agent.web.exposition import CONTENT_TYPE
 
 STALLED = 10  # intervals without a tick after which the agent calls itself unhealthy
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>steadytok on {instance}</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;margin:3rem auto;max-width:40rem;padding:0 1rem}}
-code{{background:#8882;padding:.1em .3em;border-radius:.2em}}</style>
-<h1>steadytok on {instance}</h1>
-<p>{summary}</p>
-<ul>
-<li><a href="/metrics">/metrics</a>: what this host measures now, for Prometheus</li>
-<li><a href="/-/healthy">/-/healthy</a>: whether the sampling loop ticks</li>
-<li><a href="/-/ready">/-/ready</a>: whether the first readings are in</li>
-</ul>
-<p>On a terminal, <code>steadytok check</code> says what works on this host and what does not.</p>
-</html>
-"""
 
 
 class Server:
@@ -37,14 +21,12 @@ class Server:
         metrics: Callable[[], str],
         since_tick: Callable[[], float | None],
         interval: float,
-        instance: str,
-        summary: Callable[[], str],
+        front: Callable[[], str],
     ) -> None:
         self._metrics = metrics
         self._since_tick = since_tick
         self._interval = interval
-        self._instance = instance
-        self._summary = summary
+        self._front_page = front
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -69,8 +51,7 @@ class Server:
             await self._runner.cleanup()
 
     async def _front(self, request: web.Request) -> web.Response:
-        page = _PAGE.format(instance=html.escape(self._instance), summary=html.escape(self._summary()))
-        return web.Response(text=page, content_type="text/html")
+        return web.Response(text=self._front_page(), content_type="text/html")
 
     async def _exposition(self, request: web.Request) -> web.Response:
         body = self._metrics().encode()
