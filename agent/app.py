@@ -208,10 +208,8 @@ class Agent:
         self._log.info("listening", url=self.address)
 
     async def _start_children(self) -> None:
-        if any(course.collector.isolated for course in self.gather.courses.values()):
-            self.sight.child.start()
-            self._stack.push_async_callback(self.sight.child.close)
-            await self.sight.child.alive(5.0)  # else the first passes of its collectors would fail
+        self._stack.push_async_callback(self.sight.close)
+        await self.sight.start()
         if self.canary is not None:
             self.canary.child.start()
             self._stack.push_async_callback(self.canary.close)

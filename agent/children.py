@@ -51,6 +51,11 @@ class Child:
         """The process id while it lives."""
         return None if self._process is None else self._process.pid
 
+    @property
+    def started(self) -> bool:
+        """Whether it is being kept alive."""
+        return self._task is not None
+
     def start(self) -> None:
         """Starts the child and keeps it alive until `close`."""
         self._task = asyncio.get_running_loop().create_task(self._keep_alive(), name=f"child {self.name}")
@@ -59,7 +64,10 @@ class Child:
         pause = SHORTEST_PAUSE
         while not self._closing.is_set():
             began = asyncio.get_running_loop().time()
-            await self._live_once()
+            try:
+                await self._live_once()
+            except OSError as error:  # no memory or no process to be had just now
+                self._log.warning("child cannot be started; trying again", reason=str(error))
             if self._closing.is_set():
                 return
             lived = asyncio.get_running_loop().time() - began
@@ -101,7 +109,7 @@ class Child:
             both.create_task(self._each_line(process.stderr, self._say))
 
     async def _each_line(self, stream: asyncio.StreamReader, take: Callable[[bytes], None]) -> None:
-        while line := await stream.readline():
+        while line := await _line(stream):
             take(line)
 
     def _say(self, line: bytes) -> None:
@@ -141,3 +149,12 @@ class Child:
                 return
             self.kill()
         self._task.cancel()
+
+
+async def _line(stream: asyncio.StreamReader) -> bytes:
+    """The next line, b"" at the end; one that is too long to be ours is passed over."""
+    while True:
+        try:
+            return await stream.readline()
+        except ValueError:
+            continue  # readline has dropped what it could not hold

@@ -79,12 +79,13 @@ def sensor(root: Path, celsius: int) -> Path:
 def watched(root: Path, scenario: Callable[[Watched], object]) -> None:
     async def run() -> None:
         eye = Watched(root)
-        eye.sight.child.start()
+        eye.sight.lane("hwmon")
         try:
-            assert await eye.sight.child.alive(20)
+            await eye.sight.start()
+            assert await eye.sight.shared.alive(20)
             await scenario(eye)  # type: ignore[misc]  # a coroutine function in every test
         finally:
-            await eye.sight.child.close()
+            await eye.sight.close()
 
     asyncio.run(run())
 
@@ -109,7 +110,7 @@ def test_a_killed_eye_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     async def scenario(eye: Watched) -> None:
         await eye.ask(1.0)
-        first = eye.sight.child.pid
+        first = eye.sight.shared.pid
         assert first is not None
         os.kill(first, signal.SIGSTOP)  # so that the order cannot be answered before the kill
         eye.sight.lane("hwmon").start(eye.hwmon, 2.0)
@@ -117,34 +118,61 @@ def test_a_killed_eye_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         lost = await asyncio.wait_for(eye.passes.get(), 20)
         assert lost.error == "the eye ended while it was reading"
 
-        await until(lambda: eye.sight.child.pid not in (None, first))
+        await until(lambda: eye.sight.shared.pid not in (None, first))
         assert (await eye.ask(3.0)).samples
 
     watched(tmp_path, scenario)
 
 
-def test_a_read_that_never_returns_costs_one_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sensor that blocks for ever is never asked twice at once; the eye in which it hangs is killed and replaced."""
+def test_a_read_that_never_returns_hides_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collector that hangs gets an eye of its own, which is replaced again and again; the shared one lives on."""
     monkeypatch.setattr("agent.children.SHORTEST_PAUSE", 0.05)
     monkeypatch.setattr(sight_module, "PATIENCE", 5.0)
-    chip = sensor(tmp_path, 61)
-    (chip / "temp1_input").unlink()
-    os.mkfifo(chip / "temp1_input")
+    policy = tmp_path / "sys/devices/system/cpu/cpufreq/policy0"
+    policy.mkdir(parents=True)
+    (policy / "scaling_driver").write_text("intel_pstate\n")
+    os.mkfifo(policy / "scaling_cur_freq")
+    sensor(tmp_path, 61)
 
     async def scenario(eye: Watched) -> None:
-        first = eye.sight.child.pid
-        eye.sight.lane("hwmon").start(eye.hwmon, 100.0)
+        cpufreq = bind(modules()["cpufreq"], "cpufreq", interval=None, deadline=0.5, own=None)
+        shared = eye.sight.shared.pid
+        lane = eye.sight.lane("cpufreq")
+        lane.start(cpufreq, 100.0)
         eye.sight.watch(104.0)
-        assert eye.sight.lane("hwmon").busy_since == 100.0
+        assert lane.busy_since == 100.0
 
-        eye.sight.watch(105.1)
+        eye.sight.watch(106.0)
+        lost = await asyncio.wait_for(eye.passes.get(), 20)
+        assert lost.error == "the read did not return"
+        assert (await eye.ask(107.0)).samples
+        assert eye.sight.shared.pid == shared
+
+        await lane.eye.alive(20)
+        first = lane.eye.pid
+        lane.start(cpufreq, 108.0)
+        eye.sight.watch(114.0)
         lost = await asyncio.wait_for(eye.passes.get(), 20)
         assert lost.error == "the eye ended while it was reading"
 
-        (chip / "temp1_input").unlink()
-        (chip / "temp1_input").write_text("62000\n")
-        await until(lambda: eye.sight.child.pid not in (None, first))
-        assert 62.0 in [sample.value for sample in (await eye.ask(106.0)).samples]
+        (policy / "scaling_cur_freq").unlink()
+        (policy / "scaling_cur_freq").write_text("2000000\n")
+        await until(lambda: lane.eye.pid not in (None, first))
+        lane.start(cpufreq, 115.0)
+        assert 2e9 in [sample.value for sample in (await asyncio.wait_for(eye.passes.get(), 20)).samples]
+        assert eye.sight.shared.pid == shared
+
+    watched(tmp_path, scenario)
+
+
+def test_what_is_no_answer_is_passed_over(tmp_path: Path) -> None:
+    """A stray line on the eye's output is told, and the next answer is heard."""
+    sensor(tmp_path, 61)
+
+    async def scenario(eye: Watched) -> None:
+        eye.sight._answered(eye.sight.shared, b"Segmentation fault\n")
+
+        assert (await eye.ask(1.0)).samples
 
     watched(tmp_path, scenario)
 
@@ -153,9 +181,9 @@ def test_the_eye_ends_with_the_agent(tmp_path: Path) -> None:
     """Closing its input is enough to end it: nothing of ours outlives the agent."""
 
     async def scenario(eye: Watched) -> None:
-        pid = eye.sight.child.pid
+        pid = eye.sight.shared.pid
         assert pid is not None
-        await eye.sight.child.close()
+        await eye.sight.close()
 
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
