@@ -20,23 +20,25 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from agent import binding, own, signals
 from agent.baseline import Baseline
-from agent.binding import CANARY, bind_all
+from agent.binding import bind_all
 from agent.canary import Canary
 from agent.clock import Clock
-from agent.config import Config, ConfigError
+from agent.config import ConfigError
 from agent.discovery import Collector, DiscoveryError
-from agent.gather import SLOW, Course, Gather, Lane, Outcome, Pass, ThreadLane
+from agent.gather import Course, Gather, Lane, Outcome, Pass, ThreadLane
 from agent.hotplug import Hotplug
 from agent.loop import Loop
 from agent.notify import Counters, Notifier
 from agent.rulebook import RulebookError, rule_set
 from agent.schedule import Schedule
 from agent.screen import Screen, rows
+from agent.settings import CANARY, Config
 from agent.sight import Sight
 from agent.state import StateFolder, folder
 from agent.units import bytes_written, written
 from agent.version import version
 from agent.view import View, Viewer
+from agent.web.api import Api, Sources
 from agent.web.exposition import Exposition
 from agent.web.front import page
 from agent.web.server import Server
@@ -59,6 +61,11 @@ class Place:
 
     root: str
     config_path: Path | None
+
+    @property
+    def config_name(self) -> str:
+        """How messages call the configuration."""
+        return str(self.config_path or "configuration")
 
     @property
     def live(self) -> bool:
@@ -114,7 +121,7 @@ class Agent:
 
     def _rules(self, config: Config) -> Rules:
         return Rules(
-            rule_set(config.rules, keep_ms=round(config.sample.keep * 1000)),
+            rule_set(config, self.place.config_name),
             interval_ms=round(config.rules.interval * 1000),
             external_labels=config.external_labels.resolved(),
             external_url=self._external_url(config),
@@ -155,7 +162,7 @@ class Agent:
         yield signals.BUILD_INFO.sample(1.0, version=self._version)
         yield signals.TICK_SECONDS.sample(self.loop.busy_seconds)
         yield signals.UEVENT_OVERFLOWS.sample(self.hotplug.overflows)
-        yield from own.of_collectors(self.gather, now)
+        yield from own.of_collectors(self.gather, now, self.config.sample.stale_after)
         yield from own.of_rules(self.loop.rules)
         yield from own.of_history(self.history)
         configured = [engine.name for engine in self.config.engines]
@@ -183,6 +190,16 @@ class Agent:
         self.loop.on_step.append(lambda _step: self.schedule.stepped())
         self.loop.after_tick += [self._estimate, self._show]
 
+    def _sources(self) -> Sources:
+        return Sources(
+            history=self.history,
+            rules=lambda: self.loop.rules,
+            now_ms=self.clock.now_ms,
+            identity=self.config.external_labels.resolved(),
+            version=self._version,
+            subquery_step_ms=round(self.config.rules.interval * 1000),
+        )
+
     def _on_signals(self) -> None:
         event_loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -196,6 +213,7 @@ class Agent:
             since_tick=self._since_tick,
             interval=self.config.sample.interval,
             front=self._front,
+            routes=Api(self._sources()).routes(),
         )
         try:
             bound = await server.start(host.strip("[]"), int(port))
@@ -230,8 +248,11 @@ class Agent:
 
     def _schedule_slow(self, course: Course) -> None:
         name = course.collector.name
-        if course.collector.interval > SLOW:
-            self.schedule.every(course.interval, lambda: self.gather.slow_due(name, self.clock.monotonic()))
+        if course.slow:
+            due = self.gather.slow_due
+            self.schedule.every(course.interval, lambda: due(name, self.clock.monotonic()), name=_job(name))
+        else:
+            self.schedule.drop(_job(name))
 
     def _save(self) -> None:
         try:
@@ -300,7 +321,7 @@ class Agent:
     async def _reload(self) -> None:
         try:
             config, self._modules = binding.read(self.place.config_path)
-            rules = rule_set(config.rules, keep_ms=round(config.sample.keep * 1000))
+            rules = rule_set(config, self.place.config_name)
         except (ConfigError, RulebookError, DiscoveryError) as error:
             self._log.error("the new configuration is not used; the old one stays", faults=str(error).splitlines())
             return
@@ -308,6 +329,7 @@ class Agent:
         self.config = replace_reloadable(self.config, config)
         self.loop.rules = self.loop.rules.replaced(rules)
         old, self.loop.notifier = self.loop.notifier, self._notifier(self.config)
+        self.loop.notifier.take_over(old)
         await self.loop.notifier.start()
         await old.close()
         self._replace_collectors()
@@ -318,9 +340,11 @@ class Agent:
         wanted = {collector.name: collector for collector in self._bind()}
         for name in set(self.gather.courses) - set(wanted):
             self.gather.remove(name)
+            self.schedule.drop(_job(name))
             self.history.silence(name, self.clock.now_ms())
         for collector in wanted.values():
             self.gather.add(collector, now)
+            self._schedule_slow(self.gather.courses[collector.name])
 
     def _tell_what_needs_a_restart(self, config: Config) -> None:
         fixed = [name for name in RESTART if getattr(config, name) != getattr(self.config, name)]
@@ -333,6 +357,10 @@ def _leave_the_lasting_alone() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+def _job(collector: str) -> str:
+    return f"collect {collector}"
 
 
 RESTART = ("sample", "external_labels", "web", "state", "engine")

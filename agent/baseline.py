@@ -37,12 +37,18 @@ or
 """
 PACED = "steadytok_engine_duty < 1 or steadytok_pace_duty < 1"
 RUNNING = f"max_over_time(steadytok_engine_requests_running[{WINDOW}])"
+# What the rules have found counts too: on AMD only they see that a processor was slowed.
 HURT = """
   min(steadytok_dimm_headroom_celsius) < 10
 or
   sum(increase(steadytok_thermal_throttle_core_events_total[2m])) > 0
 or
   sum(increase(steadytok_thermal_throttle_package_events_total[2m])) > 0
+or
+  count(ALERTS{
+    alertstate="firing",
+    alertname=~"DimmHot|CpuThermalThrottling|NumaAllocationDrift|MemoryPressure|WeightsEvicted"
+  })
 """
 
 

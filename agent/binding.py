@@ -7,11 +7,9 @@ from pathlib import Path
 from types import ModuleType
 
 from agent import discovery
-from agent.config import Config, enabled_collectors, load
+from agent.config import enabled_collectors, load
 from agent.discovery import Collector
-
-CANARY = "canary"
-"""The name of the bundled engine among the engines."""
+from agent.settings import CANARY, Config
 
 
 def read(path: Path | None) -> tuple[Config, dict[str, ModuleType]]:

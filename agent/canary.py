@@ -1,8 +1,8 @@
 """
 The canary: the bundled reference engine, run in short bursts so that its tokens per second tell the host's health.
 
-It must never hurt: a burst is left out while another engine works or processors are short, and it takes at most a
-twentieth of the free memory (the engine sees to that itself).
+It must never hurt: a burst is left out while another engine works or may be working, while processors are short, and
+where its memory is more than a twentieth of what its node has left.
 """
 
 from __future__ import annotations
@@ -15,17 +15,35 @@ from typing import Any
 import msgspec
 import structlog
 
-from agent.binding import CANARY
 from agent.children import Child
-from agent.config import Canary as Settings
+from agent.settings import CANARY
+from agent.settings import Canary as Settings
 from rules import promql
 from rules.history import History
 
 PROMPT = "The quick brown fox jumps over the lazy dog."  # always the same: the same work, the same context
 FIRST_TOKENS = 4  # in the first burst, before its speed is known
 MOST_TOKENS = 128
-OTHERS = f'sum(steadytok_engine_requests_running{{engine!="{CANARY}"}}) > 0'
-CROWDED = 'rate(steadytok_pressure_waiting_seconds_total{resource="cpu"}[15s]) > 0.05'
+# Why a burst is left out, and when; asked in this order.
+REASONS = {
+    "another engine is working": f'sum(steadytok_engine_requests_running{{engine!="{CANARY}"}}) > 0',
+    # An engine in a long prefill may not answer for seconds; one that does not tell its requests may always have some.
+    "another engine does not answer, and may be working": f'steadytok_engine_up{{engine!="{CANARY}"}} == 0',
+    "another engine does not say whether it is working": f"""
+        steadytok_engine_up{{engine!="{CANARY}"}} == 1 unless on (engine) steadytok_engine_requests_running
+    """,
+    "processors are short": 'rate(steadytok_pressure_waiting_seconds_total{resource="cpu"}[15s]) > 0.05',
+    # Where the kernel was booted without psi=1 (the default of RHEL) there is no pressure to ask for.
+    "processors are busy": """
+        sum(rate(steadytok_stat_cpu_seconds_total{mode!~"idle|iowait|guest|guest_nice"}[15s]))
+          / sum(steadytok_stat_cpus_online) > 0.5
+        unless on () sum(steadytok_pressure_waiting_seconds_total{resource="cpu"})
+    """,
+    "memory is short": f"""
+        sum(steadytok_engine_resident_bytes{{engine="{CANARY}"}})
+          > 0.05 * max(steadytok_node_meminfo_available_bytes)
+    """,
+}
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -41,8 +59,7 @@ class Canary:
 
     def __init__(self, settings: Settings, token_file: Path, changed: asyncio.Event) -> None:
         self._settings = settings
-        self._others = promql.compile(OTHERS)
-        self._crowded = promql.compile(CROWDED)
+        self._reasons = {reason: promql.compile(text) for reason, text in REASONS.items()}
         self._tokens = FIRST_TOKENS
         self._session: Any = None
         self._burst: asyncio.Task[None] | None = None
@@ -69,11 +86,8 @@ class Canary:
 
     def may_not(self, history: History, now_ms: int) -> str | None:
         """Why a burst must be left out now, or None."""
-        if self._others.at(history, now_ms).labels:
-            return "another engine is working"
-        if self._crowded.at(history, now_ms).labels:
-            return "processors are short"
-        return None
+        asked = ((reason, query.at(history, now_ms)) for reason, query in self._reasons.items())
+        return next((reason for reason, found in asked if len(found)), None)
 
     def maybe_burst(self, history: History, now_ms: int) -> None:
         """Starts one burst, unless it would hurt or the one before has not ended."""

@@ -8,22 +8,19 @@ declared beside the collector, so this file does not grow with them.
 from __future__ import annotations
 
 import difflib
-import socket
 import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 import yaml
+from yaml.constructor import ConstructorError
 
+from agent import meaning
+from agent.settings import CollectorSettings, Config, Seconds
 from agent.units import duration
-
-Seconds = Annotated[float, "duration"]
-"""A float of seconds, written as a Prometheus duration."""
-
-LONGEST_INTERVAL = 120.0  # seconds: a rule looks back five minutes, so anything slower would blink out of sight
 
 
 class ConfigError(Exception):
@@ -32,114 +29,6 @@ class ConfigError(Exception):
     def __init__(self, messages: list[str]) -> None:
         super().__init__("\n".join(messages))
         self.messages = messages
-
-
-class _Section(msgspec.Struct, frozen=True, kw_only=True):
-    """A mapping of the file; keys that it does not name are refused by `_Reader`."""
-
-
-class Sampling(_Section, frozen=True):
-    """How often, how long kept, and after how many silent intervals a collector's series are stale."""
-
-    interval: Seconds = 1.0
-    keep: Seconds = 3600.0
-    stale_after: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
-
-
-class ExternalLabels(_Section, frozen=True):
-    """Labels added to whatever leaves the host."""
-
-    instance: str | None = None
-
-    def resolved(self) -> dict[str, str]:
-        """The labels as they go out."""
-        return {"instance": self.instance or socket.gethostname(), "job": "steadytok"}
-
-
-class CollectorSettings(_Section, frozen=True):
-    """What every collector can be told; `own` is its own Config, or None where it has none."""
-
-    enabled: bool | None = None
-    interval: Seconds | None = None
-    deadline: Seconds | None = None
-    own: Any = None
-
-
-class Canary(_Section, frozen=True):
-    """The bundled reference engine, run as a canary."""
-
-    enabled: Literal["auto"] | bool = "auto"
-    size: str = "auto"
-    burst: Seconds = 0.2
-    every: Seconds = 5.0
-
-
-class EngineTarget(_Section, frozen=True):
-    """An engine of the operator's, met over HTTP."""
-
-    name: str
-    url: str
-    kind: Literal["auto", "reference", "vllm", "llama.cpp", "sglang"] = "auto"
-
-
-class RulesSettings(_Section, frozen=True):
-    """Which rules are asked, and how often."""
-
-    builtin: bool = True
-    files: tuple[str, ...] = ()
-    disable: tuple[str, ...] = ()
-    interval: Seconds = 1.0
-
-
-class StaticConfig(_Section, frozen=True):
-    """Prometheus' own static_config."""
-
-    targets: tuple[str, ...]
-    labels: dict[str, str] = {}
-
-
-class AlertmanagerSettings(_Section, frozen=True):
-    """Prometheus' own alertmanager_config, as far as it is built."""
-
-    static_configs: tuple[StaticConfig, ...]
-    scheme: Literal["http", "https"] = "http"
-    path_prefix: str = "/"
-    timeout: Seconds = 10.0
-    api_version: Literal["v2"] = "v2"
-
-
-class Alerting(_Section, frozen=True):
-    """Where alerts go, and how often a firing one is told again."""
-
-    alertmanagers: tuple[AlertmanagerSettings, ...] = ()
-    resend_delay: Seconds = 60.0
-
-
-class Web(_Section, frozen=True):
-    """The page, /metrics and their door."""
-
-    listen: str = "127.0.0.1:9817"
-    external_url: str | None = None
-
-
-class State(_Section, frozen=True):
-    """Where what must outlive the process is kept."""
-
-    dir: str | None = None
-
-
-class Config(_Section, frozen=True):
-    """The whole file."""
-
-    sample: Sampling = Sampling()
-    external_labels: ExternalLabels = ExternalLabels()
-    collectors: dict[str, CollectorSettings] = {}
-    engine: Canary = Canary()
-    engines: tuple[EngineTarget, ...] = ()
-    rules: RulesSettings = RulesSettings()
-    alerting: Alerting = Alerting()
-    web: Web = Web()
-    state: State = State()
 
 
 def load(path: Path | None, collector_configs: Mapping[str, type | None]) -> Config:
@@ -162,7 +51,7 @@ def enabled_collectors(path: Path | None) -> set[str]:
 
 def _mapping(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader that refuses a key given twice
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
@@ -176,39 +65,28 @@ def _mapping(path: Path) -> dict[str, Any]:
     return document
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key given twice is a fault: the first would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            if key is not None and key in seen:
+                raise ConstructorError(None, None, f"the key {key!r} is there twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
 def parse(document: dict[str, Any], where: str, collector_configs: Mapping[str, type | None]) -> Config:
     """The same, from a mapping already read; `where` opens each message."""
     reader = _Reader(where, collector_configs)
     config = reader.section(Config, document, "$")
     if not reader.faults:
-        _check_meaning(config, reader)
+        reader.faults += [f"{where}: {path}: {expected}" for path, expected in meaning.faults(config)]
     if reader.faults:
         raise ConfigError(reader.faults)
     return typing.cast("Config", config)
-
-
-def _check_meaning(config: Config, reader: _Reader) -> None:
-    if not 0.1 <= config.sample.interval <= 10:
-        reader.fault("$.sample.interval", "expected 100ms to 10s")
-    if config.sample.keep < 600:
-        reader.fault("$.sample.keep", "expected 10m or more: built-in rules look back 5 to 10 minutes")
-    for name, settings in config.collectors.items():
-        if settings.interval is not None and not config.sample.interval <= settings.interval <= LONGEST_INTERVAL:
-            expected = f"expected {config.sample.interval:g}s (sample.interval) to 2m (rules look back 5 minutes)"
-            reader.fault(f"$.collectors.{name}.interval", expected)
-    names = [engine.name for engine in config.engines]
-    for name in {name for name in names if names.count(name) > 1}:
-        reader.fault("$.engines", f"expected names to differ, found {name!r} twice")
-    for index, engine in enumerate(config.engines):
-        if not engine.url.startswith(("http://", "https://")):
-            reader.fault(f"$.engines[{index}].url", f"expected http://HOST:PORT, found {engine.url!r}")
-    _check_listen(config.web.listen, reader)
-
-
-def _check_listen(listen: str, reader: _Reader) -> None:
-    host, colon, port = listen.rpartition(":")
-    if not (host and colon and port.isdecimal() and int(port) < 65536):
-        reader.fault("$.web.listen", f"expected ADDRESS:PORT such as 127.0.0.1:9817, found {listen!r}")
 
 
 class _Reader:

@@ -17,7 +17,7 @@ _ABSENT = {
     "powercap": "sudo modprobe intel_rapl_msr; virtual machines have none",
     "dimm": "made from hwmon's DIMM sensors",
     "engine": "name your engines under engines: in the configuration",
-    "kmsg": "nothing has been logged since",
+    "kmsg": "no /dev/kmsg here: usual in a container",
 }
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
-from agent.config import Alerting
+from agent.settings import Alerting
 from rules.alerts import Alert, AlertState
 
 if TYPE_CHECKING:
@@ -177,6 +177,10 @@ class Notifier:
         self._sent: dict[Any, int] = {}
         self._senders: list[Sender] = []
         self._session: aiohttp.ClientSession | None = None
+
+    def take_over(self, other: Notifier) -> None:
+        """Goes on where another left off: what it has told is not told again, and what it told gets its end."""
+        self._sent = dict(other._sent)
 
     async def start(self) -> None:
         """Opens a sender for each Alertmanager."""

@@ -14,19 +14,21 @@ from rules.history import History
 _WORTH = {Outcome.OK: 1.0, Outcome.FAILED: 0.0}
 
 
-def of_collectors(gather: Gather, now: float) -> Iterator[Reading]:
+def of_collectors(gather: Gather, now: float, stale_after: int) -> Iterator[Reading]:
     """
     The state of each collector that this machine has work for.
 
     One whose hardware is absent, or that this user may not read, has no success: neither is a failure, and an alert
     about it would never end.
     """
+    silent = set(gather.silent(now, stale_after))
     for name, course in gather.courses.items():
-        yield from _of_collector(name, course, now)
+        yield from _of_collector(name, course, now, silent=name in silent)
 
 
-def _of_collector(name: str, course: Course, now: float) -> Iterator[Reading]:
-    outcome = course.outcome
+def _of_collector(name: str, course: Course, now: float, *, silent: bool) -> Iterator[Reading]:
+    # One that was well and has fallen silent is not well, whatever its last pass said.
+    outcome = Outcome.FAILED if silent and course.outcome is Outcome.OK else course.outcome
     if outcome in (None, Outcome.ABSENT):
         return
     yield signals.SUCCESS.sample(_WORTH.get(outcome) if outcome else None, collector=name)

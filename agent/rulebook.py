@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
-from agent.config import RulesSettings
+from agent.settings import Config
 from agent.units import written
 from rules.groups import RuleSet
 from rules.rulefile import BUILTIN, RuleFileError, load_rules
@@ -19,28 +19,28 @@ class RulebookError(Exception):
         self.messages = messages
 
 
-def rule_files(settings: RulesSettings) -> list[Path]:
+def rule_files(config: Config, where: str) -> list[Path]:
     """The files of the built-in rules and those that the operator's patterns name."""
-    found = sorted(BUILTIN.glob("*.yml")) if settings.builtin else []
-    for pattern in settings.files:
+    found = sorted(BUILTIN.glob("*.yml")) if config.rules.builtin else []
+    for pattern in config.rules.files:
         matches = sorted(Path(path) for path in glob.glob(pattern))
         if not matches and not glob.has_magic(pattern):
-            raise RulebookError([f"$.rules.files: no such file: {pattern}"])
+            raise RulebookError([f"{where}: $.rules.files: no such file: {pattern}"])
         found += matches
     return found
 
 
-def rule_set(settings: RulesSettings, *, keep_ms: int) -> RuleSet:
-    """All rules, less the disabled ones; refuses what looks back further than history reaches."""
+def rule_set(config: Config, where: str) -> RuleSet:
+    """All rules, less the disabled ones; `where` (the configuration file) opens the messages about its settings."""
     try:
-        rules = load_rules(rule_files(settings), subquery_step_ms=round(settings.interval * 1000))
+        rules = load_rules(rule_files(config, where), subquery_step_ms=round(config.rules.interval * 1000))
     except RuleFileError as error:
         raise RulebookError(error.messages) from error
-    unknown = sorted(set(settings.disable) - set(rules.names))
+    unknown = sorted(set(config.rules.disable) - set(rules.names))
     if unknown:
-        raise RulebookError([f"$.rules.disable: no rule is named {name!r}" for name in unknown])
-    chosen = rules.disabled(settings.disable)
-    if chosen.reach_ms > keep_ms:
+        raise RulebookError([f"{where}: $.rules.disable: no rule is named {name!r}" for name in unknown])
+    chosen = rules.disabled(config.rules.disable)
+    if chosen.reach_ms > config.sample.keep * 1000:
         reach = written(chosen.reach_ms / 1000)
-        raise RulebookError([f"$.sample.keep: rules look back {reach}, so at least that must be kept"])
+        raise RulebookError([f"{where}: $.sample.keep: expected {reach} or more, which is how far back the rules look"])
     return chosen

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
 
+SHORTEST = 0.01  # seconds between two firings of one job
+
 
 def now() -> datetime.datetime:
     """The wall clock, which is what APScheduler goes by."""
@@ -26,7 +28,8 @@ class EveryTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler ships no t
     __slots__ = ("interval",)
 
     def __init__(self, seconds: float) -> None:
-        self.interval = datetime.timedelta(seconds=seconds)
+        # With no interval the scheduler would look for the next slot for ever, and fill the memory meanwhile.
+        self.interval = datetime.timedelta(seconds=max(seconds, SHORTEST))
 
     def get_next_fire_time(
         self, previous_fire_time: datetime.datetime | None, now: datetime.datetime
@@ -47,13 +50,18 @@ class Schedule:
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         self._scheduler = AsyncIOScheduler(timezone=datetime.UTC, job_defaults=defaults)
 
-    def every(self, seconds: float, job: Callable[[], object]) -> None:
-        """Calls `job` every so many seconds, first after one interval."""
+    def every(self, seconds: float, job: Callable[[], object], *, name: str | None = None) -> None:
+        """Calls `job` every so many seconds, first after one interval; in place of an earlier job of that name."""
 
         async def on_the_loop() -> None:  # a plain function would run in the default executor's threads
             job()
 
-        self._scheduler.add_job(on_the_loop, EveryTrigger(seconds))
+        self._scheduler.add_job(on_the_loop, EveryTrigger(seconds), id=name, replace_existing=True)
+
+    def drop(self, name: str) -> None:
+        """Ends the job of that name, if there is one."""
+        if self._scheduler.get_job(name) is not None:
+            self._scheduler.remove_job(name)
 
     def start(self) -> None:
         """Begins; needs the running event loop."""

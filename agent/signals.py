@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collectors import gauge
+from collectors import counter, gauge
 
 SUCCESS = gauge("steadytok_collector_success", "Whether the collector's last pass gave what it should: 1 or 0.")
 DURATION = gauge("steadytok_collector_duration_seconds", "How long the collector's last pass took, on the clock.")
 CPU = gauge("steadytok_collector_cpu_seconds", "Processor time that the collector's last pass took.")
 AGE = gauge("steadytok_collector_age_seconds", "How long ago the collector's newest good reading began.")
 INTERVAL = gauge("steadytok_collector_interval_seconds", "Seconds between the collector's passes, as it stands now.")
-OVERRUNS = gauge("steadytok_collector_overruns", "How often a pass was due while the one before had not returned.")
+OVERRUNS = counter("steadytok_collector_overruns_total", "Passes that were due while the one before had not returned.")
 MISSING = gauge("steadytok_collector_missing_readings", "Readings that the last pass could not get.")
 
 TOKENS_PER_SECOND = gauge(

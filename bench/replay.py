@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from agent import discovery, reading, signals
 from agent.binding import bind_all
-from agent.config import Config, EngineTarget
 from agent.discovery import Collector
 from agent.gather import Pass
+from agent.settings import Config, EngineTarget
 from bench.tree import Shape, build, move
 from collectors import Sample
 from rules.history import History

@@ -26,7 +26,7 @@ def command(config_path: Path | None, root: str) -> None:
 
     try:
         config, modules = binding.read(config_path)
-        rules = rule_set(config.rules, keep_ms=round(config.sample.keep * 1000))
+        rules = rule_set(config, str(config_path or "configuration"))
     except (ConfigError, RulebookError) as error:
         _options.die(error.messages, 2)
     click.echo(f"configuration  {config_path or 'none: every default'}: well")

@@ -6,8 +6,8 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from agent.config import RulesSettings
 from agent.rulebook import rule_set
+from agent.settings import Config
 from bench import processes
 from bench.replay import Course, courses, record
 from bench.report import Figure, Row
@@ -29,7 +29,7 @@ def measure(_seconds: float) -> Row:
     for second in range(hour):
         record(history, sources, START_MS, second)
     rules = Rules(
-        rule_set(RulesSettings(), keep_ms=KEEP_MS),
+        rule_set(Config(), "bench"),
         interval_ms=1000,
         external_labels={"instance": "bench", "job": "steadytok"},
         external_url="http://127.0.0.1:9817",

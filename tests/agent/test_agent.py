@@ -117,7 +117,7 @@ def test_a_read_that_never_returns_hides_nobody(tmp_path: Path, two_nodes: Path)
         values = running.values()
 
         assert values['steadytok_collector_success{collector="meminfo"}'] == 0.0
-        assert values['steadytok_collector_overruns{collector="meminfo"}'] >= 2
+        assert values['steadytok_collector_overruns_total{collector="meminfo"}'] >= 2
         assert "steadytok_meminfo_mem_total_bytes" not in values
         assert values['steadytok_collector_success{collector="numastat"}'] == 1.0
         assert values['steadytok_collector_age_seconds{collector="numastat"}'] < 3.5
@@ -138,6 +138,23 @@ def test_hanging_up_reads_the_configuration_again(tmp_path: Path, two_nodes: Pat
         running.signal(signal.SIGHUP)
         processes.until(lambda: series not in running.values(), 10, "the collector is gone")
         assert 'steadytok_numastat_numa_hit_total{node="0"}' in running.values()
+
+
+def test_hanging_up_can_begin_what_was_off_and_slow_what_was_fast(tmp_path: Path, two_nodes: Path) -> None:
+    """A reload may enable a collector of the eye, and may move one to the schedule: both go on reading."""
+    off = "collectors: {hwmon: {enabled: false}, cpufreq: {enabled: false}}"
+    with agent(tmp_path, two_nodes, off) as running:
+        processes.until(lambda: "steadytok_meminfo_mem_total_bytes" in running.values(), 20, "readings")
+        assert 'steadytok_collector_success{collector="hwmon"}' not in running.values()
+        running.configure("collectors: {meminfo: {interval: 6s}}")
+        running.signal(signal.SIGHUP)
+        success = 'steadytok_collector_success{collector="hwmon"}'
+        processes.until(lambda: running.values().get(success) == 1.0, 30, "the eye reads hwmon")
+        interval = 'steadytok_collector_interval_seconds{collector="meminfo"}'
+        processes.until(lambda: running.values().get(interval) == 6.0, 10, "meminfo has its new interval")
+        age = 'steadytok_collector_age_seconds{collector="meminfo"}'
+        processes.until(lambda: running.values()[age] > 4, 15, "meminfo waits for the schedule")
+        processes.until(lambda: running.values()[age] < 2, 15, "meminfo is read again")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

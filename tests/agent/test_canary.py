@@ -13,36 +13,55 @@ from pathlib import Path
 
 import pytest
 
-from agent.binding import CANARY
 from agent.canary import Canary
-from agent.config import Canary as Settings
-from collectors import Sample, counter, gauge
+from agent.settings import CANARY
+from agent.settings import Canary as Settings
+from collectors import counter, gauge
 from rules.history import History
 from tests import processes
 
 pytestmark = pytest.mark.timeout(150)
 RUNNING = gauge("steadytok_engine_requests_running", "Running.")
 PRESSURE = counter("steadytok_pressure_waiting_seconds_total", "Waiting.")
+UP = gauge("steadytok_engine_up", "Up.")
+RESIDENT = gauge("steadytok_engine_resident_bytes", "Resident.")
+SECONDS = counter("steadytok_stat_cpu_seconds_total", "Seconds.")
+CPUS = gauge("steadytok_stat_cpus_online", "CPUs.")
+AVAILABLE = gauge("steadytok_node_meminfo_available_bytes", "Available.")
 
 
 @pytest.mark.parametrize(
-    ("other", "waiting", "reason"),
+    ("up", "other", "waiting", "busy", "resident", "reason"),
     [
-        (0.0, 0.01, None),
-        (1.0, 0.01, "another engine is working"),
-        (0.0, 0.2, "processors are short"),
+        (1.0, 0.0, 0.01, 0.1, 1.0, None),
+        (1.0, 1.0, 0.01, 0.1, 1.0, "another engine is working"),
+        (0.0, None, 0.01, 0.1, 1.0, "another engine does not answer, and may be working"),
+        (1.0, None, 0.01, 0.1, 1.0, "another engine does not say whether it is working"),
+        (1.0, 0.0, 0.2, 0.1, 1.0, "processors are short"),
+        (1.0, 0.0, None, 0.1, 1.0, None),
+        (1.0, 0.0, None, 0.8, 1.0, "processors are busy"),
+        (1.0, 0.0, 0.01, 0.8, 1.0, None),
+        (1.0, 0.0, 0.01, 0.1, 6.0, "memory is short"),
     ],
 )
-def test_it_gives_way(other: float, waiting: float, reason: str | None) -> None:
+def test_it_gives_way(
+    up: float, other: float | None, waiting: float | None, busy: float, resident: float, reason: str | None
+) -> None:
     """A burst is left out while another engine works or tasks wait for processors; its own requests do not count."""
     history = History(3_600_000)
     for second in range(30):
-        history.record(
-            "engine",
-            second * 1000,
-            [Sample(RUNNING, (("engine", CANARY),), 1.0), Sample(RUNNING, (("engine", "r1"),), other)],
-        )
-        history.record("pressure", second * 1000, [Sample(PRESSURE, (("resource", "cpu"),), second * waiting)])
+        engines = [
+            RUNNING.sample(1.0, engine=CANARY),
+            RUNNING.sample(other, engine="r1"),
+            UP.sample(up, engine="r1", kind="vllm"),
+            RESIDENT.sample(resident, engine=CANARY),
+        ]
+        pressure = [PRESSURE.sample(None if waiting is None else second * waiting, resource="cpu")]
+        stat = [SECONDS.sample(second * 2 * busy, mode="user", node="0"), CPUS.sample(2.0, node="0")]
+        memory = [AVAILABLE.sample(100.0, node="0"), AVAILABLE.sample(50.0, node="1")]
+        groups = {"engine": engines, "pressure": pressure, "stat": stat, "node_meminfo": memory}
+        for group, readings in groups.items():
+            history.record(group, second * 1000, [reading for reading in readings if reading is not None])
 
     async def ask() -> str | None:
         return Canary(Settings(), Path("token"), asyncio.Event()).may_not(history, 29_000)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import Config, ConfigError, load, parse
+from agent.config import ConfigError, load, parse
+from agent.settings import Config
 
 
 class Chips(msgspec.Struct, frozen=True):
@@ -72,6 +73,29 @@ web: {listen: "127.0.0.1:9817", external_url: null}
         ("sample: {interval: 1}", "$.sample.interval: expected a duration with its unit such as 1s or 500ms, found 1"),
         ("sample: {interval: fast}", "$.sample.interval: expected a duration such as 1s, 500ms or 1h30m, found 'fast'"),
         ("sample: {interval: 1m}", "$.sample.interval: expected 100ms to 10s"),
+        ("sample: {keep: 5m}", "$.sample.keep: expected 10m to 7d"),
+        ("engine: {every: 0s}", "$.engine.every: expected 1s to 1h"),
+        ("engine: {burst: 9s}", "$.engine.burst: expected no more than engine.every"),
+        ("engine: {size: banana}", "$.engine.size: expected auto or a size such as 64MiB, found 'banana'"),
+        ("rules: {interval: 0s}", "$.rules.interval: expected 100ms to 1m"),
+        ("collectors: {meminfo: {deadline: 0s}}", "$.collectors.meminfo.deadline: expected 10ms to 1m"),
+        ("alerting: {resend_delay: 0s}", "$.alerting.resend_delay: expected 1s to 1h"),
+        (
+            "alerting: {alertmanagers: [{timeout: 0s, static_configs: []}]}",
+            "$.alerting.alertmanagers[0].timeout: expected 100ms to 5m",
+        ),
+        (
+            "alerting: {alertmanagers: [{static_configs: [{targets: ['http://am1:9093']}]}]}",
+            "$.alerting.alertmanagers[0].static_configs: expected HOST:PORT without a scheme, found 'http://am1:9093'",
+        ),
+        (
+            "engines: [{name: canary, url: 'http://x'}]",
+            "$.engines[0].name: expected another name: 'canary' is the bundled engine's",
+        ),
+        ("engines: [{name: '', url: 'http://x'}]", "$.engines[0].name: expected letters, digits and _.:/- , found ''"),
+        ("engines: [{name: a, url: 'http://'}]", "$.engines[0].url: expected http://HOST:PORT, found 'http://'"),
+        ("engines: [{name: a, url: 'http://x:y'}]", "$.engines[0].url: expected http://HOST:PORT, found 'http://x:y'"),
+        ("web: {external_url: banana}", "$.web.external_url: expected http://HOST:PORT/, found 'banana'"),
         ("sample: {stale_after: 0}", "$.sample.stale_after: expected `int` >= 1"),
         ("sample: []", "$.sample: expected a mapping, found a list"),
         ("collectors: {hwmno: {}}", "$.collectors.hwmno: unknown key (did you mean 'hwmon'?)"),
@@ -115,6 +139,14 @@ def test_what_is_not_yaml_is_one_sentence(tmp_path: Path) -> None:
 
     assert found.startswith("not YAML:")
     assert "line 1" in found
+
+
+def test_a_key_given_twice_is_a_fault(tmp_path: Path) -> None:
+    """YAML would keep the last and lose the first without a word."""
+    (found,) = faults("web: {listen: '127.0.0.1:1'}\nweb: {listen: '127.0.0.1:2'}", tmp_path)
+
+    assert "the key 'web' is there twice" in found
+    assert "line 2" in found
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

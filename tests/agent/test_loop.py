@@ -10,11 +10,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from agent.clock import Clock
-from agent.config import Alerting
 from agent.discovery import Collector
 from agent.gather import Gather, Pass
 from agent.loop import Loop
 from agent.notify import Counters, Notifier
+from agent.settings import Alerting
 from agent.sight import Sight
 from collectors import Reading, Sample, counter, gauge
 from rules import promql

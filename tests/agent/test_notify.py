@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from agent.config import Alerting, AlertmanagerSettings, StaticConfig
 from agent.notify import Counters, Notifier, needs_sending, payload, targets
+from agent.settings import Alerting, AlertmanagerSettings, StaticConfig
 from rules.alerts import Alert, AlertState
 
 MINUTE = 60_000

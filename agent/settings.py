@@ -1,0 +1,122 @@
+"""The operator's settings as frozen values, with their defaults. What they are read from is `agent/config.py`'s."""
+
+from __future__ import annotations
+
+import socket
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+CANARY = "canary"
+"""The name of the bundled engine among the engines."""
+
+Seconds = Annotated[float, "duration"]
+"""A float of seconds, written as a Prometheus duration."""
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True):
+    """A mapping of the file; keys that it does not name are refused when the file is read."""
+
+
+class Sampling(Section, frozen=True):
+    """How often, how long kept, and after how many silent intervals a collector's series are stale."""
+
+    interval: Seconds = 1.0
+    keep: Seconds = 3600.0
+    stale_after: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
+
+
+class ExternalLabels(Section, frozen=True):
+    """Labels added to whatever leaves the host."""
+
+    instance: str | None = None
+
+    def resolved(self) -> dict[str, str]:
+        """The labels as they go out."""
+        return {"instance": self.instance or socket.gethostname(), "job": "steadytok"}
+
+
+class CollectorSettings(Section, frozen=True):
+    """What every collector can be told; `own` is its own Config, or None where it has none."""
+
+    enabled: bool | None = None
+    interval: Seconds | None = None
+    deadline: Seconds | None = None
+    own: Any = None
+
+
+class Canary(Section, frozen=True):
+    """The bundled reference engine, run as a canary."""
+
+    enabled: Literal["auto"] | bool = "auto"
+    size: str = "auto"
+    burst: Seconds = 0.2
+    every: Seconds = 5.0
+
+
+class EngineTarget(Section, frozen=True):
+    """An engine of the operator's, met over HTTP."""
+
+    name: str
+    url: str
+    kind: Literal["auto", "reference", "vllm", "llama.cpp", "sglang"] = "auto"
+
+
+class RulesSettings(Section, frozen=True):
+    """Which rules are asked, and how often."""
+
+    builtin: bool = True
+    files: tuple[str, ...] = ()
+    disable: tuple[str, ...] = ()
+    interval: Seconds = 1.0
+
+
+class StaticConfig(Section, frozen=True):
+    """Prometheus' own static_config."""
+
+    targets: tuple[str, ...]
+    labels: dict[str, str] = {}
+
+
+class AlertmanagerSettings(Section, frozen=True):
+    """Prometheus' own alertmanager_config, as far as it is built."""
+
+    static_configs: tuple[StaticConfig, ...]
+    scheme: Literal["http", "https"] = "http"
+    path_prefix: str = "/"
+    timeout: Seconds = 10.0
+    api_version: Literal["v2"] = "v2"
+
+
+class Alerting(Section, frozen=True):
+    """Where alerts go, and how often a firing one is told again."""
+
+    alertmanagers: tuple[AlertmanagerSettings, ...] = ()
+    resend_delay: Seconds = 60.0
+
+
+class Web(Section, frozen=True):
+    """The page, /metrics and their door."""
+
+    listen: str = "127.0.0.1:9817"
+    external_url: str | None = None
+
+
+class State(Section, frozen=True):
+    """Where what must outlive the process is kept."""
+
+    dir: str | None = None
+
+
+class Config(Section, frozen=True):
+    """The whole file."""
+
+    sample: Sampling = Sampling()
+    external_labels: ExternalLabels = ExternalLabels()
+    collectors: dict[str, CollectorSettings] = {}
+    engine: Canary = Canary()
+    engines: tuple[EngineTarget, ...] = ()
+    rules: RulesSettings = RulesSettings()
+    alerting: Alerting = Alerting()
+    web: Web = Web()
+    state: State = State()
