@@ -25,6 +25,7 @@ from agent.canary import Canary
 from agent.clock import Clock
 from agent.config import ConfigError
 from agent.discovery import Collector, DiscoveryError
+from agent.footprint import Footprint
 from agent.gather import Course, Gather, Lane, Outcome, Pass, ThreadLane
 from agent.hotplug import Hotplug
 from agent.loop import Loop
@@ -91,6 +92,7 @@ class Agent:
         self._exposition = Exposition()
         self._viewer = Viewer()
         self._estimated = False
+        self._footprint = Footprint()
         self._reloading: asyncio.Task[None] | None = None
         self._version = version()
         self.address = ""
@@ -163,11 +165,16 @@ class Agent:
         yield signals.TICK_SECONDS.sample(self.loop.busy_seconds)
         yield signals.UEVENT_OVERFLOWS.sample(self.hotplug.overflows)
         yield from own.of_collectors(self.gather, now, self.config.sample.stale_after)
+        yield from self._footprint.readings(self._pids(), now)
         yield from own.of_rules(self.loop.rules)
         yield from own.of_history(self.history)
         configured = [engine.name for engine in self.config.engines]
         canary = CANARY if self.canary is not None else None
         yield from own.of_engines(self.baseline, self.history, now_ms, configured, canary)
+
+    def _pids(self) -> dict[str, int | None]:
+        canary = None if self.canary is None else self.canary.child.pid
+        return {"agent": os.getpid(), "eye": self.sight.shared.pid, "canary": canary}
 
     async def run(self) -> None:
         """Runs until told to stop, then ends everything in order."""

@@ -31,6 +31,8 @@ HISTORY_CONFLICTS = gauge("steadytok_history_conflicts", "Series that two source
 UEVENT_OVERFLOWS = gauge(
     "steadytok_uevent_overflows", "Times that news of hardware were lost; all was looked at again."
 )
+PROCESS_CPU = counter("steadytok_process_cpu_seconds_total", "Processor time of the agent, its eye and its canary.")
+PROCESS_RESIDENT = gauge("steadytok_process_resident_bytes", "Memory in RAM of the agent, its eye and its canary.")
 BUILD_INFO = gauge("steadytok_build_info", "1, with the version that runs.")
 
 METRICS = (
@@ -54,5 +56,7 @@ METRICS = (
     HISTORY_DROPPED,
     HISTORY_CONFLICTS,
     UEVENT_OVERFLOWS,
+    PROCESS_CPU,
+    PROCESS_RESIDENT,
     BUILD_INFO,
 )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -166,6 +169,52 @@ def test_it_ends_cleanly(tmp_path: Path, two_nodes: Path, number: int) -> None:
 
         assert running.process.wait(15) == 0
         assert "Traceback" not in running.log.read_text()
+
+
+def test_what_history_will_take_is_said(tmp_path: Path, two_nodes: Path) -> None:
+    """Once the first readings are in, one line has the series, how long they are kept and the memory for it."""
+    with agent(tmp_path, two_nodes) as running:
+        processes.until(lambda: running.logged('"event":"history"'), 15, "the line is there")
+        (line,) = [line for line in running.log.read_text().splitlines() if '"event":"history"' in line]
+        told = json.loads(line)
+
+    assert told["keep"] == "1h"
+    assert told["series"] > 300
+    assert told["memory"].endswith("MiB")
+
+
+def test_on_a_terminal_there_is_a_live_table(tmp_path: Path, two_nodes: Path) -> None:
+    """On a terminal the table is drawn with memory by node, and Ctrl-C ends it cleanly with status 0."""
+    running = Running(tmp_path, two_nodes)
+    running.configure()
+    primary, secondary = pty.openpty()
+    arguments = [argument for argument in running.arguments() if argument != "--plain"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+    process = subprocess.Popen(
+        arguments, stdin=secondary, stdout=secondary, stderr=secondary, env=environment, start_new_session=True
+    )
+    os.close(secondary)
+    shown = ""
+    while "available of" not in shown:
+        shown += os.read(primary, 65536).decode("utf-8", "replace")
+    process.send_signal(signal.SIGINT)
+    status = _drained(process, primary)
+    os.close(primary)
+
+    assert "node 1" in shown
+    assert "Ctrl-C ends" in shown
+    assert status == 0
+
+
+def _drained(process: subprocess.Popen[bytes], primary: int) -> int:
+    """The exit status; a terminal that nobody reads would block the process that writes to it."""
+    while process.poll() is None:
+        if select.select([primary], [], [], 0.1)[0]:
+            try:
+                os.read(primary, 65536)
+            except OSError:
+                break  # the other end has closed
+    return process.wait(15)
 
 
 def finished(arguments: list[str]) -> tuple[int, str]:

@@ -191,6 +191,18 @@ def test_slow_collectors_are_due_when_the_schedule_says() -> None:
     assert lane.started == [0.0, 100.0]
 
 
+def test_news_of_hardware_make_due() -> None:
+    """A collector that is named is asked at the next tick, whatever its interval; an unknown name is nothing."""
+    lanes = {name: HeldLane() for name in ("topology", "edac")}
+    gather = Gather(lambda c: lanes[c.name], [collector(name, 60.0) for name in lanes], 0.0)
+    gather.start_due(0.0)
+    for lane in lanes.values():
+        lane.busy_since = None
+    gather.hurry(("topology", "ipmi"), 7.0)
+
+    assert gather.start_due(7.0) == {"topology"}
+
+
 def test_silence_counts_intervals() -> None:
     """A collector is silent once its newest good reading is older than so many of its own intervals."""
     gather = Gather(lambda _: HeldLane(), [collector("fast", 1.0), collector("slow", 60.0)], 0.0)

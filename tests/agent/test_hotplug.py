@@ -56,6 +56,26 @@ def test_an_overflow_is_survived() -> None:
     assert any({"topology", "hwmon", "edac"} <= set(names) for names in heard)
 
 
+def test_without_udev_it_is_said_once_and_life_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where libudev is missing, subscribing says so in one line and does not raise."""
+
+    def no_library() -> None:
+        raise ImportError("No library named udev")
+
+    monkeypatch.setattr("pyudev.Context", no_library)
+
+    async def scenario() -> bool:
+        hotplug = Hotplug(lambda names: None)
+        started = hotplug.start()
+        hotplug.close()
+        return started
+
+    assert asyncio.run(scenario()) is False
+    assert capsys.readouterr().out.count("No library named udev") == 1
+
+
 def test_every_collector_that_is_told_exists() -> None:
     """The table names collectors of this house, or those that are to come with their own file."""
     from agent.discovery import modules
