@@ -94,6 +94,7 @@ class Agent:
         self._estimated = False
         self._footprint = Footprint()
         self._reloading: asyncio.Task[None] | None = None
+        self._one_reload = asyncio.Lock()
         self._version = version()
         self.address = ""
         self._build()
@@ -286,7 +287,7 @@ class Agent:
         )
 
     def _born(self) -> float:
-        return min(course.born for course in self.gather.courses.values())
+        return min((course.born for course in self.gather.courses.values()), default=0.0)
 
     def _show(self, now_ms: int) -> None:
         if self._engines_changed.is_set():
@@ -326,14 +327,20 @@ class Agent:
         self._reloading = asyncio.get_running_loop().create_task(self._reload(), name="reload")
 
     async def _reload(self) -> None:
+        async with self._one_reload:
+            await self._reload_once()
+
+    async def _reload_once(self) -> None:
         try:
-            config, self._modules = binding.read(self.place.config_path)
+            told, modules = binding.read(self.place.config_path)
+            config = replace_reloadable(self.config, told)
             rules = rule_set(config, self.place.config_name)
         except (ConfigError, RulebookError, DiscoveryError) as error:
             self._log.error("the new configuration is not used; the old one stays", faults=str(error).splitlines())
             return
-        self._tell_what_needs_a_restart(config)
-        self.config = replace_reloadable(self.config, config)
+        self._modules = modules
+        self._tell_what_needs_a_restart(told)
+        self.config = config
         self.loop.rules = self.loop.rules.replaced(rules)
         old, self.loop.notifier = self.loop.notifier, self._notifier(self.config)
         self.loop.notifier.take_over(old)
@@ -355,6 +362,8 @@ class Agent:
 
     def _tell_what_needs_a_restart(self, config: Config) -> None:
         fixed = [name for name in RESTART if getattr(config, name) != getattr(self.config, name)]
+        if config.rules.interval != self.config.rules.interval:
+            fixed.append("rules.interval")
         if fixed:
             self._log.warning("these settings change only with a restart", settings=fixed)
 

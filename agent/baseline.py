@@ -80,10 +80,10 @@ class Baseline:
         try:
             bins = msgspec.json.decode(stored, type=_Stored).bins
             self._bins = {
-                Key(*key.split("\x1f")): Counter({int(place): count for place, count in counts.items()})
+                Key(*key.split("\x1f")): Counter({_place(place): count for place, count in counts.items() if count > 0})
                 for key, counts in bins.items()
             }
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
             structlog.get_logger().warning("the stored baseline cannot be read; learning anew", reason=str(error))
 
     def stored(self) -> str:
@@ -135,6 +135,11 @@ class Baseline:
             if left <= 0:
                 return math.exp(place * BIN)
         return None
+
+
+def _place(text: str) -> int:
+    math.exp(int(text) * BIN)  # OverflowError here, and not at each tick
+    return int(text)
 
 
 def _bucket(running: float) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from agent import discovery
-from agent.config import enabled_collectors, load
+from agent.config import document, enabled_collectors, parse
 from agent.discovery import Collector
 from agent.settings import CANARY, Config
 
@@ -18,8 +18,9 @@ def read(path: Path | None) -> tuple[Config, dict[str, ModuleType]]:
 
     Raises ConfigError, or DiscoveryError where two collectors have one name.
     """
-    modules = discovery.modules(enabled_collectors(path))
-    return load(path, discovery.config_types(modules)), modules
+    told = document(path)
+    modules = discovery.modules(enabled_collectors(told))
+    return parse(told, str(path), discovery.config_types(modules)), modules
 
 
 def bind_all(config: Config, modules: Mapping[str, ModuleType], canary_url: str | None = None) -> list[Collector]:

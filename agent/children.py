@@ -66,8 +66,8 @@ class Child:
             began = asyncio.get_running_loop().time()
             try:
                 await self._live_once()
-            except OSError as error:  # no memory or no process to be had just now
-                self._log.warning("child cannot be started; trying again", reason=str(error))
+            except Exception as failure:  # no process to be had just now, or it said what nobody understands
+                self._log.warning("child failed and will be started again", reason=_reason(failure))
             if self._closing.is_set():
                 return
             lived = asyncio.get_running_loop().time() - began
@@ -78,6 +78,7 @@ class Child:
     async def _live_once(self) -> None:
         process = self._process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # else an `engine` or `agent` in the folder that we were started in would be run instead of ours
             "-m",
             *self._arguments,
             stdin=asyncio.subprocess.PIPE,
@@ -91,7 +92,7 @@ class Child:
         self._alive.set()
         self._log.debug("child started", pid=process.pid)
         try:
-            await self._read(process)
+            await self._heard(process)
             # A child in uninterruptible sleep is not reaped by SIGKILL: this waits, so it is not replaced either.
             code = await process.wait()
         finally:
@@ -100,6 +101,15 @@ class Child:
             self._on_end()
         if not self._closing.is_set():
             self._log.warning("child ended and will be started again", exit_status=code)
+
+    async def _heard(self, process: asyncio.subprocess.Process) -> None:
+        try:
+            await self._read(process)
+        except Exception:  # nobody reads it any more: it would block at its next line, and belong to nobody
+            with contextlib.suppress(ProcessLookupError):  # it ended on its own meanwhile
+                process.kill()
+            await process.wait()
+            raise
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
@@ -158,3 +168,8 @@ async def _line(stream: asyncio.StreamReader) -> bytes:
             return await stream.readline()
         except ValueError:
             continue  # readline has dropped what it could not hold
+
+
+def _reason(failure: Exception) -> str:
+    failures = failure.exceptions if isinstance(failure, ExceptionGroup) else (failure,)
+    return "; ".join(f"{type(one).__name__}: {one}" for one in failures)

@@ -37,32 +37,41 @@ def load(path: Path | None, collector_configs: Mapping[str, type | None]) -> Con
 
     `collector_configs` maps each known collector to its own Config type. Raises ConfigError with all faults.
     """
-    if path is None:
-        return Config()
-    return parse(_mapping(path), str(path), collector_configs)
+    return parse(document(path), str(path), collector_configs)
 
 
-def enabled_collectors(path: Path | None) -> set[str]:
-    """The collectors that a file enables by name, before it is checked: third parties' are loaded only then."""
-    told = _mapping(path).get("collectors") if path is not None else None
+def enabled_collectors(settings: Mapping[str, Any]) -> set[str]:
+    """The collectors that a document enables by name, before it is checked: third parties' are loaded only then."""
+    told = settings.get("collectors")
     named = told if isinstance(told, dict) else {}
     return {name for name, keys in named.items() if isinstance(keys, dict) and keys.get("enabled") is True}
 
 
-def _mapping(path: Path) -> dict[str, Any]:
+def document(path: Path | None) -> dict[str, Any]:
+    """
+    The file's mapping, not yet checked; empty where there is no file. Raises ConfigError.
+
+    Read once and passed on: what comes through a pipe (`--config <(…)`) can be read only once.
+    """
+    if path is None:
+        return {}
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader that refuses a key given twice
+        told = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader that refuses a key given twice
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: expected UTF-8 text"]) from error
     except yaml.YAMLError as error:
         raise ConfigError([f"{path}: not YAML: {' '.join(str(error).split())}"]) from error
-    if document is None:
+    except (ValueError, OverflowError) as error:  # PyYAML's own for 2024-99-99, `!!int x` and numbers of 5,000 digits
+        raise ConfigError([f"{path}: not YAML: {error}"]) from error
+    except RecursionError as error:
+        raise ConfigError([f"{path}: not YAML: nested too deep"]) from error
+    if told is None:
         return {}
-    if not isinstance(document, dict):
-        raise ConfigError([f"{path}: expected a mapping of settings, found {_kind(document)}"])
-    return document
+    if not isinstance(told, dict):
+        raise ConfigError([f"{path}: expected a mapping of settings, found {_kind(told)}"])
+    return told
 
 
 class _Loader(yaml.SafeLoader):
@@ -142,7 +151,7 @@ class _Reader:
     def _seconds(self, raw: Any, path: str) -> float | None:
         try:
             if not isinstance(raw, str):
-                raise ValueError(f"expected a duration with its unit such as 1s or 500ms, found {raw!r}")
+                raise ValueError(f"expected a duration with its unit such as 1s or 500ms, found {_short(raw)}")
             return duration(raw)
         except ValueError as error:
             return self.fault(path, str(error))
@@ -187,6 +196,10 @@ def _is_seconds(hint: Any) -> bool:
 def _kind(raw: Any) -> str:
     kinds = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", type(None): "nothing"}
     return kinds.get(type(raw), "a number" if isinstance(raw, int | float) else type(raw).__name__)
+
+
+def _short(raw: Any) -> str:
+    return _kind(raw) if isinstance(raw, dict | list) else repr(raw)[:60]  # aliases make a list of a million
 
 
 def _lower_first(sentence: str) -> str:

@@ -54,7 +54,13 @@ def modules(enabled: Iterable[str] = ()) -> dict[str, ModuleType]:
         if entry.name in found:
             raise DiscoveryError(f"two collectors are named {entry.name!r}: uninstall or rename {entry.value}")
         if entry.name in set(enabled):
-            found[entry.name] = entry.load()
+            try:
+                found[entry.name] = entry.load()
+            except Exception as error:  # whatever a third party's module does when it is imported
+                reason = (
+                    f"the collector {entry.name!r} ({entry.value}) cannot be loaded: {type(error).__name__}: {error}"
+                )
+                raise DiscoveryError(reason) from error
     return found
 
 

@@ -9,6 +9,7 @@ It ends when its input closes, so it cannot outlive the agent.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 import time
@@ -71,19 +72,29 @@ class Eye:
         self._collectors: dict[str, tuple[Any, discovery.Collector]] = {}
         self._lock = threading.Lock()
         self._encoder = msgspec.json.Encoder()
+        # Answers have a descriptor of their own: what a library prints must not stand between them.
+        self._answers = os.fdopen(os.dup(1), "wb")
+        os.dup2(2, 1)
 
     def obey(self, order: Order) -> None:
         """Starts the pass that is ordered; the answer follows when it has ended."""
-        collector = self._collector(order)
+        try:
+            collector = self._collector(order)
+        except Exception as failure:  # a collector that cannot be loaded must not take the others' eye with it
+            told = f"{type(failure).__name__}: {failure}"
+            return self._answer(Pass(order.collect, time.monotonic(), 0.0, 0.0, (), (), told))
         lane = self._lanes.get(order.collect)
         if lane is None:
             lane = self._lanes[order.collect] = ThreadLane(order.collect, Host(self._root), self._answer)
         if lane.busy_since is None:
             lane.start(collector, time.monotonic())
+        return None
 
     def _collector(self, order: Order) -> discovery.Collector:
         known = self._collectors.get(order.collect)
         if known is None or known[0] != order.own:
+            if order.collect not in self._modules:  # a third party's: that it is ordered means that it is enabled
+                self._modules |= discovery.modules({order.collect})
             module = self._modules[order.collect]
             kind = discovery.config_types(self._modules)[order.collect]
             own = msgspec.convert(order.own, kind) if kind is not None and order.own is not None else None
@@ -94,8 +105,8 @@ class Eye:
     def _answer(self, result: Pass) -> None:
         line = self._encoder.encode(answer_of(result)) + b"\n"
         with self._lock:
-            sys.stdout.buffer.write(line)
-            sys.stdout.buffer.flush()
+            self._answers.write(line)
+            self._answers.flush()
 
 
 def main() -> None:

@@ -64,16 +64,20 @@ class Pass(NamedTuple):
 
 def perform(name: str, readings: Callable[[], Iterable[Reading]], host: Host, began: float) -> Pass:
     """Runs one pass to its end; a collector that raises has failed, and what it had yielded until then is kept."""
-    cpu, error, samples = time.thread_time(), None, []
+    cpu, error = time.thread_time(), None
+    samples: list[Sample] = []
     try:
         for reading in readings():
-            if reading is not None:
-                samples.append(reading)
+            if reading is None:
+                continue
+            if not (isinstance(reading, Sample) and isinstance(reading.value, float)):
+                raise TypeError(f"yielded {str(reading)[:80]!r}, which is no Sample with a float")
+            if len(samples) == SERIES_CAP:
+                host.note(name, f"more than the cap of {SERIES_CAP} series; the rest is dropped")
+                break
+            samples.append(reading)
     except Exception as failure:  # whatever a collector raises, the others must not feel it
         error = f"{type(failure).__name__}: {failure}"
-    if len(samples) > SERIES_CAP:
-        host.note(name, f"{len(samples)} series, more than the cap of {SERIES_CAP}; the rest is dropped")
-        del samples[SERIES_CAP:]
     cpu = time.thread_time() - cpu
     seconds = time.monotonic() - began
     return Pass(name, began, seconds, cpu, tuple(samples), tuple(host.take_notes()), error)
@@ -150,6 +154,11 @@ class Course:
             wanted = sorted(self._costs)[len(self._costs) // 2] / SHARE  # the median
             self.interval = max(self.collector.interval, min(wanted, LONGEST))
 
+    @property
+    def took(self) -> float:
+        """Seconds that the last pass took: what is always slower than its interval is late, not silent."""
+        return 0.0 if self.last is None else self.last.seconds
+
     def age(self, now: float) -> float:
         """Seconds since the newest good reading began, or since the start where there was none."""
         return now - (self.born if self.good_at is None else self.good_at)
@@ -183,19 +192,20 @@ class Gather:
             course.collector, course.interval, course.due = collector, collector.interval, now
             return
         self.courses[collector.name] = Course(collector, now)
-        if collector.join is None:
+        if collector.join is None and collector.name not in self._lanes:
             self._lanes[collector.name] = self._lane_of(collector)
 
     def remove(self, name: str) -> None:
-        """Forgets a collector; a pass of it that is under way is not waited for."""
+        """Forgets a collector; its lane stays, so that a read under way is not stacked when the collector returns."""
         self.courses.pop(name, None)
-        self._lanes.pop(name, None)
 
     def start_due(self, now: float) -> set[str]:
         """Starts every collector that is due and free; returns their names."""
         started = set()
-        for name, lane in self._lanes.items():
-            course = self.courses[name]
+        for name, course in self.courses.items():
+            lane = self._lanes.get(name)
+            if lane is None:  # made from others
+                continue
             self._judge(course, lane, now)
             if course.due <= now:
                 course.start_at(now)
@@ -219,7 +229,7 @@ class Gather:
         """The schedule's call for a slow collector; one whose interval has grown waits until it is over."""
         course = self.courses.get(name)
         # Half a second of grace: the schedule goes by the wall clock, this by the monotonic one.
-        if course is not None and now - course.started > course.interval - 0.5:
+        if course is not None and course.slow and now - course.started > course.interval - 0.5:
             course.due = now
 
     def ended(self, result: Pass) -> bool:
@@ -255,7 +265,7 @@ class Gather:
         return [
             name
             for name, course in self.courses.items()
-            if course.age(now) > stale_after * max(course.interval, self._slowest_source(course))
+            if course.age(now) > stale_after * max(course.interval, course.took, self._slowest_source(course))
         ]
 
     def _slowest_source(self, course: Course) -> float:

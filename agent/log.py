@@ -6,6 +6,7 @@ https://www.freedesktop.org/software/systemd/man/latest/sd-daemon.html for the `
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -42,10 +43,23 @@ def configure(stream: TextIO | None = None, *, level: int = logging.INFO) -> Non
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=lambda *_: _Lines(stream),
         cache_logger_on_first_use=False,
     )
     _third_parties(stream, shared, renderer, level)
+
+
+class _Lines:
+    """Writes log lines; one that cannot be written (full disk, terminal gone) is lost, and the agent is not."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, message: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # see above; there is nowhere to say it
+            print(message, file=self._stream, flush=True)
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def _third_parties(stream: TextIO, shared: list[Processor], renderer: Processor, level: int) -> None:

@@ -53,6 +53,7 @@ class Loop:
         self._awaited: set[str] = set()
         self._news = asyncio.Event()
         self._told: dict[str, str] = {}
+        self._stuck: set[str] = set()
         self._rule_faults: dict[str, str] = {}
         self._log = structlog.get_logger()
 
@@ -116,6 +117,7 @@ class Loop:
             if result.samples or result.outcome is Outcome.ABSENT:
                 self.history.record(result.collector, self.clock.at_ms(result.began), result.samples)
             self._tell(result)
+        self._tell_of_stuck()
         now = self.clock.monotonic()
         for name in self.gather.silent(now, self.stale_after):
             if not self.history.silent(name):
@@ -126,7 +128,8 @@ class Loop:
     def _tell(self, result: Pass) -> None:
         """One line when a collector's state changes, none while it stays."""
         reason = result.error or "; ".join(f"{note.path}: {note.reason}" for note in result.notes[:3])
-        state = f"{result.outcome.value}|{reason}"
+        # By path: notes come from threads in any order, and with numbers in them that differ each second.
+        state = f"{result.outcome.value}|{result.error is None and sorted({note.path for note in result.notes})}"
         before = self._told.get(result.collector, "")
         if before == state:
             return
@@ -138,8 +141,15 @@ class Loop:
             log.info("not readable for this user; `steadytok check` says what to do", reason=reason)
         elif result.outcome is Outcome.OK and reason:
             log.info("some readings are missing", reason=reason, missing=len(result.notes))
-        elif before.startswith(Outcome.FAILED.value):
+        elif before and result.outcome is Outcome.OK:
             log.info("collector is well again")
+
+    def _tell_of_stuck(self) -> None:
+        """One line when a read has not returned by its deadline, since such a read never tells its own end."""
+        stuck = {name for name, course in self.gather.courses.items() if course.overdue}
+        for name in sorted(stuck - self._stuck):
+            self._log.warning("a read does not return; the others go on", collector=name)
+        self._stuck = stuck
 
     def _tell_of_rules(self) -> None:
         """One line when a rule begins to fail, and one when it is well again."""

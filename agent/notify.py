@@ -158,10 +158,10 @@ async def post(session: aiohttp.ClientSession, target: Target, batch: list[dict[
         async with session.post(target.url, json=batch, timeout=aiohttp.ClientTimeout(total=target.timeout)) as answer:
             if answer.status // 100 == 2:
                 return None
-            return f"HTTP {answer.status}: {(await answer.text())[:200].strip()}"
+            return f"HTTP {answer.status}: {(await answer.text(errors='replace'))[:200].strip()}"
     except TimeoutError:
         return f"no answer within {target.timeout:g} s"
-    except aiohttp.ClientError as error:
+    except (aiohttp.ClientError, OSError, ValueError) as error:  # whatever one answer holds, the next batch is sent
         return str(error) or type(error).__name__
 
 

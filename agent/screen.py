@@ -55,8 +55,13 @@ class PlainLines:
     def show(self, view: View) -> None:
         """Writes a line."""
         self._next = time.monotonic() + PLAIN_EVERY
-        self._stream.write(plain(view) + "\n")
-        self._stream.flush()
+        try:
+            self._stream.write(plain(view) + "\n")
+            self._stream.flush()
+        except BrokenPipeError:
+            raise  # whoever read this has left, and with `run | head` wants the end
+        except (OSError, UnicodeEncodeError):
+            return  # a full disk, or a terminal that has gone, costs a line and not the agent
 
     def close(self) -> None:
         """Nothing to put back."""
@@ -181,7 +186,7 @@ def table(view: View, where: str) -> RenderableType:
     grid.add_column(overflow="fold")
     grid.add_column(no_wrap=True)
     for row in rows(view):
-        grid.add_row(row.label, Text(row.text, style=row.colour), Text(row.drawing, style=row.colour))
+        grid.add_row(Text(row.label), Text(row.text, style=row.colour), Text(row.drawing, style=row.colour))
     lines = []
     for alert in view.alerts:
         severity = dict(alert.labels).get("severity", "")

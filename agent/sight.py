@@ -76,8 +76,10 @@ class Sight:
 
     def _see_to(self, name: str, lane: EyeLane) -> None:
         if lane.eye is not self.shared:
-            self._log.warning("a read does not return; its eye is replaced", collector=name)
-            lane.eye.kill()
+            if lane.killed != lane.eye.pid:  # once: in uninterruptible sleep it stays until the kernel lets it go
+                self._log.warning("a read does not return; its eye is replaced", collector=name)
+                lane.killed = lane.eye.pid
+                lane.eye.kill()
             return
         self._log.warning("a read does not return; the collector goes on in an eye of its own", collector=name)
         lane.eye = self._eye(f"eye of {name}")
@@ -121,6 +123,7 @@ class EyeLane:
         self.busy_since: float | None = None
         self.deadline = 0.0
         self.eye = eye
+        self.killed: int | None = None
         self._sight = sight
 
     def start(self, collector: Collector, began: float) -> None:

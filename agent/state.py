@@ -19,7 +19,14 @@ def folder(configured: str | None) -> Path:
         return Path(configured)
     if given := os.environ.get("STATE_DIRECTORY"):
         return Path(given.split(":")[0])
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "steadytok"
+    if given := os.environ.get("XDG_STATE_HOME"):
+        return Path(given) / "steadytok"
+    try:
+        return Path.home() / ".local" / "state" / "steadytok"
+    except RuntimeError as error:  # a container's user without HOME and without a line in /etc/passwd
+        raise StateError(
+            "this user has no home folder; set state.dir, or STATE_DIRECTORY in the environment"
+        ) from error
 
 
 class StateFolder:
@@ -44,15 +51,20 @@ class StateFolder:
         """The file with the credential for PUT /pace, made at the first start, readable by its owner only."""
         path = self.path / "token"
         if not path.exists():
-            self.write("token", secrets.token_urlsafe(32) + "\n")
+            try:
+                self.write("token", secrets.token_urlsafe(32) + "\n")
+            except OSError as error:
+                raise StateError(f"cannot write {path}: {error.strerror}; make room, or set state.dir") from error
         return path
 
     def read(self, name: str) -> str | None:
         """The text of a file of ours, or None where there is none yet."""
         try:
-            return (self.path / name).read_text(encoding="utf-8")
+            return (self.path / name).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StateError(f"cannot read {self.path / name}: {error.strerror}; move it away") from error
 
     def write(self, name: str, text: str) -> None:
         """Replaces a file of ours whole: after a crash it is the old one or the new one, never half of each."""

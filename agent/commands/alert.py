@@ -22,16 +22,20 @@ def command() -> None:
 @click.option("--alertmanager", "address", metavar="HOST:PORT", help="Send there, whatever the configuration says.")
 def test(config_path: Path | None, address: str | None) -> None:
     """Send one alert named SteadytokTest to every Alertmanager; it ends by itself after five minutes."""
-    from agent import binding
+    import msgspec
+
+    from agent import binding, discovery
     from agent.config import ConfigError, parse
 
     document = {"alerting": {"alertmanagers": [{"static_configs": [{"targets": [address]}]}]}}
     try:
         config, _modules = binding.read(config_path)
         if address is not None:
-            config = parse(document, "--alertmanager", {})
+            config = msgspec.structs.replace(config, alerting=parse(document, "--alertmanager", {}).alerting)
     except ConfigError as error:
         _options.die(error.messages, 2)
+    except discovery.DiscoveryError as error:
+        _options.die([str(error)], 1)
     sys.exit(asyncio.run(_send(config)))
 
 

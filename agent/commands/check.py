@@ -20,7 +20,7 @@ _COLOURS = {Outcome.OK: "green", Outcome.FAILED: "red", Outcome.ABSENT: "bright_
 @_options.root
 def command(config_path: Path | None, root: str) -> None:
     """Say what works on this host, what does not, why, and what mends it."""
-    from agent import binding
+    from agent import binding, discovery
     from agent.config import ConfigError
     from agent.rulebook import RulebookError, rule_set
 
@@ -29,6 +29,8 @@ def command(config_path: Path | None, root: str) -> None:
         rules = rule_set(config, str(config_path or "configuration"))
     except (ConfigError, RulebookError) as error:
         _options.die(error.messages, 2)
+    except discovery.DiscoveryError as error:
+        _options.die([str(error)], 1)
     click.echo(f"configuration  {config_path or 'none: every default'}: well")
     click.echo(f"rules          {sum(len(group.rules) for group in rules.groups)} loaded")
     passes = reading.read_once(binding.bind_all(config, modules), root)

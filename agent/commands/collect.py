@@ -35,17 +35,23 @@ def command(names: tuple[str, ...], root: str, config_path: Path | None, as_json
 
 
 def _wanted(names: Sequence[str], config_path: Path | None) -> list[discovery.Collector]:
-    modules = discovery.modules()
-    unknown = [name for name in names if name not in modules]
+    try:
+        bound = _bound(config_path)
+    except discovery.DiscoveryError as error:
+        _options.die([str(error)], 1)
+    known_names = sorted(collector.name for collector in bound)
+    unknown = [name for name in names if name not in known_names]
     if unknown:
-        known = ", ".join(sorted(modules))
+        known = ", ".join(known_names)
         _options.die([f"no collector is named {name!r}; there are: {known}" for name in unknown], 2)
-    if config_path is None:
-        plain = {"interval": None, "deadline": None, "own": None}
-        bound = [discovery.bind(module, name, **plain) for name, module in modules.items()]
-    else:
-        bound = _configured(config_path)
     return reading.with_sources(names, bound) if names else bound
+
+
+def _bound(config_path: Path | None) -> list[discovery.Collector]:
+    if config_path is not None:
+        return _configured(config_path)
+    plain = {"interval": None, "deadline": None, "own": None}
+    return [discovery.bind(module, name, **plain) for name, module in discovery.modules().items()]
 
 
 def _configured(config_path: Path) -> list[discovery.Collector]:

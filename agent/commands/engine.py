@@ -14,4 +14,4 @@ import click
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(arguments: tuple[str, ...]) -> None:
     """Run the bundled reference engine; `steadytok engine --help` is its own help."""
-    os.execv(sys.executable, [sys.executable, "-m", "engine", *arguments])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "engine", *arguments])

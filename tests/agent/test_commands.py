@@ -30,9 +30,24 @@ def test_collect_gives_every_value_and_nothing_else(two_nodes: Path, two_nodes_e
     }
 
     assert result.returncode == 0, result.stderr
-    assert {key: values.get(key) for key in wanted} == pytest.approx(wanted)
+    assert values.keys() == wanted.keys()
+    assert values == pytest.approx(wanted)
     assert len(values) == len(rows)
     assert all(row["timestamp"] > 1_700_000_000 for row in rows)
+
+
+def test_the_machine_of_the_tests_can_be_had_as_a_folder(tmp_path: Path, two_nodes: Path) -> None:
+    """The script writes the machine that the tests read, and never over something else."""
+    script = Path(__file__).parents[1] / "machines" / "two_nodes.py"
+    command = [sys.executable, str(script), str(tmp_path / "machine")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    written = {str(path.relative_to(tmp_path / "machine")) for path in (tmp_path / "machine").rglob("*")}
+
+    assert done.returncode == 0, done.stderr
+    assert written == {str(path.relative_to(two_nodes)) for path in two_nodes.rglob("*")}
+    assert again.returncode == 2
+    assert "is not empty" in again.stderr
 
 
 def test_collect_prints_prometheus_text(two_nodes: Path) -> None:
