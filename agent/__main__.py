@@ -6,7 +6,10 @@ Exit status: 0 well, 1 something failed, 2 bad usage or configuration.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+import sys
 
 import click
 
@@ -62,5 +65,20 @@ def main() -> None:
     """Keeps tokens per second steady on LLM inference hosts."""
 
 
+def run() -> None:
+    """The console script: a stream that is closed or full ends a command with one sentence, not a traceback."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - it lives as long as the process
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - it lives as long as the process
+    try:
+        main(prog_name="steadytok")
+    except BrokenPipeError:
+        os._exit(1)  # whoever read us has left, and there is nobody to tell
+    except OSError as error:
+        with contextlib.suppress(OSError):  # nowhere left to say it
+            sys.stderr.write(f"steadytok: cannot write: {error.strerror}\n")
+            sys.stderr.flush()
+        os._exit(1)
+
+
 if __name__ == "__main__":
-    main(prog_name="steadytok")
+    run()

@@ -197,6 +197,7 @@ class Agent:
             self._stack.callback(self.hotplug.close)
         self.loop.on_step.append(lambda _step: self.schedule.stepped())
         self.loop.after_tick += [self._estimate, self._show]
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
 
     def _sources(self) -> Sources:
         return Sources(
@@ -212,7 +213,8 @@ class Agent:
         event_loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             event_loop.add_signal_handler(number, self.stop.set)
-        event_loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        # Until everything stands there is nothing to reload; without this a SIGHUP now would end us.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     async def _listen(self) -> None:
         host, _, port = self.config.web.listen.rpartition(":")
@@ -225,9 +227,10 @@ class Agent:
         )
         try:
             bound = await server.start(host.strip("[]"), int(port))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be one
             await server.close()
-            reason = f"cannot listen on {self.config.web.listen}: {error.strerror}; set web.listen to a free address"
+            why = getattr(error, "strerror", None) or error
+            reason = f"cannot listen on {self.config.web.listen}: {why}; set web.listen to a free address"
             raise StartError(reason) from error
         self.address = f"http://{host}:{bound}/"
         self._stack.push_async_callback(server.close)
@@ -323,6 +326,9 @@ class Agent:
 
     def _hang_up(self) -> None:
         """SIGHUP: takes the file's new content over; a bad file changes nothing and says so."""
+        if self._screen is not None and not self._screen.present():
+            self.stop.set()  # the terminal that showed us has gone: nobody asked for a reload
+            return
         # Held, because the event loop itself holds its tasks only weakly.
         self._reloading = asyncio.get_running_loop().create_task(self._reload(), name="reload")
 

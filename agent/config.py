@@ -19,6 +19,7 @@ import yaml
 from yaml.constructor import ConstructorError
 
 from agent import meaning
+from agent.discovery import NotLoaded
 from agent.settings import CollectorSettings, Config, Seconds
 from agent.units import duration
 
@@ -157,11 +158,15 @@ class _Reader:
             return self.fault(path, str(error))
 
     def _list(self, kind: type, raw: Any, path: str) -> Any:
+        if raw is None:
+            return ()
         if not isinstance(raw, list):
             return self.fault(path, f"expected a list, found {_kind(raw)}")
         return tuple(self.section(kind, item, f"{path}[{index}]") for index, item in enumerate(raw))
 
     def _collectors(self, raw: Any, path: str) -> Any:
+        if raw is None:
+            return {}
         if not isinstance(raw, dict):
             return self.fault(path, f"expected a mapping of collectors, found {_kind(raw)}")
         self._unknown(raw, self.collector_configs, path)
@@ -172,6 +177,8 @@ class _Reader:
         if not isinstance(raw, dict):
             return self.fault(path, f"expected a mapping, found {_kind(raw)}")
         own_type = self.collector_configs[name]
+        if own_type is NotLoaded:
+            return CollectorSettings(enabled=False)
         own_fields = typing.get_type_hints(own_type, include_extras=True) if own_type else {}
         shared = {"enabled": bool, "interval": Seconds, "deadline": Seconds}
         self._unknown(raw, {**own_fields, **shared}, path)

@@ -26,6 +26,10 @@ Collect = Callable[[Host], Iterable[Reading]]
 Join = Callable[[Mapping[str, Sequence[Sample]], Host], Iterable[Reading]]
 
 
+class NotLoaded:
+    """Stands for the Config of a third party's collector that nobody enabled: its keys are not looked at."""
+
+
 class DiscoveryError(Exception):
     """The set of collectors cannot be used."""
 
@@ -66,7 +70,7 @@ def modules(enabled: Iterable[str] = ()) -> dict[str, ModuleType]:
 
 def config_types(found: Mapping[str, ModuleType]) -> dict[str, type | None]:
     """The Config type of each collector, or None where it has none; those not loaded may still be switched off."""
-    not_loaded = {entry.name: None for entry in entry_points(group=GROUP)}
+    not_loaded: dict[str, type | None] = {entry.name: NotLoaded for entry in entry_points(group=GROUP)}
     return {**not_loaded, **{name: getattr(module, "Config", None) for name, module in found.items()}}
 
 

@@ -103,7 +103,11 @@ class Eye:
         return known[1]
 
     def _answer(self, result: Pass) -> None:
-        line = self._encoder.encode(answer_of(result)) + b"\n"
+        try:
+            line = self._encoder.encode(answer_of(result)) + b"\n"
+        except (UnicodeError, ValueError) as error:  # a label that cannot cross costs this pass, not the lane
+            told = f"the answer cannot be sent: {error}"
+            line = self._encoder.encode(answer_of(result._replace(samples=(), notes=(), error=told))) + b"\n"
         with self._lock:
             self._answers.write(line)
             self._answers.flush()

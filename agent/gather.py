@@ -179,6 +179,7 @@ class Gather:
     ) -> None:
         self._lane_of = lane_of
         self._root = root
+        self._awake_since = -math.inf
         self._hosts_of_joins: dict[str, Host] = {}
         self.courses: dict[str, Course] = {}
         self._lanes: dict[str, Lane] = {}
@@ -260,12 +261,17 @@ class Gather:
         self.courses[collector.name].ended(result)
         return result
 
+    def wake(self, now: float) -> None:
+        """Says that the agent itself stood still until now: what it did not hear was nobody's silence."""
+        self._awake_since = now
+
     def silent(self, now: float, stale_after: int) -> list[str]:
-        """The collectors whose newest good reading is older than so many of their intervals."""
+        """The collectors whose newest good reading is older than so many of their intervals, while we were awake."""
+        awake = now - self._awake_since
         return [
             name
             for name, course in self.courses.items()
-            if course.age(now) > stale_after * max(course.interval, course.took, self._slowest_source(course))
+            if min(course.age(now), awake) > stale_after * max(course.interval, course.took, self._slowest_source(course))
         ]
 
     def _slowest_source(self, course: Course) -> float:

@@ -49,6 +49,7 @@ class Loop:
         self.ticks = 0
         self.last_tick: float | None = None
         self.busy_seconds = 0.0
+        self._awake = clock.monotonic()
         self._arrived: list[Pass] = []
         self._awaited: set[str] = set()
         self._news = asyncio.Event()
@@ -77,11 +78,11 @@ class Loop:
 
     async def tick(self) -> None:
         """Sample, record, evaluate, notify."""
-        began = self.clock.monotonic()
+        began = self._notice_standstill()
         self._follow_the_clock()
         self.sight.watch(began)
         await self._wait_for(self.gather.start_due(began), began + self.interval / 2)
-        after_waiting = self.clock.monotonic()
+        after_waiting = self._notice_standstill()
         now_ms = self.clock.at_ms(after_waiting)
         self._record(now_ms)
         self.rules.evaluate(self.history, now_ms)
@@ -92,6 +93,14 @@ class Loop:
         self.busy_seconds = self.last_tick - after_waiting
         for then in self.after_tick:
             then(now_ms)
+
+    def _notice_standstill(self) -> float:
+        """The monotonic time; a host that is short of memory can stand still for seconds, and we with it."""
+        now = self.clock.monotonic()
+        if now - self._awake > 2 * self.interval:
+            self.gather.wake(now)
+        self._awake = now
+        return now
 
     def _follow_the_clock(self) -> None:
         step = self.clock.stepped_ms()

@@ -55,6 +55,9 @@ def _collectors(config: Config) -> Iterator[Fault]:
 
 
 def _engines(config: Config) -> Iterator[Fault]:
+    told = config.collectors.get("engine")
+    if told is not None and told.own is not None and told.own.engines:
+        yield "$.collectors.engine.engines", "expected the engines at the top of the file, under engines:"
     if not _SIZE.fullmatch(config.engine.size):
         yield "$.engine.size", f"expected auto or a size such as 64MiB, found {config.engine.size!r}"
     names = [engine.name for engine in config.engines]

@@ -66,7 +66,9 @@ class Counters:
     """What the notifier counts about itself, under Prometheus' own words."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        from prometheus_client import Counter, Gauge
+        from prometheus_client import Counter, Gauge, disable_created_metrics
+
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, of no use here
 
         where = ["alertmanager"]
         name = "steadytok_notifications"
@@ -108,6 +110,7 @@ class Sender:
         self._queue: deque[dict[str, Any]] = deque()
         self._more = asyncio.Event()
         self._failing = False
+        self._sending = False
         self._log = structlog.get_logger().bind(alertmanager=target.url)
         counters.born(target.url)
         self._task = asyncio.get_running_loop().create_task(self._send_for_ever(), name=f"notify {target.url}")
@@ -129,7 +132,9 @@ class Sender:
             while self._queue:
                 batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
                 self._counters.waiting.labels(self._target.url).set(len(self._queue))
+                self._sending = True
                 await self._send(batch)
+                self._sending = False
 
     async def _send(self, batch: list[dict[str, Any]]) -> None:
         fault = await post(self._session, self._target, batch)
@@ -145,7 +150,7 @@ class Sender:
         """Ends the loop once the queue is empty or a second has passed; nothing is resolved by our leaving."""
         with contextlib.suppress(TimeoutError):  # the second is over; what is left is told again at the next start
             async with asyncio.timeout(1.0):
-                while self._queue:
+                while self._queue or self._sending:
                     await asyncio.sleep(0.02)
         self._task.cancel()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,9 @@ class Screen(Protocol):
 
     def show(self, view: View) -> None:
         """Shows the view in place of the one before."""
+
+    def present(self) -> bool:
+        """Whether there is still somebody to show it to."""
 
     def close(self) -> None:
         """Leaves the terminal as it was."""
@@ -62,6 +66,10 @@ class PlainLines:
             raise  # whoever read this has left, and with `run | head` wants the end
         except (OSError, UnicodeEncodeError):
             return  # a full disk, or a terminal that has gone, costs a line and not the agent
+
+    def present(self) -> bool:
+        """Always: lines are for whoever reads them later."""
+        return True
 
     def close(self) -> None:
         """Nothing to put back."""
@@ -167,11 +175,17 @@ class LiveTable:
 
     def show(self, view: View) -> None:
         """Draws the view."""
-        self._live.update(table(view, self._where), refresh=True)
+        with contextlib.suppress(OSError):  # the terminal has gone; `present` says so
+            self._live.update(table(view, self._where), refresh=True)
+
+    def present(self) -> bool:
+        """Whether the terminal is still there."""
+        return self._console.file.isatty()
 
     def close(self) -> None:
         """Leaves the last table standing."""
-        self._live.stop()
+        with contextlib.suppress(OSError):  # the terminal has gone
+            self._live.stop()
 
 
 def table(view: View, where: str) -> RenderableType:

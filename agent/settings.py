@@ -72,10 +72,9 @@ class RulesSettings(Section, frozen=True):
 
 
 class StaticConfig(Section, frozen=True):
-    """Prometheus' own static_config."""
+    """Prometheus' own static_config, less its labels: there is no relabelling that could use them."""
 
     targets: tuple[str, ...]
-    labels: dict[str, str] = {}
 
 
 class AlertmanagerSettings(Section, frozen=True):

@@ -92,7 +92,7 @@ class Host:
     def names(self, relative: str) -> list[str]:
         """The entries of a folder, numbers in natural order (node2 before node10); none where it is absent."""
         try:
-            return sorted(os.listdir(self.path(relative)), key=natural)
+            return sorted(filter(_is_text, os.listdir(self.path(relative))), key=natural)
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -115,7 +115,9 @@ class Host:
     def link(self, relative: str) -> str | None:
         """The last name in what a symbolic link says, such as 3-0050; None where there is no such link."""
         try:
-            return os.path.basename(os.readlink(self.path(relative)).rstrip("/")) or None
+            name = os.path.basename(os.readlink(self.path(relative)).rstrip("/"))
+            # A name that is not UTF-8 could leave this process neither as a label nor in a log line.
+            return os.fsencode(name).decode("utf-8", "replace") or None
         except OSError:
             return None  # a name that is not known is a label that is not there
 
@@ -157,6 +159,10 @@ class Host:
         if kind not in self._kept:
             self._kept[kind] = kind()
         return cast("_T", self._kept[kind])
+
+
+def _is_text(name: str) -> bool:
+    return name.isprintable()  # what is not UTF-8 comes as lone surrogates, which are not
 
 
 def natural(name: str) -> list[Any]:

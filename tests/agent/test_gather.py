@@ -113,7 +113,7 @@ def test_series_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
     result = perform("test", lambda: (METRIC.sample(1.0, n=str(n)) for n in range(10)), Host(), 0.0)
 
     assert len(result.samples) == 3
-    assert "10 series" in result.notes[0].reason
+    assert "cap of 3 series" in result.notes[0].reason
 
 
 @pytest.mark.parametrize(
@@ -210,6 +210,15 @@ def test_silence_counts_intervals() -> None:
     assert gather.silent(3.0, 3) == []
     assert gather.silent(3.1, 3) == ["fast"]
     assert gather.silent(180.1, 3) == ["fast", "slow"]
+
+
+def test_a_standstill_of_our_own_is_nobodys_silence() -> None:
+    """After the agent itself stood still each collector has its intervals again before it counts as silent."""
+    gather = Gather(lambda _: HeldLane(), [collector("fast", 1.0)], 0.0)
+    gather.wake(100.0)
+
+    assert gather.silent(103.0, 3) == []
+    assert gather.silent(103.1, 3) == ["fast"]
 
 
 def test_a_join_is_as_old_as_its_oldest_source() -> None:
