@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format deep bench clean
+.PHONY: help run test check format deep lab bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -32,7 +32,7 @@ run: $(VENV)/.run ## Watch this host: canary, live table, page and /metrics on 1
 	@$(BIN)/steadytok run $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests that need no root and no other program (under 5 minutes)
-	$(BIN)/python -m pytest -m 'not deep' -q $(ARGS)
+	$(BIN)/python -m pytest -m 'not deep and not lab' -q $(ARGS)
 
 check: $(VENV)/.dev ## Format, lint, types: what CI asks of every change
 	$(BIN)/ruff format --check .
@@ -46,6 +46,9 @@ format: $(VENV)/.dev ## Put the code into its format
 
 deep: $(VENV)/.dev ## Run the tests against real Prometheus, Alertmanager and promtool (under 30 minutes)
 	$(BIN)/python -m pytest -m deep -q $(ARGS)
+
+lab: $(VENV)/.dev ## Run the tests in a virtual machine of two NUMA nodes, with a real kernel (under 5 minutes)
+	$(BIN)/python -m pytest -m lab -q tests/lab $(ARGS)
 
 bench: $(VENV)/.dev ## Measure against peers in one run, as ratios
 	$(BIN)/python -m bench $(ARGS)

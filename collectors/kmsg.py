@@ -4,7 +4,7 @@ What the kernel says about out-of-memory kills, overheating and machine checks.
 Reads /dev/kmsg, which needs CAP_SYSLOG where kernel.dmesg_restrict is 1.
 https://www.kernel.org/doc/Documentation/ABI/testing/dev-kmsg
 
-Counts start at 0 with the agent; what the log held before tells only of the last kill. Only messages of the kernel
+Counts start at 0 with the agent; what the log held before tells only of the last kills. Only messages of the kernel
 itself are believed: any root process may write into the log, but not as the kernel.
 """
 
@@ -26,7 +26,7 @@ OOM_KILLS = counter(
 )
 LAST_OOM_KILL = gauge(
     "steadytok_kmsg_last_oom_kill_timestamp_seconds",
-    "When the last such kill was, Unix time, with the nodes it was confined to, the process and the cgroup.",
+    "When the last kill of each constraint was, Unix time, with its nodes, process and cgroup.",
 )
 THROTTLE_MESSAGES = counter(
     "steadytok_kmsg_throttle_messages_total",
@@ -71,7 +71,7 @@ class _Kept:
         self.kills = dict.fromkeys(_CONSTRAINTS, 0)
         self.throttled = 0
         self.machine_checks = 0
-        self.last: tuple[Kill, int] | None = None
+        self.last: dict[str, tuple[Kill, int]] = {}  # by constraint: a kill of another kind must not rename this one
         self.told_of = ""  # the pid whose kill has been counted: two lines tell of each
 
 
@@ -88,8 +88,7 @@ def collect(host: Host) -> Iterator[Reading]:
         yield OOM_KILLS.sample(count, constraint=constraint)
     yield THROTTLE_MESSAGES.sample(kept.throttled)
     yield MACHINE_CHECKS.sample(kept.machine_checks)
-    if kept.last is not None:
-        kill, microseconds = kept.last
+    for kill, microseconds in kept.last.values():
         labels = {"constraint": kill.constraint, "nodes": kill.nodes, "victim": kill.victim, "cgroup": kill.cgroup}
         yield LAST_OOM_KILL.sample(_unix_time(host, microseconds), **labels)
 
@@ -112,7 +111,7 @@ def _take(kept: _Kept, record: Record, *, counting: bool) -> None:
     kill = parse_kill(record.text)
     if kill is not None and not (kill.pid == kept.told_of and not record.text.startswith("oom-kill:")):
         kept.told_of = kill.pid
-        kept.last = kill, record.microseconds
+        kept.last[kill.constraint] = kill, record.microseconds
         kept.kills[kill.constraint] += counting
     kept.throttled += counting and _THROTTLED.match(record.text) is not None
     kept.machine_checks += counting and _MACHINE_CHECK.match(record.text) is not None

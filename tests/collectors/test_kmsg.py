@@ -106,7 +106,7 @@ def test_programs_are_not_the_kernel(machine: Machine, series: Series) -> None:
 
 
 def test_the_last_kill_has_its_time(machine: Machine, series: Series) -> None:
-    """Only the last kill is told, at the boot's Unix time plus the record's."""
+    """Of kills of one constraint only the last is told, at the boot's Unix time plus the record's."""
     host = machine(_log(KILL, KILL.replace("pid=123", "pid=9").replace("task=python3", "task=other")))
     found = series(kmsg.collect(host))
     name = "steadytok_kmsg_last_oom_kill_timestamp_seconds"
@@ -114,6 +114,14 @@ def test_the_last_kill_has_its_time(machine: Machine, series: Series) -> None:
     assert {series: value for series, value in found.items() if series.startswith(name)} == {
         f'{name}{{cgroup="/x",constraint="none",victim="other"}}': 1760000000.001001
     }
+
+
+def test_kills_of_two_constraints_keep_their_names(machine: Machine, series: Series) -> None:
+    """A kill of one kind leaves the victim of another kind told, so that its alert keeps its name."""
+    confined = KILL.replace("NONE,nodemask=(null)", "MEMORY_POLICY,nodemask=1").replace("pid=123", "pid=9")
+    found = series(kmsg.collect(machine(_log(KILL, confined.replace("task=python3", "task=other")))))
+
+    assert {name.split("victim=")[1] for name in found if "last_oom_kill" in name} == {'"python3"}', '"other"}'}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,57 @@
+"""
+What is done inside the virtual machine: stages, each of which writes what it saw to /run/out/NAME.json.
+
+The tests read those files on the host and judge; here nothing is judged. Runs as root, `python -m tests.lab.guest`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.lab import guest_agent, guest_memory, guest_sensors
+
+OUT = Path("/run/out")
+Stage = Callable[[], dict[str, Any]]
+STAGES: dict[str, Stage] = {
+    "sensors_ready": guest_sensors.load,
+    "nodes": guest_memory.nodes,
+    "allocations": guest_memory.allocations,
+    "spilled": guest_memory.spilled,
+    "numa_stat": guest_memory.numa_stat,
+    "huge_pages": guest_memory.huge_pages,
+    "dimms": guest_sensors.dimms,
+    "cpufreq": guest_sensors.cpufreq,
+    "agent": guest_agent.whole,
+}
+
+
+def perform(name: str, stage: Stage) -> None:
+    """Runs one stage; one that fails leaves its traceback in its place, and the next ones are tried."""
+    began = time.monotonic()
+    try:
+        saw = stage()
+    except Exception:  # whatever it was, the tests of this stage will show it
+        saw = {"error": traceback.format_exc()}
+    saw["took"] = round(time.monotonic() - began, 1)
+    (OUT / f"{name}.json").write_text(json.dumps(saw))
+    sys.stdout.write(f"{name}: {saw['took']} s{' FAILED' if 'error' in saw else ''}\n")
+    sys.stdout.flush()
+
+
+def main(names: list[str]) -> None:
+    """All stages in order, or those named (for trying one by hand)."""
+    (OUT / "started").touch()
+    for name, stage in STAGES.items():
+        if not names or name in names:
+            perform(name, stage)
+    (OUT / "done").touch()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,277 @@
+"""
+The stage with the real agent: heat, processors that leave, four kinds of out-of-memory kill, counters that stop.
+
+Everything is scraped from /metrics once a second, with marks of what was done when; alerts are taken by a receiver
+that speaks as much of Alertmanager's API as the agent needs.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tests.lab import observe
+from tests.lab.guest_sensors import DIMMS, TEMPERATURE, bus, set_celsius
+
+HOME = Path("/run/lab")
+PATIENCE = 180.0  # seconds for the whole stage: what has not come by then is marked as missing
+URL = "http://127.0.0.1:9817"
+CGROUPS = Path("/sys/fs/cgroup")
+# A label's value may have spaces, so the value is what comes after the last one.
+_KEPT = "topology_node|node_meminfo_mem_total|stat_cpu|cpufreq|dimm|kmsg|numastat|lab|collector_(?:success|age)"
+KEPT = re.compile(rf"^(steadytok_(?:{_KEPT}).*) (\S+)$", re.MULTILINE)
+# topology so rarely that only an event can make it look again while a test waits.
+CONFIG = """
+external_labels: {instance: guest}
+engine: {enabled: false}
+collectors: {topology: {interval: 2m}}
+rules: {files: ["/run/lab/rules.yml"]}
+alerting: {resend_delay: 5s, alertmanagers: [{static_configs: [{targets: ["127.0.0.1:9093"]}]}]}
+web: {listen: "127.0.0.1:9817"}
+state: {dir: /run/lab/state}
+"""
+RULES = """
+groups:
+  - name: lab
+    rules:
+      - {alert: LabHot, expr: steadytok_dimm_headroom_celsius < 5, for: 8s}
+      - {record: steadytok_lab_alerts, expr: "count by (alertname, alertstate, severity, dimm) (ALERTS)"}
+"""
+# A name with what separates words in the kernel's line: a process may call itself anything.
+VICTIM = "a,b: (c)=d"
+DIE = """
+import mmap, sys, time
+victim, cgroup, size = sys.argv[1:]
+open("/proc/self/comm", "w").write(victim)
+open("/proc/self/oom_score_adj", "w").write("1000")
+if cgroup:
+    open(cgroup + "/cgroup.procs", "w").write("0")
+held = mmap.mmap(-1, int(size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x8000)
+print("holds it", flush=True)
+time.sleep(60)
+"""
+MORE_THAN_A_NODE = str(900 << 20)
+
+
+class Watch:
+    """Marks, scrapes and received alerts, each with its Unix time."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.marks: list[tuple[float, str]] = []
+        self.scrapes: list[tuple[float, dict[str, float]]] = []
+        self.posts: list[tuple[float, Any]] = []
+        self.deadline = self.began + PATIENCE
+        self._stop = threading.Event()
+        self._scraper = threading.Thread(target=self._scrape, daemon=True)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 9093), self._receiver())
+
+    def start(self) -> None:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._scraper.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._scraper.join(30)
+
+    def mark(self, what: str) -> None:
+        self.marks.append((time.time(), what))
+
+    def newest(self, name: str) -> float | None:
+        """What the newest scrape says of a series; None where it is not there."""
+        return self.scrapes[-1][1].get(name) if self.scrapes else None
+
+    def until(self, condition: Callable[[], bool], seconds: float, what: str) -> bool:
+        """Waits; marks when it came true, or that it did not."""
+        deadline = min(time.monotonic() + seconds, self.deadline)
+        while not (met := condition()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        self.mark(what if met else f"NOT {what}")
+        return met
+
+    def _scrape(self) -> None:
+        while not self._stop.wait(1.0):
+            try:
+                with urllib.request.urlopen(f"{URL}/metrics", timeout=10) as answer:
+                    body = answer.read().decode()
+            except OSError:
+                continue  # not up yet, or leaving
+            self.scrapes.append((time.time(), {key: float(value) for key, value in KEPT.findall(body)}))
+
+    def _receiver(watch: Watch) -> type[http.server.BaseHTTPRequestHandler]:  # noqa: N805  # `self` is the request's
+        class Receiver(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                watch.posts.append((time.time(), json.loads(body)))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                """Says nothing."""
+
+        return Receiver
+
+
+def whole() -> dict[str, Any]:
+    """One life of the agent, from start to SIGTERM."""
+    HOME.mkdir()
+    (HOME / "steadytok.yml").write_text(CONFIG)
+    (HOME / "rules.yml").write_text(RULES)
+    watch = Watch()
+    with Path("/run/out/agent.log").open("wb") as log:
+        agent = subprocess.Popen(
+            [sys.executable, "-m", "agent", "run", "--plain", "--config", str(HOME / "steadytok.yml")],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=observe.ENVIRONMENT,
+        )
+        watch.start()
+        try:
+            _live(watch, agent)
+        finally:
+            watch.mark("told to end")
+            agent.send_signal(signal.SIGTERM)
+            status = agent.wait(60)
+            watch.mark("ended")
+            watch.stop()
+    return {"status": status, "marks": watch.marks, "scrapes": watch.scrapes, "posts": watch.posts}
+
+
+def _live(watch: Watch, agent: subprocess.Popen[bytes]) -> None:
+    ready = watch.until(lambda: bool(watch.newest("steadytok_dimm_headroom_celsius" + _dimm())), 90, "first DIMM")
+    if not ready:
+        return
+    set_celsius(DIMMS[0], TEMPERATURE, 88.0)
+    watch.mark("hot")
+    watch.until(lambda: _pending(watch), 30, "DimmHot pending")
+    _stand_still(agent.pid)
+    watch.mark("stood still")
+    _processors(watch)
+    _kills(watch)
+    _counters(watch)
+    _memory(watch)
+    watch.until(lambda: _told(watch, "DimmHot"), 90, "DimmHot was told")
+    watch.until(lambda: _told(watch, "LabHot"), 30, "LabHot was told")
+    set_celsius(DIMMS[0], TEMPERATURE, 45.0)
+    watch.mark("cool")
+    watch.until(lambda: watch.newest("steadytok_dimm_temperature_celsius" + _dimm()) == 45.0, 30, "cool seen")
+    watch.until(lambda: _told(watch, "LabHot", ended=True), 30, "LabHot's end was told")
+
+
+def _stand_still(pid: int) -> None:
+    """Holds the agent up, and its children a little longer, as a host does that has no memory left."""
+    children = [int(child) for child in observe.text(f"/proc/{pid}/task/{pid}/children").split()]
+    for each in (pid, *children):
+        os.kill(each, signal.SIGSTOP)
+    time.sleep(8)
+    os.kill(pid, signal.SIGCONT)
+    time.sleep(1.5)
+    for each in children:
+        os.kill(each, signal.SIGCONT)
+
+
+def _pending(watch: Watch) -> bool:
+    return any('"DimmHot",alertstate="pending"' in name for name in (watch.scrapes[-1][1] if watch.scrapes else ()))
+
+
+def _dimm() -> str:
+    return f'{{dimm="{bus()}-0018",source="hwmon"}}'
+
+
+def _told(watch: Watch, name: str, *, ended: bool = False) -> bool:
+    """Whether an alert was received; one that ended has an end that was over when it came."""
+    return any(
+        alert["labels"]["alertname"] == name
+        and (not ended or datetime.fromisoformat(alert["endsAt"]).timestamp() <= at)
+        for at, alerts in list(watch.posts)
+        for alert in alerts
+    )
+
+
+def _is(watch: Watch, name: str, value: float) -> bool:
+    return watch.newest(name) == value
+
+
+def _processors(watch: Watch) -> None:
+    online = "/sys/devices/system/cpu/cpu3/online"
+    cpus = 'steadytok_topology_node_cpus{node="1"}'
+    for value, left in (("0", 1.0), ("1", 2.0)):
+        observe.write(online, value)
+        watch.mark(f"cpu3 {value}")
+        watch.until(functools.partial(_is, watch, cpus, left), 40, f"cpu3 {value} seen")
+        time.sleep(7)  # one pass of cpufreq, which comes every five seconds
+
+
+def _kills(watch: Watch) -> None:
+    observe.run("mount", "-t", "cgroup2", "none", str(CGROUPS))
+    observe.write(str(CGROUPS / "cgroup.subtree_control"), "+memory +cpuset")
+    for name, file, value in (("small,one", "memory.max", str(48 << 20)), ("pinned", "cpuset.mems", "1")):
+        (CGROUPS / name).mkdir()
+        observe.write(str(CGROUPS / name / file), value)
+    _die(watch, "memcg", *observe.python(DIE, VICTIM, str(CGROUPS / "small,one"), str(128 << 20)))
+    _die(watch, "cpuset", *observe.python(DIE, VICTIM, str(CGROUPS / "pinned"), MORE_THAN_A_NODE))
+    _die(watch, "memory_policy", "numactl", "--membind=1", *observe.python(DIE, VICTIM, "", MORE_THAN_A_NODE))
+    _die_by_hand(watch)
+
+
+def _die(watch: Watch, constraint: str, *command: str) -> None:
+    status = observe.run(*command, status=None).returncode
+    watch.mark(f"killed {constraint} {status}")
+    _await_kill(watch, constraint)
+
+
+def _die_by_hand(watch: Watch) -> None:
+    command = observe.python(DIE, VICTIM, "", str(64 << 20))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=observe.ENVIRONMENT) as victim:
+        assert victim.stdout is not None
+        victim.stdout.readline()
+        observe.write("/proc/sysrq-trigger", "f")
+        watch.mark(f"killed none {victim.wait(60)}")
+    _await_kill(watch, "none")
+
+
+def _await_kill(watch: Watch, constraint: str) -> None:
+    total = f'steadytok_kmsg_oom_kills_total{{constraint="{constraint}"}}'
+    watch.until(lambda: bool(watch.newest(total)), 20, f"kill {constraint} seen")
+
+
+def _counters(watch: Watch) -> None:
+    hits = 'steadytok_numastat_numa_hit_total{node="0"}'
+    observe.write("/proc/sys/vm/numa_stat", "0")
+    watch.mark("numa_stat 0")
+    watch.until(lambda: watch.newest(hits) is None, 30, "numastat gone")
+    time.sleep(3)
+    observe.write("/proc/sys/vm/numa_stat", "1")
+    watch.mark("numa_stat 1")
+    watch.until(lambda: watch.newest(hits) is not None, 30, "numastat back")
+
+
+def _memory(watch: Watch) -> None:
+    """Takes a block of node 1's memory away, and gives it back; the kernel may refuse each, if it holds something."""
+    total = 'steadytok_topology_node_memory_bytes{node="1"}'
+    before = watch.newest(total)
+    for block in sorted(Path("/sys/devices/system/node/node1").glob("memory*/state"), reverse=True):
+        try:
+            observe.write(str(block), "offline")
+        except OSError:
+            continue
+        watch.mark("memory 0")
+        watch.until(lambda: watch.newest(total) != before, 40, "memory 0 seen")
+        observe.write(str(block), "online")
+        watch.mark("memory 1")
+        watch.until(lambda: watch.newest(total) == before, 40, "memory 1 seen")
+        return
+    watch.mark("NOT memory 0: every block was refused")

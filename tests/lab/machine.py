@@ -1,0 +1,249 @@
+"""
+A virtual machine of two NUMA nodes with Debian's kernel, in software emulation; its root is this host's, read-only.
+
+`python -m tests.lab.machine` prepares it, or says what is missing. Software emulation, since a lab must run where no
+/dev/kvm is; the kernel and the small files made from it are kept in the user's cache folder.
+https://www.qemu.org/docs/master/system/invocation.html, https://wiki.qemu.org/Documentation/9psetup
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+CPUS_OF_NODE = ("0-1", "2-3")
+# MiB; with more than 2 GiB in all, software emulation has hung in early boot.
+MEMORY_OF_NODE = (1024, 768)
+DISTANCE = 21  # from one node to the other
+LIMIT = 300.0  # seconds for one run of the guest
+EARLY = 90.0  # seconds within which the guest's own script has begun; a boot that hangs is tried once more
+
+_HOUSE = Path(__file__).parents[2]
+_FILES = 2  # to be raised when what is kept in the cache folder is made differently
+_PROGRAMS = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "iasl": "acpica-tools",
+    "cpio": "cpio",
+    "modprobe": "kmod",
+    "depmod": "kmod",
+    "i2cset": "i2c-tools",
+    "numactl": "numactl",
+    "dpkg-deb": "dpkg",
+    "apt-get": "apt",
+}
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_FOR_THE_ROOT = ("virtio_pci", "9pnet_virtio", "9p")
+_INIT = """#!/bin/busybox sh
+B=/bin/busybox
+$B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
+for module in $($B cat /order); do $B insmod /lib/$module; done
+$B mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=524288,cache=loose root /mnt
+for folder in dev proc sys; do $B mount --bind /$folder /mnt/$folder; done
+$B mount -t tmpfs run /mnt/run
+$B mkdir /mnt/run/out
+$B mount -t 9p -o trans=virtio,version=9p2000.L,msize=524288 out /mnt/run/out
+$B ifconfig lo up
+$B chroot /mnt /bin/sh /run/out/start
+$B poweroff -f
+"""
+_SCOPE = """
+    External (\\_SB.CPUS.C00{cpu}, DeviceObj)
+    Scope (\\_SB.CPUS.C00{cpu})
+    {{
+        Name (_PCT, Package (2) {{
+            ResourceTemplate () {{ Register (SystemIO, 8, 0, 0x5F8) }},
+            ResourceTemplate () {{ Register (SystemIO, 8, 0, 0x5F9) }} }})
+        Name (_PSS, Package (3) {{
+            Package (6) {{ 3200, 100000, 10, 10, 0x00, 0x00 }},
+            Package (6) {{ 2400, 70000, 10, 10, 0x01, 0x01 }},
+            Package (6) {{ 1200, 30000, 10, 10, 0x02, 0x02 }} }})
+        Name (_PPC, 0)
+    }}
+"""
+
+
+class LabError(Exception):
+    """The machine cannot be prepared or did not do its work; the message is one sentence, then the evidence."""
+
+
+class Parts(NamedTuple):
+    """What a boot needs; `modules` is the folder whose lib/modules modprobe can be given."""
+
+    kernel: Path
+    release: str
+    initrd: Path
+    table: Path
+    modules: Path
+
+
+def missing() -> str | None:
+    """What this host lacks for the lab, in one sentence, or None."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return f"the lab needs Linux on x86_64, and this is {sys.platform} on {platform.machine()}"
+    lacking = [program for program in _PROGRAMS if _which(program) is None]
+    if not lacking:
+        return None
+    packages = " ".join(sorted({_PROGRAMS[program] for program in lacking}))
+    return f"the lab needs {', '.join(lacking)}: apt-get install --no-install-recommends {packages}"
+
+
+def prepare(cache: Path | None = None) -> Parts:
+    """The machine's parts, made or found in the cache folder; needs no root. Raises LabError."""
+    if (sentence := missing()) is not None:
+        raise LabError(sentence)
+    cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "steadytok-lab"
+    image = _image()
+    done = cache / f"{image}-{_FILES}"
+    if not done.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            _make(Path(scratch), image)
+            (Path(scratch) / "parts").rename(done)  # whole or not at all: another run may be looking
+    (kernel,) = (done / "tree/boot").glob("vmlinuz-*")
+    release = kernel.name.removeprefix("vmlinuz-")
+    return Parts(kernel, release, done / "initrd.gz", done / "ssdt.aml", done / "tree")
+
+
+def run(parts: Parts, module: str, out: Path, *arguments: str) -> None:
+    """
+    Boots, runs `python -m module` there in this checkout, and comes back when the machine is off.
+
+    The guest sees `out` as /run/out, where it may write; it must make the file `started` at once and `done` at the
+    end. Raises LabError with the console's last lines.
+    """
+    command = shlex.join([sys.executable, "-m", module, *arguments])
+    out.mkdir(parents=True, exist_ok=True)
+    environment = f"PATH={_PATH} HOME=/run LAB_MODULES={shlex.quote(str(parts.modules))}"
+    start = f"cd {shlex.quote(str(_HOUSE))} && exec env {environment} {command} >/run/out/guest.log 2>&1\n"
+    (out / "start").write_text(start)
+    for attempt in (1, 2):
+        _boot(parts, out)
+        if (out / "done").exists():
+            return
+        if (out / "started").exists() or attempt == 2:
+            raise LabError(f"the guest did not come to its end\n{_tail(out / 'console')}\n{_tail(out / 'guest.log')}")
+
+
+def _boot(parts: Parts, out: Path) -> None:
+    began = time.monotonic()
+    with (out / "qemu.log").open("wb") as log:
+        process = subprocess.Popen(_command(parts, out), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        while process.poll() is None:
+            lasted = time.monotonic() - began
+            if lasted > LIMIT or (lasted > EARLY and not (out / "started").exists()):
+                return
+            time.sleep(0.2)
+    finally:
+        process.kill()
+        process.wait(10)
+    if process.returncode != 0:
+        raise LabError(f"QEMU ended with status {process.returncode}\n{_tail(out / 'qemu.log')}")
+
+
+def _command(parts: Parts, out: Path) -> list[str]:
+    # acpi-cpufreq refuses QEMU's own family of AMD processors; five-level page tables only make emulation slower.
+    command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi"]
+    command += ["-cpu", "max,vendor=GenuineIntel,family=6,model=85,la57=off"]
+    command += ["-m", str(sum(MEMORY_OF_NODE)), "-smp", "4", "-acpitable", f"file={parts.table}"]
+    for node, (cpus, memory) in enumerate(zip(CPUS_OF_NODE, MEMORY_OF_NODE, strict=True)):
+        command += ["-object", f"memory-backend-ram,id=m{node},size={memory}M"]
+        command += ["-numa", f"node,nodeid={node},cpus={cpus},memdev=m{node}"]
+    for node, other in ((0, 1), (1, 0)):
+        command += ["-numa", f"dist,src={node},dst={other},val={DISTANCE}"]
+    share = "security_model=none,multidevs=remap"
+    command += ["-virtfs", f"local,path=/,mount_tag=root,{share},readonly=on"]
+    command += ["-virtfs", f"local,path={out},mount_tag=out,{share}"]
+    command += ["-nic", "none", "-display", "none", "-monitor", "none", "-no-reboot"]
+    command += ["-serial", f"file:{out / 'console'}", "-kernel", str(parts.kernel), "-initrd", str(parts.initrd)]
+    return [*command, "-append", "console=ttyS0 quiet mitigations=off panic=-1"]
+
+
+def _image() -> str:
+    depends = _output(["apt-cache", "depends", "linux-image-amd64"]).splitlines()
+    images = [line.split()[-1] for line in depends if "Depends: linux-image-" in line]
+    if not images:
+        raise LabError("apt knows no linux-image-amd64: the lab needs Debian's package lists (apt-get update)")
+    return images[0]
+
+
+def _make(scratch: Path, image: str) -> None:
+    _output(["apt-get", "download", image, "busybox-static"], scratch)
+    parts = scratch / "parts"
+    parts.mkdir()
+    tree, busybox = parts / "tree", scratch / "busybox"
+    for name, folder in ((image, tree), ("busybox-static", busybox)):
+        (package,) = scratch.glob(f"{name}_*.deb")
+        _output(["dpkg-deb", "-x", str(package), str(folder)])
+    (release,) = (folder.name for folder in (tree / "lib/modules").iterdir())
+    _output(["depmod", "-b", str(tree), release])
+    _make_initrd(parts / "initrd.gz", scratch / "initrd", busybox / "bin/busybox", _in_order(tree, release))
+    scopes = "".join(_SCOPE.format(cpu=cpu) for cpu in range(4))
+    (parts / "ssdt.asl").write_text(f'DefinitionBlock ("", "SSDT", 2, "STEADY", "CPUFREQ", 1)\n{{{scopes}}}\n')
+    _output(["iasl", "-p", str(parts / "ssdt"), str(parts / "ssdt.asl")])
+
+
+def _in_order(tree: Path, release: str) -> list[Path]:
+    """The modules that reach the root over 9p, in the order in which they load."""
+    order: dict[Path, None] = {}
+    for module in _FOR_THE_ROOT:
+        shown = _output(["modprobe", "-d", str(tree), "-S", release, "--show-depends", module])
+        for line in shown.splitlines():
+            if line.startswith("insmod "):
+                order[Path(line.split()[1])] = None
+    return list(order)
+
+
+def _make_initrd(initrd: Path, folder: Path, busybox: Path, modules: Sequence[Path]) -> None:
+    for name in ("bin", "proc", "sys", "dev", "mnt", "lib"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(busybox, folder / "bin/busybox")
+    for module in modules:
+        packed = module.suffix == ".xz"
+        text = lzma.decompress(module.read_bytes()) if packed else module.read_bytes()
+        (folder / "lib" / module.name.removesuffix(".xz")).write_bytes(text)
+    (folder / "order").write_text("".join(f"{module.name.removesuffix('.xz')}\n" for module in modules))
+    (folder / "init").write_text(_INIT)
+    (folder / "init").chmod(0o755)
+    names = "\n".join(sorted(str(path.relative_to(folder)) for path in folder.rglob("*")))
+    packed_folder = subprocess.run(
+        ["cpio", "-o", "-H", "newc", "--quiet"], input=names.encode(), cwd=folder, capture_output=True, check=True
+    )
+    initrd.write_bytes(gzip.compress(packed_folder.stdout, 1))
+
+
+def _which(program: str) -> str | None:
+    # Debian keeps modprobe and i2cset where only root's path leads.
+    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+
+
+def _output(command: Sequence[str], folder: Path | None = None) -> str:
+    path = _which(command[0]) or command[0]
+    result = subprocess.run([path, *command[1:]], cwd=folder, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        said = (result.stderr or result.stdout).strip()[-500:]
+        raise LabError(f"`{shlex.join(command)}` ended with status {result.returncode}: {said}")
+    return result.stdout
+
+
+def _tail(path: Path) -> str:
+    text = path.read_text(errors="replace") if path.exists() else "(nothing)"
+    return f"--- {path.name}\n{text[-3000:]}"
+
+
+if __name__ == "__main__":
+    try:
+        sys.stdout.write(f"{prepare()}\n")
+    except LabError as error:
+        sys.exit(str(error))
