@@ -67,7 +67,8 @@ class Canary:
         self._changed = changed
         self.ready: Ready | None = None
         self.skipped: str | None = None
-        arguments = ("engine", "--port", "0", "--size", settings.size, "--token-file", str(token_file))
+        share = ("--most", "0.05")  # of the free memory of its node
+        arguments = ("engine", "--port", "0", "--size", settings.size, *share, "--token-file", str(token_file))
         self.child = Child(
             "engine", (*arguments, "--until-stdin-closes"), on_line=self._line, on_end=self._ended, environment=_QUIET
         )

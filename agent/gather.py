@@ -78,7 +78,7 @@ def perform(name: str, readings: Callable[[], Iterable[Reading]], host: Host, be
             samples.append(reading)
     except Exception as failure:  # whatever a collector raises, the others must not feel it
         error = f"{type(failure).__name__}: {failure}"
-    cpu = time.thread_time() - cpu
+    cpu = time.thread_time() - cpu + host.take_spent()
     seconds = time.monotonic() - began
     return Pass(name, began, seconds, cpu, tuple(samples), tuple(host.take_notes()), error)
 
@@ -271,7 +271,8 @@ class Gather:
         return [
             name
             for name, course in self.courses.items()
-            if min(course.age(now), awake) > stale_after * max(course.interval, course.took, self._slowest_source(course))
+            if min(course.age(now), awake)
+            > stale_after * max(course.interval, course.took, self._slowest_source(course))
         ]
 
     def _slowest_source(self, course: Course) -> float:

@@ -43,6 +43,7 @@ class Host:
         self._prefix = self.root.rstrip("/") + "/"
         self._notes: list[Note] = []
         self._kept: dict[type, Any] = {}
+        self._spent = 0.0
 
     def path(self, relative: str) -> str:
         """Where a file of this machine really lies."""
@@ -149,6 +150,15 @@ class Host:
         """The notes since the last call; the pass that reads them is the pass they belong to."""
         notes, self._notes = self._notes, []
         return notes
+
+    def spend(self, seconds: float) -> None:
+        """Counts processor time that another thread took for this pass."""
+        self._spent += seconds
+
+    def take_spent(self) -> float:
+        """That time since the last call."""
+        spent, self._spent = self._spent, 0.0
+        return spent
 
     def kept(self, kind: type[_T]) -> _T:
         """

@@ -6,7 +6,7 @@ Reads sys/class/hwmon/hwmon*/{name,temp*,fan*}. https://docs.kernel.org/hwmon/sy
 Only named chips are read, since some take seconds, or answer through the BMC (node_exporter #903, #2242). Alarm files
 never: reading them clears them for everybody else (https://docs.kernel.org/hwmon/spd5118.html). DIMM sensors share
 their bus with the firmware, and jc42 measures at most once a second, so names, labels and limits are read again only
-once a minute.
+once a minute. Each chip has its own time budget: a bus that hangs costs its own chips and no other.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from typing import NamedTuple
 import msgspec
 
 from collectors import Host, Metric, Reading, gauge
+from collectors._patience import Patience
 
 INTERVAL = 2.0
+DEADLINE = 1.5
 ISOLATED = True
 
 TEMPERATURE = gauge("steadytok_hwmon_temperature_celsius", "Temperature that a sensor measures now.")
@@ -32,6 +34,8 @@ FAN = gauge("steadytok_hwmon_fan_rpm", "Speed of a fan in revolutions per minute
 METRICS = (TEMPERATURE, MAXIMUM, CRITICAL, FAN)
 
 _FOLDER = "sys/class/hwmon"
+_CHIP_BUDGET = 0.5  # seconds; a chip takes milliseconds, but a host whose processors are all busy may take its time
+_PASS_BUDGET = 1.2  # seconds for all chips, so that the pass ends before its deadline whichever of them hang
 _CHIPS_EVERY = 30  # passes until names, labels and limits are read again
 _PACKAGE = ("Package id", "Physical id")  # how coretemp names the sensor of a whole processor
 _COLDEST, _HOTTEST = -40.0, 150.0  # °C; outside lies no working server, only a broken sensor
@@ -61,14 +65,21 @@ class _Sensor(NamedTuple):
     fault: str = ""
 
 
+class _Chip(NamedTuple):
+    """The sensors of one chip that are read; none where the chip is not named."""
+
+    temperatures: tuple[_Sensor, ...] = ()
+    fans: tuple[_Sensor, ...] = ()
+
+
 class _Kept:
-    """What is remembered from pass to pass."""
+    """What is remembered from pass to pass; chips by their folder."""
 
     def __init__(self) -> None:
         self.turn = 0
         self.folders: list[str] = []
-        self.temperatures: list[_Sensor] = []
-        self.fans: list[_Sensor] = []
+        self.chips: dict[str, _Chip] = {}
+        self.patience = Patience(_CHIP_BUDGET, _PASS_BUDGET)
 
 
 def collect(host: Host, config: Config) -> Iterator[Reading]:
@@ -76,26 +87,35 @@ def collect(host: Host, config: Config) -> Iterator[Reading]:
     kept = host.kept(_Kept)
     folders = host.names(_FOLDER)
     if kept.turn % _CHIPS_EVERY == 0 or folders != kept.folders:
-        _find(host, config, kept, folders)
+        kept.folders, kept.chips = folders, {}
     kept.turn += 1
-    for sensor in kept.temperatures:
+    chips = kept.chips
+
+    def read(own: Host, path: str) -> tuple[_Chip, list[Reading]]:
+        chip = chips[path] if path in chips else _found(own, config, path)
+        return chip, list(_readings(own, chip))
+
+    paths = [f"{_FOLDER}/{folder}" for folder in folders]
+    wanted = [path for path in paths if path not in chips or any(chips[path])]
+    for path, (chip, readings) in kept.patience.each(host, wanted, read):
+        chips[path] = chip
+        yield from readings
+
+
+def _readings(host: Host, chip: _Chip) -> Iterator[Reading]:
+    for sensor in chip.temperatures:
         yield TEMPERATURE.sample(_temperature(host, sensor), **sensor.labels)
         yield from _limit(MAXIMUM, sensor.maximum, sensor)
         yield from _limit(CRITICAL, sensor.critical, sensor)
-    for sensor in kept.fans:
+    for sensor in chip.fans:
         yield FAN.sample(_speed(host, sensor), **sensor.labels)
 
 
-def _find(host: Host, config: Config, kept: _Kept, folders: list[str]) -> None:
-    kept.folders, kept.temperatures, kept.fans = folders, [], []
-    for folder in folders:
-        path = f"{_FOLDER}/{folder}"
-        chip = host.read(f"{path}/name")
-        if chip in config.chips:
-            kept.temperatures += _temperatures(host, path, chip, config.cores)
-        if chip in config.fans:
-            inputs = _inputs(host, path, "fan")
-            kept.fans += [_Sensor(f"{path}/{name}_input", _labels(host, path, chip, name)) for name in inputs]
+def _found(host: Host, config: Config, path: str) -> _Chip:
+    chip = host.read(f"{path}/name")
+    temperatures = _temperatures(host, path, chip, config.cores) if chip in config.chips else ()
+    fans = _fans(host, path, chip) if chip in config.fans else ()
+    return _Chip(tuple(temperatures), tuple(fans))
 
 
 def _inputs(host: Host, path: str, kind: str) -> list[str]:
@@ -107,6 +127,11 @@ def _labels(host: Host, path: str, chip: str, name: str) -> dict[str, str]:
     label = host.read(f"{path}/{name}_label", optional=True) or ""
     device = host.link(f"{path}/device") or ""
     return {"chip": chip, "device": device, "sensor": name, "label": label}
+
+
+def _fans(host: Host, path: str, chip: str) -> Iterator[_Sensor]:
+    for name in _inputs(host, path, "fan"):
+        yield _Sensor(f"{path}/{name}_input", _labels(host, path, chip, name))
 
 
 def _temperatures(host: Host, path: str, chip: str, cores: bool) -> Iterator[_Sensor]:

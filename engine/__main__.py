@@ -13,13 +13,24 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from engine.sizing import automatic_size, available_memory, last_level_cache, parse_size
+from engine.placement import Node, Place, nodes, pin, place
+from engine.sizing import (
+    INTERPRETER,
+    SHARE,
+    automatic_size,
+    available_memory,
+    last_level_cache,
+    mebibytes,
+    parse_size,
+)
 
 if TYPE_CHECKING:
     from engine.server import Server
+    from engine.weights import Config
 
 TOKEN_VARIABLE = "STEADYTOK_ENGINE_TOKEN"
 LAST_PASS = 2.0  # seconds; a pass takes milliseconds, and an exit in the middle of BLAS may crash
@@ -49,6 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0: any free one (default)")
     parser.add_argument("--size", default="auto", help="bytes of weights such as 64MiB, or auto (default)")
+    parser.add_argument(
+        "--most", type=float, help=f"share of its node's available memory to take at most (default {SHARE} with auto)"
+    )
+    parser.add_argument("--no-pin", action="store_true", help="leave the CPUs as they are, of several nodes perhaps")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default %(default)s)")
     parser.add_argument("--context", type=int, default=1024, help="tokens of prompt and answer (default %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="BLAS threads (default 1: one core)")
@@ -62,31 +77,60 @@ def _build(options: argparse.Namespace) -> Server:
     _check(options)
     token = _token(options.token_file)
     _give_way(options.nice)
+    found = _pinned(nodes(os.sched_getaffinity(0)), options.no_pin)
     # BLAS reads these once, when NumPy is imported: hence the imports below.
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(options.threads)
     from engine.generation import Generation
-    from engine.model import Model, memory_of
+    from engine.model import Model
     from engine.pace import Pace
     from engine.server import Server, is_loopback
-    from engine.tokenizer import VOCAB
-    from engine.weights import config_of_size, seeded_weights
+    from engine.weights import seeded_weights
 
-    size, at_most = _size(options.size)
-    config = config_of_size(size, VOCAB, at_most=at_most)
-    memory = memory_of(config, options.context)
-    _say(
-        f"memory: weights {_mebibytes(memory.weights)}, KV cache {_mebibytes(memory.kv_cache)}, scratch "
-        f"{_mebibytes(memory.scratch)}, together {_mebibytes(memory.total)}; Python and NumPy take about 35 MiB more"
-    )
-    _check_fits(memory.total)
+    config = _shape(options, place(found))
     if not is_loopback(options.host):
         _say(f"listening on {options.host}: others than this machine can use this engine")
     started = time.perf_counter()
     model = Model(seeded_weights(config, options.seed), options.context)
     _say(f"{config.layers} layers of width {config.dim} made in {time.perf_counter() - started:.2f} s")
     generation = Generation(model, Pace(time.monotonic), time.perf_counter)
-    name = f"seeded-{memory.weights / (1 << 20):.0f}MiB"
+    name = f"seeded-{config.weights_bytes / (1 << 20):.0f}MiB"
     return Server((options.host, options.port), generation, name, options.threads, token)
+
+
+def _pinned(found: list[Node], leave: bool) -> list[Node]:
+    """The nodes that are left to run on."""
+    try:
+        node = None if leave else pin(found)
+    except OSError as error:
+        _say(f"cannot keep to one node: {error}; going on")
+        return found
+    if node is None:
+        return found
+    _say(
+        f"keeping to node {node.number}, {len(node.cpus)} CPUs, which has most memory available "
+        f"({mebibytes(node.available)}); --no-pin leaves the CPUs as they are"
+    )
+    return [node]
+
+
+def _shape(options: argparse.Namespace, where: Place) -> Config:
+    """A model that may be as large as it is; ValueError where it may not."""
+    from engine.model import memory_of
+    from engine.tokenizer import VOCAB
+    from engine.weights import config_of_size
+
+    def footprint(size: int) -> int:
+        return memory_of(config_of_size(size, VOCAB), options.context).total + INTERPRETER
+
+    config = config_of_size(_size(options, where, footprint), VOCAB)
+    memory = memory_of(config, options.context)
+    _say(
+        f"memory: weights {mebibytes(memory.weights)}, KV cache {mebibytes(memory.kv_cache)}, scratch "
+        f"{mebibytes(memory.scratch)}, Python and NumPy about {mebibytes(INTERPRETER)}, together "
+        f"{mebibytes(memory.total + INTERPRETER)}"
+    )
+    _check_fits(memory.total + INTERPRETER, options.most, where)
+    return config
 
 
 def _serve(server: Server, options: argparse.Namespace) -> int:
@@ -123,27 +167,34 @@ def _check(options: argparse.Namespace) -> None:
     for name, least, most in (("port", 0, 65535), ("context", 2, 1 << 17), ("threads", 1, 1024), ("nice", 0, 19)):
         if not least <= getattr(options, name) <= most:
             raise ValueError(f"--{name} must be from {least} to {most}, not {getattr(options, name)}")
+    if options.most is not None and not 0 < options.most <= 1:
+        raise ValueError(f"--most must be more than 0 and at most 1, not {options.most:g}")
     if options.seed < 0:
         raise ValueError(f"--seed must not be negative, and is {options.seed}")
 
 
-def _size(text: str) -> tuple[int, bool]:
-    if text != "auto":
-        return parse_size(text), False
+def _size(options: argparse.Namespace, where: Place, footprint: Callable[[int], int]) -> int:
+    if options.size != "auto":
+        return parse_size(options.size)
     cache = last_level_cache()
-    size, cut = automatic_size(cache, available_memory())
+    share = SHARE if options.most is None else options.most
+    room = None if where.available is None else int(where.available * share)
+    size, cut = automatic_size(cache, room, footprint)
     if cut:
-        _say(f"weights of {_mebibytes(size)} only, to spare memory: tokens/s may follow the cache, not the memory")
+        _say(f"weights of {mebibytes(size)} only, to spare memory: tokens/s may follow the cache, not the memory")
     elif cache is None:
         _say("the size of the last-level cache is not known: 32 MiB is taken for it")
-    return size, cut
+    return size
 
 
-def _check_fits(total: int) -> None:
-    available = available_memory()
-    if available is not None and total > available:
+def _check_fits(total: int, most: float | None, where: Place) -> None:
+    if most is None:
+        most, where = 1.0, Place("this host", available_memory())
+    if where.available is not None and total > where.available * most:
+        share = "" if most == 1 else f"{100 * most:g} % of "
         raise ValueError(
-            f"{_mebibytes(total)} are needed and {_mebibytes(available)} are available: choose a smaller --size"
+            f"{mebibytes(total)} are needed, more than {share}the {mebibytes(where.available)} that {where.name} has "
+            "available: choose a smaller --size or --context"
         )
 
 
@@ -165,10 +216,6 @@ def _give_way(nice: int) -> None:
             file.write("1000")
     except OSError as error:
         _say(f"cannot give way to others: {error}; going on")
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / (1 << 20):.1f} MiB"
 
 
 def _say(sentence: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ FALLBACK_CACHE = 32 << 20  # bytes, where /sys tells nothing
 CACHES = 4  # weights of this many last-level caches come from memory, not from a cache
 LARGEST = 1 << 30  # bytes of an automatic size
 SHARE = 0.05  # of the available memory, at most
+INTERPRETER = 40 << 20  # bytes that Python and NumPy take beside the model
+SMALLEST = 1 << 20  # bytes of weights
 
 _SIZE = re.compile(r"(\d{1,6})([KMG]i?)B?", re.ASCII)
 _UNITS = {"K": 1000, "M": 1000**2, "G": 1000**3, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
@@ -30,11 +33,27 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def automatic_size(cache: int | None, available: int | None) -> Size:
-    """Four last-level caches, but never over 1 GiB nor over 5 % of the available memory."""
+def automatic_size(cache: int | None, room: int | None, footprint: Callable[[int], int]) -> Size:
+    """
+    Four last-level caches, but never over 1 GiB, nor more than has room with all that comes beside the weights.
+
+    `room` in bytes, or None where it is not known; `footprint` gives the bytes of the whole process for a size of
+    weights. ValueError where not even the smallest model has room.
+    """
     wanted = CACHES * (cache or FALLBACK_CACHE)
-    cap = LARGEST if available is None else min(LARGEST, int(available * SHARE))
-    return Size(min(wanted, cap), wanted > cap)
+    most = min(wanted, LARGEST)
+    if room is None or footprint(most) <= room:
+        return Size(most, most < wanted)
+    if footprint(SMALLEST) > room:
+        raise ValueError(
+            f"{mebibytes(room)} may be used, and the smallest model takes {mebibytes(footprint(SMALLEST))}: "
+            "choose a larger --most or a smaller --context"
+        )
+    size = SMALLEST
+    while most - size > size // 50:  # halves of what is left, until it is exact to 2 %
+        middle = (size + most) // 2
+        size, most = (middle, most) if footprint(middle) <= room else (size, middle)
+    return Size(size, True)
 
 
 def last_level_cache(root: str = "/") -> int | None:
@@ -50,17 +69,23 @@ def last_level_cache(root: str = "/") -> int | None:
 
 def available_memory(root: str = "/") -> int | None:
     """Bytes of MemAvailable in /proc/meminfo, or None. https://docs.kernel.org/filesystems/proc.html#meminfo"""
-    text = _text(Path(root, "proc/meminfo")) or ""
+    text = text_of(Path(root, "proc/meminfo")) or ""
     match = re.search(r"^MemAvailable:\s+(\d+) kB$", text, re.MULTILINE | re.ASCII)
     return int(match[1]) * 1024 if match else None
 
 
 def _cache_size(path: Path) -> int | None:
-    text = (_text(path) or "").strip()
+    text = (text_of(path) or "").strip()
     return int(text[:-1]) * 1024 if re.fullmatch(r"\d{1,9}K", text, re.ASCII) else None
 
 
-def _text(path: Path) -> str | None:
+def mebibytes(size: float) -> str:
+    """For people: `64.0 MiB`."""
+    return f"{size / (1 << 20):.1f} MiB"
+
+
+def text_of(path: Path) -> str | None:
+    """What a small file says; None where it cannot be read or is not ASCII."""
     try:
         return path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):

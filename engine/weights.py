@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.sizing import SMALLEST
+
 Array = NDArray[np.float32]
 
 FLOAT_BYTES = 4  # 16- and 8-bit weights are 16 to 30 times slower per weight in NumPy than float32
 WIDTHS = (64, 128, 256, 512, 768, 1024, 1536, 2048, 4096)  # candidates for `dim`, all with heads divisible by 4
-SMALLEST = 1 << 20  # bytes
 FEWEST_LAYERS = 4  # below this a model is too wide for its size to look like a Llama
 
 
@@ -54,9 +55,9 @@ class Config:
         return FLOAT_BYTES * (self.vocab * self.dim + self.layers * layer + self.dim)
 
 
-def config_of_size(size: int, vocab: int, *, at_most: bool = False) -> Config:
+def config_of_size(size: int, vocab: int) -> Config:
     """
-    A Llama-like shape whose weights take at least (or at most) `size` bytes, within a few per cent.
+    A Llama-like shape whose weights take at least `size` bytes, and at most a few per cent more.
 
     Width and depth come from a ladder; the feed-forward width takes up what is left. ValueError below 1 MiB.
     """
@@ -68,7 +69,7 @@ def config_of_size(size: int, vocab: int, *, at_most: bool = False) -> Config:
     empty = _shape(vocab, dim, layers, hidden=0).weights_bytes
     per_step = FLOAT_BYTES * layers * 3 * dim * 8  # hidden moves in steps of 8 floats
     steps = (size - empty) / per_step
-    return _shape(vocab, dim, layers, hidden=8 * max(1, math.floor(steps) if at_most else math.ceil(steps)))
+    return _shape(vocab, dim, layers, hidden=8 * max(1, math.ceil(steps)))
 
 
 def _shape(vocab: int, dim: int, layers: int, hidden: int) -> Config:

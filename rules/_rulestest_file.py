@@ -66,6 +66,7 @@ class ExpectedAlert:
 @dataclass(frozen=True)
 class AlertTest:
     eval_ms: int
+    eval_time: str  # as written
     alertname: str
     alerts: tuple[ExpectedAlert, ...]
 
@@ -74,6 +75,7 @@ class AlertTest:
 class ExprTest:
     expr: str
     eval_ms: int
+    eval_time: str  # as written
     samples: tuple[tuple[Labels, float], ...]
 
 
@@ -233,7 +235,7 @@ class _Reader:
             message = "an item under alert_rule_test misses required attribute alertname"
             raise self.error(value.mark, f"{message} at eval_time {self.text(table, 'eval_time')}")
         expected = tuple(self.expected(each, name) for each in self.listing(table, "exp_alerts"))
-        return AlertTest(self.duration(table, "eval_time"), name, expected)
+        return AlertTest(self.duration(table, "eval_time"), self.text(table, "eval_time"), name, expected)
 
     def expected(self, value: Value, alertname: str) -> ExpectedAlert:
         table = self.table(value, ("exp_labels", "exp_annotations"), "an expected alert")
@@ -243,7 +245,8 @@ class _Reader:
     def expr_test(self, value: Value) -> ExprTest:
         table = self.table(value, ("expr", "eval_time", "exp_samples"), "an expression test")
         samples = tuple(map(self.sample, self.listing(table, "exp_samples")))
-        return ExprTest(self.text(table, "expr"), self.duration(table, "eval_time"), samples)
+        asked = self.text(table, "expr"), self.duration(table, "eval_time"), self.text(table, "eval_time")
+        return ExprTest(*asked, samples)
 
     def sample(self, value: Value) -> tuple[Labels, float]:
         table = self.table(value, ("labels", "value", "histogram"), "an expected sample")

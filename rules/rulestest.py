@@ -8,8 +8,9 @@ https://prometheus.io/docs/prometheus/latest/configuration/unit_testing_rules/
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from rules._rulestest_file import (
     read_test_file,
     same_number,
 )
-from rules._template_values import go_float, quoted
+from rules._rulestest_report import Result, Verdict, compared, named
 from rules.alerts import AlertState
 from rules.groups import Rules
 from rules.history import History
@@ -36,29 +37,10 @@ from rules.promql import PromqlError
 from rules.promql import compile as compile_query
 from rules.rulefile import RuleFileError, RuleSet, load_rules
 
-__all__ = ["TestFileError", "Verdict", "parse_metric", "parse_values", "run_test_file"]
+__all__ = ["Result", "TestFileError", "Verdict", "parse_metric", "parse_values", "run_test_file"]
 
 DAY_MS = 86_400_000
 MOST_SERIES = 1_000_000
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How the tests of one file went; no failures is success."""
-
-    path: Path
-    failures: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        return not self.failures
-
-    def __str__(self) -> str:
-        lines = [f"Unit Testing:  {self.path}", *(f"  WARNING: {warning}" for warning in self.warnings)]
-        if self.passed:
-            return "\n".join((*lines, "  SUCCESS"))
-        return "\n".join((*lines, "  FAILED:", *(f"    {failure}" for failure in self.failures)))
 
 
 def run_test_file(path: Path) -> Verdict:
@@ -68,12 +50,13 @@ def run_test_file(path: Path) -> Verdict:
         paths, warnings = _rule_files(tests)
         rule_set = load_rules(paths, subquery_step_ms=tests.interval_ms)
     except TestFileError as error:
-        return Verdict(path, (str(error),))
+        return Verdict(path, errors=(str(error),))
     except RuleFileError as error:
-        return Verdict(path, tuple(error.messages))
+        return Verdict(path, errors=tuple(error.messages))
     rule_set = _ordered(rule_set, tests.group_order)
-    failures = (failure for case in tests.cases for failure in _run(case, tests, rule_set))
-    return Verdict(path, tuple(failures), tuple(warnings))
+    runs = [_Run(case, tests, rule_set) for case in tests.cases]
+    results = tuple(result for run in runs for result in run.results())
+    return Verdict(path, results, tuple(error for run in runs for error in run.errors), tuple(warnings))
 
 
 def _rule_files(tests: TestFile) -> tuple[list[Path], list[str]]:
@@ -93,29 +76,67 @@ def _ordered(rule_set: RuleSet, order: Sequence[str]) -> RuleSet:
     return RuleSet(tuple(sorted(rule_set.groups, key=lambda group: places.get(group.name, 0))))
 
 
-def _run(case: Case, tests: TestFile, rule_set: RuleSet) -> Iterator[str]:
-    history = History(case.end_ms + DAY_MS + rule_set.reach_ms, series_cap=MOST_SERIES)
-    rules = Rules(
-        rule_set,
-        interval_ms=case.interval_ms,
-        external_labels=dict(case.external_labels),
-        external_url=case.external_url,
-        clock=lambda: 0.0,
-    )
-    feed = _Feed(case, history)
-    prefix = f"name: {case.name}, " if case.name else ""
-    waiting = sorted(case.alert_tests, key=lambda test: test.eval_ms)
-    for elapsed in range(0, case.end_ms + 1, tests.interval_ms):
-        feed.until(elapsed)
-        rules.evaluate(history, case.start_ms + elapsed, every=True)
-        errors = list(_rule_errors(rules, elapsed))
-        if errors:
-            yield from (prefix + error for error in errors)
-            return
-        while waiting and waiting[0].eval_ms < elapsed + tests.interval_ms:
-            yield from (prefix + failure for failure in _check_alerts(waiting.pop(0), rules))
-    for test in case.expr_tests:
-        yield from (prefix + failure for failure in _check_expr(test, history, case, tests))
+class _Run:
+    """One item of `tests`, evaluated from its start to its end."""
+
+    def __init__(self, case: Case, tests: TestFile, rule_set: RuleSet) -> None:
+        self.case = case
+        self.tests = tests
+        self.errors: list[str] = []
+        """Of rules; the first evaluation with one is the last."""
+        self.history = History(case.end_ms + DAY_MS + rule_set.reach_ms, series_cap=MOST_SERIES)
+        self.rules = Rules(
+            rule_set,
+            interval_ms=case.interval_ms,
+            external_labels=dict(case.external_labels),
+            external_url=case.external_url,
+            clock=lambda: 0.0,
+        )
+
+    def results(self) -> list[Result]:
+        case, step_ms = self.case, self.tests.interval_ms
+        feed = _Feed(case, self.history)
+        results: list[Result] = []
+        waiting = sorted(case.alert_tests, key=lambda test: test.eval_ms)
+        for elapsed in range(0, case.end_ms + 1, step_ms):
+            feed.until(elapsed)
+            self.rules.evaluate(self.history, case.start_ms + elapsed, every=True)
+            self.errors += _rule_errors(self.rules, elapsed, named(case.name))
+            if self.errors:
+                break
+            while waiting and waiting[0].eval_ms < elapsed + step_ms:
+                results.append(self.alert(waiting.pop(0)))
+        left = [_of_alert(test, case) for test in waiting]
+        if self.errors:
+            left += [_of_expr(test, case) for test in case.expr_tests]
+            return results + [replace(each, error="; ".join(self.errors), ran=False) for each in left]
+        return results + [self.expr(test) for test in case.expr_tests]
+
+    def alert(self, test: AlertTest) -> Result:
+        got = [
+            (alert.labels, tuple(sorted(alert.annotations)))
+            for alert in self.rules.alerts()
+            if alert.name == test.alertname and alert.state is AlertState.FIRING
+        ]
+        return compared(_of_alert(test, self.case), got, operator.eq)
+
+    def expr(self, test: ExprTest) -> Result:
+        result = _of_expr(test, self.case)
+        try:
+            query = compile_query(test.expr, subquery_step_ms=self.tests.interval_ms)
+            got = list(query.at(self.history, self.case.start_ms + test.eval_ms))
+        except PromqlError as error:
+            return replace(result, error=str(error))
+        return compared(result, got, partial(same_number, fuzzy=self.tests.fuzzy))
+
+
+def _of_alert(test: AlertTest, case: Case) -> Result:
+    expected = tuple((alert.labels, alert.annotations) for alert in test.alerts)
+    return Result(case.name, "alert", test.alertname, test.eval_time, expected)
+
+
+def _of_expr(test: ExprTest, case: Case) -> Result:
+    return Result(case.name, "expr", test.expr, test.eval_time, test.samples)
 
 
 class _Feed:
@@ -148,57 +169,7 @@ def _metric_of(series: InputSeries) -> tuple[Metric, Labels]:
     return gauge(name, "An input series of a test."), tuple(pair for pair in series.labels if pair[0] != "__name__")
 
 
-def _rule_errors(rules: Rules, elapsed_ms: int) -> Iterator[str]:
+def _rule_errors(rules: Rules, elapsed_ms: int, prefix: str) -> Iterator[str]:
     for health in rules.health:
         if health.error:
-            yield f"rule: {health.name}, time: {format_duration(elapsed_ms)}, err: {health.error}"
-
-
-def _check_alerts(test: AlertTest, rules: Rules) -> Iterator[str]:
-    got = sorted(
-        (alert.labels, tuple(sorted(alert.annotations)))
-        for alert in rules.alerts()
-        if alert.name == test.alertname and alert.state is AlertState.FIRING
-    )
-    expected = sorted((alert.labels, alert.annotations) for alert in test.alerts)
-    if got != expected:
-        yield (
-            f"alertname: {test.alertname}, time: {format_duration(test.eval_ms)}, \n"
-            f"        exp:{_shown_alerts(expected)}, \n        got:{_shown_alerts(got)}\n"
-        )
-
-
-def _shown_alerts(alerts: Sequence[tuple[Labels, Labels]]) -> str:
-    if not alerts:
-        return "[]"
-    shown = (
-        f"\n            {number}:"
-        f"\n              Labels:{_shown(labels)}"
-        f"\n              Annotations:{_shown(annotations)}"
-        for number, (labels, annotations) in enumerate(alerts)
-    )
-    return "[" + "".join(shown) + "\n            ]"
-
-
-def _check_expr(test: ExprTest, history: History, case: Case, tests: TestFile) -> Iterator[str]:
-    where = f"expr: {quoted(test.expr)}, time: {format_duration(test.eval_ms)}"
-    try:
-        got = sorted(
-            compile_query(test.expr, subquery_step_ms=tests.interval_ms).at(history, case.start_ms + test.eval_ms)
-        )
-    except PromqlError as error:
-        yield f"{where}, err: {error}"
-        return
-    expected = sorted(test.samples)
-    equal = partial(same_number, fuzzy=tests.fuzzy)
-    pairs = zip(expected, got, strict=False)
-    if len(got) != len(expected) or not all(a[0] == b[0] and equal(a[1], b[1]) for a, b in pairs):
-        yield f"{where},\n        exp: {_shown_samples(expected)}\n        got: {_shown_samples(got)}"
-
-
-def _shown_samples(samples: Sequence[tuple[Labels, float]]) -> str:
-    return ", ".join(f"{_shown(labels)} {go_float(value)}" for labels, value in samples) or "nil"
-
-
-def _shown(labels: Labels) -> str:
-    return "{" + ", ".join(f"{name}={quoted(value)}" for name, value in labels) + "}"
+            yield f"{prefix}rule: {health.name}, time: {format_duration(elapsed_ms)}, err: {health.error}"

@@ -1,13 +1,21 @@
-"""`steadytok rules`: checks and tests rule files, as promtool does."""
+"""`steadytok rules`: checks and tests rule files, as promtool does, with its exit statuses."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-_FILES = click.Path(path_type=Path, exists=True, dir_okay=False)
+if TYPE_CHECKING:  # NumPy and the parser take a while, and --help needs neither
+    from rules.rulefile import RuleSet
+    from rules.rulestest import Result, Verdict
+
+_FILES = click.Path(path_type=Path)
+
+FAILED, LINT_FAILED = 1, 3
 
 
 @click.group(name="rules")
@@ -17,29 +25,94 @@ def command() -> None:
 
 @command.command()
 @click.argument("files", nargs=-1, required=True, type=_FILES, metavar="FILE…")
-def check(files: tuple[Path, ...]) -> None:
-    """Say whether rule files can be loaded, and every fault in them."""
+@click.option(
+    "--lint",
+    type=click.Choice(["all", "duplicate-rules", "none"]),
+    default="duplicate-rules",
+    show_default=True,
+    help="What to look for in rules that can be loaded.",
+)
+@click.option("--lint-fatal", is_flag=True, help="Exit with 3 where that is found.")
+def check(files: tuple[Path, ...], lint: str, lint_fatal: bool) -> None:
+    """
+    Say whether rule files can be loaded, and every fault in them.
+
+    The exit status is 0 where all is well, 1 where a file has a fault, 3 for --lint-fatal.
+    """
     from rules.rulefile import RuleFileError, load_rules
 
-    faulty = False
+    faulty = doubtful = False
     for path in files:
         try:
             rules = load_rules([path])
         except RuleFileError as error:
             faulty = True
             click.echo("\n".join(error.messages), err=True)
-        else:
-            click.echo(f"{path}: {sum(len(group.rules) for group in rules.groups)} rules found, all well")
-    sys.exit(1 if faulty else 0)
+            continue
+        click.echo(f"{path}: {sum(len(group.rules) for group in rules.groups)} rules found, all well")
+        for name in [] if lint == "none" else _twice(rules):
+            doubtful = True
+            click.echo(f"{path}: {name} is there twice with the same labels; one may hide the other", err=True)
+    sys.exit(FAILED if faulty else LINT_FAILED if doubtful and lint_fatal else 0)
+
+
+def _twice(rules: RuleSet) -> list[str]:
+    """The names of rules that stand more than once with the same labels."""
+    seen: dict[tuple[str, object], int] = {}
+    for rule in rules.rules:
+        _, name, labels = rule.identity
+        seen[name, labels] = seen.get((name, labels), 0) + 1
+    return sorted({name for (name, _), count in seen.items() if count > 1})
 
 
 @command.command()
 @click.argument("files", nargs=-1, required=True, type=_FILES, metavar="FILE…")
-def test(files: tuple[Path, ...]) -> None:
-    """Run unit tests of rules, written in promtool's form."""
+@click.option("--json", "as_json", is_flag=True, help="Print the result of every test as JSON.")
+def test(files: tuple[Path, ...], as_json: bool) -> None:
+    """
+    Run unit tests of rules, written in promtool's form.
+
+    What was expected and not got is marked -, what was got and not expected +. The exit status is 0 where every test
+    holds, else 1.
+    """
     from rules.rulestest import run_test_file
 
     verdicts = [run_test_file(path) for path in files]
-    for verdict in verdicts:
-        click.echo(str(verdict))
-    sys.exit(0 if all(verdict.passed for verdict in verdicts) else 1)
+    if as_json:
+        click.echo(_as_json(verdicts))
+    else:
+        for verdict in verdicts:
+            click.echo(str(verdict))
+    sys.exit(0 if all(verdict.passed for verdict in verdicts) else FAILED)
+
+
+def _as_json(verdicts: list[Verdict]) -> str:
+    import msgspec
+
+    results = [_shown(verdict, result) for verdict in verdicts for result in verdict.results]
+    errors = [{"file": str(verdict.path), "error": error} for verdict in verdicts for error in verdict.errors]
+    return msgspec.json.format(msgspec.json.encode({"results": results, "errors": errors})).decode()
+
+
+def _shown(verdict: Verdict, result: Result) -> dict[str, Any]:
+    return {
+        "file": str(verdict.path),
+        "test": result.test,
+        "kind": result.kind,
+        "expr" if result.kind == "expr" else "alertname": result.asked,
+        "eval_time": result.eval_time,
+        "ok": result.ok,
+        "error": result.error,
+        "expected": list(_items(result.kind, result.expected)),
+        "got": list(_items(result.kind, result.got)),
+    }
+
+
+def _items(kind: str, items: tuple[tuple[Any, Any], ...]) -> Iterator[dict[str, Any]]:
+    from agent.web._answers import value
+
+    for labels, other in items:
+        if kind == "expr":
+            yield {"labels": dict(labels), "value": value(other)}
+        else:
+            yield {"labels": dict(labels), "annotations": dict(other)}

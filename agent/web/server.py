@@ -1,15 +1,16 @@
-"""The HTTP server: /metrics, /-/healthy, /-/ready, and a front page that says where to look."""
+"""The HTTP server: /metrics, /-/healthy, /-/ready, the front page, and the routes it is given."""
 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
 from agent.web.exposition import CONTENT_TYPE
 
 STALLED = 10  # intervals without a tick after which the agent calls itself unhealthy
+LONGEST_ADDRESS = 256 << 10  # bytes: an expression may have 64 KiB, before its brackets become %28
 
 
 class Server:
@@ -22,11 +23,13 @@ class Server:
         since_tick: Callable[[], float | None],
         interval: float,
         front: Callable[[], str],
+        routes: Iterable[web.RouteDef] = (),
     ) -> None:
         self._metrics = metrics
         self._since_tick = since_tick
         self._interval = interval
         self._front_page = front
+        self._routes = tuple(routes)
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -38,9 +41,18 @@ class Server:
                 web.get("/metrics", self._exposition),
                 web.get("/-/healthy", self._healthy),
                 web.get("/-/ready", self._ready),
+                *self._routes,
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        # handler_cancellation: a query whose client has gone is given up.
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=1.0,
+            handler_cancellation=True,
+            max_line_size=LONGEST_ADDRESS,
+        )
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port).start()
         return int(self._runner.addresses[0][1])

@@ -6,7 +6,9 @@ https://prometheus.io/docs/prometheus/latest/querying/operators/#aggregation-ope
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from decimal import Decimal
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +17,10 @@ import numpy.typing as npt
 from collectors import Labels
 from rules._blocks import Floats
 from rules._select import NAME
+from rules.promql.labelled import LABEL_NAME, with_label
 from rules.promql.plan import Aggregate, PromqlError
-from rules.promql.values import Bools, LabelSets, Moment, Series
+from rules.promql.summation import Ways, summed
+from rules.promql.values import Bools, Effort, LabelSets, Moment, Series
 
 Rows = npt.NDArray[np.intp]
 
@@ -28,6 +32,7 @@ class Grouping(NamedTuple):
     order: Rows
     starts: Rows
     sizes: Rows
+    places: Rows  # the group of each row, in group order
 
     def members(self) -> list[Rows]:
         """The rows of each group."""
@@ -55,6 +60,9 @@ class Grouped(NamedTuple):
 def aggregate(node: Aggregate, moment: Moment) -> Series:
     """The aggregation of an instant vector; an empty vector has an empty one."""
     series = moment.series(node.inner)
+    if node.op == "count_values":
+        assert node.parameter is not None  # the parser sees to that
+        return count_values(series, moment.text(node.parameter), node, moment.effort)
     parameter = None if node.parameter is None else moment.scalar(node.parameter)
     if not series.labels:
         return Series((), np.zeros((0, len(moment.times))), None)
@@ -74,30 +82,37 @@ def aggregate(node: Aggregate, moment: Moment) -> Series:
 def _grouping(labels: LabelSets, names: tuple[str, ...], without: bool) -> Grouping:
     wanted = frozenset(names)
     places: dict[Labels, int] = {}
-    groups = [places.setdefault(_group_labels(each, wanted, without), len(places)) for each in labels]
+    groups = [places.setdefault(group_labels(each, wanted, without), len(places)) for each in labels]
     group_of = np.array(groups, np.intp)
     sizes = np.bincount(group_of, minlength=len(places))
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.intp)
-    return Grouping(tuple(places), np.argsort(group_of, kind="stable"), starts, sizes)
+    order = np.argsort(group_of, kind="stable")
+    return Grouping(tuple(places), order, starts, sizes, group_of[order])
 
 
-def _group_labels(labels: Labels, names: frozenset[str], without: bool) -> Labels:
+def group_labels(labels: Labels, names: frozenset[str], without: bool) -> Labels:
+    """What `by (names)`, or `without (names)`, leaves of the labels."""
     if without:
         return tuple(pair for pair in labels if pair[0] not in names and pair[0] != NAME)
     return tuple(pair for pair in labels if pair[0] in names)
 
 
 def _sum(rows: Grouped) -> Floats:
-    return rows.reduce(np.add, rows.filled(0.0))
+    return summed(rows.filled(0.0), _ways(rows), None)
 
 
 def _avg(rows: Grouped) -> Floats:
-    mean = _sum(rows) / rows.counts
-    if np.isinf(mean).any():
-        # The sum of finite values may overflow where their mean does not.
-        shares = rows.filled(0.0) / np.repeat(rows.counts, rows.grouping.sizes, axis=0)
-        mean = np.where(np.isinf(mean), rows.reduce(np.add, shares), mean)
-    return mean
+    return summed(rows.filled(0.0), _ways(rows), rows.counts)
+
+
+def _ways(rows: Grouped) -> Ways:
+    places, starts, sizes = rows.grouping.places, rows.grouping.starts, rows.grouping.sizes
+    return Ways(
+        lambda values: rows.reduce(np.add, values),
+        lambda values: rows.reduce(np.maximum, np.abs(values)),
+        lambda bounds: bounds[places],
+        lambda values, group, step: values[starts[group] : starts[group] + sizes[group], step],
+    )
 
 
 def _min(rows: Grouped) -> Floats:
@@ -117,11 +132,26 @@ def _group(rows: Grouped) -> Floats:
 
 
 def _stdvar(rows: Grouped) -> Floats:
-    mean = np.repeat(_sum(rows) / rows.counts, rows.grouping.sizes, axis=0)
-    distance = (rows.values - mean) ** 2
-    if rows.present is not None:
-        distance = np.where(rows.present, distance, 0.0)
-    return rows.reduce(np.add, distance) / rows.counts
+    # Distances from a member of the group, so that equal values have no variance at all.
+    first = rows.values[rows.grouping.starts] if rows.present is None else _first_values(rows)
+    away = rows.filled(0.0) - first[rows.grouping.places]
+    away = _masked(away, rows.present)
+    mean = rows.reduce(np.add, away) / rows.counts
+    return rows.reduce(np.add, _masked((away - mean[rows.grouping.places]) ** 2, rows.present)) / rows.counts
+
+
+def _first_values(rows: Grouped) -> Floats:
+    """The value of the first present row of each group; meaningless where there is none."""
+    assert rows.present is not None  # or every first row would do
+    count = len(rows.values)
+    numbers = np.where(rows.present, np.arange(count)[:, None], count - 1)
+    rank = np.minimum.reduceat(numbers, rows.grouping.starts, axis=0)
+    first: Floats = np.take_along_axis(rows.values, rank, axis=0)
+    return first
+
+
+def _masked(values: Floats, present: Bools | None) -> Floats:
+    return values if present is None else np.where(present, values, 0.0)
 
 
 def _stddev(rows: Grouped) -> Floats:
@@ -204,4 +234,30 @@ AGGREGATIONS_WITH_PARAMETER: dict[str, Callable[[Series, Grouping, Floats], Seri
     "quantile": _quantile,
 }
 
-AGGREGATIONS = frozenset(PLAIN_AGGREGATIONS) | frozenset(AGGREGATIONS_WITH_PARAMETER)
+AGGREGATIONS = frozenset({"count_values", *PLAIN_AGGREGATIONS, *AGGREGATIONS_WITH_PARAMETER})
+
+
+def count_values(series: Series, label: str, node: Aggregate, effort: Effort) -> Series:
+    """How many rows of a group have each value, which becomes a label."""
+    if LABEL_NAME.fullmatch(label) is None:
+        raise PromqlError(f'invalid label name "{label}"')
+    wanted = frozenset(node.labels if node.without else (*node.labels, label))
+    present = series.mask()
+    counts: dict[Labels, Floats] = {}
+    for row, step in np.argwhere(present).tolist():
+        value = plain_number(float(series.values[row, step]))
+        key = group_labels(with_label(series.labels[row], label, value), wanted, node.without)
+        if key not in counts:
+            effort.hold(1, present.shape[1])
+            counts[key] = np.zeros(present.shape[1])
+        counts[key][step] += 1
+    values = np.array(list(counts.values())).reshape(-1, present.shape[1])
+    return Series(tuple(counts), values, values > 0)
+
+
+def plain_number(value: float) -> str:
+    """A number as Go's FormatFloat(value, 'f', -1, 64) writes it: all digits, never an exponent."""
+    if math.isfinite(value):
+        text = format(Decimal(repr(value)), "f")
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"

@@ -5,20 +5,25 @@ from __future__ import annotations
 import numpy as np
 
 from rules._blocks import Floats, Times
-from rules.history import History
 from rules.promql.aggregate import aggregate
 from rules.promql.binary import binary
 from rules.promql.functions import FUNCTIONS
 from rules.promql.plan import Aggregate, Binary, Call, Negate, Node, Number, PromqlError, Select, Text
 from rules.promql.selectors import instant, windows
-from rules.promql.values import Moment, Series, all_nameless, unique
+from rules.promql.values import Effort, Moment, Series, Source, Windows, all_nameless, unique
 
 
-def run(node: Node, history: History, times: Times) -> Series | Floats | str:
+def run(node: Node, history: Source, times: Times, effort: Effort) -> Series | Floats | str:
     """The value of a plan at the given times (ms, ascending, at least one)."""
     # Arithmetic on NaN and Inf is ordinary in PromQL, and must not warn.
     with np.errstate(all="ignore"):
-        return evaluate(node, Moment(history, times, int(times[0]), int(times[-1]), evaluate, windows))
+        return evaluate(node, Moment(history, times, int(times[0]), int(times[-1]), evaluate, windows, effort))
+
+
+def windows_at(node: Node, history: Source, at_ms: int, effort: Effort) -> Windows:
+    """The windows of a range vector at one time."""
+    with np.errstate(all="ignore"):
+        return windows(node, Moment(history, np.array([at_ms], np.int64), at_ms, at_ms, evaluate, windows, effort))
 
 
 def evaluate(node: Node, moment: Moment) -> Series | Floats | str:
@@ -47,4 +52,4 @@ def _negated(node: Negate, moment: Moment) -> Series | Floats:
     if not isinstance(value, Series):
         return -value
     labels = node.memo.of((value.labels,), lambda: all_nameless(value.labels))
-    return unique(Series(labels, -value.values, value.present), node.unique)
+    return unique(Series(labels, -value.values, value.present), node.unique, joining=False)

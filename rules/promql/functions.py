@@ -14,12 +14,12 @@ import numpy as np
 from collectors import Labels
 from rules._blocks import Floats
 from rules._select import NAME
-from rules.promql import windowed
-from rules.promql.histogram import histogram_quantile
+from rules.promql import calendar, windowed
+from rules.promql.histogram import histogram_fraction, histogram_quantile
 from rules.promql.labelled import label_join, label_replace
 from rules.promql.plan import Call, Node, Range, Select, Subquery
 from rules.promql.selectors import instant_with_times
-from rules.promql.values import Bools, LabelSets, Moment, Series, Windows, all_nameless, unique
+from rules.promql.values import LABELS, Bools, LabelSets, Moment, Series, Windows, all_nameless, unique
 from rules.promql.windowed import Asked, WindowFunction
 
 Function = Callable[[Call, Moment], Series | Floats]
@@ -37,7 +37,7 @@ def _elementwise(function: Callable[..., Any]) -> Function:
     return run
 
 
-def _windowed(function: WindowFunction, *, keeps_name: bool = False) -> Function:
+def _windowed(function: WindowFunction, *, keeps_name: bool = False, weight: int = 1) -> Function:
     """A function of a window over time, and of scalars; the metric name goes unless the value is a sample itself."""
 
     def run(call: Call, moment: Moment) -> Series:
@@ -45,11 +45,13 @@ def _windowed(function: WindowFunction, *, keeps_name: bool = False) -> Function
         windows = moment.windows(call.arguments[place])
         scalars = tuple(moment.scalar(argument) for i, argument in enumerate(call.arguments) if i != place)
         asked = Asked(windows.starts, windows.ends, moment.times, windows.range_ms, scalars)
+        moment.effort.hold(len(windows.labels), len(moment.times))
+        moment.effort.spend(weight * windows.visits())
         series = _over_strips(function, windows, asked)
         if keeps_name:
             return series
         labels = call.memo.of((series.labels,), lambda: all_nameless(series.labels))
-        return unique(Series(labels, series.values, series.present), call.unique)
+        return unique(Series(labels, series.values, series.present), call.unique, joining=False)
 
     return run
 
@@ -65,6 +67,23 @@ def _over_strips(function: WindowFunction, windows: Windows, asked: Asked) -> Se
     return Series(windows.labels, result, present)
 
 
+def _at_least(values: Floats, bound: Floats) -> Floats:
+    """Go's math.Max: NaN where either is, but +Inf where either is that."""
+    largest = np.maximum(values, bound)
+    if np.isfinite(bound).all():
+        return largest
+    return np.where((values == np.inf) | (bound == np.inf), np.inf, largest)
+
+
+def _at_most(values: Floats, bound: Floats) -> Floats:
+    """Go's math.Min, likewise."""
+    return -_at_least(-values, -bound)
+
+
+def _sign(values: Floats) -> Floats:
+    return np.where(values == 0, values, np.sign(values))  # of zero, zero with its sign
+
+
 def _round(values: Floats, to: Floats | None = None) -> Floats:
     inverse = 1.0 / (np.ones(values.shape[1]) if to is None else to)
     rounded: Floats = np.floor(values * inverse + 0.5) / inverse
@@ -73,7 +92,7 @@ def _round(values: Floats, to: Floats | None = None) -> Floats:
 
 def _clamp(call: Call, moment: Moment) -> Series:
     low, high = moment.scalar(call.arguments[1]), moment.scalar(call.arguments[2])
-    series = _elementwise(lambda values, low, high: np.maximum(low, np.minimum(high, values)))(call, moment)
+    series = _elementwise(lambda values, low, high: _at_least(_at_most(values, high), low))(call, moment)
     assert isinstance(series, Series)  # of an instant vector, as the parser made sure
     return Series(series.labels, series.values, series.mask() & ~(high < low)) if (high < low).any() else series
 
@@ -93,6 +112,10 @@ def _scalar(call: Call, moment: Moment) -> Floats:
 
 def _time(call: Call, moment: Moment) -> Floats:
     return moment.times / 1000
+
+
+def _pi(call: Call, moment: Moment) -> Floats:
+    return np.full(len(moment.times), np.pi)
 
 
 def _timestamp(call: Call, moment: Moment) -> Series:
@@ -148,6 +171,8 @@ def _relabelled(function: Callable[[LabelSets, tuple[str, ...]], LabelSets]) -> 
     def run(call: Call, moment: Moment) -> Series:
         series = moment.series(call.arguments[0])
         texts = tuple(moment.text(argument) for argument in call.arguments[1:])
+        moment.effort.spend(LABELS * len(series.labels))
+        moment.effort.hold(len(series.labels), series.values.shape[1])
         labels = call.memo.of((series.labels,), lambda: function(series.labels, texts))
         return unique(Series(labels, series.values, series.present), call.unique)
 
@@ -158,19 +183,34 @@ FUNCTIONS: dict[str, Function] = {
     "abs": _elementwise(np.abs),
     "absent": _absent,
     "absent_over_time": _absent_over_time,
+    "acos": _elementwise(np.arccos),
+    "acosh": _elementwise(np.arccosh),
+    "asin": _elementwise(np.arcsin),
+    "asinh": _elementwise(np.arcsinh),
+    "atan": _elementwise(np.arctan),
+    "atanh": _elementwise(np.arctanh),
     "avg_over_time": _windowed(windowed.avg_over_time),
     "ceil": _elementwise(np.ceil),
     "changes": _windowed(windowed.changes),
     "clamp": _clamp,
-    "clamp_max": _elementwise(np.minimum),
-    "clamp_min": _elementwise(np.maximum),
+    "clamp_max": _elementwise(_at_most),
+    "clamp_min": _elementwise(_at_least),
+    "cos": _elementwise(np.cos),
+    "cosh": _elementwise(np.cosh),
     "count_over_time": _windowed(windowed.count_over_time),
+    "day_of_month": calendar.calendar(calendar.day_of_month),
+    "day_of_week": calendar.calendar(calendar.day_of_week),
+    "day_of_year": calendar.calendar(calendar.day_of_year),
+    "days_in_month": calendar.calendar(calendar.days_in_month),
+    "deg": _elementwise(lambda values: values * 180 / np.pi),
     "delta": _windowed(windowed.delta),
-    "deriv": _windowed(windowed.deriv),
+    "deriv": _windowed(windowed.deriv, weight=10),
     "exp": _elementwise(np.exp),
     "first_over_time": _windowed(windowed.first_over_time, keeps_name=True),
     "floor": _elementwise(np.floor),
+    "histogram_fraction": histogram_fraction,
     "histogram_quantile": histogram_quantile,
+    "hour": calendar.calendar(calendar.hour),
     "idelta": _windowed(windowed.idelta),
     "increase": _windowed(windowed.increase),
     "irate": _windowed(windowed.irate),
@@ -182,21 +222,30 @@ FUNCTIONS: dict[str, Function] = {
     "log2": _elementwise(np.log2),
     "max_over_time": _windowed(windowed.max_over_time),
     "min_over_time": _windowed(windowed.min_over_time),
-    "predict_linear": _windowed(windowed.predict_linear),
+    "minute": calendar.calendar(calendar.minute),
+    "month": calendar.calendar(calendar.month),
+    "pi": _pi,
+    "predict_linear": _windowed(windowed.predict_linear, weight=10),
     "present_over_time": _windowed(windowed.present_over_time),
-    "quantile_over_time": _windowed(windowed.quantile_over_time),
+    "quantile_over_time": _windowed(windowed.quantile_over_time, weight=10),
+    "rad": _elementwise(lambda values: values * np.pi / 180),
     "rate": _windowed(windowed.rate),
     "resets": _windowed(windowed.resets),
     "round": _elementwise(_round),
     "scalar": _scalar,
-    "sgn": _elementwise(np.sign),
+    "sgn": _elementwise(_sign),
+    "sin": _elementwise(np.sin),
+    "sinh": _elementwise(np.sinh),
     "sort": _sorted,
     "sort_desc": _sorted,
     "sqrt": _elementwise(np.sqrt),
-    "stddev_over_time": _windowed(windowed.stddev_over_time),
-    "stdvar_over_time": _windowed(windowed.stdvar_over_time),
+    "stddev_over_time": _windowed(windowed.stddev_over_time, weight=10),
+    "stdvar_over_time": _windowed(windowed.stdvar_over_time, weight=10),
     "sum_over_time": _windowed(windowed.sum_over_time),
+    "tan": _elementwise(np.tan),
+    "tanh": _elementwise(np.tanh),
     "time": _time,
     "timestamp": _timestamp,
     "vector": _vector,
+    "year": calendar.calendar(calendar.year),
 }

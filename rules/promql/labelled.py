@@ -14,7 +14,7 @@ from rules._select import pattern
 from rules.promql.plan import PromqlError
 from rules.promql.values import LabelSets
 
-_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _PIECE = re.compile(r"\$(?:(?P<dollar>\$)|(?P<bare>\w+)|\{(?P<braced>\w+)\})", re.ASCII)
 
 
@@ -31,7 +31,7 @@ def label_replace(labels: LabelSets, texts: tuple[str, ...]) -> LabelSets:
 
 def _replaced(labels: Labels, compiled: Any, target: str, replacement: str, source: str) -> Labels:
     found = compiled.fullmatch(dict(labels).get(source, ""))
-    return labels if found is None else _with(labels, target, expand(found, replacement))
+    return labels if found is None else with_label(labels, target, expand(found, replacement))
 
 
 def expand(found: Any, template: str) -> str:
@@ -54,20 +54,21 @@ def label_join(labels: LabelSets, texts: tuple[str, ...]) -> LabelSets:
     target, separator, *sources = texts
     _check_name("label_join", target)
     for source in sources:
-        if _LABEL_NAME.fullmatch(source) is None:
+        if LABEL_NAME.fullmatch(source) is None:
             raise PromqlError(f"invalid source label name in label_join(): {source}")
     joined = []
     for each in labels:
         values = dict(each)
-        joined.append(_with(each, target, separator.join(values.get(source, "") for source in sources)))
+        joined.append(with_label(each, target, separator.join(values.get(source, "") for source in sources)))
     return tuple(joined)
 
 
 def _check_name(function: str, target: str) -> None:
-    if _LABEL_NAME.fullmatch(target) is None:
+    if LABEL_NAME.fullmatch(target) is None:
         raise PromqlError(f"invalid destination label name in {function}(): {target}")
 
 
-def _with(labels: Labels, name: str, value: str) -> Labels:
+def with_label(labels: Labels, name: str, value: str) -> Labels:
+    """The labels with one of them set, or without it where the value is empty."""
     rest = [pair for pair in labels if pair[0] != name]
     return tuple(sorted([*rest, (name, value)])) if value else tuple(rest)

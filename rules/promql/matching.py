@@ -16,7 +16,7 @@ from collectors import Labels
 from rules._blocks import Floats
 from rules._select import NAME
 from rules.promql.plan import Binary, Matching, PromqlError
-from rules.promql.values import Bools, LabelSets, Series, show, unique
+from rules.promql.values import LABELS, Bools, Effort, LabelSets, Series, show, unique
 
 Rows = npt.NDArray[np.intp]
 
@@ -77,12 +77,14 @@ class _Plan(NamedTuple):
     left_repeats: bool
 
 
-def matched(node: Binary, left: Series, right: Series, *, drop_name: bool) -> Matched:
+def matched(node: Binary, left: Series, right: Series, effort: Effort, *, drop_name: bool) -> Matched:
     """Both sides brought to the pairs that match; PromqlError where a match is ambiguous."""
+    effort.spend(LABELS * (len(left.labels) + len(right.labels)))
     plan = node.memo.of((left.labels, right.labels), lambda: _plan(node.matching, left.labels, right.labels, drop_name))
     pairs = plan.pairs
     if pairs is None:
-        pairs = _present_pairs(node.matching, left, right, plan.groups, drop_name)
+        pairs = _present_pairs(node.matching, left, right, plan.groups, effort, drop_name)
+    effort.hold(len(pairs.labels), left.values.shape[1])
 
     def result(values: Floats, present: Bools | None) -> Series:
         series = Series(pairs.labels, values, present)
@@ -111,7 +113,9 @@ def _plan(matching: Matching, left: LabelSets, right: LabelSets, drop_name: bool
     return _Plan(groups, pairs, len(np.unique(groups.left)) < len(groups.left))
 
 
-def _present_pairs(matching: Matching, left: Series, right: Series, groups: Signatures, drop_name: bool) -> Pairs:
+def _present_pairs(
+    matching: Matching, left: Series, right: Series, groups: Signatures, effort: Effort, drop_name: bool
+) -> Pairs:
     """The slow path: match groups with several rows on the side of one, of which only one may be present at a time."""
     swapped = matching.card == "one-to-many"
     one, many = (left, right) if swapped else (right, left)
@@ -124,6 +128,8 @@ def _present_pairs(matching: Matching, left: Series, right: Series, groups: Sign
         place = int(np.argmax((counts > 1).any(axis=1)))
         raise PromqlError(_duplicates(one.labels, group_of == place, groups.labels[place], swapped))
     used: Bools = np.any(one.mask(), axis=1)
+    many_groups, several = groups.right if swapped else groups.left, np.bincount(group_of[used], minlength=len(counts))
+    effort.hold(int(several[many_groups].sum()), counts.shape[1])
     return _pairs(matching, left.labels, right.labels, groups, used, drop_name)
 
 
@@ -174,10 +180,12 @@ def _refuse_repeats(groups: Rows, present: Bools) -> None:
         raise PromqlError(_IMPLICIT)
 
 
-def and_or_unless(node: Binary, left: Series, right: Series) -> Series:
+def and_or_unless(node: Binary, left: Series, right: Series, effort: Effort) -> Series:
     """The set operators; rows stay where they are and are only marked absent."""
+    effort.spend(LABELS * (len(left.labels) + len(right.labels)))
     groups = node.memo.of((left.labels, right.labels), lambda: signatures(left.labels, right.labels, node.matching))
     if node.op == "or":
+        effort.hold(len(left.labels) + len(right.labels), left.values.shape[1])
         return _or(node, left, right, groups)
     there = _any_present(groups.right, right, len(groups.labels))[groups.left]
     present = left.mask() & (there if node.op == "and" else ~there)

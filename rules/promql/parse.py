@@ -36,12 +36,20 @@ from rules.promql.plan import (
 
 LONGEST = 64 << 10  # bytes
 DEEPEST = 200  # promql-parser overflows the stack of the whole process at some 4,000 levels
+MOST_ESCAPES = 2_000  # and at some 20,000 escapes in a string, or comments
 
+# Possessive, and closed by the end of the text too, so that no text makes it look twice at a character.
+_APART = (
+    r"""(?P<text>"(?:\\.|[^"\\])*+(?:"|\\?\Z)|'(?:\\.|[^'\\])*+(?:'|\\?\Z)|`[^`]*+(?:`|\Z))|(?P<comment>\#[^\n]*)"""
+)
 _TOKEN = re.compile(
-    r"""(?P<text>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`)|(?P<comment>\#[^\n]*)|(?P<open>[(\[{])|(?P<close>[)\]}])"""
-    r"""|(?P<comma>,)|(?P<operator>[-+*/%^]|[=!<>]=?|=~|!~|\b(?:and|or|unless|atan2)\b)""",
+    _APART
+    + r"|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<comma>,)"
+    + r"|(?P<operator>[-+*/%^]|[=!<>]=?|=~|!~|\b(?:and|or|unless|atan2)\b)",
     re.DOTALL | re.IGNORECASE,
 )
+_PORTABLE = re.compile(_APART + r"|(?P<name>[a-zA-Z_:][\w:]*)|(?P<number>\d[\d_]*+)", re.DOTALL)
+_LONG_NUMBER = re.compile(r"\d++(?:_\d++)++")
 _NEGATIVE_AT = re.compile(r"@\s*-")
 _CARDS = {
     "OneToOne": "one-to-one",
@@ -57,7 +65,7 @@ def parse(text: str, subquery_step_ms: int) -> Node:
     """The plan of an expression; PromqlError where it is none, or uses what is not supported."""
     _refuse_monsters(text)
     try:
-        tree = promql_parser.parse(text)
+        tree = promql_parser.parse(_PORTABLE.sub(_portable, text))
     except (ValueError, OverflowError) as error:
         raise PromqlError(f"parse error: {error}") from error
     return _Planner(subquery_step_ms).plan(tree)
@@ -68,8 +76,17 @@ def _refuse_monsters(text: str) -> None:
         raise PromqlError(f"parse error: the expression is longer than {LONGEST >> 10} KiB")
     if _depth(text) > DEEPEST:
         raise PromqlError(f"parse error: the expression nests deeper than {DEEPEST} levels; split it into rules")
+    if max((token[0].count("\\") for token in _TOKEN.finditer(text) if token["text"]), default=0) > MOST_ESCAPES:
+        raise PromqlError(f"parse error: a string has more than {MOST_ESCAPES:,} escapes")
     if _NEGATIVE_AT.search(_TOKEN.sub(_without_text, text)):
         raise PromqlError("parse error: a negative time after @ is not supported")
+
+
+def _portable(token: re.Match[str]) -> str:
+    """What promql-parser makes the same of: it knows no 1_000, and many comments are too much for it."""
+    if token["number"] and _LONG_NUMBER.fullmatch(token[0]):
+        return token[0].replace("_", "")
+    return " " if token["comment"] else token[0]
 
 
 def _without_text(token: re.Match[str]) -> str:
@@ -103,7 +120,7 @@ class _Planner:
     def plan(self, tree: Any) -> Node:
         kind = type(tree).__name__
         if kind not in _BUILDERS:
-            raise PromqlError(f"{kind} is not supported yet")
+            raise PromqlError(f"{kind} is not supported")
         return _BUILDERS[kind](self, tree)
 
     def _number(self, tree: Any) -> Node:
@@ -133,13 +150,13 @@ class _Planner:
     def _call(self, tree: Any) -> Node:
         name = tree.func.name
         if name not in FUNCTIONS:
-            raise PromqlError(f"function {name}() is not supported yet")
+            raise PromqlError(_refusal("function", name, name.startswith("histogram_")))
         return Call(name, tuple(self.plan(argument) for argument in tree.args))
 
     def _aggregate(self, tree: Any) -> Node:
         op = str(tree.op)
         if op not in AGGREGATIONS:
-            raise PromqlError(f"aggregation {op}() is not supported yet")
+            raise PromqlError(_refusal("aggregation", op, native=False))
         modifier = tree.modifier
         without = modifier is not None and str(modifier.type).endswith("Without")
         labels = () if modifier is None else tuple(sorted(set(modifier.labels)))
@@ -149,10 +166,19 @@ class _Planner:
     def _binary(self, tree: Any) -> Node:
         op = str(tree.op)
         if op not in OPERATORS:
-            raise PromqlError(f"operator {op} is not supported yet")
+            raise PromqlError(f"operator {op} is not supported")
         left, right = self.plan(tree.lhs), self.plan(tree.rhs)
         modifier = tree.modifier
         return Binary(op, left, right, modifier is not None and modifier.return_bool, _matching(op, modifier))
+
+
+def _refusal(what: str, name: str, native: bool) -> str:
+    if native:
+        return (
+            f"{what} {name}() is for native histograms, which are not supported; "
+            "of a classic one use the series ending in _bucket, _sum and _count"
+        )
+    return f"{what} {name}() is experimental in Prometheus and not supported"
 
 
 _BUILDERS: dict[str, Callable[[_Planner, Any], Node]] = {

@@ -190,13 +190,13 @@ def selectors(node: Node) -> Iterator[Select]:
         yield from selectors(child)
 
 
-def reach_ms(node: Node) -> int:
+def reach_ms(node: Node, lookback_ms: int = LOOKBACK_MS) -> int:
     """How far before its evaluation time a plan looks."""
     if isinstance(node, Select):
-        return LOOKBACK_MS + max(0, node.moved.offset_ms)
+        return lookback_ms + max(0, node.moved.offset_ms)
     if isinstance(node, Range):
         return node.range_ms + max(0, node.select.moved.offset_ms)
-    below = max((reach_ms(child) for child in children(node)), default=0)
+    below = max((reach_ms(child, lookback_ms) for child in children(node)), default=0)
     if isinstance(node, Subquery):
         return below + node.range_ms + max(0, node.moved.offset_ms)
     return below

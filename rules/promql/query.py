@@ -11,11 +11,14 @@ from collectors import Labels
 from rules._blocks import Floats, Times
 from rules._select import Matchers, exact_name
 from rules.history import History
-from rules.promql.evaluate import run
+from rules.promql.evaluate import run, windows_at
 from rules.promql.parse import parse
-from rules.promql.plan import Aggregate, Call, Kind, Node, PromqlError, kind, reach_ms, selectors
+from rules.promql.plan import Aggregate, Call, Kind, Moved, Node, PromqlError, Select, Text, kind, reach_ms, selectors
 from rules.promql.selectors import MOST_STEPS
-from rules.promql.values import Bools, LabelSets, Series
+from rules.promql.values import Bools, Effort, LabelSets, Series, Source
+
+Samples = tuple[Labels, Times, Floats]
+"""A series with the times (ms) and values of its samples."""
 
 _KIND_NAMES = {"matrix": "range vector", "string": "string"}
 
@@ -58,9 +61,9 @@ class Query:
     _plan: Node = field(repr=False)
     _matchers: tuple[Matchers, ...] = field(repr=False)
 
-    def at(self, history: History, at_ms: int) -> Vector:
+    def at(self, history: Source, at_ms: int, effort: Effort | None = None) -> Vector:
         """The value at one time. PromqlError where it has none, such as a many-to-many match."""
-        series = self._series(history, np.array([at_ms], np.int64))
+        series = self._series(history, np.array([at_ms], np.int64), effort)
         present, values = series.present, series.values[:, 0]
         if present is None:
             return _ordered(self._plan, Vector(series.labels, values))
@@ -68,7 +71,7 @@ class Query:
         labels = tuple(series.labels[row] for row in chosen.tolist())
         return _ordered(self._plan, Vector(labels, values[chosen]))
 
-    def over(self, history: History, start_ms: int, end_ms: int, step_ms: int) -> Matrix:
+    def over(self, history: Source, start_ms: int, end_ms: int, step_ms: int, effort: Effort | None = None) -> Matrix:
         """The values at start, start + step, … up to and including end; series never present are left out."""
         if step_ms <= 0:
             raise PromqlError("the step of a range query must be greater than zero")
@@ -77,23 +80,44 @@ class Query:
         if (end_ms - start_ms) // step_ms > MOST_STEPS:
             raise PromqlError(f"exceeded maximum resolution of {MOST_STEPS:,} points per timeseries; use a longer step")
         times = np.arange(start_ms, end_ms + 1, step_ms, dtype=np.int64)
-        series = self._series(history, times)
+        series = self._series(history, times, effort)
         present = series.mask()
         chosen = np.flatnonzero(present.any(axis=1))
         labels = tuple(series.labels[row] for row in chosen.tolist())
         return Matrix(labels, times, series.values[chosen], present[chosen])
+
+    def samples(self, history: Source, at_ms: int, effort: Effort | None = None) -> Iterator[Samples]:
+        """What a range vector holds at one time; series without samples are left out."""
+        windows = windows_at(self._plan, history, at_ms, effort or Effort())
+        for strip in windows.strips:
+            held = slice(int(strip.low[0]), int(strip.high[0]))
+            rows = np.arange(len(windows.labels))[strip.rows].tolist()
+            if held.start < held.stop:
+                for row, values in zip(rows, strip.values[:, held], strict=True):
+                    yield windows.labels[row], strip.times[held], values
+
+    @property
+    def window_ms(self) -> int:
+        """How much of the past it needs: `reach_ms`, where of an instant selector the newest sample is enough."""
+        return reach_ms(self._plan, lookback_ms=0)
+
+    def string(self) -> str:
+        """The value of a string literal."""
+        if not isinstance(self._plan, Text):
+            raise PromqlError("expected a string literal")
+        return self._plan.value
 
     def fresh(self, history: History, at_ms: int) -> bool:
         """False while a group that owns, or once owned, a series of a selected name is silent."""
         groups = {group for matchers in self._matchers for group in history.owners(matchers)}
         return not any(history.silent(group) for group in groups)
 
-    def _series(self, history: History, times: Times) -> Series:
+    def _series(self, history: Source, times: Times, effort: Effort | None) -> Series:
         if self.kind not in ("vector", "scalar"):
             raise PromqlError(
                 f'invalid expression type "{_KIND_NAMES[self.kind]}" for a query, must be Scalar or instant Vector'
             )
-        value = run(self._plan, history, times)
+        value = run(self._plan, history, times, effort or Effort())
         if isinstance(value, Series):
             return value
         return Series(((),), np.atleast_2d(np.asarray(value, np.float64)), None)
@@ -109,6 +133,14 @@ def compile(text: str, *, subquery_step_ms: int = 60_000) -> Query:  # noqa: A00
     matchers = tuple(select.matchers for select in selectors(plan))
     names = frozenset(name for each in matchers if (name := exact_name(each)) is not None)
     return Query(text, kind(plan), names, reach_ms(plan), plan, matchers)
+
+
+def selector(text: str) -> Matchers:
+    """The matchers of a series selector, as `match[]` of the query API has them; PromqlError where it is none."""
+    plan = parse(text, 60_000)
+    if not isinstance(plan, Select) or plan.moved != Moved():
+        raise PromqlError('parse error: expected a series selector such as name{label="value"}')
+    return plan.matchers
 
 
 def _ordered(plan: Node, vector: Vector) -> Vector:

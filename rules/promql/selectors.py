@@ -6,6 +6,8 @@ Windows are open to the left, as in Prometheus 3: https://prometheus.io/docs/pro
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from rules._blocks import VALUE, Floats, Times
@@ -35,6 +37,7 @@ def instant_with_times(node: Select, moment: Moment) -> tuple[Series, Floats]:
     """The same with the time of each value, in seconds."""
     times = moved_times(node.moved, moment)
     selection = moment.history.select(node.matchers)
+    moment.effort.hold(len(selection.labels), len(times))
     found = [_part(part, times) for part in selection.parts]
     if len(found) == 1:
         values, present, at = found[0]
@@ -100,7 +103,9 @@ def _range(node: Range, moment: Moment) -> Windows:
     selection = moment.history.select(node.select.matchers)
     strips: list[Strip] = []
     for part in selection.parts if len(ends) else ():
-        span = part.group.span(part.columns, int(starts.min()), int(ends.max()))
+        first, last = int(starts.min()), int(ends.max())
+        moment.effort.hold(part.rows.stop - part.rows.start, part.group.rows_between(first, last))
+        span = part.group.span(part.columns, first, last)
         present = None if span.states is None else span.states == VALUE
         strips.extend(_strips(span.times, span.values, present, starts, ends, part.rows))
     return Windows(selection.labels, tuple(strips), starts, ends, node.range_ms)
@@ -109,11 +114,12 @@ def _range(node: Range, moment: Moment) -> Windows:
 def _subquery(node: Subquery, moment: Moment) -> Windows:
     ends = moved_times(node.moved, moment)
     starts = ends - node.range_ms
-    first = (int(starts.min()) // node.step_ms + 1) * node.step_ms
-    times = np.arange(first, int(ends.max()) + 1, node.step_ms, dtype=np.int64)
-    if len(times) > 10 * MOST_STEPS:
-        raise PromqlError(f"the subquery asks for {len(times)} steps; use a longer step or a shorter range")
-    inner = Moment(moment.history, times, moment.start_ms, moment.end_ms, moment.evaluate, moment.windows_of)
+    first, last = (int(starts.min()) // node.step_ms + 1) * node.step_ms, int(ends.max())
+    if (last - first) // node.step_ms >= 10 * MOST_STEPS:
+        asked = (last - first) // node.step_ms + 1
+        raise PromqlError(f"the subquery asks for {asked:,} steps; use a longer step or a shorter range")
+    times = np.arange(first, last + 1, node.step_ms, dtype=np.int64)
+    inner = replace(moment, times=times)
     series = inner.series(node.inner)
     everything = slice(0, len(series.labels))
     strips = _strips(times, series.values, series.present, starts, ends, everything)

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from collectors import Labels
 from rules._blocks import Floats, Times
-from rules._select import NAME
-from rules.history import History
+from rules._select import NAME, Matchers, Selection
 from rules.promql.plan import Memo, Node, PromqlError
 
 Bools = npt.NDArray[np.bool_]
 LabelSets = tuple[Labels, ...]
 
+MOST_CELLS = 10_000_000
+"""Of one array: 80 MB."""
+
+MOST_CELLS_TOGETHER = 40_000_000
+"""Of all arrays of one evaluation: what is worked out first is held until its operator has the other side."""
+
+MOST_VISITS = 1_000_000_000
+"""Of one evaluation: some seconds at worst."""
+
+LABELS = 100
+"""Cells that could be looked at in the time that it takes to look at one set of labels."""
+
 SAME_LABELSET = "vector cannot contain metrics with the same labelset"
+
+
+class Source(Protocol):
+    """Where series come from: History itself, or a snapshot of it."""
+
+    def select(self, matchers: Matchers) -> Selection: ...
 
 
 class Series(NamedTuple):
@@ -69,6 +86,41 @@ class Strip(NamedTuple):
         return np.maximum(self.high - 1, 0)
 
 
+class Effort:
+    """What one evaluation may still cost: a hostile expression must neither fill the memory nor hold up the host."""
+
+    __slots__ = ("_held", "_left", "_most_held")
+
+    def __init__(self, cells: int = MOST_CELLS_TOGETHER, visits: int = MOST_VISITS) -> None:
+        self._held = 0
+        self._most_held = cells
+        self._left = visits
+
+    def hold(self, series: int, each: int) -> None:
+        """Before an array of so many cells is made; PromqlError where it would be too large."""
+        if series * each > MOST_CELLS:
+            raise PromqlError(
+                f"the query would hold {series} x {each} cells at once, and {MOST_CELLS:,} is the most; "
+                f"use fewer series, a shorter range or a longer step"
+            )
+        self._held += series * each
+        if self._held > self._most_held:
+            raise PromqlError(
+                f"the query would hold more than {self._most_held:,} cells (series x steps) in all its parts; "
+                f"use fewer series, a shorter range or a longer step"
+            )
+        self.spend(series * each)
+
+    def spend(self, cells: int) -> None:
+        """Before so many cells are looked at; PromqlError where the whole evaluation looks at too many."""
+        self._left -= cells
+        if self._left < 0:
+            raise PromqlError(
+                f"the query would look at more than {MOST_VISITS:,} cells (series x steps x window); "
+                f"use fewer series, a shorter range or a longer step"
+            )
+
+
 @dataclass(frozen=True)
 class Windows:
     """A range vector at every step; a window holds start < time <= end."""
@@ -79,17 +131,22 @@ class Windows:
     ends: Times
     range_ms: int
 
+    def visits(self) -> int:
+        """How many cells all windows have together, one seen from several windows counted for each."""
+        return sum(len(strip.values) * int((strip.high - strip.low).sum()) for strip in self.strips)
+
 
 @dataclass(frozen=True)
 class Moment:
     """What an expression is asked of, and when: one time in ms per step."""
 
-    history: History
+    history: Source
     times: Times
     start_ms: int
     end_ms: int
     evaluate: Callable[[Node, Moment], Series | Floats | str]
     windows_of: Callable[[Node, Moment], Windows]
+    effort: Effort = field(default_factory=Effort)
 
     def series(self, node: Node) -> Series:
         """The node as an instant vector."""
@@ -135,17 +192,19 @@ def show(labels: Iterable[tuple[str, str]]) -> str:
     return f"{name}{{{inner}}}"
 
 
-def unique(series: Series, memo: Memo, error: str = SAME_LABELSET) -> Series:
+def unique(series: Series, memo: Memo, error: str = SAME_LABELSET, *, joining: bool = True) -> Series:
     """
     The series with each label set once; series that share one are joined where they do not overlap.
 
-    PromqlError with that text where two of them are present at the same step.
+    PromqlError with that text where two of them are present at the same step, or at all where `joining` is False.
     """
     merged = memo.of((series.labels,), lambda: _merged(series.labels))
     if merged is None:
         return series
     labels, rows = merged
     present = series.mask()
+    if not joining and (np.bincount(rows, present.any(axis=1)) > 1).any():
+        raise PromqlError(error)
     counts = np.zeros((len(labels), present.shape[1]), np.intp)
     np.add.at(counts, rows, present)
     if (counts > 1).any():

@@ -14,6 +14,7 @@ import numpy as np
 
 from rules._blocks import Floats, Times
 from rules.promql.aggregate import quantile
+from rules.promql.summation import row_sums, window_means, window_sums
 from rules.promql.values import Bools, Strip
 
 
@@ -109,16 +110,11 @@ def idelta(strip: Strip, asked: Asked) -> Result:
 
 
 def sum_over_time(strip: Strip, asked: Asked) -> Result:
-    return strip.reduce(np.add, strip.values), _some(strip)
+    return window_sums(strip, strip.values), _some(strip)
 
 
 def avg_over_time(strip: Strip, asked: Asked) -> Result:
-    mean = strip.reduce(np.add, strip.values) / strip.sizes()
-    if np.isinf(mean).any():
-        # The sum of finite values may overflow where their mean does not.
-        scaled = strip.reduce(np.add, strip.values / len(strip.times)) * (len(strip.times) / strip.sizes())
-        mean = np.where(np.isinf(mean), scaled, mean)
-    return mean, _some(strip)
+    return window_means(strip), _some(strip)
 
 
 def min_over_time(strip: Strip, asked: Asked) -> Result:
@@ -170,8 +166,9 @@ def _each_step(strip: Strip, function: Callable[[Times, Floats, int], Floats], l
 
 
 def _variance(times: Times, values: Floats, step: int) -> Floats:
-    mean = values.mean(axis=1, keepdims=True)
-    result: Floats = ((values - mean) ** 2).mean(axis=1)
+    away = values - values[:, :1]  # so that equal values have no variance at all
+    away -= away.mean(axis=1, keepdims=True)
+    result: Floats = (away**2).mean(axis=1)
     return result
 
 
@@ -190,16 +187,16 @@ def quantile_over_time(strip: Strip, asked: Asked) -> Result:
 
 
 def _regression(times: Times, values: Floats, origin_ms: int) -> tuple[Floats, Floats]:
-    """Slope per second, and value at the origin, of the least squares line through each row."""
-    x = (times - origin_ms) / 1000
-    mean_x, mean_y = x.mean(), values.mean(axis=1)
-    away = x - mean_x
-    slope = (values - mean_y[:, None]) @ away / (away @ away)
+    """Slope per second, and value at the origin, of the least squares line through each row; Prometheus' formula."""
+    count, x = len(times), (times - origin_ms) / 1000
+    sum_x, sum_xx = row_sums(np.stack([x, x * x])).tolist()
+    sum_y, sum_xy = row_sums(values), row_sums(values * x)
+    slope = (sum_xy - sum_x * sum_y / count) / (sum_xx - sum_x * sum_x / count)
+    origin = sum_y / count - slope * sum_x / count
     constant = (values == values[:, :1]).all(axis=1)
     # A constant line is exact, and Inf has no slope.
     slope = np.where(constant, np.where(np.isinf(values[:, 0]), np.nan, 0.0), slope)
-    origin = np.where(constant, np.where(np.isinf(values[:, 0]), np.nan, values[:, 0]), mean_y - slope * mean_x)
-    return slope, origin
+    return slope, np.where(constant, np.where(np.isinf(values[:, 0]), np.nan, values[:, 0]), origin)
 
 
 def deriv(strip: Strip, asked: Asked) -> Result:

@@ -136,6 +136,18 @@ def test_outcomes(samples: int, reasons: list[str], outcome: Outcome) -> None:
     assert result.outcome is outcome
 
 
+def test_processor_time_of_other_threads_counts() -> None:
+    """What a collector's own threads took is part of what its pass cost, and of that pass only."""
+    host = Host()
+
+    def readings() -> Iterator[Reading]:
+        host.spend(0.25)
+        yield METRIC.sample(1.0)
+
+    assert perform("test", readings, host, 0.0).cpu_seconds >= 0.25
+    assert perform("test", lambda: (), host, 0.0).cpu_seconds < 0.25
+
+
 def test_a_stuck_read_is_never_stacked() -> None:
     """While a pass has not returned no other is started; each missed turn counts as an overrun."""
     lane = HeldLane()

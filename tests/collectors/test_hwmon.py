@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from collectors import Host, Reading, hwmon
 
 Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]
+BUDGETS = (hwmon._CHIP_BUDGET, hwmon._PASS_BUDGET, hwmon.DEADLINE, hwmon.INTERVAL)  # as they are outside of tests
 FOLDER = "sys/class/hwmon/hwmon0"
 DIMM = {
     f"{FOLDER}/name": "spd5118",
@@ -132,3 +135,56 @@ def test_a_fan_that_stands_still_is_a_reading(machine: Machine, series: Series) 
     host = machine({f"{FOLDER}/name": "nct6775", f"{FOLDER}/fan1_input": "0", f"{FOLDER}/temp1_input": "30000"})
 
     assert _read(host, series) == {'steadytok_hwmon_fan_rpm{chip="nct6775",sensor="fan1"}': 0.0}
+
+
+def _dimms(count: int) -> dict[str, str]:
+    files = {"name": "spd5118", "temp1_input": "48000", "temp1_crit": "85000"}
+    return {f"sys/class/hwmon/hwmon{n}/{file}": text for n in range(count) for file, text in files.items()}
+
+
+def _celsius(host: Host) -> list[str]:
+    """The chips whose temperature one pass gives, told apart by their bus and address."""
+    readings = (reading for reading in hwmon.collect(host, hwmon.Config()) if reading is not None)
+    return [dict(sample.labels)["device"] for sample in readings if sample.metric is hwmon.TEMPERATURE]
+
+
+def test_budgets_end_before_the_deadline() -> None:
+    """Whichever chips hang, the pass is over before gather counts it as overrun."""
+
+    assert sorted(set(BUDGETS)) == list(BUDGETS)
+
+
+def test_a_chip_that_never_answers_hides_no_other(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A FIFO blocks as a stuck bus does: the other chips come in every pass, at the price of one thread in all."""
+    monkeypatch.setattr(hwmon, "_CHIP_BUDGET", 1.0)
+    before = set(threading.enumerate())
+    host = machine(_dimms(6))
+    for n in range(6):
+        Path(host.path(f"sys/class/hwmon/hwmon{n}/device")).symlink_to(f"../../../3-005{n}")
+    stuck = Path(host.path("sys/class/hwmon/hwmon2/temp1_input"))
+    stuck.unlink()
+    os.mkfifo(stuck)
+    others = ["3-0050", "3-0051", "3-0053", "3-0054", "3-0055"]
+    first = _celsius(host)
+    reasons = [note for note in host.take_notes() if note.path == "sys/class/hwmon/hwmon2"]
+    threads = set(threading.enumerate()) - before
+    passes = [_celsius(host) for _ in range(10)]
+
+    assert [first, *passes] == [others] * 11
+    assert [note.reason for note in reasons] == ["did not return within 1 s"]
+    assert len(host.take_notes()) == 10
+    assert set(threading.enumerate()) - before == threads
+    assert len(threads) == 2
+
+    writer = os.open(stuck, os.O_WRONLY)
+    stuck.unlink()
+    stuck.write_text("49000")
+    os.close(writer)
+    end = time.monotonic() + 30
+    while threads <= set(threading.enumerate()):
+        assert time.monotonic() < end, "the thread that was stuck has not ended"
+        time.sleep(0.005)
+
+    assert sorted(_celsius(host)) == sorted([*others, "3-0052"])
+    assert host.take_notes() == []
+    assert set(threading.enumerate()) - before < threads

@@ -1,36 +1,29 @@
 """
 Every expression gives what a real Prometheus gives over the same samples.
 
-The samples reach it by remote write, which unlike a text exposition can carry staleness marks. Prometheus 2 has ranges
+Prometheus 2 has ranges
 closed to the left and Prometheus 3, whose semantics are ours, open ones; no sample and no subquery step lies on the
 edge of a window here, and no label holds a line feed (which only Prometheus 3 matches with a dot), so that both must
 agree.
-https://prometheus.io/docs/specs/prw/remote_write_spec/
 """
 
 from __future__ import annotations
 
-import json
 import math
-import struct
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
 from collectors import Labels, Sample, gauge
 from rules import promql
 from rules.history import History
-from tests import processes
+from tests.deep.promql_peer import Peer, Stream, prometheus
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(180)]
 
 START_MS = 1_700_000_000_137  # no whole second, so never the edge of a window
 ROWS, INTERVAL_MS = 300, 5_000
-STALE = struct.pack("<Q", 0x7FF0000000000002)
 INSTANTS = (1_700_000_333, 1_700_000_993, 1_700_001_493, 1_700_001_663)
 RANGE = (1_700_000_103, 1_700_001_503, 20)
 
@@ -192,6 +185,7 @@ sum_over_time(odd[1m])
 avg_over_time(odd[1m])
 avg_over_time(sparse[2m])
 max_over_time(temperature[5m:15s])
+max_over_time(temperature[5m:15s] @ 1700000903)
 avg_over_time(temperature[5m:20s])
 max_over_time(rate(cpu_seconds_total[1m])[5m:15s])
 sum_over_time(gone[5m:20s])
@@ -246,6 +240,33 @@ label_replace(temperature, "slot", "${name}", "dimm", "(?P<name>.).*")
 label_replace(limit, "new", "x", "absent", "")
 label_join(temperature, "place", "/", "node", "dimm")
 label_join(limit, "place", ",")
+count_values("value", limit)
+count_values by (node) ("value", round(temperature))
+count_values without (dimm, node) ("node", limit)
+count_values("value", odd)
+count_values("value", limit / 1e9)
+limit atan2 2
+limit atan2 on (node) info
+hour(vector(0 / 0))
+year(vector(1e30))
+day_of_year(vector(-1e12))
+clamp_min(odd, Inf)
+clamp_max(odd, -Inf)
+clamp(odd, NaN, 3)
+1 / sgn(odd)
+odd ^ 0.5
+odd ^ -0.5
+round(temperature, 0)
+round(temperature, -2)
+{__name__=~"cpu_seconds_total|late"} and on() vector(1)
+pi() * 2
+deg(limit) + rad(limit)
+tanh(temperature / 100)
+minute()
+days_in_month(vector(951782400))
+max_over_time(limit[5m]) == limit
+avg_over_time(limit[2m]) == limit
+stddev_over_time(limit[2m])
 sum by (slot) (label_replace(temperature, "slot", "$1", "dimm", "(.).*"))
 (sum by (node) (rate(cpu_seconds_total[1m])) / on(node) count by (node) (temperature)) > 0.5
 max by (node) (temperature) - on(node) group_right limit
@@ -263,6 +284,44 @@ label_replace(temperature, "bad-name!", "x", "node", ".*")
 temperature[5m]
 "text"
 topk(0/0, temperature)
+""".strip().splitlines()
+
+REFUSED = """
+sum(1)
+rate(vector(1))
+vector("a")
+1 > 2
+1 and 2
+vector(1) and 2
+"a" + 1
+temperature[5m] > 1
+abs(1)
+time(1)
+round()
+temperature{__name__="b"}
+temperature offset 5m offset 3m
+temperature @ start() @ end()
+sum by (a) (temperature) by (c)
+temperature + on(node) group_left(node) limit
+temperature and on(node) group_left limit
+temperature == on(node) bool limit
+1 == on(x) limit
+temperature[5m][5m]
+temperature[5m:1m][5m:]
+temperature[0s]
+temperature{,}
+sum(temperature, limit)
+absent_over_time(temperature)
+count_values("a b", temperature)
+count_values(1, temperature)
+quantile("a", temperature)
+topk("a", temperature)
+topk(1e30, temperature)
+{node=~".*"}
+temperature{node=~"("}
+unknown(temperature)
+histogram_quantile(latency_bucket)
+label_replace(temperature, "node", "x", "node", "(")
 """.strip().splitlines()
 
 
@@ -320,93 +379,29 @@ def history() -> History:
     return held
 
 
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes(out) + bytes([number])
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
-
-
-def _snappy(raw: bytes) -> bytes:
-    """Snappy's block format with literals only, which every decoder takes."""
-    parts = [_varint(len(raw))]
-    for start in range(0, len(raw), 1 << 16):
-        piece = raw[start : start + (1 << 16)]
-        parts.append(bytes([61 << 2]) + struct.pack("<H", len(piece) - 1) + piece)
-    return b"".join(parts)
-
-
-def _write_request() -> bytes:
-    series: dict[_Point, list[tuple[int, bytes]]] = {}
+def _streams() -> dict[Labels, Stream]:
+    streams: dict[Labels, Stream] = {}
     alive: dict[str, set[_Point]] = {}
     for at_ms, points in _rows():
         for point, value in points.items():
-            series.setdefault(point, []).append((at_ms, struct.pack("<d", value)))
+            streams.setdefault(_labels(point), []).append((at_ms, value))
         for group in {point.group for point in points}:
             now = {point for point in points if point.group == group}
             for point in alive.get(group, set()) - now:
-                series[point].append((at_ms, STALE))
+                streams[_labels(point)].append((at_ms, None))
             alive[group] = now
-    return b"".join(_field(1, _time_series(point, samples)) for point, samples in series.items())
+    return streams
 
 
-def _time_series(point: _Point, samples: list[tuple[int, bytes]]) -> bytes:
-    labels = sorted([("__name__", point.name), *point.labels])
-    encoded = [_field(1, _field(1, name.encode()) + _field(2, value.encode())) for name, value in labels]
-    encoded += [_field(2, b"\x09" + value + b"\x10" + _varint(at_ms)) for at_ms, value in samples]
-    return b"".join(encoded)
-
-
-def _post(url: str, body: bytes, headers: dict[str, str]) -> bytes:
-    answer: bytes
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=20) as response:
-            answer = response.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            answer = error.read()
-    return answer
+def _labels(point: _Point) -> Labels:
+    return (("__name__", point.name), *point.labels)
 
 
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prometheus on loopback that holds the same samples; its base URL."""
-    program = processes.program("prometheus")
-    folder = tmp_path_factory.mktemp("prometheus")
-    (folder / "prometheus.yml").write_text("global: {evaluation_interval: 15s}\n")
-    base = f"http://127.0.0.1:{processes.free_port()}"
-    options = [
-        f"--config.file={folder}/prometheus.yml",
-        f"--storage.tsdb.path={folder}/data",
-        f"--web.listen-address={base.removeprefix('http://')}",
-        "--storage.tsdb.retention.time=100y",
-        "--web.enable-remote-write-receiver",
-    ]
-    with processes.running([program, *options], folder / "log"):
-        processes.until(lambda: processes.get(f"{base}/-/ready") is not None, 20, "Prometheus gets ready")
-        headers = {"Content-Encoding": "snappy", "Content-Type": "application/x-protobuf"}
-        refused = _post(f"{base}/api/v1/write", _snappy(_write_request()), headers)
-        assert not refused, refused
-        yield base
-
-
-def _ask(base: str, path: str, **parameters: object) -> dict[str, Any]:
-    body = urllib.parse.urlencode(parameters).encode()
-    answer: dict[str, Any] = json.loads(_post(f"{base}/api/v1/{path}", body, {}))
-    return answer
-
-
-def _instant_of_prometheus(answer: dict[str, Any]) -> list[tuple[Labels, float]] | None:
-    if answer["status"] == "error" or answer["data"]["resultType"] not in ("vector", "scalar"):
-        return None
-    if answer["data"]["resultType"] == "scalar":
-        return [((), float(answer["data"]["result"][1]))]
-    return [(tuple(sorted(s["metric"].items())), float(s["value"][1])) for s in answer["data"]["result"]]
+def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
+    """A Prometheus on loopback that holds the same samples."""
+    with prometheus(tmp_path_factory.mktemp("prometheus"), _streams()) as found:
+        yield found
 
 
 def _same(ours: float, theirs: float) -> bool:
@@ -416,40 +411,35 @@ def _same(ours: float, theirs: float) -> bool:
 
 
 @pytest.mark.parametrize("text", EXPRESSIONS)
-def test_an_instant_query_gives_what_prometheus_gives(text: str, history: History, prometheus: str) -> None:
+def test_an_instant_query_gives_what_prometheus_gives(text: str, history: History, peer: Peer) -> None:
     """Series, labels, values and refusals of instant queries are Prometheus' at every one of several times."""
     for at in INSTANTS:
-        expected = _instant_of_prometheus(_ask(prometheus, "query", query=text, time=at))
+        expected = peer.instant(text, at)
         try:
             found = list(promql.compile(text, subquery_step_ms=15_000).at(history, at * 1000))
         except promql.PromqlError as error:
-            assert expected is None, f"{text} at {at}: we refuse it: {error}"
+            assert isinstance(expected, str), f"{text} at {at}: we refuse it: {error}"
             continue
 
-        assert expected is not None, f"{text} at {at}: Prometheus refuses it"
-        assert sorted(labels for labels, _ in found) == sorted(labels for labels, _ in expected), at
-        wanted = dict(expected)
-        assert [(labels, value, wanted[labels]) for labels, value in found if not _same(value, wanted[labels])] == []
+        assert not isinstance(expected, str), f"{text} at {at}: Prometheus refuses it: {expected}"
+        assert sorted(labels for labels, _ in found) == sorted(expected), at
+        assert [(key, value, expected[key]) for key, value in found if not _same(value, expected[key])] == []
         if text.startswith(("topk", "sort")) and " by " not in text:
-            assert [labels for labels, _ in found] == [labels for labels, _ in expected]
+            assert [labels for labels, _ in found] == list(expected)
 
 
 @pytest.mark.parametrize("text", EXPRESSIONS)
-def test_a_range_query_gives_what_prometheus_gives(text: str, history: History, prometheus: str) -> None:
+def test_a_range_query_gives_what_prometheus_gives(text: str, history: History, peer: Peer) -> None:
     """Series, steps, values and refusals of a range query are Prometheus'."""
     start, end, step = RANGE
-    answer = _ask(prometheus, "query_range", query=text, start=start, end=end, step=step)
+    expected = peer.over(text, start, end, step)
     try:
         matrix = promql.compile(text, subquery_step_ms=15_000).over(history, start * 1000, end * 1000, step * 1000)
     except promql.PromqlError as error:
-        assert answer["status"] == "error", f"{text}: we refuse it: {error}"
+        assert isinstance(expected, str), f"{text}: we refuse it: {error}"
         return
 
-    assert answer["status"] == "success", answer
-    expected = {
-        tuple(sorted(s["metric"].items())): {int(at): float(value) for at, value in s["values"]}
-        for s in answer["data"]["result"]
-    }
+    assert not isinstance(expected, str), expected
     found = {
         labels: {int(t) // 1000: float(v) for t, v, there in zip(matrix.times, values, present, strict=True) if there}
         for labels, values, present in zip(matrix.labels, matrix.values, matrix.present, strict=True)
@@ -458,6 +448,14 @@ def test_a_range_query_gives_what_prometheus_gives(text: str, history: History, 
     for labels, values in expected.items():
         assert sorted(found[labels]) == sorted(values), labels
         assert {at: (found[labels][at], v) for at, v in values.items() if not _same(found[labels][at], v)} == {}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_prometheus_refuses_is_refused(text: str, history: History, peer: Peer) -> None:
+    """Expressions that are none, or have no value, are an error on both sides."""
+    assert isinstance(peer.instant(text, INSTANTS[0]), str)
+    with pytest.raises(promql.PromqlError):
+        promql.compile(text).at(history, INSTANTS[0] * 1000)
 
 
 def test_the_list_is_long_enough_to_mean_something() -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from engine.sizing import available_memory
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -95,12 +97,37 @@ def test_token_from_a_file(tmp_path: Path) -> None:
     assert status == 200
 
 
+def test_most_makes_an_automatic_size_smaller() -> None:
+    """With auto the cap shrinks the model; the whole process then takes no more than that share."""
+    available = available_memory()
+    if available is None or available < 1 << 30:
+        pytest.skip("this host has not 1 GiB available")
+    share = (60 << 20) / available
+    child = start("--size", "auto", "--most", f"{share:.6f}", "--context", "64")
+    fields = ready(child)
+    resident = next(
+        int(line.split()[1]) * 1024
+        for line in Path(f"/proc/{child.pid}/status").read_text().splitlines()
+        if line.startswith("VmRSS:")
+    )
+    child.terminate()
+    _, err = child.communicate(timeout=20)
+
+    assert 1 << 20 <= fields["weights_bytes"] <= 25 << 20
+    assert resident < 80 << 20
+    assert "only, to spare memory" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("--size", "huge"), "expected auto or a size such as 64MiB"),
         (("--size", "4KiB"), "expected at least 1MiB"),
         (("--size", "900000GiB"), "choose a smaller --size"),
+        (("--size", "64MiB", "--most", "0.00001"), "are needed, more than 0.001 % of the"),
+        (("--size", "auto", "--most", "0.00001"), "and the smallest model takes 4"),
+        (("--size", "1MiB", "--most", "0"), "--most must be more than 0 and at most 1, not 0"),
+        (("--size", "1MiB", "--most", "nan"), "--most must be more than 0 and at most 1, not nan"),
         (("--size", "1MiB", "--context", "0"), "--context must be from 2"),
         (("--size", "1MiB", "--threads", "0"), "--threads must be from 1"),
         (("--size", "1MiB", "--port", "70000"), "--port must be from 0 to 65535"),

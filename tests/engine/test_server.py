@@ -193,9 +193,10 @@ def test_connection_is_kept(client: Client) -> None:
     assert statuses == [200, 400, 404]
 
 
-def test_metrics_parse_and_count(client: Client) -> None:
+def test_metrics_parse_and_count(client: Client, wait_until: Any) -> None:
     """Every metric of the engine is there once, and tokens are counted as the client was told."""
     usage = client.complete(prompt="tokens", max_tokens=9).json()["usage"]
+    wait_until(lambda: client.metric("requests_running") == 0)  # an answer arrives a moment before its turn ends
     answer = client.ask("GET", "/metrics")
     families = {family.name: family for family in text_string_to_metric_families(answer.body.decode())}
     prefix = "steadytok_reference_"
@@ -218,7 +219,7 @@ def test_metrics_parse_and_count(client: Client) -> None:
     assert client.metric("prompt_tokens_total") == usage["prompt_tokens"] - 1
     assert client.metric("decode_seconds_total") > 0
     assert client.metric("duty") == 1
-    assert client.metric("requests_running") == client.metric("kv_cache_usage_ratio") == 0
+    assert client.metric("kv_cache_usage_ratio") == 0
     assert families[prefix + "info"].samples[0].labels == {"model": "tiny", "context": "128", "threads": "1"}
 
 
@@ -313,7 +314,11 @@ def test_one_decode_at_a_time(slow_client: Client, wait_until: Any) -> None:
         thread.join(20)
 
     assert [answer.status for answer in answers] == [200] * 4
-    assert slow_client.metric("requests_waiting") == slow_client.metric("requests_running") == 0
+
+    # An answer reaches its client a moment before its turn ends.
+    wait_until(lambda: slow_client.metric("requests_running") == 0)
+
+    assert slow_client.metric("requests_waiting") == 0
 
 
 def test_full_queue_is_refused(slow_client: Client, wait_until: Any) -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.sizing import Size, automatic_size, available_memory, last_level_cache, parse_size
+from engine.model import memory_of
+from engine.sizing import INTERPRETER, Size, automatic_size, available_memory, last_level_cache, parse_size
 from engine.tokenizer import VOCAB
 from engine.weights import Config, config_of_size, seeded_weights
 
@@ -33,19 +34,56 @@ def test_other_words_are_refused(text: str) -> None:
         parse_size(text)
 
 
+def footprint(size: int) -> int:
+    """A process that takes 50 MiB beside its weights."""
+    return size + 50 * MIB
+
+
 @pytest.mark.parametrize(
-    ("cache", "available", "expected"),
+    ("cache", "room", "expected"),
     [
-        (32 * MIB, 100 * GIB, Size(128 * MIB, False)),
-        (None, 100 * GIB, Size(128 * MIB, False)),
-        (512 * MIB, 100 * GIB, Size(GIB, True)),
-        (32 * MIB, 1000 * MIB, Size(50 * MIB, True)),
+        (32 * MIB, 1000 * MIB, Size(128 * MIB, False)),
+        (32 * MIB, 178 * MIB, Size(128 * MIB, False)),
+        (None, 1000 * MIB, Size(128 * MIB, False)),
         (32 * MIB, None, Size(128 * MIB, False)),
+        (512 * MIB, 100 * GIB, Size(GIB, True)),
     ],
 )
-def test_automatic_size(cache: int | None, available: int | None, expected: Size) -> None:
-    """Four caches, unless 5 % of the available memory or 1 GiB is less; then it says so."""
-    assert automatic_size(cache, available) == expected
+def test_automatic_size(cache: int | None, room: int | None, expected: Size) -> None:
+    """Four caches, unless 1 GiB is less; then it says so."""
+    assert automatic_size(cache, room, footprint) == expected
+
+
+def test_what_has_no_room_is_smaller() -> None:
+    """One byte too little for four caches, and the model shrinks and says so; to within 2 % of what has room."""
+    size, cut = automatic_size(32 * MIB, 178 * MIB - 1, footprint)
+
+    assert cut
+    assert 0.98 * 128 * MIB <= size < 128 * MIB
+    assert 98 * MIB <= automatic_size(32 * MIB, 150 * MIB, footprint).size <= 100 * MIB
+
+
+@given(st.integers(45 * MIB, 2 * GIB), st.integers(64, 4096))
+def test_all_of_the_process_has_room(room: int, context: int) -> None:
+    """Weights, KV cache, scratch and interpreter together stay below the cap, whatever steps the shapes come in."""
+
+    def whole(size: int) -> int:
+        return memory_of(config_of_size(size, VOCAB), context).total + INTERPRETER
+
+    if whole(MIB) > room:
+        with pytest.raises(ValueError, match="the smallest model takes"):
+            automatic_size(GIB, room, whole)
+        return
+    size = automatic_size(GIB, room, whole).size
+
+    assert whole(size) <= room
+    assert MIB <= size <= GIB
+
+
+def test_no_room_at_all_is_an_error() -> None:
+    """Where not even the smallest model has room, the sentence says how much it would take."""
+    with pytest.raises(ValueError, match=r"^20.0 MiB may be used, and the smallest model takes 51.0 MiB: choose"):
+        automatic_size(32 * MIB, 20 * MIB, footprint)
 
 
 def test_machine_is_read(tmp_path: Path) -> None:
@@ -73,15 +111,13 @@ def test_unknown_machine_is_unknown(tmp_path: Path) -> None:
 
 @given(st.integers(MIB, 4 * GIB))
 def test_shape_has_the_size(size: int) -> None:
-    """Any size from 1 MiB on becomes a Llama-like shape of at least (or at most) that size, within 4 %."""
-    large = config_of_size(size, VOCAB)
-    small = config_of_size(size, VOCAB, at_most=True)
+    """Any size from 1 MiB on becomes a Llama-like shape of at least that size, within 4 %."""
+    config = config_of_size(size, VOCAB)
 
-    assert size <= large.weights_bytes <= 1.04 * size
-    assert 0.96 * size <= small.weights_bytes <= size
-    assert large.heads == 4 * large.kv_heads
-    assert large.heads * large.head_dim == large.dim
-    assert 1 <= large.hidden / large.dim <= 4
+    assert size <= config.weights_bytes <= 1.04 * size
+    assert config.heads == 4 * config.kv_heads
+    assert config.heads * config.head_dim == config.dim
+    assert 1 <= config.hidden / config.dim <= 4
 
 
 def test_too_small_a_size_is_refused() -> None:

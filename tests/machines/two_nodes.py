@@ -3,10 +3,14 @@ A whole machine: two nodes of twenty CPUs and 256 GiB, as Linux 6.8 shows it, ma
 
 `files()` is what the kernel shows, `expected()` is what must be read from it. CPU c is on node c // 20. The model's
 page cache fills node 0; node 1 is half free, and some of node 0's allocations had to go there.
+
+`python tests/machines/two_nodes.py DIR` writes it, sensors included, for `steadytok collect --root DIR`.
 """
 
 from __future__ import annotations
 
+import runpy
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +29,17 @@ MEMINFO = {  # kB, node 0 and node 1
     "Mapped": (209_715_200, 1_048_576),
     "SReclaimable": (2_097_152, 1_572_864),
     "SUnreclaim": (1_048_576, 524_288),
+}
+NAMES = {  # each field as its series has it
+    "MemTotal": "mem_total",
+    "MemFree": "mem_free",
+    "Active(anon)": "active_anon",
+    "Inactive(anon)": "inactive_anon",
+    "Active(file)": "active_file",
+    "Inactive(file)": "inactive_file",
+    "Mapped": "mapped",
+    "SReclaimable": "sreclaimable",
+    "SUnreclaim": "sunreclaim",
 }
 HUGE_PAGES = {"Total": (64, 0), "Free": (60, 0), "Surp": (0, 0)}
 LOW_WATERMARK_PAGES = {"DMA32": (6_200, 0), "Normal": (58_000, 64_200)}
@@ -64,9 +79,11 @@ VMSTAT = {
     "thp_fault_alloc": 91_000,
     "thp_fault_fallback": 210,
 }
+NOT_READ = ("nr_free_pages", "pgscan_direct_throttle")  # of vmstat
 PRESSURE_MICROSECONDS = {"cpu": (81_000_000, 0), "io": (5_500_000, 5_250_000), "memory": (1_250_000, 750_000)}
 SCHEDULER = {"ctxt": 5_432_109_876, "btime": 1_761_955_200, "processes": 812_345, "procs_running": 41}
 MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal", "guest", "guest_nice")
+DISTANCES = ((10, 21), (21, 10))
 SYSCTLS = {"kernel/numa_balancing": 1, "vm/zone_reclaim_mode": 0, "vm/swappiness": 60, "vm/numa_stat": 1}
 
 _NODE = "sys/devices/system/node"
@@ -88,24 +105,29 @@ def build(root: Path, more: Mapping[str, str] = MappingProxyType({})) -> None:
 
 
 def expected() -> dict[str, float]:
-    """What must be read, by series as Prometheus writes it."""
+    """Every series that must be read of these files, as Prometheus writes it, and no other."""
     values = {
-        "steadytok_meminfo_mem_total_bytes": sum(MEMINFO["MemTotal"]) * 1024.0,
-        "steadytok_meminfo_mem_free_bytes": sum(MEMINFO["MemFree"]) * 1024.0,
-        "steadytok_meminfo_active_file_bytes": sum(MEMINFO["Active(file)"]) * 1024.0,
-        'steadytok_meminfo_huge_pages{state="total"}': 64.0,
+        "steadytok_meminfo_hugepagesize_bytes": 2048 * 1024.0,
         "steadytok_topology_nodes": 2.0,
-        'steadytok_topology_node_distance{node="0",to="1"}': 21.0,
-        'steadytok_topology_sysctl{sysctl="vm.zone_reclaim_mode"}': 0.0,
+        'steadytok_topology_transparent_hugepage_info{defrag="madvise",enabled="madvise"}': 1.0,
         "steadytok_stat_boot_time_seconds": float(SCHEDULER["btime"]),
-        'steadytok_pressure_stalled_seconds_total{resource="io"}': 5.25,
+        "steadytok_stat_context_switches_total": float(SCHEDULER["ctxt"]),
+        "steadytok_stat_forks_total": float(SCHEDULER["processes"]),
+        "steadytok_stat_processes_running": float(SCHEDULER["procs_running"]),
+        "steadytok_stat_processes_blocked": 0.0,
     }
+    for field, pair in MEMINFO.items():
+        values[f"steadytok_meminfo_{NAMES[field]}_bytes"] = sum(pair) * 1024.0
+    for state, pair in HUGE_PAGES.items():
+        values[f'steadytok_meminfo_huge_pages{{state="{state.lower()}"}}'] = float(sum(pair))
     for key, value in VMSTAT.items():
-        if key not in ("nr_free_pages", "pgscan_direct_throttle"):
+        if key not in NOT_READ:
             values[f"steadytok_vmstat_{key}_total"] = float(value)
+    for path, value in SYSCTLS.items():
+        values[f'steadytok_topology_sysctl{{sysctl="{path.replace("/", ".")}"}}'] = float(value)
     for node in NODES:
-        values |= _expected_of(node)
-    return values
+        values |= _expected_of(node) | _expected_topology_of(node)
+    return values | _expected_pressure()
 
 
 def cpu_ticks(cpu: int) -> dict[str, int]:
@@ -122,12 +144,12 @@ def _expected_of(node: int) -> dict[str, float]:
     available = memory["MemFree"] + cache + memory["SReclaimable"] - watermark
     own = [cpu_ticks(cpu) for cpu in CPUS if cpu // 20 == node]
     return {
-        f"steadytok_node_meminfo_mem_total_bytes{{{label}}}": memory["MemTotal"] * 1024.0,
-        f"steadytok_node_meminfo_mem_free_bytes{{{label}}}": memory["MemFree"] * 1024.0,
+        **{f"steadytok_node_meminfo_{NAMES[field]}_bytes{{{label}}}": kib * 1024.0 for field, kib in memory.items()},
         f"steadytok_node_meminfo_available_bytes{{{label}}}": available * 1024.0,
-        f'steadytok_node_meminfo_huge_pages{{{label},state="total"}}': float(HUGE_PAGES["Total"][node]),
-        f"steadytok_topology_node_memory_bytes{{{label}}}": memory["MemTotal"] * 1024.0,
-        f"steadytok_topology_node_cpus{{{label}}}": 20.0,
+        **{
+            f'steadytok_node_meminfo_huge_pages{{{label},state="{state.lower()}"}}': float(pair[node])
+            for state, pair in HUGE_PAGES.items()
+        },
         f"steadytok_stat_cpus_online{{{label}}}": 20.0,
         **{f"steadytok_numastat_{key}_total{{{label}}}": float(pair[node]) for key, pair in NUMASTAT.items()},
         **{
@@ -135,6 +157,37 @@ def _expected_of(node: int) -> dict[str, float]:
             for mode in MODES
         },
     }
+
+
+def _expected_topology_of(node: int) -> dict[str, float]:
+    label = f'node="{node}"'
+    large = {
+        f'steadytok_topology_node_huge_pages{{{label},size="{size}",state="{state.lower()}"}}': float(
+            pair[node] * share
+        )
+        for size, share in (("2048kB", 1), ("1048576kB", 0))
+        for state, pair in HUGE_PAGES.items()
+    }
+    distances = {
+        f'steadytok_topology_node_distance{{{label},to="{to}"}}': float(distance)
+        for to, distance in enumerate(DISTANCES[node])
+    }
+    return {
+        f"steadytok_topology_node_memory_bytes{{{label}}}": MEMINFO["MemTotal"][node] * 1024.0,
+        f"steadytok_topology_node_cpus{{{label}}}": 20.0,
+        **distances,
+        **large,
+    }
+
+
+def _expected_pressure() -> dict[str, float]:
+    """Of a whole host `full` of cpu is not defined; the kernel prints 0, which is no reading."""
+    values = {}
+    for name, (some, full) in PRESSURE_MICROSECONDS.items():
+        values[f'steadytok_pressure_waiting_seconds_total{{resource="{name}"}}'] = some / 1e6
+        if name != "cpu":
+            values[f'steadytok_pressure_stalled_seconds_total{{resource="{name}"}}'] = full / 1e6
+    return values
 
 
 def _proc() -> dict[str, str]:
@@ -193,7 +246,7 @@ def _node(node: int) -> dict[str, str]:
     names = {"nr": "Total", "free": "Free", "surplus": "Surp"}
     return {
         f"{folder}/cpulist": f"{node * 20}-{node * 20 + 19}\n",
-        f"{folder}/distance": "10 21\n" if node == 0 else "21 10\n",
+        f"{folder}/distance": " ".join(map(str, DISTANCES[node])) + "\n",
         f"{folder}/meminfo": memory + huge,
         f"{folder}/numastat": "".join(f"{key} {pair[node]}\n" for key, pair in NUMASTAT.items()),
         **{
@@ -202,3 +255,22 @@ def _node(node: int) -> dict[str, str]:
             for name, state in names.items()
         },
     }
+
+
+def main() -> int:
+    """Writes the whole machine into the folder that is named, which must be new or empty."""
+    if len(sys.argv) != 2:
+        print("usage: python tests/machines/two_nodes.py DIR", file=sys.stderr)  # noqa: T201  a command's own word
+        return 2
+    root = Path(sys.argv[1])
+    if root.exists() and any(root.iterdir()):
+        print(f"{root} is not empty: name a folder that is new or empty", file=sys.stderr)  # noqa: T201  as above
+        return 2
+    parts = [runpy.run_path(str(path)) for path in sorted(Path(__file__).parent.glob("two_nodes_*.py"))]
+    build(root, {path: text for part in parts for path, text in part["files"]().items()})
+    print(f"written; now: steadytok collect --root {root}")  # noqa: T201  as above
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

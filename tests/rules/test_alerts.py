@@ -189,6 +189,7 @@ def test_the_table_covers_every_state_and_evidence() -> None:
     assert set(TRANSITIONS) == {(state, seen) for state in states for seen in Evidence} - {
         (None, Evidence.ABSENT),
         (None, Evidence.SILENT),
+        (None, Evidence.UNCOVERED),
     }
 
 

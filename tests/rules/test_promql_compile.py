@@ -28,8 +28,10 @@ from rules.promql.plan import Kind
         ("{a=~'.*'}", "must contain at least one non-empty matcher"),
         ("heat{a=~'('}", "parse error"),
         ("heat{a=~'(?=x)'}", "parse error"),
-        ("day_of_week(heat)", "function day_of_week() is not supported yet"),
-        ("count_values('x', heat)", "aggregation count_values() is not supported yet"),
+        ("mad_over_time(heat[5m])", "function mad_over_time() is experimental in Prometheus and not supported"),
+        ("histogram_count(heat)", "function histogram_count() is for native histograms, which are not supported"),
+        ("limitk(1, heat)", "aggregation limitk() is experimental in Prometheus and not supported"),
+        ("holt_winters(heat[5m], 0.5, 0.5)", "unknown function"),
         ("heat + " * 201 + "1", "nests deeper than 200 levels"),
         ("(" * 201 + "1" + ")" * 201, "nests deeper than 200 levels"),
         ("(" * 60_000, "nests deeper than 200 levels"),
@@ -111,6 +113,8 @@ def test_every_function_answers_on_an_empty_history() -> None:
     """No function of the table needs a series to be there."""
     arguments = {
         "clamp": "a, 1, 2",
+        "histogram_fraction": "0, 1, a",
+        "pi": "",
         "histogram_quantile": "0.5, a",
         "clamp_max": "a, 1",
         "clamp_min": "a, 1",

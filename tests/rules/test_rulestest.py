@@ -63,10 +63,10 @@ def test_tests_that_hold_pass(tmp_path: Path) -> None:
         (
             "severity: page}\n      exp",
             "severity: info}\n      exp",
-            'Labels:{alertname="Down", job="a", severity="page"}',
+            '+ {alertname="Down", job="a", severity="page"}',
         ),
         ("a is down at lab", "a is up", 'summary="a is down at lab"'),
-        ("value: 2}", "value: 3}", 'expr: "up:sum", time: 0s'),
+        ("value: 2}", "value: 3}", 'expr: "up:sum", time: 0m'),
         ("count(ALERTS)", "sum(up offset 5m", 'expr: "sum(up offset 5m", time: 3m, err: '),
         ("interval: 1m\n  ext", "intervall: 1m\n  ext", "field intervall not found"),
         ("1 0x5 1'", "1 0x5 one'", 'values: "one" is none of'),
@@ -89,6 +89,38 @@ def test_a_rule_that_fails_to_evaluate_fails_the_test(tmp_path: Path) -> None:
     failures = _failures(tmp_path, rules=RULES.replace("sum(up)", "label_replace(up, 'job', 'x', '', '')"))
 
     assert any(failure.startswith("rule: up:sum, time: 0s, err: ") for failure in failures)
+
+
+def test_each_test_has_its_result(tmp_path: Path) -> None:
+    """One whose expression fails has its error, the others their samples, and nothing is missing."""
+    (tmp_path / "rules.yml").write_text(RULES)
+    (tmp_path / "tests.yml").write_text(
+        TESTS.replace("value: 2}", "value: 3}").replace("count(ALERTS)", "up + on() up")
+    )
+    results = run_test_file(tmp_path / "tests.yml").results
+
+    assert [(each.kind, each.asked, each.ok) for each in results] == [
+        ("alert", "Down", True),
+        ("alert", "Down", True),
+        ("alert", "Down", True),
+        ("expr", "up:sum", False),
+        ("expr", "up", True),
+        ("expr", "up + on() up", False),
+    ]
+    assert results[3].got == (((("__name__", "up:sum"),), 2.0),)
+    assert results[3].failure.splitlines() == ['expr: "up:sum", time: 0m:', "  - up:sum{} 3", "  + up:sum{} 2"]
+    assert "many-to-many" in (results[5].error or "")
+
+
+def test_a_failing_rule_is_the_error_of_every_test_after_it(tmp_path: Path) -> None:
+    """They are not run, and the failure is told once."""
+    (tmp_path / "rules.yml").write_text(RULES.replace("sum(up)", "up + on() up"))
+    (tmp_path / "tests.yml").write_text(TESTS)
+    verdict = run_test_file(tmp_path / "tests.yml")
+
+    assert len(verdict.failures) == 1
+    assert len(verdict.results) == 6
+    assert all("many-to-many" in (each.error or "") for each in verdict.results)
 
 
 def test_a_subquery_without_a_step_takes_the_evaluation_interval(tmp_path: Path) -> None:

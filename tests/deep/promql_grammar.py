@@ -1,0 +1,294 @@
+"""
+Random expressions from the grammar of PromQL's core, for the metrics of promql_worlds.
+
+Real programs add in different orders, so an expression must not make more of a last bit than it is. Three sorts keep
+that apart: *exact* values have the same bits everywhere (samples, and what IEEE defines to the bit), *whole* ones are
+exact and small integers or quarters, whose sums are exact too, and *rough* ones may differ in their last bits: they are
+never compared with each other, subtracted, or put where a small difference grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import strategies as st
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+
+WHOLE = ("n", "z", "c_total", "info")
+EXACT = (*WHOLE, "p", "limit", "odd", "h_bucket")
+POSITIVE = ("p", "n", "limit", "c_total")
+MATCHERS = (
+    *[""] * 8,
+    '{node="0"}',
+    '{node!="0"}',
+    '{slot=~"a|b"}',
+    '{slot!~"[bc]"}',
+    '{node=~".+",slot!=""}',
+    '{nothing=""}',
+    '{slot="none"}',
+)
+# Windows of Prometheus 2 are closed to the left. Samples are never taken at a whole second, steps of subqueries are at
+# multiples of 5 s, and what is asked is asked 3 s past one: so nothing lies on an edge.
+MOVES = (*[""] * 10, "offset 1m", "offset 3m", "offset -30s", "@ 1700000603", "@ 1700000903 offset 1m")
+ENDS = ("@ start()", "@ end()")
+RANGES = ("15s", "30s", "1m", "2m", "5m")
+# Within another subquery they are asked at multiples of 5 s, so each has an offset that is none.
+SUBQUERIES = (
+    "[1m:15s] offset 1s",
+    "[3m:20s] offset 7s",
+    "[5m:15s] offset -4s",
+    "[5m:1m] offset 1s",
+    "[2m:30s] offset 61s",
+)
+NUMBERS = ("0", "1", "2", "3", "10", "0.5", "-1", "-3.5", "1e3", "37.25", "Inf", "-Inf", "NaN", "0x1F")
+FINITE = ("1", "2", "3", "0.5", "10", "-3.5", "37.25", "0.001")
+ODD_NUMBERS = ("37.4173", "0.000731", "1.93e4", "4.6192", "-0.4173")
+BY = ("", "by (node)", "by (slot)", "by (node, slot)", "without (slot)", "without (node, cpu)", "by (nothing)")
+MATCHING = ("", "", "on (node)", "ignoring (slot)", "on (node, slot)", "ignoring (model, cpu)", "on ()")
+GROUPING = ("", "", "group_left ()", "group_right ()", "group_left (model)")  # bare, the next "(" would be its own
+COMPARISONS = ("==", "!=", ">", "<", ">=", "<=")
+CALENDAR = ("minute", "hour", "day_of_month", "day_of_week", "day_of_year", "days_in_month", "month", "year")
+TRIGONOMETRY = ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")
+
+
+def one(draw: Draw, choices: tuple[str, ...]) -> str:
+    return draw(st.sampled_from(choices))
+
+
+def selector(draw: Draw, names: tuple[str, ...]) -> str:
+    return f"{one(draw, names)}{one(draw, MATCHERS)} {one(draw, MOVES)}".rstrip()
+
+
+def windowed(draw: Draw, names: tuple[str, ...]) -> str:
+    """A range of one of these metrics, or a subquery of it."""
+    if one(draw, ("range", "range", "subquery")) == "subquery":
+        return f"{one(draw, names)}{one(draw, MATCHERS)}{one(draw, SUBQUERIES)}"
+    ends = one(draw, (*MOVES, *ENDS))
+    return f"{one(draw, names)}{one(draw, MATCHERS)}[{one(draw, RANGES)}] {ends}".rstrip()
+
+
+def number(draw: Draw) -> str:
+    scalars = ('scalar(limit{node="0"})', "scalar(n)", "pi()", "(2 + 3 * 2 ^ 2 % 5)", "(1 > bool 2)", "-(3)")
+    return one(draw, (*NUMBERS, *NUMBERS, *scalars))
+
+
+def matching(draw: Draw) -> str:
+    on = one(draw, MATCHING)
+    return f"{on} {one(draw, GROUPING)}" if on else ""
+
+
+@st.composite
+def whole(draw: Draw, depth: int) -> str:
+    """Small integers and quarters."""
+    if not depth:
+        return selector(draw, WHOLE)
+    below = draw(whole(depth - 1))
+    shape = one(draw, ("leaf", "sum", "count", "window", "sums", "arithmetic", "scalar", "compare", "sets", "values"))
+    if shape == "sum":
+        return f"{one(draw, ('sum', 'min', 'max'))} {one(draw, BY)} ({below})"
+    if shape == "count":
+        return f"{one(draw, ('count', 'group'))} {one(draw, BY)} ({draw(exact(depth - 1))})"
+    if shape == "window":
+        function = one(draw, ("changes", "resets", "count_over_time", "present_over_time"))
+        return f"{function}({windowed(draw, EXACT)})"
+    if shape == "sums":
+        function = one(draw, ("sum_over_time", "min_over_time", "max_over_time", "last_over_time", "idelta"))
+        inner = windowed(draw, WHOLE) if draw(st.booleans()) else f"({below}){one(draw, SUBQUERIES)}"
+        return f"{function}({inner})"
+    if shape == "arithmetic":
+        return f"({below} {one(draw, ('+', '-'))} {matching(draw)} {draw(whole(depth - 1))})"
+    if shape == "scalar":
+        return f"({below} {one(draw, ('+', '-', '*'))} {one(draw, ('1', '2', '0.5', '-3'))})"
+    if shape == "compare":
+        return compared(draw, below, draw(whole(depth - 1)))
+    if shape == "sets":
+        return f"({below} {one(draw, ('and', 'or', 'unless'))} {one(draw, MATCHING)} {draw(whole(depth - 1))})"
+    if shape == "values":
+        return f'count_values {one(draw, BY)} ("value", {below})'
+    return selector(draw, WHOLE)
+
+
+def compared(draw: Draw, left: str, right: str) -> str:
+    bool_ = one(draw, ("", "", "bool"))
+    if one(draw, ("vector", "scalar")) == "scalar":
+        return f"({left} {one(draw, COMPARISONS)} {bool_} {number(draw)})"
+    return f"({left} {one(draw, COMPARISONS)} {bool_} {matching(draw)} {right})"
+
+
+@st.composite
+def exact(draw: Draw, depth: int) -> str:
+    """Values that are the same to the bit."""
+    if not depth:
+        return selector(draw, EXACT)
+    shape = one(draw, tuple(EXACT_SHAPES))
+    return EXACT_SHAPES[shape](draw, depth - 1)
+
+
+def _elementwise(draw: Draw, depth: int) -> str:
+    below = draw(exact(depth))
+    templates = ("abs(%s)", "ceil(%s)", "floor(%s)", "sqrt(%s)", "sgn(%s)", "-(%s)", "round(%s)")
+    limits = tuple(f"{name}(%s, {number(draw)})" for name in ("clamp_min", "clamp_max", "round"))
+    clamp = f"clamp(%s, {number(draw)}, {number(draw)})"
+    return one(draw, (*templates, *limits, clamp, "deg(%s)", "rad(%s)")).replace("%s", below)
+
+
+def _arithmetic(draw: Draw, depth: int) -> str:
+    op, below = one(draw, ("+", "-", "*", "/", "%")), draw(exact(depth))
+    right = number(draw) if draw(st.booleans()) else f"{matching(draw)} {draw(exact(depth))}"
+    return f"({below} {op} {right})"
+
+
+def _scalar_first(draw: Draw, depth: int) -> str:
+    return f"({number(draw)} {one(draw, ('+', '-', '*', '/', '%', '< ', '>= bool'))} {draw(exact(depth))})"
+
+
+def _set(draw: Draw, depth: int) -> str:
+    return f"({draw(exact(depth))} {one(draw, ('and', 'or', 'unless'))} {one(draw, MATCHING)} {draw(exact(depth))})"
+
+
+def _chosen(draw: Draw, depth: int) -> str:
+    ranked = f"{one(draw, ('topk', 'bottomk'))} {one(draw, BY)} ({one(draw, ('0', '1', '2', '100', '-1'))}, "
+    return one(
+        draw, (f"{ranked}{selector(draw, ('p',))})", f"min {one(draw, BY)} (%s)", f"max {one(draw, BY)} (%s)")
+    ).replace("%s", draw(exact(depth)))
+
+
+def _over_time(draw: Draw, depth: int) -> str:
+    function = one(draw, ("min_over_time", "max_over_time", "last_over_time", "idelta", "changes", "absent_over_time"))
+    below = windowed(draw, EXACT) if draw(st.booleans()) else f"({draw(exact(depth))}){one(draw, SUBQUERIES)}"
+    return f"{function}({below})"
+
+
+def _relabelled(draw: Draw, depth: int) -> str:
+    below = draw(exact(depth))
+    replace = one(
+        draw,
+        (
+            '"slot", "x$1", "node", "(.*)"',
+            '"new", "$1-${2}", "slot", "(.)(.*)"',
+            '"node", "", "slot", "a"',
+            '"node", "same", "node", ".*"',
+            '"new", "x", "absent", ""',
+            '"new", "$$$3", "slot", "a|(b)"',
+        ),
+    )
+    join = one(draw, ('"new", "-", "node", "slot"', '"slot", "", "slot", "none"', '"node", ","'))
+    return one(draw, (f"label_replace({below}, {replace})", f"label_join({below}, {join})", f"sort({below})"))
+
+
+def _without_series(draw: Draw, depth: int) -> str:
+    below = draw(exact(depth))
+    return one(draw, (f"absent({below})", f"vector({number(draw)})", f"vector(scalar({below}))", f"timestamp({below})"))
+
+
+def _calendar(draw: Draw, depth: int) -> str:
+    return f"{one(draw, CALENDAR)}({one(draw, ('', 't', 't', 't offset 1m', 'timestamp(p)', 'odd'))})"
+
+
+EXACT_SHAPES: dict[str, Callable[[Draw, int], str]] = {
+    "leaf": lambda draw, _: selector(draw, EXACT),
+    "every name": lambda draw, _: one(draw, ('{__name__=~"n|z"}', '{__name__=~"li.*|info",node="1"}')),
+    "elementwise": _elementwise,
+    "arithmetic": _arithmetic,
+    "scalar first": _scalar_first,
+    "compare": lambda draw, depth: compared(draw, draw(exact(depth)), draw(exact(depth))),
+    "set": _set,
+    "chosen": _chosen,
+    "over time": _over_time,
+    "relabelled": _relabelled,
+    "without series": _without_series,
+    "calendar": _calendar,
+    "whole": lambda draw, depth: draw(whole(depth)),
+}
+
+
+@st.composite
+def positive(draw: Draw, depth: int, ragged: bool) -> str:
+    """Rough values of which none is negative."""
+    shape = one(
+        draw, ("rate", "rate", "mean", "quantile", "histogram", "aggregate", "aggregate", "product", "subquery")
+    )
+    if shape == "rate":
+        # Before a first sample far from the start of its window the versions stretch a small counter differently.
+        names = ("c_total",) if ragged else ("c_total", "c_total", "n", "p", "h_bucket")
+        inner = windowed_range(draw, names)
+        if not ragged and draw(st.booleans()):
+            inner = f"(sum {one(draw, BY)} ({one(draw, names)})){one(draw, SUBQUERIES)}"
+        return f"{one(draw, ('rate', 'increase', 'irate', 'resets'))}({inner})"
+    if shape == "mean":
+        function = one(draw, ("avg_over_time", "sum_over_time", "stddev_over_time", "stdvar_over_time"))
+        return f"{function}({windowed(draw, ('p', 'n', 'limit') if 'std' in function else POSITIVE)})"
+    if shape == "quantile":
+        return one(
+            draw, ("quantile_over_time(%s, {0})", "quantile_over_time(%s, {0})", "quantile {1} (%s, {2})")
+        ).format(windowed(draw, POSITIVE), one(draw, BY), selector(draw, POSITIVE)) % one(
+            draw, ("0", "0.25", "0.5", "0.9371", "1", "2", "-1", "NaN")
+        )
+    if shape == "histogram":
+        return histogram(draw, ragged)
+    below = draw(positive(depth - 1, ragged)) if depth else selector(draw, POSITIVE)
+    if shape == "aggregate":
+        return f"{one(draw, ('sum', 'avg', 'min', 'max'))} {one(draw, BY)} ({below})"
+    if shape == "product":
+        op = one(draw, ("*", "/", "+"))
+        right = one(draw, ("2", "0.5", "37.25", "on (node) group_left limit", "ignoring (slot) group_left p"))
+        return f"({below} {op} {right})"
+    function = one(draw, ("max_over_time", "min_over_time", "avg_over_time", "sum_over_time", "last_over_time"))
+    return f"{function}(({below}){one(draw, SUBQUERIES)})"
+
+
+def windowed_range(draw: Draw, names: tuple[str, ...]) -> str:
+    return f"{one(draw, names)}{one(draw, MATCHERS)}[{one(draw, RANGES)}] {one(draw, (*MOVES, *ENDS))}".rstrip()
+
+
+def histogram(draw: Draw, ragged: bool) -> str:
+    buckets = ["h_bucket", 'h_bucket{le!="0.5"}', "sum by (le) (h_bucket)", "h_bucket offset 1m", "h_bucket", "p"]
+    if not ragged:
+        buckets += [f"rate(h_bucket[{one(draw, RANGES)}])", "sum by (le, node) (rate(h_bucket[1m]))"]
+    rank = one(draw, ("0", "0.1371", "0.4991", "0.9137", "1", "-0.5", "1.5", "NaN"))
+    return f"histogram_quantile({rank}, {one(draw, tuple(buckets))})"
+
+
+@st.composite
+def rough(draw: Draw, depth: int, ragged: bool) -> str:
+    """Values that may differ in their last bits, and what may safely be made of them."""
+    shape = one(
+        draw, ("positive", "positive", "positive", "trend", "deviation", "curve", "power", "scaled", "threshold")
+    )
+    if shape == "trend":
+        inner = windowed_range(draw, ("p", "n", "limit", "c_total"))
+        moving = inner.split("@")[0].rstrip()
+        ahead = tuple(f"predict_linear({moving}, {seconds})" for seconds in ("600", "-60.5", "scalar(limit)"))
+        return one(draw, (f"deriv({inner})", *ahead))
+    if shape == "deviation":
+        return f"{one(draw, ('stddev', 'stdvar'))} {one(draw, BY)} ({selector(draw, ('p', 'n', 'limit'))})"
+    if shape == "curve":
+        function = one(draw, ("exp", "ln", "log2", "log10", *TRIGONOMETRY))
+        return f"{function}({selector(draw, ('p', 'z', 'odd', 'limit'))} {one(draw, ('', '/ 100', '/ 7'))})"
+    if shape == "power":
+        op = one(draw, ("^", "atan2"))
+        return f"({selector(draw, ('p', 'limit', 'n', 'odd'))} {op} {one(draw, (*FINITE, 'on (node) group_left z'))})"
+    if shape == "scaled":
+        return f"{one(draw, ('abs', '-'))}({draw(positive(depth, ragged))} * {one(draw, FINITE)})"
+    if shape == "threshold":
+        bool_ = one(draw, ("", "bool"))
+        return f"({draw(positive(depth, ragged))} {one(draw, ('>', '<'))} {bool_} {one(draw, ODD_NUMBERS)})"
+    return draw(positive(depth, ragged))
+
+
+def expressions(ragged: bool) -> st.SearchStrategy[str]:
+    """Expressions of every sort; `ragged` where samples come at uneven times, or not at all."""
+    sorts = [
+        exact(1),
+        exact(2),
+        exact(3),
+        exact(3),
+        whole(2),
+        whole(3),
+        rough(1, ragged),
+        rough(2, ragged),
+        rough(3, ragged),
+    ]
+    return st.one_of(sorts)

@@ -1,0 +1,207 @@
+"""
+Expressions and rule files made to hurt: each gets a sentence, in bounded time and memory, and the process lives on.
+
+They run in a process of their own, which is ended where it takes too much of either.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HOUSE = Path(__file__).parents[2]
+MEMORY = 1 << 30  # of address space; NumPy and the parser take a third of it before anything is asked
+SECONDS = 60
+
+_ASK = """
+import json, sys
+from collectors import Sample, counter
+from rules import promql
+from rules.history import History
+
+start = 1_700_000_000_000
+held = History(3_600_000)
+metric = counter("work_total", "Work.")
+labels = [(("node", str(number)),) for number in range(400)]
+for row in range(600):
+    held.record("host", start + row * 1000, [Sample(metric, each, float(row)) for each in labels])
+now = start + 600_000
+
+def answer(text):
+    try:
+        query = promql.compile(text, subquery_step_ms=1000)
+        instant = len(query.at(held, now))
+        return [None, instant, len(query.over(held, start, now, 1000))]
+    except promql.PromqlError as error:
+        return [str(error), None, None]
+
+answers = [answer(text) for text in json.load(sys.stdin)]
+alive = promql.compile("sum(work_total)").at(held, now).values.tolist()
+json.dump({"answers": answers, "alive": alive}, sys.stdout)
+"""
+
+_LOAD = """
+import json, sys
+from pathlib import Path
+from rules.rulefile import RuleFileError, load_rules
+
+def answer(path):
+    try:
+        return [None, len(load_rules([Path(path)]).groups)]
+    except RuleFileError as error:
+        return [" ".join(error.messages), None]
+
+json.dump([answer(path) for path in json.load(sys.stdin)], sys.stdout)
+"""
+
+
+def _limit() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+
+
+def in_a_cell(program: str, given: object) -> Any:
+    """What the program makes of it, within the limits; the test fails where it crashes or is ended."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        timeout=2 * SECONDS,
+        preexec_fn=_limit,
+        cwd=HOUSE,
+        env={"OPENBLAS_NUM_THREADS": "1"},
+    )
+
+    assert done.returncode == 0, f"exit status {done.returncode}: {done.stderr[-2000:]}"
+    return json.loads(done.stdout)
+
+
+NESTED = {
+    "100 KB": "work_total + " * 8_000 + "1",
+    "100 KB of label": 'work_total{node="' + "x" * 100_000 + '"}',
+    "parentheses": "(" * 10_000 + "work_total" + ")" * 10_000,
+    "open parentheses": "(" * 10_000,
+    "brackets": "[" * 10_000,
+    "functions": "abs(" * 10_000 + "work_total" + ")" * 10_000,
+    "minus": "-" * 10_000 + "work_total",
+    "powers": "2 ^ " * 10_000 + "2",
+    "subqueries": "max_over_time(" * 300 + "work_total" + "[5m:1s])" * 300,
+    "quotes that never close": 'work_total{node="' + '\\"' * 32_000,
+    "escapes": 'work_total{node="' + "\\n" * 32_000 + '"}',
+    "apostrophes": "'" * 65_001,
+    "quoted commas": "label_join(work_total, 'a', 'b'" + ", 'node'" * 9_000 + ")",
+    "underscores": "1_" * 30_000,
+    "regular expression too large": 'work_total{node=~"((((a{100}){100}){100}){100})"}',
+    "open group": 'work_total{node=~"' + "(" * 1_000 + '"}',
+    "zeros": "work_total[0s]",
+    "far away": "work_total @ 1e300",
+    "no such time": "work_total offset 99999999999999y",
+}
+
+HEAVY = {
+    "1 M steps of a subquery": "max_over_time(work_total[1000000s:1s])",
+    "1 M steps deep": "sum_over_time(max_over_time(rate(work_total[5m])[12d:1s])[12d:1s])",
+    "1 M samples in many windows": " + ".join(["sum(stddev_over_time(work_total[10m]))"] * 50),
+    "wide subquery": 'max_over_time({__name__=~".+"}[100000s:1s])',
+    "series from nothing": " or ".join(f'label_replace(work_total, "copy", "{n}", "", "")' for n in range(150)),
+}
+
+HARMLESS = {
+    "comments": "#\n" * 32_000 + "work_total",
+    "huge number": "1" * 60_000,
+    "exponential elsewhere": 'work_total{node=~"(a+)+b"}',
+    "exponential label": 'label_replace(work_total, "x", "$1", "node", "((a|aa|[0-9])*)*b?")',
+    "years": "rate(work_total[100y])",
+    "everything": 'count({__name__=~".+"})',
+    "wide chain": " + ".join(["work_total"] * 50),
+    "many labels": "sum by (" + ", ".join(f"l{n}" for n in range(5_000)) + ") (work_total)",
+    "many matchers": "work_total{" + ",".join(f'l{n}!="x"' for n in range(3_000)) + "}",
+}
+
+
+def test_monstrous_expressions_are_refused_in_a_sentence() -> None:
+    """Depth, length and nonsense of any size end in an error before anything is evaluated."""
+    found = in_a_cell(_ASK, list(NESTED.values()))
+    refused = {name: error for name, (error, _, _) in zip(NESTED, found["answers"], strict=True)}
+
+    assert [name for name, error in refused.items() if error is None] == []
+    assert [name for name, error in refused.items() if len(str(error)) > 70_000] == []
+    assert found["alive"] == [400 * 599.0]
+
+
+def test_expressions_that_would_take_too_much_are_refused() -> None:
+    """What would hold or look at too many cells says so, over a range of time if not at once."""
+    found = in_a_cell(_ASK, list(HEAVY.values()))
+    refused = {name: str(error) for name, (error, _, _) in zip(HEAVY, found["answers"], strict=True)}
+
+    assert [name for name, error in refused.items() if "use " not in error] == []
+    assert found["alive"] == [400 * 599.0]
+
+
+def test_what_only_looks_hostile_is_answered() -> None:
+    """Regular expressions take linear time, and long or far-reaching expressions are expressions like any other."""
+    found = in_a_cell(_ASK, list(HARMLESS.values()))
+
+    assert [(name, answer[0]) for name, answer in zip(HARMLESS, found["answers"], strict=True) if answer[0]] == []
+
+
+def _rule(expr: str) -> str:
+    return f"groups:\n- name: g\n  rules:\n  - record: r\n    expr: {json.dumps(expr)}\n"
+
+
+def _laughs() -> str:
+    levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    return "a0: &a0 [lol]\n" + "\n".join(levels) + "\ngroups: *a9\n"
+
+
+def _merges() -> str:
+    levels = [f"- &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 10)}]}}" for n in range(1, 10)]
+    return "groups:\n- &m0 {name: g}\n" + "\n".join(levels) + "\n"
+
+
+RULE_FILES = {
+    "100 KB expression": _rule("work_total + " * 8_000 + "1"),
+    "parentheses": _rule("(" * 10_000 + "1" + ")" * 10_000),
+    "a billion laughs": _laughs(),
+    "a billion merges": _merges(),
+    "an alias of itself": "groups: &a\n- name: g\n  rules: *a\n",
+    "deep lists": "groups: " + "[" * 10_000 + "]" * 10_000 + "\n",
+    "deep mappings": "groups: " + "{a: " * 10_000 + "}" * 10_000 + "\n",
+    "a key twice": "groups:\n- name: g\n  name: h\n  rules: []\n",
+    "a group twice": "groups:\n- name: g\n- name: g\n",
+    "a label twice": _rule("1") + "    labels: {a: b, a: c}\n",
+    "a python object": "groups: !!python/object/apply:os.system ['true']\n",
+    "NUL": "groups:\n- name: \0\n",
+    "deep templates": (
+        "groups:\n- name: g\n  rules:\n  - alert: A\n    expr: '1'\n    annotations: {a: '"
+        + "{{ if true }}" * 5_000
+        + "'}\n"
+    ),
+}
+
+
+def test_hostile_rule_files_are_refused(tmp_path: Path) -> None:
+    """Every one of them is an error of its own, and the next file is read all the same."""
+    paths = []
+    for number, text in enumerate([*RULE_FILES.values(), _rule("sum(work_total)")]):
+        paths.append(tmp_path / f"{number}.yml")
+        paths[-1].write_text(text)
+    *refused, (error, groups) = in_a_cell(_LOAD, [str(path) for path in paths])
+
+    assert (error, groups) == (None, 1)
+    assert [name for name, answer in zip(RULE_FILES, refused, strict=True) if answer[0] is None] == []
+
+
+@pytest.mark.parametrize("text", ["abs(" * 199 + "work_total" + ")" * 199, "-" * 199 + "work_total"])
+def test_the_deepest_expression_allowed_is_answered(text: str) -> None:
+    """What is just not too deep is evaluated, so the cap leaves the stack its room."""
+    found = in_a_cell(_ASK, [text])
+
+    assert found["answers"] == [[None, 400, 400]]
