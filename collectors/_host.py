@@ -18,9 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
-LARGEST = 4 << 20  # bytes; /proc/vmstat is 4 KiB and an exposition of 5,000 series 400 KiB
-PAGE = 4096  # bytes; what is shorter than this from one read of a file in /sys is the whole file
-CHUNK = 1 << 16  # bytes asked of one read(2): a sysfs attribute is at most one page
+from collectors._bytes import PAGE, http_get, read_all
 
 _DIGITS = re.compile(r"(\d+)")
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
@@ -60,7 +58,7 @@ class Host:
         An optional file may be absent or empty without a note: many kernels simply do not have it.
         """
         try:
-            raw = _read_all(self._prefix + relative.lstrip("/"), PAGE if relative.startswith("sys/") else 0)
+            raw = read_all(self._prefix + relative.lstrip("/"), PAGE if relative.startswith("sys/") else 0)
             text = raw.decode("utf-8").strip()
         except (FileNotFoundError, NotADirectoryError):
             return None if optional else self.note(relative, "no such file")
@@ -134,7 +132,7 @@ class Host:
             query = f"?{parts.query}" if parts.query else ""
             return self.read(f"http/{parts.netloc}{parts.path}{query}")
         try:
-            return _http_get(url, timeout)
+            return http_get(url, timeout)
         except urllib.error.HTTPError as error:
             return self.note(url, f"HTTP {error.code}")
         except UnicodeDecodeError:
@@ -178,32 +176,3 @@ def _is_text(name: str) -> bool:
 def natural(name: str) -> list[Any]:
     """A sort key that puts node2 before node10."""
     return [int(part) if part.isdecimal() else part for part in _DIGITS.split(name)]
-
-
-def _read_all(path: str, whole_below: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        parts, size = [], 0
-        # seq_files in /proc may answer with less than was asked before their end, so only an empty read ends it.
-        while part := os.read(descriptor, CHUNK):
-            parts.append(part)
-            size += len(part)
-            if size < whole_below:
-                return part
-            if size > LARGEST:
-                raise OSError(0, f"larger than {LARGEST >> 20} MiB")
-    finally:
-        os.close(descriptor)
-    return b"".join(parts)
-
-
-def _http_get(url: str, timeout: float) -> str:
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError("expected an http:// or https:// URL")
-    # No proxy: an engine is on this host or this rack, and http_proxy of a login shell must not reroute it.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=timeout) as answer:
-        body: bytes = answer.read(LARGEST + 1)
-    if len(body) > LARGEST:
-        raise ValueError(f"larger than {LARGEST >> 20} MiB")
-    return body.decode("utf-8")
