@@ -24,6 +24,7 @@ from agent.binding import bind_all
 from agent.canary import Canary
 from agent.clock import Clock
 from agent.config import ConfigError
+from agent.continuity import Continuity, place
 from agent.discovery import Collector, DiscoveryError
 from agent.footprint import Footprint
 from agent.gather import Course, Gather, Lane, Outcome, Pass, ThreadLane
@@ -119,6 +120,9 @@ class Agent:
             interval=config.sample.interval,
             stale_after=config.sample.stale_after,
         )
+        self.continuity = Continuity(place(self.state.path, self.place.root))
+        self._stack.callback(lambda: self.continuity.close(self.loop, self.clock.now_ms()))
+        self.continuity.resume(self.loop, self.gather.courses, self.clock.now_ms())
         self.schedule = Schedule()
         self.hotplug = Hotplug(lambda names: self.gather.hurry(names, self.clock.monotonic()))
 
@@ -195,8 +199,8 @@ class Agent:
         if self.place.live:
             self.hotplug.start()
             self._stack.callback(self.hotplug.close)
-        self.loop.on_step.append(lambda _step: self.schedule.stepped())
-        self.loop.after_tick += [self._estimate, self._show]
+        self.loop.on_step += [lambda _step: self.schedule.stepped(), self.continuity.stepped]
+        self.loop.after_tick += [lambda now_ms: self.continuity.keep(self.loop, now_ms), self._estimate, self._show]
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
 
     def _sources(self) -> Sources:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import structlog
 
 from agent.settings import Alerting
+from collectors import Labels
 from rules.alerts import Alert, AlertState
 
 if TYPE_CHECKING:
@@ -186,6 +187,15 @@ class Notifier:
     def take_over(self, other: Notifier) -> None:
         """Goes on where another left off: what it has told is not told again, and what it told gets its end."""
         self._sent = dict(other._sent)
+
+    @property
+    def sent(self) -> Mapping[Labels, int]:
+        """When each living alert was last queued, in ms."""
+        return self._sent
+
+    def restore(self, sent: Mapping[Labels, int]) -> None:
+        """Goes on where the process before left off."""
+        self._sent = dict(sent)
 
     async def start(self) -> None:
         """Opens a sender for each Alertmanager."""

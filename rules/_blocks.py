@@ -7,6 +7,7 @@ as the differences between whole numbers wherever that reproduces it bit by bit,
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -99,6 +100,17 @@ class Block:
     def last_ms(self) -> int:
         """Time of the newest row."""
         return self.base_ms + int(self._offsets[-1])
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self._offsets)
+
+    def moved(self, delta_ms: int) -> Block:
+        """The same rows at other times; the block itself stays, for a snapshot may hold it."""
+        other = copy.copy(self)
+        other.base_ms += delta_ms
+        return other
 
     def times(self) -> Times:
         """Times of the rows, in ms."""

@@ -7,6 +7,7 @@ A column without value is always preceded by a stale mark or by nothing at all, 
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from typing import NamedTuple
 
@@ -55,6 +56,19 @@ class Group:
         self._values = np.zeros((0, _FIRST_ROWS))
         self._states = np.zeros((0, _FIRST_ROWS), np.uint8)
         self._first = self._end = 0
+        self._shared = False
+
+    def frozen(self) -> Group:
+        """
+        The group as it is now, for another thread to read; the rows are not copied.
+
+        Rows are only ever added behind those it sees; what would move or change them makes new arrays first.
+        """
+        twin = copy.copy(self)
+        twin.blocks, twin.metrics, twin.labels = self.blocks.copy(), self.metrics.copy(), self.labels.copy()
+        twin.ended_ms, twin.hole_ms = self.ended_ms.copy(), self.hole_ms.copy()
+        self._shared = True
+        return twin
 
     @property
     def width(self) -> int:
@@ -105,6 +119,7 @@ class Group:
         states[:width, :count] = self._states[:width, held]
         self._times, self._values, self._states = times, values, states
         self._first, self._end = 0, count
+        self._shared = False
 
     def append(self, at_ms: int, columns: Integers, numbers: Floats) -> None:
         """One row: `numbers` in `columns`, a stale mark in every other column that was alive."""
@@ -148,6 +163,9 @@ class Group:
         self._first += SEAL_ROWS
 
     def _slide(self) -> None:
+        if self._shared:
+            self._reshape(*self._values.shape)
+            return
         held, count = slice(self._first, self._end), self._end - self._first
         self._times[:count] = self._times[held].copy()
         for top in range(0, self.width, _SLIDE_COLUMNS):
@@ -158,11 +176,10 @@ class Group:
 
     def shift(self, delta_ms: int) -> None:
         """Moves every stored time."""
-        self._times[self._first : self._end] += delta_ms
+        self._times = self._times + delta_ms
         self.ended_ms[np.abs(self.ended_ms) < ALIVE_MS] += delta_ms
         self.hole_ms[np.abs(self.hole_ms) < ALIVE_MS] += delta_ms
-        for block in self.blocks:
-            block.base_ms += delta_ms
+        self.blocks = deque(block.moved(delta_ms) for block in self.blocks)
         if self.last_ms != NEVER_MS:
             self.last_ms += delta_ms
 
@@ -173,10 +190,11 @@ class Group:
         if not self.blocks:
             held = self._times[self._first : self._end]
             self._first += int(np.searchsorted(held, horizon_ms))
-        gone = np.flatnonzero((self.ended_ms <= self._oldest_ms(horizon_ms)) & (self.ended_ms != NEVER_MS))
+        gone = np.flatnonzero((self.ended_ms <= self.oldest_ms(horizon_ms)) & (self.ended_ms != NEVER_MS))
         return [int(slot) for slot in gone]
 
-    def _oldest_ms(self, horizon_ms: int) -> int:
+    def oldest_ms(self, horizon_ms: int = NEVER_MS) -> int:
+        """Time of the oldest row; the horizon where there is none."""
         if self.blocks:
             return self.blocks[0].first_ms
         return int(self._times[self._first]) if self._end > self._first else horizon_ms
@@ -199,6 +217,12 @@ class Group:
         """One plain row: values, and which of the columns have one."""
         at = self._first + index
         return self._values[columns, at], self._states[columns, at] == VALUE
+
+    def rows_between(self, after_ms: int, until_ms: int) -> int:
+        """How many rows `span` would read."""
+        low, high = np.searchsorted(self.head_times(), (after_ms, until_ms), "right")
+        sealed = (block.rows for block in self.blocks if block.last_ms > after_ms and block.first_ms <= until_ms)
+        return int(high - low) + sum(sealed)
 
     def span(self, columns: Columns, after_ms: int, until_ms: int) -> Span:
         """All rows with after < time <= until; a view where that is the head and the columns are a slice."""

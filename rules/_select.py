@@ -55,6 +55,14 @@ class Matcher:
 Matchers = tuple[Matcher, ...]
 
 
+class Owner(NamedTuple):
+    """Where the samples of a series lie; `labels` with the name."""
+
+    group: Group
+    column: int
+    labels: Labels
+
+
 class Part(NamedTuple):
     """The chosen columns of one group, and which rows of the selection they are."""
 

@@ -5,6 +5,8 @@ The order of things is that of Prometheus' rules/alerting.go:
 https://prometheus.io/docs/prometheus/latest/configuration/alerting_rules/.
 It differs only while a collector is silent: there an alert that vanishes is *lost*, not resolved. It stays firing with
 `fresh` false until a fresh evaluation shows it again, a fresh empty result resolves it, or 15 minutes have passed.
+And after a restart: there Prometheus begins a short `for` again (prometheus #15175), here the alert goes on, and
+absence does not end it before what its rule looks at has been seen again.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ RESOLVED_RETENTION_MS = 15 * 60_000
 
 LOST_RETENTION_MS = 15 * 60_000
 """How long an alert whose evidence fell silent is held before it counts as resolved."""
+
+SETTLE_MS = 60_000
+"""How long after a restart a restored alert waits for metrics that nobody has sampled yet."""
 
 
 class AlertState(Enum):
@@ -37,6 +42,8 @@ class Evidence(Enum):
     ABSENT = "absent"
     SILENT = "silent"
     """Absent, but a source of the query is silent: nobody knows."""
+    UNCOVERED = "uncovered"
+    """Absent, but since the restart too little has been seen for that to mean anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,8 @@ class Alert:
     """Since when the alert is firing without evidence; None while there is some."""
     fresh: bool = True
     """False where it is held by, or ended on, evidence with a silent source: remedies count it as lost."""
+    restored_ms: int | None = None
+    """When it was restored after a restart; None as soon as its rule's evidence is whole again."""
 
     def shifted(self, delta_ms: int) -> Alert:
         """The same alert after the wall clock stepped by delta_ms."""
@@ -69,6 +78,7 @@ class Alert:
             resolved_at_ms=_plus(self.resolved_at_ms, delta_ms),
             keep_firing_since_ms=_plus(self.keep_firing_since_ms, delta_ms),
             lost_since_ms=_plus(self.lost_since_ms, delta_ms),
+            restored_ms=_plus(self.restored_ms, delta_ms),
         )
 
 
@@ -80,6 +90,10 @@ class Terms:
     keep_firing_for_ms: int
     now_ms: int
     fresh: bool
+    window_ms: int = 0
+    """How much of the past the rule needs: its ranges, subqueries and offsets."""
+    heard: bool = True
+    """Whether every metric of the rule has been sampled since the restart; asked for restored alerts only."""
 
 
 Active = Mapping[Labels, Alert]
@@ -106,8 +120,10 @@ def step(alert: Alert | None, found: Alert | None, terms: Terms) -> Alert | None
     subject = alert or found
     if subject is None:
         return None
+    if alert is not None and alert.restored_ms is not None and not _uncovered(alert, terms):
+        alert = subject = replace(alert, restored_ms=None)
     state = alert.state if alert else None
-    return TRANSITIONS[state, _evidence(found, terms)](_Case(subject, found or subject, terms))
+    return TRANSITIONS[state, _evidence(alert, found, terms)](_Case(subject, found or subject, terms))
 
 
 def live(active: Active) -> int:
@@ -115,10 +131,20 @@ def live(active: Active) -> int:
     return sum(alert.state is not AlertState.RESOLVED for alert in active.values())
 
 
-def _evidence(found: Alert | None, terms: Terms) -> Evidence:
+def _evidence(alert: Alert | None, found: Alert | None, terms: Terms) -> Evidence:
     if found is not None:
         return Evidence.PRESENT
+    if alert is not None and alert.restored_ms is not None:
+        return Evidence.UNCOVERED
     return Evidence.ABSENT if terms.fresh else Evidence.SILENT
+
+
+def _uncovered(alert: Alert, terms: Terms) -> bool:
+    age_ms = terms.now_ms - (alert.restored_ms or 0)
+    if age_ms < terms.window_ms or (not terms.heard and age_ms < SETTLE_MS):
+        return True
+    # A firing alert whose source stays silent is lost, which has its own end; a pending one would be forgotten.
+    return alert.state is AlertState.PENDING and not terms.fresh and age_ms < LOST_RETENTION_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +204,15 @@ def _held_or_given_up(case: _Case) -> Alert:
     return _resolved(case.alert, terms)
 
 
+def _waiting(case: _Case) -> Alert:
+    return replace(case.alert, fresh=False)
+
+
+def _held(case: _Case) -> Alert:
+    since = case.alert.lost_since_ms
+    return replace(case.alert, lost_since_ms=case.terms.now_ms if since is None else since, fresh=False)
+
+
 def _resolved(alert: Alert, terms: Terms) -> Alert:
     ended = AlertState.RESOLVED
     return replace(alert, state=ended, resolved_at_ms=terms.now_ms, lost_since_ms=None, fresh=terms.fresh)
@@ -198,11 +233,14 @@ TRANSITIONS: Mapping[tuple[AlertState | None, Evidence], Callable[[_Case], Alert
     (AlertState.PENDING, Evidence.PRESENT): _seen,
     (AlertState.PENDING, Evidence.ABSENT): _dropped,
     (AlertState.PENDING, Evidence.SILENT): _dropped,
+    (AlertState.PENDING, Evidence.UNCOVERED): _waiting,
     (AlertState.FIRING, Evidence.PRESENT): _seen,
     (AlertState.FIRING, Evidence.ABSENT): _kept_or_resolved,
     (AlertState.FIRING, Evidence.SILENT): _held_or_given_up,
+    (AlertState.FIRING, Evidence.UNCOVERED): _held,
     (AlertState.RESOLVED, Evidence.PRESENT): _begin,
     (AlertState.RESOLVED, Evidence.ABSENT): _remembered,
     (AlertState.RESOLVED, Evidence.SILENT): _remembered,
+    (AlertState.RESOLVED, Evidence.UNCOVERED): _remembered,
 }
 """The whole life: what an evaluation does to an alert in each state (None: not tracked yet)."""

@@ -7,14 +7,15 @@ earlier ones recorded. A late tick is skipped, never caught up with. A query's e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from collectors import Labels, Metric, Sample, gauge
 from rules._evaluation import Moment, RuleError, alert_samples, found_alerts, recorded, result_of
 from rules.alerts import Alert, Terms, advance, live
 from rules.history import History
+from rules.kept import Kept, keys, restored
 from rules.rulefile import Group, Rule, RuleSet
 
 __all__ = ["RuleHealth", "RuleSet", "Rules"]
@@ -41,6 +42,23 @@ class RuleHealth:
     """False where a source of the query was silent."""
 
 
+class RuleReport(NamedTuple):
+    """One rule with how it fares and the alerts it has, resolved ones included."""
+
+    rule: Rule
+    health: RuleHealth
+    alerts: tuple[Alert, ...]
+
+
+class GroupReport(NamedTuple):
+    """One group with its rules, the interval it really has, and when it was last evaluated."""
+
+    group: Group
+    interval_ms: int
+    last_ms: int | None
+    rules: tuple[RuleReport, ...]
+
+
 @dataclass
 class _RuleState:
     rule: Rule
@@ -55,6 +73,19 @@ class _RuleState:
     """Whether every source of its own query spoke at its last evaluation."""
     sources: tuple[_RuleState, ...] = ()
     """The recording rules it builds on, directly or not."""
+
+    @property
+    def sampled_names(self) -> set[str]:
+        """The metrics it comes from at last, without those that rules record."""
+        states = (self, *self.sources)
+        return {name for state in states for name in state.rule.query.names} - {
+            state.rule.name for state in self.sources
+        }
+
+    @property
+    def window_ms(self) -> int:
+        """How much of the past it needs, that of the rules it builds on included."""
+        return self.rule.query.window_ms + max((state.rule.query.window_ms for state in self.sources), default=0)
 
     def shift(self, delta_ms: int) -> None:
         self.active = {labels: alert.shifted(delta_ms) for labels, alert in self.active.items()}
@@ -125,6 +156,7 @@ class Rules:
             for group in rule_set.groups
         ]
         _connect(self._states)
+        self._by_key = dict(zip(keys(rule_set.rules), self._states, strict=True))
         _name(self._groups, set())
 
     @property
@@ -152,6 +184,36 @@ class Rules:
     def alerts(self) -> tuple[Alert, ...]:
         """Pending, firing, and resolved for up to 15 minutes, in the order of the rules."""
         return tuple(alert for group in self._groups for state in group.rules for alert in state.active.values())
+
+    def kept(self) -> tuple[Kept, ...]:
+        """What must outlive the process, in the order of the rules."""
+        return tuple(Kept(key, alert) for key, state in self._by_key.items() for alert in state.active.values())
+
+    def restore(self, kept: Iterable[Kept], now_ms: int, saved_ms: int) -> int:
+        """Goes on, before the first evaluation, with what was kept at saved_ms; returns how many alerts came back."""
+        count = 0
+        for key, alert in kept:
+            state = self._by_key.get(key)
+            if state is not None and state.rule.kind == "alert":
+                state.active[alert.labels] = restored(alert, now_ms, saved_ms)
+                count += 1
+        return count
+
+    def sampling_groups(self) -> tuple[str, ...]:
+        """The groups of History that the rules record under."""
+        return tuple(state.sampling_group for state in self._states)
+
+    def report(self) -> tuple[GroupReport, ...]:
+        """Every group with its rules, as the query API shows them."""
+        return tuple(
+            GroupReport(
+                state.group,
+                state.interval_ms,
+                state.last_ms,
+                tuple(RuleReport(each.rule, each.health, tuple(each.active.values())) for each in state.rules),
+            )
+            for state in self._groups
+        )
 
     @property
     def health(self) -> tuple[RuleHealth, ...]:
@@ -251,6 +313,10 @@ def _alerting(state: _RuleState, moment: Moment, fresh: bool) -> int:
     rule, limit = state.rule, moment.group.limit
     vector = result_of(rule, moment)
     terms = Terms(rule.for_ms, rule.keep_firing_for_ms, moment.now_ms, fresh)
+    since = [alert.restored_ms for alert in state.active.values() if alert.restored_ms is not None]
+    if since:
+        heard = all(moment.history.heard(name, min(since)) for name in state.sampled_names)
+        terms = replace(terms, window_ms=state.window_ms + moment.group.query_offset_ms, heard=heard)
     state.active = advance(state.active, found_alerts(rule, vector, moment), terms)
     if 0 < limit < (count := live(state.active)):
         state.active = {}

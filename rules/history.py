@@ -8,7 +8,7 @@ https://prometheus.io/docs/prometheus/latest/querying/basics/#staleness
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, compress, groupby, repeat
 from operator import attrgetter
 from typing import NamedTuple
@@ -17,18 +17,14 @@ import numpy as np
 
 from collectors import Labels, Metric, Sample
 from rules._blocks import VALUE, Integers
-from rules._group import HEAD_ROWS, Columns, Group, Span
-from rules._select import NAME, Matchers, Part, Selection, exact_name, labels_match, name_matches
+from rules._group import HEAD_ROWS, NEVER_MS, Group, Span
+from rules._select import NAME, Matchers, Owner, Part, Selection, exact_name, labels_match, name_matches
+from rules.rows import Rows, append_rows, rows_after
+from rules.snapshot import Index, Snapshot, as_columns
 
 _SELECTIONS = 1024  # remembered selectors; a page that invents new ones must not grow the agent
 _SEALED_CELL_BYTES = 4.5  # of one sealed cell: 0.1 (constant) to 8 (noise), 2.1 measured on a mixed host
 _SERIES_BYTES = 900  # labels, keys and per-column arrays of one series
-
-
-class _Owner(NamedTuple):
-    group: Group
-    column: int
-    labels: Labels  # with the name
 
 
 class _Pass(NamedTuple):
@@ -50,12 +46,13 @@ class History:
         self.dropped_series = 0
         self._groups: dict[str, Group] = {}
         self._passes: dict[str, _Pass] = {}
-        self._owners: dict[str, dict[Labels, _Owner]] = {}
+        self._owners: dict[str, dict[Labels, Owner]] = {}
         self._ever: dict[str, set[str]] = {}
         self._epochs: dict[str, int] = {}
         self._changes = 0
         self._selections: dict[Matchers, tuple[int, Selection]] = {}
         self._label_bytes = 0
+        self._index: tuple[int, Index] = (-1, {})
 
     def record(self, group: str, at_ms: int, samples: Iterable[Sample]) -> bool:
         """
@@ -74,6 +71,27 @@ class History:
         numbers = np.array(values, np.float64)
         owner.append(at_ms, known.columns, numbers if known.taken is None else numbers[known.taken])
         return True
+
+    def rows(self, after: Mapping[str, int], at_least_ms: int = NEVER_MS) -> Iterator[Rows]:
+        """The rows of each group that are newer than its time in `after`, and than `at_least_ms`."""
+        for group in self._groups.values():
+            since = max(after.get(group.name, NEVER_MS), at_least_ms)
+            if group.last_ms > since:
+                yield rows_after(group, since, group.last_ms)
+
+    def extend(self, rows: Rows) -> int:
+        """Takes in rows that were written down; those not newer than the group's last are left. Returns how many."""
+        owner = self._group(rows.heading.group)
+        rows = rows.newer(owner.last_ms).without_empty_columns()
+        heading = rows.heading
+        known = self._passes.get(heading.group)
+        if known is None or (known.labels, known.metrics) != (heading.labels, heading.metrics):
+            known = self._passes[heading.group] = self._resolve(owner, heading.metrics, heading.labels)
+        if known.taken is not None:
+            present = None if rows.present is None else rows.present[known.taken]
+            rows = rows._replace(values=rows.values[known.taken], present=present)
+        append_rows(owner, rows, known.columns)
+        return len(rows.times)
 
     def _group(self, name: str) -> Group:
         if name not in self._groups:
@@ -109,7 +127,7 @@ class History:
         slots = group.add_columns([(metric, pairs) for (_, pairs), metric in wanted])
         for ((name, pairs), _), slot in zip(wanted, slots, strict=True):
             full = tuple(sorted([*pairs, (NAME, name)]))
-            self._owners.setdefault(name, {})[pairs] = _Owner(group, slot, full)
+            self._owners.setdefault(name, {})[pairs] = Owner(group, slot, full)
             self._ever.setdefault(name, set()).add(group.name)
             self._label_bytes += _label_bytes(full)
         self._changed({name for (name, _), _ in wanted})
@@ -129,6 +147,10 @@ class History:
     def silent(self, group: str) -> bool:
         """Whether the group was silenced and has not recorded since."""
         return group in self._groups and self._groups[group].silent
+
+    def heard(self, name: str, since_ms: int) -> bool:
+        """Whether a group that has, or once had, a series of this name has recorded at or after that time."""
+        return any(self._groups[group].last_ms >= since_ms for group in self._ever.get(name, ()))
 
     def shift(self, delta_ms: int) -> None:
         """The wall clock stepped: every stored time moves with it."""
@@ -199,6 +221,12 @@ class History:
         self._selections[matchers] = (epoch, selection)
         return selection
 
+    def snapshot(self, identity: Mapping[str, str]) -> Snapshot:
+        """Everything as it is now, for a query in another thread; every series carries the identity's labels."""
+        if self._index[0] != self._changes:
+            self._index = (self._changes, {name: series.copy() for name, series in self._owners.items()})
+        return Snapshot({group.name: group.frozen() for group in self._groups.values()}, self._index[1], identity)
+
     def _choose(self, matchers: Matchers, names: Iterable[str]) -> Selection:
         chosen = [
             owner
@@ -212,7 +240,7 @@ class History:
         for _, members in groupby(chosen, attrgetter("group.name")):
             columns = list(members)
             rows = slice(start, start + len(columns))
-            parts.append(Part(columns[0].group, _as_slice([owner.column for owner in columns]), rows))
+            parts.append(Part(columns[0].group, as_columns([owner.column for owner in columns]), rows))
             start = rows.stop
         return Selection(tuple(owner.labels for owner in chosen), tuple(parts))
 
@@ -249,15 +277,9 @@ def _columns_of(samples: Iterable[Sample]) -> tuple[tuple[Metric, ...], tuple[La
     return columns if columns else ((), (), ())  # type: ignore[return-value]  # zip(*) loses what Sample's fields are
 
 
-def _as_slice(columns: list[int]) -> Columns:
-    if columns[-1] - columns[0] + 1 == len(columns):
-        return slice(columns[0], columns[-1] + 1)
-    return np.array(columns, np.intp)
-
-
 def _label_bytes(labels: Labels) -> int:
     pairs = sum(sys.getsizeof(pair) + sys.getsizeof(pair[1]) for pair in labels)
-    return 2 * sys.getsizeof(labels) + pairs + sys.getsizeof(_Owner) // 8 + 100
+    return 2 * sys.getsizeof(labels) + pairs + sys.getsizeof(Owner) // 8 + 100
 
 
 def _pass_bytes(known: _Pass) -> int:
