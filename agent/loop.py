@@ -150,7 +150,7 @@ class Loop:
             log.info("not readable for this user; `steadytok check` says what to do", reason=reason)
         elif result.outcome is Outcome.OK and reason:
             log.info("some readings are missing", reason=reason, missing=len(result.notes))
-        elif before and result.outcome is Outcome.OK:
+        elif before and result.outcome is Outcome.OK and not before.startswith(Outcome.ABSENT.value):
             log.info("collector is well again")
 
     def _tell_of_stuck(self) -> None:
