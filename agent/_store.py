@@ -35,7 +35,7 @@ class Limits(NamedTuple):
     thin_segment: int = 2 * _HOUR
     most_bytes: int = 128 << 20
     """Of the whole folder, but for what one flush adds."""
-    backlog: int = _MINUTE
+    backlog: int = 3 * _MINUTE
     """How far back a flush goes that had to wait for the one before."""
 
 

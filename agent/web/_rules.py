@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from agent.web._answers import value
@@ -148,8 +149,11 @@ def scientific(number: float) -> str:
     plain = value(number)
     if plain in ("NaN", "+Inf", "-Inf"):
         return plain
-    digits = len(repr(number).split("e")[0].replace("-", "").replace(".", "").strip("0"))
-    return f"{number:.{max(digits - 1, 0)}e}"
+    # From the digits of repr: rounding the number itself to as many may give another one that does not read back.
+    sign, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
+    first, *rest = map(str, digits)
+    power = len(rest) + int(exponent)
+    return f"{'-' * sign}{first}{'.' * bool(rest)}{''.join(rest)}e{power:+03d}"
 
 
 def date(ms: int | None) -> str:

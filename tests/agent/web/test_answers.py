@@ -6,7 +6,7 @@ import re
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.web._answers import seconds, value
@@ -27,6 +27,8 @@ def test_a_value_reads_back_bit_for_bit(number: float) -> None:
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
+@example(5.960464477539063e-08)
+@example(-0.0)
 def test_a_value_of_an_alert_reads_back(number: float) -> None:
     """Always with an exponent of two digits, as Go's %e."""
     text = scientific(number)
