@@ -68,8 +68,8 @@ def main() -> None:
 
 def run() -> None:
     """The console script: a stream that is closed or full ends a command with one sentence, not a traceback."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - it lives as long as the process
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - it lives as long as the process
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  it lives as long as the process
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  it lives as long as the process
     try:
         main(prog_name="steadytok")
     except BrokenPipeError:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 
 from rules.rulefile import BUILTIN, RuleFileError, load_rules
 from rules.rulestest import run_test_file
+from tests import processes
 
 pytestmark = pytest.mark.deep
 
@@ -156,10 +155,7 @@ RULE_FILES = {
 @pytest.fixture(scope="module")
 def promtool() -> str:
     """The real promtool; where it is missing the test is skipped, or fails where peers are required."""
-    found = shutil.which("promtool")
-    if found is None and os.environ.get("STEADYTOK_REQUIRE_PEERS") == "1":
-        pytest.fail("promtool is not installed; apt-get install prometheus")
-    return found or pytest.skip("promtool is not installed")
+    return processes.program("promtool")
 
 
 @pytest.mark.parametrize("name", FILES)

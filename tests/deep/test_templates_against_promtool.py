@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 import yaml
 
 from rules.templates import Scope, Template
+from tests import processes
 
 pytestmark = pytest.mark.deep
 
@@ -161,10 +160,7 @@ WRONG = (
 @pytest.fixture(scope="module")
 def promtool() -> str:
     """The real promtool; where it is missing the test is skipped, or fails where peers are required."""
-    found = shutil.which("promtool")
-    if found is None and os.environ.get("STEADYTOK_REQUIRE_PEERS") == "1":
-        pytest.fail("promtool is not installed; apt-get install prometheus")
-    return found or pytest.skip("promtool is not installed")
+    return processes.program("promtool")
 
 
 def _ask(text: str) -> list[tuple[tuple[tuple[str, str], ...], float]]:
