@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format deep lab bench clean
+.PHONY: help run test check format deep lab bench soak clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ lab: $(VENV)/.dev ## Run the tests in a virtual machine of two NUMA nodes, with 
 
 bench: $(VENV)/.dev ## Measure against peers in one run, as ratios
 	$(BIN)/python -m bench $(ARGS)
+
+soak: $(VENV)/.dev ## Run the agent for an hour on a moving host, and print what grows
+	$(BIN)/python -m bench.soak $(ARGS)
 
 clean: ## Remove what make has made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

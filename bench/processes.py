@@ -45,17 +45,18 @@ class Program:
         self._words.seek(0)
         return self._words.read()[-600:].decode(errors="replace").strip() or "it said nothing"
 
-    def _family(self) -> list[psutil.Process]:
+    def family(self) -> list[psutil.Process]:
+        """The program and all its descendants."""
         head = psutil.Process(self._process.pid)
         return [head, *head.children(recursive=True)]
 
     def cpu_seconds(self) -> float:
         """User and system time of the program, its living children, and those of its children that it has reaped."""
-        return sum(_own_cpu_seconds(member.pid) + _reaped_cpu_seconds(member) for member in self._family())
+        return sum(_own_cpu_seconds(member.pid) + _reaped_cpu_seconds(member) for member in self.family())
 
     def memory_mib(self) -> tuple[float, float]:
         """PSS and RSS of the program and its children; PSS gives a shared page to each of its users in equal parts."""
-        infos = [member.memory_full_info() for member in self._family()]
+        infos = [member.memory_full_info() for member in self.family()]
         return sum(info.pss for info in infos) / MIB, sum(info.rss for info in infos) / MIB
 
     def end(self) -> None:

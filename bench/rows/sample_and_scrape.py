@@ -72,14 +72,15 @@ def measure(seconds: float) -> Row:
 
 
 def _programs(place: Path, root: Path) -> Iterator[Program]:
-    yield _agent(place, root, "plain", builtin=False)
-    yield _agent(place, root, "ruled", builtin=True)
+    yield agent_on(place, root, "plain", builtin=False)
+    yield agent_on(place, root, "ruled", builtin=True)
     same = ["--collector.disable-defaults", *(f"--collector.{name}" for name in SAME_SIGNALS)]
     yield _peer(root, "same signals", same)
     yield _peer(root, "defaults", ["--collector.meminfo_numa", "--log.level=error"])
 
 
-def _agent(place: Path, root: Path, name: str, *, builtin: bool) -> Program:
+def agent_on(place: Path, root: Path, name: str, *, builtin: bool) -> Program:
+    """The agent, without a canary, on the machine below `root`; its configuration and state are below `place`."""
     port = processes.free_port()
     config = place / f"{name}.yml"
     config.write_text(
