@@ -111,7 +111,8 @@ def test_anchors_and_merge_keys_work_and_a_second_document_does_not_count(tmp_pa
         ("a: 1\na: 2\n", '2:1: mapping key "a" already defined at line 1'),
         ("a: [", "2:1: yaml: did not find expected node content"),
         (b"a: \xff", "1:4: not UTF-8 text"),
-        ("[" * 100_000, "1:51: nested more than 50 deep"),
+        ("[" * 100, "1:51: nested more than 50 deep"),
+        ("[" * 100_000, "nest"),  # a newer libyaml says it first, in its words
         ("&a [*a]", "1:1: yaml: anchor contains itself"),
         (
             _rule("record: r\nalert: a\nexpr: x"),
