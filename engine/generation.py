@@ -154,7 +154,7 @@ class Generation:
 
     def _decode(self, token: int, position: int, sampler: Sampler) -> int:
         started = self._clock()
-        logits = self.model.decode(token, position)  # (vocab,)
+        logits = self.model.decode([token], [0], [position])[0]  # (vocab,)
         seconds = self._clock() - started
         self._position = position + 1
         self.pace.spent(seconds)

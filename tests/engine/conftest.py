@@ -6,7 +6,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pytest
@@ -72,11 +72,11 @@ class SlowModel(Model):
         super().__init__(seeded_weights(TINY, seed=7), CONTEXT)
         self.gate = gate
 
-    def decode(self, token: int, position: int) -> Array:
-        """One token, late."""
+    def decode(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int]) -> Array:
+        """One pass, late."""
         time.sleep(0.005)
         self.gate.wait(20)
-        return super().decode(token, position)
+        return super().decode(tokens, slots, positions)
 
 
 def patient(condition: Callable[[], bool], patience: float = 20.0) -> None:
