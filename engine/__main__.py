@@ -17,16 +17,11 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from engine.placement import Node, Place, nodes, pin, place
-from engine.sizing import (
-    INTERPRETER,
-    SHARE,
-    automatic_size,
-    available_memory,
-    last_level_cache,
-    mebibytes,
-    parse_size,
-)
+from engine.placement import Place
+from engine.policy import WORDS
+from engine.room import fitting
+from engine.site import Site, nearest, settle
+from engine.sizing import INTERPRETER, SHARE, automatic_size, last_level_cache, mebibytes, parse_size
 
 if TYPE_CHECKING:
     from engine.server import Server
@@ -42,7 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, _stop)
     options = _parser().parse_args(arguments)
     try:
-        server = _build(options)
+        _check(options)
+        site = settle(options.numa, options.no_pin, _say)
+        if site.replicates:
+            return _replicate(options, site, sys.argv[1:] if arguments is None else arguments)
+        server = _build(options, site)
     except (OSError, ValueError, MemoryError) as error:
         _say(f"cannot start: {error}")
         return 2
@@ -64,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
         "--most", type=float, help=f"share of its node's available memory to take at most (default {SHARE} with auto)"
     )
     parser.add_argument("--no-pin", action="store_true", help="leave the CPUs as they are, of several nodes perhaps")
+    parser.add_argument("--numa", help=f"{WORDS} (default: the processors of one node, memory near them)")
+    parser.add_argument("--lazy", action="store_true", help="take memory when it is first used, as engines do that die")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default %(default)s)")
     parser.add_argument("--context", type=int, default=1024, help="tokens of prompt and answer (default %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="BLAS threads (default 1: one core)")
@@ -73,48 +74,65 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _build(options: argparse.Namespace) -> Server:
-    _check(options)
+def _build(options: argparse.Namespace, site: Site) -> Server:
     token = _token(options.token_file)
     _give_way(options.nice)
-    found = _pinned(nodes(os.sched_getaffinity(0)), options.no_pin)
     # BLAS reads these once, when NumPy is imported: hence the imports below.
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    from engine.allocation import resident, warm_up
     from engine.generation import Generation
+    from engine.locality import Locality
     from engine.model import Model
     from engine.pace import Pace
     from engine.server import Server, is_loopback
     from engine.weights import seeded_weights
 
-    config = _shape(options, place(found))
+    config = _shape(options, site)
     if not is_loopback(options.host):
         _say(f"listening on {options.host}: others than this machine can use this engine")
-    started = time.perf_counter()
-    model = Model(seeded_weights(config, options.seed), options.context)
+    started, before = time.perf_counter(), resident()
+    model = Model(seeded_weights(config, options.seed), options.context, lazy=options.lazy)
+    if not options.lazy:
+        warm_up(model)
     _say(f"{config.layers} layers of width {config.dim} made in {time.perf_counter() - started:.2f} s")
+    locality = Locality(options.numa, model.weights.arrays(), site.threads())
+    _tell_taken(before, resident(), options.lazy)
+    if site.wish is not None:
+        _say(locality.sentence())
     generation = Generation(model, Pace(time.monotonic), time.perf_counter)
     name = f"seeded-{config.weights_bytes / (1 << 20):.0f}MiB"
-    return Server((options.host, options.port), generation, name, options.threads, token)
+    return Server((options.host, options.port), generation, name, options.threads, token, locality)
 
 
-def _pinned(found: list[Node], leave: bool) -> list[Node]:
-    """The nodes that are left to run on."""
+def _replicate(options: argparse.Namespace, site: Site, arguments: list[str]) -> int:
+    """A worker for each node; of each option the last that is given counts, so ours come behind."""
+    from engine.replicas import Replicas
+
+    _token(options.token_file)
+    _give_way(options.nice)
+    config = _shape(options, site, times=len(site.nodes))
+    own = ["--size", f"{config.weights_bytes >> 10}KiB", "--nice", "0"]  # niceness is inherited, and would add up
+    replicas = Replicas((options.host, options.port), site.nodes, [*arguments, *own], _say)
     try:
-        node = None if leave else pin(found)
-    except OSError as error:
-        _say(f"cannot keep to one node: {error}; going on")
-        return found
-    if node is None:
-        return found
-    _say(
-        f"keeping to node {node.number}, {len(node.cpus)} CPUs, which has most memory available "
-        f"({mebibytes(node.available)}); --no-pin leaves the CPUs as they are"
-    )
-    return [node]
+        ready = replicas.start()
+        print(json.dumps({**ready, "pid": os.getpid()}), flush=True)  # noqa: T201  the one line that the caller waits for
+        if options.until_stdin_closes:
+            threading.Thread(target=_end_with_stdin, daemon=True).start()
+        threading.Event().wait()
+    finally:
+        replicas.stop()
+    return 0
 
 
-def _shape(options: argparse.Namespace, where: Place) -> Config:
-    """A model that may be as large as it is; ValueError where it may not."""
+def _tell_taken(before: int | None, after: int | None, lazy: bool) -> None:
+    if before is not None and after is not None:
+        later = ", and the rest with the first request (--lazy)" if lazy else ""
+        _say(f"memory: {mebibytes(after - before)} were taken for weights, KV cache and scratch{later}")
+
+
+def _shape(options: argparse.Namespace, site: Site, times: int = 1) -> Config:
+    """A model that may be as large as it is; ValueError where it may not, `times` over."""
+    from engine.allocation import told
     from engine.model import memory_of
     from engine.tokenizer import VOCAB
     from engine.weights import config_of_size
@@ -122,14 +140,13 @@ def _shape(options: argparse.Namespace, where: Place) -> Config:
     def footprint(size: int) -> int:
         return memory_of(config_of_size(size, VOCAB), options.context).total + INTERPRETER
 
-    config = config_of_size(_size(options, where, footprint), VOCAB)
+    config = config_of_size(_size(options, nearest(site), footprint), VOCAB)
     memory = memory_of(config, options.context)
-    _say(
-        f"memory: weights {mebibytes(memory.weights)}, KV cache {mebibytes(memory.kv_cache)}, scratch "
-        f"{mebibytes(memory.scratch)}, Python and NumPy about {mebibytes(INTERPRETER)}, together "
-        f"{mebibytes(memory.total + INTERPRETER)}"
-    )
-    _check_fits(memory.total + INTERPRETER, options.most, where)
+    places = site.places()
+    _say(told(memory, 1, places))
+    if options.most is not None:
+        places = [nearest(site), *places]
+    fitting(memory.total + INTERPRETER, places, options.most or 1.0, times=times)
     return config
 
 
@@ -146,6 +163,7 @@ def _serve(server: Server, options: argparse.Namespace) -> int:
         "context": model.context,
         "threads": options.threads,
         "pid": os.getpid(),
+        "numa": server.locality.fields(),
     }
     try:
         print(json.dumps(ready), flush=True)  # noqa: T201  the one line that the caller waits for
@@ -185,17 +203,6 @@ def _size(options: argparse.Namespace, where: Place, footprint: Callable[[int], 
     elif cache is None:
         _say("the size of the last-level cache is not known: 32 MiB is taken for it")
     return size
-
-
-def _check_fits(total: int, most: float | None, where: Place) -> None:
-    if most is None:
-        most, where = 1.0, Place("this host", available_memory())
-    if where.available is not None and total > where.available * most:
-        share = "" if most == 1 else f"{100 * most:g} % of "
-        raise ValueError(
-            f"{mebibytes(total)} are needed, more than {share}the {mebibytes(where.available)} that {where.name} has "
-            "available: choose a smaller --size or --context"
-        )
 
 
 def _token(path: str | None) -> str | None:

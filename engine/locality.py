@@ -46,7 +46,16 @@ class Locality:
             return f"where the weights are cannot be told: {taken.why_not}"
         shares = ", ".join(f"{100 * share:.0f} % on node {node}" for node, share in taken.shares.items())
         threads = ", ".join(f"{count} on node {node}" for node, count in self.threads.items())
-        return f"{len(self._addresses)} sampled pages of the weights: {shares}" + (f"; threads: {threads}" * bool(threads))
+        return f"{len(self._addresses)} sampled pages of the weights: {shares}" + (
+            f"; threads: {threads}" * bool(threads)
+        )
+
+    def exposition(self) -> str:
+        """For Prometheus: the share of each node; nothing where the kernel does not tell."""
+        name = "steadytok_reference_weights_pages_ratio"
+        lines = [f'{name}{{node="{node}"}} {share!r}\n' for node, share in self.taken().shares.items()]
+        told = f"# HELP {name} Share of the weights' pages that are on this node, of a sample.\n# TYPE {name} gauge\n"
+        return told + "".join(lines) if lines else ""
 
     def fields(self) -> dict[str, Any]:
         """For programs: what was asked and what was got; pages are null where the kernel does not tell."""
@@ -62,4 +71,6 @@ def _spread_over(arrays: Iterable[NDArray[Any]]) -> Sequence[int]:
     ends = np.cumsum([size for _, size in every])  # (arrays,)
     steps = np.linspace(0, ends[-1], SAMPLE, endpoint=False).astype(np.int64)  # (SAMPLE,)
     places = np.searchsorted(ends, steps, side="right")  # (SAMPLE,)
-    return [every[index][0] + int(step - ends[index]) + every[index][1] for index, step in zip(places, steps, strict=True)]
+    return [
+        every[index][0] + int(step - ends[index]) + every[index][1] for index, step in zip(places, steps, strict=True)
+    ]

@@ -59,22 +59,27 @@ def memory_of(config: Config, context: int, slots: int = 1) -> Memory:
 class Model:
     """Weights and the KV caches of several sequences, one in each slot; not for two threads at a time."""
 
-    def __init__(self, weights: Weights, context: int, slots: int = 1) -> None:
-        """Each slot holds `context` tokens; all memory is allocated here (see memory_of)."""
+    def __init__(self, weights: Weights, context: int, slots: int = 1, *, lazy: bool = False) -> None:
+        """
+        Each slot holds `context` tokens; all memory is allocated here (see memory_of).
+
+        Where `lazy`, its pages come to be with the first request that uses them, and whether they fit shows then.
+        """
         c = weights.config
+        allocated = _untouched if lazy else _touched
         self.weights = weights
         self.config = c
         self.context = context
         self.slots = slots
         self.most_rows = max(PREFILL_CHUNK, slots)  # tokens of one pass
         cache = (c.layers, slots, c.kv_heads, context, c.head_dim)
-        self.keys = _touched(*cache)  # (layers, slots, kv_heads, context, head_dim)
-        self.values = _touched(*cache)  # (layers, slots, kv_heads, context, head_dim)
+        self.keys = allocated(*cache)  # (layers, slots, kv_heads, context, head_dim)
+        self.values = allocated(*cache)  # (layers, slots, kv_heads, context, head_dim)
         self.cosine, self.sine = _rotation(context, c.head_dim, c.rope_theta)  # each (context, head_dim / 2)
         self._mask = np.triu(np.full((PREFILL_CHUNK, PREFILL_CHUNK), -np.inf, np.float32), 1)  # (query, key)
-        self._qkv = _touched(self.most_rows, c.query_dim + 2 * c.kv_dim)
-        self._gate_up = _touched(self.most_rows, 2 * c.hidden)
-        self._scores = _touched(PREFILL_CHUNK * c.heads * context)  # viewed as (kv_heads, group * n, length)
+        self._qkv = allocated(self.most_rows, c.query_dim + 2 * c.kv_dim)
+        self._gate_up = allocated(self.most_rows, 2 * c.hidden)
+        self._scores = allocated(PREFILL_CHUNK * c.heads * context)  # viewed as (kv_heads, group * n, length)
 
     def arrays(self) -> list[Array]:
         """Every array that stays allocated."""
@@ -208,3 +213,8 @@ def _touched(*shape: int) -> Array:
     array = np.empty(shape, np.float32)
     array.fill(0.0)
     return array
+
+
+def _untouched(*shape: int) -> Array:
+    """Zeros that take no memory before they are written to."""
+    return np.zeros(shape, np.float32)

@@ -20,6 +20,8 @@ from engine.sizing import mebibytes
 
 WORDS = "interleave, bind:N or replicate"
 
+_NOTHING = {"interleave": "spread over", "replicate": "replicate"}
+
 
 class Wish(NamedTuple):
     """What was asked for: `interleave`, `bind` or `replicate`; `node` is bind's."""
@@ -40,7 +42,7 @@ def parse(text: str) -> Wish:
 
 
 def chosen(wish: Wish, found: Sequence[Node]) -> list[Node]:
-    """The nodes that are meant, of those with memory and processors that we may use; ValueError where there are none."""
+    """The nodes that are meant, of those with memory and processors of ours; ValueError where there are none."""
     if not found:
         raise ValueError(f"--numa {wish}: /sys/devices/system/node shows no node with memory and processors of ours")
     if wish.node is None:
@@ -48,49 +50,57 @@ def chosen(wish: Wish, found: Sequence[Node]) -> list[Node]:
     mine = [node for node in found if node.number == wish.node]
     if not mine:
         there = "; ".join(f"node {n.number} with {_cpus(n.cpus)} and {mebibytes(n.available)} available" for n in found)
-        raise ValueError(f"--numa {wish}: no node {wish.node} has memory and processors that we may use; there is {there}")
+        raise ValueError(
+            f"--numa {wish}: no node {wish.node} has memory and processors that we may use; there is {there}"
+        )
     return mine
 
 
-def apply(wish: Wish, found: Sequence[Node]) -> list[Node]:
-    """
-    Binds this thread, and those it will start, to the nodes that are meant; gives them back.
-
-    ValueError where there are no such nodes, OSError where the kernel refuses.
-    """
-    mine = chosen(wish, found)
-    policy = numa.Policy.BIND if wish.word == "bind" else numa.Policy.INTERLEAVE
-    numa.set_policy(policy, [node.number for node in mine])
-    os.sched_setaffinity(0, frozenset().union(*(node.cpus for node in mine)))
-    return mine
+def apply(wish: Wish, mine: Sequence[Node]) -> None:
+    """Binds this thread, and those it will start, to these nodes; OSError where the kernel refuses."""
+    mode = numa.Policy.BIND if wish.word == "bind" else numa.Policy.INTERLEAVE
+    numa.set_policy(mode, [node.number for node in mine])
+    os.sched_setaffinity(0, _all_cpus(mine))
 
 
 def spread(nodes: Sequence[Node]) -> dict[int, int]:
     """
-    Keeps each thread of BLAS to the processors of one node, going round; how many each node has, ours of Python included.
+    Keeps each thread of BLAS to the processors of one node, going round; how many each node has.
 
-    A thread that wanders takes its cache along and leaves its memory behind. The calling thread works too: it is the
-    first of them, and may run on all nodes, for it is not always the same one.
+    A thread that wanders takes its cache along and leaves its memory behind. The thread that asks for a product is the
+    first of them: it is one of ours, not always the same, and may run on all nodes.
     """
-    ours = {thread.native_id for thread in threading.enumerate()}
-    others = sorted(tid for path in Path("/proc/self/task").iterdir() if (tid := int(path.name)) not in ours)
     count = dict.fromkeys((node.number for node in nodes), 0)
     count[nodes[0].number] = 1
-    for index, tid in enumerate(others, 1):
+    for index, thread in enumerate(_threads_of_blas(), 1):
         node = nodes[index % len(nodes)]
-        os.sched_setaffinity(tid, node.cpus)
+        os.sched_setaffinity(thread, node.cpus)
         count[node.number] += 1
     return count
 
 
+def blas_threads() -> int:
+    """Threads that compute one product, with the one that asks for it."""
+    return 1 + len(_threads_of_blas())
+
+
+def _threads_of_blas() -> list[int]:
+    """The threads that Python does not know: BLAS starts them when it is loaded."""
+    ours = {thread.native_id for thread in threading.enumerate()}
+    return sorted(tid for path in Path("/proc/self/task").iterdir() if (tid := int(path.name)) not in ours)
+
+
 def told(wish: Wish, nodes: Sequence[Node]) -> str:
     """One sentence about what was asked, and what that comes to here."""
-    cpus = frozenset().union(*(node.cpus for node in nodes))
     if len(nodes) == 1 and wish.word != "bind":
-        means = "one node has memory and processors that we may use, so there is nothing to "
-        return f"--numa {wish}: {means}{'spread over' if wish.word == 'interleave' else 'replicate'}; all is on it"
-    where = f"memory and threads on {these(nodes)} ({_cpus(cpus)})"
-    return f"--numa {wish}: {'pages in turn, ' if wish.word == 'interleave' else ''}{where}"
+        only = f"only {these(nodes)} has memory and processors that we may use"
+        return f"--numa {wish}: {only}, so there is nothing to {_NOTHING[wish.word]}: all is on it"
+    how = {"interleave": "memory in turn on", "bind": "memory and threads on", "replicate": "a worker on each of"}
+    return f"--numa {wish}: {how[wish.word]} {these(nodes)} ({_cpus(_all_cpus(nodes))})"
+
+
+def _all_cpus(nodes: Sequence[Node]) -> frozenset[int]:
+    return frozenset(cpu for node in nodes for cpu in node.cpus)
 
 
 def _cpus(cpus: Collection[int]) -> str:

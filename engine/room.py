@@ -1,8 +1,9 @@
 """
 How much memory there is to take, and whether what is wanted fits: asked before anything is allocated.
 
-Four things can end a process that allocates: the host, a node that it is bound to, a cgroup, an inherited memory policy.
-The smallest counts, and is named. Reads /proc/meminfo, /proc/self/{status,cgroup} and the cgroups' memory files.
+Four things can end a process that allocates: the host, a node that it is bound to, a cgroup, a memory policy that it
+inherited. The smallest counts, and is named. Reads /proc/meminfo, /proc/self/{status,cgroup} and the memory files of
+the cgroups.
 https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files,
 https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
 """

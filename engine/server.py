@@ -21,6 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from engine.generation import FullError, Generation, LeftError
+from engine.locality import Locality
 from engine.metrics import CONTENT_TYPE, exposition
 from engine.requests import Completion, RefusedError, parse_completion, parse_lease
 from engine.sampler import Sampler
@@ -40,12 +41,19 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128  # connections that come while a thread starts; the default of 5 loses bursts
 
     def __init__(
-        self, address: tuple[str, int], generation: Generation, model_name: str, threads: int, token: str | None
+        self,
+        address: tuple[str, int],
+        generation: Generation,
+        model_name: str,
+        threads: int,
+        token: str | None,
+        locality: Locality,
     ) -> None:
         self.generation = generation
         self.model_name = model_name
         self.threads = threads
         self.token = token
+        self.locality = locality
         super().__init__(address, Exchange)
 
     @property
@@ -110,6 +118,7 @@ class Exchange(BaseHTTPRequestHandler):
                 self._pace(body)
             case "/metrics":
                 text = exposition(self.server.generation, self.server.model_name, self.server.threads)
+                text += self.server.locality.exposition()
                 self._send(200, text.encode(), CONTENT_TYPE)
             case _:
                 self._send_json(200, {"status": "ok"})

@@ -15,11 +15,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
-
-from engine.placement import Node
 
 SHORTEST_PAUSE = 1.0  # seconds before one that ended is started again; doubles while it keeps ending
 LONGEST_PAUSE = 60.0
@@ -31,10 +29,11 @@ Greet = Callable[["Worker"], None]
 
 
 class Worker:
-    """The process of one node; `port` is None while it does not serve."""
+    """The process of one node, by whose number it is called; `port` is None while it does not serve."""
 
-    def __init__(self, node: Node) -> None:
-        self.node = node
+    def __init__(self, name: str, arguments: Sequence[str]) -> None:
+        self.name = name
+        self.arguments = tuple(arguments)
         self.port: int | None = None
         self.ready: dict[str, Any] = {}
         self.running = 0
@@ -43,19 +42,13 @@ class Worker:
         self.process: subprocess.Popen[bytes] | None = None
         self.last_words = ""
 
-    @property
-    def name(self) -> str:
-        """How messages and metrics call it."""
-        return str(self.node.number)
-
 
 class Workers:
     """All of them, kept alive from `start` to `stop`."""
 
-    def __init__(self, nodes: Sequence[Node], arguments: Sequence[str], say: Say) -> None:
-        """`arguments` are the engine's own, less where it listens and what it is bound to."""
-        self.all = [Worker(node) for node in nodes]
-        self._arguments = tuple(arguments)
+    def __init__(self, arguments: Mapping[str, Sequence[str]], say: Say) -> None:
+        """`arguments` are the engine's own for each node, by its number, less where it listens."""
+        self.all = [Worker(name, own) for name, own in arguments.items()]
         self._say = say
         self._stopping = threading.Event()
         self._changed = threading.Condition()
@@ -75,8 +68,8 @@ class Workers:
             raise ValueError(f"the worker of node {self._failed.name}: {self._failed.last_words or 'ended at once'}")
 
     @contextlib.contextmanager
-    def least_running(self, but: Collection[Worker]) -> Any:
-        """The worker with fewest requests, of those that serve, counted as having one more; None where there is none."""
+    def least_running(self, but: Collection[Worker]) -> Iterator[Worker | None]:
+        """The worker that serves and has fewest requests, counted as having one more; None where there is none."""
         with self._changed:
             able = [worker for worker in self.all if worker.port is not None and worker not in but]
             worker = min(able, key=lambda one: (one.running, one.taken), default=None)
@@ -121,7 +114,9 @@ class Workers:
                 return
             pause = SHORTEST_PAUSE if time.monotonic() - began > STEADY else min(pause * 2, LONGEST_PAUSE)
             how = _how(status, _oom_kills() > kills)
-            self._say(f"the worker of node {worker.name} {how}: the others go on, and it is started again in {pause:g} s")
+            self._say(
+                f"the worker of node {worker.name} {how}: the others go on, and it is started again in {pause:g} s"
+            )
             self._stopping.wait(pause)
 
     def _give_up(self, worker: Worker) -> None:
@@ -130,8 +125,8 @@ class Workers:
             self._changed.notify_all()
 
     def _live_once(self, worker: Worker, greet: Greet) -> int:
-        own = ("--host", "127.0.0.1", "--port", "0", "--numa", f"bind:{worker.name}", "--until-stdin-closes")
-        command = [sys.executable, "-P", "-m", "engine", *self._arguments, *own]
+        own = ("--host", "127.0.0.1", "--port", "0", "--until-stdin-closes")  # the last that is given counts
+        command = [sys.executable, "-P", "-m", "engine", *worker.arguments, *own]
         pipe = subprocess.PIPE
         # In a session of its own: Ctrl-C on a terminal reaches us alone, and we end them in order. Should we be killed,
         # the kernel closes their standard input.
@@ -175,7 +170,7 @@ def _how(status: int | None, out_of_memory: bool) -> str:
         return f"ended with status {status}"
     name = signal.Signals(-status).name if -status in signal.valid_signals() else "a signal"
     if -status == signal.SIGKILL and out_of_memory:
-        return f"was killed (signal 9): the kernel killed for want of memory meanwhile, and a bound worker has its node only"
+        return "was killed (signal 9) while the kernel killed for want of memory: a bound worker has its node's only"
     return f"was ended by {name} (signal {-status})"
 
 

@@ -124,7 +124,10 @@ def test_what_decides_has_no_clock_and_no_network() -> None:
 @pytest.mark.parametrize(
     ("door", "allowed"),
     [
-        (r"^(subprocess\..*|os\.(system|popen|spawn\w*|fork)|asyncio\.create_subprocess_\w+)$", {"agent/children.py"}),
+        (
+            r"^(subprocess\..*|os\.(system|popen|spawn\w*|fork)|asyncio\.create_subprocess_\w+)$",
+            {"agent/children.py", "engine/workers.py"},
+        ),
         (r"^os\.exec\w+$", {"agent/commands/engine.py"}),
         (r"^(asyncio\.to_thread|.*\.run_in_executor)$", set()),
         (r"^importlib\.import_module$", {"agent/discovery.py", "agent/__main__.py"}),

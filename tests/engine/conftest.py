@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from engine.generation import Generation
+from engine.locality import Locality
 from engine.model import Model
 from engine.pace import Pace
 from engine.server import Server
@@ -94,7 +95,14 @@ def _model() -> Model:
 
 def start(model: Model, token: str | None) -> Server:
     """A server answering on a free port."""
-    server = Server(("127.0.0.1", 0), Generation(model, Pace(time.monotonic), time.perf_counter), "tiny", 1, token)
+    server = Server(
+        ("127.0.0.1", 0),
+        Generation(model, Pace(time.monotonic), time.perf_counter),
+        "tiny",
+        1,
+        token,
+        Locality(None, model.weights.arrays(), {}),
+    )
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     return server
 
