@@ -68,7 +68,8 @@ class Canary:
         self.ready: Ready | None = None
         self.skipped: str | None = None
         share = ("--most", "0.05")  # of the free memory of its node
-        arguments = ("engine", "--port", "0", "--size", settings.size, *share, "--token-file", str(token_file))
+        small = ("--slots", "1", "--drain", "0")  # one burst at a time, and nobody waits for its last one
+        arguments = ("engine", "--port", "0", "--size", settings.size, *share, *small, "--token-file", str(token_file))
         self.child = Child(
             "engine", (*arguments, "--until-stdin-closes"), on_line=self._line, on_end=self._ended, environment=_QUIET
         )

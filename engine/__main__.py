@@ -1,7 +1,7 @@
 """
 `python -m engine`: makes the model, serves it, and prints one line of JSON with its URL when it is ready.
 
-Standard output has that line only; progress goes to standard error. SIGTERM and SIGINT end it at once with status 0.
+Standard output has that line only; progress goes to standard error. How it ends: lifetime.
 """
 
 from __future__ import annotations
@@ -9,14 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from engine.lifetime import Patience, serve, wait
 from engine.placement import Place
 from engine.policy import WORDS
 from engine.room import fitting
@@ -28,30 +26,27 @@ if TYPE_CHECKING:
     from engine.weights import Config
 
 TOKEN_VARIABLE = "STEADYTOK_ENGINE_TOKEN"
-LAST_PASS = 2.0  # seconds; a pass takes milliseconds, and an exit in the middle of BLAS may crash
+SLOTS = 4  # each has a KV cache of its own
+DRAIN = 8.0  # seconds; systemd waits 90 before it kills, Docker 10
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs until it is told to stop; 2 where it cannot start, with one sentence on standard error."""
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
+    patience = Patience(DRAIN)
+    patience.listen()
     options = _parser().parse_args(arguments)
     try:
         _check(options)
         site = settle(options.numa, options.no_pin, _say)
         if site.replicates:
-            return _replicate(options, site, sys.argv[1:] if arguments is None else arguments)
+            return _replicate(options, site, sys.argv[1:] if arguments is None else arguments, patience)
         server = _build(options, site)
     except (OSError, ValueError, MemoryError) as error:
         _say(f"cannot start: {error}")
         return 2
-    return _serve(server, options)
-
-
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the end
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise SystemExit(0)
+    patience.seconds = options.drain
+    serve(server, patience, _ready(server), until_stdin_closes=options.until_stdin_closes)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,8 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lazy", action="store_true", help="take memory when it is first used, as engines do that die")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default %(default)s)")
     parser.add_argument("--context", type=int, default=1024, help="tokens of prompt and answer (default %(default)s)")
+    parser.add_argument("--slots", type=int, default=SLOTS, help="requests worked on at once (default %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="BLAS threads (default 1: one core)")
     parser.add_argument("--nice", type=int, default=10, help="niceness added (default %(default)s: it gives way)")
+    parser.add_argument(
+        "--drain", type=float, default=DRAIN, help="seconds that SIGTERM leaves to what runs (default %(default)s)"
+    )
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when standard input closes")
     parser.add_argument("--token-file", help=f"file with the token for PUT /pace (else ${TOKEN_VARIABLE})")
     return parser
@@ -80,18 +79,21 @@ def _build(options: argparse.Namespace, site: Site) -> Server:
     # BLAS reads these once, when NumPy is imported: hence the imports below.
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(options.threads)
     from engine.allocation import resident, warm_up
-    from engine.generation import Generation
+    from engine.bandwidth import sgemv_bandwidth
+    from engine.batch import Batch
+    from engine.chat import template_of
     from engine.locality import Locality
     from engine.model import Model
     from engine.pace import Pace
-    from engine.server import Server, is_loopback
+    from engine.server import Served, Server, is_loopback
+    from engine.tokenizer import Bytes
     from engine.weights import seeded_weights
 
     config = _shape(options, site)
     if not is_loopback(options.host):
         _say(f"listening on {options.host}: others than this machine can use this engine")
     started, before = time.perf_counter(), resident()
-    model = Model(seeded_weights(config, options.seed), options.context, lazy=options.lazy)
+    model = Model(seeded_weights(config, options.seed), options.context, options.slots, lazy=options.lazy)
     if not options.lazy:
         warm_up(model)
     _say(f"{config.layers} layers of width {config.dim} made in {time.perf_counter() - started:.2f} s")
@@ -99,28 +101,34 @@ def _build(options: argparse.Namespace, site: Site) -> Server:
     _tell_taken(before, resident(), options.lazy)
     if site.wish is not None:
         _say(locality.sentence())
-    generation = Generation(model, Pace(time.monotonic), time.perf_counter)
-    name = f"seeded-{config.weights_bytes / (1 << 20):.0f}MiB"
-    return Server((options.host, options.port), generation, name, options.threads, token, locality)
+    tokenizer = Bytes()
+    served = Served(
+        f"seeded-{config.weights_bytes / (1 << 20):.0f}MiB",
+        Batch(model, Pace(time.monotonic), time.monotonic),
+        tokenizer,
+        template_of(tokenizer.chat_template, {}),
+        options.threads,
+        sgemv_bandwidth(model.weights.arrays()),
+        locality,
+    )
+    return Server((options.host, options.port), served, token)
 
 
-def _replicate(options: argparse.Namespace, site: Site, arguments: list[str]) -> int:
+def _replicate(options: argparse.Namespace, site: Site, arguments: list[str], patience: Patience) -> int:
     """A worker for each node; of each option the last that is given counts, so ours come behind."""
     from engine.replicas import Replicas
 
     _token(options.token_file)
     _give_way(options.nice)
+    patience.seconds = options.drain
     config = _shape(options, site, times=len(site.nodes))
     own = ["--size", f"{config.weights_bytes >> 10}KiB", "--nice", "0"]  # niceness is inherited, and would add up
     replicas = Replicas((options.host, options.port), site.nodes, [*arguments, *own], _say)
     try:
-        ready = replicas.start()
-        print(json.dumps({**ready, "pid": os.getpid()}), flush=True)  # noqa: T201  the one line that the caller waits for
-        if options.until_stdin_closes:
-            threading.Thread(target=_end_with_stdin, daemon=True).start()
-        threading.Event().wait()
+        ready = {**replicas.start(), "pid": os.getpid()}
+        wait(json.dumps(ready), until_stdin_closes=options.until_stdin_closes)
     finally:
-        replicas.stop()
+        replicas.stop(patience.seconds)
     return 0
 
 
@@ -138,55 +146,47 @@ def _shape(options: argparse.Namespace, site: Site, times: int = 1) -> Config:
     from engine.weights import config_of_size
 
     def footprint(size: int) -> int:
-        return memory_of(config_of_size(size, VOCAB), options.context).total + INTERPRETER
+        return memory_of(config_of_size(size, VOCAB), options.context, options.slots).total + INTERPRETER
 
     config = config_of_size(_size(options, nearest(site), footprint), VOCAB)
-    memory = memory_of(config, options.context)
+    memory = memory_of(config, options.context, options.slots)
     places = site.places()
-    _say(told(memory, 1, places))
+    _say(told(memory, options.slots, places))
     if options.most is not None:
         places = [nearest(site), *places]
     fitting(memory.total + INTERPRETER, places, options.most or 1.0, times=times)
     return config
 
 
-def _serve(server: Server, options: argparse.Namespace) -> int:
-    # Looking whether to stop twice a second would wake an idle machine for nothing: the process just ends.
-    threading.Thread(target=server.serve_forever, args=(3600.0,), daemon=True).start()
-    if options.until_stdin_closes:
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
-    model = server.generation.model
-    ready = {
+def _ready(server: Server) -> str:
+    model = server.served.batch.model
+    fields = {
         "url": server.url,
-        "model": server.model_name,
+        "model": server.served.name,
         "weights_bytes": model.config.weights_bytes,
         "context": model.context,
-        "threads": options.threads,
+        "slots": model.slots,
+        "threads": server.served.threads,
         "pid": os.getpid(),
-        "numa": server.locality.fields(),
+        "numa": server.served.locality.fields() if server.served.locality else None,
     }
-    try:
-        print(json.dumps(ready), flush=True)  # noqa: T201  the one line that the caller waits for
-        threading.Event().wait()
-    finally:
-        if not server.generation.stop(LAST_PASS):
-            os._exit(0)
-    return 0
-
-
-def _end_with_stdin() -> None:
-    # The caller holds the other end: however it dies, the kernel closes it, and no engine is left behind.
-    while os.read(sys.stdin.fileno(), 1 << 12):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    return json.dumps(fields)
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name, least, most in (("port", 0, 65535), ("context", 2, 1 << 17), ("threads", 1, 1024), ("nice", 0, 19)):
+    for name, least, most in (
+        ("port", 0, 65535),
+        ("context", 2, 1 << 17),
+        ("slots", 1, 64),
+        ("threads", 1, 1024),
+        ("nice", 0, 19),
+    ):
         if not least <= getattr(options, name) <= most:
             raise ValueError(f"--{name} must be from {least} to {most}, not {getattr(options, name)}")
     if options.most is not None and not 0 < options.most <= 1:
         raise ValueError(f"--most must be more than 0 and at most 1, not {options.most:g}")
+    if not 0 <= options.drain <= 3600:
+        raise ValueError(f"--drain must be from 0 to 3600 seconds, not {options.drain:g}")
     if options.seed < 0:
         raise ValueError(f"--seed must not be negative, and is {options.seed}")
 

@@ -12,22 +12,21 @@ import http.client
 import json
 import select
 import socket
-import socketserver
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from engine.exchange import Exchange, Listener
+from engine.fields import RefusedError
+from engine.metrics import CONTENT_TYPE, PREFIX
 from engine.summed import Summed, Told
 from engine.workers import Worker, Workers
 
 LARGEST_BODY = 32 << 20  # bytes; what is too much for a worker it says itself
 LARGEST_HEAD = 1 << 16  # bytes of a worker's status line and headers
 ASKED = 0.3  # seconds for a worker's /metrics; the agent waits for 0.4 s in all
-PREFIX = "steadytok_reference_"
 _OF_A_CONNECTION = {"connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "upgrade"}
 
 
@@ -39,11 +38,8 @@ class Lease(NamedTuple):
     until: float
 
 
-class Front(ThreadingHTTPServer):
-    """Listens from the moment it is made; serve_forever answers."""
-
-    daemon_threads = True
-    request_queue_size = 128  # as the workers have it
+class Front(Listener):
+    """The address, what it knows of the workers, and the lease that they are held to."""
 
     def __init__(self, address: tuple[str, int], workers: Workers) -> None:
         self.workers = workers
@@ -51,22 +47,7 @@ class Front(ThreadingHTTPServer):
         self.lease: Lease | None = None
         self.pacing = threading.Lock()
         self.summing = threading.Lock()
-        super().__init__(address, Exchange)
-
-    @property
-    def url(self) -> str:
-        """Where it answers, with the port that port 0 became."""
-        return f"http://{self.server_name}:{self.server_port}"
-
-    def server_bind(self) -> None:
-        """Binds without the name look-up of HTTPServer, which hangs on hosts whose resolver is out of reach."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that leaves is no error; anything else keeps its traceback."""
-        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
-            super().handle_error(request, client_address)
+        super().__init__(address, Door)
 
     def greet(self, worker: Worker) -> None:
         """A worker that takes another's place is held to the lease that its fellows have."""
@@ -99,51 +80,28 @@ class Front(ThreadingHTTPServer):
                 yield f'{PREFIX}{name}{{worker="{worker.name}"}} {value}\n'
 
 
-class Exchange(BaseHTTPRequestHandler):
+class Door(Exchange):
     """One request: the workers close after their answer, and so do we."""
 
     server: Front
-    protocol_version = "HTTP/1.1"
-    server_version = "steadytok-reference"
-    sys_version = ""
-    timeout = 30  # seconds without a byte, after which a connection is dropped
-    disable_nagle_algorithm = True
+    largest_body = LARGEST_BODY
 
-    def do_GET(self) -> None:
+    do_DELETE = do_HEAD = do_OPTIONS = Exchange.do_GET  # noqa: N815  the names are http.server's
+
+    def answer(self, path: str, body: bytes) -> None:
         """Answers itself what is about all workers; else passes on."""
         self.close_connection = True
-        body = self._body()
-        if body is None:
-            return
-        match self.command, self.path.partition("?")[0]:
+        match self.command, path:
             case "GET", "/metrics":
-                self._send(200, self.server.metrics().encode(), "text/plain; version=0.0.4; charset=utf-8")
+                self.send(200, self.server.metrics().encode(), CONTENT_TYPE)
             case "GET", "/healthz":
                 up = {w.name: "up" if w.port is not None else "down" for w in self.server.workers.all}
                 some = "up" in up.values()
-                self._send_json(200 if some else 503, {"status": "ok" if some else "down", "workers": up})
+                self.send_json(200 if some else 503, {"status": "ok" if some else "down", "workers": up})
             case "PUT", "/pace":
                 self._pace(body)
             case _:
                 self._pass_on(body)
-
-    do_POST = do_PUT = do_DELETE = do_HEAD = do_OPTIONS = do_GET  # noqa: N815  the names are http.server's
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing, as the workers do."""
-
-    def _body(self) -> bytes | None:
-        length = self.headers.get("Content-Length", "0")
-        if "Transfer-Encoding" in self.headers:
-            return self._refuse(411, "Send the body with Content-Length, not in chunks.")
-        if not (length.isascii() and length.isdecimal() and len(length) < 16):
-            return self._refuse(400, "Content-Length is not a whole number.")
-        if int(length) > LARGEST_BODY:
-            left = min(int(length), 2 * LARGEST_BODY)  # thrown away, so that the client gets to read why
-            while left > 0 and (part := self.rfile.read(min(left, 1 << 16))):
-                left -= len(part)
-            return self._refuse(413, f"The body has {length} bytes: at most {LARGEST_BODY} are taken.")
-        return self.rfile.read(int(length))
 
     def _pace(self, body: bytes) -> None:
         """To all workers; the first refusal is the answer, since they have one token and one opinion."""
@@ -155,21 +113,19 @@ class Exchange(BaseHTTPRequestHandler):
                 if (answer := _ask(worker, "PUT", "/pace", body, {"Authorization": authorization}, timeout=5.0))
             ]
             if not answers:
-                self._refuse(503, "No worker is up to be paced: they are being started again.")
-                return
+                raise RefusedError(503, "No worker is up to be paced: they are being started again.", 1)
             status, text = next((answer for answer in answers if answer[0] != 200), answers[0])
             if status == 200:
                 taken = json.loads(text)
                 self.server.lease = Lease(authorization, taken["duty"], time.monotonic() + taken["ttl"])
-        self._send(status, text, "application/json")
+        self.send(status, text, "application/json")
 
     def _pass_on(self, body: bytes) -> None:
         tried: list[Worker] = []
         while True:
             with self.server.workers.least_running(tried) as worker:
                 if worker is None:
-                    self._refuse(503, "No worker is up: they are being started again.")
-                    return
+                    raise RefusedError(503, "No worker is up: they are being started again.", 1)
                 tried.append(worker)
                 last = len(tried) == len(self.server.workers.all)
                 try:
@@ -212,32 +168,17 @@ class Exchange(BaseHTTPRequestHandler):
         if b"\r\nconnection:" not in low:
             head += b"\r\nConnection: close"
         self.wfile.write(head + b"\r\n\r\n" + rest)
-        open_ended = b"\r\ncontent-length:" not in low and b"\r\ntransfer-encoding:" not in low
         tail = rest[-64:]
         while part := stream.next():
             self.wfile.write(part)
             tail = (tail + part)[-64:]
-        if part is not None and open_ended and b"text/event-stream" in low and b"[DONE]" not in tail:
-            # Nothing in HTTP tells a client that such a stream was cut; OpenAI's own servers tell so in an event.
+        if part is not None and b"text/event-stream" in low and b"[DONE]" not in tail:
+            # A chunked body without its end is known to be cut, and why is told here; others end as if all were well.
             words = f"The worker of node {worker.name} ended in the middle of this answer."
             error = {"error": {"message": words, "type": "server_error", "code": 502}}
-            self.wfile.write(b"data: " + json.dumps(error).encode() + b"\n\n")
-
-    def _refuse(self, status: int, sentence: str) -> None:
-        self._send_json(status, {"error": {"message": sentence, "type": "server_error", "code": status}})
-
-    def _send_json(self, status: int, fields: dict[str, Any]) -> None:
-        self._send(status, json.dumps(fields).encode() + b"\n", "application/json")
-
-    def _send(self, status: int, body: bytes, content_type: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Connection", "close")
-        if status == 503:
-            self.send_header("Retry-After", "1")
-        self.end_headers()
-        self.wfile.write(body)
+            event = b"data: " + json.dumps(error).encode() + b"\n\n"
+            chunked = b"\r\ntransfer-encoding: chunked" in low
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(event), event) if chunked else event)
 
 
 class _Stream:
