@@ -112,12 +112,14 @@ class Workers:
             if not worker.ready:
                 self._give_up(worker)
                 return
-            pause = SHORTEST_PAUSE if time.monotonic() - began > STEADY else min(pause * 2, LONGEST_PAUSE)
+            if time.monotonic() - began > STEADY:
+                pause = SHORTEST_PAUSE
             how = _how(status, _oom_kills() > kills)
             self._say(
                 f"the worker of node {worker.name} {how}: the others go on, and it is started again in {pause:g} s"
             )
             self._stopping.wait(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
 
     def _give_up(self, worker: Worker) -> None:
         with self._changed:
