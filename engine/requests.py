@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.pace import LONGEST, LOWEST
-from engine.tokenizer import encode
+from engine.tokenizer import Tokenizer
 
 DEFAULT_TTL = 30.0  # seconds; the agent renews well before that
 
@@ -17,8 +17,8 @@ _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 # Fields that clients send by habit; anything but the neutral value would be silently wrong, so it is refused.
 _NEUTRAL = {"n": 1, "best_of": 1, "top_p": 1, "echo": False, "presence_penalty": 0, "frequency_penalty": 0}
-_FREE = ("model", "user", "ignore_eos")  # taken and without effect: one model, and it has no end token
-_KNOWN = ("prompt", "max_tokens", "temperature", "seed", "stream", "stream_options", *_FREE, *_NEUTRAL)
+_FREE = ("model", "user")  # taken and without effect
+_KNOWN = ("prompt", "max_tokens", "temperature", "seed", "stream", "stream_options", "ignore_eos", *_FREE, *_NEUTRAL)
 
 
 class RefusedError(Exception):
@@ -40,6 +40,7 @@ class Completion:
     seed: int | None
     stream: bool
     include_usage: bool
+    ignore_eos: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Lease:
     ttl: float
 
 
-def parse_completion(body: bytes, context: int) -> Completion:
+def parse_completion(body: bytes, context: int, tokenizer: Tokenizer) -> Completion:
     """
     The body of POST /v1/completions; raises RefusedError.
 
@@ -61,7 +62,7 @@ def parse_completion(body: bytes, context: int) -> Completion:
         if fields.get(name, neutral) != neutral:
             raise RefusedError(400, f"{name} is not supported: leave it out or send {json.dumps(neutral)}.")
     max_tokens = _whole(fields, "max_tokens", 16, least=1, most=context)
-    prompt = _prompt(fields)
+    prompt = _prompt(fields, tokenizer)
     if len(prompt) + max_tokens > context:
         raise RefusedError(
             400,
@@ -75,6 +76,7 @@ def parse_completion(body: bytes, context: int) -> Completion:
         seed=_seed(fields),
         stream=_flag(fields, "stream"),
         include_usage=_include_usage(fields),
+        ignore_eos=_flag(fields, "ignore_eos"),
     )
 
 
@@ -106,14 +108,17 @@ def _no_constant(word: str) -> float:
     raise ValueError(f"{word} is not a JSON number")
 
 
-def _prompt(fields: dict[str, Any]) -> tuple[int, ...]:
+def _prompt(fields: dict[str, Any], tokenizer: Tokenizer) -> tuple[int, ...]:
     prompt = fields.get("prompt")
     if not isinstance(prompt, str):
         raise RefusedError(400, "prompt must be a string.")
     try:
-        return tuple(encode(prompt))
+        tokens = tuple(tokenizer.encode(prompt))
     except UnicodeEncodeError:
         raise RefusedError(400, "prompt must be text: it holds half of a surrogate pair.") from None
+    if not tokens:
+        raise RefusedError(400, "prompt is empty, and this model has no token to begin with.")
+    return tokens
 
 
 def _number(fields: dict[str, Any], name: str, default: float, *, least: float, most: float) -> float:

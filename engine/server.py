@@ -24,7 +24,7 @@ from engine.generation import FullError, Generation, LeftError
 from engine.metrics import CONTENT_TYPE, exposition
 from engine.requests import Completion, RefusedError, parse_completion, parse_lease
 from engine.sampler import Sampler
-from engine.tokenizer import Decoder
+from engine.tokenizer import ByteTokenizer, Tokenizer
 
 LARGEST_BODY = 1 << 20  # bytes
 LARGEST_DRAIN = 32 << 20  # bytes read and thrown away, so that the client gets to read why it was refused
@@ -40,12 +40,19 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128  # connections that come while a thread starts; the default of 5 loses bursts
 
     def __init__(
-        self, address: tuple[str, int], generation: Generation, model_name: str, threads: int, token: str | None
+        self,
+        address: tuple[str, int],
+        generation: Generation,
+        model_name: str,
+        threads: int,
+        token: str | None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         self.generation = generation
         self.model_name = model_name
         self.threads = threads
         self.token = token
+        self.tokenizer = tokenizer or ByteTokenizer()
         super().__init__(address, Exchange)
 
     @property
@@ -105,7 +112,7 @@ class Exchange(BaseHTTPRequestHandler):
     def _answer(self, body: bytes) -> None:
         match self.path.partition("?")[0]:
             case "/v1/completions":
-                self._complete(parse_completion(body, self.server.generation.model.context))
+                self._complete(parse_completion(body, self.server.generation.model.context, self.server.tokenizer))
             case "/pace":
                 self._pace(body)
             case "/metrics":
@@ -149,9 +156,9 @@ class Exchange(BaseHTTPRequestHandler):
         with self._turn():
             sampler = Sampler(asked.temperature, asked.seed)
             tokens = self.server.generation.tokens(asked.prompt, asked.max_tokens, sampler, self._gone)
-            answer = Answer(asked, self.server.model_name)
+            answer = Answer(asked, self.server.model_name, self.server.tokenizer)
             if not asked.stream:
-                self._send_json(200, answer.whole(list(tokens)))
+                self._send_json(200, answer.whole(tokens))
                 return
             self._start_stream()
             for event in answer.events(tokens):
@@ -204,8 +211,11 @@ class Exchange(BaseHTTPRequestHandler):
 class Answer:
     """One completion in OpenAI's shape, whole or as events."""
 
-    def __init__(self, asked: Completion, model_name: str) -> None:
+    def __init__(self, asked: Completion, model_name: str, tokenizer: Tokenizer) -> None:
         self._asked = asked
+        self._decoder = tokenizer.decoder()
+        self._stop = frozenset() if asked.ignore_eos else tokenizer.stop_tokens
+        self._made = 0
         self._frame = {
             "id": f"cmpl-{uuid.uuid4().hex}",
             "object": "text_completion",
@@ -213,31 +223,36 @@ class Answer:
             "model": model_name,
         }
 
-    def whole(self, tokens: list[int]) -> Fields:
+    def whole(self, tokens: Iterator[int]) -> Fields:
         """The answer in one piece."""
-        decoder = Decoder()
-        text = "".join(decoder.text(token, last=index == len(tokens)) for index, token in enumerate(tokens, 1))
-        return self._piece(text, "length") | {"usage": self._usage(len(tokens))}
+        pieces = list(self._pieces(tokens))
+        return self._piece("".join(text for text, _ in pieces), pieces[-1][1]) | {"usage": self._usage()}
 
     def events(self, tokens: Iterator[int]) -> Iterator[bytes]:
         """One event per token, the last with its finish_reason; then usage if asked for, then [DONE]."""
-        decoder, made = Decoder(), 0
-        for token in tokens:
-            made += 1
-            last = made == self._asked.max_tokens
-            piece = self._piece(decoder.text(token, last=last), "length" if last else None)
-            yield json.dumps(piece).encode()
+        for text, finish_reason in self._pieces(tokens):
+            yield json.dumps(self._piece(text, finish_reason)).encode()
         if self._asked.include_usage:
-            yield json.dumps(self._frame | {"choices": [], "usage": self._usage(made)}).encode()
+            yield json.dumps(self._frame | {"choices": [], "usage": self._usage()}).encode()
         yield b"[DONE]"
+
+    def _pieces(self, tokens: Iterator[int]) -> Iterator[tuple[str, str | None]]:
+        """The text of each token, with the finish_reason of the last; one that ends the answer has none."""
+        for token in tokens:
+            self._made += 1
+            last = self._made == self._asked.max_tokens
+            if token in self._stop:
+                yield "", "stop"
+                return
+            yield self._decoder.text(token, last=last), "length" if last else None
 
     def _piece(self, text: str, finish_reason: str | None) -> Fields:
         choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
         return self._frame | {"choices": [choice]}
 
-    def _usage(self, made: int) -> Fields:
+    def _usage(self) -> Fields:
         asked = len(self._asked.prompt)
-        return {"prompt_tokens": asked, "completion_tokens": made, "total_tokens": asked + made}
+        return {"prompt_tokens": asked, "completion_tokens": self._made, "total_tokens": asked + self._made}
 
 
 def is_loopback(host: str) -> bool:
