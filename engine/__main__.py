@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.lifetime import Patience, serve
@@ -27,8 +28,8 @@ from engine.sizing import (
 )
 
 if TYPE_CHECKING:
+    from engine.checkpoint import Checkpoint
     from engine.server import Server
-    from engine.weights import Config
 
 TOKEN_VARIABLE = "STEADYTOK_ENGINE_TOKEN"
 SLOTS = 4  # each has a KV cache of its own
@@ -54,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="engine", description="The reference engine of steadytok.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0: any free one (default)")
+    parser.add_argument(
+        "--model", type=Path, help="folder as Hugging Face has them, or a .gguf file; else seeded weights"
+    )
     parser.add_argument("--size", default="auto", help="bytes of weights such as 64MiB, or auto (default)")
     parser.add_argument(
         "--most", type=float, help=f"share of its node's available memory to take at most (default {SHARE} with auto)"
@@ -84,22 +88,21 @@ def _build(options: argparse.Namespace) -> Server:
     from engine.chat import template_of
     from engine.model import Model
     from engine.pace import Pace
+    from engine.requests import Terms
     from engine.server import Served, Server, is_loopback
-    from engine.tokenizer import Bytes
-    from engine.weights import seeded_weights
 
-    config = _shape(options, place(found))
+    checkpoint = _checkpoint(options, place(found))
+    config = checkpoint.config
     if not is_loopback(options.host):
         _say(f"listening on {options.host}: others than this machine can use this engine")
     started = time.perf_counter()
-    model = Model(seeded_weights(config, options.seed), options.context, options.slots)
+    model = Model(checkpoint.load(), options.context, options.slots)
     _say(f"{config.layers} layers of width {config.dim} made in {time.perf_counter() - started:.2f} s")
-    tokenizer = Bytes()
+    tokenizer = checkpoint.tokenizer
     served = Served(
-        f"seeded-{config.weights_bytes / (1 << 20):.0f}MiB",
+        checkpoint.name,
         Batch(model, Pace(time.monotonic), time.monotonic),
-        tokenizer,
-        template_of(tokenizer.chat_template, {}),
+        Terms(model.context, config.vocab, tokenizer, template_of(tokenizer)),
         options.threads,
         sgemv_bandwidth(model.weights.arrays()),
     )
@@ -122,8 +125,9 @@ def _pinned(found: list[Node], leave: bool) -> list[Node]:
     return [node]
 
 
-def _shape(options: argparse.Namespace, where: Place) -> Config:
+def _checkpoint(options: argparse.Namespace, where: Place) -> Checkpoint:
     """A model that may be as large as it is; ValueError where it may not."""
+    from engine.checkpoint import open_checkpoint, seeded
     from engine.model import memory_of
     from engine.tokenizer import VOCAB
     from engine.weights import config_of_size
@@ -131,15 +135,22 @@ def _shape(options: argparse.Namespace, where: Place) -> Config:
     def footprint(size: int) -> int:
         return memory_of(config_of_size(size, VOCAB), options.context, options.slots).total + INTERPRETER
 
-    config = config_of_size(_size(options, where, footprint), VOCAB)
-    memory = memory_of(config, options.context, options.slots)
+    if options.model is None:
+        checkpoint = seeded(_size(options, where, footprint), options.seed)
+    else:
+        checkpoint = open_checkpoint(options.model)
+        if checkpoint.trained_context is not None and options.context > checkpoint.trained_context:
+            _say(
+                f"{checkpoint.name} was trained with {checkpoint.trained_context} tokens: what comes after may be poor"
+            )
+    memory = memory_of(checkpoint.config, options.context, options.slots)
     _say(
         f"memory: weights {mebibytes(memory.weights)}, KV cache {mebibytes(memory.kv_cache)}, scratch "
         f"{mebibytes(memory.scratch)}, Python and NumPy about {mebibytes(INTERPRETER)}, together "
         f"{mebibytes(memory.total + INTERPRETER)}"
     )
     _check_fits(memory.total + INTERPRETER, options.most, where)
-    return config
+    return checkpoint
 
 
 def _ready(server: Server) -> str:
@@ -170,6 +181,8 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--most must be more than 0 and at most 1, not {options.most:g}")
     if not 0 <= options.drain <= 3600:
         raise ValueError(f"--drain must be from 0 to 3600 seconds, not {options.drain:g}")
+    if options.model is not None and options.size != "auto":
+        raise ValueError("--size is for weights made from a seed: --model has its own size")
     if options.seed < 0:
         raise ValueError(f"--seed must not be negative, and is {options.seed}")
 

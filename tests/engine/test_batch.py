@@ -13,7 +13,7 @@ from engine.model import PREFILL_CHUNK, Model
 from engine.pace import Pace
 from engine.sampler import Sampler
 from engine.sequence import FailedError, Piece, Request, StoppedError
-from engine.tokenizer import Bytes, encode
+from engine.tokenizer import ByteTokenizer, encode
 from engine.transcript import Transcript
 from engine.weights import Array, Config, seeded_weights
 
@@ -79,7 +79,7 @@ class Asker:
 
     def __init__(self, clock: Clock, prompt: str, most: int, *stops: str) -> None:
         self.left = False
-        transcript = Transcript(Bytes().decoder(), stops)
+        transcript = Transcript(ByteTokenizer().decoder(), stops)
         self.request = Request(tuple(encode(prompt)), most, TimedSampler(clock), transcript, lambda: self.left)
 
     @property
@@ -299,11 +299,11 @@ def test_stop_token_ends() -> None:
             model_says.append(token)
             return token
 
-    plain = Request(tuple(encode("a")), 10, Spy(clock), Transcript(Bytes().decoder(), ()), lambda: False)
+    plain = Request(tuple(encode("a")), 10, Spy(clock), Transcript(ByteTokenizer().decoder(), ()), lambda: False)
     batch.submit(plain)
     finish(batch)
     stop = next(token for token in model_says[1:] if token != model_says[0])
-    transcript = Transcript(Bytes().decoder(), ())
+    transcript = Transcript(ByteTokenizer().decoder(), ())
     request = Request(tuple(encode("a")), 10, Spy(clock), transcript, lambda: False, frozenset({stop}))
     batch.submit(request)
     finish(batch)
