@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.lifetime import Patience, serve, wait
@@ -19,9 +20,11 @@ from engine.placement import Place
 from engine.policy import WORDS
 from engine.room import fitting
 from engine.site import Site, nearest, settle
-from engine.sizing import INTERPRETER, SHARE, automatic_size, last_level_cache, mebibytes, parse_size
+from engine.sizing import SHARE, automatic_size, last_level_cache, mebibytes, parse_size
 
 if TYPE_CHECKING:
+    from engine.allocation import Need
+    from engine.checkpoint import Checkpoint
     from engine.server import Server
     from engine.weights import Config
 
@@ -53,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="engine", description="The reference engine of steadytok.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0: any free one (default)")
+    parser.add_argument(
+        "--model", type=Path, help="folder as Hugging Face has them, or a .gguf file; else seeded weights"
+    )
     parser.add_argument("--size", default="auto", help="bytes of weights such as 64MiB, or auto (default)")
     parser.add_argument(
         "--most", type=float, help=f"share of its node's available memory to take at most (default {SHARE} with auto)"
@@ -78,35 +84,34 @@ def _build(options: argparse.Namespace, site: Site) -> Server:
     _give_way(options.nice)
     # BLAS reads these once, when NumPy is imported: hence the imports below.
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(options.threads)
-    from engine.allocation import resident, warm_up
+    from engine.allocation import resident, taken, warm_up
     from engine.bandwidth import sgemv_bandwidth
     from engine.batch import Batch
     from engine.chat import template_of
     from engine.locality import Locality
     from engine.model import Model
     from engine.pace import Pace
+    from engine.requests import Terms
     from engine.server import Served, Server, is_loopback
-    from engine.tokenizer import Bytes
-    from engine.weights import seeded_weights
 
-    config = _shape(options, site)
+    checkpoint, needed = _checkpoint(options, site)
+    config = checkpoint.config
     if not is_loopback(options.host):
         _say(f"listening on {options.host}: others than this machine can use this engine")
     started, before = time.perf_counter(), resident()
-    model = Model(seeded_weights(config, options.seed), options.context, options.slots, lazy=options.lazy)
+    model = Model(checkpoint.load(), options.context, options.slots, lazy=options.lazy)
     if not options.lazy:
         warm_up(model)
     _say(f"{config.layers} layers of width {config.dim} made in {time.perf_counter() - started:.2f} s")
     locality = Locality(options.numa, model.weights.arrays(), site.threads())
-    _tell_taken(before, resident(), options.lazy)
+    _say(taken(needed, before, resident(), lazy=options.lazy))
     if site.wish is not None:
         _say(locality.sentence())
-    tokenizer = Bytes()
+    tokenizer = checkpoint.tokenizer
     served = Served(
-        f"seeded-{config.weights_bytes / (1 << 20):.0f}MiB",
+        checkpoint.name,
         Batch(model, Pace(time.monotonic), time.monotonic),
-        tokenizer,
-        template_of(tokenizer.chat_template, {}),
+        Terms(model.context, config.vocab, tokenizer, template_of(tokenizer)),
         options.threads,
         sgemv_bandwidth(model.weights.arrays()),
         locality,
@@ -121,8 +126,10 @@ def _replicate(options: argparse.Namespace, site: Site, arguments: list[str], pa
     _token(options.token_file)
     _give_way(options.nice)
     patience.seconds = options.drain
-    config = _shape(options, site, times=len(site.nodes))
-    own = ["--size", f"{config.weights_bytes >> 10}KiB", "--nice", "0"]  # niceness is inherited, and would add up
+    checkpoint, _ = _checkpoint(options, site, times=len(site.nodes))
+    own = ["--nice", "0"]  # niceness is inherited, and would add up
+    if options.model is None:  # the same model for all, though their nodes may have different memory
+        own += ["--size", f"{checkpoint.config.weights_bytes >> 10}KiB"]
     replicas = Replicas((options.host, options.port), site.nodes, [*arguments, *own], _say)
     try:
         ready = {**replicas.start(), "pid": os.getpid()}
@@ -132,30 +139,32 @@ def _replicate(options: argparse.Namespace, site: Site, arguments: list[str], pa
     return 0
 
 
-def _tell_taken(before: int | None, after: int | None, lazy: bool) -> None:
-    if before is not None and after is not None:
-        later = ", and the rest with the first request (--lazy)" if lazy else ""
-        _say(f"memory: {mebibytes(after - before)} were taken for weights, KV cache and scratch{later}")
-
-
-def _shape(options: argparse.Namespace, site: Site, times: int = 1) -> Config:
-    """A model that may be as large as it is; ValueError where it may not, `times` over."""
-    from engine.allocation import told
-    from engine.model import memory_of
+def _checkpoint(options: argparse.Namespace, site: Site, times: int = 1) -> tuple[Checkpoint, Need]:
+    """A model that may be as large as it is, and what it needs; ValueError where it may not, `times` over."""
+    from engine.allocation import need
+    from engine.checkpoint import open_checkpoint, seeded
     from engine.tokenizer import VOCAB
     from engine.weights import config_of_size
 
-    def footprint(size: int) -> int:
-        return memory_of(config_of_size(size, VOCAB), options.context, options.slots).total + INTERPRETER
+    def needed(config: Config) -> Need:
+        return need(config, options.context, options.slots, options.threads)
 
-    config = config_of_size(_size(options, nearest(site), footprint), VOCAB)
-    memory = memory_of(config, options.context, options.slots)
+    if options.model is None:
+        size = _size(options, nearest(site), lambda size: needed(config_of_size(size, VOCAB)).total)
+        checkpoint = seeded(size, options.seed)
+    else:
+        checkpoint = open_checkpoint(options.model)
+        if checkpoint.trained_context is not None and options.context > checkpoint.trained_context:
+            _say(
+                f"{checkpoint.name} was trained with {checkpoint.trained_context} tokens: what comes after may be poor"
+            )
+    sum_ = needed(checkpoint.config)
     places = site.places()
-    _say(told(memory, options.slots, places))
+    _say(sum_.sentence(options.slots, places))
     if options.most is not None:
         places = [nearest(site), *places]
-    fitting(memory.total + INTERPRETER, places, options.most or 1.0, times=times)
-    return config
+    fitting(sum_.total, places, options.most or 1.0, times=times)
+    return checkpoint, sum_
 
 
 def _ready(server: Server) -> str:
@@ -187,6 +196,8 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--most must be more than 0 and at most 1, not {options.most:g}")
     if not 0 <= options.drain <= 3600:
         raise ValueError(f"--drain must be from 0 to 3600 seconds, not {options.drain:g}")
+    if options.model is not None and options.size != "auto":
+        raise ValueError("--size is for weights made from a seed: --model has its own size")
     if options.seed < 0:
         raise ValueError(f"--seed must not be negative, and is {options.seed}")
 

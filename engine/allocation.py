@@ -9,24 +9,60 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy.random  # noqa: F401  NumPy loads it when it is first used: it would count as the model's
 
-from engine.model import PREFILL_CHUNK, Memory, Model, Span
+from engine.model import PREFILL_CHUNK, Memory, Model, Span, memory_of
 from engine.placement import Place
 from engine.sizing import INTERPRETER, mebibytes
+from engine.weights import FLOAT_BYTES, Config
+
+PANEL = 384  # columns that OpenBLAS packs at a time (its GEMM_Q for float32 on x86-64)
 
 
-def told(memory: Memory, slots: int, places: Sequence[Place]) -> str:
-    """The sum, and what there is to take it from: the smallest of what limits this process."""
-    least = next(
-        (f"; {mebibytes(place.available)} can be had of {place.name}" for place in places if place.available), ""
-    )
-    return (
-        f"memory: weights {mebibytes(memory.weights)}, KV cache {mebibytes(memory.kv_cache)}"
-        f"{f' in {slots} slots' if slots > 1 else ''}, scratch {mebibytes(memory.scratch)}, Python and NumPy about "
-        f"{mebibytes(INTERPRETER)}, together {mebibytes(memory.total + INTERPRETER)}{least}"
-    )
+class Need(NamedTuple):
+    """Bytes that an engine takes, known before it takes any."""
+
+    memory: Memory
+    passes: int  # activations of the largest pass, and what BLAS packs for it
+
+    @property
+    def total(self) -> int:
+        """The whole process."""
+        return self.memory.total + self.passes + INTERPRETER
+
+    def sentence(self, slots: int, places: Sequence[Place]) -> str:
+        """The sum, and what there is to take it from: the smallest of what limits this process."""
+        m = self.memory
+        parts = [f"weights {mebibytes(m.weights)}", f"KV cache {mebibytes(m.kv_cache)} in {slots} slots"]
+        parts += [f"scratch {mebibytes(m.scratch)}", f"passes {mebibytes(self.passes)}"]
+        least = [f"; {mebibytes(place.available)} can be had of {place.name}" for place in places if place.available]
+        return (
+            f"memory: {', '.join(parts)}, Python and NumPy about {mebibytes(INTERPRETER)}, together "
+            f"{mebibytes(self.total)}{''.join(least[:1])}"
+        )
+
+
+def need(config: Config, context: int, slots: int, threads: int) -> Need:
+    """
+    What an engine of this shape will take.
+
+    Several threads of OpenBLAS pack a panel of the whole longest matrix at once, one packs a block of it (measured).
+    """
+    rows = max(PREFILL_CHUNK, slots)
+    activations = rows * (4 * config.dim + 2 * config.query_dim + 3 * config.hidden)
+    packed = PANEL * 2 * config.hidden if threads > 1 else 0
+    return Need(memory_of(config, context, slots), FLOAT_BYTES * (activations + packed))
+
+
+def taken(needed: Need, before: int | None, after: int | None, *, lazy: bool) -> str:
+    """What was told beside what the process has grown by."""
+    told = needed.total - INTERPRETER
+    if before is None or after is None:
+        return f"memory: {mebibytes(told)} were told; what was taken cannot be, without /proc"
+    later = ", and the rest with the first request (--lazy)" if lazy else ""
+    return f"memory: {mebibytes(told)} were told beside Python, and {mebibytes(after - before)} taken{later}"
 
 
 def warm_up(model: Model) -> None:

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from engine.weights import FLOAT_BYTES, Array, Config
+from engine.weights import FLOAT_BYTES, Array, Weights
 
 ENOUGH = 256 << 20  # bytes of matrices; more than a last-level cache holds, and read in a tenth of a second
 ROUNDS = 3  # the best of them: whatever else runs can only make one slower
 
 
-def streamed_bytes(config: Config, positions: Sequence[int]) -> int:
+class Traffic:
     """
-    Bytes that one decode pass for requests at these positions must read: all weights once, and each one's KV cache.
+    What decoding a model must read at least; where matrices are read once for each request, more comes from memory.
 
-    The least that is possible: where matrices are read once for each request, more comes from memory.
+    Of an embedding that is no classifier only the rows of the tokens are read: nothing beside the rest.
     """
-    per_token = 2 * config.layers * config.kv_dim * FLOAT_BYTES
-    return config.weights_bytes + per_token * sum(position + 1 for position in positions)
+
+    def __init__(self, weights: Weights) -> None:
+        c = weights.config
+        everything = sum(array.nbytes for array in weights.arrays())
+        self._weights = everything - (0 if c.tied else weights.embedding.nbytes)
+        self._position = 2 * c.kv_dim * FLOAT_BYTES  # of one layer's KV cache
+        self._windows = Counter(c.windows or (None,) * c.layers)  # and how many layers have each
+
+    def of(self, positions: Sequence[int]) -> int:
+        """Bytes for one decode pass of requests at these positions: all weights once, and each one's KV cache."""
+        return self._weights + self._position * sum(
+            layers * min(position + 1, window or position + 1)
+            for window, layers in self._windows.items()
+            for position in positions
+        )
 
 
 def sgemv_bandwidth(arrays: Iterable[Array]) -> float | None:

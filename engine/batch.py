@@ -14,7 +14,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 
-from engine.bandwidth import streamed_bytes
+from engine.bandwidth import Traffic
 from engine.model import Model
 from engine.pace import Pace
 from engine.sequence import FailedError, Request, StoppedError
@@ -51,6 +51,7 @@ class Batch:
         self.tally = Tally(clock)
         self._clock = clock
         self._most_waiting = most_waiting
+        self._traffic = Traffic(model.weights)
         self._changed = threading.Condition()
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []  # in the order in which they joined
@@ -196,7 +197,7 @@ class Batch:
         self.tally.enter("decode")
         logits = self.model.decode([request.token for request in ready], slots, positions)  # (n, vocab)
         seconds = self.tally.enter("sampling")
-        self.tally.decoded(len(ready), seconds, streamed_bytes(self.model.config, positions))
+        self.tally.decoded(len(ready), seconds, self._traffic.of(positions))
         for request, row in zip(ready, logits, strict=True):
             request.position += 1
             self._made(request, request.sampler(row))

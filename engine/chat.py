@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from engine.fields import Fields, RefusedError, only
+from engine.tokenizer import Tokenizer
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _OF_MESSAGE = ("role", "content", "name")
@@ -70,10 +70,10 @@ def _text(part: object) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def template_of(source: str | None, special: Mapping[str, str]) -> Template:
-    """What renders chats for a model with this Jinja template, or none; `special`: its variables such as bos_token."""
-    if source is None:
+def template_of(tokenizer: Tokenizer) -> Template:
+    """What renders chats for the model of a tokenizer."""
+    if tokenizer.chat_template is None:
         return Plain()
-    from engine.jinja import JinjaTemplate  # jinja2 is an extra: models without a template do without it
+    from engine.jinja import JinjaTemplate  # jinja2 is an extra, which models without a template do without
 
-    return JinjaTemplate(source, special)
+    return JinjaTemplate(tokenizer.chat_template, tokenizer.special_tokens)

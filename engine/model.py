@@ -2,13 +2,15 @@
 The decoder: RMSNorm, rotary positions, grouped-query attention over a KV cache, SwiGLU.
 
 Architecture: https://arxiv.org/abs/2302.13971 (Llama), https://arxiv.org/abs/2104.09864 (RoPE, in the "rotate half"
-layout of Hugging Face checkpoints), https://arxiv.org/abs/2305.13245 (grouped queries).
+layout of Hugging Face checkpoints), https://arxiv.org/abs/2305.13245 (grouped queries), https://arxiv.org/abs/2310.06825
+(sliding windows), https://arxiv.org/abs/2407.10671 and https://arxiv.org/abs/2505.09388 (Qwen's biases and head norms).
 Everything is float32: one np.float64 scalar promotes the activations, and BLAS then copies each weight matrix to
 float64 for every token, which costs a factor of 26.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -75,7 +77,7 @@ class Model:
         cache = (c.layers, slots, c.kv_heads, context, c.head_dim)
         self.keys = allocated(*cache)  # (layers, slots, kv_heads, context, head_dim)
         self.values = allocated(*cache)  # (layers, slots, kv_heads, context, head_dim)
-        self.cosine, self.sine = _rotation(context, c.head_dim, c.rope_theta)  # each (context, head_dim / 2)
+        self.cosine, self.sine = c.rope.rotation(context, c.head_dim)  # each (context, head_dim / 2)
         self._mask = np.triu(np.full((PREFILL_CHUNK, PREFILL_CHUNK), -np.inf, np.float32), 1)  # (query, key)
         self._qkv = allocated(self.most_rows, c.query_dim + 2 * c.kv_dim)
         self._gate_up = allocated(self.most_rows, 2 * c.hidden)
@@ -100,7 +102,7 @@ class Model:
         One pass: the weights are read once for all n.
         """
         x = self.hidden_states([Span((t,), s, p) for t, s, p in zip(tokens, slots, positions, strict=True)])  # (n, dim)
-        return product(x, self.weights.embedding)  # (n, vocab)
+        return product(x, self.weights.classifier)  # (n, vocab)
 
     def hidden_states(self, spans: Sequence[Span]) -> Array:
         """
@@ -112,10 +114,10 @@ class Model:
         x = self.weights.embedding[[token for span in spans for token in span.tokens]]  # (n, dim), a copy
         positions = [position for span in spans for position in range(span.start, span.end)]  # (n,)
         cosine, sine = self.cosine[positions, None], self.sine[positions, None]  # each (n, 1, head_dim / 2)
-        for layer, keys, values in zip(self.weights.layers, self.keys, self.values, strict=True):
+        for number, layer in enumerate(self.weights.layers):
             qkv = self._heads(layer, self._normed(x, layer.attention_norm))  # (n, heads + 2 * kv_heads, head_dim)
             rotate(qkv[:, : self.config.heads + self.config.kv_heads], cosine, sine)
-            x += product(self._attention(qkv, keys, values, spans), layer.output)
+            x += product(self._attention(number, qkv, spans), layer.output)
             x += self._feed_forward(layer, self._normed(x, layer.feed_forward_norm))
         return self._normed(x, self.weights.norm)
 
@@ -137,25 +139,36 @@ class Model:
     def _heads(self, layer: Layer, x: Array) -> Array:
         c, n = self.config, len(x)
         qkv = product(x, layer.query_key_value, out=self._qkv[:n])  # (n, query_dim + 2 * kv_dim)
-        return qkv.reshape(n, c.heads + 2 * c.kv_heads, c.head_dim)
+        if layer.query_key_value_bias is not None:
+            qkv += layer.query_key_value_bias
+        heads = qkv.reshape(n, c.heads + 2 * c.kv_heads, c.head_dim)
+        if layer.query_norm is not None and layer.key_norm is not None:
+            query, key = heads[:, : c.heads], heads[:, c.heads : c.heads + c.kv_heads]  # each (n, its heads, head_dim)
+            query[:] = self._normed(query, layer.query_norm)
+            key[:] = self._normed(key, layer.key_norm)
+        return heads
 
-    def _attention(self, qkv: Array, keys: Array, values: Array, spans: Sequence[Span]) -> Array:
+    def _attention(self, number: int, qkv: Array, spans: Sequence[Span]) -> Array:
+        """Layer `number`: the new keys and values go into the cache, and queries read it; (n, query_dim)."""
         c = self.config
         query = qkv[:, : c.heads]  # (n, heads, head_dim)
         key = qkv[:, c.heads : c.heads + c.kv_heads]  # (n, kv_heads, head_dim)
         value = qkv[:, c.heads + c.kv_heads :]  # (n, kv_heads, head_dim)
+        window = c.windows[number] if c.windows else None
         mixed = np.empty((len(qkv), c.query_dim), np.float32)  # (n, query_dim)
         first = 0
-        for tokens, slot, start in spans:
-            rows, end = slice(first, first + len(tokens)), start + len(tokens)
-            keys[slot, :, start:end] = key[rows].transpose(1, 0, 2)  # keys: (slots, kv_heads, context, head_dim)
-            values[slot, :, start:end] = value[rows].transpose(1, 0, 2)
-            mixed[rows] = self._mixed(query[rows], keys[slot, :, :end], values[slot, :, :end])
+        for span in spans:
+            rows = slice(first, first + len(span.tokens))
+            keys, values = self.keys[number, span.slot], self.values[number, span.slot]  # (kv_heads, context, head_dim)
+            keys[:, span.start : span.end] = key[rows].transpose(1, 0, 2)
+            values[:, span.start : span.end] = value[rows].transpose(1, 0, 2)
+            seen = slice(0 if window is None else max(0, span.start + 1 - window), span.end)
+            mixed[rows] = self._mixed(query[rows], keys[:, seen], values[:, seen], window)
             first = rows.stop
         return mixed
 
-    def _mixed(self, query: Array, keys: Array, values: Array) -> Array:
-        c, n, length = self.config, len(query), keys.shape[1]
+    def _mixed(self, query: Array, keys: Array, values: Array, window: int | None) -> Array:
+        c, n, length = self.config, len(query), keys.shape[1]  # the last n of `length` keys are those of the queries
         group = c.heads // c.kv_heads  # query heads that share one key head
         query = query.reshape(n, c.kv_heads, group, c.head_dim).transpose(1, 2, 0, 3)  # (kv_heads, group, n, head_dim)
         query = query.reshape(c.kv_heads, group * n, c.head_dim)
@@ -164,6 +177,9 @@ class Model:
         scores *= c.head_dim**-0.5  # Python floats leave float32 alone
         by_query = scores.reshape(c.kv_heads, group, n, length)
         by_query[..., length - n :] += self._mask[:n, :n]
+        if window is not None and length > window:
+            too_old = np.tri(n, length, length - n - window, dtype=np.bool_)  # (n, length)
+            np.copyto(by_query, -math.inf, where=too_old)
         softmax(scores)
         mixed: Array = np.matmul(scores, values).reshape(c.kv_heads, group, n, c.head_dim)
         return mixed.transpose(2, 0, 1, 3).reshape(n, c.query_dim)
@@ -183,8 +199,8 @@ def rotate(x: Array, cosine: Array, sine: Array) -> None:
 
 
 def rms_norm(x: Array, weight: Array, epsilon: float) -> Array:
-    """Each row (n, dim) scaled to a root mean square of 1, times `weight` (dim,)."""
-    mean_square = np.add.reduce(x * x, axis=-1, keepdims=True) / x.shape[-1]  # (n, 1)
+    """Each row (…, dim) scaled to a root mean square of 1, times `weight` (dim,)."""
+    mean_square = np.add.reduce(x * x, axis=-1, keepdims=True) / x.shape[-1]  # (…, 1)
     scaled: Array = x / np.sqrt(mean_square + epsilon) * weight
     return scaled
 
@@ -200,12 +216,6 @@ def silu(x: Array) -> Array:
     """x * sigmoid(x), by tanh because exp(-x) overflows."""
     activated: Array = x * (0.5 * np.tanh(0.5 * x) + 0.5)
     return activated
-
-
-def _rotation(context: int, head_dim: int, theta: float) -> tuple[Array, Array]:
-    exponent = np.arange(0, head_dim, 2, dtype=np.float32) / head_dim  # (head_dim / 2,)
-    angle = np.outer(np.arange(context, dtype=np.float32), theta**-exponent)  # (context, head_dim / 2)
-    return np.cos(angle), np.sin(angle)
 
 
 def _touched(*shape: int) -> Array:

@@ -71,8 +71,11 @@ class Pace:
             return
         self._unrested = 0.0
         while (owed := self.owed()) > 0 and not gone():
-            with self._changed:
-                self._changed.wait(min(owed, SLICE))
+            self._sleep(min(owed, SLICE))
+
+    def _sleep(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait(seconds)
 
     def _now(self) -> float:
         if self._clock() >= self._until:

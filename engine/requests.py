@@ -34,6 +34,16 @@ _CHAT = ("messages", "max_completion_tokens", *_ASKED, *_FREE, *_CHAT_NEUTRAL)
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What a request must fit, and how its text becomes tokens."""
+
+    context: int  # tokens of prompt and answer together
+    vocab: int  # tokens are 0 to vocab - 1
+    tokenizer: Tokenizer
+    template: Template
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """A request that fits the context."""
 
@@ -56,28 +66,28 @@ class Lease:
     ttl: float
 
 
-def parse_completion(body: bytes, context: int, tokenizer: Tokenizer) -> Completion:
+def parse_completion(body: bytes, terms: Terms) -> Completion:
     """
     The body of POST /v1/completions; raises RefusedError.
 
     https://platform.openai.com/docs/api-reference/completions/create
     """
     fields = _checked(body, _COMPLETION, _COMPLETION_NEUTRAL)
-    max_tokens = whole(fields, "max_tokens", DEFAULT_TOKENS, least=1, most=context)
-    return _completion(fields, _prompt(fields, tokenizer), max_tokens, context)
+    max_tokens = whole(fields, "max_tokens", DEFAULT_TOKENS, least=1, most=terms.context)
+    return _completion(fields, _prompt(fields, terms), max_tokens, terms.context)
 
 
-def parse_chat(body: bytes, context: int, tokenizer: Tokenizer, template: Template) -> Completion:
+def parse_chat(body: bytes, terms: Terms) -> Completion:
     """
     The body of POST /v1/chat/completions; raises RefusedError.
 
     https://platform.openai.com/docs/api-reference/chat/create
     """
     fields = _checked(body, _CHAT, _CHAT_NEUTRAL)
-    prompt = _encoded("messages", template.render(messages_of(fields)), tokenizer, special=template.adds_begin)
+    prompt = _encoded("messages", terms.template.render(messages_of(fields)), terms, special=terms.template.adds_begin)
     name = "max_completion_tokens" if "max_completion_tokens" in fields else "max_tokens"
-    room = max(1, context - len(prompt))
-    return _completion(fields, prompt, whole(fields, name, room, least=1, most=context), context)
+    room = max(1, terms.context - len(prompt))
+    return _completion(fields, prompt, whole(fields, name, room, least=1, most=terms.context), terms.context)
 
 
 def parse_lease(body: bytes) -> Lease:
@@ -120,23 +130,23 @@ def _completion(fields: Fields, prompt: tuple[int, ...], max_tokens: int, contex
     )
 
 
-def _prompt(fields: Fields, tokenizer: Tokenizer) -> tuple[int, ...]:
+def _prompt(fields: Fields, terms: Terms) -> tuple[int, ...]:
     """A text, or its tokens; either also as the one element of a list."""
     prompt = fields.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
         prompt = prompt[0]
     if isinstance(prompt, str):
-        return _encoded("prompt", prompt, tokenizer, special=True)
+        return _encoded("prompt", prompt, terms, special=True)
     if not isinstance(prompt, list) or not prompt or not all(type(token) is int for token in prompt):
         raise RefusedError(400, "prompt must be a string or a list of token numbers; one prompt per request.")
-    if not all(0 <= token < tokenizer.vocab for token in prompt):
-        raise RefusedError(400, f"prompt holds a token that there is not: they go from 0 to {tokenizer.vocab - 1}.")
+    if not all(0 <= token < terms.vocab for token in prompt):
+        raise RefusedError(400, f"prompt holds a token that there is not: they go from 0 to {terms.vocab - 1}.")
     return tuple(prompt)
 
 
-def _encoded(name: str, text: str, tokenizer: Tokenizer, *, special: bool) -> tuple[int, ...]:
+def _encoded(name: str, text: str, terms: Terms, *, special: bool) -> tuple[int, ...]:
     try:
-        tokens = tuple(tokenizer.encode(text, special=special))
+        tokens = tuple(terms.tokenizer.encode(text, special=special))
     except UnicodeEncodeError:
         raise RefusedError(400, f"{name} must be text: it holds half of a surrogate pair.") from None
     if not tokens:

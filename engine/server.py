@@ -18,15 +18,13 @@ from typing import Any
 
 from engine.answers import Answer, ChatAnswer, model, models
 from engine.batch import Batch, ClosingError, FullError
-from engine.chat import Template
 from engine.exchange import Exchange, Listener
 from engine.fields import RefusedError
 from engine.locality import Locality
 from engine.metrics import CONTENT_TYPE, exposition
-from engine.requests import Completion, parse_chat, parse_completion, parse_lease
+from engine.requests import Completion, Terms, parse_chat, parse_completion, parse_lease
 from engine.sampler import Sampler
 from engine.sequence import FailedError, Request
-from engine.tokenizer import Tokenizer
 from engine.transcript import Transcript
 
 MOST_CONNECTIONS = 256  # each has a thread; more than may run and wait, so that /metrics and /pace still answer
@@ -51,17 +49,11 @@ class Served:
 
     name: str
     batch: Batch
-    tokenizer: Tokenizer
-    template: Template
+    terms: Terms
     threads: int
     sgemv: float | None = None  # bytes per second; None where it was not measured
     locality: Locality | None = None
     started: float = field(default_factory=time.time)
-
-    @property
-    def context(self) -> int:
-        """Tokens of prompt and answer together."""
-        return self.batch.model.context
 
 
 class Server(Listener):
@@ -127,17 +119,17 @@ class Door(Exchange):
 
     def setup(self) -> None:
         """A long context needs a long body."""
-        self.largest_body = max(self.largest_body, BYTES_PER_TOKEN * self.server.served.context)
+        self.largest_body = max(self.largest_body, BYTES_PER_TOKEN * self.server.served.terms.context)
         super().setup()
 
     def _answer(self, path: str, body: bytes) -> None:
         served = self.server.served
         match path:
             case "/v1/completions":
-                asked = parse_completion(body, served.context, served.tokenizer)
+                asked = parse_completion(body, served.terms)
                 self._complete(asked, Answer(asked, served.name))
             case "/v1/chat/completions":
-                asked = parse_chat(body, served.context, served.tokenizer, served.template)
+                asked = parse_chat(body, served.terms)
                 self._complete(asked, ChatAnswer(asked, served.name))
             case "/pace":
                 self._pace(body)
@@ -157,7 +149,7 @@ class Door(Exchange):
         if wanted not in ("", served.name):
             raise RefusedError(404, f"There is no model {wanted[:80]!r} here: this engine has {served.name!r}.")
         answer = model if wanted else models
-        self.send_json(200, answer(served.name, served.started, served.context))
+        self.send_json(200, answer(served.name, served.started, served.terms.context))
 
     def _pace(self, body: bytes) -> None:
         if self.server.token is None:
@@ -189,9 +181,9 @@ class Door(Exchange):
             asked.prompt,
             asked.max_tokens,
             Sampler(asked.temperature, asked.seed, asked.top_p),
-            Transcript(served.tokenizer.decoder(), asked.stop),
+            Transcript(served.terms.tokenizer.decoder(), asked.stop),
             self.gone,
-            frozenset() if asked.ignore_eos else served.tokenizer.stop_tokens,
+            frozenset() if asked.ignore_eos else served.terms.tokenizer.stop_tokens,
         )
         try:
             served.batch.submit(request)

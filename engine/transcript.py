@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from engine.tokenizer import TextOf
+from engine.tokenizer import TextDecoder
 
 
 class Growth(NamedTuple):
@@ -22,7 +22,7 @@ class Growth(NamedTuple):
 class Transcript:
     """What of one answer may be sent so far."""
 
-    def __init__(self, decoder: TextOf, stops: tuple[str, ...]) -> None:
+    def __init__(self, decoder: TextDecoder, stops: tuple[str, ...]) -> None:
         """`stops` are not empty strings."""
         self._decoder = decoder
         self._stops = stops

@@ -1,16 +1,18 @@
-"""The shape of a Llama-architecture model, and weights for it made from a seed."""
+"""The shape of a Llama-like model, its weights, and weights made from a seed."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.rope import Rope
 from engine.sizing import SMALLEST
 
 Array = NDArray[np.float32]
+PLAIN = Rope()
 
 FLOAT_BYTES = 4  # 16- and 8-bit weights are 16 to 30 times slower per weight in NumPy than float32
 WIDTHS = (64, 128, 256, 512, 768, 1024, 1536, 2048, 4096)  # candidates for `dim`, all with heads divisible by 4
@@ -28,14 +30,20 @@ class Config:
     kv_heads: int
     head_dim: int
     hidden: int
-    rope_theta: float = 10_000.0
     norm_epsilon: float = 1e-5
+    rope: Rope = PLAIN
+    tied: bool = True  # the embedding is also the classifier
+    attention_bias: bool = False  # added to queries, keys and values (Qwen2)
+    head_norm: bool = False  # RMSNorm of each query and key head (Qwen3)
+    windows: tuple[int | None, ...] = ()  # how many tokens each layer looks back over, itself included; empty: all
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
             raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
         if self.head_dim % 2:
             raise ValueError(f"head_dim ({self.head_dim}) must be even: RoPE turns pairs")
+        if len(self.windows) not in (0, self.layers):
+            raise ValueError(f"there are {len(self.windows)} windows for {self.layers} layers")
 
     @property
     def query_dim(self) -> int:
@@ -51,8 +59,9 @@ class Config:
     def weights_bytes(self) -> int:
         """Bytes of all weights; one decoded token reads nearly all of them once."""
         attention = self.dim * (2 * self.query_dim + 2 * self.kv_dim)
-        layer = attention + 3 * self.dim * self.hidden + 2 * self.dim
-        return FLOAT_BYTES * (self.vocab * self.dim + self.layers * layer + self.dim)
+        small = 2 * self.dim + self.attention_bias * (self.query_dim + 2 * self.kv_dim)
+        layer = attention + 3 * self.dim * self.hidden + small + self.head_norm * 2 * self.head_dim
+        return FLOAT_BYTES * ((2 - self.tied) * self.vocab * self.dim + self.layers * layer + self.dim)
 
 
 def config_of_size(size: int, vocab: int) -> Config:
@@ -94,23 +103,29 @@ class Layer:
     feed_forward_norm: Array  # (dim,)
     gate_up: Array  # (2 * hidden, dim)
     down: Array  # (dim, hidden)
+    query_key_value_bias: Array | None = None  # (query_dim + 2 * kv_dim,)
+    query_norm: Array | None = None  # (head_dim,)
+    key_norm: Array | None = None  # (head_dim,)
+
+    def arrays(self) -> list[Array]:
+        """Those it has, each in memory of its own."""
+        return [array for field in fields(self) if (array := getattr(self, field.name)) is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """All weights of a model; the embedding is also the classifier (tied)."""
+    """All weights of a model."""
 
     config: Config
     embedding: Array  # (vocab, dim)
     layers: tuple[Layer, ...]
     norm: Array  # (dim,)
+    classifier: Array  # (vocab, dim), the embedding itself where they are tied
 
     def arrays(self) -> list[Array]:
         """Every array, each in memory of its own."""
-        blocks = [
-            [b.attention_norm, b.query_key_value, b.output, b.feed_forward_norm, b.gate_up, b.down] for b in self.layers
-        ]
-        return [self.embedding, *(array for block in blocks for array in block), self.norm]
+        ends = [self.embedding, self.norm] + ([] if self.classifier is self.embedding else [self.classifier])
+        return [array for layer in self.layers for array in layer.arrays()] + ends
 
 
 def seeded_weights(config: Config, seed: int) -> Weights:
@@ -118,7 +133,7 @@ def seeded_weights(config: Config, seed: int) -> Weights:
     generator = np.random.default_rng(seed)
     embedding = _matrix(generator, config.vocab, config.dim)
     layers = tuple(_seeded_layer(generator, config) for _ in range(config.layers))
-    return Weights(config, embedding, layers, np.ones(config.dim, np.float32))
+    return Weights(config, embedding, layers, np.ones(config.dim, np.float32), classifier=embedding)
 
 
 def _seeded_layer(generator: np.random.Generator, config: Config) -> Layer:

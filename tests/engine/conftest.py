@@ -15,8 +15,9 @@ from engine.batch import Batch
 from engine.chat import Plain
 from engine.model import Model
 from engine.pace import Pace
+from engine.requests import Terms
 from engine.server import Served, Server
-from engine.tokenizer import Bytes
+from engine.tokenizer import ByteTokenizer
 from engine.weights import Array, Config, seeded_weights
 
 CONTEXT = 128
@@ -97,7 +98,8 @@ def _model() -> Model:
 def start(model: Model, token: str | None) -> Server:
     """A server answering on a free port."""
     batch = Batch(model, Pace(time.monotonic), time.monotonic)
-    server = Server(("127.0.0.1", 0), Served("tiny", batch, Bytes(), Plain(), threads=1, sgemv=1e9), token)
+    terms = Terms(CONTEXT, TINY.vocab, ByteTokenizer(), Plain())
+    server = Server(("127.0.0.1", 0), Served("tiny", batch, terms, threads=1, sgemv=1e9), token)
     batch.start()
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     return server

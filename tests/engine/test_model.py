@@ -48,8 +48,8 @@ def slow_attention(weights: Weights, layer: Layer, states: list[list[float]]) ->
         mixed: list[float] = []
         for head in range(c.heads):
             shared = head // (c.heads // c.kv_heads)
-            query = turned(head_of(row, head, c.head_dim), i, c.rope_theta)
-            keys = [turned(head_of(r, c.heads + shared, c.head_dim), j, c.rope_theta) for j, r in enumerate(rows)]
+            query = turned(head_of(row, head, c.head_dim), i, c.rope.theta)
+            keys = [turned(head_of(r, c.heads + shared, c.head_dim), j, c.rope.theta) for j, r in enumerate(rows)]
             scores = [sum(a * b for a, b in zip(query, k, strict=True)) / math.sqrt(c.head_dim) for k in keys[: i + 1]]
             weight = [math.exp(score - max(scores)) for score in scores]
             values = [head_of(r, c.heads + c.kv_heads + shared, c.head_dim) for r in rows[: i + 1]]
@@ -209,15 +209,21 @@ class Spy(np.ndarray[Any, Any]):
 
 def spied(model: Model) -> Model:
     """The model with every array replaced by a spy on it."""
+
+    def watched(array: Array | None) -> Any:
+        return None if array is None else array.view(Spy)
+
     blocks = [
-        Layer(*(getattr(layer, field.name).view(Spy) for field in dataclasses.fields(Layer)))
+        Layer(*(watched(getattr(layer, field.name)) for field in dataclasses.fields(Layer)))
         for layer in model.weights.layers
     ]
-    model.weights = dataclasses.replace(
-        model.weights,
-        layers=tuple(blocks),
-        embedding=model.weights.embedding.view(Spy),
-        norm=model.weights.norm.view(Spy),
+    weights = model.weights
+    model.weights = Weights(
+        weights.config,
+        watched(weights.embedding),
+        tuple(blocks),
+        watched(weights.norm),
+        watched(weights.classifier),
     )
     for name, value in list(vars(model).items()):
         if isinstance(value, np.ndarray):

@@ -88,7 +88,7 @@ print(json.dumps([held.policy.name, sorted(held.nodes), sorted(os.sched_getaffin
 
 
 def test_the_kernel_holds_what_was_set() -> None:
-    """get_mempolicy(2) gives back the mode and the nodes that set_mempolicy(2) was given, and the CPUs are the node's."""
+    """get_mempolicy(2) gives back what set_mempolicy(2) was given, and the CPUs are the node's."""
     node = _first()
     code = BOUND % (node.number, node.number)
     done = subprocess.run([sys.executable, "-c", code], cwd=HOUSE, capture_output=True, text=True, check=False)
