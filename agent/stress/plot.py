@@ -13,7 +13,7 @@ from agent.stress.summary import summarise, verdict
 
 WIDTH, LEFT, RIGHT = 820, 78, 24
 TOP, PANEL, GAP = 78, 190, 52
-BOTTOM = 96
+BOTTOM = 122
 
 _HEAD = """<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"
  font-family="system-ui, sans-serif" font-size="13" fill="#222">
@@ -58,15 +58,17 @@ def svg(engine: Engine, run: Run, before: Heat, after: Heat) -> str:
     """The whole picture."""
     speeds = [answer.speed for answer in run.answers]
     waits = [None if answer.first_token is None else answer.first_token * 1000 for answer in run.answers]
-    height = TOP + 2 * PANEL + GAP + BOTTOM
+    height = TOP + 24 + 2 * PANEL + GAP + BOTTOM
     summary = summarise(run)
     about = f"{engine.url}: {summary.requests} requests, {summary.tokens} tokens in {summary.seconds:.1f} s"
     title = f"Does its speed hold? {engine.model or engine.url}"
     parts = [_HEAD.format(width=WIDTH, height=height, left=LEFT, title=html.escape(title), about=html.escape(about))]
     parts += _drawn(TOP + 24, "Tokens per second while decoding", speeds, "#1f6feb", line=True)
     parts += _drawn(TOP + 24 + PANEL + GAP, "Time to first token, milliseconds", waits, "#b35900", line=False)
+    end = height - BOTTOM
+    parts.append(f'<text x="{WIDTH - RIGHT}" y="{end + 36}" text-anchor="end" fill="#555">request</text>\n')
     for index, sentence in enumerate(_wrapped(verdict(summary, before, after))):
-        parts.append(f'<text x="{LEFT}" y="{height - 28 + 17 * (index - 1)}">{html.escape(sentence)}</text>\n')
+        parts.append(f'<text x="{LEFT}" y="{end + 60 + 18 * index}">{html.escape(sentence)}</text>\n')
     return "".join([*parts, "</svg>\n"])
 
 
