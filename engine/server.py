@@ -64,15 +64,15 @@ class Server(Listener):
         self.served = served
         self.token = token
         self._changed = threading.Condition()
-        self._connections = 0
+        self.connections = 0
         self._answering = 0
         super().__init__(address, Door)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """A thread for the connection, unless there are too many."""
         with self._changed:
-            crowded = self._connections >= MOST_CONNECTIONS
-            self._connections += not crowded
+            crowded = self.connections >= MOST_CONNECTIONS
+            self.connections += not crowded
         if crowded:
             request.send(_CROWDED, socket.MSG_DONTWAIT)
             super().shutdown_request(request)
@@ -85,7 +85,7 @@ class Server(Listener):
             super().process_request_thread(request, client_address)
         finally:
             with self._changed:
-                self._connections -= 1
+                self.connections -= 1
 
     def answering(self, change: int) -> None:
         """An answer begins (1) or is out (-1)."""
