@@ -93,7 +93,7 @@ def bench(**given: Any) -> None:
 
 
 def _plan(config: Config, given: dict[str, Any]) -> Plan:
-    from agent.canary import PROMPT
+    from agent.canary import PROMPT, small
     from agent.stress.bench import Plan
     from agent.stress.client import Order
 
@@ -106,7 +106,7 @@ def _plan(config: Config, given: dict[str, Any]) -> Plan:
         _check_save(config, given)
     return Plan(
         url=url,
-        own=own or ("--size", config.engine.size, "--most", "0.05"),  # as the canary has it: that is what is compared
+        own=own or small(config.engine.size),  # as the canary has it: that is what is compared
         name=_name(config, given) or "",
         model=given["model"],
         endpoint=given["endpoint"],
@@ -203,7 +203,8 @@ def _save(result: Result, state_dir: Path | None, config: Config) -> None:
     except OSError as error:
         _options.die([f"cannot write to the state folder: {error}; give the agent's with --state"], 1)
     whose = "by the engine's own count" if result.told else "as measured here, for the engine does not count it"
-    click.echo(f"baseline of {key.engine}: {speed:.1f} decode tokens/s, {whose}", err=True)
+    model = f" ({key.model.partition(':')[0]})" if key.model else ""
+    click.echo(f"baseline of {key.engine}{model}: {speed:.1f} decode tokens/s, {whose}", err=True)
     if not given.has_agent(where):
         click.echo(f"no agent runs with {where}: it will be taken when one starts there", err=True)
     elif given.is_taken(path, PATIENCE):
