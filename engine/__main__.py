@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from engine.placement import Node, Place, nodes, pin, place
 from engine.sizing import (
+    COMPILER,
     INTERPRETER,
     SHARE,
     automatic_size,
@@ -65,6 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--size", default="auto", help="bytes of weights such as 64MiB, or auto (default)")
     parser.add_argument(
+        "--weights",
+        choices=("float32", "int8"),
+        default="float32",
+        help="how matrices are kept (default %(default)s); int8 is less exact, smaller and faster",
+    )
+    parser.add_argument(
         "--most", type=float, help=f"share of its node's available memory to take at most (default {SHARE} with auto)"
     )
     parser.add_argument("--no-pin", action="store_true", help="leave the CPUs as they are, of several nodes perhaps")
@@ -82,8 +89,12 @@ def _build(options: argparse.Namespace) -> Server:
     token = _token(options.token_file)
     _give_way(options.nice)
     found = _pinned(nodes(os.sched_getaffinity(0)), options.no_pin)
-    # BLAS reads these once, when NumPy is imported: hence the imports below.
-    os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    # BLAS and Numba read these once, when they are imported: hence the imports below.
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = str(options.threads)
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # threads that wait busily take the CPUs of BLAS', and of others
     from engine.generation import Generation
     from engine.model import Model
     from engine.pace import Pace
@@ -124,24 +135,29 @@ def _checkpoint(options: argparse.Namespace, where: Place) -> Checkpoint:
     from engine.tokenizer import VOCAB
     from engine.weights import config_of_size
 
+    int8 = options.weights == "int8"
+    around = INTERPRETER + int8 * COMPILER
+
     def footprint(size: int) -> int:
-        return memory_of(config_of_size(size, VOCAB), options.context).total + INTERPRETER
+        return memory_of(config_of_size(size, VOCAB, int8=int8), options.context).total + around
 
     if options.model is None:
-        checkpoint = seeded(_size(options, where, footprint), options.seed)
+        checkpoint = seeded(_size(options, where, footprint), options.seed, int8=int8)
     else:
         checkpoint = open_checkpoint(options.model)
         if checkpoint.trained_context is not None and options.context > checkpoint.trained_context:
             _say(
                 f"{checkpoint.name} was trained with {checkpoint.trained_context} tokens: what comes after may be poor"
             )
+    if int8:
+        checkpoint = checkpoint.in_int8()
     memory = memory_of(checkpoint.config, options.context)
     _say(
         f"memory: weights {mebibytes(memory.weights)}, KV cache {mebibytes(memory.kv_cache)}, scratch "
-        f"{mebibytes(memory.scratch)}, Python and NumPy about {mebibytes(INTERPRETER)}, together "
-        f"{mebibytes(memory.total + INTERPRETER)}"
+        f"{mebibytes(memory.scratch)}, Python and NumPy about {mebibytes(around)}, together "
+        f"{mebibytes(memory.total + around)}"
     )
-    _check_fits(memory.total + INTERPRETER, options.most, where)
+    _check_fits(memory.total + around, options.most, where)
     return checkpoint
 
 
