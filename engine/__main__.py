@@ -61,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--size", default="auto", help="bytes of weights such as 64MiB, or auto (default)")
     parser.add_argument(
+        "--weights",
+        choices=("float32", "int8"),
+        default="float32",
+        help="how matrices are kept (default %(default)s); int8 is less exact, smaller and faster",
+    )
+    parser.add_argument(
         "--most", type=float, help=f"share of its node's available memory to take at most (default {SHARE} with auto)"
     )
     parser.add_argument("--no-pin", action="store_true", help="leave the CPUs as they are, of several nodes perhaps")
@@ -82,9 +88,12 @@ def _parser() -> argparse.ArgumentParser:
 def _build(options: argparse.Namespace, site: Site) -> Server:
     token = _token(options.token_file)
     _give_way(options.nice)
-    # BLAS reads these once, when NumPy is imported: hence the imports below.
-    os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(options.threads)
-    from engine.allocation import resident, taken, warm_up
+    # BLAS and Numba read these once, when they are imported: hence the imports below.
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = str(options.threads)
+    # Threads that wait busily take the CPUs of BLAS', and of others.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from engine.allocation import give_back, resident, taken, warm_up
     from engine.bandwidth import sgemv_bandwidth
     from engine.batch import Batch
     from engine.chat import template_of
@@ -99,7 +108,9 @@ def _build(options: argparse.Namespace, site: Site) -> Server:
     if not is_loopback(options.host):
         _say(f"listening on {options.host}: others than this machine can use this engine")
     started, before = time.perf_counter(), resident()
-    model = Model(checkpoint.load(), options.context, options.slots, lazy=options.lazy)
+    weights = checkpoint.load()
+    give_back()
+    model = Model(weights, options.context, options.slots, lazy=options.lazy)
     if not options.lazy:
         warm_up(model)
     _say(f"{config.layers} layers of width {config.dim} made in {time.perf_counter() - started:.2f} s")
@@ -146,18 +157,22 @@ def _checkpoint(options: argparse.Namespace, site: Site, times: int = 1) -> tupl
     from engine.tokenizer import VOCAB
     from engine.weights import config_of_size
 
+    int8 = options.weights == "int8"
+
     def needed(config: Config) -> Need:
         return need(config, options.context, options.slots, options.threads)
 
     if options.model is None:
-        size = _size(options, nearest(site), lambda size: needed(config_of_size(size, VOCAB)).total)
-        checkpoint = seeded(size, options.seed)
+        size = _size(options, nearest(site), lambda size: needed(config_of_size(size, VOCAB, int8=int8)).total)
+        checkpoint = seeded(size, options.seed, int8=int8)
     else:
         checkpoint = open_checkpoint(options.model)
         if checkpoint.trained_context is not None and options.context > checkpoint.trained_context:
             _say(
                 f"{checkpoint.name} was trained with {checkpoint.trained_context} tokens: what comes after may be poor"
             )
+    if int8:
+        checkpoint = checkpoint.in_int8()
     sum_ = needed(checkpoint.config)
     places = site.places()
     _say(sum_.sentence(options.slots, places))

@@ -7,6 +7,7 @@ left (SciSharp/LLamaSharp#759: two models fitted, the first inference of one did
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import numpy.random  # noqa: F401  NumPy loads it when it is first used: it woul
 
 from engine.model import PREFILL_CHUNK, Memory, Model, Span, memory_of
 from engine.placement import Place
-from engine.sizing import INTERPRETER, mebibytes
+from engine.sizing import COMPILER, INTERPRETER, mebibytes
 from engine.weights import FLOAT_BYTES, Config
 
 PANEL = 384  # columns that OpenBLAS packs at a time (its GEMM_Q for float32 on x86-64)
@@ -26,11 +27,12 @@ class Need(NamedTuple):
 
     memory: Memory
     passes: int  # activations of the largest pass, and what BLAS packs for it
+    around: int  # Python and the libraries
 
     @property
     def total(self) -> int:
         """The whole process."""
-        return self.memory.total + self.passes + INTERPRETER
+        return self.memory.total + self.passes + self.around
 
     def sentence(self, slots: int, places: Sequence[Place]) -> str:
         """The sum, and what there is to take it from: the smallest of what limits this process."""
@@ -39,7 +41,7 @@ class Need(NamedTuple):
         parts += [f"scratch {mebibytes(m.scratch)}", f"passes {mebibytes(self.passes)}"]
         least = [f"; {mebibytes(place.available)} can be had of {place.name}" for place in places if place.available]
         return (
-            f"memory: {', '.join(parts)}, Python and NumPy about {mebibytes(INTERPRETER)}, together "
+            f"memory: {', '.join(parts)}, Python and its libraries about {mebibytes(self.around)}, together "
             f"{mebibytes(self.total)}{''.join(least[:1])}"
         )
 
@@ -52,17 +54,25 @@ def need(config: Config, context: int, slots: int, threads: int) -> Need:
     """
     rows = max(PREFILL_CHUNK, slots)
     activations = rows * (4 * config.dim + 2 * config.query_dim + 3 * config.hidden)
-    packed = PANEL * 2 * config.hidden if threads > 1 else 0
-    return Need(memory_of(config, context, slots), FLOAT_BYTES * (activations + packed))
+    packed = PANEL * 2 * config.hidden if threads > 1 and not config.int8 else 0
+    around = INTERPRETER + config.int8 * COMPILER
+    return Need(memory_of(config, context, slots), FLOAT_BYTES * (activations + packed), around)
 
 
 def taken(needed: Need, before: int | None, after: int | None, *, lazy: bool) -> str:
     """What was told beside what the process has grown by."""
-    told = needed.total - INTERPRETER
+    told = needed.total - needed.around
     if before is None or after is None:
         return f"memory: {mebibytes(told)} were told; what was taken cannot be, without /proc"
     later = ", and the rest with the first request (--lazy)" if lazy else ""
     return f"memory: {mebibytes(told)} were told beside Python, and {mebibytes(after - before)} taken{later}"
+
+
+def give_back() -> None:
+    """Gives the kernel what lies unused in the heap: matrices that 8-bit ones were made from."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; musl gives back by itself
+    if trim is not None:
+        trim(0)
 
 
 def warm_up(model: Model) -> None:

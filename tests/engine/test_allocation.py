@@ -66,6 +66,7 @@ def complete(url: str, prompt: str, tokens: int) -> None:
         ("--size", "32MiB", "--context", "4096", "--slots", "4"),
         ("--size", "128MiB", "--context", "1024", "--slots", "2", "--threads", "2"),
         ("--size", "4MiB", "--context", "2048", "--slots", "16"),
+        ("--size", "32MiB", "--context", "512", "--weights", "int8"),
     ],
 )
 def test_what_is_told_is_what_is_taken(arguments: tuple[str, ...]) -> None:
