@@ -73,10 +73,10 @@ def test_what_is_told_is_what_is_taken(arguments: tuple[str, ...]) -> None:
     """
     Weights, KV cache of all slots, scratch and passes grow the process by what was told, to 3 % and 1.5 MiB.
 
-    The 1.5 MiB are what the heap and BLAS round up.
+    The 1.5 MiB are what the heap and BLAS round up; 4 MiB with the compiled code that 8-bit weights need.
     """
     with engine(*arguments) as started:
-        assert started.told == pytest.approx(started.taken, rel=0.03, abs=1.5)
+        assert started.told == pytest.approx(started.taken, rel=0.03, abs=4 if "int8" in arguments else 1.5)
 
 
 def test_the_first_request_takes_nothing() -> None:
