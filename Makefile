@@ -26,7 +26,7 @@ $(VENV)/.run: $(VENV)/.python pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.run pyproject.toml
 	@echo "Installing what the checks need."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tui,models,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tui,models,int8,dev]'
 	@touch $@
 
 run: $(VENV)/.run ## Watch this host: canary, live table, page and /metrics on 127.0.0.1:9817

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from engine.lifetime import Patience, serve
 from engine.placement import Node, Place, nodes, pin, place
 from engine.sizing import (
+    COMPILER,
     INTERPRETER,
     SHARE,
     automatic_size,
@@ -60,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--size", default="auto", help="bytes of weights such as 64MiB, or auto (default)")
     parser.add_argument(
+        "--weights",
+        choices=("float32", "int8"),
+        default="float32",
+        help="how matrices are kept (default %(default)s); int8 is less exact, smaller and faster",
+    )
+    parser.add_argument(
         "--most", type=float, help=f"share of its node's available memory to take at most (default {SHARE} with auto)"
     )
     parser.add_argument("--no-pin", action="store_true", help="leave the CPUs as they are, of several nodes perhaps")
@@ -81,8 +88,11 @@ def _build(options: argparse.Namespace) -> Server:
     token = _token(options.token_file)
     _give_way(options.nice)
     found = _pinned(nodes(os.sched_getaffinity(0)), options.no_pin)
-    # BLAS reads these once, when NumPy is imported: hence the imports below.
-    os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    # BLAS and Numba read these once, when they are imported: hence the imports below.
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = str(options.threads)
+    # Threads that wait busily take the CPUs of BLAS', and of others.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from engine.bandwidth import sgemv_bandwidth
     from engine.batch import Batch
     from engine.chat import template_of
@@ -132,24 +142,30 @@ def _checkpoint(options: argparse.Namespace, where: Place) -> Checkpoint:
     from engine.tokenizer import VOCAB
     from engine.weights import config_of_size
 
+    int8: bool = options.weights == "int8"
+    around = INTERPRETER + int8 * COMPILER
+
     def footprint(size: int) -> int:
-        return memory_of(config_of_size(size, VOCAB), options.context, options.slots).total + INTERPRETER
+        model = memory_of(config_of_size(size, VOCAB, int8=int8), options.context, options.slots)
+        return model.total + around
 
     if options.model is None:
-        checkpoint = seeded(_size(options, where, footprint), options.seed)
+        checkpoint = seeded(_size(options, where, footprint), options.seed, int8=int8)
     else:
         checkpoint = open_checkpoint(options.model)
         if checkpoint.trained_context is not None and options.context > checkpoint.trained_context:
             _say(
                 f"{checkpoint.name} was trained with {checkpoint.trained_context} tokens: what comes after may be poor"
             )
+    if int8:
+        checkpoint = checkpoint.in_int8()
     memory = memory_of(checkpoint.config, options.context, options.slots)
     _say(
         f"memory: weights {mebibytes(memory.weights)}, KV cache {mebibytes(memory.kv_cache)}, scratch "
-        f"{mebibytes(memory.scratch)}, Python and NumPy about {mebibytes(INTERPRETER)}, together "
-        f"{mebibytes(memory.total + INTERPRETER)}"
+        f"{mebibytes(memory.scratch)}, Python and NumPy about {mebibytes(around)}, together "
+        f"{mebibytes(memory.total + around)}"
     )
-    _check_fits(memory.total + INTERPRETER, options.most, where)
+    _check_fits(memory.total + around, options.most, where)
     return checkpoint
 
 

@@ -21,13 +21,13 @@ def assemble(config: Config, fetch: Fetch) -> Weights:
     def tensor(name: str, *shape: int) -> Array:
         return _checked(fetch, name, shape)
 
-    embedding = tensor("model.embed_tokens.weight", config.vocab, config.dim)  # (vocab, dim)
+    embedding = config.stored(tensor("model.embed_tokens.weight", config.vocab, config.dim))  # (vocab, dim)
     return Weights(
         config,
         embedding,
         tuple(_layer(config, f"model.layers.{number}", tensor) for number in range(config.layers)),
         tensor("model.norm.weight", config.dim),
-        embedding if config.tied else tensor("lm_head.weight", config.vocab, config.dim),
+        embedding if config.tied else config.stored(tensor("lm_head.weight", config.vocab, config.dim)),
     )
 
 
@@ -38,11 +38,11 @@ def _layer(c: Config, name: str, tensor: Callable[..., Array]) -> Layer:
     gate_up = [f"{feed_forward}.gate_proj.weight", f"{feed_forward}.up_proj.weight"]
     return Layer(
         attention_norm=tensor(f"{name}.input_layernorm.weight", c.dim),
-        query_key_value=_stacked(tensor, [f"{part}.weight" for part in projections], rows, (c.dim,)),
-        output=tensor(f"{attention}.o_proj.weight", c.dim, c.query_dim),
+        query_key_value=c.stored(_stacked(tensor, [f"{part}.weight" for part in projections], rows, (c.dim,))),
+        output=c.stored(tensor(f"{attention}.o_proj.weight", c.dim, c.query_dim)),
         feed_forward_norm=tensor(f"{name}.post_attention_layernorm.weight", c.dim),
-        gate_up=_stacked(tensor, gate_up, (c.hidden, c.hidden), (c.dim,)),
-        down=tensor(f"{feed_forward}.down_proj.weight", c.dim, c.hidden),
+        gate_up=c.stored(_stacked(tensor, gate_up, (c.hidden, c.hidden), (c.dim,))),
+        down=c.stored(tensor(f"{feed_forward}.down_proj.weight", c.dim, c.hidden)),
         query_key_value_bias=(
             _stacked(tensor, [f"{part}.bias" for part in projections], rows, ()) if c.attention_bias else None
         ),

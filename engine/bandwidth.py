@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.weights import FLOAT_BYTES, Array, Weights
 
@@ -24,7 +26,8 @@ class Traffic:
     def __init__(self, weights: Weights) -> None:
         c = weights.config
         everything = sum(array.nbytes for array in weights.arrays())
-        self._weights = everything - (0 if c.tied else weights.embedding.nbytes)
+        unread = 0 if c.tied else c.vocab * c.dim * (1 if c.int8 else FLOAT_BYTES)
+        self._weights = everything - unread
         self._position = 2 * c.kv_dim * FLOAT_BYTES  # of one layer's KV cache
         self._windows = Counter(c.windows or (None,) * c.layers)  # and how many layers have each
 
@@ -37,9 +40,9 @@ class Traffic:
         )
 
 
-def sgemv_bandwidth(arrays: Iterable[Array]) -> float | None:
+def sgemv_bandwidth(arrays: Iterable[NDArray[Any]]) -> float | None:
     """
-    Bytes per second of sgemv over the matrices among these, with the threads that decoding has; None without any.
+    Bytes per second of sgemv over the float32 matrices among these, with the threads that decoding has; None without.
 
     Measured over the model's own weights, so that it takes no memory.
     """

@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from engine.int8 import kernels
 from engine.tokenizer import VOCAB, ByteTokenizer, Tokenizer
 from engine.weights import Config, Weights, config_of_size, seeded_weights
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What is known of a model from its header; `load` makes the weights."""
+    """What is known of a model from its header."""
 
     name: str
     config: Config
     tokenizer: Tokenizer
-    load: Callable[[], Weights]
+    load_as: Callable[[Config], Weights]
     trained_context: int | None = None  # tokens; more than these it has never seen
 
+    def load(self) -> Weights:
+        """Makes the weights, as `config` says."""
+        return self.load_as(self.config)
 
-def seeded(size: int, seed: int) -> Checkpoint:
+    def in_int8(self) -> Checkpoint:
+        """The same with 8-bit matrices; ValueError where Numba is not installed."""
+        try:
+            kernels()
+        except ModuleNotFoundError as missing:
+            raise ValueError(
+                f"{missing.name} is needed for 8-bit weights: install it with pip install 'steadytok[int8]'"
+            ) from None
+        return replace(self, config=replace(self.config, int8=True))
+
+
+def seeded(size: int, seed: int, *, int8: bool = False) -> Checkpoint:
     """A model of about so many bytes made from a seed, which speaks bytes; ValueError below 1 MiB."""
-    config = config_of_size(size, VOCAB)
+    config = config_of_size(size, VOCAB, int8=int8)
     name = f"seeded-{config.weights_bytes / (1 << 20):.0f}MiB"
-    return Checkpoint(name, config, ByteTokenizer(), lambda: seeded_weights(config, seed))
+    return Checkpoint(name, config, ByteTokenizer(), lambda shape: seeded_weights(shape, seed))
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

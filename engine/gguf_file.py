@@ -71,7 +71,7 @@ def open_gguf(path: Path) -> Checkpoint:
         raise ValueError(f"{path}: {error}") from None
     trained = metadata.get(f"{metadata.get('general.architecture')}.context_length")
     return Checkpoint(
-        path.stem, config, tokenizer, lambda: assemble(config, _fetch(config, tensors, metadata)), trained
+        path.stem, config, tokenizer, lambda shape: assemble(shape, _fetch(shape, tensors, metadata)), trained
     )
 
 

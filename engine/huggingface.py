@@ -39,7 +39,7 @@ def open_folder(folder: Path) -> Checkpoint:
     check_vocabulary(tokenizer, config)
     shards = tensor_files(folder)
     trained = fields.get("max_position_embeddings")
-    return Checkpoint(folder.resolve().name, config, tokenizer, lambda: assemble(config, _fetch(shards)), trained)
+    return Checkpoint(folder.resolve().name, config, tokenizer, lambda shape: assemble(shape, _fetch(shards)), trained)
 
 
 def config_of(fields: Fields) -> Config:

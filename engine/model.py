@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from engine.products import product
+from engine.products import product, rows_of
 from engine.weights import FLOAT_BYTES, Array, Config, Layer, Weights
 
 PREFILL_CHUNK = 32  # tokens per pass; bounds scratch, and the time until a pass notices that its client has left
@@ -78,7 +79,7 @@ class Model:
         self._gate_up = _touched(self.most_rows, 2 * c.hidden)
         self._scores = _touched(PREFILL_CHUNK * c.heads * context)  # viewed as (kv_heads, group * n, length)
 
-    def arrays(self) -> list[Array]:
+    def arrays(self) -> list[NDArray[Any]]:
         """Every array that stays allocated."""
         own = [self.keys, self.values, self.cosine, self.sine, self._mask, self._qkv, self._gate_up, self._scores]
         return self.weights.arrays() + own
@@ -106,7 +107,7 @@ class Model:
         Raises ValueError where they do not fit the context, the slots or one pass.
         """
         self._check(spans)
-        x = self.weights.embedding[[token for span in spans for token in span.tokens]]  # (n, dim), a copy
+        x = rows_of(self.weights.embedding, [token for span in spans for token in span.tokens])  # (n, dim)
         positions = [position for span in spans for position in range(span.start, span.end)]  # (n,)
         cosine, sine = self.cosine[positions, None], self.sine[positions, None]  # each (n, 1, head_dim / 2)
         for number, layer in enumerate(self.weights.layers):
