@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from engine.server import Server  # imports NumPy, and signals are to be heard before
@@ -56,12 +56,22 @@ def serve(server: Server, patience: Patience, ready: str, *, until_stdin_closes:
             os._exit(0)
 
 
-def wait(ready: str, *, until_stdin_closes: bool) -> None:
+def wait(ready: str, *, until_stdin_closes: bool) -> NoReturn:
     """Prints `ready`, and waits until a signal or the end of standard input raises SystemExit."""
     if until_stdin_closes:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     print(ready, flush=True)  # noqa: T201  the one line that the caller waits for
-    threading.Event().wait()
+    _wait_for_a_signal()
+
+
+def _wait_for_a_signal() -> NoReturn:
+    # The kernel may give a signal to any thread. Only a write to this pipe wakes the main thread whichever took it, to
+    # run the handler in Python: in a lock it sleeps on.
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    while True:
+        os.read(reader, 1)
 
 
 def drain(server: Server, patience: Patience) -> bool:

@@ -77,7 +77,12 @@ class Server(Listener):
             request.send(_CROWDED, socket.MSG_DONTWAIT)
             super().shutdown_request(request)
             return
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread can be started: this connection is given up, not its place for ever
+            with self._changed:
+                self.connections -= 1
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """All that one connection asks."""
