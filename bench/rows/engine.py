@@ -45,14 +45,19 @@ def _figures(what: str, times: dict[str, Any], budget: float | None) -> Iterator
 
 
 def _child(name: str, kind: str, seconds: float) -> dict[str, Any]:
-    variables = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
     done = subprocess.run(
         [sys.executable, "-m", "bench.decoding", name, kind, str(seconds)],
         cwd=HOUSE,
-        env=os.environ | dict.fromkeys(variables, str(THREADS)) | {"OMP_WAIT_POLICY": "PASSIVE"},
+        env=os.environ | environment(),
         check=True,
         capture_output=True,
         timeout=300 + seconds,
     )
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
+
+
+def environment() -> dict[str, str]:
+    """What says to BLAS and Numba how many threads to use, as `python -m engine` does it."""
+    variables = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+    return dict.fromkeys(variables, str(THREADS)) | {"OMP_WAIT_POLICY": "PASSIVE"}
