@@ -28,6 +28,7 @@ from tests.engine.families import (
     write_checkpoint,
 )
 from tests.engine.greedy import MADE, WITHIN, greedy, logits_of, read_golden, relative_difference
+from tests.engine.spy import Spy, spied
 
 
 @pytest.fixture(name="folders", scope="module")
@@ -111,6 +112,21 @@ def test_memory_is_known_before(folders: Path, name: str) -> None:
 
     assert told.total == sum(array.nbytes for array in arrays)
     assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_float64(folders: Path, name: str) -> None:
+    """Whatever a family computes, in a prefill longer than its window and in a batch, is float32."""
+    model = spied(Model(open_checkpoint(folders / name).load(), 128, slots=2))
+    Spy.seen = set()
+    for slot in range(2):
+        for _done in model.prefill(range(50), slot):
+            pass
+    logits = model.decode([1, 2], [0, 1], [50, 50])
+
+    assert logits.dtype == np.float32
+    assert Spy.seen <= {np.dtype(np.float32), np.dtype(np.bool_)}
+    assert np.dtype(np.float32) in Spy.seen
 
 
 def test_what_a_folder_tells(folders: Path, tmp_path: Path) -> None:
