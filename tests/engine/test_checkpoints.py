@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -276,3 +278,18 @@ def test_sliding_window_is_as_the_family_has_it() -> None:
     assert config_of(qwen | {"use_sliding_window": False}).windows == ()
     kinds = ["sliding_attention", "full_attention", "full_attention"]
     assert config_of(qwen | {"layer_types": kinds}).windows == (24, None, None)
+
+
+JUNK = st.sampled_from(
+    [None, True, 0, -1, 1.5, 1e308, float("inf"), "x", [], [1], {}, {"type": 3}, {"type": "yarn", "factor": 0}]
+)
+
+
+@given(field=st.sampled_from(sorted(config_fields(FAMILIES["llama-yarn"]) | {"rope_parameters": 0})), value=JUNK)
+def test_junk_in_a_config_is_refused_in_words(folders: Path, field: str, value: Any) -> None:
+    """Whatever stands in a field of config.json, the shape is told or a ValueError says why not."""
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(shutil.copytree(folders / "llama-yarn", Path(parent, "junk")))
+        rewritten("config.json", **{field: value})(folder)
+        with contextlib.suppress(ValueError):
+            open_checkpoint(folder).config.rope.rotation(16, 12)
