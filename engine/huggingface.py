@@ -134,7 +134,10 @@ def tensor_files(folder: Path) -> dict[str, Path]:
 def _fetch(files: dict[str, Path]) -> Fetch:
     def fetch(name: str) -> Array:
         with _opened(files[name]) as file:
-            tensor = file.get_tensor(name)
+            try:
+                tensor = file.get_tensor(name)
+            except SafetensorError:
+                raise ValueError(f"{files[name]} has no tensor {name}, which its index says it has") from None
         if tensor.dtype not in DTYPES:
             raise ValueError(f"{name} is {tensor.dtype}: expected {', '.join(map(str, DTYPES))}")
         return np.asarray(tensor, np.float32)

@@ -27,6 +27,7 @@ from tests.engine.families import (
     byte_level_tokenizer,
     config_fields,
     pieces_tokenizer,
+    tensors_of,
     write_checkpoint,
 )
 from tests.engine.greedy import MADE, WITHIN, greedy, logits_of, read_golden, relative_difference
@@ -230,6 +231,14 @@ def without(tensor: str) -> Spoil:
     return spoil
 
 
+def elsewhere(folder: Path) -> None:
+    """An index that names a file without the tensor."""
+    names = [key for key, _ in tensors_of(FAMILIES["llama-linear"])]
+    save_file({"other": np.ones(1, np.float32)}, folder / "other.safetensors")
+    where = dict.fromkeys(names, "model.safetensors") | {"model.norm.weight": "other.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+
+
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
@@ -254,6 +263,8 @@ def without(tensor: str) -> Spoil:
             "has neither model.safetensors nor model.safetensors.index.json",
         ),
         (lambda f: (f / "model.safetensors").write_bytes(b"abc"), "is not a safetensors file"),
+        (lambda f: (f / "model.safetensors.index.json").write_text("{}"), "has no weight_map of tensors to files"),
+        (elsewhere, "has no tensor model.norm.weight, which its index says it has"),
         (without("model.layers.1.mlp.up_proj.weight"), "no tensor model.layers.1.mlp.up_proj.weight"),
         (lambda f: save_file({"model.embed_tokens.weight": np.ones((320, 48))}, f / "model.safetensors"), "float64"),
     ],
