@@ -157,7 +157,7 @@ def _checkpoint(options: argparse.Namespace, site: Site, times: int = 1) -> tupl
     from engine.tokenizer import VOCAB
     from engine.weights import config_of_size
 
-    int8 = options.weights == "int8"
+    int8 = bool(options.weights == "int8")
 
     def needed(config: Config) -> Need:
         return need(config, options.context, options.slots, options.threads)
