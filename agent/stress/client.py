@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, Literal, NamedTuple
 
 import aiohttp
@@ -86,10 +86,10 @@ class Answer:
 
     @property
     def gaps(self) -> list[float]:
-        """Seconds between tokens; where an event holds several, an even share of its gap."""
-        counted = self.counted
-        share = len(counted) / max(self.tokens, 1)
-        return [(after.at - before.at) * min(share, 1.0) for before, after in pairwise(counted)]
+        """Seconds between tokens; of several that came in one event or one read, an even share each."""
+        share = min(len(self.counted) / max(self.tokens, 1), 1.0)
+        reads = [(at, len(list(pieces))) for at, pieces in groupby(self.counted, key=lambda piece: piece.at)]
+        return [(at - before) / count * share for (before, _), (at, count) in pairwise(reads) for _ in range(count)]
 
 
 class Engine:

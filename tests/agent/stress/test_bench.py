@@ -47,11 +47,11 @@ def answers(_path: str, _body: dict[str, Any]) -> Reply:
 
 def test_the_reference_engine_is_started_and_measured(tmp_path: Path) -> None:
     """Its tokens are counted, its curve is drawn, and the child is gone afterwards; standard output is JSON alone."""
-    done = bench("-n", "6", "--tokens", "20", "--json", "--plot", tmp_path / "run.svg", *SMALL)
+    done = bench("-n", "6", "--tokens", "100", "--json", "--plot", tmp_path / "run.svg", *SMALL)
     fields = json.loads(done.stdout)
 
     assert done.returncode == 0, done.stderr
-    assert [request["tokens"] for request in fields["requests"]] == [20] * 6
+    assert [request["tokens"] for request in fields["requests"]] == [100] * 6
     assert all(request["tokens_told"] for request in fields["requests"])
     assert fields["model"].startswith("seeded-1MiB")
     assert fields["baseline_tokens_per_second"] > 0
