@@ -1,8 +1,8 @@
 """
-The reference engine: a small Llama-architecture decoder on NumPy behind an OpenAI-shaped HTTP server.
+The reference engine: a small decoder of the Llama family on NumPy behind an OpenAI-shaped HTTP server.
 
 Apart from the other rooms: it imports nothing of theirs and is met only over its socket (`python -m engine`).
-Reading order: weights, model, sampler, tokenizer, pace, transcript, sequence, batch, requests, exchange, server,
-lifetime, __main__.
+Reading order: weights, rope, model, products, int8, sampler, tokenizer, checkpoint, assembly, huggingface, gguf_file,
+vocabulary, gguf_vocabulary, pace, transcript, sequence, batch, requests, chat, exchange, server, lifetime, __main__.
 This package must not import NumPy: `__main__` chooses the number of BLAS threads first.
 """

@@ -142,7 +142,7 @@ def _checkpoint(options: argparse.Namespace, where: Place) -> Checkpoint:
     from engine.tokenizer import VOCAB
     from engine.weights import config_of_size
 
-    int8: bool = options.weights == "int8"
+    int8 = bool(options.weights == "int8")
     around = INTERPRETER + int8 * COMPILER
 
     def footprint(size: int) -> int:

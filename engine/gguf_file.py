@@ -23,6 +23,7 @@ from engine.weights import Array, Config
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")  # Mistral's are llama
 TYPES = tuple(GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"))
+WRONG = (ValueError, TypeError, AttributeError, ArithmeticError, IndexError)  # what a wrong type or number comes to
 _SHARD = re.compile(r"(.*)-00001-of-(\d{5})\.gguf", re.ASCII)
 _ENDS = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 _PARTS = {
@@ -67,7 +68,7 @@ def open_gguf(path: Path) -> Checkpoint:
     try:
         config = config_of(metadata, tensors)
         tokenizer = tokenizer_from_metadata(metadata.get)
-    except ValueError as error:
+    except WRONG as error:
         raise ValueError(f"{path}: {error}") from None
     trained = metadata.get(f"{metadata.get('general.architecture')}.context_length")
     return Checkpoint(

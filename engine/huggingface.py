@@ -22,6 +22,7 @@ from engine.weights import Array, Config
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # model_type
 DTYPES = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
+WRONG = (ValueError, TypeError, AttributeError, ArithmeticError)  # what a field of a wrong type, or a 0, comes to
 # What these architectures can also have and this engine has not; each would be silently wrong.
 _MUST_BE_OFF = ("attention_bias", "mlp_bias", "quantization_config")
 
@@ -33,13 +34,19 @@ def open_folder(folder: Path) -> Checkpoint:
     fields = read_json(folder / "config.json")
     try:
         config = config_of(fields)
-    except ValueError as error:
+    except WRONG as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from None
     tokenizer = tokenizer_from_folder(folder, stop_tokens(folder, fields))
     check_vocabulary(tokenizer, config)
     shards = tensor_files(folder)
     trained = fields.get("max_position_embeddings")
-    return Checkpoint(folder.resolve().name, config, tokenizer, lambda shape: assemble(shape, _fetch(shards)), trained)
+    return Checkpoint(
+        folder.resolve().name,
+        config,
+        tokenizer,
+        lambda shape: assemble(shape, _fetch(shards)),
+        trained if isinstance(trained, int) else None,
+    )
 
 
 def config_of(fields: Fields) -> Config:
@@ -114,7 +121,10 @@ def tensor_files(folder: Path) -> dict[str, Path]:
     """The file of each tensor, by the index of a sharded checkpoint or from model.safetensors."""
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.exists():
-        return {name: folder / file for name, file in read_json(index).get("weight_map", {}).items()}
+        names = read_json(index).get("weight_map")
+        if not isinstance(names, dict) or not all(isinstance(file, str) for file in names.values()):
+            raise ValueError(f"{index} has no weight_map of tensors to files")
+        return {name: folder / file for name, file in names.items()}
     if not single.exists():
         raise ValueError(f"{folder} has neither model.safetensors nor model.safetensors.index.json")
     with _opened(single) as file:
@@ -124,7 +134,10 @@ def tensor_files(folder: Path) -> dict[str, Path]:
 def _fetch(files: dict[str, Path]) -> Fetch:
     def fetch(name: str) -> Array:
         with _opened(files[name]) as file:
-            tensor = file.get_tensor(name)
+            try:
+                tensor = file.get_tensor(name)
+            except SafetensorError:
+                raise ValueError(f"{files[name]} has no tensor {name}, which its index says it has") from None
         if tensor.dtype not in DTYPES:
             raise ValueError(f"{name} is {tensor.dtype}: expected {', '.join(map(str, DTYPES))}")
         return np.asarray(tensor, np.float32)

@@ -134,7 +134,8 @@ def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
         return beside.read_text(encoding="utf-8")
     template = settings.get("chat_template")
     if isinstance(template, list):  # several, each with its name
-        template = next((t.get("template") for t in template if t.get("name") == "default"), None)
+        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+        template = named.get("default")
     return template if isinstance(template, str) else None
 
 

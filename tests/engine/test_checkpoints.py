@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -25,9 +27,11 @@ from tests.engine.families import (
     byte_level_tokenizer,
     config_fields,
     pieces_tokenizer,
+    tensors_of,
     write_checkpoint,
 )
 from tests.engine.greedy import MADE, WITHIN, greedy, logits_of, read_golden, relative_difference
+from tests.engine.spy import Spy, spied
 
 
 @pytest.fixture(name="folders", scope="module")
@@ -111,6 +115,21 @@ def test_memory_is_known_before(folders: Path, name: str) -> None:
 
     assert told.total == sum(array.nbytes for array in arrays)
     assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_float64(folders: Path, name: str) -> None:
+    """Whatever a family computes, in a prefill longer than its window and in a batch, is float32."""
+    model = spied(Model(open_checkpoint(folders / name).load(), 128, slots=2))
+    Spy.seen = set()
+    for slot in range(2):
+        for _done in model.prefill(range(50), slot):
+            pass
+    logits = model.decode([1, 2], [0, 1], [50, 50])
+
+    assert logits.dtype == np.float32
+    assert Spy.seen <= {np.dtype(np.float32), np.dtype(np.bool_)}
+    assert np.dtype(np.float32) in Spy.seen
 
 
 def test_what_a_folder_tells(folders: Path, tmp_path: Path) -> None:
@@ -212,6 +231,14 @@ def without(tensor: str) -> Spoil:
     return spoil
 
 
+def elsewhere(folder: Path) -> None:
+    """An index that names a file without the tensor."""
+    names = [key for key, _ in tensors_of(FAMILIES["llama-linear"])]
+    save_file({"other": np.ones(1, np.float32)}, folder / "other.safetensors")
+    where = dict.fromkeys(names, "model.safetensors") | {"model.norm.weight": "other.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+
+
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
@@ -236,6 +263,8 @@ def without(tensor: str) -> Spoil:
             "has neither model.safetensors nor model.safetensors.index.json",
         ),
         (lambda f: (f / "model.safetensors").write_bytes(b"abc"), "is not a safetensors file"),
+        (lambda f: (f / "model.safetensors.index.json").write_text("{}"), "has no weight_map of tensors to files"),
+        (elsewhere, "has no tensor model.norm.weight, which its index says it has"),
         (without("model.layers.1.mlp.up_proj.weight"), "no tensor model.layers.1.mlp.up_proj.weight"),
         (lambda f: save_file({"model.embed_tokens.weight": np.ones((320, 48))}, f / "model.safetensors"), "float64"),
     ],
@@ -260,3 +289,18 @@ def test_sliding_window_is_as_the_family_has_it() -> None:
     assert config_of(qwen | {"use_sliding_window": False}).windows == ()
     kinds = ["sliding_attention", "full_attention", "full_attention"]
     assert config_of(qwen | {"layer_types": kinds}).windows == (24, None, None)
+
+
+JUNK = st.sampled_from(
+    [None, True, 0, -1, 1.5, 1e308, float("inf"), "x", [], [1], {}, {"type": 3}, {"type": "yarn", "factor": 0}]
+)
+
+
+@given(field=st.sampled_from(sorted(config_fields(FAMILIES["llama-yarn"]) | {"rope_parameters": 0})), value=JUNK)
+def test_junk_in_a_config_is_refused_in_words(folders: Path, field: str, value: Any) -> None:
+    """Whatever stands in a field of config.json, the shape is told or a ValueError says why not."""
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(shutil.copytree(folders / "llama-yarn", Path(parent, "junk")))
+        rewritten("config.json", **{field: value})(folder)
+        with contextlib.suppress(ValueError):
+            open_checkpoint(folder).config.rope.rotation(16, 12)

@@ -18,6 +18,7 @@ from engine.products import BLOCK, FEW, product
 from engine.sampler import Sampler
 from engine.tokenizer import encode
 from engine.weights import Array, Config, Layer, Weights, seeded_weights
+from tests.engine.spy import Spy, spied
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = [28, 59, 138, 138, 138, 118, 118, 118, 124, 74, 74, 74, 74, 74, 74, 74]
@@ -196,39 +197,6 @@ def test_product_is_the_product(rows: int) -> None:
     matrix = generator.random((BLOCK // 700 * 2 + 13, 700), np.float32)  # two blocks and a piece of a third
 
     assert relative_difference(product(x, matrix), x.astype(float) @ matrix.T.astype(float)) < 1e-5
-
-
-class Spy(np.ndarray[Any, Any]):
-    """An array that notes the dtype of everything computed from it."""
-
-    seen: set[np.dtype[Any]] = set()  # noqa: RUF012  __array_finalize__ has no other place to write to
-
-    def __array_finalize__(self, source: object) -> None:
-        Spy.seen.add(self.dtype)
-
-
-def spied(model: Model) -> Model:
-    """The model with every array replaced by a spy on it."""
-
-    def watched(array: Array | None) -> Any:
-        return None if array is None else array.view(Spy)
-
-    blocks = [
-        Layer(*(watched(getattr(layer, field.name)) for field in dataclasses.fields(Layer)))
-        for layer in model.weights.layers
-    ]
-    weights = model.weights
-    model.weights = Weights(
-        weights.config,
-        watched(weights.embedding),
-        tuple(blocks),
-        watched(weights.norm),
-        watched(weights.classifier),
-    )
-    for name, value in list(vars(model).items()):
-        if isinstance(value, np.ndarray):
-            setattr(model, name, value.view(Spy))
-    return model
 
 
 def test_no_float64(model: Model) -> None:

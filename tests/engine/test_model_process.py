@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import urllib.request
@@ -88,3 +89,25 @@ def test_without_the_libraries_it_says_what_to_install(tmp_path: Path) -> None:
     assert "safetensors is needed to read" in done.stderr
     assert "pip install 'steadytok[models]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_are_as_many_as_asked_for(threads: int) -> None:
+    """BLAS has no thread more than --threads says, and none more than there are CPUs."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "engine", "--size", "8MiB", "--threads", str(threads)],
+        cwd=ROOT,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "7"},  # what the caller has for itself does not count
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert child.stdout is not None
+    asked(json.loads(child.stdout.readline())["url"], prompt="a", max_tokens=8)
+    names = [Path(task, "comm").read_text() for task in Path(f"/proc/{child.pid}/task").iterdir()]
+    child.terminate()
+    child.wait(20)
+
+    assert child.stdout.close() is None
+    assert len(names) <= 2 + threads  # the main thread, one that listens, one that answers; BLAS uses the last
+    assert len(names) >= 1 + min(threads, len(os.sched_getaffinity(0)))
