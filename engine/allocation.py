@@ -16,6 +16,7 @@ import numpy.random  # noqa: F401  NumPy loads it when it is first used: it woul
 
 from engine.model import PREFILL_CHUNK, Memory, Model, Span, memory_of
 from engine.placement import Place
+from engine.products import BLOCK
 from engine.sizing import COMPILER, INTERPRETER, mebibytes
 from engine.weights import FLOAT_BYTES, Config
 
@@ -26,7 +27,7 @@ class Need(NamedTuple):
     """Bytes that an engine takes, known before it takes any."""
 
     memory: Memory
-    passes: int  # activations of the largest pass, and what BLAS packs for it
+    passes: int  # activations of the largest pass, and what is made of matrices for it
     around: int  # Python and the libraries
 
     @property
@@ -55,6 +56,7 @@ def need(config: Config, context: int, slots: int, threads: int) -> Need:
     rows = max(PREFILL_CHUNK, slots)
     activations = rows * (4 * config.dim + 2 * config.query_dim + 3 * config.hidden)
     packed = PANEL * 2 * config.hidden if threads > 1 and not config.int8 else 0
+    packed += config.int8 * BLOCK  # of an 8-bit matrix a block at a time is made float32
     around = INTERPRETER + config.int8 * COMPILER
     return Need(memory_of(config, context, slots), FLOAT_BYTES * (activations + packed), around)
 
