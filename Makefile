@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PARITY := .venv-parity
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format deep lab bench soak clean
+.PHONY: help run test check format deep lab bench parity soak clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -25,7 +26,7 @@ $(VENV)/.run: $(VENV)/.python pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.run pyproject.toml
 	@echo "Installing what the checks need."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tui,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tui,models,int8,dev]'
 	@touch $@
 
 run: $(VENV)/.run ## Watch this host: canary, live table, page and /metrics on 127.0.0.1:9817
@@ -53,8 +54,20 @@ lab: $(VENV)/.dev ## Run the tests in a virtual machine of two NUMA nodes, with 
 bench: $(VENV)/.dev ## Measure against peers in one run, as ratios
 	$(BIN)/python -m bench $(ARGS)
 
+# PyPI's torch for Linux is a CUDA build of gigabytes: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu and
+# TORCH=torch==2.13.0+cpu give the small one where the index at hand does not.
+TORCH ?= torch==2.13.0
+$(PARITY)/.made: pyproject.toml
+	@$(PYTHON) -m venv $(PARITY)
+	@echo "Installing PyTorch and transformers into $(PARITY): minutes, once."
+	@$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' 'transformers==5.24.0' -e '.[models]'
+	@touch $@
+
+parity: $(PARITY)/.made ## Compare the engine's models with transformers; ARGS=--write makes the golden files again
+	$(PARITY)/bin/python -m tests.engine.parity $(ARGS)
+
 soak: $(VENV)/.dev ## Run the agent for an hour on a moving host, and print what grows
 	$(BIN)/python -m bench.soak $(ARGS)
 
 clean: ## Remove what make has made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) $(PARITY) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -20,7 +20,7 @@ COMMANDS = {
     "rules": "Check and test rule files.",
     "alert": "Send a test alert through Alertmanager.",
     "recorder": "Read what was recorded, after a crash for one.",
-    "engine": "Run the bundled reference engine.",
+    "engine": "Run the bundled reference engine; `engine bench` measures any engine.",
 }
 
 

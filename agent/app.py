@@ -18,7 +18,7 @@ import msgspec
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
-from agent import binding, own, signals
+from agent import binding, given, own, signals
 from agent.baseline import Baseline
 from agent.binding import bind_all
 from agent.canary import Canary
@@ -50,7 +50,6 @@ from rules.history import History, bytes_needed
 
 LEARN_EVERY = 5.0  # seconds between observations for the baseline
 SAVE_EVERY = 60.0  # seconds between writings of the baseline
-BASELINE_FILE = "baseline.json"
 
 
 class StartError(Exception):
@@ -104,7 +103,7 @@ class Agent:
         config = self.config
         self.state = StateFolder(folder(config.state.dir))
         self._stack.callback(self.state.close)
-        self.baseline = Baseline(self.state.read(BASELINE_FILE))
+        self.baseline = Baseline(self.state.read(given.STORED))
         self.history = History(round(config.sample.keep * 1000))
         self.canary = self._canary()
         self.sight = Sight(self.place.root, lambda result: self.loop.deliver(result))
@@ -251,6 +250,7 @@ class Agent:
     def _start_schedule(self) -> None:
         now = self.clock.now_ms
         self.schedule.every(LEARN_EVERY, lambda: self.baseline.learn(self.history, now()))
+        self.schedule.every(LEARN_EVERY, lambda: given.take(self.state, self.baseline))
         self.schedule.every(SAVE_EVERY, self._save)
         self.schedule.every(10.0, lambda: self.history.forget(now()))
         for course in self.gather.courses.values():
@@ -272,7 +272,7 @@ class Agent:
 
     def _save(self) -> None:
         try:
-            self.state.write(BASELINE_FILE, self.baseline.stored())
+            self.state.write(given.STORED, self.baseline.stored())
         except OSError as error:
             self._log.warning("the baseline cannot be saved", folder=str(self.state.path), reason=error.strerror)
 

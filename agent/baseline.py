@@ -25,6 +25,7 @@ BIN = math.log(1.01)
 QUANTILE = 0.9
 ENOUGH = 60  # observations before a baseline is told: five minutes, one each five seconds
 DAY = 17_280  # observations, one each five seconds
+GIVEN = DAY // 9  # observations that a measurement by hand counts for: it stays the 90th percentile for a day
 WINDOW = "30s"
 
 # Decode tokens per decode second where the engine counts both; else tokens per second of an engine that was never idle.
@@ -118,6 +119,12 @@ class Baseline:
         bins[round(math.log(speed) / BIN)] += 1
         if bins.total() > DAY:
             self._bins[key] = Counter({place: count // 2 for place, count in bins.items() if count > 1})
+
+    def give(self, key: Key, speed: float) -> None:
+        """Sets a baseline that was measured by hand; learning goes on from it. Raises ValueError."""
+        if not (speed > 0 and math.isfinite(speed)):
+            raise ValueError(f"{speed} tokens/s cannot be a baseline")
+        self._bins[key] = Counter({round(math.log(speed) / BIN): GIVEN})
 
     def progress(self, engine: str) -> float:
         """How much of what is needed for a baseline has been learnt, 0 to 1."""

@@ -45,6 +45,7 @@ class Child:
         self._alive = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.starts = 0
+        self.last_words = ""
 
     @property
     def pid(self) -> int | None:
@@ -124,7 +125,8 @@ class Child:
 
     def _say(self, line: bytes) -> None:
         # Through the log and not straight to the terminal, where it would tear the live table.
-        self._log.info(line.decode("utf-8", "replace").strip())
+        self.last_words = line.decode("utf-8", "replace").strip()
+        self._log.info(self.last_words)
 
     async def alive(self, patience: float) -> bool:
         """Waits until there is a process; False where there is none after so many seconds."""

@@ -8,6 +8,8 @@ import secrets
 import tempfile
 from pathlib import Path
 
+LOCK = "lock"
+
 
 class StateError(Exception):
     """The state folder cannot be used; the message says which, why, and what to do."""
@@ -36,7 +38,7 @@ class StateFolder:
         self.path = path
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             reason = f"cannot use the state folder {path}: {error.strerror}; set state.dir to a folder that is ours"
             raise StateError(reason) from error
@@ -68,17 +70,22 @@ class StateFolder:
 
     def write(self, name: str, text: str) -> None:
         """Replaces a file of ours whole: after a crash it is the old one or the new one, never half of each."""
-        descriptor, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{name}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path / name)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        written(self.path / name, text)
 
     def close(self) -> None:
         """Lets another agent have the folder."""
         os.close(self._lock)
+
+
+def written(path: Path, text: str) -> None:
+    """Replaces a file whole, readable by its owner only. Raises OSError."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

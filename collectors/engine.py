@@ -38,6 +38,11 @@ _SIGNALS = {
         "steadytok_engine_prompt_seconds_total",
         "Time spent on prompts, each request for itself; added when a prompt or its request ends.",
     ),
+    "first_token_seconds": counter(
+        "steadytok_engine_first_token_seconds_total",
+        "Time from the arrival of requests to their first tokens, queueing included; of all requests together.",
+    ),
+    "first_tokens": counter("steadytok_engine_first_tokens_total", "Requests that got their first token."),
     "requests_running": gauge("steadytok_engine_requests_running", "Requests being worked on."),
     "requests_waiting": gauge("steadytok_engine_requests_waiting", "Requests in the engine's queue."),
     "kv_cache_usage": gauge(
@@ -47,6 +52,10 @@ _SIGNALS = {
         "steadytok_engine_preemptions_total", "Requests set back because the KV cache was full, to be worked on again."
     ),
     "duty": gauge("steadytok_engine_duty", "Seconds of decoding allowed per second, as the engine applies it."),
+    "bandwidth_efficiency": gauge(
+        "steadytok_engine_bandwidth_efficiency_ratio",
+        "Memory bandwidth that decoding needs now, over what the reference engine's sgemv reached at its start.",
+    ),
     "resident": gauge("steadytok_engine_resident_bytes", "Memory of the reference engine that is in RAM."),
     "cpu_seconds": counter("steadytok_engine_cpu_seconds_total", "CPU time of the reference engine."),
 }

@@ -1,8 +1,9 @@
 """
-Holding the engine back: duty is the share of wall time that may be spent in forward passes.
+Holding the engine back: duty is the share of wall time that may be worked.
 
 Memory power follows bytes streamed per second, so fewer passes per second cool; fewer clients do not.
-Prefill is charged like decode: otherwise a flood of one-token requests would run unpaced.
+All work is charged, prefill and sampling like decode: tokens per second then follow duty in proportion, and a flood of
+one-token requests does not run unpaced.
 """
 
 from __future__ import annotations
@@ -44,19 +45,19 @@ class Pace:
             return self._now()
 
     def begin(self) -> None:
-        """A request starts: idle time before it earns nothing, a debt of the one before it stays."""
+        """Work begins after nothing was to be done: idle time before it earns nothing, a debt from before stays."""
         with self._changed:
             if self._owed() < 0:
                 self._open_account()
 
     def spent(self, seconds: float) -> None:
-        """A forward pass took `seconds`."""
+        """`seconds` were worked."""
         with self._changed:
             self._busy += seconds
             self._unrested += seconds
 
     def owed(self) -> float:
-        """Seconds to rest before the next pass; 0 or less: none."""
+        """Seconds to rest before working on; 0 or less: none."""
         with self._changed:
             return self._owed()
 
@@ -70,8 +71,11 @@ class Pace:
             return
         self._unrested = 0.0
         while (owed := self.owed()) > 0 and not gone():
-            with self._changed:
-                self._changed.wait(min(owed, SLICE))
+            self._sleep(min(owed, SLICE))
+
+    def _sleep(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait(seconds)
 
     def _now(self) -> float:
         if self._clock() >= self._until:

@@ -41,6 +41,18 @@ def nodes(allowed: Set[int], root: str = "/") -> list[Node]:
     return sorted(node for node in found if node is not None)
 
 
+def memory_nodes(root: str = "/") -> list[Node]:
+    """The nodes that have memory, with their CPUs if any, in order."""
+    found = (_node(path, None) for path in Path(root).glob("sys/devices/system/node/node*"))
+    return sorted(node for node in found if node is not None)
+
+
+def these(found: Iterable[Node]) -> str:
+    """For people: `node 1`, `nodes 0 and 1`."""
+    numbers = [str(node.number) for node in found]
+    return f"node {numbers[0]}" if len(numbers) == 1 else f"nodes {', '.join(numbers[:-1])} and {numbers[-1]}"
+
+
 def place(found: Iterable[Node], root: str = "/") -> Place:
     """The node that is shortest of memory, of those the process may run on; the host where no node is known."""
     host = available_memory(root)
@@ -60,18 +72,20 @@ def pin(found: list[Node]) -> Node | None:
     return best
 
 
-def _node(path: Path, allowed: Set[int]) -> Node | None:
+def _node(path: Path, allowed: Set[int] | None) -> Node | None:
     number = re.fullmatch(r"node(\d{1,6})", path.name, re.ASCII)
-    cpus = frozenset(_cpus(text_of(path / "cpulist") or "")) & allowed
+    every = frozenset(numbers_of(text_of(path / "cpulist") or ""))
+    cpus = every if allowed is None else every & allowed
     fields = {name: int(kib) * 1024 for name, kib in _FIELD.findall(text_of(path / "meminfo") or "")}
-    if number is None or not cpus or not fields.get("MemTotal") or "MemFree" not in fields:
+    if number is None or not (cpus or allowed is None) or not fields.get("MemTotal") or "MemFree" not in fields:
         return None
     # Mapped files are the weights of other engines: to take them is what a canary must never do.
     cache = fields.get("Active(file)", 0) + fields.get("Inactive(file)", 0) - fields.get("Mapped", 0)
     return Node(int(number[1]), cpus, fields["MemFree"] + max(0, cache))
 
 
-def _cpus(text: str) -> Iterator[int]:
+def numbers_of(text: str) -> Iterator[int]:
+    """The numbers in a list of the kernel's, `0-3,8`; what is no number is passed over."""
     for part in text.strip().split(","):
         if (match := _RANGE.fullmatch(part)) is not None:
             yield from range(int(match[1]), int(match[2] or match[1]) + 1)

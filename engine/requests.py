@@ -1,43 +1,59 @@
-"""What a client may ask, checked whole before any work: OpenAI's completion request and the pace lease."""
+"""What a client may ask, checked whole before any work: OpenAI's completions and chat, and the pace lease."""
 
 from __future__ import annotations
 
 import json
-import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
+from engine.chat import Template, messages_of
+from engine.fields import Fields, RefusedError, fields_of, flag, number, only, seconds, seed, whole
 from engine.pace import LONGEST, LOWEST
-from engine.tokenizer import encode
+from engine.tokenizer import Tokenizer
 
+DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it; a chat without a number may fill the context
 DEFAULT_TTL = 30.0  # seconds; the agent renews well before that
+MOST_STOPS = 4
+LONGEST_STOP = 256  # characters
 
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)", re.ASCII)
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 # Fields that clients send by habit; anything but the neutral value would be silently wrong, so it is refused.
-_NEUTRAL = {"n": 1, "best_of": 1, "top_p": 1, "echo": False, "presence_penalty": 0, "frequency_penalty": 0}
-_FREE = ("model", "user", "ignore_eos")  # taken and without effect: one model, and it has no end token
-_KNOWN = ("prompt", "max_tokens", "temperature", "seed", "stream", "stream_options", *_FREE, *_NEUTRAL)
+_NEUTRAL: dict[str, Any] = {"n": 1, "presence_penalty": 0, "frequency_penalty": 0, "logit_bias": {}, "logprobs": False}
+_COMPLETION_NEUTRAL = _NEUTRAL | {"best_of": 1, "echo": False, "suffix": ""}
+_CHAT_NEUTRAL = _NEUTRAL | {
+    "top_logprobs": 0,
+    "tools": [],
+    "tool_choice": "none",
+    "response_format": {"type": "text"},
+    "modalities": ["text"],
+    "store": False,
+}
+_FREE = ("model", "user", "metadata")  # taken and without effect: there is one model
+_ASKED = ("max_tokens", "temperature", "top_p", "seed", "stop", "stream", "stream_options", "ignore_eos")
+_COMPLETION = ("prompt", *_ASKED, *_FREE, *_COMPLETION_NEUTRAL)
+_CHAT = ("messages", "max_completion_tokens", *_ASKED, *_FREE, *_CHAT_NEUTRAL)
 
 
-class RefusedError(Exception):
-    """A request that will not be served: an HTTP status and one sentence for the client."""
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a request must fit, and how its text becomes tokens."""
 
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.sentence = sentence
+    context: int  # tokens of prompt and answer together
+    vocab: int  # tokens are 0 to vocab - 1
+    tokenizer: Tokenizer
+    template: Template
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A completion request that fits the context."""
+    """A request that fits the context."""
 
     prompt: tuple[int, ...]
     max_tokens: int
     temperature: float
+    top_p: float
     seed: int | None
+    stop: tuple[str, ...]
+    ignore_eos: bool
     stream: bool
     include_usage: bool
 
@@ -50,19 +66,52 @@ class Lease:
     ttl: float
 
 
-def parse_completion(body: bytes, context: int) -> Completion:
+def parse_completion(body: bytes, terms: Terms) -> Completion:
     """
     The body of POST /v1/completions; raises RefusedError.
 
     https://platform.openai.com/docs/api-reference/completions/create
     """
-    fields = _fields(body, _KNOWN)
-    for name, neutral in _NEUTRAL.items():
-        if fields.get(name, neutral) != neutral:
-            raise RefusedError(400, f"{name} is not supported: leave it out or send {json.dumps(neutral)}.")
-    max_tokens = _whole(fields, "max_tokens", 16, least=1, most=context)
-    prompt = _prompt(fields)
+    fields = _checked(body, _COMPLETION, _COMPLETION_NEUTRAL)
+    max_tokens = whole(fields, "max_tokens", DEFAULT_TOKENS, least=1, most=terms.context)
+    return _completion(fields, _prompt(fields, terms), max_tokens, terms.context)
+
+
+def parse_chat(body: bytes, terms: Terms) -> Completion:
+    """
+    The body of POST /v1/chat/completions; raises RefusedError.
+
+    https://platform.openai.com/docs/api-reference/chat/create
+    """
+    fields = _checked(body, _CHAT, _CHAT_NEUTRAL)
+    prompt = _encoded("messages", terms.template.render(messages_of(fields)), terms, special=terms.template.adds_begin)
+    name = "max_completion_tokens" if "max_completion_tokens" in fields else "max_tokens"
+    room = max(1, terms.context - len(prompt))
+    return _completion(fields, prompt, whole(fields, name, room, least=1, most=terms.context), terms.context)
+
+
+def parse_lease(body: bytes) -> Lease:
+    """The body of PUT /pace, `{"duty": 0.5, "ttl": "30s"}` with ttl also in seconds; raises RefusedError."""
+    fields = fields_of(body, ("duty", "ttl"))
+    if "duty" not in fields:
+        raise RefusedError(400, f"duty is missing: expected a number from {LOWEST} to 1.")
+    duty = number(fields, "duty", 1.0, least=LOWEST, most=1.0)
+    return Lease(duty, seconds(fields, "ttl", DEFAULT_TTL, most=LONGEST))
+
+
+def _checked(body: bytes, known: tuple[str, ...], neutral: Fields) -> Fields:
+    fields = fields_of(body, known)
+    for name, value in neutral.items():
+        if fields.get(name, value) != value:
+            raise RefusedError(400, f"{name} is not supported: leave it out or send {json.dumps(value)}.")
+    if not isinstance(fields.get("model", ""), str):
+        raise RefusedError(400, "model must be a string.")
+    return fields
+
+
+def _completion(fields: Fields, prompt: tuple[int, ...], max_tokens: int, context: int) -> Completion:
     if len(prompt) + max_tokens > context:
+        # The KV cache has a fixed length: what does not fit would fail in the middle of the answer.
         raise RefusedError(
             400,
             f"The prompt has {len(prompt)} tokens and max_tokens is {max_tokens}, together "
@@ -71,88 +120,52 @@ def parse_completion(body: bytes, context: int) -> Completion:
     return Completion(
         prompt=prompt,
         max_tokens=max_tokens,
-        temperature=_number(fields, "temperature", 1.0, least=0.0, most=2.0),
-        seed=_seed(fields),
-        stream=_flag(fields, "stream"),
+        temperature=number(fields, "temperature", 1.0, least=0.0, most=2.0),
+        top_p=number(fields, "top_p", 1.0, least=0.0, most=1.0),
+        seed=seed(fields),
+        stop=_stops(fields),
+        ignore_eos=flag(fields, "ignore_eos"),
+        stream=flag(fields, "stream"),
         include_usage=_include_usage(fields),
     )
 
 
-def parse_lease(body: bytes) -> Lease:
-    """The body of PUT /pace, `{"duty": 0.5, "ttl": "30s"}` with ttl also in seconds; raises RefusedError."""
-    fields = _fields(body, ("duty", "ttl"))
-    if "duty" not in fields:
-        raise RefusedError(400, f"duty is missing: expected a number from {LOWEST} to 1.")
-    duty = _number(fields, "duty", 1.0, least=LOWEST, most=1.0)
-    if isinstance(fields.get("ttl"), str):
-        fields["ttl"] = _duration(fields["ttl"])
-    return Lease(duty, _number(fields, "ttl", DEFAULT_TTL, least=0.001, most=LONGEST))
-
-
-def _fields(body: bytes, known: tuple[str, ...]) -> dict[str, Any]:
-    try:
-        fields = json.loads(body, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise RefusedError(400, f"The body is not JSON: {error}.") from None
-    if not isinstance(fields, dict):
-        raise RefusedError(400, "The body must be a JSON object.")
-    for name in fields:
-        if name not in known:
-            raise RefusedError(400, f"Unknown field {name[:40]!r}: expected only {', '.join(known)}.")
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _no_constant(word: str) -> float:
-    raise ValueError(f"{word} is not a JSON number")
-
-
-def _prompt(fields: dict[str, Any]) -> tuple[int, ...]:
+def _prompt(fields: Fields, terms: Terms) -> tuple[int, ...]:
+    """A text, or its tokens; either also as the one element of a list."""
     prompt = fields.get("prompt")
-    if not isinstance(prompt, str):
-        raise RefusedError(400, "prompt must be a string.")
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
+        prompt = prompt[0]
+    if isinstance(prompt, str):
+        return _encoded("prompt", prompt, terms, special=True)
+    if not isinstance(prompt, list) or not prompt or not all(type(token) is int for token in prompt):
+        raise RefusedError(400, "prompt must be a string or a list of token numbers; one prompt per request.")
+    if not all(0 <= token < terms.vocab for token in prompt):
+        raise RefusedError(400, f"prompt holds a token that there is not: they go from 0 to {terms.vocab - 1}.")
+    return tuple(prompt)
+
+
+def _encoded(name: str, text: str, terms: Terms, *, special: bool) -> tuple[int, ...]:
     try:
-        return tuple(encode(prompt))
+        tokens = tuple(terms.tokenizer.encode(text, special=special))
     except UnicodeEncodeError:
-        raise RefusedError(400, "prompt must be text: it holds half of a surrogate pair.") from None
+        raise RefusedError(400, f"{name} must be text: it holds half of a surrogate pair.") from None
+    if not tokens:
+        raise RefusedError(400, f"{name} is empty: this model needs one token at least to go on from.")
+    return tokens
 
 
-def _number(fields: dict[str, Any], name: str, default: float, *, least: float, most: float) -> float:
-    value = fields.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise RefusedError(400, f"{name} must be a number from {least:g} to {most:g}.")
-    return float(value)
+def _stops(fields: Fields) -> tuple[str, ...]:
+    stops = fields.get("stop", [])
+    stops = [stops] if isinstance(stops, str) else stops
+    if not isinstance(stops, list) or len(stops) > MOST_STOPS or not all(isinstance(stop, str) for stop in stops):
+        raise RefusedError(400, f"stop must be a string or a list of at most {MOST_STOPS} strings.")
+    if not all(1 <= len(stop) <= LONGEST_STOP for stop in stops):
+        raise RefusedError(400, f"A stop string must have from 1 to {LONGEST_STOP} characters.")
+    return tuple(stops)
 
 
-def _whole(fields: dict[str, Any], name: str, default: int, *, least: int, most: int) -> int:
-    value = fields.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise RefusedError(400, f"{name} must be a whole number from {least} to {most}.")
-    return value
-
-
-def _seed(fields: dict[str, Any]) -> int | None:
-    if "seed" not in fields:
-        return None
-    return _whole(fields, "seed", 0, least=-(1 << 63), most=(1 << 63) - 1) % (1 << 64)  # NumPy takes no negative seed
-
-
-def _flag(fields: dict[str, Any], name: str) -> bool:
-    value = fields.get(name, False)
-    if not isinstance(value, bool):
-        raise RefusedError(400, f"{name} must be true or false.")
-    return value
-
-
-def _include_usage(fields: dict[str, Any]) -> bool:
+def _include_usage(fields: Fields) -> bool:
     options = fields.get("stream_options", {})
-    if not isinstance(options, dict) or not set(options) <= {"include_usage"}:
+    if not isinstance(options, dict):
         raise RefusedError(400, 'stream_options must be an object with only "include_usage".')
-    return _flag(options, "include_usage")
-
-
-def _duration(text: str) -> float:
-    match = _DURATION.fullmatch(text)
-    seconds = float(match[1]) * _SECONDS[match[2]] if match else math.nan
-    if not 0.001 <= seconds <= LONGEST:
-        raise RefusedError(400, f'ttl must be seconds, or a duration such as "30s" of at most {LONGEST:g} seconds.')
-    return seconds
+    return flag(only(options, ("include_usage",), "stream_options has"), "include_usage")

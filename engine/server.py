@@ -1,139 +1,160 @@
 """
-The HTTP face: POST /v1/completions (OpenAI's shape, SSE when streaming), PUT /pace, GET /metrics, GET /healthz.
+The HTTP face: POST /v1/completions and /v1/chat/completions (OpenAI's shapes, SSE when streaming), GET /v1/models,
+PUT /pace, GET /metrics, GET /healthz.
 
-http.server with a thread per connection: decoding blocks a thread in BLAS anyway and only one request decodes at a
-time, so an event loop would add 15 MB and 0.1 s at start (aiohttp) to a canary that is to be small.
+http.server with a thread per connection: an event loop would add 15 MB and 0.1 s at start (aiohttp) to a canary that is
+to be small, and the few requests that share a model need no thousands of connections.
 """
 
 from __future__ import annotations
 
 import hmac
-import json
-import select
-import socketserver
-import sys
+import socket
+import threading
 import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import urllib.parse
+from dataclasses import dataclass, field
 from typing import Any
 
-from engine.generation import FullError, Generation, LeftError
+from engine.answers import Answer, ChatAnswer, model, models
+from engine.batch import Batch, ClosingError, FullError
+from engine.exchange import Exchange, Listener
+from engine.fields import RefusedError
+from engine.locality import Locality
 from engine.metrics import CONTENT_TYPE, exposition
-from engine.requests import Completion, RefusedError, parse_completion, parse_lease
+from engine.requests import Completion, Terms, parse_chat, parse_completion, parse_lease
 from engine.sampler import Sampler
-from engine.tokenizer import Decoder
+from engine.sequence import FailedError, Request
+from engine.transcript import Transcript
 
-LARGEST_BODY = 1 << 20  # bytes
-LARGEST_DRAIN = 32 << 20  # bytes read and thrown away, so that the client gets to read why it was refused
-ROUTES = {"/v1/completions": "POST", "/pace": "PUT", "/metrics": "GET", "/healthz": "GET"}
+MOST_CONNECTIONS = 256  # each has a thread; more than may run and wait, so that /metrics and /pace still answer
+BYTES_PER_TOKEN = 16  # of a body, at most: text, its escapes and the JSON around it
+ROUTES = {
+    "/v1/completions": "POST",
+    "/v1/chat/completions": "POST",
+    "/v1/models": "GET",
+    "/pace": "PUT",
+    "/metrics": "GET",
+    "/healthz": "GET",
+}
+_CROWDED = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\n"
+    b"Too many connections are open already: come back later.\n"
+)
 
-Fields = dict[str, Any]
+
+@dataclass(frozen=True)
+class Served:
+    """The model, and what the server says about it."""
+
+    name: str
+    batch: Batch
+    terms: Terms
+    threads: int
+    sgemv: float | None = None  # bytes per second; None where it was not measured
+    locality: Locality | None = None
+    started: float = field(default_factory=time.time)
 
 
-class Server(ThreadingHTTPServer):
+class Server(Listener):
     """Listens from the moment it is made; serve_forever answers."""
 
-    daemon_threads = True
-    request_queue_size = 128  # connections that come while a thread starts; the default of 5 loses bursts
-
-    def __init__(
-        self, address: tuple[str, int], generation: Generation, model_name: str, threads: int, token: str | None
-    ) -> None:
-        self.generation = generation
-        self.model_name = model_name
-        self.threads = threads
+    def __init__(self, address: tuple[str, int], served: Served, token: str | None) -> None:
+        """`token` is what PUT /pace needs; without one it is refused."""
+        self.served = served
         self.token = token
-        super().__init__(address, Exchange)
+        self._changed = threading.Condition()
+        self.connections = 0
+        self._answering = 0
+        super().__init__(address, Door)
 
-    @property
-    def url(self) -> str:
-        """Where it answers, with the port that port 0 became."""
-        return f"http://{self.server_name}:{self.server_port}"
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """A thread for the connection, unless there are too many."""
+        with self._changed:
+            crowded = self.connections >= MOST_CONNECTIONS
+            self.connections += not crowded
+        if crowded:
+            request.send(_CROWDED, socket.MSG_DONTWAIT)
+            super().shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread can be started: this connection is given up, not its place for ever
+            with self._changed:
+                self.connections -= 1
+            raise
 
-    def server_bind(self) -> None:
-        """Binds without the name look-up of HTTPServer, which hangs on hosts whose resolver is out of reach."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """All that one connection asks."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._changed:
+                self.connections -= 1
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that leaves is no error; anything else keeps its traceback."""
-        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
-            super().handle_error(request, client_address)
+    def answering(self, change: int) -> None:
+        """An answer begins (1) or is out (-1)."""
+        with self._changed:
+            self._answering += change
+            self._changed.notify_all()
+
+    def quiet(self, timeout: float) -> bool:
+        """Waits until every answer is out; False where that takes longer than `timeout` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._answering, timeout)
 
 
-class Exchange(BaseHTTPRequestHandler):
-    """One connection."""
+class Door(Exchange):
+    """What is answered at which path."""
 
     server: Server
-    protocol_version = "HTTP/1.1"
-    server_version = "steadytok-reference"
-    sys_version = ""
-    timeout = 30  # seconds without a byte, after which a connection is dropped
-    disable_nagle_algorithm = True
 
-    def do_GET(self) -> None:
-        """Answers, or says in one sentence why not."""
-        try:
-            body = self._body()
-            self._check_route()
-            self._answer(body)
-        except RefusedError as refused:
-            self._refuse(refused)
-        except LeftError:
-            self.close_connection = True
-
-    do_POST = do_PUT = do_GET  # noqa: N815  the names are http.server's
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing: a canary asked every five seconds must not fill a journal."""
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What http.server itself refuses, in the same shape as our own refusals."""
-        self.close_connection = True
-        self._refuse(RefusedError(code, f"{message or HTTPStatus(code).phrase}."))
-
-    def _check_route(self) -> None:
-        path = self.path.partition("?")[0]
-        if path not in ROUTES:
+    def answer(self, path: str, body: bytes) -> None:
+        """Finds the route; raises RefusedError where there is none."""
+        route = "/v1/models" if path.startswith("/v1/models/") else path
+        if route not in ROUTES:
             raise RefusedError(404, f"There is nothing here: this engine has {', '.join(ROUTES)}.")
-        if self.command != ROUTES[path]:
-            raise RefusedError(405, f"{path} is asked with {ROUTES[path]}.")
+        if self.command != ROUTES[route]:
+            raise RefusedError(405, f"{route} is asked with {ROUTES[route]}.")
+        self.server.answering(1)
+        try:
+            self._answer(path, body)
+        finally:
+            self.server.answering(-1)
 
-    def _answer(self, body: bytes) -> None:
-        match self.path.partition("?")[0]:
+    def setup(self) -> None:
+        """A long context needs a long body."""
+        self.largest_body = max(self.largest_body, BYTES_PER_TOKEN * self.server.served.terms.context)
+        super().setup()
+
+    def _answer(self, path: str, body: bytes) -> None:
+        served = self.server.served
+        match path:
             case "/v1/completions":
-                self._complete(parse_completion(body, self.server.generation.model.context))
+                asked = parse_completion(body, served.terms)
+                self._complete(asked, Answer(asked, served.name))
+            case "/v1/chat/completions":
+                asked = parse_chat(body, served.terms)
+                self._complete(asked, ChatAnswer(asked, served.name))
             case "/pace":
                 self._pace(body)
             case "/metrics":
-                text = exposition(self.server.generation, self.server.model_name, self.server.threads)
-                self._send(200, text.encode(), CONTENT_TYPE)
+                text = exposition(served.batch, served.name, served.threads, served.sgemv)
+                text += "" if served.locality is None else served.locality.exposition()
+                self.send(200, text.encode(), CONTENT_TYPE)
+            case "/healthz":
+                closing = served.batch.closing
+                self.send_json(503 if closing else 200, {"status": "closing" if closing else "ok"})
             case _:
-                self._send_json(200, {"status": "ok"})
+                self._models(path)
 
-    def _body(self) -> bytes:
-        length = self.headers.get("Content-Length", "0")
-        if "Transfer-Encoding" in self.headers:
-            self.close_connection = True
-            raise RefusedError(411, "Send the body with Content-Length, not in chunks.")
-        if not (length.isascii() and length.isdecimal() and len(length) < 16):
-            self.close_connection = True
-            raise RefusedError(400, "Content-Length is not a whole number.")
-        if int(length) > LARGEST_BODY:
-            self.close_connection = True
-            self._drain(min(int(length), LARGEST_DRAIN))
-            raise RefusedError(400, f"The body has {length} bytes: at most {LARGEST_BODY} are taken.")
-        body = self.rfile.read(int(length))
-        if len(body) < int(length):
-            raise LeftError
-        return body
-
-    def _drain(self, length: int) -> None:
-        while length > 0 and (part := self.rfile.read(min(length, 1 << 16))):
-            length -= len(part)
+    def _models(self, path: str) -> None:
+        served = self.server.served
+        wanted = urllib.parse.unquote(path.removeprefix("/v1/models").removeprefix("/"))
+        if wanted not in ("", served.name):
+            raise RefusedError(404, f"There is no model {wanted[:80]!r} here: this engine has {served.name!r}.")
+        answer = model if wanted else models
+        self.send_json(200, answer(served.name, served.started, served.terms.context))
 
     def _pace(self, body: bytes) -> None:
         if self.server.token is None:
@@ -142,102 +163,41 @@ class Exchange(BaseHTTPRequestHandler):
         if not hmac.compare_digest(given, f"Bearer {self.server.token}".encode()):
             raise RefusedError(401, "The pace is set with Authorization: Bearer and the engine's token.")
         lease = parse_lease(body)
-        self.server.generation.pace.hold(lease.duty, lease.ttl)
-        self._send_json(200, {"duty": lease.duty, "ttl": lease.ttl})
+        self.server.served.batch.pace.hold(lease.duty, lease.ttl)
+        self.send_json(200, {"duty": lease.duty, "ttl": lease.ttl})
 
-    def _complete(self, asked: Completion) -> None:
-        with self._turn():
-            sampler = Sampler(asked.temperature, asked.seed)
-            tokens = self.server.generation.tokens(asked.prompt, asked.max_tokens, sampler, self._gone)
-            answer = Answer(asked, self.server.model_name)
-            if not asked.stream:
-                self._send_json(200, answer.whole(list(tokens)))
-                return
-            self._start_stream()
-            for event in answer.events(tokens):
-                self.wfile.write(b"data: " + event + b"\n\n")
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _complete(self, asked: Completion, answer: Answer) -> None:
+        request = self._submitted(asked)
         try:
-            with self.server.generation.turn(self._gone):
-                yield
-        except FullError:
-            raise RefusedError(429, "Too many requests wait already: come back later.") from None
+            if not asked.stream:
+                self.send_json(200, answer.whole(request.pieces()))
+                return
+            for event in answer.events(request.pieces()):
+                self.send_event(event)
+            self.end_stream()
+        except FailedError as error:
+            raise RefusedError(500, f"The engine could not make this answer: {error}.") from None
+        finally:
+            request.cancel()  # whatever went wrong with the connection, its slot is free within a step
 
-    def _gone(self) -> bool:
-        """Whether the client has closed its side; what it may have sent ahead is left alone."""
-        poll = select.poll()
-        poll.register(self.connection, select.POLLIN | select.POLLRDHUP)
-        ready = poll.poll(0)
-        return bool(ready) and bool(ready[0][1] & (select.POLLRDHUP | select.POLLHUP | select.POLLERR))
-
-    def _start_stream(self) -> None:
-        self.close_connection = True  # the end of the connection is the end of the stream
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("Connection", "close")
-        self.end_headers()
-
-    def _refuse(self, refused: RefusedError) -> None:
-        error = {"message": refused.sentence, "type": "invalid_request_error", "code": refused.status}
-        self._send_json(refused.status, {"error": error})
-
-    def _send_json(self, status: int, fields: Fields) -> None:
-        self._send(status, json.dumps(fields).encode() + b"\n", "application/json")
-
-    def _send(self, status: int, body: bytes, content_type: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        if status == HTTPStatus.UNAUTHORIZED:
-            self.send_header("WWW-Authenticate", "Bearer")
-        if status == HTTPStatus.TOO_MANY_REQUESTS:
-            self.send_header("Retry-After", "1")
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(body)
-
-
-class Answer:
-    """One completion in OpenAI's shape, whole or as events."""
-
-    def __init__(self, asked: Completion, model_name: str) -> None:
-        self._asked = asked
-        self._frame = {
-            "id": f"cmpl-{uuid.uuid4().hex}",
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": model_name,
-        }
-
-    def whole(self, tokens: list[int]) -> Fields:
-        """The answer in one piece."""
-        decoder = Decoder()
-        text = "".join(decoder.text(token, last=index == len(tokens)) for index, token in enumerate(tokens, 1))
-        return self._piece(text, "length") | {"usage": self._usage(len(tokens))}
-
-    def events(self, tokens: Iterator[int]) -> Iterator[bytes]:
-        """One event per token, the last with its finish_reason; then usage if asked for, then [DONE]."""
-        decoder, made = Decoder(), 0
-        for token in tokens:
-            made += 1
-            last = made == self._asked.max_tokens
-            piece = self._piece(decoder.text(token, last=last), "length" if last else None)
-            yield json.dumps(piece).encode()
-        if self._asked.include_usage:
-            yield json.dumps(self._frame | {"choices": [], "usage": self._usage(made)}).encode()
-        yield b"[DONE]"
-
-    def _piece(self, text: str, finish_reason: str | None) -> Fields:
-        choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
-        return self._frame | {"choices": [choice]}
-
-    def _usage(self, made: int) -> Fields:
-        asked = len(self._asked.prompt)
-        return {"prompt_tokens": asked, "completion_tokens": made, "total_tokens": asked + made}
+    def _submitted(self, asked: Completion) -> Request:
+        served = self.server.served
+        request = Request(
+            asked.prompt,
+            asked.max_tokens,
+            Sampler(asked.temperature, asked.seed, asked.top_p),
+            Transcript(served.terms.tokenizer.decoder(), asked.stop),
+            self.gone,
+            frozenset() if asked.ignore_eos else served.terms.tokenizer.stop_tokens,
+        )
+        try:
+            served.batch.submit(request)
+        except FullError as full:
+            raise RefusedError(429, "Too many requests wait already: come back later.", full.retry_after) from None
+        except ClosingError:
+            self.close_connection = True
+            raise RefusedError(503, "This engine is ending and takes nothing new.", 5) from None
+        return request
 
 
 def is_loopback(host: str) -> bool:

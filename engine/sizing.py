@@ -12,6 +12,7 @@ CACHES = 4  # weights of this many last-level caches come from memory, not from 
 LARGEST = 1 << 30  # bytes of an automatic size
 SHARE = 0.05  # of the available memory, at most
 INTERPRETER = 40 << 20  # bytes that Python and NumPy take beside the model
+COMPILER = 136 << 20  # bytes that Numba takes more, for 8-bit weights
 SMALLEST = 1 << 20  # bytes of weights
 
 _SIZE = re.compile(r"(\d{1,6})([KMG]i?)B?", re.ASCII)

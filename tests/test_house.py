@@ -124,7 +124,10 @@ def test_what_decides_has_no_clock_and_no_network() -> None:
 @pytest.mark.parametrize(
     ("door", "allowed"),
     [
-        (r"^(subprocess\..*|os\.(system|popen|spawn\w*|fork)|asyncio\.create_subprocess_\w+)$", {"agent/children.py"}),
+        (
+            r"^(subprocess\..*|os\.(system|popen|spawn\w*|fork)|asyncio\.create_subprocess_\w+)$",
+            {"agent/children.py", "engine/workers.py"},
+        ),
         (r"^os\.exec\w+$", {"agent/commands/engine.py"}),
         (r"^(asyncio\.to_thread|.*\.run_in_executor)$", set()),
         (r"^importlib\.import_module$", {"agent/discovery.py", "agent/__main__.py"}),
@@ -169,11 +172,11 @@ def test_no_shell() -> None:
 
 
 def test_files_fit_one_head() -> None:
-    """Collectors and actions stay under 200 lines, every other file under 400, functions at 60 or less."""
+    """Collectors and actions stay under 200 lines, the engine's files under 300, others under 400, functions at 60."""
     long = []
     for path in every_module():
         text = path.read_text()
-        most = 200 if path.parent.name in ("collectors", "actions") else 400
+        most = {"collectors": 200, "actions": 200, "engine": 300}.get(path.parent.name, 400)
         if text.count("\n") > most:
             long.append(f"{named(path)}: {text.count(chr(10))} lines")
         for node in ast.walk(ast.parse(text)):

@@ -7,10 +7,14 @@ import time
 
 import pytest
 
-from engine.generation import Generation
+from engine.batch import Batch
 from engine.metrics import exposition
 from engine.model import Model
 from engine.pace import Pace
+from engine.sampler import Sampler
+from engine.sequence import Request
+from engine.tokenizer import ByteTokenizer, encode
+from engine.transcript import Transcript
 from engine.weights import Config, seeded_weights
 from tests import processes
 
@@ -18,11 +22,17 @@ pytestmark = pytest.mark.deep
 
 
 def test_promtool_accepts_the_exposition() -> None:
-    """`promtool check metrics` has nothing to say about the engine's metrics."""
+    """`promtool check metrics` has nothing to say about the engine's metrics, before and after a request."""
     promtool = processes.program("promtool")
     config = Config(vocab=257, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, hidden=48)
-    generation = Generation(Model(seeded_weights(config, 0), 16), Pace(time.monotonic), time.perf_counter)
-    text = exposition(generation, "tiny", 1)
-    check = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True)
+    batch = Batch(Model(seeded_weights(config, 0), 16), Pace(time.monotonic), time.monotonic)
+    texts = [exposition(batch, 'a "name"\\', 1, None)]
+    transcript = Transcript(ByteTokenizer().decoder(), ())
+    batch.submit(Request(tuple(encode("a")), 5, Sampler(0.0, None), transcript, lambda: False))
+    while not batch.idle(0):
+        batch.step()
+    texts.append(exposition(batch, "tiny", 1, 1e9))
+    for text in texts:
+        check = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True)
 
-    assert (check.returncode, check.stdout, check.stderr) == (0, "", "")
+        assert (check.returncode, check.stdout, check.stderr) == (0, "", "")

@@ -6,15 +6,18 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pytest
 
-from engine.generation import Generation
+from engine.batch import Batch
+from engine.chat import Plain
 from engine.model import Model
 from engine.pace import Pace
-from engine.server import Server
+from engine.requests import Terms
+from engine.server import Served, Server
+from engine.tokenizer import ByteTokenizer
 from engine.weights import Array, Config, seeded_weights
 
 CONTEXT = 128
@@ -62,21 +65,21 @@ class Client:
     def metric(self, name: str) -> float:
         """One unlabelled value of /metrics."""
         lines = self.ask("GET", "/metrics").body.decode().splitlines()
-        return next(float(line.split()[1]) for line in lines if line.startswith(f"steadytok_reference_{name} "))
+        return next(float(line.split()[-1]) for line in lines if line.startswith(f"steadytok_reference_{name} "))
 
 
 class SlowModel(Model):
     """A model whose passes take 5 ms at least, and wait while the gate is shut."""
 
-    def __init__(self, gate: threading.Event) -> None:
-        super().__init__(seeded_weights(TINY, seed=7), CONTEXT)
+    def __init__(self, gate: threading.Event, slots: int = 1) -> None:
+        super().__init__(seeded_weights(TINY, seed=7), CONTEXT, slots)
         self.gate = gate
 
-    def decode(self, token: int, position: int) -> Array:
-        """One token, late."""
+    def decode(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int]) -> Array:
+        """One pass, late."""
         time.sleep(0.005)
         self.gate.wait(20)
-        return super().decode(token, position)
+        return super().decode(tokens, slots, positions)
 
 
 def patient(condition: Callable[[], bool], patience: float = 20.0) -> None:
@@ -94,30 +97,46 @@ def _model() -> Model:
 
 def start(model: Model, token: str | None) -> Server:
     """A server answering on a free port."""
-    server = Server(("127.0.0.1", 0), Generation(model, Pace(time.monotonic), time.perf_counter), "tiny", 1, token)
+    batch = Batch(model, Pace(time.monotonic), time.monotonic)
+    terms = Terms(CONTEXT, TINY.vocab, ByteTokenizer(), Plain())
+    server = Server(("127.0.0.1", 0), Served("tiny", batch, terms, threads=1, sgemv=1e9), token)
+    batch.start()
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     return server
+
+
+def end(server: Server) -> None:
+    """Ends it, and what runs in it."""
+    server.served.batch.stop(timeout=10)
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(name="client")
 def _client(model: Model) -> Iterator[Client]:
     server = start(model, TOKEN)
     yield Client(server)
-    server.generation.stop(timeout=10)
-    server.shutdown()
-    server.server_close()
+    end(server)
 
 
 @pytest.fixture(name="slow_client")
 def _slow_client() -> Iterator[Client]:
+    yield from slow_client(slots=1)
+
+
+@pytest.fixture(name="slow_client_of_3")
+def _slow_client_of_3() -> Iterator[Client]:
+    yield from slow_client(slots=3)
+
+
+def slow_client(slots: int) -> Iterator[Client]:
+    """A client of a server whose passes wait for the gate."""
     gate = threading.Event()
     gate.set()
-    server = start(SlowModel(gate), TOKEN)
+    server = start(SlowModel(gate, slots), TOKEN)
     yield Client(server, gate)
     gate.set()
-    server.generation.stop(timeout=10)
-    server.shutdown()
-    server.server_close()
+    end(server)
 
 
 @pytest.fixture(name="wait_until")
@@ -129,5 +148,4 @@ def _wait_until() -> Callable[[Callable[[], bool]], None]:
 def _client_without_token(model: Model) -> Iterator[Client]:
     server = start(model, None)
     yield Client(server)
-    server.shutdown()
-    server.server_close()
+    end(server)

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.model import PREFILL_CHUNK, Model, memory_of
+from engine.model import PREFILL_CHUNK, Model, Span, memory_of
+from engine.products import BLOCK, FEW, product
 from engine.sampler import Sampler
 from engine.tokenizer import encode
 from engine.weights import Array, Config, Layer, Weights, seeded_weights
+from tests.engine.spy import Spy, spied
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = [28, 59, 138, 138, 138, 118, 118, 118, 124, 74, 74, 74, 74, 74, 74, 74]
@@ -47,8 +49,8 @@ def slow_attention(weights: Weights, layer: Layer, states: list[list[float]]) ->
         mixed: list[float] = []
         for head in range(c.heads):
             shared = head // (c.heads // c.kv_heads)
-            query = turned(head_of(row, head, c.head_dim), i, c.rope_theta)
-            keys = [turned(head_of(r, c.heads + shared, c.head_dim), j, c.rope_theta) for j, r in enumerate(rows)]
+            query = turned(head_of(row, head, c.head_dim), i, c.rope.theta)
+            keys = [turned(head_of(r, c.heads + shared, c.head_dim), j, c.rope.theta) for j, r in enumerate(rows)]
             scores = [sum(a * b for a, b in zip(query, k, strict=True)) / math.sqrt(c.head_dim) for k in keys[: i + 1]]
             weight = [math.exp(score - max(scores)) for score in scores]
             values = [head_of(r, c.heads + c.kv_heads + shared, c.head_dim) for r in rows[: i + 1]]
@@ -90,11 +92,11 @@ def add(a: list[float], b: list[float]) -> list[float]:
     return [x + y for x, y in zip(a, b, strict=True)]
 
 
-def run(model: Model, tokens: list[int]) -> Array:
+def run(model: Model, tokens: list[int], slot: int = 0) -> Array:
     """Logits after the last token: prefill of all but it, then one decode."""
-    for _done in model.prefill(tokens[:-1]):
+    for _done in model.prefill(tokens[:-1], slot):
         pass
-    return model.decode(tokens[-1], len(tokens) - 1)
+    return model.decode([tokens[-1]], [slot], [len(tokens) - 1])[0]
 
 
 def relative_difference(a: Any, b: Any) -> float:
@@ -133,9 +135,35 @@ def test_prefill_equals_token_by_token(length: int) -> None:
     tokens = [(7 * i * i + 3) % 256 for i in range(length)]
     single = Model(weights, 128)
     for position, token in enumerate(tokens):
-        expected = single.decode(token, position)
+        expected = single.decode([token], [0], [position])[0]
 
     assert relative_difference(run(Model(weights, 128), tokens), expected) < 1e-4
+
+
+@pytest.mark.parametrize("count", [2, FEW - 1, FEW, FEW + 3])
+def test_batch_equals_single(count: int) -> None:
+    """Sequences of different lengths decoded in one pass give what each gives alone, to 1e-5 of the largest logit."""
+    weights = seeded_weights(TINY, seed=6)
+    prompts = [[(5 * i + slot) % 256 for i in range(3 + 7 * slot)] for slot in range(count)]
+    together = Model(weights, 128, slots=count)
+    for slot, prompt in enumerate(prompts):
+        for _done in together.prefill(prompt[:-1], slot):
+            pass
+    order = list(reversed(range(count)))  # a row need not be its slot's number
+    logits = together.decode([prompts[slot][-1] for slot in order], order, [len(prompts[slot]) - 1 for slot in order])
+
+    for row, slot in zip(logits, order, strict=True):
+        assert relative_difference(row, run(Model(weights, 128), prompts[slot])) < 1e-5
+
+
+def test_prefill_goes_on_where_it_was() -> None:
+    """A prompt put in two prefills, the second from where the first ended, gives the logits of one."""
+    weights, tokens = seeded_weights(TINY, seed=4), list(range(50))
+    halves = Model(weights, 64, slots=2)
+    done = [*halves.prefill(tokens[:20], 1), *halves.prefill(tokens[20:-1], 1, start=20)]
+
+    assert done == [20, 29]
+    assert relative_difference(halves.decode([49], [1], [49])[0], run(Model(weights, 64), tokens)) < 1e-5
 
 
 def test_earlier_sequence_leaves_no_trace() -> None:
@@ -155,37 +183,20 @@ def test_greedy_text_is_golden(model: Model) -> None:
         made.append(Sampler(0.0, None)(logits))
         first, second = np.sort(logits)[:-3:-1]
         margins.append(float(first - second))
-        logits = model.decode(made[-1], position)
+        logits = model.decode([made[-1]], [0], [position])[0]
 
     assert min(margins) > 1e-3
     assert made == GOLDEN
 
 
-class Spy(np.ndarray[Any, Any]):
-    """An array that notes the dtype of everything computed from it."""
+@pytest.mark.parametrize("rows", [1, 2, FEW - 1, FEW, 40])
+def test_product_is_the_product(rows: int) -> None:
+    """In blocks, whole or by row, the product is NumPy's in float64, to what float32 sums lose."""
+    generator = np.random.default_rng(rows)
+    x = generator.random((rows, 700), np.float32)
+    matrix = generator.random((BLOCK // 700 * 2 + 13, 700), np.float32)  # two blocks and a piece of a third
 
-    seen: set[np.dtype[Any]] = set()  # noqa: RUF012  __array_finalize__ has no other place to write to
-
-    def __array_finalize__(self, source: object) -> None:
-        Spy.seen.add(self.dtype)
-
-
-def spied(model: Model) -> Model:
-    """The model with every array replaced by a spy on it."""
-    blocks = [
-        Layer(*(getattr(layer, field.name).view(Spy) for field in dataclasses.fields(Layer)))
-        for layer in model.weights.layers
-    ]
-    model.weights = dataclasses.replace(
-        model.weights,
-        layers=tuple(blocks),
-        embedding=model.weights.embedding.view(Spy),
-        norm=model.weights.norm.view(Spy),
-    )
-    for name, value in list(vars(model).items()):
-        if isinstance(value, np.ndarray):
-            setattr(model, name, value.view(Spy))
-    return model
+    assert relative_difference(product(x, matrix), x.astype(float) @ matrix.T.astype(float)) < 1e-5
 
 
 def test_no_float64(model: Model) -> None:
@@ -207,9 +218,11 @@ def test_spy_sees_promotion() -> None:
     assert np.dtype(np.float64) in Spy.seen
 
 
-def test_memory_is_known_before(model: Model) -> None:
+@pytest.mark.parametrize("slots", [1, 3, 40])
+def test_memory_is_known_before(model: Model, slots: int) -> None:
     """The bytes announced are the bytes of the arrays."""
-    told = memory_of(TINY, model.context)
+    model = Model(model.weights, 48, slots)
+    told = memory_of(TINY, 48, slots)
     cache = model.keys.nbytes + model.values.nbytes
 
     assert told.weights == sum(array.nbytes for array in model.weights.arrays())
@@ -250,4 +263,18 @@ def test_cache_is_touched() -> None:
 def test_too_much_for_the_context_is_refused(model: Model, count: int, start: int) -> None:
     """Tokens past the context or past one pass are an error with numbers, not a broken shape."""
     with pytest.raises(ValueError, match=f"{count} tokens from {start} exceed"):
-        model.hidden_state([1] * count, start)
+        model.hidden_states([Span([1] * count, 0, start)])
+
+
+@pytest.mark.parametrize(
+    ("spans", "sentence"),
+    [
+        ([Span([1], 1, 0)], "there is no slot 1: the model has 1"),
+        ([Span([1], 0, 0), Span([2], 0, 1)], "in different slots"),
+        ([Span([], 0, 0)], "1 to 32 tokens in different slots, not 0"),
+    ],
+)
+def test_slots_are_checked(model: Model, spans: list[Span], sentence: str) -> None:
+    """A slot that is not there, one slot twice and nothing at all are errors in words."""
+    with pytest.raises(ValueError, match=sentence):
+        model.hidden_states(spans)

@@ -94,9 +94,10 @@ def test_without_nodes_the_host_counts(tmp_path: Path, host_available: Callable[
 
 PINNED = """
 import json, os, sys
-from engine.__main__ import _pinned
+from engine.site import pinned
 from engine.placement import nodes
-left = _pinned(nodes(os.sched_getaffinity(0), sys.argv[1]), sys.argv[2] == "leave")
+found = nodes(os.sched_getaffinity(0), sys.argv[1])
+left = pinned(found, sys.argv[2] == "leave", lambda words: print(words, file=sys.stderr))
 print(json.dumps([[node.number for node in left], sorted(os.sched_getaffinity(0))]))
 """
 

@@ -69,8 +69,8 @@ def test_serves_and_ends(number: signal.Signals) -> None:
 
 
 def test_ends_in_the_middle_of_a_stream() -> None:
-    """A signal during a paced stream ends the process as quietly."""
-    child = start("--size", "1MiB", STEADYTOK_ENGINE_TOKEN="from-the-environment")
+    """Without patience a signal during a paced stream ends the process as quietly."""
+    child = start("--size", "1MiB", "--drain", "0", STEADYTOK_ENGINE_TOKEN="from-the-environment")
     url = ready(child)["url"]
 
     assert put_pace(url, "from-the-environment") == 200

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.sampler import Sampler
+from engine.sampler import Sampler, nucleus
 from engine.tokenizer import BEGIN, Decoder, encode
 
 
@@ -68,3 +68,49 @@ def test_unfinished_character_is_replaced() -> None:
 
     assert decoder.text(0xE2) == ""
     assert decoder.text(0x82, last=True) == "\N{REPLACEMENT CHARACTER}"
+
+
+@given(
+    st.lists(st.floats(0.001, 1), min_size=1, max_size=60),
+    st.floats(0, 0.999),
+)
+def test_nucleus_is_the_smallest_that_holds_top_p(weights: list[float], top_p: float) -> None:
+    """The likeliest tokens are kept until they have top_p together, and not one more; one at least."""
+    chances = np.array(weights, np.float32) / np.float32(sum(weights))
+    kept = nucleus(chances, top_p)
+    summed = np.cumsum(chances[kept])
+
+    assert len(kept) >= 1
+    assert summed[-1] >= top_p - 1e-5
+    assert len(kept) == 1 or summed[-2] < top_p
+    assert chances[kept].min() >= np.delete(chances, kept).max(initial=0)
+
+
+def test_nucleus_of_a_large_vocabulary() -> None:
+    """The short way through the 1,024 likeliest and the long way keep the same tokens as sorting all would."""
+    generator = np.random.default_rng(3)
+    for spread in (0.01, 5.0):  # flat: more than 1,024 are needed; steep: a few
+        chances = np.exp(spread * generator.standard_normal(5000)).astype(np.float32)
+        chances /= chances.sum()
+        order = np.argsort(-chances, kind="stable")
+        most = int(np.searchsorted(np.cumsum(chances[order]), 0.9)) + 1
+
+        assert abs(len(nucleus(chances, 0.9)) - most) <= 1
+        assert set(nucleus(chances, 0.9)) <= set(order[: most + 1])
+
+
+def test_top_p_leaves_the_tail_out() -> None:
+    """A token outside the nucleus is never drawn, one inside it is drawn as often as its share."""
+    sampler = Sampler(1.0, 5, top_p=0.8)
+    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
+    drawn = np.bincount([sampler(logits) for _ in range(3000)], minlength=4) / 3000
+
+    assert drawn[2:].sum() == 0
+    assert drawn[:2] == pytest.approx([0.625, 0.375], abs=0.03)
+
+
+def test_top_p_of_nothing_is_greedy() -> None:
+    """At top_p 0 the likeliest token is always drawn."""
+    sampler = Sampler(2.0, 5, top_p=0.0)
+
+    assert {sampler(logits_of(1.0, 1.1, 0.9)) for _ in range(50)} == {1}

@@ -1,0 +1,63 @@
+"""The reference engine's passes, against what BLAS reaches on the same matrices in the same run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from bench.decoding import BATCH, PROMPT, SHAPES
+from bench.processes import HOUSE
+from bench.report import Figure, Row
+
+THREADS = len(os.sched_getaffinity(0))
+ABOUT = f"decode, batch and prefill on {THREADS} threads, against products of the same matrices alone"
+SLOWEST = 1.25  # times sgemv: four fifths of its bandwidth
+
+
+def measure(seconds: float) -> Row:
+    """Three shapes, float32 and int8, each in a process of its own."""
+    figures: list[Figure] = []
+    notes = [f"A batch is {BATCH} sequences, a prefill {PROMPT} tokens; best of several passes, by turns."]
+    for name in SHAPES:
+        found = {kind: _child(name, kind, seconds / 6) for kind in ("float32", "int8")}
+        for kind, times in found.items():
+            if "left_out" in times:
+                notes.append(f"{name} in {kind} is left out: {times['left_out']}.")
+            else:
+                figures += _figures(f"{name} {kind}", times, SLOWEST if kind == "float32" else None)
+        if all("decode" in times for times in found.values()):
+            ratio = found["float32"]["decode"] / found["int8"]["decode"]
+            figures.append(Figure(f"{name}: tokens/s of int8 / of float32", ratio, "ratio"))
+    return Row("engine", ABOUT, tuple(figures), tuple(notes))
+
+
+def _figures(what: str, times: dict[str, Any], budget: float | None) -> Iterator[Figure]:
+    decode = times["decode"]
+    yield Figure(f"{what}: a decode pass / its products alone", decode / times["products"], "ratio", budget)
+    yield Figure(f"{what}: decode", 1 / decode, "tokens/s")
+    yield Figure(f"{what}: weights read while decoding", times["weights_bytes"] / decode / 1e9, "GB/s")
+    yield Figure(f"{what}: tokens/s of a batch / of one", BATCH * decode / times["batch"], "ratio")
+    yield Figure(f"{what}: tokens/s of a prefill / of decode", PROMPT * decode / times["prefill"], "ratio")
+
+
+def _child(name: str, kind: str, seconds: float) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.decoding", name, kind, str(seconds)],
+        cwd=HOUSE,
+        env=os.environ | environment(),
+        check=True,
+        capture_output=True,
+        timeout=300 + seconds,
+    )
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def environment() -> dict[str, str]:
+    """What says to BLAS and Numba how many threads to use, as `python -m engine` does it."""
+    variables = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+    return dict.fromkeys(variables, str(THREADS)) | {"OMP_WAIT_POLICY": "PASSIVE"}

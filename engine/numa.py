@@ -1,0 +1,93 @@
+"""
+The kernel's calls about memory policy and where pages lie, through libc's syscall(2): no libnuma is needed.
+
+https://docs.kernel.org/admin-guide/mm/numa_memory_policy.html; set_mempolicy(2), get_mempolicy(2), move_pages(2).
+A policy belongs to the thread that sets it and to the threads it starts afterwards: it is set before NumPy is imported.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+from collections.abc import Collection, Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+# https://github.com/torvalds/linux/blob/master/arch/x86/entry/syscalls/syscall_64.tbl, and scripts/syscall.tbl
+_NUMBERS = {
+    "x86_64": {"set_mempolicy": 238, "get_mempolicy": 239, "move_pages": 279},
+    "aarch64": {"set_mempolicy": 237, "get_mempolicy": 236, "move_pages": 239},
+}
+_MOST_NODES = 1024  # the kernel's own MAX_NUMNODES is at most that; get_mempolicy refuses a mask that is smaller
+_WORD = 8 * ctypes.sizeof(ctypes.c_ulong)
+_REASONS = {
+    errno.EPERM: "a container needs CAP_SYS_NICE for it (docker run --cap-add SYS_NICE)",
+    errno.ENOSYS: "this kernel was built without NUMA, or a sandbox hides it",
+}
+
+
+class Policy(IntEnum):
+    """The modes of a memory policy, by the kernel's numbers (linux/mempolicy.h)."""
+
+    DEFAULT = 0
+    PREFERRED = 1
+    BIND = 2
+    INTERLEAVE = 3
+    LOCAL = 4
+    PREFERRED_MANY = 5
+    WEIGHTED_INTERLEAVE = 6
+
+
+class Held(NamedTuple):
+    """The policy of this thread, and the nodes it names."""
+
+    policy: Policy
+    nodes: frozenset[int]
+
+
+def set_policy(policy: Policy, nodes: Collection[int]) -> None:
+    """The policy of what this thread and those it starts will touch for the first time; raises OSError."""
+    _call("set_mempolicy", ctypes.c_int(policy), _mask(nodes), ctypes.c_ulong(_MOST_NODES + 1))
+
+
+def held_policy() -> Held:
+    """The policy of this thread, perhaps inherited from numactl(8); raises OSError."""
+    mode, mask = ctypes.c_int(), _mask(())
+    size = ctypes.c_ulong(_MOST_NODES + 1)  # the kernel counts one less than it is given
+    _call("get_mempolicy", ctypes.byref(mode), mask, size, ctypes.c_void_p(0), ctypes.c_ulong(0))
+    bits = (index * _WORD + bit for index, word in enumerate(mask) for bit in range(_WORD) if word >> bit & 1)
+    return Held(Policy(mode.value & 0xFF), frozenset(bits))  # the flags are in the higher bits
+
+
+def nodes_of_pages(addresses: Sequence[int]) -> list[int]:
+    """
+    The node of the page behind each address, or minus an errno where there is none; nothing is moved.
+
+    Raises OSError.
+    """
+    count = len(addresses)
+    pages = (ctypes.c_void_p * count)(*addresses)
+    states = (ctypes.c_int * count)()
+    null = ctypes.c_void_p(0)  # no list of nodes: only tell
+    _call("move_pages", ctypes.c_int(0), ctypes.c_ulong(count), pages, null, states, ctypes.c_int(0))
+    return list(states)
+
+
+def _mask(nodes: Collection[int]) -> ctypes.Array[ctypes.c_ulong]:
+    mask = (ctypes.c_ulong * (_MOST_NODES // _WORD))()
+    for node in nodes:
+        mask[node // _WORD] |= 1 << node % _WORD
+    return mask
+
+
+def _call(name: str, *arguments: object) -> None:
+    numbers = _NUMBERS.get(platform.machine())
+    if numbers is None:
+        raise OSError(errno.ENOSYS, f"the number of {name}(2) on {platform.machine()} is not known here")
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(ctypes.c_long(numbers[name]), *arguments) != 0:
+        code = ctypes.get_errno()
+        hint = f": {_REASONS[code]}" if code in _REASONS else ""
+        raise OSError(code, f"{name}(2) says {os.strerror(code)}{hint}")

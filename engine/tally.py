@@ -1,0 +1,127 @@
+"""What the engine counts about itself: tokens and seconds as they happen, and how long requests wait for them."""
+
+from __future__ import annotations
+
+import math
+import threading
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+Phase = Literal["prefill", "decode", "sampling", "paced", "idle"]
+PHASES: tuple[Phase, ...] = ("prefill", "decode", "sampling", "paced", "idle")
+RECENT = 1.0  # seconds of decoding over which the recent bandwidth is a running mean
+
+FIRST_TOKEN = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # seconds
+WHOLE = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)  # seconds
+BETWEEN_TOKENS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0)  # seconds
+
+
+class Work(NamedTuple):
+    """What has been done since the start; tokens and seconds of the same passes."""
+
+    prompt_tokens: int = 0
+    prompt_seconds: float = 0.0
+    generated_tokens: int = 0
+    decode_seconds: float = 0.0  # each request for itself: a pass for four requests of 10 ms adds 40 ms
+    passes: int = 0
+    pass_seconds: float = 0.0  # each decode pass once
+    streamed_bytes: int = 0
+
+
+class Histogram(NamedTuple):
+    """Observations by their upper bounds, in seconds; the last count has none."""
+
+    bounds: Sequence[float]
+    counts: tuple[int, ...]
+    total: float
+
+    def with_one(self, seconds: float) -> Histogram:
+        """This one and one observation."""
+        place = bisect_left(self.bounds, seconds)
+        counts = (*self.counts[:place], self.counts[place] + 1, *self.counts[place + 1 :])
+        return Histogram(self.bounds, counts, self.total + seconds)
+
+
+def empty(bounds: Sequence[float]) -> Histogram:
+    """A histogram without observations."""
+    return Histogram(bounds, (0,) * (len(bounds) + 1), 0.0)
+
+
+class Tally:
+    """
+    Written by the thread that makes the passes, read by any.
+
+    Every value is replaced whole after each pass, so that a reader never sees half of one.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """`clock` is monotonic, in seconds."""
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._phase: Phase = "idle"
+        self._since = clock()
+        self._seconds: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
+        self._recent_bytes = 0.0
+        self._recent_seconds = 0.0
+        self.work = Work()
+        self.first_token = empty(FIRST_TOKEN)
+        self.between_tokens = empty(BETWEEN_TOKENS)
+        self.whole = empty(WHOLE)
+        self.ends: Counter[str] = Counter({"stop": 0, "length": 0, "cancelled": 0, "error": 0})
+
+    def enter(self, phase: Phase) -> float:
+        """What the thread does from now on; the seconds of what it did until now."""
+        with self._lock:
+            now = self._clock()
+            seconds = now - self._since
+            self._seconds[self._phase] += seconds
+            self._phase, self._since = phase, now
+            return seconds
+
+    def phases(self) -> Mapping[str, float]:
+        """Seconds of each phase since the start, up to now; together the time since then."""
+        with self._lock:
+            now = self._clock() - self._since
+            return {phase: self._seconds[phase] + now * (phase == self._phase) for phase in PHASES}
+
+    def prefilled(self, tokens: int, seconds: float) -> None:
+        """One pass over a part of a prompt."""
+        work = self.work
+        self.work = work._replace(
+            prompt_tokens=work.prompt_tokens + tokens, prompt_seconds=work.prompt_seconds + seconds
+        )
+
+    def decoded(self, tokens: int, seconds: float, streamed: int) -> None:
+        """One pass that made a token for each of so many requests, and had to read `streamed` bytes for it."""
+        work = self.work
+        self.work = work._replace(
+            generated_tokens=work.generated_tokens + tokens,
+            decode_seconds=work.decode_seconds + tokens * seconds,
+            passes=work.passes + 1,
+            pass_seconds=work.pass_seconds + seconds,
+            streamed_bytes=work.streamed_bytes + streamed,
+        )
+        kept = math.exp(-seconds / RECENT)
+        with self._lock:
+            self._recent_bytes = kept * self._recent_bytes + streamed
+            self._recent_seconds = kept * self._recent_seconds + seconds
+
+    def made(self, *, first: bool, seconds: float) -> None:
+        """A request got a token, so long after it came or after the token before."""
+        if first:
+            self.first_token = self.first_token.with_one(seconds)
+        else:
+            self.between_tokens = self.between_tokens.with_one(seconds)
+
+    def ended(self, reason: str, seconds: float) -> None:
+        """A request ended, so long after it came; one that was cut short tells nothing about how long others take."""
+        self.ends[reason] += 1
+        if reason in ("stop", "length"):
+            self.whole = self.whole.with_one(seconds)
+
+    def bandwidth(self) -> float | None:
+        """Bytes per second of the last second or so of decoding; None before the first pass."""
+        with self._lock:
+            return self._recent_bytes / self._recent_seconds if self._recent_seconds > 0 else None

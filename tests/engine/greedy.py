@@ -1,0 +1,58 @@
+"""What is held against transformers: logits along a prompt and a greedy text; and how far apart two of them are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from engine.model import Model
+from engine.weights import Array
+
+GOLDEN = Path(__file__).parent / "golden"
+STEP = 8  # logits are kept after every eighth token of the prompt
+MADE = 64  # tokens of the greedy text
+WITHIN = 1e-4  # largest relative difference of logits in float32
+
+
+class Golden(NamedTuple):
+    """What a model makes of a prompt."""
+
+    prompt: list[int]
+    logits: Array  # (len(prompt) / STEP, vocab)
+    made: list[int]
+    text: str
+
+
+def read_golden(name: str) -> Golden:
+    """The golden of a family."""
+    fields = json.loads((GOLDEN / "texts.json").read_text())[name]
+    with np.load(GOLDEN / "logits.npz") as logits:
+        return Golden(fields["prompt"], logits[name], fields["made"], fields["text"])
+
+
+def logits_of(model: Model, prompt: list[int]) -> Array:
+    """Logits after every STEP-th token: what lies between is prefilled, that token is decoded."""
+    rows = []
+    for end in range(STEP, len(prompt) + 1, STEP):
+        for _done in model.prefill(prompt[end - STEP : end - 1], start=end - STEP):
+            pass
+        rows.append(model.decode([prompt[end - 1]], [0], [end - 1])[0])
+    return np.stack(rows)  # (len(prompt) / STEP, vocab)
+
+
+def greedy(model: Model, prompt: list[int], count: int) -> list[int]:
+    """The likeliest token, `count` times."""
+    for _done in model.prefill(prompt[:-1]):
+        pass
+    made = [prompt[-1]]
+    for position in range(len(prompt) - 1, len(prompt) - 1 + count):
+        made.append(int(model.decode([made[-1]], [0], [position])[0].argmax()))
+    return made[1:]
+
+
+def relative_difference(a: Any, b: Any) -> float:
+    """Largest difference over largest magnitude."""
+    return float(np.max(np.abs(np.asarray(a) - np.asarray(b))) / np.max(np.abs(np.asarray(b))))

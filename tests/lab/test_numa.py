@@ -1,0 +1,97 @@
+"""The reference engine under --numa, on a real kernel of two nodes: what was asked is what the kernel did."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.lab.machine import CPUS_OF_NODE
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(700)]
+
+Saw = Callable[[str], dict[str, Any]]
+PAGE = 4096
+
+
+def weights_pages(ready: dict[str, Any]) -> float:
+    """Pages that the weights fill."""
+    return float(ready["weights_bytes"]) / PAGE
+
+
+def ratios(metrics: str) -> dict[str, float]:
+    """Share of the weights' pages on each node, from /metrics of one engine."""
+    found = re.findall(r'^steadytok_reference_weights_pages_ratio\{node="(\d)"\} (\S+)$', metrics, re.MULTILINE)
+    return {node: float(value) for node, value in found}
+
+
+def test_interleave_puts_half_on_each_node(saw: Saw) -> None:
+    """move_pages(2) finds the sampled pages of the weights evenly on both nodes, and numa_maps all pages."""
+    seen = saw("engine_placed")["interleave"]
+    shares = seen["ready"]["numa"]["weights_pages"]
+
+    assert shares == {"0": pytest.approx(0.5, abs=0.06), "1": pytest.approx(0.5, abs=0.06)}
+    assert ratios(seen["metrics"]) == {node: pytest.approx(share, abs=0.06) for node, share in shares.items()}
+    assert all(pages > 0.45 * weights_pages(seen["ready"]) for pages in seen["kernel"]["pages"].values())
+
+
+def test_interleave_spreads_its_threads(saw: Saw) -> None:
+    """The second thread of BLAS is kept to node 1's processors; those of Python may run on both nodes."""
+    seen = saw("engine_placed")["interleave"]
+
+    assert seen["ready"]["numa"]["threads"] == {"0": 1, "1": 1}
+    assert sorted(set(seen["kernel"]["threads"].values())) == ["0-3", CPUS_OF_NODE[1]]
+    assert "--numa interleave: memory in turn on nodes 0 and 1 (CPUs 0-3)" in seen["said"]
+
+
+def test_bind_takes_memory_and_processors_of_one_node(saw: Saw) -> None:
+    """All sampled pages are on node 1, so are at least as many pages as the weights have, and every thread."""
+    seen = saw("engine_placed")["bind"]
+
+    assert seen["ready"]["numa"] == {"asked": "bind:1", "weights_pages": {"1": 1.0}, "threads": {"1": 2}}
+    assert ratios(seen["metrics"]) == {"1": 1.0}
+    assert seen["kernel"]["pages"]["1"] > weights_pages(seen["ready"])
+    assert set(seen["kernel"]["threads"].values()) == {CPUS_OF_NODE[1]}
+    assert "sampled pages of the weights: 100 % on node 1; threads: 2 on node 1" in seen["said"]
+
+
+def test_what_cannot_be_is_refused_before(saw: Saw) -> None:
+    """A node that is not there; a node that is too small while the host is not; two copies of what fits once."""
+    refused = saw("engine_placed")["refused"]
+    needed = r"\S+ MiB are needed, more than the \S+ MiB that"
+
+    assert "there is node 0 with CPUs 0-1 and" in refused["no node"]
+    assert "node 1 with CPUs 2-3 and" in refused["no node"]
+    assert re.search(rf"{needed} node 1 \(--numa bind:1\) has", refused["no room"])
+    assert re.search(
+        r"2 x \S+ MiB = \S+ MiB are needed, more than the \S+ MiB that this host", refused["no room twice"]
+    )
+
+
+def test_replicate_has_a_local_worker_on_each_node(saw: Saw) -> None:
+    """Each worker's weights are wholly on its node, and so are its threads; requests went to both."""
+    seen = saw("engine_replicated")
+    workers = seen["ready"]["workers"]
+
+    assert [worker["node"] for worker in workers] == [0, 1]
+    for node, worker in (("0", workers[0]), ("1", workers[1])):
+        kernel = seen["kernel"][node]
+
+        assert worker["numa"]["weights_pages"] == {node: 1.0}
+        assert kernel["pages"][node] > weights_pages(seen["ready"])
+        assert set(kernel["threads"].values()) == {CPUS_OF_NODE[int(node)]}
+        assert f'steadytok_reference_weights_pages_ratio{{worker="{node}",node="{node}"}} 1.0' in seen["metrics"]
+        assert f'steadytok_reference_worker_requests_total{{worker="{node}"}} 2' in seen["metrics"]
+
+
+def test_a_dead_worker_is_replaced_on_its_node(saw: Saw) -> None:
+    """The other answers meanwhile; the new one is on node 1 again, held to the pace that was set before it was born."""
+    seen = saw("engine_replicated")
+
+    assert (seen["answered"], seen["back"]) == ([2, 2], True)
+    assert "the worker of node 1 was ended by SIGKILL (signal 9)" in seen["said"]
+    assert 'steadytok_reference_worker_starts_total{worker="1"} 2' in seen["after"]
+    assert 'steadytok_reference_weights_pages_ratio{worker="1",node="1"} 1.0' in seen["after"]
+    assert 'steadytok_reference_duty{worker="1"} 0.5' in seen["after"]
