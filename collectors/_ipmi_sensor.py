@@ -63,7 +63,7 @@ class Sensor:
             return None  # the logarithm of 0, 1/0
         if isinstance(decoded, complex) or not math.isfinite(decoded):
             return None  # the cube root of a negative number comes as a complex one
-        return _in_base_unit(decoded, self.unit)
+        return _converted(decoded, self.unit)
 
     def thresholds(self) -> dict[str, float]:
         """Those of its record that are set, by their name; a limit of 0 or less has not been set by anybody."""
@@ -102,7 +102,7 @@ def _unit(record: bytes) -> str:
     return {1: "celsius", 2: "fahrenheit", 3: "kelvin", _RPM: "rpm"}.get(base, "")
 
 
-def _in_base_unit(value: float, unit: str) -> float:
+def _converted(value: float, unit: str) -> float:
     match unit:
         case "fahrenheit":
             return (value - 32) / 1.8

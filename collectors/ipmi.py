@@ -173,5 +173,4 @@ def _readings(wanted: Wanted, value: float) -> Iterator[Reading]:
         yield MARGIN.sample(value, **labels)
     else:
         yield TEMPERATURE.sample(value, **labels)
-        for name in _UPPER.keys() & thresholds.keys():
-            yield _UPPER[name].sample(thresholds[name], **labels)
+        yield from (metric.sample(thresholds[name], **labels) for name, metric in _UPPER.items() if name in thresholds)
