@@ -21,7 +21,7 @@ class Relay:
     """Between clients that know only `port` and the target; answers are held back, and some are lost."""
 
     def __init__(self, target: int, *, port: int = 0, delay: float = 0.0) -> None:
-        """`delay` is seconds for each answer, one after the other, as a BMC thinks; both may be changed while it runs."""
+        """`delay` is seconds for which each answer is held back; it may be changed while the relay runs."""
         self.delay = delay
         self.lost: Callable[[], bool] = lambda: False
         """Asked for each packet of either direction."""

@@ -83,11 +83,18 @@ def _log_in(host: Host, address: str, place: tuple[str, int], credentials: Crede
     from collectors._ipmi_lan import Lan  # as above
 
     try:
-        return Lan(*place, credentials.user, credentials.password)
+        lan = Lan(*place, credentials.user, credentials.password)
     except RefusedError as error:
-        refused = msgspec.structs.replace(refused, times=refused.times + 1)
-        host.shelf.put(_SHELF, msgspec.json.encode(refused).decode())
-        return host.note(path, f"{error} ({refused.times} of {REFUSALS} tries)")
+        times = refused.times + 1
+        _remember(host, msgspec.structs.replace(refused, times=times))
+        return host.note(path, f"{error} ({times} of {REFUSALS} tries)")
+    if refused.times:
+        _remember(host, msgspec.structs.replace(refused, times=0))
+    return lan
+
+
+def _remember(host: Host, refused: Refused) -> None:
+    host.shelf.put(_SHELF, msgspec.json.encode(refused).decode())
 
 
 def _refused(host: Host, address: str, file: str) -> Refused:
