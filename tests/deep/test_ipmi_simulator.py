@@ -98,6 +98,13 @@ def _bed(tmp_path: Path, sensors: list[SimulatedSensor]) -> Iterator[Bed]:
         yield Bed(bmc, relay, tmp_path)
 
 
+@pytest.fixture(name="impatient")
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seconds in place of five and six, where nothing comes anyway."""
+    monkeypatch.setattr("collectors._ipmi_lan.LIMIT", 2.0)
+    monkeypatch.setattr("collectors._ipmi_lan.LOG_IN", 2.0)
+
+
 def ipmitool(bmc: SimulatedBmc, *command: str) -> str:
     """What ipmitool says, as administrator."""
     login = ["-I", "lanplus", "-C", "3", "-H", "127.0.0.1", "-p", str(bmc.port), "-U", "admin", "-P", "test"]
@@ -198,19 +205,13 @@ def test_memory_events_are_counted_and_a_clear_is_seen(bed: Bed) -> None:
 
 
 def test_a_changed_repository_is_read_again(bed: Bed) -> None:
-    """A sensor that is added while we run is there at the next pass, and the others stay."""
+    """A sensor that is added while we run is there at the next pass with its value, and the others stay."""
     before = bed.look()
-    record = SimulatedSensor("DIMMZ9 Temp", 0, instance=0x90).record(1, 0)
-    new = bytes((0, 0, 0x51, 0x01, len(record) - 5, 0x20, 0, 0xEE)) + record[8:]
-    ipmitool(bed.bmc, "raw", "0x0a", "0x24", *(f"0x{byte:02x}" for byte in new))
-    after = bed.look()
+    bed.bmc.add(SimulatedSensor("DIMMZ9 Temp", 51, instance=0x90))
+    until(lambda: peer_values(bed.bmc).get("DIMMZ9 Temp") == 51.0, MINUTE, "the simulator has it")
 
-    assert "DIMMZ9 Temp" not in after  # its number is not behind it: not present, and not made up
-    assert {name: after[name] for name in before} == before
-    assert (
-        "DIMMZ9 Temp" in (bed.folder / "shelf" / "ipmi-sdr.json").read_text()
-        or "5a3920" in (bed.folder / "shelf" / "ipmi-sdr.json").read_text()
-    )
+    assert bed.look() == {**before, "DIMMZ9 Temp": 51.0}
+    assert bed.reasons() == []
 
 
 def _kill(bed: Bed) -> None:
@@ -243,7 +244,7 @@ def _plug_in(bed: Bed) -> None:
     ids=["killed and restarted", "hanging", "unplugged"],
 )
 def test_an_outage_is_told_and_ends_by_itself(
-    bed: Bed, breaks: Callable[[Bed], None], mends: Callable[[Bed], None]
+    bed: Bed, impatient: None, breaks: Callable[[Bed], None], mends: Callable[[Bed], None]
 ) -> None:
     """No value while it lasts, one reason a pass, and after it the same values with the same threads and sockets."""
     before = bed.look()
@@ -252,13 +253,13 @@ def test_an_outage_is_told_and_ends_by_itself(
         breaks(bed)
         for _ in range(2):
             assert bed.look() == {}
-            assert len(reasons := bed.reasons()) == 1
-            assert reasons[0].startswith("no answer within"), reasons
+            assert bed.reasons() == ["no answer within 2 s"]
         mends(bed)
         assert bed.becomes_well() == before
     assert held() == whole
 
 
+@pytest.mark.parametrize("sensors", [dimms(12)])
 def test_a_bad_network_costs_time_and_no_value(bed: Bed) -> None:
     """Every seventh packet lost and the others late: each value that is told is right, and nothing is left over."""
     before = bed.look()
@@ -275,15 +276,16 @@ def test_a_bad_network_costs_time_and_no_value(bed: Bed) -> None:
     assert held() == whole
 
 
+@pytest.mark.parametrize("sensors", [dimms(12)])
 def test_answers_that_come_late_are_taken_for_no_other_sensors(bed: Bed) -> None:
     """A delay that changes all the time, longer than the first time-out too, never mixes two sensors up."""
     before, delays = bed.look(), itertools.cycle((0.0, 0.9, 0.01, 1.4, 0.0))
     bed.relay.lost = lambda: bool(setattr(bed.relay, "delay", next(delays)))
-    for _ in range(3):
+    for _ in range(2):
         assert bed.look().items() <= before.items()
 
 
-def test_a_bmc_that_talks_nonsense_is_told_as_such(bed: Bed) -> None:
+def test_a_bmc_that_talks_nonsense_is_told_as_such(bed: Bed, impatient: None) -> None:
     """Something else answers on its port: no value, one reason, and no end of the process."""
     bed.look()
     bed.bmc.stop()
@@ -356,7 +358,8 @@ def test_the_agent_tells_of_a_lost_bmc_once_and_goes_on(bed: Bed) -> None:
     port, log = free_port(), bed.folder / "agent.log"
     config = bed.folder / "steadytok.yml"
     config.write_text(
-        f"web: {{listen: '127.0.0.1:{port}'}}\nstate: {{dir: {bed.folder}/state}}\nengine: {{enabled: false}}\n"
+        f"web: {{listen: '127.0.0.1:{port}'}}\nstate: {{dir: {bed.folder}/state}}\n"
+        "sample: {stale_after: 1}\nengine: {enabled: false}\n"
         f"collectors: {{ipmi: {{address: '127.0.0.1:{bed.bmc.port}', credentials_file: {bed.file}}}}}\n"
     )
 
