@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bench.bmc import SimulatedBmc, dimms, others
 from tests.lab import machine
 
 Saw = Callable[[str], dict[str, Any]]
@@ -23,7 +24,8 @@ def _machine_ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pytest.fail(sentence)
         pytest.skip(sentence)
     out = tmp_path_factory.mktemp("lab")
-    machine.run(machine.prepare(), "tests.lab.guest", out)
+    with SimulatedBmc(out / "bmc", [*dimms(32), *others()], in_band=True) as bmc:
+        machine.run(machine.prepare(), "tests.lab.guest", out, bmc=bmc.serial_port)
     return out
 
 

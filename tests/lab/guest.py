@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.lab import guest_agent, guest_memory, guest_numa, guest_sensors
+from tests.lab import guest_agent, guest_bmc, guest_memory, guest_numa, guest_sensors
 
 OUT = Path("/run/out")
 Stage = Callable[[], dict[str, Any]]
@@ -29,6 +29,7 @@ STAGES: dict[str, Stage] = {
     "cpufreq": guest_sensors.cpufreq,
     "engine_placed": guest_numa.placed,
     "engine_replicated": guest_numa.replicated,
+    "bmc": guest_bmc.whole,
     "agent": guest_agent.whole,
 }
 

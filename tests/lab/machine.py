@@ -38,6 +38,8 @@ _PROGRAMS = {
     "modprobe": "kmod",
     "depmod": "kmod",
     "i2cset": "i2c-tools",
+    "ipmi_sim": "openipmi",
+    "ipmitool": "ipmitool",
     "numactl": "numactl",
     "dpkg-deb": "dpkg",
     "apt-get": "apt",
@@ -115,9 +117,11 @@ def prepare(cache: Path | None = None) -> Parts:
     return Parts(kernel, release, done / "initrd.gz", done / "ssdt.aml", done / "tree")
 
 
-def run(parts: Parts, module: str, out: Path, *arguments: str) -> None:
+def run(parts: Parts, module: str, out: Path, *arguments: str, bmc: int | None = None) -> None:
     """
     Boots, runs `python -m module` there in this checkout, and comes back when the machine is off.
+
+    `bmc` is the port on which OpenIPMI's simulator waits for the guest's KCS interface.
 
     The guest sees `out` as /run/out, where it may write; it must make the file `started` at once and `done` at the
     end. Raises LabError with the console's last lines.
@@ -128,17 +132,17 @@ def run(parts: Parts, module: str, out: Path, *arguments: str) -> None:
     start = f"cd {shlex.quote(str(_HOUSE))} && exec env {environment} {command} >/run/out/guest.log 2>&1\n"
     (out / "start").write_text(start)
     for attempt in (1, 2):
-        _boot(parts, out)
+        _boot(parts, out, bmc)
         if (out / "done").exists():
             return
         if (out / "started").exists() or attempt == 2:
             raise LabError(f"the guest did not come to its end\n{_tail(out / 'console')}\n{_tail(out / 'guest.log')}")
 
 
-def _boot(parts: Parts, out: Path) -> None:
+def _boot(parts: Parts, out: Path, bmc: int | None) -> None:
     began = time.monotonic()
     with (out / "qemu.log").open("wb") as log:
-        process = subprocess.Popen(_command(parts, out), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(_command(parts, out, bmc), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         while process.poll() is None:
             lasted = time.monotonic() - began
@@ -152,7 +156,7 @@ def _boot(parts: Parts, out: Path) -> None:
         raise LabError(f"QEMU ended with status {process.returncode}\n{_tail(out / 'qemu.log')}")
 
 
-def _command(parts: Parts, out: Path) -> list[str]:
+def _command(parts: Parts, out: Path, bmc: int | None) -> list[str]:
     # acpi-cpufreq refuses QEMU's own family of AMD processors; five-level page tables only make emulation slower.
     command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi"]
     command += ["-cpu", "max,vendor=GenuineIntel,family=6,model=85,la57=off"]
@@ -165,6 +169,9 @@ def _command(parts: Parts, out: Path) -> list[str]:
     share = "security_model=none,multidevs=remap"
     command += ["-virtfs", f"local,path=/,mount_tag=root,{share},readonly=on"]
     command += ["-virtfs", f"local,path={out},mount_tag=out,{share}"]
+    if bmc is not None:
+        command += ["-chardev", f"socket,id=ipmi0,host=127.0.0.1,port={bmc},reconnect=2"]
+        command += ["-device", "ipmi-bmc-extern,chardev=ipmi0,id=bmc0", "-device", "isa-ipmi-kcs,bmc=bmc0"]
     command += ["-nic", "none", "-display", "none", "-monitor", "none", "-no-reboot"]
     command += ["-serial", f"file:{out / 'console'}", "-kernel", str(parts.kernel), "-initrd", str(parts.initrd)]
     return [*command, "-append", "console=ttyS0 quiet mitigations=off panic=-1"]

@@ -1,0 +1,44 @@
+"""
+The stage with a BMC in-band: the kernel's own /dev/ipmi0, behind it OpenIPMI's simulator on the host.
+
+https://docs.kernel.org/driver-api/ipmi.html, https://www.qemu.org/docs/master/specs/ipmi.html
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.lab import observe
+
+DEVICE = Path("/dev/ipmi0")
+PATIENCE = 30.0  # seconds for the driver to find its BMC
+# Each sensor set by rewriting its file, which lies where the guest may write.
+HOT = Path("/run/out/bmc/sensors/DIMMA1_Temp")
+
+
+def whole() -> dict[str, Any]:
+    """Before the driver is loaded, with it, after a DIMM has become hot, and what ipmitool says of the same BMC."""
+    saw: dict[str, Any] = {"without": _collect("ipmi")}
+    for module in ("ipmi_si", "ipmi_devintf"):
+        observe.run("modprobe", "-d", os.environ["LAB_MODULES"], module)
+    deadline = time.monotonic() + PATIENCE
+    while not DEVICE.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    saw["cool"] = _collect("ipmi", "hwmon", "dimm")
+    saw["peer"] = observe.run("ipmitool", "-c", "sdr", timeout=60).stdout
+    HOT.write_text("88\n")
+    time.sleep(2)  # until the simulator has read it
+    saw["hot"] = _collect("ipmi")
+    HOT.write_text("42\n")
+    return saw
+
+
+def _collect(*names: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "agent", "collect", "--json", *names]
+    done = observe.run(*command, status=None, timeout=120)
+    return {"status": done.returncode, "said": done.stderr, "samples": json.loads(done.stdout)}

@@ -1,0 +1,52 @@
+"""A BMC in-band, through the kernel's own driver: `steadytok collect` beside ipmitool, on one /dev/ipmi0."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(700)]
+
+Saw = Callable[[str], dict[str, Any]]
+
+
+def values(seen: dict[str, Any], *names: str) -> dict[str, float]:
+    """Values of the metrics of ipmi with these names, by their sensor."""
+    wanted = {f"steadytok_ipmi_{name}" for name in names}
+    return {row["labels"]["sensor"]: row["value"] for row in seen["samples"] if row["name"] in wanted}
+
+
+def test_without_the_driver_there_is_nothing(saw: Saw) -> None:
+    """No /dev/ipmi0: absent, which is no failure and needs no word."""
+    seen = saw("bmc")["without"]
+
+    assert (seen["status"], seen["samples"], seen["said"]) == (0, [], "")
+
+
+def test_the_bmc_is_read_in_band_as_ipmitool_reads_it(saw: Saw) -> None:
+    """32 DIMMs, the inlet and four fans, value by value."""
+    seen = saw("bmc")
+    ours = values(seen["cool"], "temperature_celsius", "fan_rpm")
+    theirs = {name: float(value) for name, value, _, status in csv.reader(seen["peer"].splitlines()) if status == "ok"}
+
+    assert seen["cool"]["said"] == ""
+    assert len(ours) == 32 + 1 + 4
+    assert ours == {name: theirs[name] for name in ours}
+
+
+def test_hwmon_and_dimm_are_read_beside_it(saw: Saw) -> None:
+    """One command reads the kernel's jc42 and the BMC, and neither hides the other."""
+    names = {row["name"] for row in saw("bmc")["cool"]["samples"]}
+
+    assert {"steadytok_hwmon_temperature_celsius", "steadytok_dimm_temperature_celsius"} <= names
+
+
+def test_what_becomes_hot_is_seen_in_band(saw: Saw) -> None:
+    """A value that changes on the BMC is the next reading's."""
+    seen = saw("bmc")
+
+    assert values(seen["cool"], "temperature_celsius")["DIMMA1 Temp"] == 42.0
+    assert values(seen["hot"], "temperature_celsius")["DIMMA1 Temp"] == 88.0
