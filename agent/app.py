@@ -36,7 +36,7 @@ from agent.schedule import Schedule
 from agent.screen import Screen, rows
 from agent.settings import CANARY, Config
 from agent.sight import Sight
-from agent.state import StateFolder, folder
+from agent.state import SHELF, StateFolder, folder
 from agent.units import bytes_written, written
 from agent.version import version
 from agent.view import View, Viewer
@@ -107,7 +107,8 @@ class Agent:
         self.baseline = Baseline(self.state.read(BASELINE_FILE))
         self.history = History(round(config.sample.keep * 1000))
         self.canary = self._canary()
-        self.sight = Sight(self.place.root, lambda result: self.loop.deliver(result))
+        shelf = str(place(self.state.path, self.place.root) / SHELF)
+        self.sight = Sight(self.place.root, lambda result: self.loop.deliver(result), shelf)
         self.gather = Gather(self._lane_of, self._bind(), self.clock.monotonic(), root=self.place.root)
         self.loop = Loop(
             clock=self.clock,

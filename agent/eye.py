@@ -1,8 +1,8 @@
 """
 The eye: a process of its own for collectors that can block, so that it can be killed and replaced.
 
-`python -m agent.eye ROOT` reads one order a line from standard input, `{"collect": NAME, "own": {…}}`, and writes
-one Pass a line to standard output. Each collector has a thread here too: one stuck sensor does not hide the others.
+`python -m agent.eye ROOT [SHELF]` reads one order a line from standard input, `{"collect": NAME, "own": {…}}`, and
+writes one Pass a line to standard output. Each collector has a thread here too: one stuck sensor hides no others.
 It ends when its input closes, so it cannot outlive the agent.
 """
 
@@ -39,6 +39,7 @@ class Answer(msgspec.Struct, frozen=True):
     samples: tuple[tuple[int, tuple[tuple[str, str], ...], float | str], ...]
     notes: tuple[tuple[str, str], ...]
     error: str | None = None
+    again: float | None = None
 
 
 def answer_of(result: Pass) -> Answer:
@@ -49,9 +50,8 @@ def answer_of(result: Pass) -> Answer:
         for s in result.samples
     )
     metrics = tuple((metric.name, metric.kind, metric.help) for metric in places)
-    return Answer(
-        result.collector, result.seconds, result.cpu_seconds, metrics, samples, tuple(result.notes), result.error
-    )
+    notes, ended = tuple(result.notes), (result.error, result.again)
+    return Answer(result.collector, result.seconds, result.cpu_seconds, metrics, samples, notes, *ended)
 
 
 def pass_of(answer: Answer, began: float) -> Pass:
@@ -59,14 +59,16 @@ def pass_of(answer: Answer, began: float) -> Pass:
     metrics = [Metric(name, "counter" if kind == "counter" else "gauge", told) for name, kind, told in answer.metrics]
     samples = tuple(Sample(metrics[place], labels, float(value)) for place, labels, value in answer.samples)
     notes = tuple(Note(*note) for note in answer.notes)
-    return Pass(answer.collector, began, answer.seconds, answer.cpu_seconds, samples, notes, answer.error)
+    ended = (answer.error, answer.again)
+    return Pass(answer.collector, began, answer.seconds, answer.cpu_seconds, samples, notes, *ended)
 
 
 class Eye:
     """The collectors of this process and their threads."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, shelf: str | None = None) -> None:
         self._root = root
+        self._shelf = shelf
         self._modules = discovery.modules()
         self._lanes: dict[str, ThreadLane] = {}
         self._collectors: dict[str, tuple[Any, discovery.Collector]] = {}
@@ -85,7 +87,7 @@ class Eye:
             return self._answer(Pass(order.collect, time.monotonic(), 0.0, 0.0, (), (), told))
         lane = self._lanes.get(order.collect)
         if lane is None:
-            lane = self._lanes[order.collect] = ThreadLane(order.collect, Host(self._root), self._answer)
+            lane = self._lanes[order.collect] = ThreadLane(order.collect, Host(self._root, self._shelf), self._answer)
         if lane.busy_since is None:
             lane.start(collector, time.monotonic())
         return None
@@ -115,7 +117,7 @@ class Eye:
 
 def main() -> None:
     """Reads orders until the agent closes the pipe."""
-    eye = Eye(sys.argv[1])
+    eye = Eye(*sys.argv[1:3])
     gc.freeze()  # what was imported lasts: the collector of cycles need not walk it
     gc.set_threshold(50_000, 20, 50)
     for line in sys.stdin.buffer:

@@ -48,6 +48,8 @@ class Pass(NamedTuple):
     samples: tuple[Sample, ...]
     notes: tuple[Note, ...]
     error: str | None = None
+    again: float | None = None
+    """Seconds to the next pass, where the collector asked for another time than its interval."""
 
     @property
     def outcome(self) -> Outcome:
@@ -87,7 +89,8 @@ def perform(name: str, readings: Callable[[], Iterable[Reading]], host: Host, be
         error = f"{type(failure).__name__}: {failure}"
     cpu = time.thread_time() - cpu + host.take_spent()
     seconds = time.monotonic() - began
-    return Pass(name, began, seconds, cpu, tuple(samples), tuple(host.take_notes()), error)
+    notes, again = tuple(host.take_notes()), host.take_again()
+    return Pass(name, began, seconds, cpu, tuple(samples), notes, error, again)
 
 
 class Lane(Protocol):
@@ -157,9 +160,10 @@ class Course:
         if result.samples or result.outcome is Outcome.ABSENT:
             self.good_at = result.began
         self._costs.append(result.cpu_seconds)
+        wanted = result.again or 0.0
         if len(self._costs) == self._costs.maxlen:
-            wanted = sorted(self._costs)[len(self._costs) // 2] / SHARE  # the median
-            self.interval = max(self.collector.interval, min(wanted, LONGEST))
+            wanted = max(wanted, sorted(self._costs)[len(self._costs) // 2] / SHARE)  # the median
+        self.interval = max(self.collector.interval, min(wanted, LONGEST))
 
     @property
     def took(self) -> float:

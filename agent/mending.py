@@ -6,11 +6,13 @@ from agent.gather import Outcome, Pass
 
 _REFUSED = {
     "kmsg": "sudo setcap cap_syslog+ep on a private interpreter, or run as the systemd service",
+    "ipmi": "/dev/ipmi0 is root's; run as root or as the systemd service, or let the BMC be asked over the LAN",
     "powercap": "readable by root only since Linux 5.4.77 (PLATYPUS); run as the systemd service",
 }
 _ABSENT = {
     "pressure": "boot with psi=1 (some distributions switch PSI off)",
     "hwmon": "sudo modprobe jc42 spd5118 coretemp (on many servers only the BMC sees the DIMMs)",
+    "ipmi": "sudo modprobe ipmi_si ipmi_devintf, or name the BMC: collectors.ipmi.address and credentials_file",
     "edac": "sudo modprobe this platform's EDAC driver (skx_edac, i10nm_edac, amd64_edac); a virtual machine has none",
     "cpufreq": "no cpufreq driver: usual in a virtual machine; on hardware check the firmware's power settings",
     "thermal_throttle": "Intel processors only, and not where firmware owns the thermal interrupt",

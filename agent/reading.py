@@ -5,21 +5,25 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from agent.discovery import Collector
 from agent.gather import Outcome, Pass, ThreadLane, perform
 from collectors import Host
 
-PATIENCE = 10.0  # seconds for all collectors together
+PATIENCE = 10.0  # seconds for all collectors together, or the longest of their own deadlines
 
 
-def read_once(collectors: Sequence[Collector], root: str, patience: float = PATIENCE) -> list[Pass]:
+def read_once(
+    collectors: Sequence[Collector], root: str, patience: float = PATIENCE, *, shelf: Path | None = None
+) -> list[Pass]:
     """One pass of each collector, in the order given; one that does not return in time has failed."""
+    patience = max([patience, *(collector.deadline for collector in collectors)])
     answers: queue.SimpleQueue[Pass] = queue.SimpleQueue()
     began = time.monotonic()
     reading = [collector for collector in collectors if collector.join is None]
     for collector in reading:
-        ThreadLane(collector.name, Host(root), answers.put).start(collector, began)
+        ThreadLane(collector.name, Host(root, shelf), answers.put).start(collector, began)
     passes = _await(answers, {collector.name for collector in reading}, began + patience)
     for collector in collectors:
         if collector.join is not None:

@@ -24,8 +24,9 @@ PATIENCE = 10.0  # seconds, or ten deadlines where that is more, before a read c
 class Sight:
     """Every eye of this agent, and the lanes of the collectors in them."""
 
-    def __init__(self, root: str, deliver: Callable[[Pass], None]) -> None:
-        self._root = root
+    def __init__(self, root: str, deliver: Callable[[Pass], None], shelf: str | None = None) -> None:
+        """`shelf` is the folder for what collectors in the eye keep from one process to the next."""
+        self._arguments = ("agent.eye", root) if shelf is None else ("agent.eye", root, shelf)
         self._deliver = deliver
         self._lanes: dict[str, EyeLane] = {}
         self._log = structlog.get_logger()
@@ -37,7 +38,7 @@ class Sight:
     def _eye(self, name: str) -> Child:
         child = Child(
             name,
-            ("agent.eye", self._root),
+            self._arguments,
             on_line=lambda line: self._answered(child, line),
             on_end=lambda: self._ended(child),
         )

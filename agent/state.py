@@ -8,6 +8,9 @@ import secrets
 import tempfile
 from pathlib import Path
 
+SHELF = "shelf"
+"""The folder inside for what collectors keep from one process to the next."""
+
 
 class StateError(Exception):
     """The state folder cannot be used; the message says which, why, and what to do."""
@@ -27,6 +30,16 @@ def folder(configured: str | None) -> Path:
         raise StateError(
             "this user has no home folder; set state.dir, or STATE_DIRECTORY in the environment"
         ) from error
+
+
+def shelf(configured: str | None, root: str) -> Path | None:
+    """Where the agent's collectors keep things, for commands that read beside it; None where there is no agent's."""
+    try:
+        found = folder(configured) / SHELF
+    except StateError:
+        return None  # no home folder: a command that only reads needs none
+    # Not made here: what root makes for a first look the agent's own user could not write to.
+    return found if os.path.abspath(root) == "/" and os.access(found, os.W_OK) else None
 
 
 class StateFolder:

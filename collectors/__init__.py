@@ -5,12 +5,14 @@ The contract of a collector module, all of it:
 
     METRICS                 tuple of every Metric it yields whose name is known in advance
     collect(host)           yields Readings; collect(host, config) where the module has a Config
-    INTERVAL = 1.0          seconds between passes
+    INTERVAL = 1.0          seconds between passes, at least: host.again(seconds) asks for a longer time to the next one
     DEADLINE = 0.5          seconds after which a pass counts as overrun
     ISOLATED = False        True: gather runs it in the eye, a process that can be killed
     Config                  a frozen msgspec Struct with defaults: the operator's keys under `collectors.<name>`
     AFTER = (names)         with join(readings, host) instead of collect: made from the Samples of those collectors,
                             which come as a mapping from a collector's name to its newest Samples
+
+What must outlast the process (host.shelf) is a saving, such as a list that takes a BMC ten seconds to give.
 
 The folder is the list: a file without a leading underscore is a collector. Collectors do not import each other.
 """

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from collectors._bytes import PAGE, http_get, read_all
+from collectors._shelf import Shelf
 
 _DIGITS = re.compile(r"(\d+)")
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
@@ -35,13 +36,16 @@ class Note(NamedTuple):
 class Host:
     """The door for reading files under a root folder, so that a folder is a machine."""
 
-    def __init__(self, root: str | Path = "/") -> None:
+    def __init__(self, root: str | Path = "/", shelf: str | Path | None = None) -> None:
+        """The machine below `root`; collectors keep what is to outlast the process in the folder `shelf`, if any."""
         self.root = os.path.abspath(root)
         self.live = self.root == "/"
+        self.shelf = Shelf(shelf)
         self._prefix = self.root.rstrip("/") + "/"
         self._notes: list[Note] = []
         self._kept: dict[type, Any] = {}
         self._spent = 0.0
+        self._again: float | None = None
 
     def path(self, relative: str) -> str:
         """Where a file of this machine really lies."""
@@ -164,6 +168,15 @@ class Host:
         """That time since the last call."""
         spent, self._spent = self._spent, 0.0
         return spent
+
+    def again(self, seconds: float) -> None:
+        """Asks for the next pass so many seconds after the beginning of this one, where that is more than INTERVAL."""
+        self._again = seconds
+
+    def take_again(self) -> float | None:
+        """What was asked for in this pass, if anything."""
+        seconds, self._again = self._again, None
+        return seconds
 
     def kept(self, kind: type[_T]) -> _T:
         """

@@ -7,13 +7,20 @@ https://www.intel.com/content/dam/www/public/us/en/documents/product-briefs/ipmi
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 
 import msgspec
 
 from collectors import Host, Reading, counter, gauge
+from collectors._ipmi import Bmc, BmcError, CodeError
+from collectors._ipmi_door import open_bmc
+from collectors._ipmi_sdr import Repository
+from collectors._ipmi_sel import Log
+from collectors._ipmi_sweep import Sweep, Wanted, headroom
 
-INTERVAL = 10.0
+INTERVAL = 10.0  # near a limit; else the pass itself asks for more
 DEADLINE = 15.0
 ISOLATED = True
 
@@ -40,7 +47,6 @@ MEMORY_EVENTS = counter(
     "steadytok_ipmi_memory_events_total", "Entries about memory that came into the system event log since we look."
 )
 SEL_ENTRIES = gauge("steadytok_ipmi_sel_entries", "Entries in the BMC's system event log.")
-SENSORS = gauge("steadytok_ipmi_sensors", "Sensors of the BMC that are read, by what they measure.")
 METRICS = (
     TEMPERATURE,
     MARGIN,
@@ -52,26 +58,119 @@ METRICS = (
     FAN_LOWER_CRITICAL,
     MEMORY_EVENTS,
     SEL_ENTRIES,
-    SENSORS,
 )
+
+
+_USUAL = 30.0  # seconds between passes; a BMC's processor is slow, and its sensors are slower
+_NEAR = 10.0  # °C to the limit, below which they come every INTERVAL
+_PASS = 8.0  # seconds of one pass; a slow BMC is read in turns
+_IDLE = 45.0  # seconds after which a session is ended and begun anew: BMCs end it after 60, and then do not answer
+_UPPER = {
+    "upper_noncritical": UPPER_NONCRITICAL,
+    "upper_critical": UPPER_CRITICAL,
+    "upper_nonrecoverable": UPPER_NONRECOVERABLE,
+}
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which BMC is asked, and for which sensors."""
 
     address: str = "local"
+    """`local` is /dev/ipmi0; else HOST or HOST:PORT."""
+
     credentials_file: str | None = None
+    """Two lines, username=… and password=…, readable by us alone; for a BMC over the LAN."""
+
     include: tuple[str, ...] = ()
+    """Patterns (`PSU*Temp`) of further temperatures and fans to read, by the sensor's name in any case."""
+
     exclude: tuple[str, ...] = ()
+    """Patterns of sensors not to read; they go before all else."""
+
+
+class _Kept:
+    """What is remembered from pass to pass, with one configuration."""
+
+    def __init__(self) -> None:
+        self.begin(Config())
+
+    def begin(self, config: Config) -> None:
+        self.config = config
+        self.bmc: Bmc | None = None
+        self.used = 0.0
+        self.repository = Repository()
+        self.sweep = Sweep((), (), ())
+        self.log = Log()
+
+    def close(self) -> None:
+        if self.bmc is not None:
+            self.bmc.close()
+            self.bmc = None
 
 
 def collect(host: Host, config: Config) -> Iterator[Reading]:
     """
-    Every sensor has the labels
-        sensor="DIMMA1 Temp"      its own name, as the BMC gives it
-        number="0x31"             its number (with .LUN where that is not 0): unique, for names such as Dell's `Temp` are not
-        entity_id="32"            what it is on: 8 memory module, 32 memory device, 55 and 64 air inlet, 29 fan, 3 processor
-        entity_instance="96"      which of them
-    A margin has the same labels; so have the thresholds.
+    One sweep; nothing where there is no BMC, or where it does not answer.
+
+    Every sensor has the labels `sensor`, its own name as the BMC gives it; `number`, as 0x31, with .LUN where that is
+    not 0, since some vendors name every sensor `Temp`; `entity_id`, what it is on (8 memory module, 32 memory device,
+    55 and 64 air inlet, 29 fan); and `entity_instance`, which of them.
     """
-    yield from ()
+    kept = host.kept(_Kept)
+    host.again(_USUAL)
+    bmc = _bmc(host, kept, config)
+    if bmc is None:
+        return
+    spent = bmc.cpu_seconds()
+    try:
+        yield from _pass(host, bmc, kept, time.monotonic() + _PASS)
+    except (BmcError, CodeError) as error:
+        host.note(bmc.name, str(error))
+        if isinstance(error, BmcError):
+            kept.close()
+    kept.used = time.monotonic()
+    host.spend(max(0.0, bmc.cpu_seconds() - spent))
+
+
+def _bmc(host: Host, kept: _Kept, config: Config) -> Bmc | None:
+    if config != kept.config:
+        kept.close()
+        kept.begin(config)
+    if time.monotonic() - kept.used > _IDLE:
+        kept.close()
+    if kept.bmc is None:
+        kept.repository.forget_undated()
+        kept.bmc = open_bmc(host, config.address, config.credentials_file)
+    return kept.bmc
+
+
+def _pass(host: Host, bmc: Bmc, kept: _Kept, until: float) -> Iterator[Reading]:
+    sensors = kept.repository.sensors(host, bmc, until)
+    if sensors is None:
+        return host.again(INTERVAL)
+    if sensors is not kept.sweep.sensors:
+        kept.sweep = Sweep(sensors, kept.config.include, kept.config.exclude)
+    began, closest = time.monotonic(), math.inf
+    for wanted, value in kept.sweep.each(host, bmc, until):
+        closest = min(closest, headroom(wanted, value))
+        yield from _readings(wanted, value)
+    host.again(max(INTERVAL if closest < _NEAR else _USUAL, 2 * (time.monotonic() - began)))
+    kept.log.count(bmc, sensors)
+    if kept.log.entries is not None:  # else it has no log
+        yield SEL_ENTRIES.sample(kept.log.entries)
+        for event, count in kept.log.counts.items():
+            yield MEMORY_EVENTS.sample(count, event=event)
+    return None
+
+
+def _readings(wanted: Wanted, value: float) -> Iterator[Reading]:
+    labels, thresholds = wanted.labels, wanted.thresholds
+    if wanted.kind == "fan":
+        yield (FAN if wanted.sensor.unit == "rpm" else FAN_RATIO).sample(value, **labels)
+        if wanted.sensor.unit == "rpm" and "lower_critical" in thresholds:
+            yield FAN_LOWER_CRITICAL.sample(thresholds["lower_critical"], **labels)
+    elif wanted.kind == "margin":
+        yield MARGIN.sample(value, **labels)
+    else:
+        yield TEMPERATURE.sample(value, **labels)
+        yield from (metric.sample(thresholds[name], **labels) for name, metric in _UPPER.items() if name in thresholds)

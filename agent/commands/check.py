@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from agent import reading
+from agent import reading, state
 from agent.commands import _options
 from agent.gather import Outcome, Pass
 from agent.mending import mend
@@ -33,7 +33,8 @@ def command(config_path: Path | None, root: str) -> None:
         _options.die([str(error)], 1)
     click.echo(f"configuration  {config_path or 'none: every default'}: well")
     click.echo(f"rules          {sum(len(group.rules) for group in rules.groups)} loaded")
-    passes = reading.read_once(binding.bind_all(config, modules), root)
+    shelf = state.shelf(config.state.dir, root)
+    passes = reading.read_once(binding.bind_all(config, modules), root, shelf=shelf)
     for result in passes:
         _report(result)
     sys.exit(1 if reading.failed(passes) else 0)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from agent import discovery, reading
+from agent import discovery, reading, state
 from agent.commands import _options
 from agent.gather import Pass
 from agent.web.exposition import Exposition, number
@@ -24,7 +24,8 @@ from agent.web.exposition import Exposition, number
 @click.option("--json", "as_json", is_flag=True, help="A list of {name, labels, value, timestamp}.")
 def command(names: tuple[str, ...], root: str, config_path: Path | None, as_json: bool) -> None:
     """Read collectors once (all, or those named) and print the readings as Prometheus text."""
-    passes = reading.read_once(_wanted(names, config_path), root)
+    collectors, shelf = _wanted(names, config_path, root)
+    passes = reading.read_once(collectors, root, shelf=shelf)
     if names:
         passes = [result for result in passes if result.collector in names]
     sys.stdout.write(_as_json(passes) if as_json else _as_text(passes))
@@ -34,9 +35,10 @@ def command(names: tuple[str, ...], root: str, config_path: Path | None, as_json
     sys.exit(1 if reading.failed(passes) else 0)
 
 
-def _wanted(names: Sequence[str], config_path: Path | None) -> list[discovery.Collector]:
+def _wanted(names: Sequence[str], config_path: Path | None, root: str) -> tuple[list[discovery.Collector], Path | None]:
+    """The collectors to read, and the folder for what they keep."""
     try:
-        bound = _bound(config_path)
+        bound, folder = _bound(config_path)
     except discovery.DiscoveryError as error:
         _options.die([str(error)], 1)
     known_names = sorted(collector.name for collector in bound)
@@ -44,22 +46,23 @@ def _wanted(names: Sequence[str], config_path: Path | None) -> list[discovery.Co
     if unknown:
         known = ", ".join(known_names)
         _options.die([f"no collector is named {name!r}; there are: {known}" for name in unknown], 2)
-    return reading.with_sources(names, bound) if names else bound
+    return reading.with_sources(names, bound) if names else bound, state.shelf(folder, root)
 
 
-def _bound(config_path: Path | None) -> list[discovery.Collector]:
+def _bound(config_path: Path | None) -> tuple[list[discovery.Collector], str | None]:
     if config_path is not None:
         return _configured(config_path)
     plain = {"interval": None, "deadline": None, "own": None}
-    return [discovery.bind(module, name, **plain) for name, module in discovery.modules().items()]
+    return [discovery.bind(module, name, **plain) for name, module in discovery.modules().items()], None
 
 
-def _configured(config_path: Path) -> list[discovery.Collector]:
+def _configured(config_path: Path) -> tuple[list[discovery.Collector], str | None]:
     from agent import binding
     from agent.config import ConfigError
 
     try:
-        return binding.bind_all(*binding.read(config_path))
+        config, modules = binding.read(config_path)
+        return binding.bind_all(config, modules), config.state.dir
     except ConfigError as error:
         _options.die(error.messages, 2)
 

@@ -36,10 +36,12 @@ def same(one: float, other: float) -> bool:
     return one == other or (math.isnan(one) and math.isnan(other))
 
 
-@given(SAMPLES, st.lists(st.builds(Note, st.text(), st.text())), st.none() | st.text())
-def test_a_pass_crosses_the_pipe_unchanged(samples: list[Sample], notes: list[Note], error: str | None) -> None:
+@given(SAMPLES, st.lists(st.builds(Note, st.text(), st.text())), st.none() | st.text(), st.none() | st.just(30.0))
+def test_a_pass_crosses_the_pipe_unchanged(
+    samples: list[Sample], notes: list[Note], error: str | None, again: float | None
+) -> None:
     """Whatever a pass holds, NaN and infinities too, arrives as it was sent."""
-    sent = Pass("x", 5.0, 0.1, 0.02, tuple(samples), tuple(notes), error)
+    sent = Pass("x", 5.0, 0.1, 0.02, tuple(samples), tuple(notes), error, again)
     line = msgspec.json.encode(answer_of(sent))
     came = pass_of(msgspec.json.decode(line, type=Answer), 5.0)
 

@@ -136,6 +136,26 @@ def test_outcomes(samples: int, reasons: list[str], outcome: Outcome) -> None:
     assert result.outcome is outcome
 
 
+def test_a_collector_may_ask_for_a_longer_time_to_its_next_pass() -> None:
+    """What one pass asked for holds until the next, never below the interval, and never above two minutes."""
+    host = Host()
+
+    def readings() -> Iterator[Reading]:
+        host.again(30.0)
+        yield METRIC.sample(1.0)
+
+    asked = perform("test", readings, host, 0.0)
+    course = Course(collector(interval=10.0), 0.0)
+    intervals = []
+    for again in (asked.again, None, 3.0, 500.0):
+        course.ended(asked._replace(again=again))
+        intervals.append(course.interval)
+
+    assert asked.again == 30.0
+    assert perform("test", lambda: (), host, 0.0).again is None
+    assert intervals == [30.0, 10.0, 10.0, 120.0]
+
+
 def test_processor_time_of_other_threads_counts() -> None:
     """What a collector's own threads took is part of what its pass cost, and of that pass only."""
     host = Host()

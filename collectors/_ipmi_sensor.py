@@ -1,0 +1,146 @@
+"""
+One sensor as its Sensor Data Record describes it, and what its readings are worth. IPMI 2.0, sections 36 and 43.
+
+The formula is pyghmi's. Its record parser is not used: it keeps neither entity nor thresholds, and breaks off at units,
+names and lengths that it does not know (docs/upstream.md).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+BMC_ADDRESS = 0x20
+TEMPERATURE, FAN, MEMORY = 0x01, 0x04, 0x0C  # sensor types, table 42-3
+FULL, COMPACT, EVENT_ONLY = 0x01, 0x02, 0x03  # record types
+THRESHOLD = 0x01  # the event/reading type of a sensor that measures
+LINEAR, LAST_FORMULA = 0, 11  # linearizations: 12 formulas
+ASKED_FOR = 0x70  # and from here on none: the factors depend on the reading, and must be asked for
+_NAME_AT = {FULL: 47, COMPACT: 31, EVENT_ONLY: 16}
+_TYPE_AT = {FULL: 12, COMPACT: 12, EVENT_ONLY: 10}
+_RPM, _NO_UNIT = 18, 0
+# Bit in the mask of readable thresholds, and place of the value.
+_THRESHOLDS = {"lower_critical": (1, 40), "upper_noncritical": (3, 38), "upper_critical": (4, 37)}
+_THRESHOLDS |= {"upper_nonrecoverable": (5, 36)}
+_BCD_PLUS = "0123456789 -.:,_"
+
+
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """What a record says; `factors` are bytes 24 to 29 of a Full Sensor Record, empty where nothing is measured."""
+
+    name: str
+    number: int
+    lun: int
+    owner: int
+    entity_id: int
+    entity_instance: int
+    type: int
+    reading_type: int
+    unit: str = ""
+    signed: int = 3
+    linearization: int = 0
+    factors: bytes = b""
+    raw_thresholds: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def measures(self) -> bool:
+        """Whether a reading is a number; a discrete sensor's 0x00 is no 0 °C."""
+        return self.reading_type == THRESHOLD and self.signed != 3 and bool(self.factors) and bool(self.unit)
+
+    def value(self, raw: int, factors: bytes | None = None) -> float | None:
+        """
+        What a raw reading is worth in °C, revolutions per minute or as a ratio; None where it is no real number.
+
+        `factors` are those for this reading, from a sensor that must be asked for them.
+        """
+        linearization = LINEAR if factors is not None else self.linearization
+        if linearization > LAST_FORMULA:
+            return None
+        try:
+            decoded = _formula(linearization, factors or self.factors, _signed(raw, self.signed))
+        except (ValueError, ArithmeticError):
+            return None  # the logarithm of 0, 1/0
+        if isinstance(decoded, complex) or not math.isfinite(decoded):
+            return None  # the cube root of a negative number comes as a complex one
+        return _converted(decoded, self.unit)
+
+    def thresholds(self) -> dict[str, float]:
+        """Those of its record that are set, by their name; a limit of 0 or less has not been set by anybody."""
+        if not self.measures:
+            return {}
+        values = ((name, self.value(raw)) for name, raw in self.raw_thresholds)
+        return {name: value for name, value in values if value is not None and value > 0}
+
+
+def parse_sensor(record: bytes) -> Sensor | None:
+    """The sensor of a Full, Compact or Event-Only record; None for others. Raises ValueError where it is broken."""
+    if len(record) < 5 or len(record) < 5 + record[4]:
+        raise ValueError("shorter than it says")
+    kind = record[3]
+    if kind not in _NAME_AT:
+        return None
+    if len(record) <= _NAME_AT[kind]:
+        raise ValueError("too short for its type")
+    place = _TYPE_AT[kind]
+    name = parse_text(record[_NAME_AT[kind]], record[_NAME_AT[kind] + 1 :]) or f"sensor 0x{record[7]:02X}"
+    owner, lun, number, entity, instance = record[5:10]
+    common = (name, number, lun & 3, owner, entity, instance, record[place], record[place + 1])
+    if kind != FULL:
+        return Sensor(*common)
+    raw = tuple((name, record[at]) for name, (bit, at) in _THRESHOLDS.items() if record[18] >> bit & 1)
+    return Sensor(*common, _unit(record), record[20] >> 6, record[23] & 0x7F, record[24:30], raw)
+
+
+def _unit(record: bytes) -> str:
+    """The unit, or nothing for a rate, a product or a quotient, and for units that no sensor of ours has."""
+    units, base = record[20], record[21]
+    if units & 0b00111110:
+        return ""
+    if units & 1:
+        return "percent" if base in (_NO_UNIT, _RPM) else ""
+    return {1: "celsius", 2: "fahrenheit", 3: "kelvin", _RPM: "rpm"}.get(base, "")
+
+
+def _converted(value: float, unit: str) -> float:
+    match unit:
+        case "fahrenheit":
+            return (value - 32) / 1.8
+        case "kelvin":
+            return value - 273.15
+        case "percent":
+            return value / 100
+    return value
+
+
+def _signed(raw: int, form: int) -> int:
+    """A byte as unsigned (0), 1's complement (1) or 2's complement (2)."""
+    if form == 0 or raw < 0x80:
+        return raw
+    return raw - 0xFF if form == 1 else raw - 0x100
+
+
+def _formula(linearization: int, factors: bytes, raw: int) -> float | complex:
+    from pyghmi.ipmi.sdr import SDREntry  # pyghmi takes 55 ms to import
+
+    entry = SDREntry.__new__(SDREntry)  # its constructor wants a whole record, and only those that it knows
+    entry.linearization = linearization
+    entry.decode_formula(factors)
+    decoded: float | complex = entry.decode_value(None, raw)
+    return decoded
+
+
+def parse_text(code: int, data: bytes) -> str:
+    """A type/length byte and its text, section 43.15: UTF-8, BCD plus, packed 6-bit ASCII or Latin-1; printable."""
+    data = data[: code & 0x1F]
+    match code >> 6:
+        case 0:
+            text = data.decode("utf-8", "replace")
+        case 1:
+            text = "".join(_BCD_PLUS[byte >> 4] + _BCD_PLUS[byte & 0xF] for byte in data)
+        case 2:  # the first character has the lowest bits: 29 DC A6 is IPMI
+            packed = int.from_bytes(data, "little")
+            text = "".join(chr(0x20 + (packed >> 6 * place & 0x3F)) for place in range(len(data) * 8 // 6))
+        case _:
+            text = data.decode("latin-1")
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

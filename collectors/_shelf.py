@@ -1,0 +1,49 @@
+"""What a collector keeps from one process to the next, such as a BMC's list of sensors: small texts by their names."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+_LARGEST = 1 << 20  # bytes; a repository of 1,000 sensor records is 130 KiB
+
+
+class Shelf:
+    """
+    Texts in a folder, or only in memory where there is no folder.
+
+    What it holds is a saving and never the truth: a folder that cannot be used costs the saving and nothing else.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self._folder = None if folder is None else Path(folder)
+        self._texts: dict[str, str] = {}
+
+    def get(self, name: str) -> str | None:
+        """The text that was put there, or None."""
+        if name not in self._texts and self._folder is not None:
+            # One that cannot be read, or is no text, is as good as none.
+            with contextlib.suppress(OSError, UnicodeDecodeError), (self._folder / name).open(encoding="utf-8") as file:
+                self._texts[name] = file.read(_LARGEST)
+        return self._texts.get(name)
+
+    def put(self, name: str, text: str) -> None:
+        """Replaces the text whole: after a crash it is the old one or the new one, never half of each."""
+        self._texts[name] = text
+        if self._folder is not None:
+            with contextlib.suppress(OSError):  # a full disk, or somebody else's folder: it lasts as long as we do
+                self._write(self._folder, name, text)
+
+    @staticmethod
+    def _write(folder: Path, name: str, text: str) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")  # readable by its owner only
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(temporary, folder / name)
+        except BaseException:
+            os.unlink(temporary)
+            raise

@@ -1,0 +1,98 @@
+"""A BMC in this process that does what a test says, nonsense too; its records are those of the simulator's sensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from bench.bmc import SimulatedSensor
+from collectors._ipmi import BmcError, Request
+
+Answer = tuple[int, bytes]
+_LAST = 0xFFFF
+
+
+class ScriptedBmc:
+    """Answers every request of the collector; `asked` is what it was asked, `instead` what a test wants answered."""
+
+    def __init__(self, sensors: Sequence[SimulatedSensor]) -> None:
+        self.records = [sensor.record(number, number) for number, sensor in enumerate(sensors, 1)]
+        self.readings = {number: bytes((sensor.raw, 0xC0, 0xC0)) for number, sensor in enumerate(sensors, 1)}
+        self.log: list[bytes] = []
+        self.erased = 0
+        self.added = 1000
+        self.longest = 0xFF
+        self.dated = True
+        self.asked: list[tuple[Request, bytes]] = []
+        self.instead: dict[Request, Callable[[bytes], Answer]] = {}
+        self.silent = False
+        self.closed = 0
+        self.identity = bytes.fromhex("20 81 03 09 02 9f 91 12 00 02 0f")
+
+    def ask(self, netfn: int, command: int, data: bytes, lun: int) -> Answer:
+        request = Request((netfn, command))
+        self.asked.append((request, data))
+        if self.silent:
+            raise BmcError("no answer within 5 s")
+        if request in self.instead:
+            return self.instead[request](data)
+        return getattr(self, f"_{request.name.lower()}")(data)  # type: ignore[no-any-return]  # one method for each
+
+    def cpu_seconds(self) -> float:
+        return 0.0
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def count(self, request: Request) -> int:
+        """How often that was asked since the last call of `forget`."""
+        return sum(1 for asked, _ in self.asked if asked is request)
+
+    def forget(self) -> None:
+        """Forgets what was asked."""
+        self.asked.clear()
+
+    def enter(self, *events: bytes) -> None:
+        """New entries of the event log: sensor type, sensor number, event type and three bytes of data each."""
+        for event in events:
+            number = len(self.log) + 1
+            self.log.append(bytes((number & 0xFF, number >> 8, 2, 1, 2, 3, 4, 0x20, 0, 4)) + event)
+            self.added += 1
+
+    def _get_device_id(self, _data: bytes) -> Answer:
+        return 0, self.identity
+
+    def _get_sdr_repository_info(self, _data: bytes) -> Answer:
+        stamps = (self.added.to_bytes(4, "little") + bytes(4)) if self.dated else b"\xff" * 8
+        return 0, bytes((0x51, len(self.records), 0, 0xFF, 0xFF)) + stamps + b"\x02"
+
+    def _reserve_sdr_repository(self, _data: bytes) -> Answer:
+        return 0, b"\x01\x00"
+
+    def _get_sdr(self, data: bytes) -> Answer:
+        number, offset, count = int.from_bytes(data[2:4], "little"), data[4], data[5]
+        place = max(number, 1) - 1
+        record = self.records[place]
+        following = place + 2 if place + 1 < len(self.records) else _LAST
+        part = record[offset:] if count == 0xFF else record[offset : offset + count]
+        if len(part) > self.longest:
+            return 0xCA, b""
+        return 0, following.to_bytes(2, "little") + part
+
+    def _get_sensor_reading(self, data: bytes) -> Answer:
+        reading = self.readings.get(data[0])
+        return (0xCB, b"") if reading is None else (0, reading)
+
+    def _get_sel_info(self, _data: bytes) -> Answer:
+        stamps = self.added.to_bytes(4, "little") + self.erased.to_bytes(4, "little")
+        return 0, bytes((0x51, len(self.log), 0, 0, 0)) + stamps + b"\x02"
+
+    def _get_sel_entry(self, data: bytes) -> Answer:
+        number = int.from_bytes(data[2:4], "little")
+        numbers = [int.from_bytes(entry[:2], "little") for entry in self.log]
+        place = 0 if number == 0 else len(numbers) - 1 if number == _LAST else -1
+        if number in numbers:
+            place = numbers.index(number)
+        if place < 0 or not numbers:
+            return 0xCB, b""
+        following = numbers[place + 1] if place + 1 < len(numbers) else _LAST
+        return 0, following.to_bytes(2, "little") + self.log[place]
