@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from collectors._slots import refusal
 from collectors._slots import slot as slot_of
 
 _CHIPS = ("jc42", "spd5118")
+_SOURCE_ID = re.compile(r"CPU_SrcID#(\d+)_", re.ASCII)  # of Intel's drivers: the processor, counted from 0
 
 
 class Read(NamedTuple):
@@ -106,7 +108,9 @@ def of_edac(samples: Sequence[Sample]) -> Found:
     for pairs in dict.fromkeys((*corrected, *uncorrected)):
         labels = dict(pairs)
         name = f"{labels.get('controller', '')}/{labels.get('dimm', '')}"
-        sensor = Sensor("edac", name, labels.get("label", "") or name)
+        label = labels.get("label", "")
+        source = _SOURCE_ID.match(label)
+        sensor = Sensor("edac", name, label or name, socket=int(source[1]) if source is not None else None)
         reads.append(Read(sensor, correctable=corrected.get(pairs), uncorrectable=uncorrected.get(pairs)))
     return reads, {}
 

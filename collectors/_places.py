@@ -162,13 +162,20 @@ def _unique(devices: Sequence[MemoryDevice]) -> list[str]:
 
 
 def _packages(host: Host) -> dict[int, list[str]]:
-    """The nodes of each processor, by its number; nodes without CPUs are of none."""
+    """
+    The nodes of each processor, by its number; nodes without CPUs are of none.
+
+    All or nothing: with one missing, the next processor would be taken for it.
+    """
     found: dict[int, list[str]] = {}
-    for node, cpus in cpus_by_node(host).items():
-        package = host.read_int(f"{_CPU}/cpu{min(cpus)}/topology/physical_package_id") if cpus else None
-        if package is not None:
-            found.setdefault(package, []).append(node)
-    return found
+    by_node = cpus_by_node(host)
+    for node, cpus in by_node.items():
+        package = host.read_int(f"{_CPU}/cpu{min(cpus)}/topology/physical_package_id") if cpus else -1
+        if package is None:
+            return {}
+        found.setdefault(package, []).append(node)
+    found.pop(-1, None)
+    return found if len(by_node) == len(nodes(host)) else {}
 
 
 def _by_address(host: Host, devices: Iterable[MemoryDevice]) -> dict[Ranges, str]:

@@ -37,7 +37,7 @@ BANDWIDTH_USED = gauge(
 )
 POWER = gauge("steadytok_hsmp_socket_power_watts", "Power that a socket takes on average.")
 PROCHOT = gauge(
-    "steadytok_hsmp_prochot", "1 while a socket is slowed because it, or somebody on the board, is too hot."
+    "steadytok_hsmp_prochot", "Whether a socket is slowed because it, or somebody on the board, is too hot."
 )
 METRICS = (
     *(DIMM_TEMPERATURE, DIMM_AGE, DIMM_POWER, DIMM_REFRESH),
