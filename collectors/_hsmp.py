@@ -4,8 +4,8 @@ The door to AMD EPYC's Host System Management Port, /dev/hsmp: one message and i
 https://docs.kernel.org/arch/x86/amd_hsmp.html; messages and their words: include/uapi/asm/amd_hsmp.h of the kernel.
 Opened for reading, which everybody may, the driver lets no message through that sets anything.
 
-Under a root that is not `/` the port is a picture of one, the file dev/hsmp: lines `SOCKET MESSAGE [ARGUMENT]: WORD…`, all
-in hexadecimal, as they were asked and answered.
+Under a root that is not `/` the port is a picture of one, the file dev/hsmp: lines `SOCKET MESSAGE [ARGUMENT]: WORD`,
+all in hexadecimal, as they were asked and answered.
 """
 
 from __future__ import annotations

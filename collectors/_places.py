@@ -15,13 +15,13 @@ from typing import NamedTuple
 from collectors._host import Host
 from collectors._nodes import blocks_by_node, cpus_by_node, nodes
 from collectors._slots import Slot, cleaned, folded, same, slot, slots
-from collectors._smbios import TABLE, MemoryDevice, Ranges, memory_devices
+from collectors._smbios import MemoryDevice, Ranges, memory_devices
 
 _CPU = "sys/devices/system/cpu"
 
 
 class Sensor(NamedTuple):
-    """One sensor: its name, which no other of its source has, what that source says of its place, and a serial number."""
+    """One sensor: its name, which no other of its source has, what is said of its place, and its module's number."""
 
     source: str
     name: str
@@ -107,9 +107,13 @@ class Places:
     def _reason(self, sensor: Sensor, fitting: Sequence[_Known]) -> str:
         if not self.known:
             return ""  # nothing to be placed in: that the table is missing is told once, and not for each sensor
-        serial = f"serial number {sensor.serial_number}" if sensor.serial_number else "no serial number of its SPD"
-        found = f"fits {', '.join(known.dimm for known in fitting)}" if fitting else f"fits no slot of {TABLE}"
-        return f"{sensor.said!r} {found} ({serial}); name its slot under collectors.dimm.names: {sensor.key}"
+        if fitting:
+            found = f"may be {' or '.join(known.dimm for known in fitting)}"
+        elif sensor.serial_number:
+            found = f"no slot has its serial number {sensor.serial_number}, or its name"
+        else:
+            found = "no slot has its name" if sensor.source != "hwmon" else "no serial number can be read from its SPD"
+        return f"{found}; collectors.dimm.names can say which slot it is"
 
     def _node(self, dimm: str) -> str:
         told = self._nodes_told.get(dimm)

@@ -2,8 +2,9 @@
 What the names of memory sensors and slots say: which processor, which channel, which module.
 
 Each vendor has its own way, and some have several: Supermicro `P1-DIMMA1 Temp`, NEC `CPU1_DIMM1 Temp`, HPE
-`04-P1 DIMM 1-6` (one sensor for six), Gigabyte `DIMMG0_TEMP` (a group), Intel `DIMM Thrm Mrgn 1`, Kontron `Temp DIMM#1`,
-Lenovo `DIMM 1 Temp`, Dell `A1`, AMD's own firmware `P0 CHANNEL A` with `DIMM 0`, EDAC's `CPU_SrcID#0_MC#0_Chan#1_DIMM#0`.
+`04-P1 DIMM 1-6` (one sensor for six), Gigabyte `DIMMG0_TEMP` (a group), Intel `DIMM Thrm Mrgn 1`, Kontron
+`Temp DIMM#1`, Lenovo `DIMM 1 Temp`, Dell `A1`, AMD's own firmware `P0 CHANNEL A` with `DIMM 0`, EDAC's
+`CPU_SrcID#0_MC#0_Chan#1_DIMM#0`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-Heat and errors of each DIMM under one name, whoever measured them: temperature, limit, headroom, error counts, place.
+Heat and errors of each DIMM under one name, whoever measured them: temperature, limit, headroom, errors, place.
 
-Made from hwmon (DDR4 modules: jc42, DDR5: spd5118), ipmi, hsmp, edac and the firmware's table of slots. A sensor sits on
-the module's board, not in the DRAM. https://docs.kernel.org/hwmon/spd5118.html
+Made from hwmon (DDR4 modules: jc42, DDR5: spd5118), ipmi, hsmp, edac and the firmware's table of slots. A sensor sits
+on the module's board, not in the DRAM. https://docs.kernel.org/hwmon/spd5118.html
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def _of_dimm(host: Host, port: Port, socket: int, address: int) -> Iterator[Read
 
 
 def thermal(word: int) -> Thermal:
-    """The fields of the answer: eleven bits of quarters of a degree, two's complement; nine of milliseconds; address."""
+    """The fields of the answer: eleven bits of quarters of a degree, signed; nine of milliseconds; address."""
     quarters = (word >> 21 & 0x7FF) - (word >> 20 & 0x800)
     return Thermal(quarters / 4, (word >> 8 & 0x1FF) / 1000, word & 0xFF)
 

@@ -10,8 +10,9 @@ import click
 from agent import reading, state
 from agent.commands import _options
 from agent.gather import Outcome, Pass
-from agent.mending import mend
+from agent.mending import NOTED, mend
 
+_NOTES = 8  # lines of one collector: the one that matters to somebody must not push the next collector off the screen
 _COLOURS = {Outcome.OK: "green", Outcome.FAILED: "red", Outcome.ABSENT: "bright_black", Outcome.REFUSED: "yellow"}
 
 
@@ -46,5 +47,8 @@ def _report(result: Pass) -> None:
     reason = mend(result)
     click.echo(f"{result.collector:17}{state} {cost}" + (f"  {reason}" if reason else ""))
     if result.outcome is Outcome.OK:
-        for note in result.notes[:3]:
-            click.echo(f"{'':17}missing  {note.path}: {note.reason}")
+        for note in result.notes[:_NOTES]:
+            click.echo(f"{'':17}{NOTED.get(result.collector, 'missing')}  {note.path}: {note.reason}")
+        if len(result.notes) > _NOTES:
+            more = f"steadytok collect {result.collector} tells them"
+            click.echo(f"{'':17}and {len(result.notes) - _NOTES} more: {more}")
