@@ -68,7 +68,7 @@ class Places:
         self._packages = _packages(own)
         self.known = tuple(self._slots(own, memory_devices(own)))
         self._placed: dict[str, Place] = {}
-        self._claimed: dict[tuple[str, str], str] = {}
+        self._owners: dict[tuple[str, str], list[str]] = {}
 
     def place(self, sensors: Sequence[Sensor], *, shared: bool = False) -> list[Place]:
         """The place of each, all of one source; `shared`: several of them may be of one module."""
@@ -76,11 +76,16 @@ class Places:
         for sensor in sensors:
             if sensor.key not in self._placed:
                 place = self._decide(sensor, said)
-                owner = self._claimed.setdefault((sensor.source, place.dimm), sensor.name)
-                if owner != sensor.name and not shared:
-                    place = Place(sensor.name, place.node, f"{owner} is of {place.dimm} already")
+                owners = self._owners.setdefault((sensor.source, place.dimm), [])
+                if owners and not shared:
+                    place = Place(sensor.name, place.node, f"{owners[0]} is of {place.dimm} already")
+                owners.append(sensor.name)
                 self._placed[sensor.key] = place
         return [self._placed[sensor.key] for sensor in sensors]
+
+    def sharing(self, source: str, dimm: str) -> int:
+        """How many sensors of a source have been seen to be of a module."""
+        return len(self._owners.get((source, dimm), ()))
 
     def strangers(self, source: str) -> Iterator[str]:
         """What the operator's map says of a source and no sensor has answered to."""

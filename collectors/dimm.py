@@ -113,7 +113,7 @@ def _of_source(host: Host, places: Places, config: Config, source: str, reads: S
         yield from _heat(read, _limit(config, place.dimm, read.critical), labels)
         errors.setdefault(place, []).append(read)
     if source == "edac":
-        yield from _errors(errors)
+        yield from _errors(places, errors)
     for name in places.strangers(source):
         host.note(f"collectors.dimm.names: {name}", "there is no such sensor")
 
@@ -142,9 +142,11 @@ def _limit(config: Config, dimm: str, critical: float | None) -> float:
     return min(critical, _NORMAL_RANGE) if credible and critical is not None else _NORMAL_RANGE
 
 
-def _errors(found: Mapping[Place, Sequence[Read]]) -> Iterator[Reading]:
-    """The sums over a module's ranks or rows."""
+def _errors(places: Places, found: Mapping[Place, Sequence[Read]]) -> Iterator[Reading]:
+    """The sums over a module's ranks or rows; a part of them would look like a counter that was reset."""
     for place, reads in found.items():
+        if len(reads) < places.sharing("edac", place.dimm):
+            continue
         for metric, counts in (
             (CORRECTABLE, [read.correctable for read in reads]),
             (UNCORRECTABLE, [read.uncorrectable for read in reads]),
@@ -154,7 +156,7 @@ def _errors(found: Mapping[Place, Sequence[Read]]) -> Iterator[Reading]:
 
 def _sum(metric: Metric, counts: Sequence[float | None], place: Place) -> Iterator[Reading]:
     told = [count for count in counts if count is not None]
-    if told and len(told) == len(counts):  # a part of it would look like a counter that was reset
+    if told and len(told) == len(counts):
         yield metric.sample(sum(told), dimm=place.dimm, node=place.node, source="edac")
 
 
