@@ -30,6 +30,7 @@ startlan 1
   allowed_auths_admin none md2 md5 straight
   guid a123456789abcdefa123456789abcdef
 endlan
+console 127.0.0.1 {console}
 {serial}user 1 true "" "test" user 10 none md2 md5 straight
 user 2 true "admin" "test" admin 10 none md2 md5 straight
 user 3 true "{user}" "{password}" user 10 none md2 md5 straight
@@ -97,6 +98,7 @@ class SimulatedBmc:
         self.folder = folder
         self.sensors = list(sensors)
         self.port = _free_port(socket.SOCK_DGRAM)
+        self._console_port = _free_port(socket.SOCK_STREAM)
         self.serial_port = _free_port(socket.SOCK_STREAM) if in_band else None
         self.password = PASSWORD
         self.process: subprocess.Popen[bytes] | None = None
@@ -114,7 +116,7 @@ class SimulatedBmc:
         (self.folder / "state").mkdir(parents=True, exist_ok=True)
         (self.folder / "sensors").mkdir(exist_ok=True)
         serial = f"serial kcs 127.0.0.1 {self.serial_port} codec VM\n" if self.serial_port else ""
-        lan = _LAN.format(port=self.port, serial=serial, user=USER, password=self.password)
+        lan = _LAN.format(port=self.port, serial=serial, console=self._console_port, user=USER, password=self.password)
         (self.folder / "lan.conf").write_text(lan)
         for sensor in self.sensors:
             self.set(sensor.name, sensor.raw)
@@ -129,19 +131,33 @@ class SimulatedBmc:
     def _file(self, name: str) -> Path:
         return self.folder / "sensors" / "".join(letter if letter.isalnum() else "_" for letter in name)
 
+    def add(self, sensor: SimulatedSensor) -> None:
+        """Adds a sensor while it runs: the repository's time of the last addition moves."""
+        self.sensors.append(sensor)
+        self.set(sensor.name, sensor.raw)
+        commands = list(self._sensor(len(self.sensors), sensor))
+        with socket.create_connection(("127.0.0.1", self._console_port), 5) as console:
+            console.sendall("".join(f"{command}\n" for command in commands).encode())
+            said = b""
+            while said.count(b"\n\r> ") < len(commands):  # its prompt, after each command that is done
+                said += console.recv(4096)
+
     def _commands(self) -> Iterator[str]:
         yield "mc_setbmc 0x20"
         yield f"mc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f {_MANUFACTURER:#x} {_PRODUCT:#x}"
         yield "sel_enable 0x20 1000 0x0a"
         for number, sensor in enumerate(self.sensors, 1):
-            record = sensor.record(number, number)
-            yield f"main_sdr_add 0x20 {' '.join(f'0x{byte:02x}' for byte in record)}"
-            yield f'sensor_add 0x20 0 {number} {sensor.type:#x} 0x01 poll {_POLL_MS} file "{self._file(sensor.name)}"'
-            which = ("111" if any(sensor.upper) else "000") + ("111" if any(sensor.lower) else "000")
-            values = " ".join(f"0x{raw:02x}" for raw in (*sensor.upper, *sensor.lower))
-            yield f"sensor_set_threshold 0x20 0 {number} settable {which} {values}"
-            yield f"sensor_set_event_support 0x20 0 {number} enable scanning per-state {_events(sensor)}"
+            yield from self._sensor(number, sensor)
         yield "mc_enable 0x20"
+
+    def _sensor(self, number: int, sensor: SimulatedSensor) -> Iterator[str]:
+        record = sensor.record(number, number)
+        yield f"main_sdr_add 0x20 {' '.join(f'0x{byte:02x}' for byte in record)}"
+        yield f'sensor_add 0x20 0 {number} {sensor.type:#x} 0x01 poll {_POLL_MS} file "{self._file(sensor.name)}"'
+        which = ("111" if any(sensor.upper) else "000") + ("111" if any(sensor.lower) else "000")
+        values = " ".join(f"0x{raw:02x}" for raw in (*sensor.upper, *sensor.lower))
+        yield f"sensor_set_threshold 0x20 0 {number} settable {which} {values}"
+        yield f"sensor_set_event_support 0x20 0 {number} enable scanning per-state {_events(sensor)}"
 
     def start(self) -> None:
         """Starts it, and waits until it answers a ping."""

@@ -43,9 +43,10 @@ class Lan:
             _forget(address, port, *credentials)
             raise BmcError(_sentence(error, LOG_IN)) from error
         self._close = weakref.finalize(self, _end, self._session)  # also when the process ends
-        if not told or "error" in told[0]:
+        reason = str(told[0].get("error", "")) if told else "timeout"
+        if reason:
             self.close()
-            raise _failure(str(told[0]["error"]) if told else "timeout")
+            raise _failure(reason)
         self._session.logontries = 0  # else pyghmi logs in again by itself, and uncounted
 
     def ask(self, netfn: int, command: int, data: bytes, lun: int) -> tuple[int, bytes]:
