@@ -50,6 +50,23 @@ def cpus_by_node(host: Host) -> dict[str, frozenset[int]]:
     return by_node
 
 
+def nodes_by_package(host: Host) -> dict[int, list[str]]:
+    """
+    The nodes of each processor, by its number; nodes without CPUs are of none.
+
+    All or nothing: with one missing, the next processor would be taken for it.
+    """
+    found: dict[int, list[str]] = {}
+    by_node = cpus_by_node(host)
+    for node, cpus in by_node.items():
+        package = host.read_int(f"sys/devices/system/cpu/cpu{min(cpus)}/topology/physical_package_id") if cpus else -1
+        if package is None:
+            return {}
+        found.setdefault(package, []).append(node)
+    found.pop(-1, None)
+    return found if len(by_node) == len(nodes(host)) else {}
+
+
 def blocks_by_node(host: Host) -> tuple[int, dict[str, frozenset[int]]]:
     """
     The size in bytes of the kernel's blocks of physical memory (0 where it tells none), and which each node has.

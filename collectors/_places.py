@@ -13,11 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from collectors._host import Host
-from collectors._nodes import blocks_by_node, cpus_by_node, nodes
+from collectors._nodes import blocks_by_node, nodes, nodes_by_package
 from collectors._slots import Slot, cleaned, folded, same, slot, slots
 from collectors._smbios import MemoryDevice, Ranges, memory_devices
-
-_CPU = "sys/devices/system/cpu"
 
 
 class Sensor(NamedTuple):
@@ -62,29 +60,31 @@ class Places:
 
     def __init__(self, host: Host, names: Mapping[str, str], nodes_told: Mapping[str, int]) -> None:
         own = Host(host.root)  # what it cannot read is told by the collectors dmi and node_meminfo
-        self._names = names
-        self._nodes_told = nodes_told
+        self._names, self._nodes_told = names, nodes_told
         self._all_nodes = nodes(own)
-        self._packages = _packages(own)
+        self._packages = nodes_by_package(own)
         self.known = tuple(self._slots(own, memory_devices(own)))
         self._placed: dict[str, Place] = {}
         self._owners: dict[tuple[str, str], list[str]] = {}
 
     def place(self, sensors: Sequence[Sensor], *, shared: bool = False) -> list[Place]:
         """The place of each, all of one source; `shared`: several of them may be of one module."""
-        said = slots(sensor.said for sensor in sensors)
-        for sensor in sensors:
-            if sensor.key not in self._placed:
-                place = self._decide(sensor, said)
-                owners = self._owners.setdefault((sensor.source, place.dimm), [])
-                if owners and not shared:
-                    place = Place(sensor.name, place.node, f"{owners[0]} is of {place.dimm} already")
-                owners.append(sensor.name)
-                self._placed[sensor.key] = place
+        if not all(sensor.key in self._placed for sensor in sensors):
+            said = slots(sensor.said for sensor in sensors)  # of all: one name explains another
+            for sensor in (sensor for sensor in sensors if sensor.key not in self._placed):
+                self._placed[sensor.key] = self._claimed(sensor, self._decide(sensor, said), shared)
         return [self._placed[sensor.key] for sensor in sensors]
 
+    def _claimed(self, sensor: Sensor, place: Place, shared: bool) -> Place:
+        """The place, or the sensor's own name where another one of its source is there already."""
+        owners = self._owners.setdefault((sensor.source, place.dimm), [])
+        if owners and not shared:
+            place = Place(sensor.name, place.node, f"{owners[0]} is of {place.dimm} already")
+        owners.append(sensor.name)
+        return place
+
     def sharing(self, source: str, dimm: str) -> int:
-        """How many sensors of a source have been seen to be of a module."""
+        """How many sensors of a source are of a module."""
         return len(self._owners.get((source, dimm), ()))
 
     def strangers(self, source: str) -> Iterator[str]:
@@ -168,23 +168,6 @@ def _unique(devices: Sequence[MemoryDevice]) -> list[str]:
         unique = name and both[device.bank, device.locator] == 1
         names.append(cleaned(name) if unique else f"{name} 0x{device.handle:04X}".strip())
     return names
-
-
-def _packages(host: Host) -> dict[int, list[str]]:
-    """
-    The nodes of each processor, by its number; nodes without CPUs are of none.
-
-    All or nothing: with one missing, the next processor would be taken for it.
-    """
-    found: dict[int, list[str]] = {}
-    by_node = cpus_by_node(host)
-    for node, cpus in by_node.items():
-        package = host.read_int(f"{_CPU}/cpu{min(cpus)}/topology/physical_package_id") if cpus else -1
-        if package is None:
-            return {}
-        found.setdefault(package, []).append(node)
-    found.pop(-1, None)
-    return found if len(by_node) == len(nodes(host)) else {}
 
 
 def _by_address(host: Host, devices: Iterable[MemoryDevice]) -> dict[Ranges, str]:

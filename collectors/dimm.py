@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-from collectors import Host, Metric, Reading, Sample, counter, gauge
+from collectors import Host, Labels, Metric, Reading, Sample, counter, gauge
 from collectors._dimm_sources import Read, of_edac, of_hsmp, of_hwmon, of_ipmi, throttled
 from collectors._places import Place, Places
 from collectors._smbios import MemoryDevice
@@ -103,30 +103,32 @@ _SOURCES: dict[str, Callable[[Sequence[Sample]], tuple[list[Read], dict[str, str
 
 def _of_source(host: Host, places: Places, config: Config, source: str, reads: Sequence[Read]) -> Iterator[Reading]:
     placed = places.place([read.sensor for read in reads], shared=source == "edac")
-    errors: dict[Place, list[Read]] = {}
     for read, place in zip(reads, placed, strict=True):
         if place.reason:
             host.note(read.sensor.key, place.reason)
-        labels = {"dimm": place.dimm, "node": place.node, "source": source}
         if place.dimm != read.sensor.name:
-            yield SENSOR.sample(1.0, sensor=read.sensor.name, **labels)
-        yield from _heat(read, _limit(config, place.dimm, read.critical), labels)
-        errors.setdefault(place, []).append(read)
+            yield SENSOR.sample(1.0, dimm=place.dimm, node=place.node, sensor=read.sensor.name, source=source)
+        yield from _heat(read, _limit(config, place.dimm, read.critical), _labels(place, source))
     if source == "edac":
-        yield from _errors(places, errors)
+        yield from _errors(places, placed, reads)
     for name in places.strangers(source):
         host.note(f"collectors.dimm.names: {name}", "there is no such sensor")
 
 
-def _heat(read: Read, limit: float, labels: Mapping[str, str]) -> Iterator[Reading]:
+def _labels(place: Place, source: str) -> Labels:
+    node = (("node", place.node),) if place.node else ()
+    return (("dimm", place.dimm), *node, ("source", source))
+
+
+def _heat(read: Read, limit: float, labels: Labels) -> Iterator[Reading]:
     if read.celsius is not None:
-        yield TEMPERATURE.sample(read.celsius, **labels)
-        yield LIMIT.sample(limit, **labels)
-        yield HEADROOM.sample(limit - read.celsius, **labels)
+        yield Sample(TEMPERATURE, labels, read.celsius)
+        yield Sample(LIMIT, labels, limit)
+        yield Sample(HEADROOM, labels, limit - read.celsius)
     elif read.margin is not None:
-        yield HEADROOM.sample(-read.margin, **labels)  # the BMC knows the limit and keeps it to itself
+        yield Sample(HEADROOM, labels, -read.margin)  # the BMC knows the limit and keeps it to itself
     if read.refresh is not None:
-        yield REFRESH.sample(read.refresh, **labels)
+        yield Sample(REFRESH, labels, read.refresh)
 
 
 def _limit(config: Config, dimm: str, critical: float | None) -> float:
@@ -142,19 +144,19 @@ def _limit(config: Config, dimm: str, critical: float | None) -> float:
     return min(critical, _NORMAL_RANGE) if credible and critical is not None else _NORMAL_RANGE
 
 
-def _errors(places: Places, found: Mapping[Place, Sequence[Read]]) -> Iterator[Reading]:
-    """The sums over a module's ranks or rows; a part of them would look like a counter that was reset."""
-    for place, reads in found.items():
-        if len(reads) < places.sharing("edac", place.dimm):
-            continue
-        for metric, counts in (
-            (CORRECTABLE, [read.correctable for read in reads]),
-            (UNCORRECTABLE, [read.uncorrectable for read in reads]),
-        ):
-            yield from _sum(metric, counts, place)
+def _errors(places: Places, placed: Sequence[Place], reads: Sequence[Read]) -> Iterator[Reading]:
+    """The sums over a module's ranks or rows."""
+    rows: dict[Place, list[Read]] = {}
+    for read, place in zip(reads, placed, strict=True):
+        rows.setdefault(place, []).append(read)
+    for place, of_module in rows.items():
+        if len(of_module) == places.sharing("edac", place.dimm):
+            yield from _sum(CORRECTABLE, [read.correctable for read in of_module], place)
+            yield from _sum(UNCORRECTABLE, [read.uncorrectable for read in of_module], place)
 
 
 def _sum(metric: Metric, counts: Sequence[float | None], place: Place) -> Iterator[Reading]:
+    """Nothing where one is missing: the rest would look like a counter that was reset."""
     told = [count for count in counts if count is not None]
     if told and len(told) == len(counts):
         yield metric.sample(sum(told), dimm=place.dimm, node=place.node, source="edac")
