@@ -71,7 +71,8 @@ class Places:
         """The place of each, all of one source; `shared`: several of them may be of one module."""
         if not all(sensor.key in self._placed for sensor in sensors):
             said = slots(sensor.said for sensor in sensors)  # of all: one name explains another
-            for sensor in (sensor for sensor in sensors if sensor.key not in self._placed):
+            new = [sensor for sensor in sensors if sensor.key not in self._placed]
+            for sensor in sorted(new, key=lambda sensor: sensor.key not in self._names):  # the operator's go first
                 self._placed[sensor.key] = self._claimed(sensor, self._decide(sensor, said), shared)
         return [self._placed[sensor.key] for sensor in sensors]
 
@@ -106,7 +107,8 @@ class Places:
         by_serial = [known for known in self.known if serial and known.device.serial_number.upper() == serial]
         if by_serial:
             return by_serial
-        by_name = [known for known in self.known if folded(sensor.said) in _names(known)]
+        name = folded(sensor.said)
+        by_name = [known for known in self.known if name and name in _names(known)]
         return by_name or [known for known in self.known if same(slot, known.slot)]
 
     def _reason(self, sensor: Sensor, fitting: Sequence[_Known]) -> str:

@@ -218,3 +218,20 @@ def test_names_for_sensors_that_are_not_there_are_told(tmp_path: Path) -> None:
     places.place([Sensor("hwmon", "3-0050", "3-0050")])
 
     assert list(places.strangers("hwmon")) == ["hwmon/3-0099"]
+
+
+def test_the_operators_sensor_has_its_module(tmp_path: Path) -> None:
+    """A sensor whose name says the same slot does not take it from the one that the operator has named."""
+    host = machine(tmp_path, *board(SUPERMICRO))
+    found = place(host, *ipmi("P1-DIMMA1 Temp", "DIMM 1 Temp"), names={"ipmi/DIMM 1 Temp": "P1-DIMMA1"})
+
+    assert [each.dimm for each in found] == ["P1-DIMMA1 Temp", "P1-DIMMA1"]
+
+
+def test_nothing_is_no_name(tmp_path: Path) -> None:
+    """A sensor without a name is not of a slot without one."""
+    host = machine(tmp_path, memory_device(0x41, ""), memory_device(0x42, "A2"))
+
+    assert place(host, *ipmi("")) == [
+        Place("", "", "no slot has its name; collectors.dimm.names can say which slot it is")
+    ]

@@ -60,7 +60,7 @@ def test_a_dimm_that_is_gone_is_gone(saw: Saw) -> None:
 
 
 def test_a_module_is_found_by_its_serial_number(saw: Saw) -> None:
-    """With the SPD that the kernel's driver shows it is the firmware's slot; without the driver it has its sensor's name."""
+    """With the SPD that the kernel shows it is the firmware's slot; without it has its sensor's name."""
     seen = saw("modules")
     place = f"{SLOT['loc_pfx']} 0"
 
