@@ -67,10 +67,14 @@ def test_every_message_is_what_the_header_lays_down(tmp_path: Path) -> None:
     """Each message passes the driver's checks, and number, socket, argument and answer stand where the header says."""
     from collectors._hsmp import Message
 
+    compiler = program("cc")
+    header = subprocess.run([compiler, "-E", "-include", "asm/amd_hsmp.h", "-xc", os.devnull], capture_output=True)
+    if header.returncode and not os.environ.get("STEADYTOK_REQUIRE_PEERS"):
+        pytest.skip("the kernel's headers are older than 5.18, or not installed (Debian: linux-libc-dev)")
     source, shim, device = tmp_path / "driver.c", tmp_path / "driver.so", tmp_path / "hsmp"
     source.write_text(DRIVER)
     device.touch()
-    subprocess.run([program("cc"), "-shared", "-fPIC", "-Wall", "-Werror", "-o", shim, source, "-ldl"], check=True)
+    subprocess.run([compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", shim, source, "-ldl"], check=True)
     done = subprocess.run(
         [sys.executable, "-c", ASK, device],
         env={**os.environ, "LD_PRELOAD": str(shim)},
