@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-
 DIMMS = Path(__file__).parents[1] / "collectors/dimm/root"  # a machine with every source of a module's heat
 
 
