@@ -26,10 +26,6 @@ _ABSENT = {
 }
 
 
-NOTED = {"dimm": "unplaced"}
-"""How `steadytok check` calls what a collector noted beside its readings, where that is not missing."""
-
-
 def mend(result: Pass) -> str:
     """What would make the collector give something, in one sentence; empty where it does."""
     if result.outcome is Outcome.ABSENT:

@@ -89,8 +89,9 @@ class Places:
         return len(self._owners.get((source, dimm), ()))
 
     def strangers(self, source: str) -> Iterator[str]:
-        """What the operator's map says of a source and no sensor has answered to."""
-        return (name for name in self._names if name.startswith(f"{source}/") and name not in self._placed)
+        """The sensors of a source that the operator's map names and nobody has seen."""
+        unseen = (name for name in self._names if name.startswith(f"{source}/") and name not in self._placed)
+        return (name.removeprefix(f"{source}/") for name in unseen)
 
     def _decide(self, sensor: Sensor, said: Mapping[str, Slot]) -> Place:
         told = self._names.get(sensor.key)
@@ -120,7 +121,7 @@ class Places:
             found = f"no slot has its serial number {sensor.serial_number}, or its name"
         else:
             found = "no slot has its name" if sensor.source != "hwmon" else "no serial number can be read from its SPD"
-        return f"{found}; collectors.dimm.names can say which slot it is"
+        return found
 
     def _node(self, dimm: str) -> str:
         told = self._nodes_told.get(dimm)

@@ -40,8 +40,12 @@ THROTTLED = counter(
     "steadytok_dimm_throttled_total",
     "Times that the firmware told that it had throttled memory, since we look: of the host, as the BMC's log has it.",
 )
+UNPLACED = gauge(
+    "steadytok_dimm_unplaced_info",
+    "A sensor that fits no slot of the firmware's table, or is no module's, and why; steadytok check lists them.",
+)
 INFO = gauge("steadytok_dimm_info", "What the firmware's table says of the module in a slot.")
-METRICS = (TEMPERATURE, LIMIT, HEADROOM, REFRESH, THROTTLED, CORRECTABLE, UNCORRECTABLE, SENSOR, INFO)
+METRICS = (TEMPERATURE, LIMIT, HEADROOM, REFRESH, THROTTLED, CORRECTABLE, UNCORRECTABLE, SENSOR, UNPLACED, INFO)
 
 _NORMAL_RANGE = 85.0  # °C, JEDEC: above it DRAM needs twice the refreshes, about 7 % of the bandwidth
 _CREDIBLE = (55.0, 100.0)  # °C: a critical limit outside is one that nobody has set
@@ -86,8 +90,8 @@ def join(readings: Mapping[str, Sequence[Sample]], host: Host, config: Config | 
         if source in readings:
             reads, refused = find(readings[source])
             for name, reason in refused.items():
-                host.note(f"{source}/{name}", f"is no memory module's: {reason}")
-            yield from _of_source(host, kept.places, config, source, reads)
+                yield UNPLACED.sample(1.0, source=source, sensor=name, reason=reason)
+            yield from _of_source(kept.places, config, source, reads)
     yield from (THROTTLED.sample(count, source="ipmi") for count in throttled(readings.get("ipmi", ())))
     if "dmi" in readings:
         yield from _infos(kept.places)
@@ -101,18 +105,18 @@ _SOURCES: dict[str, Callable[[Sequence[Sample]], tuple[list[Read], dict[str, str
 }
 
 
-def _of_source(host: Host, places: Places, config: Config, source: str, reads: Sequence[Read]) -> Iterator[Reading]:
+def _of_source(places: Places, config: Config, source: str, reads: Sequence[Read]) -> Iterator[Reading]:
     placed = places.place([read.sensor for read in reads], shared=source == "edac")
     for read, place in zip(reads, placed, strict=True):
         if place.reason:
-            host.note(read.sensor.key, place.reason)
+            yield UNPLACED.sample(1.0, source=source, sensor=read.sensor.name, dimm=place.dimm, reason=place.reason)
         if place.dimm != read.sensor.name:
             yield SENSOR.sample(1.0, dimm=place.dimm, node=place.node, sensor=read.sensor.name, source=source)
         yield from _heat(read, _limit(config, place.dimm, read.critical), _labels(place, source))
     if source == "edac":
         yield from _errors(places, placed, reads)
     for name in places.strangers(source):
-        host.note(f"collectors.dimm.names: {name}", "there is no such sensor")
+        yield UNPLACED.sample(1.0, source=source, sensor=name, reason="is in collectors.dimm.names and nowhere else")
 
 
 def _labels(place: Place, source: str) -> Labels:

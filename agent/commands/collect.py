@@ -14,10 +14,7 @@ import click
 from agent import discovery, reading, state
 from agent.commands import _options
 from agent.gather import Pass
-from agent.mending import NOTED
 from agent.web.exposition import Exposition, number
-
-_NOTES = 50  # lines of one collector: one for each of the DIMMs of a large host
 
 
 @click.command(name="collect")
@@ -97,8 +94,7 @@ def _jsonable(value: float) -> float | str:
 def _complain(result: Pass) -> None:
     if result.error is not None:
         click.echo(f"steadytok: {result.collector}: {result.error}", err=True)
-    kind = NOTED.get(result.collector, "missing")
-    for note in result.notes[:_NOTES]:
-        click.echo(f"steadytok: {result.collector}: {kind}: {note.path}: {note.reason}", err=True)
-    if len(result.notes) > _NOTES:
-        click.echo(f"steadytok: {result.collector}: {kind}: {len(result.notes) - _NOTES} more", err=True)
+    for note in result.notes[:5]:
+        click.echo(f"steadytok: {result.collector}: missing: {note.path}: {note.reason}", err=True)
+    if len(result.notes) > 5:
+        click.echo(f"steadytok: {result.collector}: missing: {len(result.notes) - 5} more", err=True)

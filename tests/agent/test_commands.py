@@ -114,7 +114,8 @@ def test_check_lists_what_fits_no_slot() -> None:
     """A sensor of a module that fits no slot is there as the operator's map calls it, with what was tried."""
     result = steadytok("check", "--root", DIMMS)
 
-    assert "unplaced  hwmon/3-0052: no serial number can be read from its SPD; collectors.dimm.names" in result.stdout
+    assert "unplaced  hwmon/3-0052: no serial number can be read from its SPD\n" in result.stdout
+    assert "collectors.dimm.names in the configuration can say which slot each is of" in result.stdout
     assert "hwmon/3-0050" not in result.stdout
 
 
@@ -127,7 +128,8 @@ def test_the_operators_map_names_a_module(tmp_path: Path) -> None:
 
     assert 'steadytok_dimm_limit_celsius{dimm="front",node="1",source="hwmon"} 60' in result.stdout
     assert 'steadytok_dimm_headroom_celsius{dimm="front",node="1",source="hwmon"} 20' in result.stdout
-    assert "hwmon/3-0052" not in result.stderr
+    assert 'sensor="3-0052",source="hwmon"} 1' in result.stdout
+    assert result.stderr == ""
 
 
 def test_check_names_a_failing_collector(two_nodes: Path) -> None:

@@ -152,15 +152,12 @@ def test_sensors_of_one_name_are_told_apart_by_what_they_are_on(machine: Machine
 
 def test_what_is_no_module_is_said(machine: Machine, series: Series) -> None:
     """A regulator named after memory is told with its reason; the inlet need not be told."""
-    host = machine({})
     sensors = _ipmi("VR_DIMMG0_TEMP", 90, entity="7.1") + _ipmi("Inlet Temp", 24, entity="55.1")
+    reason = "a voltage regulator, which runs hotter than the modules beside it"
 
-    assert _made(host, series, ipmi=sensors) == {}
-    (note,) = host.take_notes()
-    assert (note.path, note.reason.split(",")[0]) == (
-        "ipmi/VR_DIMMG0_TEMP",
-        "is no memory module's: a voltage regulator",
-    )
+    assert _made(machine({}), series, ipmi=sensors) == {
+        f'steadytok_dimm_unplaced_info{{reason="{reason}",sensor="VR_DIMMG0_TEMP",source="ipmi"}}': 1
+    }
 
 
 def test_errors_of_a_modules_ranks_are_summed(machine: Machine, series: Series) -> None:
@@ -219,21 +216,23 @@ def test_labels_stay_until_the_configuration_changes(machine: Machine, series: S
 
 
 def test_what_fits_no_slot_is_told_in_each_pass(machine: Machine, series: Series) -> None:
-    """`steadytok check` shows the sensor as the operator's map calls it, and what was tried."""
+    """`steadytok check` shows the sensor and what was tried; nothing is missing, so that nothing is complained of."""
     host = _table(machine({}), "P1-DIMMA1")
+    reason = "no serial number can be read from its SPD"
     for _ in range(2):
-        _made(host, series, hwmon=_sensor("3-0050", 40))
-        assert [(note.path, note.reason.split(";")[0]) for note in host.take_notes()] == [
-            ("hwmon/3-0050", "no serial number can be read from its SPD")
-        ]
+        found = _made(host, series, hwmon=_sensor("3-0050", 40))
+        assert (
+            f'steadytok_dimm_unplaced_info{{dimm="3-0050",reason="{reason}",sensor="3-0050",source="hwmon"}}' in found
+        )
+        assert host.take_notes() == []
 
 
 def test_a_slip_in_the_operators_map_is_told(machine: Machine, series: Series) -> None:
     """A name for a sensor that is not there would be lost without a word."""
-    host = machine({})
-    _made(host, series, dimm.Config(names={"hwmon/3-0055": "A1"}), hwmon=_sensor("3-0050", 40))
+    found = _made(machine({}), series, dimm.Config(names={"hwmon/3-0055": "A1"}), hwmon=_sensor("3-0050", 40))
+    (told,) = (name for name in found if "unplaced" in name)
 
-    assert [note.path for note in host.take_notes()] == ["collectors.dimm.names: hwmon/3-0055"]
+    assert 'reason="is in collectors.dimm.names and nowhere else",sensor="3-0055",source="hwmon"' in told
 
 
 def test_sources_apart_are_sources_together(machine: Machine, series: Series) -> None:

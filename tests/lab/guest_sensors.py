@@ -85,9 +85,8 @@ def dimms() -> dict[str, Any]:
 
 def _dimms(host: Host) -> dict[str, Any]:
     samples = [sample for sample in hwmon.collect(host, hwmon.Config()) if sample is not None]
-    notes = [list(note) for note in host.take_notes()]
     saw = observe.series([*samples, *dimm.join({"hwmon": samples}, host)])
-    return {"series": saw, "notes": notes, "unplaced": [list(note) for note in host.take_notes()]}
+    return {"series": saw, "notes": [list(note) for note in host.take_notes()]}
 
 
 def modules() -> dict[str, Any]:
