@@ -59,11 +59,11 @@ class Places:
     """
 
     def __init__(self, host: Host, names: Mapping[str, str], nodes_told: Mapping[str, int]) -> None:
-        own = Host(host.root)  # what it cannot read is told by the collectors dmi and node_meminfo
         self._names, self._nodes_told = names, nodes_told
-        self._all_nodes = nodes(own)
-        self._packages = nodes_by_package(own)
-        self.known = tuple(self._slots(own, memory_devices(own)))
+        self._all_nodes = nodes(host)
+        self._packages = nodes_by_package(host) if len(self._all_nodes) > 1 else {}
+        devices = memory_devices(Host(host.root))  # a Host of its own: that it may not be read is told by dmi
+        self.known = tuple(self._slots(host, devices))
         self._placed: dict[str, Place] = {}
         self._owners: dict[tuple[str, str], list[str]] = {}
 
