@@ -55,8 +55,6 @@ class Wire(Protocol):
 
     def ask(self, netfn: int, command: int, data: bytes, lun: int) -> tuple[int, bytes]: ...
 
-    def cpu_seconds(self) -> float: ...
-
     def close(self) -> None: ...
 
 
@@ -76,10 +74,6 @@ class Bmc:
         if len(answer) < least:
             raise BmcError(f"expected at least {least} bytes from {request.name}, found {answer.hex(' ') or 'none'}")
         return answer
-
-    def cpu_seconds(self) -> float:
-        """Processor time that other threads have taken for this BMC so far."""
-        return self._wire.cpu_seconds()
 
     def close(self) -> None:
         """Ends the session."""
@@ -104,9 +98,6 @@ class Picture:
     def ask(self, netfn: int, command: int, data: bytes, lun: int) -> tuple[int, bytes]:
         answer = self._answers.get(bytes((netfn, command, lun, *data)).hex(), bytes((_NO_SUCH_COMMAND,)))
         return (answer[0], answer[1:]) if answer else (0xFF, b"")
-
-    def cpu_seconds(self) -> float:
-        return 0.0
 
     def close(self) -> None:
         """Nothing is open."""

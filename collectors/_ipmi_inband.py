@@ -29,9 +29,6 @@ class InBand:
             raise BmcError(f"the driver says: {error.strerror or error}") from error
         return int(answer["code"]), bytes(answer["data"])
 
-    def cpu_seconds(self) -> float:
-        return 0.0
-
     def close(self) -> None:
         self._session.ipmidev.close()
 

@@ -1,16 +1,16 @@
 """
 The way to a BMC over the LAN: an RMCP+ session of pyghmi, with its traps guarded; docs/upstream.md has each of them.
 
-pyghmi keeps one socket and one thread for all sessions of a process, and both outlast each session.
+pyghmi keeps one socket for all sessions of a process, which outlasts each of them.
 """
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 from pyghmi.ipmi.private import session
@@ -19,7 +19,7 @@ from collectors._ipmi import BmcError, RefusedError
 
 LIMIT = 5.0  # seconds for one request, three transmissions included; pyghmi's own is 22 to 29
 LOG_IN = 6.0  # seconds for a log-in, which takes ten round trips
-_POLL = 0.02  # seconds; the longest wait for an answer whose arrival was missed
+_POLL = 0.2  # seconds; how often a log-in looks whether its time is over
 _USER = 2  # the privilege level that reading needs; pyghmi's default is administrator
 _REFUSED = ("Incorrect password", "Unauthorized", "Invalid role", "Invalid username", "Invalid integrity check")
 _limit = threading.local()
@@ -53,15 +53,10 @@ class Lan:
         _limit.until = time.monotonic() + LIMIT
         try:
             answer = self._session.raw_command(netfn, command, data=data, rslun=lun)
+            session.sessionqueue.clear()  # gets an entry for each packet, and is emptied by nobody
             return int(answer["code"]), bytes(answer["data"])
         except Exception as error:  # as above; and a time-out of pyghmi's own is a KeyError
             raise BmcError(_sentence(error, LIMIT)) from error
-
-    def cpu_seconds(self) -> float:
-        thread = session.iothread
-        if thread is None or thread.ident is None or not thread.is_alive():
-            return 0.0
-        return time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
 
     def close(self) -> None:
         self._close()
@@ -69,22 +64,23 @@ class Lan:
 
 def _guard() -> None:
     """
-    Gives pyghmi's one place that waits an end.
+    Has pyghmi wait in the thread that asks, and no longer than it may.
 
-    An answer that comes before its waiter is in line is missed, and the waiter then sleeps for up to a second; and a
-    BMC that hangs holds its caller for 29 seconds. Short waits mend both: all of pyghmi's callers look again.
+    Its own thread for the sockets misses a waiter who comes after his answer, who then sleeps for up to a second; it
+    costs two switches of threads for each command; and a BMC that hangs holds its caller for 29 seconds.
     """
-    wait: Callable[..., None] = session._io_wait
-    if getattr(wait, "guarded", False):
-        return
+    if session._io_wait is not _wait:
+        session._io_wait = _wait
+        session.iothread, session.iothreadready = "none: _wait does its work", True
 
-    def guarded(timeout: float, myaddr: Any = None, evq: Any = None) -> None:
-        if time.monotonic() > getattr(_limit, "until", float("inf")):
-            raise TimeoutError
-        wait(min(timeout, _POLL), myaddr, evq)
 
-    guarded.guarded = True  # type: ignore[attr-defined]  # a mark on a function
-    session._io_wait = guarded
+def _wait(timeout: float, myaddr: object = None, evq: object = None) -> None:
+    """In place of pyghmi's `_io_wait`: takes in what comes until the time is over; its callers look, and come again."""
+    left = _limit.until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    if select.select(session.iosockets, (), (), max(0.0, min(timeout, left)))[0]:
+        session._io_graball(session.iosockets, {})
 
 
 def _end(ended: Any) -> None:

@@ -121,7 +121,6 @@ def collect(host: Host, config: Config) -> Iterator[Reading]:
     bmc = _bmc(host, kept, config)
     if bmc is None:
         return
-    spent = bmc.cpu_seconds()
     try:
         yield from _pass(host, bmc, kept, time.monotonic() + _PASS)
     except (BmcError, CodeError) as error:
@@ -129,7 +128,6 @@ def collect(host: Host, config: Config) -> Iterator[Reading]:
         if isinstance(error, BmcError):
             kept.close()
     kept.used = time.monotonic()
-    host.spend(max(0.0, bmc.cpu_seconds() - spent))
 
 
 def _bmc(host: Host, kept: _Kept, config: Config) -> Bmc | None:

@@ -37,9 +37,6 @@ class ScriptedBmc:
             return self.instead[request](data)
         return getattr(self, f"_{request.name.lower()}")(data)  # type: ignore[no-any-return]  # one method for each
 
-    def cpu_seconds(self) -> float:
-        return 0.0
-
     def close(self) -> None:
         self.closed += 1
 
