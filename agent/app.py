@@ -122,7 +122,7 @@ class Agent:
         )
         self.continuity = Continuity(place(self.state.path, self.place.root))
         self._stack.callback(lambda: self.continuity.close(self.loop, self.clock.now_ms()))
-        self.continuity.resume(self.loop, self.gather.courses, self.clock.now_ms())
+        self.continuity.resume(self.loop, self.gather.sampling_groups(), self.clock.now_ms())
         self.schedule = Schedule()
         self.hotplug = Hotplug(lambda names: self.gather.hurry(names, self.clock.monotonic()))
 

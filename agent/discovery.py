@@ -76,12 +76,12 @@ def config_types(found: Mapping[str, ModuleType]) -> dict[str, type | None]:
 
 def bind(module: ModuleType, name: str, *, interval: float | None, deadline: float | None, own: Any) -> Collector:
     """A collector with what the operator said about it; None means the module's own."""
-    join: Join | None = getattr(module, "join", None)
+    join = _configured(module, "join", own)
     return Collector(
         name=name,
         about=(module.__doc__ or name).strip().splitlines()[0],
         metrics=tuple(module.METRICS),
-        collect=_no_files if join else _with_config(module, own),
+        collect=_configured(module, "collect", own) or _no_files,
         interval=interval or float(getattr(module, "INTERVAL", INTERVAL)),
         deadline=deadline or float(getattr(module, "DEADLINE", DEADLINE)),
         isolated=bool(getattr(module, "ISOLATED", False)),
@@ -91,12 +91,14 @@ def bind(module: ModuleType, name: str, *, interval: float | None, deadline: flo
     )
 
 
-def _with_config(module: ModuleType, own: Any) -> Collect:
+def _configured(module: ModuleType, name: str, own: Any) -> Any:
+    """The module's function of that name, given its configuration where it has one; None where there is none."""
+    function = getattr(module, name, None)
     config_type = getattr(module, "Config", None)
-    if config_type is None:
-        return module.collect  # type: ignore[no-any-return]  # the contract of a collector module, tested for each
+    if function is None or config_type is None:
+        return function
     config = config_type() if own is None else own
-    return lambda host: module.collect(host, config)
+    return lambda *arguments: function(*arguments, config)
 
 
 def _no_files(host: Host) -> Iterable[Reading]:

@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -62,6 +62,13 @@ class Pass(NamedTuple):
             return Outcome.ABSENT
         refused = all(note.reason in REFUSALS for note in self.notes)
         return Outcome.REFUSED if refused else Outcome.FAILED
+
+
+class Made(NamedTuple):
+    """What a join made of one pass of one of its sources."""
+
+    source: Pass
+    result: Pass
 
 
 def perform(name: str, readings: Callable[[], Iterable[Reading]], host: Host, began: float) -> Pass:
@@ -185,6 +192,7 @@ class Gather:
         self._root = root
         self._awake_since = -math.inf
         self._hosts_of_joins: dict[str, Host] = {}
+        self._made: dict[str, dict[str, Made]] = {}
         self.courses: dict[str, Course] = {}
         self._lanes: dict[str, Lane] = {}
         for collector in collectors:
@@ -195,6 +203,7 @@ class Gather:
         course = self.courses.get(collector.name)
         if course is not None:
             course.collector, course.interval, course.due = collector, collector.interval, now
+            self._made.pop(collector.name, None)
             return
         self.courses[collector.name] = Course(collector, now)
         if collector.join is None and collector.name not in self._lanes:
@@ -203,6 +212,7 @@ class Gather:
     def remove(self, name: str) -> None:
         """Forgets a collector; its lane stays, so that a read under way is not stacked when the collector returns."""
         self.courses.pop(name, None)
+        self._made.pop(name, None)
 
     def start_due(self, now: float) -> set[str]:
         """Starts every collector that is due and free; returns their names."""
@@ -246,24 +256,54 @@ class Gather:
         return True
 
     def joins(self, arrived: Iterable[str]) -> list[Pass]:
-        """The passes of the collectors that are made from those that have just arrived."""
+        """The passes, each of all its sources together, of the collectors that are made from what has just arrived."""
         fresh = set(arrived)
         joining = [c.collector for c in self.courses.values() if c.collector.join and fresh & set(c.collector.after)]
         return [result for result in map(self._join, joining) if result is not None]
 
     def _join(self, collector: Collector) -> Pass | None:
-        passes = [self.courses[name].last for name in collector.after if name in self.courses]
-        sources = [result for result in passes if result is not None and result.samples]
-        if not sources or collector.join is None:
+        """Makes what is not made yet; a source that gives nothing any more has no part in it."""
+        before = self._made.get(collector.name, {})
+        sources = [self.courses[name].last for name in collector.after if name in self.courses]
+        made = {
+            source.collector: before[source.collector]
+            if source.collector in before and before[source.collector].source is source
+            else self._make(collector, source)
+            for source in sources
+            if source is not None and source.samples
+        }
+        self._made[collector.name] = made
+        if not made:
             return None
-        readings: Mapping[str, Sequence[Sample]] = {result.collector: result.samples for result in sources}
-        host = self._hosts_of_joins.setdefault(collector.name, Host(self._root))
-        join = collector.join
-        result = perform(collector.name, lambda: join(readings, host), host, time.monotonic())
-        # A joined Sample is as old as its oldest source: it must not look fresher than what it was made from.
-        result = result._replace(began=min(source.began for source in sources))
+        result = _together(
+            collector.name, list(made.values()), [part for name, part in made.items() if before.get(name) is not part]
+        )
         self.courses[collector.name].ended(result)
         return result
+
+    def _make(self, collector: Collector, source: Pass) -> Made:
+        join, host = collector.join, self._hosts_of_joins.setdefault(collector.name, Host(self._root))
+        assert join is not None  # only those that have one are asked
+        readings = {source.collector: source.samples}
+        result = perform(collector.name, lambda: join(readings, host), host, time.monotonic())
+        return Made(source, result)
+
+    def with_joined(self, result: Pass) -> tuple[Sample, ...]:
+        """
+        A pass's Samples and, behind them, those that were made of it.
+
+        They are recorded together: a joined Sample is exactly as old as what it was made of, and ends with it. In one
+        group for all sources, a slow source would hold back the readings of a fast one.
+        """
+        made = (parts.get(result.collector) for parts in self._made.values())
+        joined = [
+            sample for part in made if part is not None and part.source is result for sample in part.result.samples
+        ]
+        return (*result.samples, *joined) if joined else result.samples
+
+    def sampling_groups(self) -> list[str]:
+        """The collectors that are recorded by their own name; a join is recorded with its sources."""
+        return [name for name, course in self.courses.items() if course.collector.join is None]
 
     def wake(self, now: float) -> None:
         """Says that the agent itself stood still until now: what it did not hear was nobody's silence."""
@@ -282,3 +322,16 @@ class Gather:
     def _slowest_source(self, course: Course) -> float:
         sources = (self.courses[name].interval for name in course.collector.after if name in self.courses)
         return max(sources, default=0.0)
+
+
+def _together(name: str, made: Sequence[Made], new: Sequence[Made]) -> Pass:
+    """One pass of a join from its parts; it is as old as its oldest source, and cost what is new in it."""
+    return Pass(
+        name,
+        min(part.source.began for part in made),
+        sum(part.result.seconds for part in new),
+        sum(part.result.cpu_seconds for part in new),
+        tuple(sample for part in made for sample in part.result.samples),
+        tuple(note for part in made for note in part.result.notes),
+        next((part.result.error for part in made if part.result.error is not None), None),
+    )

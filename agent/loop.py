@@ -124,10 +124,12 @@ class Loop:
     def _record(self, now_ms: int) -> None:
         arrived, self._arrived = self._arrived, []
         arrived = [result for result in arrived if self.gather.ended(result)]
-        arrived += self.gather.joins(result.collector for result in arrived)
+        joined = self.gather.joins(result.collector for result in arrived)
         for result in arrived:
             if result.samples or result.outcome is Outcome.ABSENT:
-                self.history.record(result.collector, self.clock.at_ms(result.began), result.samples)
+                samples = self.gather.with_joined(result)
+                self.history.record(result.collector, self.clock.at_ms(result.began), samples)
+        for result in (*arrived, *joined):
             self._tell(result)
         self._tell_of_stuck()
         now = self.clock.monotonic()

@@ -7,6 +7,7 @@ from agent.gather import Outcome, Pass
 _REFUSED = {
     "kmsg": "sudo setcap cap_syslog+ep on a private interpreter, or run as the systemd service",
     "ipmi": "/dev/ipmi0 is root's; run as root or as the systemd service, or let the BMC be asked over the LAN",
+    "dmi": "only root may read the firmware's tables; without them DIMMs keep the names of their sensors",
     "powercap": "readable by root only since Linux 5.4.77 (PLATYPUS); run as the systemd service",
 }
 _ABSENT = {
@@ -17,7 +18,9 @@ _ABSENT = {
     "cpufreq": "no cpufreq driver: usual in a virtual machine; on hardware check the firmware's power settings",
     "thermal_throttle": "Intel processors only, and not where firmware owns the thermal interrupt",
     "powercap": "sudo modprobe intel_rapl_msr; virtual machines have none",
-    "dimm": "made from hwmon's DIMM sensors",
+    "dimm": "made from the DIMM sensors of hwmon, ipmi and hsmp, and from edac's errors",
+    "dmi": "no tables of the firmware: usual in a container; some virtual machines have none",
+    "hsmp": "AMD EPYC from Zen 3 on: sudo modprobe amd_hsmp, with HSMP enabled in the firmware",
     "engine": "name your engines under engines: in the configuration",
     "kmsg": "no /dev/kmsg here: usual in a container",
 }

@@ -44,10 +44,12 @@ def _await(answers: queue.SimpleQueue[Pass], names: set[str], until: float) -> d
 
 
 def _joined(collector: Collector, passes: dict[str, Pass], host: Host) -> Pass:
-    sources = {name: passes[name].samples for name in collector.after if name in passes}
-    join = collector.join
+    """The join of all its sources, as old as the oldest of them."""
+    sources = [passes[name] for name in collector.after if name in passes]
+    join, began = collector.join, time.monotonic()
     assert join is not None
-    return perform(collector.name, lambda: join(sources, host), host, time.monotonic())
+    result = perform(collector.name, lambda: join({s.collector: s.samples for s in sources}, host), host, began)
+    return result._replace(began=min((source.began for source in sources), default=began))
 
 
 def with_sources(names: Sequence[str], collectors: Sequence[Collector]) -> list[Collector]:

@@ -15,7 +15,7 @@ from rules.alerts import Alert, AlertState
 from rules.history import History
 
 _TEXTS = {
-    "hottest": "topk(1, steadytok_hwmon_temperature_celsius)",
+    "hottest": 'topk(1, steadytok_hwmon_temperature_celsius or steadytok_dimm_temperature_celsius{source!="hwmon"})',
     "frequency": "avg(steadytok_cpufreq_frequency_hertz)",
     "frequency_max": "max(steadytok_cpufreq_frequency_max_hertz)",
     "remote": """
@@ -135,7 +135,8 @@ def _hottest(found: Sequence[tuple[tuple[tuple[str, str], ...], float]]) -> tupl
     if not found:
         return None
     labels, value = dict(found[0][0]), found[0][1]
-    return " ".join(labels[key] for key in ("chip", "device", "label", "sensor") if labels.get(key)), value
+    told = ("chip", "device", "label", "sensor", "source", "dimm")
+    return " ".join(labels[key] for key in told if labels.get(key)), value
 
 
 def _shown(alert: Alert) -> bool:

@@ -9,8 +9,9 @@ The contract of a collector module, all of it:
     DEADLINE = 0.5          seconds after which a pass counts as overrun
     ISOLATED = False        True: gather runs it in the eye, a process that can be killed
     Config                  a frozen msgspec Struct with defaults: the operator's keys under `collectors.<name>`
-    AFTER = (names)         with join(readings, host) instead of collect: made from the Samples of those collectors,
-                            which come as a mapping from a collector's name to its newest Samples
+    AFTER = (names)         with join(readings, host) instead of collect, or join(readings, host, config): made from the
+                            Samples of those collectors, which come as a mapping from a collector's name to its newest
+                            Samples; of each source by itself, since they are recorded together with its own
 
 What must outlast the process (host.shelf) is a saving, such as a list that takes a BMC ten seconds to give.
 

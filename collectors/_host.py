@@ -61,18 +61,25 @@ class Host:
 
         An optional file may be absent or empty without a note: many kernels simply do not have it.
         """
+        raw = self.read_bytes(relative, optional=optional)
+        if raw is None:
+            return None
         try:
-            raw = read_all(self._prefix + relative.lstrip("/"), PAGE if relative.startswith("sys/") else 0)
             text = raw.decode("utf-8").strip()
-        except (FileNotFoundError, NotADirectoryError):
-            return None if optional else self.note(relative, "no such file")
         except UnicodeDecodeError:
             return self.note(relative, "not text")
-        except OSError as error:
-            return self.note(relative, error.strerror or str(error))
         if not text:
             return None if optional else self.note(relative, "empty")
         return text
+
+    def read_bytes(self, relative: str, *, optional: bool = False) -> bytes | None:
+        """The file's bytes, or None with a note; an optional file may be absent without one."""
+        try:
+            return read_all(self._prefix + relative.lstrip("/"), PAGE if relative.startswith("sys/") else 0)
+        except (FileNotFoundError, NotADirectoryError):
+            return None if optional else self.note(relative, "no such file")
+        except OSError as error:
+            return self.note(relative, error.strerror or str(error))
 
     def read_int(self, relative: str, *, optional: bool = False) -> int | None:
         """The whole number that is the file's only content, or None with a note."""

@@ -12,13 +12,14 @@ once a minute. Each chip has its own time budget: a bus that hangs costs its own
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
 
 from collectors import Host, Metric, Reading, gauge
 from collectors._patience import Patience
+from collectors._spd import Plate, plate
 
 INTERVAL = 2.0
 DEADLINE = 1.5
@@ -31,9 +32,14 @@ MAXIMUM = gauge(
 )
 CRITICAL = gauge("steadytok_hwmon_temperature_critical_celsius", "The chip's critical limit, read again every minute.")
 FAN = gauge("steadytok_hwmon_fan_rpm", "Speed of a fan in revolutions per minute; 0 is a fan that stands still.")
-METRICS = (TEMPERATURE, MAXIMUM, CRITICAL, FAN)
+MODULE = gauge(
+    "steadytok_hwmon_module_info",
+    "The memory module that a chip is on, as its SPD has it, where it may be read: by root only, mostly.",
+)
+METRICS = (TEMPERATURE, MAXIMUM, CRITICAL, FAN, MODULE)
 
 _FOLDER = "sys/class/hwmon"
+_MODULES = ("jc42", "spd5118")
 _CHIP_BUDGET = 0.5  # seconds; a chip takes milliseconds, but a host whose processors are all busy may take its time
 _PASS_BUDGET = 1.2  # seconds for all chips, so that the pass ends before its deadline whichever of them hang
 _CHIPS_EVERY = 30  # passes until names, labels and limits are read again
@@ -70,6 +76,8 @@ class _Chip(NamedTuple):
 
     temperatures: tuple[_Sensor, ...] = ()
     fans: tuple[_Sensor, ...] = ()
+    device: str = ""
+    plate: Plate | None = None
 
 
 class _Kept:
@@ -79,6 +87,7 @@ class _Kept:
         self.turn = 0
         self.folders: list[str] = []
         self.chips: dict[str, _Chip] = {}
+        self.plates: dict[str, Plate] = {}  # by device; a module is not exchanged while the host runs
         self.patience = Patience(_CHIP_BUDGET, _PASS_BUDGET)
 
 
@@ -92,13 +101,15 @@ def collect(host: Host, config: Config) -> Iterator[Reading]:
     chips = kept.chips
 
     def read(own: Host, path: str) -> tuple[_Chip, list[Reading]]:
-        chip = chips[path] if path in chips else _found(own, config, path)
+        chip = chips[path] if path in chips else _found(own, config, path, kept.plates)
         return chip, list(_readings(own, chip))
 
     paths = [f"{_FOLDER}/{folder}" for folder in folders]
     wanted = [path for path in paths if path not in chips or any(chips[path])]
     for path, (chip, readings) in kept.patience.each(host, wanted, read):
         chips[path] = chip
+        if chip.plate is not None:
+            kept.plates[chip.device] = chip.plate
         yield from readings
 
 
@@ -107,15 +118,18 @@ def _readings(host: Host, chip: _Chip) -> Iterator[Reading]:
         yield TEMPERATURE.sample(_temperature(host, sensor), **sensor.labels)
         yield from _limit(MAXIMUM, sensor.maximum, sensor)
         yield from _limit(CRITICAL, sensor.critical, sensor)
+    if chip.plate is not None:
+        yield MODULE.sample(1.0, device=chip.device, **chip.plate._asdict())
     for sensor in chip.fans:
         yield FAN.sample(_speed(host, sensor), **sensor.labels)
 
 
-def _found(host: Host, config: Config, path: str) -> _Chip:
+def _found(host: Host, config: Config, path: str, plates: Mapping[str, Plate]) -> _Chip:
     chip = host.read(f"{path}/name")
-    temperatures = _temperatures(host, path, chip, config.cores) if chip in config.chips else ()
-    fans = _fans(host, path, chip) if chip in config.fans else ()
-    return _Chip(tuple(temperatures), tuple(fans))
+    temperatures = tuple(_temperatures(host, path, chip, config.cores)) if chip in config.chips else ()
+    fans = tuple(_fans(host, path, chip)) if chip in config.fans else ()
+    device = (host.link(f"{path}/device") or "") if temperatures and chip in _MODULES else ""
+    return _Chip(temperatures, fans, device, plates.get(device) or plate(host, device))
 
 
 def _inputs(host: Host, path: str, kind: str) -> list[str]:

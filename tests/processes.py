@@ -20,7 +20,7 @@ def program(name: str) -> str:
     """The path of a program; without it the test is skipped, or fails where STEADYTOK_REQUIRE_PEERS is set."""
     path = shutil.which(name)
     if path is None:
-        reason = f"{name} is not installed (Debian: prometheus, -alertmanager, -node-exporter, openipmi, ipmitool)"
+        reason = f"{name} is not installed; .ci/run names the packages of Debian that have it"
         if os.environ.get("STEADYTOK_REQUIRE_PEERS"):
             pytest.fail(reason)
         pytest.skip(reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,7 +12,10 @@ from agent import reading, state
 from agent.commands import _options
 from agent.gather import Outcome, Pass
 from agent.mending import mend
+from collectors import Sample
 
+UNPLACED = "steadytok_dimm_unplaced_info"
+_MOST = 12  # lines: the sensors of a large host must not push the next collector off the screen
 _COLOURS = {Outcome.OK: "green", Outcome.FAILED: "red", Outcome.ABSENT: "bright_black", Outcome.REFUSED: "yellow"}
 
 
@@ -48,3 +52,14 @@ def _report(result: Pass) -> None:
     if result.outcome is Outcome.OK:
         for note in result.notes[:3]:
             click.echo(f"{'':17}missing  {note.path}: {note.reason}")
+        _tell_unplaced(result.samples)
+
+
+def _tell_unplaced(samples: Sequence[Sample]) -> None:
+    """Each sensor of memory that fits no slot, as the operator's map calls it, and what was tried."""
+    unplaced = [dict(sample.labels) for sample in samples if sample.metric.name == UNPLACED]
+    for labels in unplaced[:_MOST]:
+        click.echo(f"{'':17}unplaced  {labels['source']}/{labels['sensor']}: {labels['reason']}")
+    if unplaced:
+        more = f"{len(unplaced) - _MOST} more; " if len(unplaced) > _MOST else ""
+        click.echo(f"{'':17}{more}collectors.dimm.names in the configuration can say which slot each is of")

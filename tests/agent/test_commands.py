@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+DIMMS = Path(__file__).parents[1] / "collectors/dimm/root"  # a machine with every source of a module's heat
+
 
 def steadytok(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "agent", *map(str, arguments)]
@@ -106,6 +108,28 @@ def test_check_reports_each_collector(two_nodes: Path) -> None:
     assert "ok" in lines["numastat"]
     assert "series" in lines["numastat"]
     assert "engines: in the configuration" in lines["engine"]
+
+
+def test_check_lists_what_fits_no_slot() -> None:
+    """A sensor of a module that fits no slot is there as the operator's map calls it, with what was tried."""
+    result = steadytok("check", "--root", DIMMS)
+
+    assert "unplaced  hwmon/3-0052: no serial number can be read from its SPD\n" in result.stdout
+    assert "collectors.dimm.names in the configuration can say which slot each is of" in result.stdout
+    assert "hwmon/3-0050" not in result.stdout
+
+
+def test_the_operators_map_names_a_module(tmp_path: Path) -> None:
+    """What the configuration says of a sensor is the name, the node and the limit of its module."""
+    config = tmp_path / "steadytok.yml"
+    dimm = {"names": {"hwmon/3-0052": "front"}, "nodes": {"front": 1}, "limits": {"front": 60}}
+    config.write_text(json.dumps({"collectors": {"dimm": dimm}}))
+    result = steadytok("collect", "dimm", "--root", DIMMS, "--config", config)
+
+    assert 'steadytok_dimm_limit_celsius{dimm="front",node="1",source="hwmon"} 60' in result.stdout
+    assert 'steadytok_dimm_headroom_celsius{dimm="front",node="1",source="hwmon"} 20' in result.stdout
+    assert 'sensor="3-0052",source="hwmon"} 1' in result.stdout
+    assert result.stderr == ""
 
 
 def test_check_names_a_failing_collector(two_nodes: Path) -> None:

@@ -253,21 +253,65 @@ def test_a_standstill_of_our_own_is_nobodys_silence() -> None:
     assert gather.silent(103.1, 3) == ["fast"]
 
 
-def test_a_join_is_as_old_as_its_oldest_source() -> None:
-    """What is made from others carries the time of the oldest reading in it, and is made when one of them arrives."""
+def joined(name: str = "joined", after: tuple[str, ...] = ("a", "b")) -> Collector:
+    """A join that counts the Samples of what it is made from, and that says so in a note."""
 
     def join(readings: dict[str, tuple[Sample, ...]], host: Host) -> Iterator[Reading]:
-        yield METRIC.sample(float(sum(len(samples) for samples in readings.values())))
+        for source, samples in readings.items():
+            host.note(source, "counted")
+            yield METRIC.sample(float(len(samples)), source=source)
 
-    joined = collector("joined", after=("a", "b"), join=join)
-    gather = Gather(lambda _: HeldLane(), [collector("a"), collector("b"), joined], 0.0)
+    return collector(name, after=after, join=join)
+
+
+def test_a_join_is_as_old_as_its_oldest_source() -> None:
+    """As a whole it has the time of the oldest reading in it, and is made when one of its sources arrives."""
+    gather = Gather(lambda _: HeldLane(), [collector("a"), collector("b"), joined()], 0.0)
     gather.ended(ended("a", 5.0))
     gather.ended(ended("b", 3.0, values=2))
     (result,) = gather.joins(["a"])
 
     assert result.began == 3.0
-    assert [sample.value for sample in result.samples] == [3.0]
+    assert [sample.value for sample in result.samples] == [1.0, 2.0]
+    assert [note.path for note in result.notes] == ["a", "b"]
+    assert gather.courses["joined"].age(10.0) == 7.0
     assert gather.joins(["c"]) == []
+
+
+def test_what_is_joined_is_recorded_with_what_it_was_made_of() -> None:
+    """Each source brings its own part, once for each of its passes, so that a slow source holds back no fast one."""
+    gather = Gather(lambda _: HeldLane(), [collector("a"), collector("b"), joined()], 0.0)
+    slow, fast = ended("b", 1.0, values=2), ended("a", 5.0)
+    for result in (slow, fast):
+        gather.ended(result)
+    gather.joins(["a", "b"])
+    again = ended("a", 6.0, values=3)
+    gather.ended(again)
+    gather.joins(["a"])
+
+    assert [sample.value for sample in gather.with_joined(slow)] == [1.0, 1.0, 2.0]
+    assert [sample.value for sample in gather.with_joined(again)] == [1.0, 1.0, 1.0, 3.0]
+    assert gather.with_joined(fast) == fast.samples  # a pass that has been followed by another is no part any more
+
+
+def test_a_source_that_gives_nothing_has_no_part() -> None:
+    """What a failed source gave before is neither shown again nor does it make the join old."""
+    gather = Gather(lambda _: HeldLane(), [collector("a"), collector("b"), joined()], 0.0)
+    for result in (ended("a", 5.0), ended("b", 3.0)):
+        gather.ended(result)
+    gather.joins(["a", "b"])
+    gather.ended(ended("b", 6.0, values=0, error="broken"))
+    (result,) = gather.joins(["b"])
+
+    assert [dict(sample.labels)["source"] for sample in result.samples] == ["a"]
+    assert result.began == 5.0
+
+
+def test_a_join_is_no_sampling_group() -> None:
+    """Nothing is recorded by the name of a join."""
+    gather = Gather(lambda _: HeldLane(), [collector("a"), joined()], 0.0)
+
+    assert gather.sampling_groups() == ["a"]
 
 
 def test_a_read_that_never_returns_costs_one_thread(tmp_path: Path) -> None:

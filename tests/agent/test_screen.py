@@ -144,3 +144,13 @@ def test_the_view_is_what_history_holds() -> None:
     assert view.nodes == (NodeView("0", 3 * GIB, 4 * GIB),)
     assert view.failing == ("edac",)
     assert view.alerts == (HOT,)
+
+
+def test_the_hottest_may_be_a_module_that_only_the_bmc_sees() -> None:
+    """On most servers the modules' heat comes from the BMC or the processor, and it is shown all the same."""
+    history = History(3_600_000)
+    chip, module = (gauge(f"steadytok_{name}_temperature_celsius", "Heat.") for name in ("hwmon", "dimm"))
+    history.record("hwmon", 1000, [Sample(chip, (("chip", "coretemp"), ("device", "coretemp.0")), 61.0)])
+    history.record("ipmi", 1000, [Sample(module, (("dimm", "P1-DIMMA1"), ("source", "ipmi")), 83.0)])
+
+    assert Viewer().view(history, [], Baseline(), 1500).hottest == ("ipmi P1-DIMMA1", 83.0)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import pytest
 
-from collectors import Host, Reading, dimm, gauge
+from collectors import Host, Reading, counter, dimm, gauge
+from tests.machines.smbios import END, memory_device
 
 Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]
 NOW = gauge("steadytok_hwmon_temperature_celsius", "…")
 MAXIMUM = gauge("steadytok_hwmon_temperature_max_celsius", "…")
 CRITICAL = gauge("steadytok_hwmon_temperature_critical_celsius", "…")
+IPMI = gauge("steadytok_ipmi_temperature_celsius", "…")
+IPMI_MARGIN = gauge("steadytok_ipmi_temperature_margin_celsius", "…")
+IPMI_CRITICAL = gauge("steadytok_ipmi_temperature_upper_critical_celsius", "…")
+IPMI_EVENTS = counter("steadytok_ipmi_memory_events_total", "…")
+EDAC_CORRECTED = counter("steadytok_edac_dimm_correctable_errors_total", "…")
+EDAC_UNCORRECTED = counter("steadytok_edac_dimm_uncorrectable_errors_total", "…")
 
 
 def _sensor(device: str, celsius: float, *, chip: str = "spd5118", critical: float | None = None) -> list[Reading]:
@@ -71,3 +79,171 @@ def test_the_node_is_told_only_where_there_is_one(
 def test_without_sensors_there_is_nothing(machine: Machine) -> None:
     """A source that gave nothing gives no DIMM."""
     assert list(dimm.join({}, machine({}))) == []
+
+
+def _made(host: Host, series: Series, config: dimm.Config | None = None, **sources: list[Reading]) -> dict[str, float]:
+    samples = {name: [reading for reading in readings if reading is not None] for name, readings in sources.items()}
+    return series(dimm.join(samples, host, config))
+
+
+def _ipmi(sensor: str, celsius: float, *, entity: str = "32.96", critical: float | None = None) -> list[Reading]:
+    entity_id, entity_instance = entity.split(".")
+    labels = {"sensor": sensor, "number": f"0x{len(sensor):02x}"}
+    labels |= {"entity_id": entity_id, "entity_instance": entity_instance}
+    heat = IPMI_MARGIN if "Mrgn" in sensor else IPMI
+    return [
+        heat.sample(celsius, **labels),
+        *([] if critical is None else [IPMI_CRITICAL.sample(critical, **labels)]),
+    ]
+
+
+def _edac(where: str, label: str, corrected: float | None, uncorrected: float | None = 0) -> list[Reading]:
+    controller, module = where.split("/")
+    labels = {"controller": controller, "dimm": module, "label": label}
+    return [EDAC_CORRECTED.sample(corrected, **labels), EDAC_UNCORRECTED.sample(uncorrected, **labels)]
+
+
+def _table(host: Host, *locators: str) -> Host:
+    path = Path(host.path("sys/firmware/dmi/tables/DMI"))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"".join(memory_device(0x20 + n, locator) for n, locator in enumerate(locators)) + END)
+    return host
+
+
+@pytest.mark.parametrize(("critical", "limit"), [(54.9, 85), (55, 55), (85, 85), (100, 85), (127, 85), (-128, 85)])
+def test_a_critical_limit_must_be_credible(machine: Machine, series: Series, critical: float, limit: float) -> None:
+    """A BMC's threshold that nobody has set is any number: only 55 to 100 °C is a module's."""
+    found = _made(machine({}), series, ipmi=_ipmi("DIMM 1 Temp", 40, critical=critical))
+
+    assert found['steadytok_dimm_limit_celsius{dimm="DIMM 1",source="ipmi"}'] == limit
+    assert found['steadytok_dimm_headroom_celsius{dimm="DIMM 1",source="ipmi"}'] == pytest.approx(limit - 40)
+
+
+def test_the_operators_limit_goes_before_all(machine: Machine, series: Series) -> None:
+    """That of the module, else that of all modules, higher or lower than what the sensor says."""
+    config = dimm.Config(limit=80, limits={"P1-DIMMA1": 92})
+    sensors = _ipmi("P1-DIMMA1 Temp", 40, critical=70) + _ipmi("P1-DIMMB1 Temp", 40, critical=70)
+    found = _made(machine({}), series, config, ipmi=sensors)
+
+    assert [value for name, value in found.items() if "_limit_" in name] == [92, 80]
+
+
+def test_a_margin_is_headroom_and_nothing_else(machine: Machine, series: Series) -> None:
+    """Intel's BMCs say how far it is to a limit that they keep to themselves: no temperature is made of it."""
+    found = _made(machine({}), series, ipmi=_ipmi("DIMM Thrm Mrgn 1", -55))
+
+    assert found == {
+        'steadytok_dimm_headroom_celsius{dimm="DIMM Thrm Mrgn 1",source="ipmi"}': 55,
+    }
+
+
+def test_sensors_of_one_name_are_told_apart_by_what_they_are_on(machine: Machine, series: Series) -> None:
+    """Dell calls every sensor `Temp`: those on memory are modules, the processors' are none."""
+    sensors = [_ipmi("Temp", 40, entity="8.1"), _ipmi("Temp", 45, entity="8.2"), _ipmi("Temp", 70, entity="3.1")]
+    found = _made(machine({}), series, ipmi=[reading for sensor in sensors for reading in sensor])
+    heat = {name: value for name, value in found.items() if "temperature" in name}
+
+    assert heat == {
+        'steadytok_dimm_temperature_celsius{dimm="memory 8.1",source="ipmi"}': 40,
+        'steadytok_dimm_temperature_celsius{dimm="memory 8.2",source="ipmi"}': 45,
+    }
+    assert found['steadytok_dimm_sensor_info{dimm="memory 8.1",sensor="Temp 8.1",source="ipmi"}'] == 1
+
+
+def test_what_is_no_module_is_said(machine: Machine, series: Series) -> None:
+    """A regulator named after memory is told with its reason; the inlet need not be told."""
+    sensors = _ipmi("VR_DIMMG0_TEMP", 90, entity="7.1") + _ipmi("Inlet Temp", 24, entity="55.1")
+    reason = "a voltage regulator, which runs hotter than the modules beside it"
+
+    assert _made(machine({}), series, ipmi=sensors) == {
+        f'steadytok_dimm_unplaced_info{{reason="{reason}",sensor="VR_DIMMG0_TEMP",source="ipmi"}}': 1
+    }
+
+
+def test_errors_of_a_modules_ranks_are_summed(machine: Machine, series: Series) -> None:
+    """Both ranks are of one module, and their errors are its errors."""
+    rows = _edac("mc0/rank0", "P1-DIMMA1", 5) + _edac("mc0/rank1", "P1-DIMMA1", 2, 1) + _edac("mc0/rank2", "", 9)
+    found = _made(machine({}), series, edac=rows)
+
+    assert {name: value for name, value in found.items() if "_errors_" in name} == {
+        'steadytok_dimm_correctable_errors_total{dimm="P1-DIMMA1",source="edac"}': 7,
+        'steadytok_dimm_uncorrectable_errors_total{dimm="P1-DIMMA1",source="edac"}': 1,
+        'steadytok_dimm_correctable_errors_total{dimm="mc0/rank2",source="edac"}': 9,
+        'steadytok_dimm_uncorrectable_errors_total{dimm="mc0/rank2",source="edac"}': 0,
+    }
+
+
+def test_a_part_of_the_errors_is_no_sum(machine: Machine, series: Series) -> None:
+    """A rank that cannot be read now must not look as if the counter had been reset."""
+    host = machine({})
+    both = _edac("mc0/rank0", "P1-DIMMA1", 5) + _edac("mc0/rank1", "P1-DIMMA1", 2)
+    assert (
+        _made(host, series, edac=both)['steadytok_dimm_correctable_errors_total{dimm="P1-DIMMA1",source="edac"}'] == 7
+    )
+
+    for rows in (_edac("mc0/rank0", "P1-DIMMA1", 5) + _edac("mc0/rank1", "P1-DIMMA1", None), both[:2]):
+        found = _made(host, series, edac=rows)
+        assert 'steadytok_dimm_correctable_errors_total{dimm="P1-DIMMA1",source="edac"}' not in found
+
+
+def test_firmware_that_throttles_is_counted(machine: Machine, series: Series) -> None:
+    """What the BMC's log says of throttled memory is a counter here, born at 0; other entries are not."""
+    log = [IPMI_EVENTS.sample(0, event="throttled"), IPMI_EVENTS.sample(3, event="correctable_ecc")]
+
+    assert _made(machine({}), series, ipmi=log) == {'steadytok_dimm_throttled_total{source="ipmi"}': 0}
+
+
+def test_what_a_slot_holds_is_told(machine: Machine, series: Series) -> None:
+    """A module's info has its slot, maker, part and serial number; an empty slot has none."""
+    host = _table(machine({"sys/devices/system/node/node0/cpulist": "0"}), "P1-DIMMA1", "P1-DIMMB1")
+
+    assert set(_made(host, series, dmi=[])) == {
+        f'steadytok_dimm_info{{dimm="P1-DIMM{channel}1",locator="P1-DIMM{channel}1",node="0",type="DDR4"}}'
+        for channel in "AB"
+    }
+
+
+def test_labels_stay_until_the_configuration_changes(machine: Machine, series: Series) -> None:
+    """A table that can be read only later changes no name in a run; a new map of the operator does."""
+    host = machine({})
+    before = _made(host, series, ipmi=_ipmi("DIMM A1 Temp", 40))
+    _table(host, "DIMM_A1")
+
+    assert _made(host, series, ipmi=_ipmi("DIMM A1 Temp", 40)) == before
+    assert any(
+        'dimm="DIMM_A1"' in name for name in _made(host, series, dimm.Config(limit=80), ipmi=_ipmi("DIMM A1 Temp", 40))
+    )
+
+
+def test_what_fits_no_slot_is_told_in_each_pass(machine: Machine, series: Series) -> None:
+    """`steadytok check` shows the sensor and what was tried; nothing is missing, so that nothing is complained of."""
+    host = _table(machine({}), "P1-DIMMA1")
+    reason = "no serial number can be read from its SPD"
+    for _ in range(2):
+        found = _made(host, series, hwmon=_sensor("3-0050", 40))
+        assert (
+            f'steadytok_dimm_unplaced_info{{dimm="3-0050",reason="{reason}",sensor="3-0050",source="hwmon"}}' in found
+        )
+        assert host.take_notes() == []
+
+
+def test_a_slip_in_the_operators_map_is_told(machine: Machine, series: Series) -> None:
+    """A name for a sensor that is not there would be lost without a word."""
+    found = _made(machine({}), series, dimm.Config(names={"hwmon/3-0055": "A1"}), hwmon=_sensor("3-0050", 40))
+    (told,) = (name for name in found if "unplaced" in name)
+
+    assert 'reason="is in collectors.dimm.names and nowhere else",sensor="3-0055",source="hwmon"' in told
+
+
+def test_sources_apart_are_sources_together(machine: Machine, series: Series) -> None:
+    """Nothing that is made of one source needs another's Samples: each may come at its own time."""
+    sources = {
+        "hwmon": _sensor("3-0050", 40),
+        "ipmi": _ipmi("P1-DIMMA1 Temp", 41) + _ipmi("P2-DIMMA1 Temp", 42),
+        "edac": _edac("mc0/dimm0", "P1-DIMMA1", 0),
+        "dmi": [],
+    }
+    host = _table(machine({}), "P1-DIMMA1", "P2-DIMMA1")
+    apart = [_made(host, series, **{name: readings}) for name, readings in sources.items()]
+
+    assert _made(Host(host.root), series, **sources) == {name: value for part in apart for name, value in part.items()}

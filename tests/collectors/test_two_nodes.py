@@ -25,7 +25,8 @@ def _readings(root: Path) -> list[Reading]:
     }
     samples = {name: [reading for reading in readings if reading is not None] for name, readings in read.items()}
     for name in modules.keys() - read.keys():
-        read[name] = list(modules[name].join(samples, Host(root)))
+        config = [modules[name].Config()] if hasattr(modules[name], "Config") else []
+        read[name] = list(modules[name].join(samples, Host(root), *config))
     return [reading for readings in read.values() for reading in readings]
 
 

@@ -26,6 +26,7 @@ STAGES: dict[str, Stage] = {
     "numa_stat": guest_memory.numa_stat,
     "huge_pages": guest_memory.huge_pages,
     "dimms": guest_sensors.dimms,
+    "modules": guest_sensors.modules,
     "cpufreq": guest_sensors.cpufreq,
     "engine_placed": guest_numa.placed,
     "engine_replicated": guest_numa.replicated,

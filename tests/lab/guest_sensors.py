@@ -16,9 +16,11 @@ from typing import Any
 
 from collectors import Host, dimm, hwmon
 from collectors import cpufreq as frequency
-from tests.lab import observe
+from tests.lab import machine, observe
 
 DIMMS = ("0x18", "0x19")
+EEPROM, PAGES = "0x51", ("0x36", "0x37")  # of the second DIMM; writing to the latter chooses its page
+KIND, SERIAL, PART = 0x02, 325 - 256, 329 - 256  # the stub has one page, so that the second one's bytes stand there too
 CAPABILITY, UPPER, CRITICAL, TEMPERATURE, MAKER, DEVICE = 0x00, 0x02, 0x04, 0x05, 0x06, 0x07
 POLICY = "/sys/devices/system/cpu/cpufreq/policy{}"
 SETTLED = 1.2  # seconds; older kernels' jc42 keeps what it measured for one
@@ -28,7 +30,7 @@ def load() -> dict[str, Any]:
     """Modules, and two DIMMs of which the second has the lower critical limit."""
     for module in ("i2c-dev", "acpi-cpufreq", "cpufreq_powersave"):
         _modprobe(module)
-    _modprobe("i2c-stub", f"chip_addr={','.join(DIMMS)}")
+    _modprobe("i2c-stub", f"chip_addr={','.join((*DIMMS, EEPROM, *PAGES))}")
     for address, critical in zip(DIMMS, (95.0, 80.0), strict=True):
         set_register(address, CAPABILITY, 0x7F00)
         set_register(address, MAKER, 0xB311)
@@ -85,6 +87,24 @@ def _dimms(host: Host) -> dict[str, Any]:
     samples = [sample for sample in hwmon.collect(host, hwmon.Config()) if sample is not None]
     saw = observe.series([*samples, *dimm.join({"hwmon": samples}, host)])
     return {"series": saw, "notes": [list(note) for note in host.take_notes()]}
+
+
+def modules() -> dict[str, Any]:
+    """The second DIMM's SPD through the kernel's ee1004, and the table of the machine's own firmware."""
+    plate = bytes.fromhex(machine.SLOT["serial"]) + machine.SLOT["part"].encode().ljust(20)
+    set_byte(KIND, 0x0C)
+    for offset, value in enumerate(plate):
+        set_byte(SERIAL + offset, value)
+    before = _dimms(Host("/"))
+    _modprobe("ee1004")
+    observe.write(f"/sys/bus/i2c/devices/i2c-{bus()}/new_device", f"ee1004 {EEPROM}")
+    printed = observe.run(sys.executable, "-m", "agent", "collect", "dimm", "dmi")
+    return {"before": before, "after": _dimms(Host("/")), "printed": printed.stdout, "bus": bus()}
+
+
+def set_byte(register: int, value: int) -> None:
+    """Writes a byte of the SPD."""
+    observe.run("i2cset", "-y", "-f", str(bus()), EEPROM, f"0x{register:02x}", f"0x{value:02x}", "b")
 
 
 def cpufreq() -> dict[str, Any]:

@@ -30,6 +30,8 @@ LIMIT = 300.0  # seconds for one run of the guest
 EARLY = 90.0  # seconds within which the guest's own script has begun; a boot that hangs is tried once more
 
 _HOUSE = Path(__file__).parents[2]
+SLOT = {"loc_pfx": "P1-DIMMA", "bank": "P0 CHANNEL A", "manufacturer": "Lab", "serial": "3A2B1C0E", "part": "LAB-4711"}
+"""What the firmware's table says of the one memory module that it knows."""
 _FILES = 2  # to be raised when what is kept in the cache folder is made differently
 _PROGRAMS = {
     "qemu-system-x86_64": "qemu-system-x86",
@@ -172,6 +174,8 @@ def _command(parts: Parts, out: Path, bmc: int | None) -> list[str]:
     if bmc is not None:
         command += ["-chardev", f"socket,id=ipmi0,host=127.0.0.1,port={bmc},reconnect=2"]
         command += ["-device", "ipmi-bmc-extern,chardev=ipmi0,id=bmc0", "-device", "isa-ipmi-kcs,bmc=bmc0"]
+    slot = ",".join(f"{key}={value}" for key, value in SLOT.items())
+    command += ["-smbios", f"type=17,{slot}"]
     command += ["-nic", "none", "-display", "none", "-monitor", "none", "-no-reboot"]
     command += ["-serial", f"file:{out / 'console'}", "-kernel", str(parts.kernel), "-initrd", str(parts.initrd)]
     return [*command, "-append", "console=ttyS0 quiet mitigations=off panic=-1"]

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.lab.machine import MEMORY_OF_NODE, SLOT
+
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(700)]
 
 Saw = Callable[[str], dict[str, Any]]
@@ -55,6 +57,31 @@ def test_a_dimm_that_is_gone_is_gone(saw: Saw) -> None:
     assert (dimm(seen, "temperature", "one_left"), dimm(seen, "temperature", "one_left", 0x19)) == (45.0, None)
     assert seen["one_left"]["notes"] == []
     assert dimm(seen, "temperature", "both_again", 0x19) == 45.0
+
+
+def test_a_module_is_found_by_its_serial_number(saw: Saw) -> None:
+    """With the SPD that the kernel shows it is the firmware's slot; without it has its sensor's name."""
+    seen = saw("modules")
+    place = f"{SLOT['loc_pfx']} 0"
+
+    assert (dimm(seen, "temperature", "before", 0x19), dimm(seen, "temperature", "after", 0x19)) == (45.0, None)
+    assert seen["after"]["series"][f'steadytok_dimm_temperature_celsius{{dimm="{place}",source="hwmon"}}'] == 45.0
+    assert dimm(seen, "temperature", "after", 0x18) == 45.0
+    for when, addresses in (("before", ("18", "19")), ("after", ("18",))):
+        told = [name for name in seen[when]["series"] if name.startswith("steadytok_dimm_unplaced_info")]
+        assert len(told) == len(addresses)
+        assert all(f'sensor="{seen["bus"]}-00{at}"' in name for at, name in zip(addresses, told, strict=True))
+
+
+def test_the_firmwares_table_is_read(saw: Saw) -> None:
+    """Slot, bank, maker, part and serial number of QEMU's own table, by the command."""
+    printed = saw("modules")["printed"].splitlines()
+    (info,) = (line for line in printed if line.startswith("steadytok_dimm_info{"))
+    (size,) = (line for line in printed if line.startswith("steadytok_dmi_memory_size_bytes{"))
+
+    wanted = {"dimm": f"{SLOT['loc_pfx']} 0", "part_number": SLOT["part"], "serial_number": SLOT["serial"]}
+    assert all(f'{label}="{value}"' in info for label, value in wanted.items())
+    assert size.endswith(f" {sum(MEMORY_OF_NODE) << 20}")
 
 
 def frequency(series: dict[str, float], name: str, policy: int) -> float:

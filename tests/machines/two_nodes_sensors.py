@@ -207,6 +207,10 @@ def _expected_errors() -> dict[str, float]:
             labels = f'{{controller="{controller}",dimm="dimm{slot}",label="{_label(controller, slot)}"}}'
             found[f"edac_dimm_correctable_errors_total{labels}"] = count
             found[f"edac_dimm_uncorrectable_errors_total{labels}"] = 0
+            module = f'dimm="{_label(controller, slot)}",node="{controller[2:]}"'
+            found[f'dimm_correctable_errors_total{{{module},source="edac"}}'] = count
+            found[f'dimm_uncorrectable_errors_total{{{module},source="edac"}}'] = 0
+            found[f'dimm_sensor_info{{{module},sensor="{controller}/dimm{slot}",source="edac"}}'] = 1
     for zone, (name, energy) in MICROJOULES.items():
         found[f'powercap_energy_joules_total{{name="{name}",zone="{zone}"}}'] = energy / 1e6
     return found

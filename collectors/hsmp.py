@@ -1,0 +1,171 @@
+"""
+What AMD EPYC processors (Zen 3 and later) tell of their memory: heat, refreshes and power of each DIMM, and bandwidth.
+
+Asks /dev/hsmp (`modprobe amd_hsmp`; EPYC only, and not where the firmware has switched HSMP off). Each message takes
+the processor 10 µs to 1 ms. A socket that does not answer, which takes 0.1 s a message, costs one message a pass.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from collectors import Host, Reading, gauge
+from collectors._hsmp import PATH, Message, Port, port
+
+INTERVAL = 2.0
+DEADLINE = 1.5
+
+DIMM_TEMPERATURE = gauge(
+    "steadytok_hsmp_dimm_temperature_celsius", "Temperature of a DIMM as the processor read it last."
+)
+DIMM_AGE = gauge(
+    "steadytok_hsmp_dimm_temperature_age_seconds", "How long before the pass the processor had read that temperature."
+)
+DIMM_POWER = gauge("steadytok_hsmp_dimm_power_watts", "Power that a DIMM takes.")
+DIMM_REFRESH = gauge(
+    "steadytok_hsmp_dimm_refresh_rate_ratio",
+    "Refreshes of a DIMM in terms of its normal rate: 2 when it is hot, which takes about 7 % of the bandwidth.",
+)
+BANDWIDTH = gauge("steadytok_hsmp_ddr_bandwidth_bytes_per_second", "Memory bandwidth of a socket that is used now.")
+BANDWIDTH_MAX = gauge(
+    "steadytok_hsmp_ddr_bandwidth_max_bytes_per_second", "Memory bandwidth that a socket could have in theory."
+)
+BANDWIDTH_USED = gauge(
+    "steadytok_hsmp_ddr_bandwidth_used_ratio", "Part of a socket's memory bandwidth that is used now."
+)
+POWER = gauge("steadytok_hsmp_socket_power_watts", "Power that a socket takes on average.")
+PROCHOT = gauge(
+    "steadytok_hsmp_prochot", "Whether a socket is slowed because it, or somebody on the board, is too hot."
+)
+METRICS = (
+    *(DIMM_TEMPERATURE, DIMM_AGE, DIMM_POWER, DIMM_REFRESH),
+    *(BANDWIDTH, BANDWIDTH_MAX, BANDWIDTH_USED, POWER, PROCHOT),
+)
+
+_SOCKETS = 8
+_BANDWIDTH_SINCE, _DIMMS_SINCE = 3, 5  # versions of the protocol
+# An address of a DIMM: 10 in bits 7 and 6 for its first sensor, then its place in the channel, then the channel.
+_ADDRESSES = tuple(0x80 | dimm << 4 | channel for dimm in range(2) for channel in range(16))
+_ABSENT = (errno.ENODEV, errno.ENOMSG, errno.EINVAL)
+_COLDEST, _HOTTEST = -40.0, 150.0  # °C; outside lies no working server
+_GIGA = 1e9  # the header says Gbps, but twelve bits could not hold the 4,915 Gbit/s of an EPYC 9005: they are GB/s
+
+
+class Thermal(NamedTuple):
+    """The answer to DIMM_THERMAL: °C, seconds since it was measured, and the address that it is of."""
+
+    celsius: float
+    age: float
+    address: int
+
+
+class _Kept:
+    """What is remembered from pass to pass: the port, and for each socket its version and its DIMMs' addresses."""
+
+    def __init__(self) -> None:
+        self.port: Port | None = None
+        self.unknown = set(range(_SOCKETS))
+        self.versions: dict[int, int] = {}
+        self.dimms: dict[int, tuple[int, ...]] = {}
+
+
+def collect(host: Host) -> Iterator[Reading]:
+    """One pass over the sockets; which there are, and their DIMMs, is asked for once."""
+    kept = host.kept(_Kept)
+    if kept.port is None or not host.live:  # a picture is looked at anew each time
+        kept.port = port(host)
+    if kept.port is None:
+        return
+    _find(host, kept, kept.port)
+    for socket, version in kept.versions.items():
+        try:
+            yield from _of_socket(host, kept, kept.port, socket, version)
+        except OSError as error:  # it did not answer: the other messages would wait as long
+            host.note(f"{PATH} socket {socket}", error.strerror or str(error))
+
+
+def _find(host: Host, kept: _Kept, port: Port) -> None:
+    """The protocol's version of each socket; one that does not answer is asked again in the next pass."""
+    for socket in sorted(kept.unknown):
+        try:
+            kept.versions[socket] = port.ask(socket, Message.PROTOCOL_VERSION)
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                host.note(f"{PATH} socket {socket}", error.strerror or str(error))
+                continue
+        kept.unknown.remove(socket)
+
+
+def _of_socket(host: Host, kept: _Kept, port: Port, socket: int, version: int) -> Iterator[Reading]:
+    labels = {"socket": str(socket)}
+    power = _asked(host, port, socket, Message.SOCKET_POWER)
+    yield POWER.sample(None if power is None else power / 1000, **labels)
+    prochot = _asked(host, port, socket, Message.PROCHOT)
+    yield PROCHOT.sample(None if prochot is None else float(prochot != 0), **labels)
+    if version >= _BANDWIDTH_SINCE:
+        yield from _bandwidth(_asked(host, port, socket, Message.DDR_BANDWIDTH), labels)
+    if version >= _DIMMS_SINCE:
+        if socket not in kept.dimms:
+            kept.dimms[socket] = tuple(address for address in _ADDRESSES if _is_there(port, socket, address))
+        for address in kept.dimms[socket]:
+            yield from _of_dimm(host, port, socket, address)
+
+
+def _asked(host: Host, port: Port, socket: int, message: Message, *arguments: int) -> int | None:
+    """The answer, or None with a note where this message is refused; a socket that does not answer raises OSError."""
+    try:
+        return port.ask(socket, message, *arguments)
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
+        at = "".join(f" 0x{argument:02X}" for argument in arguments)
+        return host.note(f"{PATH} socket {socket} {message.name}{at}", error.strerror or str(error))
+
+
+def _is_there(port: Port, socket: int, address: int) -> bool:
+    try:
+        word = port.ask(socket, Message.DIMM_THERMAL, address)
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
+        return False
+    return thermal(word).address == address and word != address  # no reading at all is no DIMM
+
+
+def _bandwidth(word: int | None, labels: dict[str, str]) -> Iterator[Reading]:
+    if word is None or word >> 20 == 0:  # without a maximum there is nothing in the other fields
+        yield None
+        return
+    yield BANDWIDTH_MAX.sample((word >> 20) * _GIGA, **labels)
+    yield BANDWIDTH.sample((word >> 8 & 0xFFF) * _GIGA, **labels)
+    yield BANDWIDTH_USED.sample((word & 0xFF) / 100, **labels)
+
+
+def _of_dimm(host: Host, port: Port, socket: int, address: int) -> Iterator[Reading]:
+    labels = {"socket": str(socket), "channel": str(address & 0xF), "dimm": str(address >> 4 & 0x3)}
+    word = _asked(host, port, socket, Message.DIMM_THERMAL, address)
+    read = None if word is None else _believed(host, socket, address, thermal(word))
+    yield DIMM_TEMPERATURE.sample(read and read.celsius, **labels)
+    yield DIMM_AGE.sample(read and read.age, **labels)
+    word = _asked(host, port, socket, Message.DIMM_POWER, address)
+    known = word is not None and word & 0xFF == address
+    yield DIMM_POWER.sample((word >> 17) / 1000 if known and word is not None else None, **labels)
+    word = _asked(host, port, socket, Message.DIMM_TEMPERATURE_RANGE, address)
+    yield DIMM_REFRESH.sample(None if word is None else 2.0 if word & 0x8 else 1.0, **labels)
+
+
+def thermal(word: int) -> Thermal:
+    """The fields of the answer: eleven bits of quarters of a degree, signed; nine of milliseconds; address."""
+    quarters = (word >> 21 & 0x7FF) - (word >> 20 & 0x800)
+    return Thermal(quarters / 4, (word >> 8 & 0x1FF) / 1000, word & 0xFF)
+
+
+def _believed(host: Host, socket: int, address: int, read: Thermal) -> Thermal | None:
+    where = f"{PATH} socket {socket} DIMM 0x{address:02X}"
+    if read.address != address:
+        return host.note(where, f"answered for 0x{read.address:02X}")
+    if not _COLDEST <= read.celsius <= _HOTTEST:
+        return host.note(where, f"expected {_COLDEST:g} to {_HOTTEST:g} °C, found {read.celsius:g}")
+    return read
