@@ -15,6 +15,8 @@ _ABSENT = {
     "cpufreq": "no cpufreq driver: usual in a virtual machine; on hardware check the firmware's power settings",
     "thermal_throttle": "Intel processors only, and not where firmware owns the thermal interrupt",
     "powercap": "sudo modprobe intel_rapl_msr; virtual machines have none",
+    "resctrl": "sudo mount -t resctrl resctrl /sys/fs/resctrl, where the processor counts traffic (grep cqm_mbm "
+    "/proc/cpuinfo); the agent never mounts it",
     "dimm": "made from hwmon's DIMM sensors",
     "engine": "name your engines under engines: in the configuration",
     "kmsg": "no /dev/kmsg here: usual in a container",

@@ -27,12 +27,16 @@ INFO = gauge(
 NODE_SHARE = gauge(
     "steadytok_process_node_share_ratio", "Share of the process's resident pages that are on the node, by a sample."
 )
-NODE_SHARE_ERROR = gauge("steadytok_process_node_share_error_ratio", "Standard error of that share, 0 if all were asked.")
+NODE_SHARE_ERROR = gauge(
+    "steadytok_process_node_share_error_ratio", "Standard error of that share, 0 if all were asked."
+)
 KIND_SHARE = gauge(
     "steadytok_process_kind_share_ratio",
     "Of the process's resident pages of one kind of mapping (anon, file, shmem, hugetlb) the share on the node.",
 )
-KIND_SHARE_ERROR = gauge("steadytok_process_kind_share_error_ratio", "Standard error of that share, 0 if all were asked.")
+KIND_SHARE_ERROR = gauge(
+    "steadytok_process_kind_share_error_ratio", "Standard error of that share, 0 if all were asked."
+)
 SAMPLED = gauge("steadytok_process_sampled_pages", "Resident pages behind the shares, by kind of mapping.")
 LOCAL = gauge(
     "steadytok_process_local_ratio",
