@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
-from collectors._bytes import PAGE, http_get, read_all
+from collectors._bytes import LARGEST, PAGE, http_get, read_all
 
 _DIGITS = re.compile(r"(\d+)")
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
@@ -51,16 +51,17 @@ class Host:
         """Whether there is such a file or folder; asking is not a reading and leaves no note."""
         return os.path.exists(self.path(relative))
 
-    def read(self, relative: str, *, optional: bool = False) -> str | None:
+    def read(self, relative: str, *, optional: bool = False, largest: int = LARGEST) -> str | None:
         """
         The file's text without surrounding white space, or None with a note.
 
-        An optional file may be absent or empty without a note: many kernels simply do not have it.
+        An optional file may be absent or empty without a note: many kernels simply do not have it, and a process
+        may end. One of more than `largest` bytes is not read to its end.
         """
         try:
-            raw = read_all(self._prefix + relative.lstrip("/"), PAGE if relative.startswith("sys/") else 0)
+            raw = read_all(self._prefix + relative.lstrip("/"), PAGE if relative.startswith("sys/") else 0, largest)
             text = raw.decode("utf-8").strip()
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
             return None if optional else self.note(relative, "no such file")
         except UnicodeDecodeError:
             return self.note(relative, "not text")

@@ -9,12 +9,19 @@ configuration. https://docs.kernel.org/filesystems/proc.html, move_pages(2)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from collectors import Host, Reading, counter, gauge
-from collectors._engine_processes import Target
+from collectors import Host, Metric, Reading, counter, gauge
+from collectors._cpulist import parse_cpulist
+from collectors._engine_processes import EngineProcess, Target, find
+from collectors._maps import KINDS, mappings
+from collectors._nodes import cpus_by_node, nodes
+from collectors._page_sample import Placement
+from collectors._process_stat import stat, status
+from collectors._threads import Threads, Watch
 
 INTERVAL = 15.0
 DEADLINE = 2.0
@@ -59,7 +66,7 @@ RUN_SHARE = gauge(
     "Share of the threads' processor time since the last pass that was spent on the node, each thread's where it ran "
     "last.",
 )
-CPU_SECONDS = counter("steadytok_process_cpu_seconds_total", "User and system time of the process.")
+RUN_SECONDS = counter("steadytok_process_run_seconds_total", "User and system time of the process.")
 MINOR_FAULTS = counter("steadytok_process_minor_faults_total", "Page faults of the process that needed no reading.")
 MAJOR_FAULTS = counter("steadytok_process_major_faults_total", "Page faults of the process that needed reading.")
 THREAD_MIGRATIONS = counter(
@@ -84,12 +91,16 @@ METRICS = (
     THREADS_ALLOWED,
     THREADS_BOUND,
     RUN_SHARE,
-    CPU_SECONDS,
+    RUN_SECONDS,
     MINOR_FAULTS,
     MAJOR_FAULTS,
     THREAD_MIGRATIONS,
     PAGES_MIGRATED,
 )
+
+_FIELDS = {"anon": "RssAnon", "file": "RssFile", "shmem": "RssShmem", "hugetlb": "HugetlbPages"}  # of status
+_TICKS_PER_SECOND = 100  # USER_HZ, the same on every architecture that Linux has servers of
+_WORKS = 0.05  # of the processor time: less than this is an interrupt's thread or a stray one
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -105,6 +116,86 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Resident pages asked of each process; the error of a share is at most 0.5 / sqrt(pages)."""
 
 
+class _Kept:
+    """What is remembered from pass to pass, by (pid, start): another process with that pid is another."""
+
+    def __init__(self) -> None:
+        self.watches: dict[tuple[int, int], Watch] = {}
+
+
 def collect(host: Host, config: Config) -> Iterator[Reading]:
     """One pass over the processes that are found; all series have the labels engine and rank."""
-    yield from ()
+    processes = find(host, config.engines, discover=config.discover)
+    kept = host.kept(_Kept)
+    kept.watches = {(one.pid, one.started): kept.watches.get((one.pid, one.started), Watch()) for one in processes}
+    if not processes:
+        return
+    node_of = {cpu: node for node, cpus in cpus_by_node(host).items() for cpu in cpus}
+    known = nodes(host)
+    for one in processes:
+        who = {"engine": one.engine, "rank": one.rank}
+        yield INFO.sample(1.0, **who, pid=str(one.pid), kind=one.kind, command=one.command)
+        yield from _of_process(host, one, known, who)
+        threads = kept.watches[one.pid, one.started].look(host, one.pid, node_of)
+        yield from _of_threads(threads, known, who)
+        yield from _of_pages(_placement(host, one, config.pages), known, threads.ticks, who)
+
+
+def _of_process(host: Host, one: EngineProcess, known: Sequence[str], who: dict[str, str]) -> Iterator[Reading]:
+    seen, told = stat(host, one.pid), status(host, one.pid)
+    if seen is not None and seen.started == one.started:
+        yield RUN_SECONDS.sample(seen.ticks / _TICKS_PER_SECOND, **who)
+        yield MINOR_FAULTS.sample(seen.minor_faults, **who)
+        yield MAJOR_FAULTS.sample(seen.major_faults, **who)
+    if told is None:
+        return
+    for kind, field in _FIELDS.items():
+        yield MEMORY.sample(told.sizes.get(field), **who, kind=kind)
+    yield SWAPPED.sample(told.sizes.get("VmSwap"), **who)
+    allowed = parse_cpulist(told.nodes)
+    for node in known if allowed is not None else ():
+        yield MEMORY_ALLOWED.sample(int(node) in (allowed or ()), **who, node=node)
+
+
+def _of_threads(threads: Threads, known: Sequence[str], who: dict[str, str]) -> Iterator[Reading]:
+    ticks = threads.ticks.total() if threads.ticks is not None else 0
+    for node in known:
+        counts = ((THREADS, threads.running), (THREADS_ALLOWED, threads.allowed), (THREADS_BOUND, threads.bound))
+        for metric, by_node in counts:
+            yield metric.sample(None if by_node is None else by_node[node], **who, node=node)
+        if threads.ticks is not None and ticks:
+            yield RUN_SHARE.sample(threads.ticks[node] / ticks, **who, node=node)
+    yield THREAD_MIGRATIONS.sample(threads.thread_migrations, **who)
+    yield PAGES_MIGRATED.sample(threads.pages_migrated, **who)
+
+
+def _placement(host: Host, one: EngineProcess, pages: int) -> Placement | None:
+    if not host.live:
+        return None  # and maps, which is long, need not be read
+    from collectors._move_pages import sample  # NumPy, for hosts that have an engine only
+
+    mapped = mappings(host, one.pid)
+    return None if mapped is None else sample(host, one.pid, one.started, mapped, pages)
+
+
+def _of_pages(
+    placement: Placement | None, known: Sequence[str], ticks: Counter[str] | None, who: dict[str, str]
+) -> Iterator[Reading]:
+    if placement is None:
+        return
+    for kind in (kind for kind in KINDS if placement.count(kind)):
+        yield SAMPLED.sample(placement.count(kind), **who, kind=kind)
+        for node in known:
+            share = placement.share([int(node)], kind)
+            yield from _estimate(KIND_SHARE, KIND_SHARE_ERROR, share, **who, kind=kind, node=node)
+    for node in known:
+        yield from _estimate(NODE_SHARE, NODE_SHARE_ERROR, placement.share([int(node)]), **who, node=node)
+    if ticks is not None and ticks.total():
+        worked = [int(node) for node, spent in ticks.items() if spent >= _WORKS * ticks.total()]
+        yield from _estimate(LOCAL, LOCAL_ERROR, placement.share(worked), **who)
+
+
+def _estimate(share: Metric, error: Metric, value: tuple[float, float] | None, **labels: str) -> Iterator[Reading]:
+    if value is not None:
+        yield share.sample(value[0], **labels)
+        yield error.sample(value[1], **labels)
