@@ -176,6 +176,8 @@ def _process(tree: Tree, engine: str, rank: str, pid: int, kind: str = "") -> En
 def _holders(host: Host, tree: Tree, top: int) -> list[tuple[str, int]]:
     """(rank, pid) of the processes of an engine that hold its model."""
     family = tree.family(top)
+    if tree.astray(tree.kind(top)):
+        return host.note(f"process {top}", "which processes are its workers cannot be told") or []
     for title in (commands.rank, commands.rank_of_core):
         titled = [(rank, pid) for pid in family if (rank := title(tree.words[pid])) is not None]
         if titled:
@@ -191,6 +193,6 @@ def _largest(host: Host, tree: Tree, family: Sequence[int]) -> list[int]:
     """Those that are not much smaller than the largest; none, with a note, where a size is not known."""
     sizes = {pid: tree.resident(pid) for pid in family}
     if None in sizes.values():
-        return host.note(f"process {family[0]}", "which of its children hold the model cannot be told") or []
+        return host.note(f"process {family[0]}", "which of its processes hold the model cannot be told") or []
     largest = max(size or 0 for size in sizes.values())
     return [pid for pid, size in sizes.items() if (size or 0) >= _HOLDS * largest]

@@ -27,7 +27,12 @@ def listening(host: Host, pid: int) -> dict[str, int]:
     """The ports that are listened on in a process's network namespace, by socket as /proc/PID/fd writes it."""
     found: dict[str, int] = {}
     for table in ("tcp", "tcp6"):
-        text = host.read(f"proc/{pid}/net/{table}", optional=True) or ""
+        path = f"proc/{pid}/net/{table}"
+        text = host.read(path, optional=True)
+        if text is None:
+            continue
+        if not text.startswith("sl "):
+            host.note(path, f"expected a table of sockets, found {text[:40]!r}")
         found |= {f"socket:[{inode}]": int(port, 16) for port, inode in _LISTENS.findall(text)}
     return found
 

@@ -9,17 +9,17 @@ configuration. https://docs.kernel.org/filesystems/proc.html, move_pages(2)
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from collectors import Host, Metric, Reading, counter, gauge
+from collectors import Host, Reading, counter, gauge
 from collectors._cpulist import parse_cpulist
 from collectors._engine_processes import EngineProcess, Target, find
-from collectors._maps import KINDS, mappings
+from collectors._maps import mappings
 from collectors._nodes import cpus_by_node, nodes
 from collectors._page_sample import Placement
+from collectors._page_shares import SHARES, of_pages
 from collectors._process_stat import stat, status
 from collectors._threads import Threads, Watch
 
@@ -29,34 +29,14 @@ ISOLATED = True
 
 INFO = gauge(
     "steadytok_process_info",
-    "1 for a process that holds an engine's memory, with its pid, its kind of engine, and its command's name.",
+    "A process that holds an engine's memory, with its pid, its kind of engine and its command's name; always 1.",
 )
-NODE_SHARE = gauge(
-    "steadytok_process_node_share_ratio", "Share of the process's resident pages that are on the node, by a sample."
-)
-NODE_SHARE_ERROR = gauge(
-    "steadytok_process_node_share_error_ratio", "Standard error of that share, 0 if all were asked."
-)
-KIND_SHARE = gauge(
-    "steadytok_process_kind_share_ratio",
-    "Of the process's resident pages of one kind of mapping (anon, file, shmem, hugetlb) the share on the node.",
-)
-KIND_SHARE_ERROR = gauge(
-    "steadytok_process_kind_share_error_ratio", "Standard error of that share, 0 if all were asked."
-)
-SAMPLED = gauge("steadytok_process_sampled_pages", "Resident pages behind the shares, by kind of mapping.")
-LOCAL = gauge(
-    "steadytok_process_local_ratio",
-    "Share of the process's resident pages that are on the nodes where its threads run: those with 5 % or more of "
-    "its processor time.",
-)
-LOCAL_ERROR = gauge("steadytok_process_local_error_ratio", "Standard error of the local share, 0 if all were asked.")
 MEMORY = gauge(
     "steadytok_process_memory_bytes", "Memory of the process that is in RAM, by kind: anon, file, shmem, hugetlb."
 )
 SWAPPED = gauge("steadytok_process_swapped_bytes", "Anonymous memory of the process that is swapped out.")
 MEMORY_ALLOWED = gauge(
-    "steadytok_process_memory_allowed", "1 where the process's cpuset lets it have memory of the node, else 0."
+    "steadytok_process_memory_allowed", "Whether the process's cpuset lets it have memory of the node: 1 or 0."
 )
 THREADS = gauge("steadytok_process_threads", "Threads whose last processor is on the node.")
 THREADS_ALLOWED = gauge("steadytok_process_threads_allowed", "Threads whose affinity has a processor of the node.")
@@ -77,13 +57,7 @@ PAGES_MIGRATED = counter(
 )
 METRICS = (
     INFO,
-    NODE_SHARE,
-    NODE_SHARE_ERROR,
-    KIND_SHARE,
-    KIND_SHARE_ERROR,
-    SAMPLED,
-    LOCAL,
-    LOCAL_ERROR,
+    *SHARES,
     MEMORY,
     SWAPPED,
     MEMORY_ALLOWED,
@@ -100,7 +74,6 @@ METRICS = (
 
 _FIELDS = {"anon": "RssAnon", "file": "RssFile", "shmem": "RssShmem", "hugetlb": "HugetlbPages"}  # of status
 _TICKS_PER_SECOND = 100  # USER_HZ, the same on every architecture that Linux has servers of
-_WORKS = 0.05  # of the processor time: less than this is an interrupt's thread or a stray one
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -130,15 +103,16 @@ def collect(host: Host, config: Config) -> Iterator[Reading]:
     kept.watches = {(one.pid, one.started): kept.watches.get((one.pid, one.started), Watch()) for one in processes}
     if not processes:
         return
-    node_of = {cpu: node for node, cpus in cpus_by_node(host).items() for cpu in cpus}
-    known = nodes(host)
+    known, cpus_of = nodes(host), cpus_by_node(host)
+    node_of = {cpu: node for node, cpus in cpus_of.items() for cpu in cpus}
     for one in processes:
         who = {"engine": one.engine, "rank": one.rank}
         yield INFO.sample(1.0, **who, pid=str(one.pid), kind=one.kind, command=one.command)
         yield from _of_process(host, one, known, who)
         threads = kept.watches[one.pid, one.started].look(host, one.pid, node_of)
-        yield from _of_threads(threads, known, who)
-        yield from _of_pages(_placement(host, one, config.pages), known, threads.ticks, who)
+        yield from _of_threads(threads, list(cpus_of), whole=len(cpus_of) == len(known), who=who)
+        if (placement := _placement(host, one, config.pages)) is not None:
+            yield from of_pages(placement, known, threads.ticks, who)
 
 
 def _of_process(host: Host, one: EngineProcess, known: Sequence[str], who: dict[str, str]) -> Iterator[Reading]:
@@ -157,10 +131,11 @@ def _of_process(host: Host, one: EngineProcess, known: Sequence[str], who: dict[
         yield MEMORY_ALLOWED.sample(int(node) in (allowed or ()), **who, node=node)
 
 
-def _of_threads(threads: Threads, known: Sequence[str], who: dict[str, str]) -> Iterator[Reading]:
+def _of_threads(threads: Threads, known: Sequence[str], *, whole: bool, who: dict[str, str]) -> Iterator[Reading]:
     ticks = threads.ticks.total() if threads.ticks is not None else 0
+    bound = threads.bound if whole else None  # a node whose CPUs are not known may be allowed too
     for node in known:
-        counts = ((THREADS, threads.running), (THREADS_ALLOWED, threads.allowed), (THREADS_BOUND, threads.bound))
+        counts = ((THREADS, threads.running), (THREADS_ALLOWED, threads.allowed), (THREADS_BOUND, bound))
         for metric, by_node in counts:
             yield metric.sample(None if by_node is None else by_node[node], **who, node=node)
         if threads.ticks is not None and ticks:
@@ -176,26 +151,3 @@ def _placement(host: Host, one: EngineProcess, pages: int) -> Placement | None:
 
     mapped = mappings(host, one.pid)
     return None if mapped is None else sample(host, one.pid, one.started, mapped, pages)
-
-
-def _of_pages(
-    placement: Placement | None, known: Sequence[str], ticks: Counter[str] | None, who: dict[str, str]
-) -> Iterator[Reading]:
-    if placement is None:
-        return
-    for kind in (kind for kind in KINDS if placement.count(kind)):
-        yield SAMPLED.sample(placement.count(kind), **who, kind=kind)
-        for node in known:
-            share = placement.share([int(node)], kind)
-            yield from _estimate(KIND_SHARE, KIND_SHARE_ERROR, share, **who, kind=kind, node=node)
-    for node in known:
-        yield from _estimate(NODE_SHARE, NODE_SHARE_ERROR, placement.share([int(node)]), **who, node=node)
-    if ticks is not None and ticks.total():
-        worked = [int(node) for node, spent in ticks.items() if spent >= _WORKS * ticks.total()]
-        yield from _estimate(LOCAL, LOCAL_ERROR, placement.share(worked), **who)
-
-
-def _estimate(share: Metric, error: Metric, value: tuple[float, float] | None, **labels: str) -> Iterator[Reading]:
-    if value is not None:
-        yield share.sample(value[0], **labels)
-        yield error.sample(value[1], **labels)
