@@ -8,14 +8,14 @@ in numa_maps only, which is not for collectors (`steadytok placement --exact`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from collectors import _asked_words as words_of
 from collectors._asked_words import VARIABLES, Asked, Machine
 from collectors._cpulist import parse_cpulist, written
 from collectors._engine_processes import EngineProcess
 from collectors._host import Host
-from collectors._nodes import FOLDER, cpus_by_node, listed
+from collectors._nodes import FOLDER, listed
 from collectors._process_stat import stat, status
 from collectors._sample import Reading, gauge
 
@@ -24,24 +24,26 @@ _LONGEST = 100  # characters of a list in a label
 
 INFO = gauge(
     "steadytok_process_asked_info",
-    "1 for each thing that asked for a placement: what it was, the policy, and the nodes and CPUs where it named any.",
+    "What asked for a placement, with which policy, and the nodes and CPUs where it named any; always 1.",
 )
-NODE = gauge("steadytok_process_asked_node", "1 for each node that was asked for, by what asked and the policy.")
+NODE = gauge("steadytok_process_asked_node", "A node that was asked for, by what asked and the policy; always 1.")
 METRICS = (INFO, NODE)
 
 
-def readings(host: Host, one: EngineProcess, who: dict[str, str]) -> Iterator[Reading]:
+def readings(
+    host: Host, one: EngineProcess, cpus_of: Mapping[str, frozenset[int]], who: dict[str, str]
+) -> Iterator[Reading]:
     """Everything that was asked of a process; nothing where nothing was."""
-    for wish in asked(host, one):
+    for wish in asked(host, one, cpus_of):
         said = {"source": wish.source, "policy": wish.policy}
         yield INFO.sample(1, **who, **said, nodes=_label(wish.nodes), cpus=_label(wish.cpus))
         for node in sorted(wish.nodes):
             yield NODE.sample(1, **who, **said, node=str(node))
 
 
-def asked(host: Host, one: EngineProcess) -> list[Asked]:
+def asked(host: Host, one: EngineProcess, cpus_of: Mapping[str, frozenset[int]]) -> list[Asked]:
     """What was asked of a process, each source once: what stands nearest to the process counts."""
-    machine = {int(node): cpus for node, cpus in cpus_by_node(host).items()}
+    machine = {int(node): cpus for node, cpus in cpus_of.items()}
     found: dict[tuple[str, str], Asked] = {}
     for wish in _wishes(host, one, machine):
         found.setdefault((wish.source, wish.policy if wish.source == "numactl" else ""), wish)

@@ -26,7 +26,7 @@ _ON_NODE = re.compile(r"N(\d{1,5})=(\d{1,20})", re.ASCII)
 
 INFO = gauge(
     "steadytok_process_cgroup_info",
-    "1, with the path of the process's cgroup, and of the one whose memory limit is the smallest of all above it.",
+    "The path of the process's cgroup, and of the one whose memory limit is the smallest of all above it; always 1.",
 )
 CURRENT = gauge(
     "steadytok_process_cgroup_current_bytes",
@@ -116,7 +116,7 @@ def _levels(host: Host, pid: int) -> list[_Level]:
     return [
         _Level(path, {name: _limit(host, path, name) for name in _LIMITS})
         for path in paths
-        if host.exists(_file(path, "current"))
+        if any(host.exists(_file(path, name)) for name in ("current", *_LIMITS))
     ]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from collectors import Host, Reading, counter, gauge
+from collectors import Host, Reading, _asked, _cgroup, counter, gauge
 from collectors._cpulist import parse_cpulist
 from collectors._engine_processes import EngineProcess, Target, find
 from collectors._maps import mappings
@@ -70,6 +70,8 @@ METRICS = (
     MAJOR_FAULTS,
     THREAD_MIGRATIONS,
     PAGES_MIGRATED,
+    *_asked.METRICS,
+    *_cgroup.METRICS,
 )
 
 _FIELDS = {"anon": "RssAnon", "file": "RssFile", "shmem": "RssShmem", "hugetlb": "HugetlbPages"}  # of status
@@ -109,6 +111,9 @@ def collect(host: Host, config: Config) -> Iterator[Reading]:
         who = {"engine": one.engine, "rank": one.rank}
         yield INFO.sample(1.0, **who, pid=str(one.pid), kind=one.kind, command=one.command)
         yield from _of_process(host, one, known, who)
+        if len(cpus_of) == len(known):  # else which node a CPU has, and which nodes are all, cannot be told
+            yield from _asked.readings(host, one, cpus_of, who)
+        yield from _cgroup.readings(host, one.pid, who)
         threads = kept.watches[one.pid, one.started].look(host, one.pid, node_of)
         yield from _of_threads(threads, list(cpus_of), whole=len(cpus_of) == len(known), who=who)
         if (placement := _placement(host, one, config.pages)) is not None:

@@ -17,6 +17,7 @@ Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]
 
 TWO = {0: frozenset(range(32)), 1: frozenset(range(32, 64))}
+TEXT = {str(node): cpus for node, cpus in TWO.items()}
 STAT = "{pid} (vllm) S {parent} " + " ".join(["0"] * 48)
 BIND = "VLLM_CPU_OMP_THREADS_BIND"
 
@@ -34,12 +35,7 @@ def _process(pid: int, parent: int, *words: str, **environ: str) -> dict[str, st
     }
 
 
-NODES = {
-    "sys/devices/system/node/node0/cpulist": "0-31\n",
-    "sys/devices/system/node/node1/cpulist": "32-63\n",
-    "sys/devices/system/node/has_cpu": "0-1\n",
-    "sys/devices/system/node/has_memory": "0-1\n",
-}
+NODES = {"sys/devices/system/node/has_memory": "0-1\n"}
 
 
 def _one(kind: str = "vllm", rank: str = "0", pid: int = 7) -> EngineProcess:
@@ -131,7 +127,7 @@ def test_what_is_above_the_engine_counts(machine: Machine, series: Series) -> No
     above = _process(5, 1, "sh", "-c", "numactl -N 1 vllm serve m; sleep 1")
     tree = above | _process(6, 5, "vllm", "serve", "m", "--numa-bind-nodes", "0") | _process(7, 6, "VLLM::Worker_TP0")
 
-    assert series(_asked.readings(machine(NODES | tree), _one(), {"engine": "r1", "rank": "0"})) == {
+    assert series(_asked.readings(machine(NODES | tree), _one(), TEXT, {"engine": "r1", "rank": "0"})) == {
         'steadytok_process_asked_info{engine="r1",nodes="0",policy="bind",rank="0",source="--numa-bind-nodes"}': 1,
         'steadytok_process_asked_node{engine="r1",node="0",policy="bind",rank="0",source="--numa-bind-nodes"}': 1,
         'steadytok_process_asked_info{engine="r1",nodes="1",policy="cpus",rank="0",source="numactl"}': 1,
@@ -144,25 +140,25 @@ def test_the_nearest_counts(machine: Machine) -> None:
     tree = _process(6, 1, "python", "-m", "engine", "--numa", "replicate")
     tree |= _process(7, 6, "python", "-m", "engine", "--numa", "bind:1")
 
-    assert _asked.asked(machine(NODES | tree), _one("reference")) == [Asked("--numa", "bind", frozenset({1}))]
+    assert _asked.asked(machine(NODES | tree), _one("reference"), TEXT) == [Asked("--numa", "bind", frozenset({1}))]
 
 
 def test_a_cpuset_that_leaves_out_memory_is_a_wish(machine: Machine) -> None:
     """docker --cpuset-mems shows as Mems_allowed; with all nodes allowed nothing was asked."""
     files = NODES | _process(7, 1, "vllm")
 
-    assert _asked.asked(machine(files), _one()) == []
+    assert _asked.asked(machine(files), _one(), TEXT) == []
 
     status = "Cpus_allowed_list:\t0-63\nMems_allowed_list:\t1\n"
 
-    assert _asked.asked(machine({"proc/7/status": status}), _one()) == [Asked("cpuset", "bind", frozenset({1}))]
+    assert _asked.asked(machine({"proc/7/status": status}), _one(), TEXT) == [Asked("cpuset", "bind", frozenset({1}))]
 
 
 def test_no_other_variable_leaves_the_process(machine: Machine, series: Series) -> None:
     """Keys and passwords in the environment are in no label and in no note."""
     process = _process(7, 1, "vllm", HF_TOKEN="hunter2", USE_NUMA="hunter3", **{BIND: "hunter4"})
     host = machine(NODES | process)
-    told = series(_asked.readings(host, _one(), {"engine": "r1", "rank": "0"}))
+    told = series(_asked.readings(host, _one(), TEXT, {"engine": "r1", "rank": "0"}))
 
     assert told.keys() == {f'steadytok_process_asked_info{{engine="r1",policy="bind",rank="0",source="{BIND}"}}'}
     assert "hunter" not in f"{told}{host.take_notes()}"
@@ -171,14 +167,14 @@ def test_no_other_variable_leaves_the_process(machine: Machine, series: Series) 
 def test_a_list_that_is_too_long_is_no_label(machine: Machine, series: Series) -> None:
     """A label is bounded; a list that was cut would be another list."""
     odd = ",".join(str(cpu) for cpu in range(1, 64, 2))
-    told = series(_asked.readings(machine(NODES | _process(7, 1, "vllm", **{BIND: odd})), _one(), {"rank": "0"}))
+    told = series(_asked.readings(machine(NODES | _process(7, 1, "vllm", **{BIND: odd})), _one(), TEXT, {"rank": "0"}))
 
     assert [name for name in told if "cpus=" in name] == [
         f'steadytok_process_asked_info{{cpus="{odd}",nodes="0-1",policy="bind",rank="0",source="{BIND}"}}'
     ]
 
     odd = ",".join(str(cpu) for cpu in range(1, 200, 2))
-    told = series(_asked.readings(machine(_process(7, 1, "vllm", **{BIND: odd})), _one(), {"rank": "0"}))
+    told = series(_asked.readings(machine(_process(7, 1, "vllm", **{BIND: odd})), _one(), TEXT, {"rank": "0"}))
 
     assert not [name for name in told if "cpus=" in name]
 
@@ -187,7 +183,7 @@ def test_a_loop_of_parents_ends(machine: Machine) -> None:
     """Parents are read one after another while processes come and go; a pid that is used again must not go round."""
     tree = _process(7, 6, "vllm") | _process(6, 7, "vllm")
 
-    assert _asked.asked(machine(NODES | tree), _one()) == []
+    assert _asked.asked(machine(NODES | tree), _one(), TEXT) == []
 
 
 @given(st.frozensets(st.integers(0, 500), min_size=1))
