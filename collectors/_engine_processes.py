@@ -14,34 +14,13 @@ import urllib.parse
 from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from collectors import _engine_commands as commands
 from collectors import _sockets
+from collectors._engine_targets import Target, compiled
 from collectors._host import Host, natural
 from collectors._process_tree import Tree
 
 _HOLDS = 0.25  # of the largest process of a tree: a worker without a title that holds less is none
-
-
-class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One engine that the operator names; of pid, command and url the first that is given finds its process."""
-
-    name: str
-    url: str | None = None
-    """Where it answers: the known kind of engine that listens there, on this host or in a container of it."""
-    command: str | None = None
-    """A regular expression (re2) that is found in its command line, arguments separated by spaces."""
-    pid: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.command is not None:
-            import re2  # what an operator writes must not be able to hang us
-
-            try:
-                re2.compile(self.command)
-            except re2.error as error:
-                raise ValueError(f"{self.command!r} is no regular expression: {error}") from None
 
 
 class EngineProcess(NamedTuple):
@@ -99,9 +78,8 @@ def _named(host: Host, tree: Tree, target: Target) -> list[EngineProcess]:
 
 def _by_command(tree: Tree, pattern: str) -> int | None:
     """The first that was started of those that match."""
-    import re2
-
-    found = (pid for pid, words in tree.words.items() if re2.search(pattern, " ".join(words)))
+    wanted = compiled(pattern)
+    found = (pid for pid, words in tree.words.items() if wanted.search(" ".join(words)))
     return min(found, key=lambda pid: (tree.stats[pid].started, pid), default=None)
 
 

@@ -15,10 +15,11 @@ import msgspec
 
 from collectors import Host, Reading, _asked, _cgroup, counter, gauge
 from collectors._cpulist import parse_cpulist
-from collectors._engine_processes import EngineProcess, Target, find
+from collectors._engine_processes import EngineProcess, find
+from collectors._engine_targets import Target
 from collectors._maps import mappings
 from collectors._nodes import cpus_by_node, nodes
-from collectors._page_sample import Placement
+from collectors._page_sample import FEWEST, MOST, Placement
 from collectors._page_shares import SHARES, of_pages
 from collectors._process_stat import stat, status
 from collectors._threads import Threads, Watch
@@ -89,6 +90,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     pages: int = 4096
     """Resident pages asked of each process; the error of a share is at most 0.5 / sqrt(pages)."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where so many pages cannot be asked."""
+        if not FEWEST <= self.pages <= MOST:
+            raise ValueError(f"pages: expected {FEWEST} to {MOST}, found {self.pages}")
 
 
 class _Kept:
