@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.lab import guest_agent, guest_memory, guest_placement, guest_sensors
+from tests.lab import guest_agent, guest_drift, guest_memory, guest_placement, guest_sensors
 
 OUT = Path("/run/out")
 Stage = Callable[[], dict[str, Any]]
@@ -29,6 +29,7 @@ STAGES: dict[str, Stage] = {
     "cpufreq": guest_sensors.cpufreq,
     "placements": guest_placement.placements,
     "refusals": guest_placement.refusals,
+    "drift": guest_drift.drift,
     "agent": guest_agent.whole,
 }
 
