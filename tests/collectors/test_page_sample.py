@@ -89,15 +89,13 @@ def test_every_resident_page_is_as_likely() -> None:
     for node in (0, 1, 3):
         share, error = placement.share([node]) or (0.0, 0.0)
         assert abs(share - kernel.count(node) / resident) < 4 * error
-    assert placement.share([0], "anon") == placement.share([0], "anon")
-    assert placement.share([1], "file") is not None
     assert (placement.share([1], "file") or (0, 0))[0] == 1.0
 
 
 @pytest.mark.parametrize("truth", [0.0, 0.002, 0.01, 0.07, 0.3, 0.5, 0.92, 0.999, 1.0])
 @pytest.mark.parametrize("pages", [400, 4096])
 def test_the_error_covers_the_truth(truth: float, pages: int) -> None:
-    """Share +- 1.96 errors holds the truth with a probability of 93.5 % or more, near 0 and 1 too, by the binomial law."""
+    """By the binomial law, share +- 1.96 errors holds the truth in 93.5 % of samples or more, near 0 and 1 too."""
 
     def covers(hits: int) -> bool:
         share, error = Placement(Counter({(0, "anon"): hits, (1, "anon"): pages - hits}), whole=False).share([0]) or (
@@ -130,13 +128,13 @@ def test_pages_that_are_not_resident_are_drawn_again() -> None:
 
 
 def test_a_reservation_that_is_hardly_used_is_not_asked_for_ever() -> None:
-    """Where hardly a page of many is resident no more than MOST are asked, and there is no share rather than a guess."""
+    """Where hardly a page of many is resident no more than MOST are asked, and no share is told."""
     kernel = Kernel([("anon", mixed(200_000, {-2: 0.9998, 0: 0.0002}))])
 
     with pytest.raises(TooFewError, match=rf"only \d+ of {MOST} pages asked are resident"):
         draw(kernel.mapped, PAGE, 4096, kernel.ask, np.random.default_rng(3))
     assert len(kernel.asked) == MOST
-    assert FEWEST == 100
+    assert sum(kernel.ask(np.array(kernel.asked, dtype=np.uint64)) >= 0) < FEWEST
 
 
 def test_a_sample_of_no_page_has_no_share() -> None:
