@@ -6,6 +6,7 @@ The words of a command line count, not what it contains: `vim vllm.py` and `bash
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ _DEFAULT_PORTS = {"vllm": 8000, "sglang": 30000, "llama.cpp": 8080, "ktransforme
 _TITLES = {"VLLM::": "vllm", "sglang::": "sglang"}
 _WORKER = re.compile(r"(?:VLLM::Worker|sglang::scheduler)_?(\S*)")
 _CORE = re.compile(r"VLLM::EngineCore_?(\S*)")
+_PORT = re.compile(r"\d{1,5}", re.ASCII)
 _PART = re.compile(r"(DP|PP|TP)(\d{1,4})", re.ASCII)
 
 
@@ -72,11 +74,9 @@ def rank_of_core(words: Sequence[str]) -> str | None:
 
 def port(words: Sequence[str]) -> int | None:
     """The port that a command line asks for, or None."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        text = following if word == "--port" else word.removeprefix("--port=") if word.startswith("--port=") else ""
-        if text.isascii() and text.isdecimal() and 0 < int(text[:6]) < 65_536:
-            return int(text)
-    return None
+    following = (text for word, text in itertools.pairwise(words) if word == "--port")
+    joined = (word.removeprefix("--port=") for word in words if word.startswith("--port="))
+    return next(filter(None, map(_number, itertools.chain(following, joined))), None)
 
 
 def default_port(kind: str) -> int | None:
@@ -89,10 +89,13 @@ def proxied(words: Sequence[str]) -> tuple[int, str, int] | None:
     if not words or os.path.basename(words[0]) != "docker-proxy":
         return None
     said = dict(zip(words[1::2], words[2::2], strict=False))  # -proto tcp -host-port 8000 …, a name and its value
-    host, container = said.get("-host-port", ""), said.get("-container-port", "")
-    if not (host.isdecimal() and container.isdecimal()):
-        return None
-    return int(host), said.get("-container-ip", ""), int(container)
+    host, container = _number(said.get("-host-port", "")), _number(said.get("-container-port", ""))
+    return None if host is None or container is None else (host, said.get("-container-ip", ""), container)
+
+
+def _number(text: str) -> int | None:
+    """A port that can be listened on, or None."""
+    return int(text) if _PORT.fullmatch(text) and 0 < int(text) < 65_536 else None
 
 
 def _of_python(words: Sequence[str]) -> str | None:

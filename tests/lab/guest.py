@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.lab import guest_agent, guest_limits, guest_memory, guest_placement, guest_sensors
+from tests.lab import guest_agent, guest_drift, guest_limits, guest_memory, guest_placement, guest_sensors
 
 OUT = Path("/run/out")
 Stage = Callable[[], dict[str, Any]]
@@ -31,6 +31,7 @@ STAGES: dict[str, Stage] = {
     "refusals": guest_placement.refusals,
     "limits": guest_limits.limits,
     "wishes": guest_limits.wishes,
+    "drift": guest_drift.drift,
     "agent": guest_agent.whole,
 }
 

@@ -182,9 +182,9 @@ def _covered(pid: int, node: int) -> dict[str, Any]:
 def _dying() -> list[dict[str, Any]]:
     """A process that is killed at some moment of the look, many times."""
     saw = []
-    for turn in range(20):
+    for turn in range(12):
         with held(*observe.python(HOLD, "-", "anon:4:")) as (pid, _):
-            killer = threading.Timer(0.004 * turn, os.kill, (pid, signal.SIGKILL))
+            killer = threading.Timer(0.006 * turn, os.kill, (pid, signal.SIGKILL))
             killer.start()
             saw.append(_look(pid))
             killer.join()
