@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -29,12 +31,13 @@ DRIFT, LOCAL = f"steadytok_process_placement_drift{WHO}", f"steadytok_process_lo
 KEPT = re.compile(
     r"^(steadytok_(?:process_(?:placement|local|node_share|run_share|info)|engine_up).*) (\S+)$", re.MULTILINE
 )
+BUILTIN = Path(__file__).parents[2] / "rules/builtin/placement.yml"
 CONFIG = """
 external_labels: {instance: guest}
 engine: {enabled: false}
 engines: [{name: ref, kind: reference, url: "http://127.0.0.1:9900"}]
 collectors: {process: {interval: 2s}}
-rules: {files: ["/run/drift/rules.yml"]}
+rules: {builtin: false, files: ["/run/drift/*.rules.yml"]}
 alerting: {resend_delay: 5s, alertmanagers: [{static_configs: [{targets: ["127.0.0.1:9094"]}]}]}
 state: {dir: /run/drift/state}
 """
@@ -65,7 +68,9 @@ def drift() -> dict[str, Any]:
     """One life of the agent beside two lives of an engine."""
     (HOME / "state").mkdir(mode=0o700, parents=True)
     (HOME / "steadytok.yml").write_text(CONFIG)
-    (HOME / "rules.yml").write_text(RULES)
+    (HOME / "lab.rules.yml").write_text(RULES)
+    if BUILTIN.exists():
+        (HOME / "builtin.rules.yml").write_text(hasty(BUILTIN.read_text()))
     (HOME / "state/baseline.json").write_text(json.dumps(LEARNT))
     watch = Watch(KEPT, 9094)
     with _agent() as agent:
@@ -79,6 +84,11 @@ def drift() -> dict[str, Any]:
     return {"status": status, "marks": watch.marks, "scrapes": watch.scrapes, "posts": watch.posts}
 
 
+def hasty(rules: str) -> str:
+    """Built-in rules that wait for seconds instead of minutes."""
+    return re.sub(r"for: \d+m", "for: 4s", rules)
+
+
 @contextlib.contextmanager
 def _agent() -> Iterator[subprocess.Popen[bytes]]:
     arguments = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(HOME / "steadytok.yml")]
@@ -90,23 +100,23 @@ def _agent() -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextlib.contextmanager
-def _engine(cpus: int, memory: int) -> Iterator[int]:
-    """A reference engine with its threads on one node and its memory on another, kept busy; gives its pid."""
-    options = ("--port", "9900", "--size", "24MiB", "--context", "128", "--no-pin", "--nice", "0")
-    command = ["numactl", f"--cpunodebind={cpus}", f"--membind={memory}", sys.executable, "-m", "engine", *options]
+def _engine() -> Iterator[int]:
+    """A reference engine that numactl, below a shell, has bound to node 0, kept busy; gives its pid."""
+    options = "--port 9900 --size 24MiB --context 128 --no-pin --nice 0"
+    line = f"numactl --cpunodebind=0 --membind=0 {shlex.quote(sys.executable)} -m engine {options}; true"
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=observe.ENVIRONMENT
-    ) as engine:
-        assert engine.stdout is not None
-        engine.stdout.readline()
+        ["sh", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=observe.ENVIRONMENT
+    ) as shell:
+        assert shell.stdout is not None
+        pid = int(json.loads(shell.stdout.readline())["pid"])
         idle = threading.Event()
         load = threading.Thread(target=_load, args=(idle,), daemon=True)
         load.start()
         try:
-            yield engine.pid
+            yield pid
         finally:
             idle.set()
-            engine.kill()
+            os.kill(pid, signal.SIGKILL)
             load.join(30)
 
 
@@ -119,7 +129,7 @@ def _load(idle: threading.Event) -> None:
 
 
 def _live(watch: Watch) -> None:
-    with _engine(0, 0) as pid:
+    with _engine() as pid:
         # The libraries' page cache may be anywhere: it is where whoever read it first was.
         observe.run("migratepages", str(pid), "1", "0")
         watch.mark("at home")
@@ -128,16 +138,20 @@ def _live(watch: Watch) -> None:
         watch.mark("moved")
         watch.until(lambda: _above(watch, DRIFT, 0.5) and _below(watch, LOCAL, 0.5), 30, "drift seen")
         watch.until(lambda: was_told(watch, "LabDrift"), 30, "LabDrift was told")
+        if BUILTIN.exists():
+            watch.until(lambda: was_told(watch, "PlacementDrift"), 30, "PlacementDrift was told")
         observe.run("migratepages", str(pid), "1", "0")
         watch.mark("moved back")
-        watch.until(lambda: _below(watch, DRIFT, 0.1), 30, "back seen")
-        watch.until(lambda: was_told(watch, "LabDrift", ended=True), 30, "LabDrift's end was told")
-        watch.until(lambda: was_told(watch, "LabRemote", ended=True), 30, "LabRemote's end was told")
-    with _engine(1, 0):
-        watch.mark("apart")
+        watch.until(lambda: _below(watch, DRIFT, 0.1), 60, "back seen")
+        for name in ("LabDrift", "LabRemote"):
+            watch.until(lambda name=name: was_told(watch, name, ended=True), 30, f"{name}'s end was told")  # type: ignore[misc]  # mypy cannot infer a lambda's default
         posts = len(watch.posts)
+        observe.run("taskset", "--all-tasks", "--cpu-list", "--pid", "2-3", str(pid))
+        watch.mark("apart")
         watch.until(lambda: _below(watch, LOCAL, 0.3), 60, "apart seen")
         watch.until(lambda: _fires(watch, "LabRemote", posts), 30, "LabRemote was told again")
+        if BUILTIN.exists():
+            watch.until(lambda: _fires(watch, "BindingIneffective", posts), 30, "BindingIneffective was told")
 
 
 def _fires(watch: Watch, name: str, since: int) -> bool:

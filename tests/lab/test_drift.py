@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.guest_drift import DRIFT, LOCAL
+from tests.lab.guest_drift import BUILTIN, DRIFT, LOCAL
 from tests.lab.test_agent import between, mark, told
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(700)]
@@ -46,10 +46,21 @@ def test_drift_alerts_and_recovers(life: dict[str, Any]) -> None:
 
 
 def test_threads_apart_from_their_memory_are_told(life: dict[str, Any]) -> None:
-    """Started with threads on node 1 and memory on node 0, nothing is local although nothing has drifted."""
+    """With memory bound to node 0 and threads on node 1 nothing is local, although nothing has drifted."""
     last = [series for at, series in life["scrapes"] if at > mark(life, "apart seen")]
     alerts = [alert for alert in told(life, "LabRemote") if alert.at > mark(life, "apart") and not alert.ended]
 
     assert max(series[LOCAL] for series in last if LOCAL in series) < 0.05
     assert max(series[DRIFT] for series in last if DRIFT in series) < 0.05
     assert alerts[0].annotations["summary"] == "ref has 0.00 of its memory where its threads run"
+
+
+@pytest.mark.skipif(not BUILTIN.exists(), reason="there are no built-in rules of placement")
+def test_the_built_in_rules_say_it(life: dict[str, Any]) -> None:
+    """PlacementDrift is told of the pages that moved, BindingIneffective of the threads that left their memory."""
+    drifted = next(told(life, "PlacementDrift"))
+    bound = next(alert for alert in told(life, "BindingIneffective") if alert.at > mark(life, "apart"))
+
+    assert "100 % of the memory of engine ref" in drifted.annotations["summary"]
+    assert "engine ref" in bound.annotations["summary"]
+    assert bound.labels["evidence"] == "bound_threads"
