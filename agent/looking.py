@@ -75,6 +75,8 @@ class Look:
             raise LookError(f"there is no process {pid}")
         if fields.get("State", "").strip()[:1] in ("Z", "X"):
             raise LookError(f"process {pid} ({name}) has ended and waits for its parent: it has no memory any more")
+        if (whole := fields.get("Tgid", "").strip()) not in ("", str(pid)):
+            raise LookError(f"{pid} ({name}) is a thread of process {whole}: ask for that one")
         if "VmSize" not in fields:
             raise LookError(f"process {pid} ({name}) is a thread of the kernel: it has no memory of its own")
 
@@ -86,7 +88,7 @@ class Look:
         return named
 
     def _nothing(self, done: Pass) -> str:
-        if self._pid is not None:
+        if self._pid is not None and not (done.notes and self._files.exists(f"proc/{self._pid}")):
             return f"process {self._pid} ended while it was asked"
         if done.notes:
             return "; ".join(_said(note.path, note.reason) for note in done.notes[:2])

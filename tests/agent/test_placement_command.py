@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import numa_maps, placement_table
+from agent.discovery import bind
+from agent.looking import Look, LookError
 from agent.placed import Placed, exactly, placed
-from collectors import Metric, Sample
+from collectors import Host, Metric, Reading, Sample, process
 
 FIXTURE = Path(__file__).parents[1] / "collectors" / "process" / "root"
 WHO = (("engine", "r1"), ("rank", "0"))
@@ -167,31 +171,31 @@ def steadytok(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=50, stdin=subprocess.DEVNULL)
 
 
-@pytest.fixture(name="process")
-def _process() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"], stdin=-1, stdout=-1) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        yield process
-        process.kill()
+@pytest.fixture(name="child")
+def _child() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"], stdin=-1, stdout=-1) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        yield child
+        child.kill()
 
 
-def test_any_process_can_be_looked_at(process: subprocess.Popen[bytes]) -> None:
+def test_any_process_can_be_looked_at(child: subprocess.Popen[bytes]) -> None:
     """By its number, as JSON: shares of all nodes add up to all, and parts to the whole."""
-    done = steadytok(process.pid, "--json")
+    done = steadytok(child.pid, "--json")
     (told,) = json.loads(done.stdout)
 
     assert done.returncode == 0, done.stderr
-    assert told["pid"] == process.pid
+    assert told["pid"] == child.pid
     assert sum(node["share"] for node in told["nodes"]) == pytest.approx(1)
     assert sum(node["bytes"]["anon"] for node in told["nodes"]) == pytest.approx(told["memory_bytes"]["anon"])
     assert told["memory_bytes"]["anon"] > 1 << 20
 
 
-def test_exact_is_asked_for_first(process: subprocess.Popen[bytes]) -> None:
+def test_exact_is_asked_for_first(child: subprocess.Popen[bytes]) -> None:
     """Where nobody can answer, numa_maps is not read unless --yes was said; either way its cost is told."""
-    refused = steadytok(process.pid, "--exact")
-    done = steadytok(process.pid, "--exact", "--yes")
+    refused = steadytok(child.pid, "--exact")
+    done = steadytok(child.pid, "--exact", "--yes")
 
     assert refused.returncode == 2
     assert refused.stdout == ""
@@ -202,32 +206,32 @@ def test_exact_is_asked_for_first(process: subprocess.Popen[bytes]) -> None:
     assert re.search(r"^  policies +default ", done.stdout, re.MULTILINE)
 
 
-def test_watch_goes_on_until_it_is_ended(process: subprocess.Popen[bytes]) -> None:
+def test_watch_goes_on_until_it_is_ended(child: subprocess.Popen[bytes]) -> None:
     """Each look is a line of JSON; Ctrl-C ends it with status 0 and without a traceback."""
-    command = [sys.executable, "-m", "agent", "placement", str(process.pid), "--watch", "--every", "1", "--json"]
+    command = [sys.executable, "-m", "agent", "placement", str(child.pid), "--watch", "--every", "1", "--json"]
     with subprocess.Popen(command, stdout=-1, stderr=-1, text=True) as watching:
         assert watching.stdout is not None
         looks = [json.loads(watching.stdout.readline()) for _ in range(2)]
         watching.send_signal(signal.SIGINT)
         _, errors = watching.communicate(timeout=50)
 
-    assert [look[0]["pid"] for look in looks] == [process.pid] * 2
+    assert [look[0]["pid"] for look in looks] == [child.pid] * 2
     assert watching.returncode == 0
     assert errors == ""
 
 
-def test_watch_says_when_the_process_has_ended(process: subprocess.Popen[bytes]) -> None:
+def test_watch_says_when_the_process_has_ended(child: subprocess.Popen[bytes]) -> None:
     """A process that ends while it is watched ends the watch with one sentence."""
-    command = [sys.executable, "-m", "agent", "placement", str(process.pid), "--watch", "--every", "1", "--json"]
+    command = [sys.executable, "-m", "agent", "placement", str(child.pid), "--watch", "--every", "1", "--json"]
     with subprocess.Popen(command, stdout=-1, stderr=-1, text=True) as watching:
         assert watching.stdout is not None
         watching.stdout.readline()
-        process.kill()
-        process.wait()
+        child.kill()
+        child.wait()
         _, errors = watching.communicate(timeout=50)
 
     assert watching.returncode == 1
-    assert errors == f"steadytok: there is no process {process.pid}\n"
+    assert errors == f"steadytok: there is no process {child.pid}\n"
 
 
 def test_exact_and_watch_do_not_go_together() -> None:
@@ -243,7 +247,8 @@ def test_exact_and_watch_do_not_go_together() -> None:
     [
         ("Name:\tpython\nState:\tZ (zombie)\n", "process 7 (python) has ended and waits for its parent"),
         ("Name:\tkworker/0:1\nState:\tI (idle)\n", "process 7 (kworker/0:1) is a thread of the kernel"),
-        ("Name:\tpython\nState:\tS (sleeping)\nVmSize:\t1 kB\n", "process 7 ended while it was asked"),
+        ("Name:\tpython\nState:\tS\nTgid:\t5\nVmSize:\t1 kB\n", "7 (python) is a thread of process 5"),
+        ("Name:\tpython\nState:\tS\nTgid:\t7\nVmSize:\t1 kB\n", "process 7: there is none, or it has ended"),
         (None, "there is no process 7"),
     ],
 )
@@ -258,6 +263,22 @@ def test_what_has_no_memory_is_one_sentence(tmp_path: Path, status: str | None, 
     assert done.stdout == ""
     assert done.stderr.startswith(f"steadytok: {sentence}")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_process_that_vanishes_while_it_is_asked_is_one_sentence(tmp_path: Path) -> None:
+    """What was there a moment ago and has gone with all its files ended: nothing else is guessed."""
+    collector = bind(process, "process", interval=None, deadline=None, own=None)
+    (tmp_path / "proc" / "7").mkdir(parents=True)
+    (tmp_path / "proc" / "7" / "status").write_text("Name:\tpython\nState:\tS\nVmSize:\t1 kB\n")
+
+    def vanish(host: Host, config: object) -> Iterator[Reading]:
+        shutil.rmtree(tmp_path / "proc" / "7")
+        return process.collect(host, config)  # type: ignore[arg-type]  # the module's own Config
+
+    module = SimpleNamespace(**vars(process) | {"collect": vanish})
+
+    with pytest.raises(LookError, match=r"^process 7 ended while it was asked$"):
+        Look(collector, module, str(tmp_path), "7").now()
 
 
 def test_engines_are_found_by_name() -> None:
@@ -280,12 +301,12 @@ def test_no_engine_is_a_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_without_permission_the_rest_is_shown(process: subprocess.Popen[bytes]) -> None:
+def test_without_permission_the_rest_is_shown(child: subprocess.Popen[bytes]) -> None:
     """Somebody else's process: totals and threads, no node's share, and one sentence of what to do."""
     code = (
         "import os, sys; from agent.__main__ import run; import agent.commands.placement, agent.config, numpy, re2; "
         "import collectors.process, collectors._move_pages; os.setgid(65534); os.setuid(65534); "
-        f"sys.argv = ['steadytok', 'placement', '{process.pid}']; run()"
+        f"sys.argv = ['steadytok', 'placement', '{child.pid}']; run()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=50)
 
