@@ -168,6 +168,7 @@ class Agent:
     def _own(self, now: float, now_ms: int) -> Iterator[Reading]:
         yield signals.BUILD_INFO.sample(1.0, version=self._version)
         yield signals.TICK_SECONDS.sample(self.loop.busy_seconds)
+        yield signals.TICK_LATE.sample(self.loop.late_seconds)
         yield signals.UEVENT_OVERFLOWS.sample(self.hotplug.overflows)
         yield from own.of_collectors(self.gather, now, self.config.sample.stale_after)
         yield from self._footprint.readings(self._pids(), now)

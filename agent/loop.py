@@ -49,6 +49,7 @@ class Loop:
         self.ticks = 0
         self.last_tick: float | None = None
         self.busy_seconds = 0.0
+        self.late_seconds = 0.0
         self._awake = clock.monotonic()
         self._arrived: list[Pass] = []
         self._awaited: set[str] = set()
@@ -67,10 +68,12 @@ class Loop:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Ticks until `stop`; a tick that is late does not make the next ones come in a burst."""
-        due = self.clock.monotonic()
+        planned = due = self.clock.monotonic()
         while not stop.is_set():
+            self.late_seconds = max(0.0, self.clock.monotonic() - planned)
             await self.tick()
-            due = max(due + self.interval, self.clock.monotonic())
+            planned = due + self.interval
+            due = max(planned, self.clock.monotonic())
             try:
                 await asyncio.wait_for(stop.wait(), due - self.clock.monotonic())
             except TimeoutError:

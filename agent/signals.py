@@ -28,6 +28,7 @@ CONFIGURED = gauge("steadytok_engine_configured", "1 for an engine that the oper
 RULES_FAILING = gauge("steadytok_rules_failing", "Rules whose last evaluation ended in an error; the log names them.")
 RULES_SECONDS = gauge("steadytok_rules_evaluation_seconds", "Time that the last evaluation of all rules took.")
 TICK_SECONDS = gauge("steadytok_tick_seconds", "Time that the last tick took after its readings were in.")
+TICK_LATE = gauge("steadytok_tick_late_seconds", "How much later than it was due the last tick began.")
 HISTORY_SERIES = gauge("steadytok_history_series", "Series remembered.")
 HISTORY_BYTES = gauge("steadytok_history_bytes", "Memory that what is remembered takes.")
 HISTORY_DROPPED = gauge("steadytok_history_dropped_series", "Series not remembered because there are too many.")
@@ -56,6 +57,7 @@ METRICS = (
     RULES_FAILING,
     RULES_SECONDS,
     TICK_SECONDS,
+    TICK_LATE,
     HISTORY_SERIES,
     HISTORY_BYTES,
     HISTORY_DROPPED,

@@ -220,14 +220,14 @@ class Group:
 
     def rows_between(self, after_ms: int, until_ms: int) -> int:
         """How many rows `span` would read."""
-        low, high = np.searchsorted(self.head_times(), (after_ms, until_ms), "right")
+        low, high = self.head_times().searchsorted((after_ms, until_ms), "right")
         sealed = (block.rows for block in self.blocks if block.last_ms > after_ms and block.first_ms <= until_ms)
         return int(high - low) + sum(sealed)
 
     def span(self, columns: Columns, after_ms: int, until_ms: int) -> Span:
         """All rows with after < time <= until; a view where that is the head and the columns are a slice."""
         held = self.head_times()
-        low, high = np.searchsorted(held, (after_ms, until_ms), "right")
+        low, high = held.searchsorted((after_ms, until_ms), "right")
         rows = slice(self._first + int(low), self._first + int(high))
         times, values = self._times[rows], self._values[columns, rows]
         if not self.blocks or after_ms >= self.blocks[-1].last_ms:

@@ -176,9 +176,9 @@ class Rules:
         moment = Moment(history, now_ms, state.group, state.interval_ms, self.external_labels, self.external_url)
         for rule_state in state.rules:
             begun = self._clock()
-            rule_state.health = replace(rule_state.health, **_outcome(rule_state, moment))
+            outcome = _outcome(rule_state, moment)
             seconds = self._clock() - begun
-            rule_state.health = replace(rule_state.health, last_ms=now_ms, duration_seconds=seconds)
+            rule_state.health = replace(rule_state.health, **outcome, last_ms=now_ms, duration_seconds=seconds)
         state.done(now_ms)
 
     def alerts(self) -> tuple[Alert, ...]:

@@ -4,7 +4,7 @@ Where queries run: threads of their own, two at a time, each for so many seconds
 A thread that computes in Python lets the others in only every few milliseconds, once for each file they read; so a
 query that runs longer than a moment pauses as long as it ran. That, its deadline and the departure of its client are
 looked at by a profile function, which the interpreter calls at every function call: no loop in the evaluation can
-forget them. Single NumPy calls are bounded beforehand, by what a query may hold (rules/promql/cost.py).
+forget them. Single NumPy calls are bounded beforehand, by what a query may hold (Effort in rules/promql/values.py).
 """
 
 from __future__ import annotations

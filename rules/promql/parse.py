@@ -51,6 +51,10 @@ _TOKEN = re.compile(
 _PORTABLE = re.compile(_APART + r"|(?P<name>[a-zA-Z_:][\w:]*)|(?P<number>\d[\d_]*+)", re.DOTALL)
 _LONG_NUMBER = re.compile(r"\d++(?:_\d++)++")
 _NEGATIVE_AT = re.compile(r"@\s*-")
+_EXPERIMENTAL = (
+    (re.compile(r"\]\s*(?:smoothed|anchored)\b", re.IGNORECASE), "the range modifiers smoothed and anchored are"),
+    (re.compile(r"\[[^\]]*[-+*/%^(][^\]]*\]|\boffset\s*-?\s*\(", re.IGNORECASE), "duration expressions are"),
+)
 _CARDS = {
     "OneToOne": "one-to-one",
     "ManyToOne": "many-to-one",
@@ -67,7 +71,7 @@ def parse(text: str, subquery_step_ms: int) -> Node:
     try:
         tree = promql_parser.parse(_PORTABLE.sub(_portable, text))
     except (ValueError, OverflowError) as error:
-        raise PromqlError(f"parse error: {error}") from error
+        raise PromqlError(f"parse error: {_experimental(text) or error}") from error
     return _Planner(subquery_step_ms).plan(tree)
 
 
@@ -87,6 +91,13 @@ def _portable(token: re.Match[str]) -> str:
     if token["number"] and _LONG_NUMBER.fullmatch(token[0]):
         return token[0].replace("_", "")
     return " " if token["comment"] else token[0]
+
+
+def _experimental(text: str) -> str:
+    """Which of Prometheus' experimental syntax a refused text uses, in a sentence; empty where none is seen."""
+    bare = _TOKEN.sub(_without_text, text)
+    found = next((what for syntax, what in _EXPERIMENTAL if syntax.search(bare)), "")
+    return found and f"{found} experimental in Prometheus and not supported"
 
 
 def _without_text(token: re.Match[str]) -> str:

@@ -68,7 +68,7 @@ def _part(part: Part, times: Times) -> tuple[Floats, Bools, Floats]:
 
 
 def _one_row(part: Part, held: Times, time: int) -> tuple[Floats, Bools, Floats]:
-    index = int(np.searchsorted(held, time, "right")) - 1
+    index = int(held.searchsorted(time, "right")) - 1
     values, there = part.group.row(part.columns, index)
     if held[index] <= time - LOOKBACK_MS:
         there = np.zeros(there.shape, np.bool_)
@@ -147,4 +147,4 @@ def _strips(
 
 
 def _strip(times: Times, values: Floats, starts: Times, ends: Times, rows: slice | np.ndarray) -> Strip:
-    return Strip(times, values, np.searchsorted(times, starts, "right"), np.searchsorted(times, ends, "right"), rows)
+    return Strip(times, values, times.searchsorted(starts, "right"), times.searchsorted(ends, "right"), rows)

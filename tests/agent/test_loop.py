@@ -201,3 +201,28 @@ def test_a_late_answer_enters_the_next_tick_with_its_own_time(tmp_path: Path) ->
         assert times == [house.loop.clock.at_ms(began)]
 
     asyncio.run(scenario())
+
+
+def test_a_late_tick_says_how_late(tmp_path: Path) -> None:
+    """Lateness is counted from when the tick was due, however long the one before it took; a punctual one has none."""
+    late: list[float] = []
+
+    async def scenario() -> None:
+        house, stop = House(tmp_path), asyncio.Event()
+        house.loop.interval = 0.001
+        delays = iter((0.001, 0.251, 0.001))
+
+        def then(now_ms: int) -> None:
+            late.append(house.loop.late_seconds)
+            delay = next(delays, None)
+            if delay is None:
+                stop.set()
+            else:
+                house.times.pass_by(delay)
+
+        house.loop.after_tick.append(then)
+        await house.loop.run(stop)
+
+    asyncio.run(scenario())
+
+    assert late == [0.0, 0.0, pytest.approx(0.25), pytest.approx(0.0)]
