@@ -97,4 +97,4 @@ class Look:
 
 def _said(path: str, reason: str) -> str:
     refused = reason in ("Operation not permitted", "Permission denied")
-    return f"{path}: {reason}" + (" (run as root, or as the process's user)" if refused else "")
+    return f"{path}: {reason}" + (" (needs CAP_SYS_PTRACE, or the process's own user)" if refused else "")

@@ -312,7 +312,7 @@ def test_without_permission_the_rest_is_shown(child: subprocess.Popen[bytes]) ->
 
     assert done.returncode == 1
     assert re.search(r"^  anonymous +\? .*MiB$", done.stdout, re.MULTILINE)
-    assert "(run as root, or as the process's user)" in done.stderr
+    assert "(needs CAP_SYS_PTRACE, or the process's own user)" in done.stderr
     assert "Traceback" not in done.stderr
 
 
