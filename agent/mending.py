@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from agent.gather import Outcome, Pass
+from agent.gather import REFUSALS, Outcome, Pass
 
 _REFUSED = {
     "kmsg": "sudo setcap cap_syslog+ep on a private interpreter, or run as the systemd service",
     "powercap": "readable by root only since Linux 5.4.77 (PLATYPUS); run as the systemd service",
+    "process": "where pages are is told to root only (CAP_SYS_PTRACE); run as the systemd service",
 }
 _ABSENT = {
     "pressure": "boot with psi=1 (some distributions switch PSI off)",
@@ -19,6 +20,7 @@ _ABSENT = {
     "/proc/cpuinfo); the agent never mounts it",
     "dimm": "made from hwmon's DIMM sensors",
     "engine": "name your engines under engines: in the configuration",
+    "process": "no engine runs, or none that is known: name it under collectors.process.engines in the configuration",
     "kmsg": "no /dev/kmsg here: usual in a container",
 }
 
@@ -27,7 +29,8 @@ def mend(result: Pass) -> str:
     """What would make the collector give something, in one sentence; empty where it does."""
     if result.outcome is Outcome.ABSENT:
         return _ABSENT.get(result.collector, "this kernel or machine does not have it")
-    if result.outcome is Outcome.REFUSED:
+    refused = any(note.reason in REFUSALS for note in result.notes)
+    if result.outcome is Outcome.REFUSED or (result.outcome is Outcome.OK and refused):
         return _REFUSED.get(result.collector, "run as root, or as the systemd service")
     if result.outcome is Outcome.FAILED:
         return result.error or "; ".join(f"{note.path}: {note.reason}" for note in result.notes[:2])
