@@ -23,7 +23,7 @@ INTERVAL = 1.0
 
 TOTAL = counter(
     "steadytok_resctrl_mbm_bytes_total",
-    "Memory traffic of the CPUs that share an L3 cache, to any node; by control group, the default one without a label.",
+    "Memory traffic of the CPUs that share an L3 cache, to any node; by control group, the default one unnamed.",
 )
 LOCAL = counter("steadytok_resctrl_mbm_local_bytes_total", "That part of the traffic that stayed on the own NUMA node.")
 REMOTE = counter(
