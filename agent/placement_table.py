@@ -36,7 +36,7 @@ def table(one: Placed, width: int) -> Iterator[str]:
     yield from (f"  {'' if index else 'asked':{_LABEL}}{wish}" for index, wish in enumerate(_wishes(one)))
     columns = max(1, (width - 2 - _LABEL - _COLUMN) // _COLUMN)
     rows = list(_rows(one))
-    for first in range(0, len(one.nodes), columns):
+    for first in range(0, max(1, len(one.nodes)), columns):  # a kernel without NUMA shows no node, and totals
         block = slice(first, first + columns)
         last = first + columns >= len(one.nodes)
         yield _line("", [f"node {node}" for node in one.nodes[block]], "all" if last else "")

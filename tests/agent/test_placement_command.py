@@ -145,6 +145,13 @@ def test_what_is_not_known_is_no_zero() -> None:
     assert placement_table.as_json(one)["nodes"][0]["bytes"]["anon"] is None
 
 
+def test_without_nodes_there_are_totals() -> None:
+    """A kernel without NUMA shows no node; what is in RAM is told all the same."""
+    lines = list(placement_table.table(_only(_samples(0, pages=False)), 80))
+
+    assert "  anonymous              8.0 GiB" in lines
+
+
 def test_exact_takes_the_place_of_the_sample() -> None:
     """With numa_maps every size and share is its own, without an error, and the policies are told."""
     one = exactly(_only(_samples()), numa_maps.parse(MAPS))
