@@ -21,7 +21,7 @@ from collectors._maps import mappings
 from collectors._nodes import cpus_by_node, nodes
 from collectors._page_sample import FEWEST, MOST, Placement
 from collectors._page_shares import SHARES, of_pages
-from collectors._process_stat import stat, status
+from collectors._process_stat import Status, stat, status
 from collectors._threads import Threads, Watch
 
 INTERVAL = 15.0
@@ -76,6 +76,7 @@ METRICS = (
 )
 
 _FIELDS = {"anon": "RssAnon", "file": "RssFile", "shmem": "RssShmem", "hugetlb": "HugetlbPages"}  # of status
+_ENDED = ("Z", "X")  # a zombie, and one that is being buried
 _TICKS_PER_SECOND = 100  # USER_HZ, the same on every architecture that Linux has servers of
 
 
@@ -86,7 +87,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Engines named by URL, command line or pid; each gets its name as the label `engine`."""
 
     discover: bool = True
-    """Also engines that nobody named, found by their command line: as KIND:PORT, or KIND where none listens."""
+    """Also engines that nobody named, found by their command line, as KIND:PORT where it says a port, else as KIND."""
 
     pages: int = 4096
     """Resident pages asked of each process; the error of a share is at most 0.5 / sqrt(pages)."""
@@ -115,25 +116,36 @@ def collect(host: Host, config: Config) -> Iterator[Reading]:
     node_of = {cpu: node for node, cpus in cpus_of.items() for cpu in cpus}
     for one in processes:
         who = {"engine": one.engine, "rank": one.rank}
-        yield INFO.sample(1.0, **who, pid=str(one.pid), kind=one.kind, command=one.command)
-        yield from _of_process(host, one, known, who)
-        if len(cpus_of) == len(known):  # else which node a CPU has, and which nodes are all, cannot be told
-            yield from _asked.readings(host, one, cpus_of, who)
-        yield from _cgroup.readings(host, one.pid, who)
+        told = status(host, one.pid)
         threads = kept.watches[one.pid, one.started].look(host, one.pid, node_of)
-        yield from _of_threads(threads, list(cpus_of), whole=len(cpus_of) == len(known), who=who)
-        if (placement := _placement(host, one, config.pages)) is not None:
-            yield from of_pages(placement, known, threads.ticks, who)
-
-
-def _of_process(host: Host, one: EngineProcess, known: Sequence[str], who: dict[str, str]) -> Iterator[Reading]:
-    seen, told = stat(host, one.pid), status(host, one.pid)
-    if seen is not None and seen.started == one.started:
+        placement = _placement(host, one, config.pages)
+        around = list(_around(host, one, cpus_of, whole=len(cpus_of) == len(known), who=who))
+        seen = stat(host, one.pid)
+        if seen is None or seen.started != one.started or seen.state in _ENDED:
+            host.note(f"process {one.pid}", "ended while it was read")
+            continue
+        yield INFO.sample(1.0, **who, pid=str(one.pid), kind=one.kind, command=one.command)
         yield RUN_SECONDS.sample(seen.ticks / _TICKS_PER_SECOND, **who)
         yield MINOR_FAULTS.sample(seen.minor_faults, **who)
         yield MAJOR_FAULTS.sample(seen.major_faults, **who)
-    if told is None:
-        return
+        if told is not None:
+            yield from _of_memory(told, known, who)
+        yield from _of_threads(threads, list(cpus_of), whole=len(cpus_of) == len(known), who=who)
+        yield from around
+        if placement is not None:
+            yield from of_pages(placement, known, threads.ticks, who)
+
+
+def _around(
+    host: Host, one: EngineProcess, cpus_of: dict[str, frozenset[int]], *, whole: bool, who: dict[str, str]
+) -> Iterator[Reading]:
+    """What was asked of the process, and the limits above it."""
+    if whole:  # else which node a CPU has, and which nodes are all of them, cannot be told
+        yield from _asked.readings(host, one, cpus_of, who)
+    yield from _cgroup.readings(host, one.pid, who)
+
+
+def _of_memory(told: Status, known: Sequence[str], who: dict[str, str]) -> Iterator[Reading]:
     for kind, field in _FIELDS.items():
         yield MEMORY.sample(told.sizes.get(field), **who, kind=kind)
     yield SWAPPED.sample(told.sizes.get("VmSwap"), **who)
