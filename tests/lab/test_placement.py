@@ -91,8 +91,9 @@ def test_layouts_are_what_they_are_called(placed: dict[str, Any]) -> None:
 
     assert of("bind", "anon") == {last: 1.0}
     assert of("interleave", "anon") == pytest.approx(dict.fromkeys(nodes, 1 / len(nodes)), abs=0.05)
-    assert placed["by_hand"]["truth"][f"{last} anon"] == pytest.approx(42 * 256, rel=0.01)
-    assert placed["by_hand"]["truth"][f"{before} anon"] >= 18 * 256
+    # Beside what was laid out there are the interpreter's own few MiB, on the node where it was started.
+    assert 42 * 256 <= placed["by_hand"]["truth"][f"{last} anon"] < 50 * 256
+    assert 18 * 256 <= placed["by_hand"]["truth"][f"{before} anon"] < 26 * 256
     assert of("hugetlb", "hugetlb") == of("shmem", "shmem") == {last: 1.0}
     assert of("file", "file")[last] > 0.8
 
@@ -150,7 +151,7 @@ def test_without_permission_all_but_shares_is_told(saw: Saw) -> None:
 
     assert shares(seen["series"]) == {}
     assert any("memory_bytes" in name for name in seen["series"])
-    assert [reason for _, reason in seen["notes"]] == ["Permission denied"]
+    assert {reason for _, reason in seen["notes"]} == {"Permission denied"}
 
 
 @pytest.mark.parametrize("how", ["reused", "became"])
