@@ -17,6 +17,7 @@ COMMANDS = {
     "run": "Run the agent on this host.",
     "check": "Say what works on this host, what does not, why, and what mends it.",
     "collect": "Read collectors once and print what they give.",
+    "placement": "Show on which NUMA nodes the memory of an engine or a process is.",
     "rules": "Check and test rule files.",
     "alert": "Send a test alert through Alertmanager.",
     "recorder": "Read what was recorded, after a crash for one.",

@@ -312,7 +312,7 @@ class Agent:
         self.baseline.models[CANARY] = f"{ready.model}:{ready.weights_bytes}"
         self._log.info("canary engine is ready", url=ready.url, weights=bytes_written(ready.weights_bytes))
         for collector in self._bind():
-            if collector.name == "engine":
+            if collector.name in ("engine", "process"):
                 self.gather.add(collector, self.clock.monotonic())
 
     def metrics(self) -> str:

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
 import structlog
 
+from agent.placement import Learnt, Placement, Whose
 from rules import promql
 from rules.history import History
 
@@ -36,6 +38,8 @@ or
   (rate(steadytok_engine_generated_tokens_total[{WINDOW}]) > 0)
     and min_over_time(steadytok_engine_requests_running[{WINDOW}]) > 0
 """
+PLACED = "steadytok_process_node_share_ratio"
+GOOD = 0.9  # of the baseline: an engine that is slower than this shows no placement to hold on to
 PACED = "steadytok_engine_duty < 1 or steadytok_pace_duty < 1"
 RUNNING = f"max_over_time(steadytok_engine_requests_running[{WINDOW}])"
 # What the rules have found counts too: on AMD only they see that a processor was slowed.
@@ -48,7 +52,7 @@ or
 or
   count(ALERTS{
     alertstate="firing",
-    alertname=~"DimmHot|CpuThermalThrottling|NumaAllocationDrift|MemoryPressure|WeightsEvicted"
+    alertname=~"DimmHot|CpuThermalThrottling|NumaAllocationDrift|PlacementDrift|MemoryPressure|WeightsEvicted"
   })
 """
 
@@ -64,6 +68,7 @@ class Key(NamedTuple):
 class _Stored(msgspec.Struct):
     version: int
     bins: dict[str, dict[str, int]]
+    placements: dict[str, Learnt] = {}
 
 
 class Baseline:
@@ -74,23 +79,25 @@ class Baseline:
         self._queries: dict[str, promql.Query] = {name: promql.compile(text) for name, text in _QUERIES.items()}
         self.models: dict[str, str] = {}
         self._batches: dict[str, str] = {}
+        self._placement = Placement()
         if stored is not None:
             self._restore(stored)
 
     def _restore(self, stored: str) -> None:
         try:
-            bins = msgspec.json.decode(stored, type=_Stored).bins
+            told = msgspec.json.decode(stored, type=_Stored)
             self._bins = {
                 Key(*key.split("\x1f")): Counter({_place(place): count for place, count in counts.items() if count > 0})
-                for key, counts in bins.items()
+                for key, counts in told.bins.items()
             }
+            self._placement.restore(told.placements)
         except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
             structlog.get_logger().warning("the stored baseline cannot be read; learning anew", reason=str(error))
 
     def stored(self) -> str:
         """All baselines as JSON, to be given to the next start."""
         bins = {"\x1f".join(key): {str(place): n for place, n in counts.items()} for key, counts in self._bins.items()}
-        return msgspec.json.encode(_Stored(1, bins)).decode()
+        return msgspec.json.encode(_Stored(1, bins, self._placement.stored())).decode()
 
     def now(self, history: History, at_ms: int) -> dict[str, float]:
         """Tokens per second of each engine now; an idle engine is not in it. Takes note of their batches."""
@@ -103,9 +110,29 @@ class Baseline:
         if len(self._queries["hurt"].at(history, at_ms).labels):
             return
         paced = {dict(labels).get("engine", "") for labels, _ in self._queries["paced"].at(history, at_ms)}
+        placed = self._placed(history, at_ms)
         for engine, speed in self.now(history, at_ms).items():
-            if engine not in paced:
-                self.observe(self.key(engine), speed)
+            if engine in paced:
+                continue
+            for rank, shares in placed.get(engine, {}).items() if speed >= GOOD * (self.value(engine) or 0.0) else ():
+                self._placement.observe(Whose(engine, self.models.get(engine, ""), rank), shares)
+            self.observe(self.key(engine), speed)
+
+    def drifts(self, history: History, at_ms: int) -> Iterator[tuple[str, str, float]]:
+        """(engine, rank, drift) of each process whose placement has been learnt, 0 to 1."""
+        for engine, ranks in self._placed(history, at_ms).items():
+            for rank, shares in ranks.items():
+                drift = self._placement.drift(Whose(engine, self.models.get(engine, ""), rank), shares)
+                if drift is not None:
+                    yield engine, rank, drift
+
+    def _placed(self, history: History, at_ms: int) -> dict[str, dict[str, dict[str, float]]]:
+        """Where the memory of each engine and rank is now, as shares by node."""
+        placed: dict[str, dict[str, dict[str, float]]] = {}
+        for labels, share in self._queries["placed"].at(history, at_ms):
+            of = dict(labels)
+            placed.setdefault(of.get("engine", ""), {}).setdefault(of.get("rank", ""), {})[of.get("node", "")] = share
+        return placed
 
     def key(self, engine: str) -> Key:
         """The key that an engine's present model and batch have."""
@@ -154,4 +181,4 @@ def _bucket(running: float) -> str:
     return str(2 ** int(math.log2(running))) if running >= 1 and math.isfinite(running) else "1"
 
 
-_QUERIES = {"now": NOW, "paced": PACED, "hurt": HURT, "running": RUNNING}
+_QUERIES = {"now": NOW, "paced": PACED, "hurt": HURT, "running": RUNNING, "placed": PLACED}

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
+
 from agent import discovery
 from agent.config import document, enabled_collectors, parse
 from agent.discovery import Collector
@@ -36,7 +38,18 @@ def _bind(config: Config, name: str, module: ModuleType, canary_url: str | None)
     told = config.collectors.get(name)
     interval, deadline, own = (None, None, None) if told is None else (told.interval, told.deadline, told.own)
     bound = discovery.bind(module, name, interval=interval, deadline=deadline, own=own)
+    if name == "process":
+        return _with_processes(bound, module, config, canary_url)
     return _with_engines(bound, module, config, canary_url) if name == "engine" else bound
+
+
+def _with_processes(bound: Collector, module: ModuleType, config: Config, canary_url: str | None) -> Collector:
+    """What `collectors.process.engines` says of an engine comes before the URL that `engines:` has for it."""
+    told = bound.own or module.Config()
+    urls = {engine.name: engine.url for engine in config.engines} | ({CANARY: canary_url} if canary_url else {})
+    targets = [module.Target(name=name, url=url) for name, url in urls.items()]
+    own = msgspec.structs.replace(told, engines=(*told.engines, *targets))
+    return discovery.bind(module, "process", interval=bound.interval, deadline=bound.deadline, own=own)
 
 
 def _with_engines(bound: Collector, module: ModuleType, config: Config, canary_url: str | None) -> Collector:

@@ -122,7 +122,10 @@ class _Reader:
                 self.fault(path, f"expected the key {name!r}")
         if any(values.get(name) is None for name in required):
             return None  # its fault has been told
-        return kind(**{key: value for key, value in values.items() if value is not None})
+        try:
+            return kind(**{key: value for key, value in values.items() if value is not None})
+        except ValueError as error:  # what a collector's own Config finds wrong with itself
+            return self.fault(path, str(error))
 
     def _unknown(self, raw: dict[Any, Any], known: Mapping[str, Any], path: str) -> None:
         for key in raw:

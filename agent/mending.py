@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from agent.gather import Outcome, Pass
+from agent.gather import REFUSALS, Outcome, Pass
 
 _REFUSED = {
     "kmsg": "sudo setcap cap_syslog+ep on a private interpreter, or run as the systemd service",
     "ipmi": "/dev/ipmi0 is root's; run as root or as the systemd service, or let the BMC be asked over the LAN",
     "dmi": "only root may read the firmware's tables; without them DIMMs keep the names of their sensors",
     "powercap": "readable by root only since Linux 5.4.77 (PLATYPUS); run as the systemd service",
+    "process": "where pages are is told to root only (CAP_SYS_PTRACE); run as the systemd service",
 }
 _ABSENT = {
     "pressure": "boot with psi=1 (some distributions switch PSI off)",
@@ -21,7 +22,10 @@ _ABSENT = {
     "dimm": "made from the DIMM sensors of hwmon, ipmi and hsmp, and from edac's errors",
     "dmi": "no tables of the firmware: usual in a container; some virtual machines have none",
     "hsmp": "AMD EPYC from Zen 3 on: sudo modprobe amd_hsmp, with HSMP enabled in the firmware",
+    "resctrl": "sudo mount -t resctrl resctrl /sys/fs/resctrl, where the processor counts traffic (grep cqm_mbm "
+    "/proc/cpuinfo); the agent never mounts it",
     "engine": "name your engines under engines: in the configuration",
+    "process": "no engine runs, or none that is known: name it under collectors.process.engines in the configuration",
     "kmsg": "no /dev/kmsg here: usual in a container",
 }
 
@@ -30,7 +34,8 @@ def mend(result: Pass) -> str:
     """What would make the collector give something, in one sentence; empty where it does."""
     if result.outcome is Outcome.ABSENT:
         return _ABSENT.get(result.collector, "this kernel or machine does not have it")
-    if result.outcome is Outcome.REFUSED:
+    refused = any(note.reason in REFUSALS for note in result.notes)
+    if result.outcome is Outcome.REFUSED or (result.outcome is Outcome.OK and refused):
         return _REFUSED.get(result.collector, "run as root, or as the systemd service")
     if result.outcome is Outcome.FAILED:
         return result.error or "; ".join(f"{note.path}: {note.reason}" for note in result.notes[:2])

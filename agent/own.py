@@ -44,9 +44,11 @@ def _of_collector(name: str, course: Course, now: float, *, silent: bool) -> Ite
 def of_engines(
     baseline: Baseline, history: History, now_ms: int, configured: Iterable[str], canary: str | None
 ) -> Iterator[Reading]:
-    """Each engine's speed now and what it should be."""
+    """Each engine's speed now and what it should be, and how far its memory is from where it should be."""
     for engine, speed in baseline.now(history, now_ms).items():
         yield signals.TOKENS_PER_SECOND.sample(speed, engine=engine)
+    for engine, rank, drift in baseline.drifts(history, now_ms):
+        yield signals.PLACEMENT_DRIFT.sample(drift, engine=engine, rank=rank)
     for engine in configured:
         yield signals.CONFIGURED.sample(1.0, engine=engine)
         yield from _of_engine(baseline, engine)

@@ -18,6 +18,10 @@ TOKENS_PER_SECOND = gauge(
 BASELINE = gauge(
     "steadytok_engine_baseline_tokens_per_second", "What the engine's tokens per second are when nothing hurts it."
 )
+PLACEMENT_DRIFT = gauge(
+    "steadytok_process_placement_drift",
+    "Share of the process's pages that are not on the node where they were while the baseline was learnt, 0 to 1.",
+)
 PACE_DUTY = gauge("steadytok_pace_duty", "Decode-seconds per second that the agent allows the engine: 0.1 to 1.")
 CANARY = gauge("steadytok_engine_canary", "1 for the bundled reference engine that the agent runs as a canary.")
 CONFIGURED = gauge("steadytok_engine_configured", "1 for an engine that the operator's configuration names.")
@@ -46,6 +50,7 @@ METRICS = (
     MISSING,
     TOKENS_PER_SECOND,
     BASELINE,
+    PLACEMENT_DRIFT,
     PACE_DUTY,
     CANARY,
     CONFIGURED,

@@ -11,7 +11,7 @@ PAGE = 4096  # bytes; what is shorter than this from one read of a file in /sys 
 CHUNK = 1 << 16  # bytes asked of one read(2): a sysfs attribute is at most one page
 
 
-def read_all(path: str, whole_below: int) -> bytes:
+def read_all(path: str, whole_below: int, largest: int = LARGEST) -> bytes:
     """The file's bytes; one read that gives fewer than `whole_below` is taken for all of it. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -22,8 +22,8 @@ def read_all(path: str, whole_below: int) -> bytes:
             size += len(part)
             if size < whole_below:
                 return part
-            if size > LARGEST:
-                raise OSError(0, f"larger than {LARGEST >> 20} MiB")
+            if size > largest:
+                raise OSError(0, f"larger than {largest >> 20} MiB")
     finally:
         os.close(descriptor)
     return b"".join(parts)

@@ -6,7 +6,9 @@ https://docs.kernel.org/admin-guide/cputopology.html
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Collection
 
 LARGEST = 65_535  # Linux is built for 8,192 CPUs and 1,024 nodes at most
 _PART = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
@@ -24,3 +26,10 @@ def parse_cpulist(text: str) -> frozenset[int] | None:
             return None
         numbers.update(range(first, last + 1))
     return frozenset(numbers)
+
+
+def written(numbers: Collection[int]) -> str:
+    """Numbers as the kernel writes them: `0-3,8`; empty where there are none."""
+    runs = itertools.groupby(enumerate(sorted(numbers)), key=lambda pair: pair[1] - pair[0])
+    spans = ([number for _, number in run] for _, run in runs)
+    return ",".join(f"{span[0]}-{span[-1]}" if len(span) > 1 else str(span[0]) for span in spans)

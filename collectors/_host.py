@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
-from collectors._bytes import PAGE, http_get, read_all
+from collectors._bytes import LARGEST, PAGE, http_get, read_all
 from collectors._shelf import Shelf
 
 _DIGITS = re.compile(r"(\d+)")
@@ -55,13 +55,14 @@ class Host:
         """Whether there is such a file or folder; asking is not a reading and leaves no note."""
         return os.path.exists(self.path(relative))
 
-    def read(self, relative: str, *, optional: bool = False) -> str | None:
+    def read(self, relative: str, *, optional: bool = False, largest: int = LARGEST) -> str | None:
         """
         The file's text without surrounding white space, or None with a note.
 
-        An optional file may be absent or empty without a note: many kernels simply do not have it.
+        An optional file may be absent or empty without a note: many kernels simply do not have it, and a process
+        may end. One of more than `largest` bytes is not read to its end.
         """
-        raw = self.read_bytes(relative, optional=optional)
+        raw = self.read_bytes(relative, optional=optional, largest=largest)
         if raw is None:
             return None
         try:
@@ -72,11 +73,11 @@ class Host:
             return None if optional else self.note(relative, "empty")
         return text
 
-    def read_bytes(self, relative: str, *, optional: bool = False) -> bytes | None:
+    def read_bytes(self, relative: str, *, optional: bool = False, largest: int = LARGEST) -> bytes | None:
         """The file's bytes, or None with a note; an optional file may be absent without one."""
         try:
-            return read_all(self._prefix + relative.lstrip("/"), PAGE if relative.startswith("sys/") else 0)
-        except (FileNotFoundError, NotADirectoryError):
+            return read_all(self._prefix + relative.lstrip("/"), PAGE if relative.startswith("sys/") else 0, largest)
+        except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
             return None if optional else self.note(relative, "no such file")
         except OSError as error:
             return self.note(relative, error.strerror or str(error))

@@ -14,7 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.lab import guest_agent, guest_bmc, guest_memory, guest_numa, guest_sensors
+from tests.lab import (
+    guest_agent,
+    guest_bmc,
+    guest_drift,
+    guest_limits,
+    guest_memory,
+    guest_numa,
+    guest_placement,
+    guest_sensors,
+)
 
 OUT = Path("/run/out")
 Stage = Callable[[], dict[str, Any]]
@@ -31,6 +40,11 @@ STAGES: dict[str, Stage] = {
     "engine_placed": guest_numa.placed,
     "engine_replicated": guest_numa.replicated,
     "bmc": guest_bmc.whole,
+    "placements": guest_placement.placements,
+    "refusals": guest_placement.refusals,
+    "limits": guest_limits.limits,
+    "wishes": guest_limits.wishes,
+    "drift": guest_drift.drift,
     "agent": guest_agent.whole,
 }
 

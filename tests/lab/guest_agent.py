@@ -69,15 +69,17 @@ MORE_THAN_A_NODE = str(900 << 20)
 class Watch:
     """Marks, scrapes and received alerts, each with its Unix time."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: re.Pattern[str] = KEPT, receiver: int = 9093) -> None:
+        """Watches the series that `kept` finds, and receives alerts on a port of this machine."""
         self.began = time.monotonic()
+        self._kept = kept
         self.marks: list[tuple[float, str]] = []
         self.scrapes: list[tuple[float, dict[str, float]]] = []
         self.posts: list[tuple[float, Any]] = []
         self.deadline = self.began + PATIENCE
         self._stop = threading.Event()
         self._scraper = threading.Thread(target=self._scrape, daemon=True)
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 9093), self._receiver())
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", receiver), self._receiver())
 
     def start(self) -> None:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -109,7 +111,7 @@ class Watch:
                     body = answer.read().decode()
             except OSError:
                 continue  # not up yet, or leaving
-            self.scrapes.append((time.time(), {key: float(value) for key, value in KEPT.findall(body)}))
+            self.scrapes.append((time.time(), {key: float(value) for key, value in self._kept.findall(body)}))
 
     def _receiver(watch: Watch) -> type[http.server.BaseHTTPRequestHandler]:  # noqa: N805  # `self` is the request's
         class Receiver(http.server.BaseHTTPRequestHandler):
@@ -163,12 +165,12 @@ def _live(watch: Watch, agent: subprocess.Popen[bytes]) -> None:
     _kills(watch)
     _counters(watch)
     _memory(watch)
-    watch.until(lambda: _told(watch, "DimmHot"), 90, "DimmHot was told")
-    watch.until(lambda: _told(watch, "LabHot"), 30, "LabHot was told")
+    watch.until(lambda: was_told(watch, "DimmHot"), 90, "DimmHot was told")
+    watch.until(lambda: was_told(watch, "LabHot"), 30, "LabHot was told")
     set_celsius(DIMMS[0], TEMPERATURE, 45.0)
     watch.mark("cool")
     watch.until(lambda: watch.newest("steadytok_dimm_temperature_celsius" + _dimm()) == 45.0, 30, "cool seen")
-    watch.until(lambda: _told(watch, "LabHot", ended=True), 30, "LabHot's end was told")
+    watch.until(lambda: was_told(watch, "LabHot", ended=True), 30, "LabHot's end was told")
 
 
 def _stand_still(pid: int) -> None:
@@ -191,7 +193,7 @@ def _dimm() -> str:
     return f'{{dimm="{bus()}-0018",source="hwmon"}}'
 
 
-def _told(watch: Watch, name: str, *, ended: bool = False) -> bool:
+def was_told(watch: Watch, name: str, *, ended: bool = False) -> bool:
     """Whether an alert was received; one that ended has an end that was over when it came."""
     return any(
         alert["labels"]["alertname"] == name

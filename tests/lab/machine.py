@@ -1,5 +1,5 @@
 """
-A virtual machine of two NUMA nodes with Debian's kernel, in software emulation; its root is this host's, read-only.
+A virtual machine of two NUMA nodes, or eight, with Debian's kernel, in software emulation; its root is this host's.
 
 `python -m tests.lab.machine` prepares it, or says what is missing. Software emulation, since a lab must run where no
 /dev/kvm is; the kernel and the small files made from it are kept in the user's cache folder.
@@ -9,6 +9,7 @@ https://www.qemu.org/docs/master/system/invocation.html, https://wiki.qemu.org/D
 from __future__ import annotations
 
 import gzip
+import itertools
 import lzma
 import os
 import platform
@@ -22,12 +23,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-CPUS_OF_NODE = ("0-1", "2-3")
-# MiB; with more than 2 GiB in all, software emulation has hung in early boot.
-MEMORY_OF_NODE = (1024, 768)
+
+class Shape(NamedTuple):
+    """The nodes of a machine: their CPUs as QEMU has them, their memory in MiB, and how long the guest may take."""
+
+    cpus: tuple[str, ...]
+    memory: tuple[int, ...]
+    limit: float
+
+
+# With more than 2 GiB in all, software emulation has hung in early boot.
+TWO_NODES = Shape(("0-1", "2-3"), (1024, 768), 480.0)
+EIGHT_NODES = Shape(tuple(map(str, range(8))), (512, *[216] * 7), 600.0)
 DISTANCE = 21  # from one node to the other
-LIMIT = 300.0  # seconds for one run of the guest
-EARLY = 90.0  # seconds within which the guest's own script has begun; a boot that hangs is tried once more
+EARLY = 120.0  # seconds within which the guest's own script has begun; a boot that hangs is tried once more
 
 _HOUSE = Path(__file__).parents[2]
 SLOT = {"loc_pfx": "P1-DIMMA", "bank": "P0 CHANNEL A", "manufacturer": "Lab", "serial": "3A2B1C0E", "part": "LAB-4711"}
@@ -119,7 +128,7 @@ def prepare(cache: Path | None = None) -> Parts:
     return Parts(kernel, release, done / "initrd.gz", done / "ssdt.aml", done / "tree")
 
 
-def run(parts: Parts, module: str, out: Path, *arguments: str, bmc: int | None = None) -> None:
+def run(parts: Parts, module: str, out: Path, *arguments: str, shape: Shape = TWO_NODES, bmc: int | None = None) -> None:
     """
     Boots, runs `python -m module` there in this checkout, and comes back when the machine is off.
 
@@ -134,21 +143,21 @@ def run(parts: Parts, module: str, out: Path, *arguments: str, bmc: int | None =
     start = f"cd {shlex.quote(str(_HOUSE))} && exec env {environment} {command} >/run/out/guest.log 2>&1\n"
     (out / "start").write_text(start)
     for attempt in (1, 2):
-        _boot(parts, out, bmc)
+        _boot(parts, out, shape, bmc)
         if (out / "done").exists():
             return
         if (out / "started").exists() or attempt == 2:
             raise LabError(f"the guest did not come to its end\n{_tail(out / 'console')}\n{_tail(out / 'guest.log')}")
 
 
-def _boot(parts: Parts, out: Path, bmc: int | None) -> None:
+def _boot(parts: Parts, out: Path, shape: Shape, bmc: int | None) -> None:
     began = time.monotonic()
     with (out / "qemu.log").open("wb") as log:
-        process = subprocess.Popen(_command(parts, out, bmc), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(_command(parts, out, shape, bmc), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         while process.poll() is None:
             lasted = time.monotonic() - began
-            if lasted > LIMIT or (lasted > EARLY and not (out / "started").exists()):
+            if lasted > shape.limit or (lasted > EARLY and not (out / "started").exists()):
                 return
             time.sleep(0.2)
     finally:
@@ -158,15 +167,16 @@ def _boot(parts: Parts, out: Path, bmc: int | None) -> None:
         raise LabError(f"QEMU ended with status {process.returncode}\n{_tail(out / 'qemu.log')}")
 
 
-def _command(parts: Parts, out: Path, bmc: int | None) -> list[str]:
+def _command(parts: Parts, out: Path, shape: Shape, bmc: int | None) -> list[str]:
     # acpi-cpufreq refuses QEMU's own family of AMD processors; five-level page tables only make emulation slower.
     command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi"]
     command += ["-cpu", "max,vendor=GenuineIntel,family=6,model=85,la57=off"]
-    command += ["-m", str(sum(MEMORY_OF_NODE)), "-smp", "4", "-acpitable", f"file={parts.table}"]
-    for node, (cpus, memory) in enumerate(zip(CPUS_OF_NODE, MEMORY_OF_NODE, strict=True)):
+    processors = 1 + max(int(cpus.split("-")[-1]) for cpus in shape.cpus)
+    command += ["-m", str(sum(shape.memory)), "-smp", str(processors), "-acpitable", f"file={parts.table}"]
+    for node, (cpus, memory) in enumerate(zip(shape.cpus, shape.memory, strict=True)):
         command += ["-object", f"memory-backend-ram,id=m{node},size={memory}M"]
         command += ["-numa", f"node,nodeid={node},cpus={cpus},memdev=m{node}"]
-    for node, other in ((0, 1), (1, 0)):
+    for node, other in itertools.permutations(range(len(shape.cpus)), 2):
         command += ["-numa", f"dist,src={node},dst={other},val={DISTANCE}"]
     share = "security_model=none,multidevs=remap"
     command += ["-virtfs", f"local,path=/,mount_tag=root,{share},readonly=on"]

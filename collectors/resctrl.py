@@ -1,0 +1,190 @@
+"""
+Memory traffic of each L3 domain, local and remote, where the operator has mounted resctrl.
+
+Reads sys/fs/resctrl/{mon_data,GROUP/mon_data}/mon_L3_*/mbm_*, as root only. It is never mounted here: that changes what
+the whole machine can measure. https://docs.kernel.org/filesystems/resctrl.html
+
+The kernel counts what missed a CPU's L3; devices are not in it. A value may be a word (Unavailable, Unassigned, Error),
+and a group's value falls when one of its monitoring groups is removed: to take that for a counter that began again
+would be a burst of terabytes that nobody moved, so here a fall adds nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from collectors import Host, Reading, counter, natural
+from collectors._nodes import cpus_by_node, listed
+
+INTERVAL = 1.0
+
+TOTAL = counter(
+    "steadytok_resctrl_mbm_bytes_total",
+    "Memory traffic of the CPUs that share an L3 cache, to any node; by control group, the default one unnamed.",
+)
+LOCAL = counter("steadytok_resctrl_mbm_local_bytes_total", "That part of the traffic that stayed on the own NUMA node.")
+REMOTE = counter(
+    "steadytok_resctrl_mbm_remote_bytes_total",
+    "Traffic that was not local, which is all less local; on AMD the write-backs of modified lines are always in it.",
+)
+METRICS = (TOTAL, LOCAL, REMOTE)
+
+_FOLDER = "sys/fs/resctrl"
+_INFO = f"{_FOLDER}/info/L3_MON"
+_CPU = "sys/devices/system/cpu"
+_ALL, _OWN = "mbm_total_bytes", "mbm_local_bytes"
+_DOMAIN = re.compile(r"mon_L3_(\d{2,5})", re.ASCII)
+_PART = re.compile(r"mon_sub_L3_(\d{2,5})", re.ASCII)  # one for each node of an L3 that sub-NUMA clustering divides
+_WORDS = frozenset({"Unavailable", "Unassigned", "Error"})
+_MASKS = re.compile(r"(\d{1,5})=0x([0-9a-f]{1,8})", re.ASCII)
+_AS_SHIPPED = ("7f", "15")  # all seven kinds of traffic, and the three of them that are local
+_LOOK_AGAIN = 60  # passes after which topology and what the events count are read again
+
+
+class _Place(NamedTuple):
+    """Where one group's traffic in one domain is told, and its labels."""
+
+    folder: str
+    group: str
+    domain: str
+    node: str
+
+
+@dataclass(slots=True)
+class _Counted:
+    """What one place has counted, by event: the kernel's last value, and the sum that never falls."""
+
+    last: dict[str, int] = field(default_factory=dict)
+    sums: dict[str, int] = field(default_factory=dict)
+    remote: int | None = None
+
+    def add(self, event: str, value: int) -> int:
+        self.sums[event] = self.sums.get(event, value) + max(0, value - self.last.get(event, value))
+        self.last[event] = value
+        return self.sums[event]
+
+
+class _Kept:
+    def __init__(self) -> None:
+        self.passes = 0
+        self.nodes: dict[str, str] = {}
+        self.incomparable: frozenset[str] = frozenset()
+        self.counted: dict[_Place, _Counted] = {}
+
+
+def collect(host: Host) -> Iterator[Reading]:
+    """One pass over the control groups and their domains; nothing where resctrl is not mounted or has no monitoring."""
+    if not host.exists(_INFO):
+        return
+    kept = host.kept(_Kept)
+    if kept.passes % _LOOK_AGAIN == 0:
+        kept.nodes, kept.incomparable = _node_of_domains(host), _incomparable(host)
+    kept.passes += 1
+    groups = _groups(host)
+    for group, folder in groups.items():
+        for place in _places(host, kept, group, folder):
+            yield from _traffic(host, kept, place)
+    kept.counted = {place: counted for place, counted in kept.counted.items() if place.group in groups}
+
+
+def _groups(host: Host) -> dict[str, str]:
+    """The folder of each control group by name; its values include those of its monitoring groups."""
+    found = {"": f"{_FOLDER}/mon_data"}
+    for name in host.names(_FOLDER):
+        if name not in ("info", "mon_data", "mon_groups") and host.exists(f"{_FOLDER}/{name}/mon_data"):
+            found[name] = f"{_FOLDER}/{name}/mon_data"
+    return found
+
+
+def _places(host: Host, kept: _Kept, group: str, folder: str) -> Iterator[_Place]:
+    for name in host.names(folder):
+        domain = _DOMAIN.fullmatch(name)
+        if domain is None:
+            continue
+        number = str(int(domain[1]))
+        path = f"{folder}/{name}"
+        parts = [(entry, part[1]) for entry in host.names(path) if (part := _PART.fullmatch(entry))]
+        for entry, node in parts:
+            yield _Place(f"{path}/{entry}", group, number, str(int(node)))
+        if not parts:  # else the domain's own files are the sum of its parts
+            yield _Place(path, group, number, kept.nodes.get(number, ""))
+
+
+def _traffic(host: Host, kept: _Kept, place: _Place) -> Iterator[Reading]:
+    counted = kept.counted.setdefault(place, _Counted())
+    labels = {"group": place.group, "domain": place.domain, "node": place.node}
+    # Local first: what passes between the two reads must not make it more than all there is.
+    local, total = _value(host, f"{place.folder}/{_OWN}"), _value(host, f"{place.folder}/{_ALL}")
+    if local is not None:
+        yield LOCAL.sample(counted.add(_OWN, local), **labels)
+    if total is not None:
+        yield TOTAL.sample(counted.add(_ALL, total), **labels)
+    if local is not None and total is not None and place.domain not in kept.incomparable:
+        yield REMOTE.sample(_remote(host, counted, place), **labels)
+
+
+def _remote(host: Host, counted: _Counted, place: _Place) -> int | None:
+    """All less local, as a sum that never falls: a smaller one would be, to Prometheus, a counter that began again."""
+    remote = counted.sums[_ALL] - counted.sums[_OWN]
+    if remote < 0 and counted.remote is None:
+        return host.note(f"{place.folder}/{_OWN}", f"more than {_ALL}, so what is remote is not known")
+    counted.remote = max(counted.remote or 0, remote)
+    return counted.remote
+
+
+def _value(host: Host, path: str) -> int | None:
+    if not host.exists(path):
+        return None  # this processor does not count it
+    text = host.read(path)
+    if text is None:
+        return None
+    if text in _WORDS:
+        return host.note(path, f"the kernel says {text}")
+    value = host.integer(text, path)
+    return host.note(path, f"expected 0 or more, found {value}") if value is not None and value < 0 else value
+
+
+def _node_of_domains(host: Host) -> dict[str, str]:
+    """The NUMA node of each L3 by its id; an L3 of several nodes has none."""
+    by_node = cpus_by_node(host)
+    found: dict[str, str] = {}
+    seen: set[int] = set()
+    for name in sorted(host.names(_CPU), key=natural):
+        cpu = re.fullmatch(r"cpu(\d{1,5})", name, re.ASCII)
+        if cpu is None or int(cpu[1]) in seen:
+            continue
+        shared, number = _third_level(host, f"{_CPU}/{name}/cache")
+        seen |= shared
+        within = [node for node, cpus in by_node.items() if cpus & shared]
+        if number is not None and len(within) == 1:
+            found[str(number)] = within[0]
+    return found
+
+
+def _third_level(host: Host, cache: str) -> tuple[frozenset[int], int | None]:
+    """The CPUs that share an L3 cache, and its id, which resctrl names its domains after."""
+    for index in host.glob(f"{cache}/index[0-9]*"):
+        if host.read(f"{index}/level", optional=True) == "3":
+            return listed(host, f"{index}/shared_cpu_list") or frozenset(), host.read_int(f"{index}/id")
+    return frozenset(), None
+
+
+def _incomparable(host: Host) -> frozenset[str]:
+    """
+    The domains whose events somebody has set to count other things, so that all less local is not what is remote.
+
+    AMD's events can be set (mbm_*_bytes_config); what cannot be set is as the processor's maker meant it.
+    """
+    total, local = (
+        dict(_MASKS.findall(host.read(f"{_INFO}/{event}_config", optional=True) or "")) for event in (_ALL, _OWN)
+    )
+    wrong = frozenset(domain for domain in total.keys() & local.keys() if (total[domain], local[domain]) != _AS_SHIPPED)
+    if wrong:
+        domains = ",".join(sorted(wrong, key=natural))
+        host.note(
+            f"{_INFO}/mbm_local_bytes_config", f"set by somebody in domain {domains}, so remote is not known there"
+        )
+    return wrong

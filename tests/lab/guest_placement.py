@@ -1,0 +1,255 @@
+"""
+Stages about where the memory of processes is: laid out by hand, counted by the kernel's numa_maps, and asked by us.
+
+https://docs.kernel.org/admin-guide/mm/numa_memory_policy.html, numa_maps in https://docs.kernel.org/filesystems/proc.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from collectors import Host, process
+from collectors._maps import mappings
+from collectors._move_pages import sample
+from collectors._process_stat import stat
+from tests.lab import observe
+
+FOLDER = Path("/sys/devices/system/node")
+MIB = 256  # pages
+SAMPLES = 1000  # for how often an error covers the truth
+COVERING_PAGES = 512  # asked in each of those
+# Regions, each KIND:SIZE:NODE with the size in MiB, a kind of memory, and the node that its pages are bound to.
+HOLD = """
+import ctypes, json, mmap, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+SHARED, PRIVATE = mmap.MAP_SHARED, mmap.MAP_PRIVATE
+def bind(node):
+    mask = ctypes.c_ulong(1 << node)
+    if libc.syscall(238, 2, ctypes.byref(mask), 64):
+        raise OSError(ctypes.get_errno(), "set_mempolicy")
+held = []
+for region in sys.argv[2:]:
+    kind, size, node = region.split(":")
+    if node:
+        bind(int(node))
+    if kind == "file":
+        with open(size, "rb") as file:
+            region = mmap.mmap(file.fileno(), 0, flags=PRIVATE, prot=mmap.PROT_READ)
+    elif kind == "shmem":
+        region = mmap.mmap(-1, int(size) << 20, flags=SHARED)
+    else:
+        more = {"anon": 0, "thp": 0, "hugetlb": 0x40000}[kind]
+        region = mmap.mmap(-1, int(size) << 20, flags=PRIVATE | mmap.MAP_ANONYMOUS | more)
+    if kind == "thp":
+        region.madvise(mmap.MADV_HUGEPAGE)
+    for place in range(0, len(region), 4096):
+        if kind == "file":
+            region[place]
+        else:
+            region[place] = 1
+    held.append(region)
+children = [os.fork() for _ in range(int(sys.argv[1]))] if sys.argv[1] != "-" else []
+if 0 not in children:
+    print(json.dumps(children), flush=True)
+sys.stdin.read()
+"""
+SPLIT = """
+import ctypes, mmap, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+pieces = int(sys.argv[1])
+region = mmap.mmap(-1, pieces * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x8000)
+start = ctypes.addressof(ctypes.c_char.from_buffer(region))
+for piece in range(0, pieces, 2):
+    if libc.mprotect(start + piece * 4096, 4096, 1):
+        raise OSError(ctypes.get_errno(), "mprotect")
+print("[]", flush=True)
+sys.stdin.read()
+"""
+
+
+def placements() -> dict[str, Any]:
+    """Processes of every kind of memory, each laid out on the last node and the one before it, or on all."""
+    nodes = sorted(int(path.name[4:]) for path in FOLDER.glob("node[0-9]*"))
+    last, before = nodes[-1], nodes[-2]
+    large = max(Path("/").glob("usr/lib/x86_64-linux-gnu/*.so*"), key=lambda path: path.stat().st_size)
+    observe.write("/proc/sys/vm/drop_caches", "1")
+    observe.write(str(FOLDER / f"node{last}/hugepages/hugepages-2048kB/nr_hugepages"), "8")
+    layouts: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+        "bind": (("numactl", f"--membind={last}"), ("anon:48:",)),
+        "interleave": (("numactl", "--interleave=all"), ("anon:48:",)),
+        "by_hand": ((), (f"anon:42:{last}", f"anon:18:{before}")),
+        "huge": ((), (f"thp:32:{last}", f"anon:16:{before}")),
+        "hugetlb": ((), (f"hugetlb:12:{last}", f"anon:16:{before}")),
+        "file": ((), (f"file:{large}:{last}", f"anon:16:{before}")),
+        "shmem": ((), (f"shmem:24:{last}", f"anon:12:{before}")),
+    }
+    saw: dict[str, Any] = {"nodes": nodes, "last": last, "before": before}
+    for name, (under, regions) in layouts.items():
+        with held(*under, *observe.python(HOLD, "-", *regions)) as (pid, _):
+            saw[name] = _asked(pid)
+            if name == "by_hand":
+                saw["covered"] = _covered(pid, last)
+    with held(*observe.python(HOLD, "1", f"anon:24:{last}", f"anon:16:{before}")) as (pid, children):
+        saw["parent"], saw["child"] = _asked(pid), _asked(children[0])
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+    observe.write(str(FOLDER / f"node{last}/hugepages/hugepages-2048kB/nr_hugepages"), "0")
+    return saw
+
+
+def refusals() -> dict[str, Any]:
+    """Processes that die, have died, have no memory, may not be asked, are others by now, or have 100,000 mappings."""
+    return {
+        "dying": _dying(),
+        "zombie": _zombie(),
+        "kernel": _look(2),
+        "refused": _refused(),
+        "reused": _reused(),
+        "became": _became(),
+        "pieces": _pieces(),
+    }
+
+
+@contextlib.contextmanager
+def held(*command: str) -> Iterator[tuple[int, list[int]]]:
+    """A process that has laid its memory out, with its children; it ends with the block."""
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=observe.ENVIRONMENT
+    ) as held_process:
+        assert held_process.stdout is not None
+        line = held_process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{command[-3:]} did not come to hold its memory: status {held_process.wait(10)}")
+        try:
+            yield held_process.pid, [int(number) for number in re.findall(r"\d+", line)]
+        finally:
+            held_process.kill()
+
+
+def truth(pid: int) -> dict[str, int]:
+    """Pages of 4 KiB by `NODE KIND`, as numa_maps counts them."""
+    host = Host("/")
+    kinds = {mapping.start: mapping.kind for mapping in mappings(host, pid) or ()}
+    pages: Counter[str] = Counter()
+    for line in observe.text(f"/proc/{pid}/numa_maps").splitlines():
+        kind = kinds.get(int(line.split()[0], 16))
+        size = re.search(r"kernelpagesize_kB=(\d+)", line)
+        for node, count in re.findall(r" N(\d+)=(\d+)", line):
+            if kind is not None and size is not None:
+                pages[f"{node} {kind}"] += int(count) * int(size[1]) // 4
+    return dict(pages)
+
+
+def _asked(pid: int) -> dict[str, Any]:
+    numastat = observe.run("numastat", "-p", str(pid)).stdout
+    return {"truth": truth(pid), "numastat": numastat, **_look(pid)}
+
+
+def _look(pid: int) -> dict[str, Any]:
+    """One pass of the collector over one process."""
+    host = Host("/")
+    config = process.Config(engines=(process.Target(name="held", pid=pid),), discover=False)
+    series = observe.look(process, host, config)
+    return {"series": series, "notes": [list(note) for note in host.take_notes()]}
+
+
+def _covered(pid: int, node: int) -> dict[str, Any]:
+    """Many samples of one process, with their errors, of a share that is known."""
+    host = Host("/")
+    counted = truth(pid)
+    mapped = mappings(host, pid) or []
+    seen = stat(host, pid)
+    assert seen is not None
+    shares = []
+    for _ in range(SAMPLES):
+        placement = sample(host, pid, seen.started, mapped, COVERING_PAGES)
+        shares.append(None if placement is None else placement.share([node]))
+    there = sum(count for key, count in counted.items() if key.startswith(f"{node} "))
+    return {"truth": there / sum(counted.values()), "shares": shares}
+
+
+def _dying() -> list[dict[str, Any]]:
+    """A process that is killed at some moment of the look, many times."""
+    saw = []
+    for turn in range(12):
+        with held(*observe.python(HOLD, "-", "anon:4:")) as (pid, _):
+            killer = threading.Timer(0.006 * turn, os.kill, (pid, signal.SIGKILL))
+            killer.start()
+            saw.append(_look(pid))
+            killer.join()
+    return saw
+
+
+def _zombie() -> dict[str, Any]:
+    with subprocess.Popen(["true"], env=observe.ENVIRONMENT) as ended:
+        while "Z (zombie)" not in observe.text(f"/proc/{ended.pid}/status"):
+            time.sleep(0.01)
+        return _look(ended.pid)
+
+
+def _refused() -> dict[str, Any]:
+    """Root's process asked by nobody."""
+    with held(*observe.python(HOLD, "-", "anon:4:")) as (pid, _):
+        os.seteuid(65534)
+        try:
+            saw = _look(pid)
+        finally:
+            os.seteuid(0)
+    return saw
+
+
+def _reused() -> dict[str, Any]:
+    """A pid that has been given to another process since it was found."""
+    host = Host("/")
+    with held(*observe.python(HOLD, "-", "anon:4:")) as (first, _):
+        found = stat(host, first)
+    assert found is not None
+    time.sleep(0.05)
+    observe.write("/proc/sys/kernel/ns_last_pid", str(first - 1))
+    with held(*observe.python(HOLD, "-", "anon:4:")) as (second, _):
+        placement = sample(host, second, found.started, mappings(host, second) or [], 4096)
+    return {"same": first == second, "told": placement is not None, "notes": [list(n) for n in host.take_notes()]}
+
+
+def _became() -> dict[str, Any]:
+    """A process that becomes another program while it is asked: the mappings were the old one's."""
+    host = Host("/")
+    code = "import os, sys; print('[]', flush=True); sys.stdin.readline(); os.execvp('sleep', ['sleep', '60'])"
+    command = observe.python(code)
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=observe.ENVIRONMENT
+    ) as one:
+        assert one.stdin is not None
+        assert one.stdout is not None
+        one.stdout.readline()
+        found, old = stat(host, one.pid), mappings(host, one.pid) or []
+        assert found is not None
+        one.stdin.write("now\n")
+        one.stdin.flush()
+        while observe.text(f"/proc/{one.pid}/comm").strip() != "sleep":
+            time.sleep(0.01)
+        placement = sample(host, one.pid, found.started, old, 4096)
+        one.kill()
+    return {"told": placement is not None, "notes": [list(note) for note in host.take_notes()]}
+
+
+def _pieces() -> dict[str, Any]:
+    observe.write("/proc/sys/vm/max_map_count", "300000")
+    with held(*observe.python(SPLIT, "100000")) as (pid, _):
+        began = time.thread_time()
+        saw = _look(pid)
+        saw["cpu_seconds"] = time.thread_time() - began
+        saw["mappings"] = observe.text(f"/proc/{pid}/maps").count("\n")
+        saw["truth"] = truth(pid)
+    return saw

@@ -1,0 +1,67 @@
+"""An engine whose memory moves away and comes back, and one whose threads are elsewhere: seen, told, and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.lab.guest_drift import BUILTIN, DRIFT, LOCAL
+from tests.lab.test_agent import between, mark, told
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(700)]
+
+Saw = Callable[[str], dict[str, Any]]
+
+
+@pytest.fixture(name="life")
+def _life(saw: Saw) -> dict[str, Any]:
+    return saw("drift")
+
+
+def test_everything_was_seen(life: dict[str, Any]) -> None:
+    """The agent saw each move in its time, and SIGTERM ended it well."""
+    assert [what for _, what in life["marks"] if what.startswith("NOT")] == []
+    assert life["status"] == 0
+
+
+def test_migrated_pages_are_drift(life: dict[str, Any]) -> None:
+    """Moved with migratepages to the other node, all pages are where they were not, and none where the threads run."""
+    seen = between(life, "drift seen", "moved back")
+
+    assert min(series[DRIFT] for series in seen if DRIFT in series) > 0.95
+    assert max(series[LOCAL] for series in seen if LOCAL in series) < 0.05
+
+
+def test_drift_alerts_and_recovers(life: dict[str, Any]) -> None:
+    """The alert is told after the move with its figure, and its end after the pages came back."""
+    alerts = list(told(life, "LabDrift"))
+    first = next(alert for alert in alerts if not alert.ended)
+    last = next(alert for alert in alerts if alert.ended)
+
+    assert mark(life, "moved") < first.at < mark(life, "LabDrift was told") + 1
+    assert first.annotations["summary"] == "ref has 1.00 of its memory where it was not before"
+    assert last.at > mark(life, "back seen") - 5
+
+
+def test_threads_apart_from_their_memory_are_told(life: dict[str, Any]) -> None:
+    """With memory bound to node 0 and threads on node 1 nothing is local, although nothing has drifted."""
+    last = [series for at, series in life["scrapes"] if at > mark(life, "apart seen")]
+    alerts = [alert for alert in told(life, "LabRemote") if alert.at > mark(life, "apart") and not alert.ended]
+
+    assert max(series[LOCAL] for series in last if LOCAL in series) < 0.05
+    assert max(series[DRIFT] for series in last if DRIFT in series) < 0.05
+    assert alerts[0].annotations["summary"] == "ref has 0.00 of its memory where its threads run"
+
+
+@pytest.mark.skipif(not BUILTIN.exists(), reason="there are no built-in rules of placement")
+def test_the_built_in_rules_say_it(life: dict[str, Any]) -> None:
+    """PlacementDrift is told of the pages that moved, BindingIneffective of the threads that left their memory."""
+    drifted = next(told(life, "PlacementDrift"))
+    bound = [alert for alert in told(life, "BindingIneffective") if alert.labels["evidence"] == "bound_threads"]
+
+    assert drifted.at < mark(life, "moved back")
+    assert "% of the memory of engine ref" in drifted.annotations["summary"]
+    assert [alert.at > mark(life, "apart") for alert in bound] == [True] * len(bound) != []
+    assert "engine ref" in bound[0].annotations["summary"]
