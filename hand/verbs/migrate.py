@@ -120,13 +120,13 @@ def _batches(spans: Spans) -> Iterator[list[int]]:
 
 
 def _movable(process: Target) -> Spans:
-    """Anonymous mappings without a policy of their own."""
+    """Anonymous mappings that no policy keeps where they are."""
     try:
         policies = Path(f"/proc/{process.pid}/numa_maps").read_text()
         maps = Path(f"/proc/{process.pid}/maps").read_text()
     except OSError as error:
         raise HandError(f"the mappings of process {process.pid} cannot be read: {error.strerror}") from error
-    free = {start for start, policy, rest in _mappings(policies) if policy == "default" and _is_anonymous(rest)}
+    free = {start for start, policy, rest in _mappings(policies) if _is_free(policy) and _is_anonymous(rest)}
     ranges = (_RANGE.match(line) for line in maps.splitlines())
     spans = [(int(found[1], 16), int(found[2], 16)) for found in ranges if found]
     return [(start, end) for start, end in spans if start in free]
@@ -137,6 +137,11 @@ def _mappings(text: str) -> Iterator[tuple[int, str, str]]:
         found = _MAPPING.match(line)
         if found:
             yield int(found[1], 16), found[2], found[3] or ""
+
+
+def _is_free(policy: str) -> bool:
+    """Whether pages may lie anywhere: neither bind nor interleave, of the mapping's own or the task's."""
+    return policy in ("default", "local") or policy.startswith("prefer")
 
 
 def _is_anonymous(rest: str) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.lab import guest_agent, guest_memory, guest_sensors
+from tests.lab import guest_agent, guest_hand, guest_memory, guest_sensors
 
 OUT = Path("/run/out")
 Stage = Callable[[], dict[str, Any]]
@@ -27,6 +27,7 @@ STAGES: dict[str, Stage] = {
     "huge_pages": guest_memory.huge_pages,
     "dimms": guest_sensors.dimms,
     "cpufreq": guest_sensors.cpufreq,
+    "hand": guest_hand.whole,
     "agent": guest_agent.whole,
 }
 
