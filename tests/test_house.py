@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 HOUSE = Path(__file__).parents[1]
-ROOMS = ("agent", "collectors", "rules", "engine")
-# Calls go down: agent -> rules -> collectors. The engine stands apart: it is met only over a socket.
+ROOMS = ("agent", "collectors", "rules", "engine", "hand")
+# Calls go down: agent -> rules -> collectors. Engine and hand stand apart: they are met only over a socket.
 MAY_IMPORT = {
     "agent": {"agent", "rules", "collectors"},
     "rules": {"rules", "collectors"},
     "collectors": {"collectors"},
     "engine": {"engine"},
+    "hand": {"hand"},
 }
+# What the kernel may work on for long is written by a process that can be killed; and root's own commands.
+HANDS_DOORS = ("hand/files.py", "hand/verbs/command.py")
 BANNED_NAMES = re.compile(r"(?:^|_)(manager|helper|utils?|common|handler|misc|base)(?:_|$)", re.IGNORECASE)
 
 
@@ -62,6 +66,18 @@ def test_calls_go_down() -> None:
     ]
 
     assert crossed == []
+
+
+def test_the_hand_needs_the_standard_library_alone() -> None:
+    """What runs as root has no dependency."""
+    strange = [
+        f"{named(path)}:{line} imports {name}"
+        for path in modules("hand")
+        for line, name in imports(path)
+        if name.split(".")[0] not in sys.stdlib_module_names | {"hand"}
+    ]
+
+    assert strange == []
 
 
 def test_other_rooms_meet_collectors_at_their_face() -> None:
@@ -126,7 +142,7 @@ def test_what_decides_has_no_clock_and_no_network() -> None:
     [
         (
             r"^(subprocess\..*|os\.(system|popen|spawn\w*|fork)|asyncio\.create_subprocess_\w+)$",
-            {"agent/children.py", "engine/workers.py"},
+            {"agent/children.py", "engine/workers.py", *HANDS_DOORS},
         ),
         (r"^os\.exec\w+$", {"agent/commands/engine.py"}),
         (r"^(asyncio\.to_thread|.*\.run_in_executor)$", set()),

@@ -18,6 +18,7 @@ from tests.lab import (
     guest_agent,
     guest_bmc,
     guest_drift,
+    guest_hand,
     guest_limits,
     guest_memory,
     guest_numa,
@@ -45,6 +46,7 @@ STAGES: dict[str, Stage] = {
     "limits": guest_limits.limits,
     "wishes": guest_limits.wishes,
     "drift": guest_drift.drift,
+    "hand": guest_hand.whole,
     "agent": guest_agent.whole,
 }
 

@@ -1,0 +1,74 @@
+"""The door to the kernel's files, below a root folder that is / except in tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hand.errors import HandError
+
+_SLOW_WRITE = Path(__file__).with_name("slow_write.py")
+_LONGEST = 4096  # bytes of a file that is read: they hold a word or a line
+
+
+class Files:
+    """Small files of the kernel by their path below the root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def exists(self, path: str) -> bool:
+        """Whether it is there."""
+        return (self.root / path).exists()
+
+    def read(self, path: str) -> str:
+        """What it says, without white space around it; HandError where it cannot be read."""
+        try:
+            with (self.root / path).open("rb") as file:
+                return file.read(_LONGEST).decode("ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise HandError(f"{path}: {_reason(error)}") from error
+
+    def write(self, path: str, text: str) -> None:
+        """Writes it in one go, never making a file; HandError with what the kernel said."""
+        try:
+            descriptor = os.open(self.root / path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.write(descriptor, text.encode("ascii"))
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise HandError(f"{path}: {_reason(error)}") from error
+
+    def write_slowly(self, path: str, text: str, seconds: float) -> bool:
+        """
+        Writes what the kernel may work on for long, in a process that can be killed; False where time ran out.
+
+        A write to drop_caches or memory.reclaim returns when the kernel is done; a signal that kills ends it early.
+        HandError with what the kernel said.
+        """
+        arguments = [sys.executable, "-I", str(_SLOW_WRITE), str(self.root / path), text]
+        try:
+            done = subprocess.run(
+                arguments, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False, env={}
+            )
+        except subprocess.TimeoutExpired:
+            return False
+        if done.returncode:
+            raise HandError(f"{path}: {done.stderr.decode(errors='replace').strip()[-200:]}")
+        return True
+
+    def free_bytes(self) -> int:
+        """MemFree of /proc/meminfo; HandError where it cannot be told."""
+        try:
+            with (self.root / "proc/meminfo").open() as file:
+                fields = dict(line.split(":", 1) for line in file if ":" in line)
+            return int(fields["MemFree"].split()[0]) * 1024
+        except (OSError, KeyError, ValueError, IndexError) as error:
+            raise HandError(f"proc/meminfo: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else f"not what the kernel writes ({error})"

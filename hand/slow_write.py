@@ -1,0 +1,22 @@
+"""`python -I slow_write.py PATH TEXT`: one write that may take long, in a process of its own that can be killed."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> int:
+    """0 where the kernel took it; else 1 and what it said on standard error."""
+    path, text = sys.argv[1:]
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
+        os.write(descriptor, text.encode("ascii"))
+    except OSError as error:
+        sys.stderr.write(error.strerror or str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

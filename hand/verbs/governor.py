@@ -1,0 +1,7 @@
+"""governor: the frequency governor of one policy, held by a lease."""
+
+from __future__ import annotations
+
+from hand.verbs._policies import policy_verb
+
+VERB = policy_verb("governor", "governor", "scaling_governor", "scaling_available_governors")

@@ -1,0 +1,216 @@
+"""Who may use the hand, and what may come in through its socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hand.arguments import Arguments
+from hand.config import Config, ConfigError, load
+from hand.errors import HandError, RefusedError
+from hand.peer import Peer, check, within
+from tests.hand.conftest import CONFIG, Running
+
+
+def test_others_are_turned_away() -> None:
+    """Another user is refused, and so is another cgroup of the right user; a cgroup below the named one is well."""
+    config = Config(uids=frozenset({990}))
+    check(Peer(1, 990, "/system.slice/steadytok.service"), config)
+    check(Peer(1, 990, "/system.slice/steadytok.service/eye"), config)
+
+    with pytest.raises(RefusedError, match="user 0 may not use this hand"):
+        check(Peer(1, 0, "/system.slice/steadytok.service"), config)
+    with pytest.raises(RefusedError, match=r"only /system\.slice/steadytok\.service may use this hand"):
+        check(Peer(1, 990, "/user.slice/steadytok.service"), config)
+    assert not within("/system.slice/steadytok.service-evil", "/system.slice/steadytok.service")
+
+
+def test_a_caller_of_another_cgroup_is_turned_away_at_the_socket(folder: Path) -> None:
+    """The real process asks the kernel who is there, before it reads a byte."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may own the configuration that is believed")
+    (folder / "hand.toml").write_text('[peer]\nuser = "root"\ncgroup = "/not/ours.service"\n' + CONFIG)
+    hand = Running(folder)
+    hand.end()
+    arguments = ["--socket", str(hand.socket), "--config", str(folder / "hand.toml"), "--root", str(hand.root)]
+    strict = StrictHand(folder, arguments)
+    answer = strict.send(b'{"verb": "hello"}\n')
+
+    assert answer["code"] == "refused"
+    assert "only /not/ours.service may use this hand" in answer["error"]
+    strict.end()
+
+
+class StrictHand(Running):
+    """A hand that is not in direct mode."""
+
+    def __init__(self, folder: Path, arguments: list[str]) -> None:
+        self.arguments = arguments
+        super().__init__(folder)
+
+    def start(self) -> None:
+        """As systemd would, but for the socket."""
+        import subprocess
+        import sys
+        import time
+
+        self.log = (self.folder / "strict").open("w+b")
+        command = [sys.executable, "-m", "hand", "--state", str(self.folder / "state"), *self.arguments]
+        self.process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=self.log)
+        while not self.socket.exists() or b"ready" not in (self.folder / "strict").read_bytes():
+            assert self.process.poll() is None, (self.folder / "strict").read_text()
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (b"\n", "invalid"),
+        (b"null\n", "invalid"),
+        (b"[]\n", "invalid"),
+        (b'{"verb": 1}\n', "invalid"),
+        (b'{"verb": "hello", "arguments": []}\n', "invalid"),
+        (b'{"verb": "hello", "more": 1}\n', "invalid"),
+        (b'{"verb": "reboot"}\n', "unknown"),
+        (b'{"verb": "../../bin/sh"}\n', "unknown"),
+        (b"[" * 4000 + b"\n", "invalid"),
+        (b"x" * 5000 + b"\n", "invalid"),
+        (b'{"verb": "governor", "arguments": {"policy": "0/../../x"}}\n', "invalid"),
+        (b'{"verb": "governor", "arguments": {"policy": true}}\n', "invalid"),
+        (b'{"verb": "freeze", "arguments": {"unit": "../llama.service"}}\n', "invalid"),
+        (b'{"verb": "freeze", "arguments": {"unit": "llama.service", "duty": NaN}}\n', "invalid"),
+        (b'{"verb": "reclaim", "arguments": {"node": 0, "bytes": 1e400}}\n', "invalid"),
+        (b"\xff\xfe\n", "invalid"),
+    ],
+)
+def test_nonsense_is_refused_in_a_sentence(hand: Running, raw: bytes, code: str) -> None:
+    """And the hand lives."""
+    answer = hand.send(raw)
+
+    assert (answer["ok"], answer["code"]) == (False, code)
+    assert len(answer["error"]) < 300
+    assert hand.result("hello")["version"]
+
+
+def test_several_requests_come_over_one_connection(hand: Running) -> None:
+    """Answered in their order, also when they come in one piece or byte by byte."""
+    request = b'{"verb": "hello"}\n'
+    with hand.connect() as connection, connection.makefile("rb") as lines:
+        connection.sendall(request * 3)
+        for byte in request:
+            connection.sendall(bytes([byte]))
+        assert all(json.loads(lines.readline())["ok"] for _ in range(4))
+
+
+def test_a_ninth_caller_is_told_to_come_later(hand: Running) -> None:
+    """Eight silent connections hold their places; when one leaves, there is room again."""
+    silent = [hand.connect() for _ in range(8)]
+    for connection in silent:  # its thread has it when it answers
+        connection.sendall(b'{"verb": "hello"}\n')
+        assert connection.recv(1 << 16)
+    assert hand.send(b"")["code"] == "limited"
+    for connection in silent:
+        connection.close()
+
+    until = threading.Event()
+    while hand.send(b'{"verb": "hello"}\n').get("code") == "limited":
+        assert not until.wait(0.01)
+
+
+def test_half_a_line_is_not_waited_for(hand: Running) -> None:
+    """A caller that stops in the middle of a line is told so and hung up on."""
+    with hand.connect() as connection, connection.makefile("rb") as lines:
+        connection.sendall(b'{"verb": "he')
+        assert json.loads(lines.readline())["error"].startswith("half a line was sent")
+        assert lines.readline() == b""
+
+
+def test_a_caller_that_leaves_harms_nobody(hand: Running) -> None:
+    """Neither in the middle of a line nor before its answer."""
+    for raw in (b"", b'{"verb', b'{"verb": "hello"}\n'):
+        connection = hand.connect()
+        connection.sendall(raw)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        connection.close()
+
+    assert hand.result("hello")["version"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=12,
+)
+NAMES = ("policy", "governor", "lease", "ttl", "expected", "unit", "duty", "period", "node", "bytes", "name", "leases")
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    verb=st.sampled_from(["governor", "epp", "freeze", "reclaim", "compact", "command", "migrate", "renew", "release"]),
+    arguments=st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=8), JSON, max_size=6),
+)
+def test_no_request_ends_the_hand(hand: Running, verb: str, arguments: dict[str, object]) -> None:
+    """Whatever the arguments are, there is an answer, and a fault is a code and a sentence."""
+    answer = hand.send(json.dumps({"verb": verb, "arguments": arguments}).encode()[:4000] + b"\n")
+
+    assert answer["ok"] or (answer["code"] != "failed" and answer["error"])
+    assert hand.process.poll() is None
+
+
+@given(st.dictionaries(st.text(max_size=5), JSON, max_size=4))
+def test_what_is_left_over_is_refused(given_arguments: dict[str, object]) -> None:
+    """No argument is silently without effect."""
+    arguments = Arguments(given_arguments)
+    if given_arguments:
+        with pytest.raises(HandError, match="unknown argument"):
+            arguments.done()
+    else:
+        arguments.done()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("x = 1", "x: unknown"),
+        ("[", "not TOML"),
+        ('[peer]\nuser = "nobody-of-this-name"', "no user is named 'nobody-of-this-name'"),
+        ('[peer]\nuser = "root"\ncgroup = "../x"', "peer.cgroup: expected a cgroup"),
+        ('[peer]\nuser = "root"\n[units.sshd]\nfreeze = true', "units.sshd: expected a table under a name such as"),
+        ('[peer]\nuser = "root"\n[units."a.service"]\nfreeze = 1', "units.a.service.freeze: expected true or false"),
+        ('[peer]\nuser = "root"\n[units."a.service"]\nthaw = true', "units.a.service.thaw: unknown"),
+        ('[peer]\nuser = "root"\n[commands.c]\nargv = "sh -c x"', "commands.c.argv: expected a list of texts"),
+        ('[peer]\nuser = "root"\n[commands.c]\nargv = ["sh"]', "expected the program with its whole path"),
+        ('[peer]\nuser = "root"\n[commands.c]\nargv = ["/bin/sh"]\nuser = "nobody-of-this-name"', "no user is named"),
+        ('[peer]\nuser = "root"\n[commands.c]\nargv = ["/bin/sh"]\nenvironment = ["PATH"]', "begin with STEADYTOK_"),
+        ('[peer]\nuser = "root"\n[commands.c]\nargv = ["/bin/sh"]\ntimeout = 0', "more than 0 and at most 300"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    """File, place, and what was expected."""
+    path = tmp_path / "hand.toml"
+    path.write_text(text)
+    path.chmod(0o644)
+    with pytest.raises(ConfigError) as error:
+        load(path, trusted=frozenset({os.getuid()}))
+
+    assert str(error.value).startswith(f"{path}: ")
+    assert sentence in str(error.value)
+
+
+def test_a_configuration_that_others_can_write_is_not_believed(tmp_path: Path) -> None:
+    """Neither one that is not root's, nor one that a group can write."""
+    path = tmp_path / "hand.toml"
+    path.write_text("")
+    path.chmod(0o664)
+    with pytest.raises(ConfigError, match="only root can write"):
+        load(path, trusted=frozenset({os.getuid()}))
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match="only root can write"):
+        load(path, trusted=frozenset({os.getuid() + 1}))

@@ -1,0 +1,208 @@
+"""The stage of the hand: its verbs on a real kernel, and a machine at full speed again after everybody has died."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.lab import observe
+
+FOLDER = Path("/run/hand")
+UNIT = Path("/sys/fs/cgroup/system.slice/llama.service")
+GOVERNOR = Path("/sys/devices/system/cpu/cpufreq/policy0/scaling_governor")
+CONFIG = """
+[units."llama.service"]
+freeze = true
+migrate = true
+reclaim = true
+"""
+SIZE = 48 << 20  # bytes that the process on node 0 holds
+# Touches every page while it runs on node 0, without a policy of its own; then counts for ever on node 1.
+WORK = """
+import os, sys
+size = int(sys.argv[1])
+os.sched_setaffinity(0, {0, 1})
+held = bytearray(size)
+held[::4096] = b"1" * (size // 4096)
+os.sched_setaffinity(0, {2, 3})
+print(1, flush=True)
+while True: pass
+"""
+
+
+class Hand:
+    """The real process, and requests to it."""
+
+    def __init__(self) -> None:
+        FOLDER.mkdir(exist_ok=True)
+        (FOLDER / "hand.toml").write_text(CONFIG)
+        self.process = self._started()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        arguments = ["--direct", "--socket", str(FOLDER / "sock"), "--state", str(FOLDER / "state")]
+        arguments += ["--config", str(FOLDER / "hand.toml")]
+        (FOLDER / "sock").unlink(missing_ok=True)
+        process = subprocess.Popen([sys.executable, "-m", "hand", *arguments])
+        until(lambda: (FOLDER / "sock").exists(), 60)
+        time.sleep(0.5)
+        return process
+
+    def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """The answer."""
+        with socket.socket(socket.AF_UNIX) as door:
+            door.settimeout(60)
+            door.connect(str(FOLDER / "sock"))
+            door.sendall(json.dumps({"verb": verb, "arguments": arguments}).encode() + b"\n")
+            with door.makefile("rb") as lines:
+                answer: dict[str, Any] = json.loads(lines.readline())
+                return answer
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def again(self) -> None:
+        """The next one, as systemd would start it."""
+        self.process = self._started()
+
+    def end(self) -> int:
+        """SIGTERM; its status."""
+        self.process.terminate()
+        return self.process.wait(20)
+
+
+def until(condition: Callable[[], bool], seconds: float) -> None:
+    """Returns when it holds; RuntimeError after so long."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise RuntimeError("waited in vain")
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def unit() -> Iterator[subprocess.Popen[bytes]]:
+    """A process in the unit's cgroup, with its memory on node 0."""
+    if not (UNIT.parents[1] / "cgroup.controllers").exists():
+        observe.run("mount", "-t", "cgroup2", "none", "/sys/fs/cgroup")
+    UNIT.mkdir(parents=True, exist_ok=True)
+    process = subprocess.Popen(observe.python(WORK, str(SIZE)), stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None  # it was asked for
+        process.stdout.readline()
+        (UNIT / "cgroup.procs").write_text(str(process.pid))
+        yield process
+    finally:
+        with contextlib.suppress(OSError):  # it may never have been frozen
+            (UNIT / "cgroup.freeze").write_text("0")
+        process.kill()
+        process.wait()
+
+
+def whole() -> dict[str, Any]:
+    """Every verb once, each with what the kernel says before and after."""
+    saw: dict[str, Any] = {}
+    hand = Hand()
+    saw["hello"] = hand.ask("hello")
+    saw["drop_caches"] = drop_caches(hand)
+    saw["compact"] = hand.ask("compact", node=1)
+    saw["governor"] = governor(hand)
+    with unit() as process:
+        saw["stranger"] = hand.ask("migrate", pid=os.getpid(), start_time=start_time(os.getpid()), **MOVE)
+        saw["another_time"] = hand.ask("migrate", pid=process.pid, start_time=1, **MOVE)
+        saw["migrate"] = migrate(hand, process.pid)
+        saw["freeze"] = freeze(hand, process.pid)
+    saw["status"] = hand.end()
+    return saw
+
+
+def drop_caches(hand: Hand) -> dict[str, Any]:
+    """Page cache before and after, in bytes."""
+    with open("/run/out/big", "wb") as file:
+        file.write(bytes(32 << 20))
+    Path("/run/out/big").read_bytes()
+    before = cached()
+    answer = hand.ask("drop_caches")
+    Path("/run/out/big").unlink()
+    return {"before": before, "answer": answer, "after": cached()}
+
+
+def cached() -> int:
+    """File pages that no process has mapped."""
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    kib = {name: int(value.split()[0]) for name, value in fields.items()}
+    return (kib["Active(file)"] + kib["Inactive(file)"] - kib["Mapped"]) * 1024
+
+
+def governor(hand: Hand) -> dict[str, Any]:
+    """Held, the hand killed and started again, and what is there after the ttl that nobody renewed."""
+    prior = GOVERNOR.read_text().strip()
+    wanted = "performance" if prior != "performance" else "powersave"
+    answer = hand.ask("governor", policy=0, governor=wanted, lease="g", ttl=20, expected=prior)
+    held = GOVERNOR.read_text().strip()
+    hand.kill()
+    after_kill = GOVERNOR.read_text().strip()
+    hand.again()
+    leases = hand.ask("hello")["result"]["leases"]
+    renewed = hand.ask("renew", leases=["g"], ttl=1)
+    until(lambda: GOVERNOR.read_text().strip() == prior, 60)
+    seen = {"held": held, "after_kill": after_kill, "leases": leases, "renewed": renewed}
+    return {"prior": prior, "wanted": wanted, "answer": answer, "after": GOVERNOR.read_text().strip(), **seen}
+
+
+MOVE = {"from": 0, "to": 1, "bytes": 16 << 20}
+
+
+def migrate(hand: Hand, pid: int) -> dict[str, Any]:
+    """Where the process' pages lie before, after a bounded move, and after moves until nothing is left."""
+    found = [pages_of(pid)]
+    answers = []
+    for size in (16 << 20, SIZE):
+        answers.append(hand.ask("migrate", pid=pid, start_time=start_time(pid), **{**MOVE, "bytes": size}))
+        found.append(pages_of(pid))
+    return {"pages": found, "answers": answers, "numastat": observe.run("numastat", "-p", str(pid)).stdout}
+
+
+def pages_of(pid: int) -> dict[str, int]:
+    """Anonymous pages on each node, as numa_maps counts them."""
+    text = Path(f"/proc/{pid}/numa_maps").read_text()
+    lines = [line for line in text.splitlines() if "anon=" in line and "file=" not in line]
+    return {node: sum(int(n) for line in lines for n in re.findall(rf"\bN{node}=(\d+)", line)) for node in ("0", "1")}
+
+
+def start_time(pid: int) -> int:
+    """In ticks, as /proc/PID/stat has it."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+def freeze(hand: Hand, pid: int) -> dict[str, Any]:
+    """Processor seconds per second of the process: free, at half duty, after the ttl."""
+    free = share(pid)
+    answer = hand.ask("freeze", unit="llama.service", duty=0.5, period=0.5, lease="f", ttl=30)
+    half = share(pid)
+    hand.ask("renew", leases=["f"], ttl=0.1)
+    until(lambda: not hand.ask("hello")["result"]["leases"], 60)
+    return {"free": free, "answer": answer, "half": half, "after": share(pid)}
+
+
+def share(pid: int, seconds: float = 4.0) -> float:
+    """Processor seconds per second."""
+
+    def used() -> float:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    began, before = time.monotonic(), used()
+    time.sleep(seconds)
+    return (used() - before) / (time.monotonic() - began)

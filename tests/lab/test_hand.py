@@ -1,0 +1,76 @@
+"""What the hand did to a real kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.lab.guest_hand import SIZE
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(700)]
+
+Saw = Callable[[str], dict[str, Any]]
+PAGE = 4096
+
+
+def test_page_cache_is_really_dropped(saw: Saw) -> None:
+    """A file of 32 MiB had been read; its pages are gone, and the answer says about how many."""
+    seen = saw("hand")["drop_caches"]
+
+    assert seen["answer"]["ok"], seen
+    assert seen["before"] - seen["after"] > 24 << 20
+    assert seen["answer"]["result"]["freed_bytes"] > 16 << 20
+
+
+def test_a_node_is_compacted(saw: Saw) -> None:
+    """The kernel takes the request."""
+    assert saw("hand")["compact"]["ok"]
+
+
+def test_a_governor_is_held_and_put_back_though_the_hand_was_killed(saw: Saw) -> None:
+    """acpi-cpufreq has what was asked for, kill -9 changes nothing, the next hand knows the lease and ends it."""
+    seen = saw("hand")["governor"]
+
+    assert seen["answer"]["result"] == {"prior": seen["prior"], "now": seen["wanted"]}
+    assert (seen["held"], seen["after_kill"]) == (seen["wanted"], seen["wanted"])
+    assert [lease["prior"] for lease in seen["leases"]] == [seen["prior"]]
+    assert seen["renewed"]["result"] == {"renewed": ["g"], "unknown": []}
+    assert seen["after"] == seen["prior"]
+
+
+def test_pages_are_really_moved(saw: Saw) -> None:
+    """16 MiB when 16 MiB were asked for, then the rest; the counts of numa_maps and the answers agree."""
+    seen = saw("hand")["migrate"]
+    first, second, third = seen["pages"]
+    bounded, rest = (answer["result"] for answer in seen["answers"])
+
+    assert first["0"] * PAGE >= SIZE * 0.9
+    assert bounded["moved_bytes"] == 16 << 20
+    assert (second["1"] - first["1"]) * PAGE == pytest.approx(16 << 20, rel=0.02)
+    assert rest["left_bytes"] < 1 << 20
+    assert third["0"] * PAGE < 1 << 20
+    assert third["1"] * PAGE >= SIZE * 0.9
+
+
+def test_pages_of_strangers_stay(saw: Saw) -> None:
+    """Neither a process outside the named units is touched, nor one that has another's number."""
+    seen = saw("hand")
+
+    assert "hand.toml does not name with migrate = true" in seen["stranger"]["error"]
+    assert "it started at another time" in seen["another_time"]["error"]
+
+
+def test_a_process_is_really_duty_cycled(saw: Saw) -> None:
+    """At half duty it gets about half of what it had, and all of it after the lease."""
+    seen = saw("hand")["freeze"]
+
+    assert seen["answer"]["result"] == {"prior": 1.0, "now": 0.5}
+    assert seen["half"] / seen["free"] == pytest.approx(0.5, abs=0.15)
+    assert seen["after"] / seen["free"] > 0.8
+
+
+def test_the_hand_ends_well(saw: Saw) -> None:
+    """SIGTERM is status 0."""
+    assert saw("hand")["status"] == 0
