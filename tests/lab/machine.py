@@ -128,7 +128,9 @@ def prepare(cache: Path | None = None) -> Parts:
     return Parts(kernel, release, done / "initrd.gz", done / "ssdt.aml", done / "tree")
 
 
-def run(parts: Parts, module: str, out: Path, *arguments: str, shape: Shape = TWO_NODES, bmc: int | None = None) -> None:
+def run(
+    parts: Parts, module: str, out: Path, *arguments: str, shape: Shape = TWO_NODES, bmc: int | None = None
+) -> None:
     """
     Boots, runs `python -m module` there in this checkout, and comes back when the machine is off.
 
