@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.machine import CPUS_OF_NODE
+from tests.lab.machine import TWO_NODES
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(700)]
 
@@ -42,7 +42,7 @@ def test_interleave_spreads_its_threads(saw: Saw) -> None:
     seen = saw("engine_placed")["interleave"]
 
     assert seen["ready"]["numa"]["threads"] == {"0": 1, "1": 1}
-    assert sorted(set(seen["kernel"]["threads"].values())) == ["0-3", CPUS_OF_NODE[1]]
+    assert sorted(set(seen["kernel"]["threads"].values())) == ["0-3", TWO_NODES.cpus[1]]
     assert "--numa interleave: memory in turn on nodes 0 and 1 (CPUs 0-3)" in seen["said"]
 
 
@@ -53,7 +53,7 @@ def test_bind_takes_memory_and_processors_of_one_node(saw: Saw) -> None:
     assert seen["ready"]["numa"] == {"asked": "bind:1", "weights_pages": {"1": 1.0}, "threads": {"1": 2}}
     assert ratios(seen["metrics"]) == {"1": 1.0}
     assert seen["kernel"]["pages"]["1"] > weights_pages(seen["ready"])
-    assert set(seen["kernel"]["threads"].values()) == {CPUS_OF_NODE[1]}
+    assert set(seen["kernel"]["threads"].values()) == {TWO_NODES.cpus[1]}
     assert "sampled pages of the weights: 100 % on node 1; threads: 2 on node 1" in seen["said"]
 
 
@@ -81,7 +81,7 @@ def test_replicate_has_a_local_worker_on_each_node(saw: Saw) -> None:
 
         assert worker["numa"]["weights_pages"] == {node: 1.0}
         assert kernel["pages"][node] > weights_pages(seen["ready"])
-        assert set(kernel["threads"].values()) == {CPUS_OF_NODE[int(node)]}
+        assert set(kernel["threads"].values()) == {TWO_NODES.cpus[int(node)]}
         assert f'steadytok_reference_weights_pages_ratio{{worker="{node}",node="{node}"}} 1.0' in seen["metrics"]
         assert f'steadytok_reference_worker_requests_total{{worker="{node}"}} 2' in seen["metrics"]
 

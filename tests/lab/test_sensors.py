@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.machine import MEMORY_OF_NODE, SLOT
+from tests.lab.machine import SLOT, TWO_NODES
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(700)]
 
@@ -81,7 +81,7 @@ def test_the_firmwares_table_is_read(saw: Saw) -> None:
 
     wanted = {"dimm": f"{SLOT['loc_pfx']} 0", "part_number": SLOT["part"], "serial_number": SLOT["serial"]}
     assert all(f'{label}="{value}"' in info for label, value in wanted.items())
-    assert size.endswith(f" {sum(MEMORY_OF_NODE) << 20}")
+    assert size.endswith(f" {sum(TWO_NODES.memory) << 20}")
 
 
 def frequency(series: dict[str, float], name: str, policy: int) -> float:
