@@ -27,8 +27,8 @@ STAGES: dict[str, Stage] = {
     "huge_pages": guest_memory.huge_pages,
     "dimms": guest_sensors.dimms,
     "cpufreq": guest_sensors.cpufreq,
-    "bmc": guest_bmc.whole,
     "agent": guest_agent.whole,
+    "bmc": guest_bmc.whole,
 }
 
 

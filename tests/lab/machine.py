@@ -26,7 +26,7 @@ CPUS_OF_NODE = ("0-1", "2-3")
 # MiB; with more than 2 GiB in all, software emulation has hung in early boot.
 MEMORY_OF_NODE = (1024, 768)
 DISTANCE = 21  # from one node to the other
-LIMIT = 300.0  # seconds for one run of the guest
+LIMIT = 420.0  # seconds for one run of the guest
 EARLY = 90.0  # seconds within which the guest's own script has begun; a boot that hangs is tried once more
 
 _HOUSE = Path(__file__).parents[2]
