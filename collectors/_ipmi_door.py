@@ -38,10 +38,13 @@ class Refused(msgspec.Struct, frozen=True):
 
 def open_bmc(host: Host, address: str, credentials_file: str | None) -> Bmc | None:
     """The BMC, or None: without a note where this machine has none, with one that says why where it must have."""
+    wire = None
     try:
         wire = _wire(host, address, credentials_file)
         return None if wire is None else Bmc(wire, _name(address))
     except (BmcError, CodeError) as error:
+        if wire is not None:
+            wire.close()
         return host.note(_name(address), str(error))
 
 

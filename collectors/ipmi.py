@@ -60,7 +60,6 @@ METRICS = (
     SEL_ENTRIES,
 )
 
-
 _USUAL = 30.0  # seconds between passes; a BMC's processor is slow, and its sensors are slower
 _NEAR = 10.0  # °C to the limit, below which they come every INTERVAL
 _PASS = 8.0  # seconds of one pass; a slow BMC is read in turns

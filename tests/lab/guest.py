@@ -40,7 +40,6 @@ STAGES: dict[str, Stage] = {
     "cpufreq": guest_sensors.cpufreq,
     "engine_placed": guest_numa.placed,
     "engine_replicated": guest_numa.replicated,
-    "bmc": guest_bmc.whole,
     "placements": guest_placement.placements,
     "refusals": guest_placement.refusals,
     "limits": guest_limits.limits,
@@ -48,6 +47,7 @@ STAGES: dict[str, Stage] = {
     "drift": guest_drift.drift,
     "hand": guest_hand.whole,
     "agent": guest_agent.whole,
+    "bmc": guest_bmc.whole,
 }
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.lab.guest_agent import VICTIM
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(700)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
 Saw = Callable[[str], dict[str, Any]]
 CONSTRAINTS = ("none", "cpuset", "memory_policy", "memcg")

@@ -10,7 +10,7 @@ import pytest
 from tests.lab.guest_drift import BUILTIN, DRIFT, LOCAL
 from tests.lab.test_agent import between, mark, told
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(700)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
 Saw = Callable[[str], dict[str, Any]]
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab.guest_hand import SIZE
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(700)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
 Saw = Callable[[str], dict[str, Any]]
 PAGE = 4096

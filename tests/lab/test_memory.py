@@ -11,7 +11,7 @@ import pytest
 from tests.lab.guest_memory import SIZE
 from tests.lab.machine import DISTANCE
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(700)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
 Saw = Callable[[str], dict[str, Any]]
 PAGES = SIZE // 4096

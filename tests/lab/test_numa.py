@@ -10,7 +10,7 @@ import pytest
 
 from tests.lab.machine import TWO_NODES
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(700)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
 Saw = Callable[[str], dict[str, Any]]
 PAGE = 4096

@@ -12,7 +12,7 @@ import pytest
 from tests.lab import machine
 from tests.lab.conftest import gather, stage
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(700)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
 Saw = Callable[[str], dict[str, Any]]
 LAYOUTS = ("bind", "interleave", "by_hand", "huge", "hugetlb", "file", "shmem", "parent", "child")
