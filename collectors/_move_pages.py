@@ -17,11 +17,11 @@ import mmap
 import os
 import platform
 import select
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from collectors._host import Host
-from collectors._maps import Mapping
+from collectors._maps import mappings
 from collectors._page_sample import Placement, TooFewError, draw
 from collectors._process_stat import stat
 
@@ -37,14 +37,14 @@ _REASONS = {
 }
 
 
-def sample(host: Host, pid: int, started: int, mapped: Sequence[Mapping], pages: int) -> Placement | None:
+def sample(host: Host, pid: int, started: int, pages: int) -> Placement | None:
     """
     Asks for so many resident pages of a process, each as likely as any other.
 
     `started` says who had the pid when it was found (/proc/PID/stat, field 22). None, with a note, where the process
     may not be asked, has ended, or is another one by now.
     """
-    if not host.live or not mapped:
+    if not host.live:
         return None
     where = f"move_pages of {pid}"
     import numpy as np  # only hosts with an engine pay for it
@@ -52,6 +52,9 @@ def sample(host: Host, pid: int, started: int, mapped: Sequence[Mapping], pages:
     try:
         with _held(pid) as ended:
             before = stat(host, pid)
+            mapped = mappings(host, pid)  # after that look: else they could be those of the program that it was before
+            if mapped is None:
+                return None
             placement = draw(
                 mapped, mmap.PAGESIZE, pages, lambda addresses: ask(pid, addresses), np.random.default_rng()
             )

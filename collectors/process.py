@@ -17,7 +17,6 @@ from collectors import Host, Reading, _asked, _cgroup, counter, gauge
 from collectors._cpulist import parse_cpulist
 from collectors._engine_processes import EngineProcess, find
 from collectors._engine_targets import Target
-from collectors._maps import mappings
 from collectors._nodes import cpus_by_node, nodes
 from collectors._page_sample import FEWEST, MOST, Placement
 from collectors._page_shares import SHARES, of_pages
@@ -169,8 +168,7 @@ def _of_threads(threads: Threads, known: Sequence[str], *, whole: bool, who: dic
 
 def _placement(host: Host, one: EngineProcess, pages: int) -> Placement | None:
     if not host.live:
-        return None  # and maps, which is long, need not be read
-    from collectors._move_pages import sample  # NumPy, for hosts that have an engine only
+        return None
+    from collectors._move_pages import sample  # ctypes, for hosts that have an engine only
 
-    mapped = mappings(host, one.pid)
-    return None if mapped is None else sample(host, one.pid, one.started, mapped, pages)
+    return sample(host, one.pid, one.started, pages)

@@ -17,7 +17,6 @@ import psutil
 
 from bench.report import Figure, Row, shown
 from collectors import Host
-from collectors._maps import mappings
 from collectors._move_pages import sample
 from collectors._page_sample import Placement
 from collectors._process_stat import stat
@@ -131,10 +130,10 @@ def _say(process: subprocess.Popen[str], line: str) -> None:
 
 
 def _ask(pid: int) -> Placement:
-    """What the collector does, from the mappings on."""
+    """What the collector does, once it has found the process."""
     host = Host("/")
-    seen, mapped = stat(host, pid), mappings(host, pid)
-    placement = sample(host, pid, seen.started, mapped, PAGES) if seen is not None and mapped else None
+    seen = stat(host, pid)
+    placement = None if seen is None else sample(host, pid, seen.started, PAGES)
     if placement is None:
         raise RuntimeError(f"this kernel does not tell where pages are: {host.take_notes()}")
     return placement

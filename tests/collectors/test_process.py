@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collectors import Host, Reading, process
+from collectors import Host, Reading, _move_pages, process
 from collectors import _engine_commands as commands
 from collectors._engine_processes import find
 from collectors._engine_targets import Target
@@ -403,19 +403,51 @@ def test_a_process_that_has_ended_is_not_asked() -> None:
     host = Host("/")
     with child(1) as pid:
         seen = stat(host, pid)
-        mapped = mappings(host, pid)
         assert seen is not None
-        assert mapped
-        assert sample(host, pid, seen.started + 1, mapped, 100) is None
+        assert sample(host, pid, seen.started + 1, 100) is None
         os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        assert sample(host, pid, seen.started, mapped, 100) is None
+        assert sample(host, pid, seen.started, 100) is None
     assert len(host.take_notes()) == 2
+
+
+def test_a_program_that_it_becomes_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where execve(2) puts another program in its place between mappings and question, nothing is told of either."""
+    code = "import os, sys; print(flush=True); sys.stdin.readline(); os.execvp('sleep', ['sleep', '60'])"
+    host = Host("/")
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as one_process:
+        assert one_process.stdout is not None
+        one_process.stdout.readline()
+        first = stat(host, one_process.pid)
+        assert first is not None
+        said: list[int] = []
+
+        def become(host: Host, pid: int) -> list[Mapped] | None:
+            old = mappings(host, pid)
+            assert one_process.stdin is not None
+            one_process.stdin.write(b"now\n")
+            one_process.stdin.flush()
+            deadline = time.monotonic() + 30
+            while (now := stat(host, pid)) is not None and now.start_stack == first.start_stack:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            said.append(pid)
+            return old
+
+        monkeypatch.setattr(_move_pages, "mappings", become)
+        placement = sample(host, one_process.pid, first.started, 4096)
+        one_process.kill()
+
+    assert said == [one_process.pid]
+    assert placement is None
+    assert len(host.take_notes()) == 1
 
 
 def test_a_fixture_never_asks_this_machine(machine: Machine) -> None:
     """Below another root than / no page is asked, though the pid may be one of this machine's."""
     host = machine({})
 
-    assert sample(host, os.getpid(), 0, [Mapped(0, mmap.PAGESIZE, "anon")], 100) is None
+    assert sample(host, os.getpid(), 0, 100) is None
     assert host.take_notes() == []

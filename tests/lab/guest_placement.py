@@ -109,14 +109,13 @@ def placements() -> dict[str, Any]:
 
 
 def refusals() -> dict[str, Any]:
-    """Processes that die, have died, have no memory, may not be asked, are others by now, or have 100,000 mappings."""
+    """Processes that die, have died, have no memory, may not be asked, are others, or have 100,000 mappings."""
     return {
         "dying": _dying(),
         "zombie": _zombie(),
         "kernel": _look(2),
         "refused": _refused(),
         "reused": _reused(),
-        "became": _became(),
         "pieces": _pieces(),
     }
 
@@ -168,12 +167,11 @@ def _covered(pid: int, node: int) -> dict[str, Any]:
     """Many samples of one process, with their errors, of a share that is known."""
     host = Host("/")
     counted = truth(pid)
-    mapped = mappings(host, pid) or []
     seen = stat(host, pid)
     assert seen is not None
     shares = []
     for _ in range(SAMPLES):
-        placement = sample(host, pid, seen.started, mapped, COVERING_PAGES)
+        placement = sample(host, pid, seen.started, COVERING_PAGES)
         shares.append(None if placement is None else placement.share([node]))
     there = sum(count for key, count in counted.items() if key.startswith(f"{node} "))
     return {"truth": there / sum(counted.values()), "shares": shares}
@@ -218,30 +216,8 @@ def _reused() -> dict[str, Any]:
     time.sleep(0.05)
     observe.write("/proc/sys/kernel/ns_last_pid", str(first - 1))
     with held(*observe.python(HOLD, "-", "anon:4:")) as (second, _):
-        placement = sample(host, second, found.started, mappings(host, second) or [], 4096)
+        placement = sample(host, second, found.started, 4096)
     return {"same": first == second, "told": placement is not None, "notes": [list(n) for n in host.take_notes()]}
-
-
-def _became() -> dict[str, Any]:
-    """A process that becomes another program while it is asked: the mappings were the old one's."""
-    host = Host("/")
-    code = "import os, sys; print('[]', flush=True); sys.stdin.readline(); os.execvp('sleep', ['sleep', '60'])"
-    command = observe.python(code)
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=observe.ENVIRONMENT
-    ) as one:
-        assert one.stdin is not None
-        assert one.stdout is not None
-        one.stdout.readline()
-        found, old = stat(host, one.pid), mappings(host, one.pid) or []
-        assert found is not None
-        one.stdin.write("now\n")
-        one.stdin.flush()
-        while observe.text(f"/proc/{one.pid}/comm").strip() != "sleep":
-            time.sleep(0.01)
-        placement = sample(host, one.pid, found.started, old, 4096)
-        one.kill()
-    return {"told": placement is not None, "notes": [list(note) for note in host.take_notes()]}
 
 
 def _pieces() -> dict[str, Any]:

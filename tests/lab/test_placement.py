@@ -91,9 +91,10 @@ def test_layouts_are_what_they_are_called(placed: dict[str, Any]) -> None:
 
     assert of("bind", "anon") == {last: 1.0}
     assert of("interleave", "anon") == pytest.approx(dict.fromkeys(nodes, 1 / len(nodes)), abs=0.05)
-    # Beside what was laid out there are the interpreter's own few MiB, on the node where it was started.
-    assert 42 * 256 <= placed["by_hand"]["truth"][f"{last} anon"] < 50 * 256
-    assert 18 * 256 <= placed["by_hand"]["truth"][f"{before} anon"] < 26 * 256
+    by_hand = placed["by_hand"]["truth"]
+    # The interpreter's own thousand pages are wherever it ran when it began.
+    assert 42 * 256 <= by_hand[f"{last} anon"] <= 42 * 256 + 1500
+    assert 18 * 256 <= by_hand[f"{before} anon"] <= 18 * 256 + 1500
     assert of("hugetlb", "hugetlb") == of("shmem", "shmem") == {last: 1.0}
     assert of("file", "file")[last] > 0.8
 
@@ -154,12 +155,11 @@ def test_without_permission_all_but_shares_is_told(saw: Saw) -> None:
     assert {reason for _, reason in seen["notes"]} == {"Permission denied"}
 
 
-@pytest.mark.parametrize("how", ["reused", "became"])
-def test_another_process_is_not_taken_for_it(saw: Saw, how: str) -> None:
-    """Neither who was given its pid by the kernel nor the program it has become is told as if it were the old one."""
-    seen = saw("refusals")[how]
+def test_another_process_is_not_taken_for_it(saw: Saw) -> None:
+    """Who was given its pid by the kernel since it was found is not told as if it were the old one."""
+    seen = saw("refusals")["reused"]
 
-    assert seen.get("same", True)
+    assert seen["same"]
     assert not seen["told"]
     assert seen["notes"][0][1] == "ended, or became another program, while it was asked"
 
