@@ -312,7 +312,8 @@ def test_without_permission_the_rest_is_shown(child: subprocess.Popen[bytes]) ->
     """Somebody else's process: totals and threads, no node's share, and one sentence of what to do."""
     code = (
         "import os, sys; from agent.__main__ import run; import agent.commands.placement, agent.config, numpy, re2; "
-        "import collectors.process, collectors._move_pages; os.setgid(65534); os.setuid(65534); "
+        "import collectors._move_pages; from agent import discovery; discovery.modules(); "
+        "os.setgid(65534); os.setuid(65534); "
         f"sys.argv = ['steadytok', 'placement', '{child.pid}']; run()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=50)

@@ -67,7 +67,7 @@ def test_freeze_lets_a_unit_run_for_its_share(hand: Running) -> None:
     assert answer == {"prior": 1.0, "now": 0.5}
     seen = set()
     until = time.monotonic() + 20
-    while seen < {"0", "1"} and time.monotonic() < until:
+    while not seen >= {"0", "1"} and time.monotonic() < until:
         seen.add(hand.read(file)[:1])
     assert seen >= {"0", "1"}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.guest_drift import BUILTIN, DRIFT, LOCAL
+from tests.lab.guest_drift import DRIFT, LOCAL
 from tests.lab.test_agent import between, mark, told
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
@@ -55,7 +55,6 @@ def test_threads_apart_from_their_memory_are_told(life: dict[str, Any]) -> None:
     assert alerts[0].annotations["summary"] == "ref has 0.00 of its memory where its threads run"
 
 
-@pytest.mark.skipif(not BUILTIN.exists(), reason="there are no built-in rules of placement")
 def test_the_built_in_rules_say_it(life: dict[str, Any]) -> None:
     """PlacementDrift is told of the pages that moved, BindingIneffective of the threads that left their memory."""
     drifted = next(told(life, "PlacementDrift"))
