@@ -69,8 +69,7 @@ def drift() -> dict[str, Any]:
     (HOME / "state").mkdir(mode=0o700, parents=True)
     (HOME / "steadytok.yml").write_text(CONFIG)
     (HOME / "lab.rules.yml").write_text(RULES)
-    if BUILTIN.exists():
-        (HOME / "builtin.rules.yml").write_text(hasty(BUILTIN.read_text()))
+    (HOME / "builtin.rules.yml").write_text(hasty(BUILTIN.read_text()))
     (HOME / "state/baseline.json").write_text(json.dumps(LEARNT))
     watch = Watch(KEPT, 9094)
     with _agent() as agent:
@@ -138,8 +137,7 @@ def _live(watch: Watch) -> None:
         watch.mark("moved")
         watch.until(lambda: _above(watch, DRIFT, 0.5) and _below(watch, LOCAL, 0.5), 30, "drift seen")
         watch.until(lambda: was_told(watch, "LabDrift"), 30, "LabDrift was told")
-        if BUILTIN.exists():
-            watch.until(lambda: was_told(watch, "PlacementDrift"), 30, "PlacementDrift was told")
+        watch.until(lambda: was_told(watch, "PlacementDrift"), 30, "PlacementDrift was told")
         observe.run("migratepages", str(pid), "1", "0")
         watch.mark("moved back")
         watch.until(lambda: _below(watch, DRIFT, 0.1), 60, "back seen")
@@ -150,8 +148,7 @@ def _live(watch: Watch) -> None:
         watch.mark("apart")
         watch.until(lambda: _below(watch, LOCAL, 0.3), 60, "apart seen")
         watch.until(lambda: _fires(watch, "LabRemote", posts), 30, "LabRemote was told again")
-        if BUILTIN.exists():
-            watch.until(lambda: _fires(watch, "BindingIneffective", posts), 30, "BindingIneffective was told")
+        watch.until(lambda: _fires(watch, "BindingIneffective", posts), 30, "BindingIneffective was told")
 
 
 def _fires(watch: Watch, name: str, since: int) -> bool:
