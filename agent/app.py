@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-import msgspec
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -26,18 +25,20 @@ from agent.clock import Clock
 from agent.config import ConfigError
 from agent.continuity import Continuity, place
 from agent.discovery import Collector, DiscoveryError
+from agent.estimate import Estimate
 from agent.footprint import Footprint
-from agent.gather import Course, Gather, Lane, Outcome, Pass, ThreadLane
+from agent.gather import Course, Gather, Lane, Pass, ThreadLane
 from agent.hotplug import Hotplug
 from agent.loop import Loop
 from agent.notify import Counters, Notifier
+from agent.reloading import needs_restart, replace_reloadable
 from agent.rulebook import RulebookError, rule_set
 from agent.schedule import Schedule
 from agent.screen import Screen, rows
 from agent.settings import CANARY, Config
 from agent.sight import Sight
 from agent.state import StateFolder, folder
-from agent.units import bytes_written, written
+from agent.units import bytes_written
 from agent.version import version
 from agent.view import View, Viewer
 from agent.web.api import Api, Sources
@@ -46,7 +47,7 @@ from agent.web.front import page
 from agent.web.server import Server
 from collectors import Host, Reading
 from rules.groups import Rules
-from rules.history import History, bytes_needed
+from rules.history import History
 
 LEARN_EVERY = 5.0  # seconds between observations for the baseline
 SAVE_EVERY = 60.0  # seconds between writings of the baseline
@@ -92,7 +93,6 @@ class Agent:
         self._counters = Counters(self._registry)
         self._exposition = Exposition()
         self._viewer = Viewer()
-        self._estimated = False
         self._footprint = Footprint()
         self._reloading: asyncio.Task[None] | None = None
         self._one_reload = asyncio.Lock()
@@ -120,6 +120,7 @@ class Agent:
             interval=config.sample.interval,
             stale_after=config.sample.stale_after,
         )
+        self._estimate = Estimate(self.gather, self.history, config.sample, self.clock.now_ms())
         self.continuity = Continuity(place(self.state.path, self.place.root))
         self._stack.callback(lambda: self.continuity.close(self.loop, self.clock.now_ms()))
         self.continuity.resume(self.loop, self.gather.courses, self.clock.now_ms())
@@ -201,7 +202,11 @@ class Agent:
             self.hotplug.start()
             self._stack.callback(self.hotplug.close)
         self.loop.on_step += [lambda _step: self.schedule.stepped(), self.continuity.stepped]
-        self.loop.after_tick += [lambda now_ms: self.continuity.keep(self.loop, now_ms), self._estimate, self._show]
+        self.loop.after_tick += [
+            lambda now_ms: self.continuity.keep(self.loop, now_ms),
+            self._estimate.maybe_tell,
+            self._show,
+        ]
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
 
     def _sources(self) -> Sources:
@@ -275,27 +280,6 @@ class Agent:
             self.state.write(BASELINE_FILE, self.baseline.stored())
         except OSError as error:
             self._log.warning("the baseline cannot be saved", folder=str(self.state.path), reason=error.strerror)
-
-    def _estimate(self, now_ms: int) -> None:
-        """Once the first readings are in: what remembering them will take."""
-        if self._estimated or now_ms - self.clock.at_ms(self._born()) < 3000:
-            return
-        self._estimated = True
-        keep = round(self.config.sample.keep * 1000)
-        tick = round(self.config.sample.interval * 1000)
-        per_second = [c for c in self.gather.courses.values() if c.last is not None and c.last.outcome is Outcome.OK]
-        needed = sum(bytes_needed(len(c.last.samples), round(c.interval * 1000), keep) for c in per_second if c.last)
-        others = self.history.series_count() - sum(len(c.last.samples) for c in per_second if c.last)
-        needed += bytes_needed(max(others, 0), tick, keep)
-        self._log.info(
-            "history",
-            series=self.history.series_count(),
-            keep=written(self.config.sample.keep),
-            memory=bytes_written(needed),
-        )
-
-    def _born(self) -> float:
-        return min((course.born for course in self.gather.courses.values()), default=0.0)
 
     def _show(self, now_ms: int) -> None:
         if self._engines_changed.is_set():
@@ -372,9 +356,7 @@ class Agent:
             self._schedule_slow(self.gather.courses[collector.name])
 
     def _tell_what_needs_a_restart(self, config: Config) -> None:
-        fixed = [name for name in RESTART if getattr(config, name) != getattr(self.config, name)]
-        if config.rules.interval != self.config.rules.interval:
-            fixed.append("rules.interval")
+        fixed = needs_restart(self.config, config)
         if fixed:
             self._log.warning("these settings change only with a restart", settings=fixed)
 
@@ -388,11 +370,3 @@ def _leave_the_lasting_alone() -> None:
 
 def _job(collector: str) -> str:
     return f"collect {collector}"
-
-
-RESTART = ("sample", "external_labels", "web", "state", "engine")
-
-
-def replace_reloadable(old: Config, new: Config) -> Config:
-    """The new configuration, except for what only a restart can change."""
-    return msgspec.structs.replace(new, **{name: getattr(old, name) for name in RESTART})
