@@ -48,6 +48,8 @@ class Remedy:
     rollback: Rollback = "on_resolve"
     enabled: bool = True
     plausible: tuple[float, float] | None = None
+    means: str = ""
+    """What it takes to put its act back, for the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Act:
     ours: tuple[str, ...] = ()
     """What we wrote; two while one takes the other's place."""
     verified: bool = False
+    means: str = ""
 
     @property
     def strictest(self) -> Claim:

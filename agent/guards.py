@@ -294,6 +294,7 @@ def _begun(case: Case, held: Act | None) -> tuple[State, Act | None, list[Entry]
         phase=Phase.STARTED,
         began_ms=now,
         claims=(claim,),
+        means=remedy.means,
     )
     if held is not None:  # stricter than what is held: the same engagement, tightened, and to be verified anew
         act = replace(held, claims=(*held.claims, claim), did_ms=now, verified=held.observed)

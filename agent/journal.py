@@ -77,7 +77,7 @@ class Journal:
         self._thread.start()
 
     def commit(self, state: State, entries: Iterable[Entry], then: Then) -> None:
-        """Has it written, after all that was handed over before; `then` is called in the thread, with a fault or None."""
+        """Has it written, in order; `then` is called in the thread, with a fault or None."""
         self._jobs.put((state, tuple(entries), then))
 
     def _work(self) -> None:

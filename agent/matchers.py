@@ -24,7 +24,8 @@ def matchers(text: str) -> Matchers:
     if inner.startswith("{") != inner.endswith("}"):
         raise ValueError(f"expected both braces or none, found {text!r}")
     inner = inner[1:-1] if inner.startswith("{") else inner
-    found, at = [], 0
+    found: list[Matcher] = []
+    at = 0
     while at < len(inner) or not found:
         match = _MATCHER.match(inner, at)
         if match is None:
