@@ -19,6 +19,7 @@ COMMANDS = {
     "collect": "Read collectors once and print what they give.",
     "rules": "Check and test rule files.",
     "alert": "Send a test alert through Alertmanager.",
+    "remedies": "See, pause and resume what acts on alerts, and read its diary.",
     "recorder": "Read what was recorded, after a crash for one.",
     "engine": "Run the bundled reference engine.",
 }

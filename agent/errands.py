@@ -66,13 +66,13 @@ class Errands:
         return bool(self._due)
 
 
-def planning(act: Act, action: Action, task: Task, reach: Reach, missing: str) -> Job:
+def planning(act: Act, action: Action, task: Task, reach: Reach, missing: Callable[[], str]) -> Job:
     """Looks, and touches nothing; `missing` says why the hand cannot do it."""
 
     def job() -> Event:
         try:
-            if missing:
-                raise RefusedError(missing)
+            if why := missing():
+                raise RefusedError(why)
             plan = action.plan(task, reach)
             return Event(act.id, Kind.INTENDED, plan.says, text(plan.prior), text(plan.wanted))
         except RefusedError as error:

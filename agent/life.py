@@ -132,6 +132,7 @@ LIFE: Mapping[tuple[Phase, Kind], Change] = {
     (Phase.HELD, Kind.RETUNING): _retuning,
     (Phase.HELD, Kind.RETUNED): _retuned,
     (Phase.HELD, Kind.FAILED): _unchanged,  # a renewal that failed: the lease ends by itself, or the next one renews it
+    (Phase.HELD, Kind.UNKNOWN): _unchanged,  # the same
     (Phase.HELD, Kind.CHANGED): _taken_over,
     (Phase.HELD, Kind.INTERRUPTED): _unchanged,  # its alerts say whether it stays
     (Phase.RELEASING, Kind.RESTORED): _ended,

@@ -1,4 +1,4 @@
-"""How far an action reaches, in its thread: History as it was when it was asked, HTTP, the hand, the machine's files."""
+"""How far an action reaches in its thread: History as it was when asked, HTTP, the hand, the machine's files."""
 
 from __future__ import annotations
 

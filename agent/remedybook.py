@@ -203,6 +203,12 @@ def by_means(remedy: str, means: str, labels: Mapping[str, str]) -> tuple[Action
     return action, Task(remedy, told.target, own, labels, told.engines)
 
 
+def paced_engine(means: str) -> str | None:
+    """The engine that a journalled act paces, None where it does something else."""
+    told = msgspec.json.decode(means, type=Means)
+    return told.target.get("engine") if told.action == "pace" else None
+
+
 def _bounds(path: str, settings: RemedySettings) -> Iterator[tuple[str, str]]:
     for key, least, most in _BOUNDS:
         if not least <= getattr(settings, key) <= most:
