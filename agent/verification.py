@@ -65,13 +65,14 @@ def judged(
     ended on fresh evidence; `over`: whether its time is up.
     """
     change, faster = compared(before, after)
-    says = f"{change}; " if change else ""
     if shown or (shown is None and ended):
-        return Kind.HELPED, f"{says}helped"
+        return Kind.HELPED, change
     if not over:
         return None
     if shown is None and faster:
-        return Kind.HELPED, f"{says}helped"
+        return Kind.HELPED, change
     if ended:
-        return Kind.UNJUDGED, f"{says}the alert has ended, though its expression shows nothing"
-    return Kind.USELESS, f"{says}did not help"
+        return Kind.UNJUDGED, "; ".join(
+            filter(None, (change, "the alert has ended, though its expression shows nothing"))
+        )
+    return Kind.USELESS, change
