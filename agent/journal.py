@@ -103,6 +103,9 @@ def audit(path: Path, limit: int) -> list[Entry]:
     """The newest lines of the audit, oldest first; raises JournalError."""
     try:
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0)) as database:
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            if version == 0:  # it is just being made
+                return []
             found = database.execute("SELECT body FROM audit ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
     except sqlite3.Error as error:
         raise JournalError(f"{path} cannot be read: {error}") from error

@@ -84,8 +84,8 @@ class Remedies:
 
     @property
     def observing(self) -> bool:
-        """Whether nothing is really done."""
-        return self.settings.mode == "observe"
+        """Whether nothing is really done; never below a picture of a machine, whose alerts are not this one's."""
+        return self.settings.mode == "observe" or os.path.abspath(self.around.root) != "/"
 
     @property
     def killed(self) -> bool:
