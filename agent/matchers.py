@@ -14,7 +14,8 @@ from rules._select import Matcher, Matchers
 
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
-_MATCHER = re.compile(rf'\s*({_NAME}|{_QUOTED})\s*(=~|!~|!=|=)\s*({_QUOTED}|[^\s,{{}}"]*)\s*', re.ASCII)
+_BARE = r"""[^\s,{}"'`=!~\\]"""
+_MATCHER = re.compile(rf"\s*({_NAME}|{_QUOTED})\s*(=~|!~|!=|=)\s*({_QUOTED}|{_BARE}*)\s*", re.ASCII)
 _ESCAPES = {"n": "\n", '"': '"', "\\": "\\"}
 
 
