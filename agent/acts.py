@@ -7,7 +7,7 @@ All of it lies in the journal, and nothing else does; what becomes of it is said
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Literal, NamedTuple
 
@@ -147,11 +147,11 @@ class State:
     acts: tuple[Act, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     latches: tuple[Latch, ...] = ()
-    misses: Mapping[str, int] | None = None
+    misses: Mapping[str, int] = field(default_factory=dict)
     """How often in a row each remedy did not help."""
     sessions: tuple[Session, ...] = ()
     pauses: tuple[str, ...] = ()
-    resumed_ms: Mapping[str, int] | None = None
+    resumed_ms: Mapping[str, int] = field(default_factory=dict)
     """When each remedy was last resumed: budgets and evidence count from there."""
 
     def shifted(self, delta_ms: int) -> State:
@@ -172,7 +172,7 @@ class State:
             attempts=tuple(replace(one, at_ms=of(one.at_ms), began_ms=of(one.began_ms)) for one in self.attempts),
             latches=tuple(replace(latch, since_ms=of(latch.since_ms)) for latch in self.latches),
             sessions=tuple(replace(each, since_ms=maybe(each.since_ms)) for each in self.sessions),
-            resumed_ms={name: of(at_ms) for name, at_ms in (self.resumed_ms or {}).items()},
+            resumed_ms={name: of(at_ms) for name, at_ms in self.resumed_ms.items()},
         )
 
     def act(self, number: int) -> Act | None:

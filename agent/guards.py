@@ -63,7 +63,7 @@ class Case:
 
     def resumed_ms(self, name: str) -> int:
         """When a remedy, or the host, was last resumed."""
-        return (self.state.resumed_ms or {}).get(name, -HOUR_MS)
+        return self.state.resumed_ms.get(name, -HOUR_MS)
 
     def spent(self, name: str) -> int:
         """How many acts of a remedy, or of all, the last hour has seen since it was resumed."""

@@ -54,9 +54,11 @@ def _line(connection: socket.socket) -> bytes:
     received = b""
     while not received.endswith(b"\n"):
         part = connection.recv(LONGEST_LINE)
-        if not part or len(received) > LONGEST_LINE:
+        if not part:
             raise OSError("half an answer" if received else "the connection was closed")
         received += part
+        if len(received) > LONGEST_LINE:
+            raise OSError(f"it answers with more than {LONGEST_LINE} bytes")
     return received
 
 

@@ -78,7 +78,7 @@ def _unchanged(state: State, act: Act, event: Event, now_ms: int) -> State:
 
 
 def _helped(state: State, act: Act, event: Event, now_ms: int) -> State:
-    misses = {name: count for name, count in (state.misses or {}).items() if name != act.remedy}
+    misses = {name: count for name, count in state.misses.items() if name != act.remedy}
     state = _marked(replace(state, misses=misses), act, failed=False)
     return _judged(state, act)
 
@@ -92,8 +92,8 @@ def _judged(state: State, act: Act) -> State:
 
 
 def _useless(state: State, act: Act, event: Event, now_ms: int) -> State:
-    count = (state.misses or {}).get(act.remedy, 0) + 1
-    state = replace(state, misses={**(state.misses or {}), act.remedy: count})
+    count = state.misses.get(act.remedy, 0) + 1
+    state = replace(state, misses={**state.misses, act.remedy: count})
     if count >= MOST_MISSES:
         state = _latch(state, act, f"it did not help {count} times in a row", now_ms)
     return _failed(state, act, event, now_ms)
@@ -151,12 +151,12 @@ def pause(state: State, name: str) -> State:
 def resume(state: State, name: str | None, now_ms: int) -> State:
     """Lifts a pause, or a remedy's latch, or all of both; what waited meanwhile must show its evidence anew."""
     latched = {latch.remedy for latch in state.latches if name in (None, latch.remedy)}
-    resumed = {**(state.resumed_ms or {}), **dict.fromkeys(latched, now_ms)}
+    resumed = {**state.resumed_ms, **dict.fromkeys(latched, now_ms)}
     return replace(
         state,
         pauses=tuple(pause for pause in state.pauses if name not in (None, pause)),
         latches=tuple(latch for latch in state.latches if latch.remedy not in latched),
-        misses={remedy: count for remedy, count in (state.misses or {}).items() if remedy not in latched},
+        misses={remedy: count for remedy, count in state.misses.items() if remedy not in latched},
         sessions=tuple(
             replace(each, attempts=0, told="") if each.remedy in latched or HOST in latched else each
             for each in state.sessions

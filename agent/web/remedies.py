@@ -80,7 +80,7 @@ class Door:
 
     def _shown(self, bound: Bound) -> Mapping[str, Any]:
         state, name = self._remedies.state, bound.remedy.name
-        since = max(self._now_ms() - HOUR_MS, (state.resumed_ms or {}).get(name, 0))
+        since = max(self._now_ms() - HOUR_MS, state.resumed_ms.get(name, 0))
         mine = [one for one in state.attempts if one.remedy == name and one.counted and one.began_ms > since]
         held = [act for act in state.acts if any(claim.remedy == name for claim in act.claims)]
         latch = next((latch for latch in state.latches if latch.remedy == name), None)
