@@ -6,7 +6,7 @@ All of it lies in the journal, and nothing else does; what becomes of it is said
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Literal, NamedTuple
@@ -156,24 +156,32 @@ class State:
 
     def shifted(self, delta_ms: int) -> State:
         """The same after the wall clock stepped by delta_ms."""
-        return self._timed(lambda at_ms: at_ms + delta_ms)
 
-    def not_after(self, now_ms: int) -> State:
-        """The same with no time ahead of now: after a clock that went back, cooldowns begin again, none is endless."""
-        return self._timed(lambda at_ms: min(at_ms, now_ms))
-
-    def _timed(self, of: Callable[[int], int]) -> State:
         def maybe(at_ms: int | None) -> int | None:
-            return None if at_ms is None else of(at_ms)
+            return None if at_ms is None else at_ms + delta_ms
 
+        acts, attempts, latches, sessions = self.acts, self.attempts, self.latches, self.sessions
         return replace(
             self,
-            acts=tuple(replace(act, began_ms=of(act.began_ms), did_ms=maybe(act.did_ms)) for act in self.acts),
-            attempts=tuple(replace(one, at_ms=of(one.at_ms), began_ms=of(one.began_ms)) for one in self.attempts),
-            latches=tuple(replace(latch, since_ms=of(latch.since_ms)) for latch in self.latches),
-            sessions=tuple(replace(each, since_ms=maybe(each.since_ms)) for each in self.sessions),
-            resumed_ms={name: of(at_ms) for name, at_ms in self.resumed_ms.items()},
+            acts=tuple(replace(act, began_ms=act.began_ms + delta_ms, did_ms=maybe(act.did_ms)) for act in acts),
+            attempts=tuple(
+                replace(one, at_ms=one.at_ms + delta_ms, began_ms=one.began_ms + delta_ms) for one in attempts
+            ),
+            latches=tuple(replace(latch, since_ms=latch.since_ms + delta_ms) for latch in latches),
+            sessions=tuple(replace(each, since_ms=maybe(each.since_ms)) for each in sessions),
+            resumed_ms={name: at_ms + delta_ms for name, at_ms in self.resumed_ms.items()},
         )
+
+    def not_after(self, now_ms: int) -> State:
+        """
+        The same with no time ahead of now, after a clock that went back.
+
+        All times move together: which came first (an attempt, the resume before it) is what budgets are counted by.
+        """
+        times = [max(one.at_ms, one.began_ms) for one in self.attempts] + [latch.since_ms for latch in self.latches]
+        times += [max(act.began_ms, act.did_ms or act.began_ms) for act in self.acts]
+        times += [each.since_ms for each in self.sessions if each.since_ms is not None] + [*self.resumed_ms.values()]
+        return self.shifted(min(0, now_ms - max(times, default=now_ms)))
 
     def act(self, number: int) -> Act | None:
         """The act of that number while it is open."""
