@@ -94,12 +94,13 @@ def test_within_a_boot_no_clock_hides_how_long_we_were_away(
 
 
 def test_after_a_reboot_a_clock_that_went_back_leaves_nothing_ahead(tmp_path: Path) -> None:
-    """Then only the wall clock is known, and what lies ahead counts as now."""
+    """Then only the wall clock is known: the newest of all times counts as now, and the others keep their distance."""
     clock = Clock()
     written(tmp_path, clock, STATE)
     clock.boot, clock.name, clock.wall = 10, "boot-b", NOW - 10**9
 
-    assert read(tmp_path, clock).attempts[0].began_ms == clock.wall
+    found = read(tmp_path, clock)
+    assert (found.latches[0].since_ms, found.attempts[0].began_ms) == (clock.wall, clock.wall - 8)
 
 
 @pytest.mark.parametrize("harm", ["no database", "another version", "a bit", "a state that is none"])
