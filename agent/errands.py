@@ -23,13 +23,13 @@ class Errands:
     def __init__(self, deliver: Callable[[Event], None]) -> None:
         """`deliver` is called on the event loop."""
         self._deliver = deliver
-        self._threads: dict[int, threading.Thread] = {}
+        self._threads: dict[int, tuple[object, threading.Thread]] = {}
         self._due: dict[int, tuple[float, object]] = {}
 
     def busy(self, act: int) -> bool:
         """Whether an act has a thread, were it one whose time is up: what it may still do must not meet another."""
-        thread = self._threads.get(act)
-        return thread is not None and thread.is_alive()
+        held = self._threads.get(act)
+        return held is not None and (act in self._due or held[1].is_alive())
 
     def run(self, act: int, job: Job, now: float) -> bool:
         """Starts a job; False while the act has another. `now` is monotonic."""
@@ -44,11 +44,15 @@ class Errands:
                 event_loop.call_soon_threadsafe(self._settle, token, event)
 
         self._due[act] = (now + DEADLINE, token)
-        self._threads[act] = threading.Thread(target=work, name=f"act {act}", daemon=True)
-        self._threads[act].start()
+        thread = threading.Thread(target=work, name=f"act {act}", daemon=True)
+        self._threads[act] = (token, thread)
+        thread.start()
         return True
 
     def _settle(self, token: object, event: Event) -> None:
+        # It has said its last word: were its thread counted until it is gone, the next job could come too early for it.
+        if self._threads.get(event.act, (None,))[0] is token:
+            del self._threads[event.act]
         if self._due.get(event.act, (0.0, None))[1] is token:  # else its time was up, and that has been told
             del self._due[event.act]
             self._deliver(event)

@@ -109,6 +109,12 @@ class Remedies:
 
     def tick(self, now_ms: int) -> None:
         """After notify: asks the guards, and sees to what is held."""
+        try:
+            self._look(now_ms)
+        except Exception as error:  # a fault in a remedy must not take the tick; what is held then ends as leases do
+            self._log.exception("remedies failed", reason=f"{type(error).__name__}: {error}")
+
+    def _look(self, now_ms: int) -> None:
         self._errands.expire(self.around.clock.monotonic())
         for event in self._verdicts(now_ms):
             self._happened(event)
@@ -118,6 +124,14 @@ class Remedies:
                 self._hold(act, now_ms)
             elif act.phase is Phase.RELEASING:
                 self._put_back(act)
+        self._forget({act.id for act in self.state.acts})
+
+    def _forget(self, living: set[int]) -> None:
+        """What was kept of acts that have ended."""
+        kept: tuple[dict[int, Any], ...] = (self._measures, self._memory, self._touched)
+        for of_acts in kept:
+            for number in [number for number in of_acts if abs(number) not in living]:
+                del of_acts[number]
 
     def _world(self, now_ms: int) -> World:
         return World(
