@@ -20,6 +20,7 @@ COMMANDS = {
     "placement": "Show on which NUMA nodes the memory of an engine or a process is.",
     "rules": "Check and test rule files.",
     "alert": "Send a test alert through Alertmanager.",
+    "remedies": "See, pause and resume what acts on alerts, and read its diary.",
     "recorder": "Read what was recorded, after a crash for one.",
     "engine": "Run the bundled reference engine; `engine bench` measures any engine.",
 }

@@ -10,15 +10,12 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 
-import msgspec
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
-from agent import binding, given, own, signals
+from agent import binding, given, own, remedybook, signals
 from agent.baseline import Baseline
 from agent.binding import bind_all
 from agent.canary import Canary
@@ -26,52 +23,36 @@ from agent.clock import Clock
 from agent.config import ConfigError
 from agent.continuity import Continuity, place
 from agent.discovery import Collector, DiscoveryError
+from agent.estimate import Estimate
 from agent.footprint import Footprint
-from agent.gather import Course, Gather, Lane, Outcome, Pass, ThreadLane
+from agent.gather import Course, Gather, Lane, Pass, ThreadLane
+from agent.hand import Hand
 from agent.hotplug import Hotplug
 from agent.loop import Loop
 from agent.notify import Counters, Notifier
+from agent.place import Place, StartError
+from agent.reloading import needs_restart, replace_reloadable
+from agent.remedies import Remedies, Surroundings
 from agent.rulebook import RulebookError, rule_set
 from agent.schedule import Schedule
 from agent.screen import Screen, rows
 from agent.settings import CANARY, Config
 from agent.sight import Sight
 from agent.state import SHELF, StateFolder, folder
-from agent.units import bytes_written, written
+from agent.units import bytes_written
 from agent.version import version
 from agent.view import View, Viewer
 from agent.web.api import Api, Sources
 from agent.web.exposition import Exposition
 from agent.web.front import page
+from agent.web.remedies import Door
 from agent.web.server import Server
 from collectors import Host, Reading
 from rules.groups import Rules
-from rules.history import History, bytes_needed
+from rules.history import History
 
 LEARN_EVERY = 5.0  # seconds between observations for the baseline
 SAVE_EVERY = 60.0  # seconds between writings of the baseline
-
-
-class StartError(Exception):
-    """The agent cannot start; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where this agent runs: the machine's root, and the configuration file it was told of."""
-
-    root: str
-    config_path: Path | None
-
-    @property
-    def config_name(self) -> str:
-        """How messages call the configuration."""
-        return str(self.config_path or "configuration")
-
-    @property
-    def live(self) -> bool:
-        """Whether the machine is this one and not a picture of one."""
-        return os.path.abspath(self.root) == "/"
 
 
 class Agent:
@@ -91,7 +72,6 @@ class Agent:
         self._counters = Counters(self._registry)
         self._exposition = Exposition()
         self._viewer = Viewer()
-        self._estimated = False
         self._footprint = Footprint()
         self._reloading: asyncio.Task[None] | None = None
         self._one_reload = asyncio.Lock()
@@ -108,6 +88,7 @@ class Agent:
         self.canary = self._canary()
         shelf = str(place(self.state.path, self.place.root) / SHELF)
         self.sight = Sight(self.place.root, lambda result: self.loop.deliver(result), shelf)
+        self.hand = Hand(config.remediation.hand, self.state.path)
         self.gather = Gather(self._lane_of, self._bind(), self.clock.monotonic(), root=self.place.root)
         self.loop = Loop(
             clock=self.clock,
@@ -120,9 +101,11 @@ class Agent:
             interval=config.sample.interval,
             stale_after=config.sample.stale_after,
         )
+        self._estimate = Estimate(self.gather, self.history, config.sample, self.clock.now_ms())
         self.continuity = Continuity(place(self.state.path, self.place.root))
         self._stack.callback(lambda: self.continuity.close(self.loop, self.clock.now_ms()))
         self.continuity.resume(self.loop, self.gather.sampling_groups(), self.clock.now_ms())
+        self.remedies = self._remedies(config)
         self.schedule = Schedule()
         self.hotplug = Hotplug(lambda names: self.gather.hurry(names, self.clock.monotonic()))
 
@@ -138,6 +121,19 @@ class Agent:
     def _notifier(self, config: Config) -> Notifier:
         external = config.external_labels.resolved()
         return Notifier(config.alerting, external, self._external_url(config), self._counters)
+
+    def _remedies(self, config: Config) -> Remedies:
+        around = Surroundings(
+            clock=self.clock,
+            history=self.history,
+            rules=lambda: self.loop.rules,
+            identity=config.external_labels.resolved(),
+            root=self.place.root,
+            folder=place(self.state.path, self.place.root),
+            token_file=self.state.token_file(),
+            hand=self.hand.path,
+        )
+        return Remedies(around, config.remediation, remedybook.bound(config, self.place.config_name))
 
     @staticmethod
     def _external_url(config: Config) -> str:
@@ -176,7 +172,9 @@ class Agent:
         yield from own.of_history(self.history)
         configured = [engine.name for engine in self.config.engines]
         canary = CANARY if self.canary is not None else None
-        yield from own.of_engines(self.baseline, self.history, now_ms, configured, canary)
+        duties = self.remedies.duties()
+        yield from own.of_engines(self.baseline, self.history, now_ms, configured, canary, duties)
+        yield from own.of_remedies(self.remedies)
 
     def _pids(self) -> dict[str, int | None]:
         canary = None if self.canary is None else self.canary.child.pid
@@ -200,9 +198,22 @@ class Agent:
         if self.place.live:
             self.hotplug.start()
             self._stack.callback(self.hotplug.close)
+        await self._start_remedies()
         self.loop.on_step += [lambda _step: self.schedule.stepped(), self.continuity.stepped]
-        self.loop.after_tick += [lambda now_ms: self.continuity.keep(self.loop, now_ms), self._estimate, self._show]
+        self.loop.after_tick += [
+            lambda now_ms: self.continuity.keep(self.loop, now_ms),
+            self._estimate.maybe_tell,
+            self._show,
+        ]
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
+
+    async def _start_remedies(self) -> None:
+        self._stack.push_async_callback(self.hand.close)
+        self.hand.start()
+        self._stack.push_async_callback(lambda: self.remedies.close())
+        self.remedies.recover()
+        self.loop.after_tick.append(self.remedies.tick)
+        self.loop.on_step.append(self.remedies.stepped)
 
     def _sources(self) -> Sources:
         return Sources(
@@ -228,7 +239,7 @@ class Agent:
             since_tick=self._since_tick,
             interval=self.config.sample.interval,
             front=self._front,
-            routes=Api(self._sources()).routes(),
+            routes=[*Api(self._sources()).routes(), *self._door().routes()],
         )
         try:
             bound = await server.start(host.strip("[]"), int(port))
@@ -240,6 +251,10 @@ class Agent:
         self.address = f"http://{host}:{bound}/"
         self._stack.push_async_callback(server.close)
         self._log.info("listening", url=self.address)
+
+    def _door(self) -> Door:
+        token = self.state.token_file().read_text(encoding="utf-8").strip()
+        return Door(self.remedies, token, self.clock.now_ms)
 
     async def _start_children(self) -> None:
         self._stack.push_async_callback(self.sight.close)
@@ -276,27 +291,6 @@ class Agent:
             self.state.write(given.STORED, self.baseline.stored())
         except OSError as error:
             self._log.warning("the baseline cannot be saved", folder=str(self.state.path), reason=error.strerror)
-
-    def _estimate(self, now_ms: int) -> None:
-        """Once the first readings are in: what remembering them will take."""
-        if self._estimated or now_ms - self.clock.at_ms(self._born()) < 3000:
-            return
-        self._estimated = True
-        keep = round(self.config.sample.keep * 1000)
-        tick = round(self.config.sample.interval * 1000)
-        per_second = [c for c in self.gather.courses.values() if c.last is not None and c.last.outcome is Outcome.OK]
-        needed = sum(bytes_needed(len(c.last.samples), round(c.interval * 1000), keep) for c in per_second if c.last)
-        others = self.history.series_count() - sum(len(c.last.samples) for c in per_second if c.last)
-        needed += bytes_needed(max(others, 0), tick, keep)
-        self._log.info(
-            "history",
-            series=self.history.series_count(),
-            keep=written(self.config.sample.keep),
-            memory=bytes_written(needed),
-        )
-
-    def _born(self) -> float:
-        return min((course.born for course in self.gather.courses.values()), default=0.0)
 
     def _show(self, now_ms: int) -> None:
         if self._engines_changed.is_set():
@@ -347,6 +341,7 @@ class Agent:
             told, modules = binding.read(self.place.config_path)
             config = replace_reloadable(self.config, told)
             rules = rule_set(config, self.place.config_name)
+            book = remedybook.bound(config, self.place.config_name)
         except (ConfigError, RulebookError, DiscoveryError) as error:
             self._log.error("the new configuration is not used; the old one stays", faults=str(error).splitlines())
             return
@@ -354,6 +349,7 @@ class Agent:
         self._tell_what_needs_a_restart(told)
         self.config = config
         self.loop.rules = self.loop.rules.replaced(rules)
+        self.remedies.replace(config.remediation, book)
         old, self.loop.notifier = self.loop.notifier, self._notifier(self.config)
         self.loop.notifier.take_over(old)
         await self.loop.notifier.start()
@@ -373,9 +369,7 @@ class Agent:
             self._schedule_slow(self.gather.courses[collector.name])
 
     def _tell_what_needs_a_restart(self, config: Config) -> None:
-        fixed = [name for name in RESTART if getattr(config, name) != getattr(self.config, name)]
-        if config.rules.interval != self.config.rules.interval:
-            fixed.append("rules.interval")
+        fixed = needs_restart(self.config, config)
         if fixed:
             self._log.warning("these settings change only with a restart", settings=fixed)
 
@@ -389,11 +383,3 @@ def _leave_the_lasting_alone() -> None:
 
 def _job(collector: str) -> str:
     return f"collect {collector}"
-
-
-RESTART = ("sample", "external_labels", "web", "state", "engine")
-
-
-def replace_reloadable(old: Config, new: Config) -> Config:
-    """The new configuration, except for what only a restart can change."""
-    return msgspec.structs.replace(new, **{name: getattr(old, name) for name in RESTART})

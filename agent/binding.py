@@ -8,7 +8,7 @@ from types import ModuleType
 
 import msgspec
 
-from agent import discovery
+from agent import discovery, remedybook
 from agent.config import document, enabled_collectors, parse
 from agent.discovery import Collector
 from agent.settings import CANARY, Config
@@ -22,7 +22,9 @@ def read(path: Path | None) -> tuple[Config, dict[str, ModuleType]]:
     """
     told = document(path)
     modules = discovery.modules(enabled_collectors(told))
-    return parse(told, str(path), discovery.config_types(modules)), modules
+    config = parse(told, str(path), discovery.config_types(modules))
+    remedybook.bound(config, str(path))
+    return config, modules
 
 
 def bind_all(config: Config, modules: Mapping[str, ModuleType], canary_url: str | None = None) -> list[Collector]:

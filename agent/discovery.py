@@ -19,6 +19,7 @@ import collectors
 from collectors import Host, Metric, Reading, Sample
 
 GROUP = "steadytok.collectors"
+ACTIONS = "steadytok.actions"
 INTERVAL = 1.0  # seconds between passes where the module does not say
 DEADLINE = 0.5  # seconds that a pass may take where the module does not say
 
@@ -54,18 +55,31 @@ def modules(enabled: Iterable[str] = ()) -> dict[str, ModuleType]:
     """Every collector's module by name: those of this house, and of third parties those that are enabled."""
     names = (info.name for info in pkgutil.iter_modules(collectors.__path__))
     found = {name: importlib.import_module(f"collectors.{name}") for name in names if not name.startswith("_")}
-    for entry in entry_points(group=GROUP):
+    return _with_third_parties(found, GROUP, "collector", enabled)
+
+
+def _with_third_parties(
+    found: dict[str, ModuleType], group: str, what: str, enabled: Iterable[str]
+) -> dict[str, ModuleType]:
+    for entry in entry_points(group=group):
         if entry.name in found:
-            raise DiscoveryError(f"two collectors are named {entry.name!r}: uninstall or rename {entry.value}")
+            raise DiscoveryError(f"two {what}s are named {entry.name!r}: uninstall or rename {entry.value}")
         if entry.name in set(enabled):
             try:
                 found[entry.name] = entry.load()
             except Exception as error:  # whatever a third party's module does when it is imported
-                reason = (
-                    f"the collector {entry.name!r} ({entry.value}) cannot be loaded: {type(error).__name__}: {error}"
-                )
+                reason = f"the {what} {entry.name!r} ({entry.value}) cannot be loaded: {type(error).__name__}: {error}"
                 raise DiscoveryError(reason) from error
     return found
+
+
+def actions(enabled: Iterable[str] = ()) -> dict[str, ModuleType]:
+    """Every action's module by name, in the same way; third parties' only where a remedy names them."""
+    import agent.actions
+
+    names = {info.name for info in pkgutil.iter_modules(agent.actions.__path__)}
+    found = {name: importlib.import_module(f"agent.actions.{name}") for name in sorted(names)}
+    return _with_third_parties(found, ACTIONS, "action", enabled)
 
 
 def config_types(found: Mapping[str, ModuleType]) -> dict[str, type | None]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from agent import signals
+from agent.acts import Phase
 from agent.baseline import Baseline
 from agent.gather import Course, Gather, Outcome
-from collectors import Reading
+from agent.remedies import Remedies
+from collectors import Labels, Metric, Reading
 from rules.groups import Rules
 from rules.history import History
 
@@ -42,24 +44,57 @@ def _of_collector(name: str, course: Course, now: float, *, silent: bool) -> Ite
 
 
 def of_engines(
-    baseline: Baseline, history: History, now_ms: int, configured: Iterable[str], canary: str | None
+    baseline: Baseline,
+    history: History,
+    now_ms: int,
+    configured: Iterable[str],
+    canary: str | None,
+    duties: Mapping[str, float],
 ) -> Iterator[Reading]:
-    """Each engine's speed now and what it should be, and how far its memory is from where it should be."""
+    """Each engine's speed now and what it should be, the duty it is held at, and how far its memory has strayed."""
     for engine, speed in baseline.now(history, now_ms).items():
         yield signals.TOKENS_PER_SECOND.sample(speed, engine=engine)
     for engine, rank, drift in baseline.drifts(history, now_ms):
         yield signals.PLACEMENT_DRIFT.sample(drift, engine=engine, rank=rank)
     for engine in configured:
         yield signals.CONFIGURED.sample(1.0, engine=engine)
-        yield from _of_engine(baseline, engine)
+        yield from _of_engine(baseline, engine, duties)
     if canary is not None:
         yield signals.CANARY.sample(1.0, engine=canary)
-        yield from _of_engine(baseline, canary)
+        yield from _of_engine(baseline, canary, duties)
 
 
-def _of_engine(baseline: Baseline, engine: str) -> Iterator[Reading]:
+def _of_engine(baseline: Baseline, engine: str, duties: Mapping[str, float]) -> Iterator[Reading]:
     yield signals.BASELINE.sample(baseline.value(engine), engine=engine)
-    yield signals.PACE_DUTY.sample(1.0, engine=engine)  # the agent holds no lease: it has no remedies yet
+    yield signals.PACE_DUTY.sample(duties.get(engine, 1.0), engine=engine)
+
+
+def of_remedies(remedies: Remedies) -> Iterator[Reading]:
+    """What remedies do, with the labels of their alerts: the rules about remedies ask for these."""
+    yield signals.REMEDIES_ENFORCING.sample(0.0 if remedies.observing else 1.0)
+    yield signals.REMEDIES_HALTED.sample(1.0 if remedies.halted else 0.0)
+    yield signals.REMEDIES_PAUSED.sample(1.0 if remedies.state.pauses or remedies.killed else 0.0)
+    for (remedy, what), count in remedies.counts.items():
+        yield signals.REMEDY_ACTS.sample(float(count), remedy=remedy, event=what)
+    if remedies.observing:
+        return
+    found: dict[tuple[Metric, Labels], None] = {}  # several acts may be for one alert
+    state = remedies.state
+    for act in (act for act in state.acts if not act.observed and act.phase is not Phase.RELEASING):
+        for claim in act.claims:
+            found[signals.REMEDY_RUNNING, _for_alert(claim.remedy, claim.labels)] = None
+    for session in (session for session in state.sessions if session.failed):
+        found[signals.REMEDY_FAILED, _for_alert(session.remedy, session.labels)] = None
+    for latch in state.latches:
+        found[signals.REMEDY_GAVE_UP, _for_alert(latch.remedy, latch.labels)] = None
+    for metric, labels in found:
+        yield metric.sample(1.0, **dict(labels))
+
+
+def _for_alert(remedy: str, labels: Labels) -> Labels:
+    """The alert's labels, its name as for_alert and without its severity: that is the remedy's own."""
+    kept = {name: value for name, value in labels if name not in ("alertname", "severity")}
+    return tuple({**kept, "for_alert": dict(labels).get("alertname", ""), "remedy": remedy}.items())
 
 
 def of_rules(rules: Rules) -> Iterator[Reading]:

@@ -107,6 +107,41 @@ class State(Section, frozen=True):
     dir: str | None = None
 
 
+class Verify(Section, frozen=True):
+    """How an act is judged: an expression that gives something once it has helped, and how long it may take."""
+
+    expr: str | None = None
+    within: Seconds = 300.0
+
+
+class RemedySettings(Section, frozen=True):
+    """One remedy: for which alerts, what is done, and how often at most."""
+
+    name: str
+    match: tuple[str, ...]
+    action: str
+    target: dict[str, str] = {}
+    parameters: dict[str, Any] = {}
+    cooldown: Seconds = 600.0
+    max_per_hour: Annotated[int, msgspec.Meta(ge=1, le=60)] = 3
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
+    rollback: Literal["on_resolve", "on_exit", "never"] = "on_resolve"
+    verify: Verify = Verify()
+    plausible: tuple[float, float] | None = None
+    enabled: bool = True
+
+
+class Remediation(Section, frozen=True):
+    """What holds for all remedies. `hand`: `socket` is the system's, `direct` one of our own, else a path."""
+
+    mode: Literal["observe", "enforce"] = "observe"
+    pause_file: str = "/run/steadytok/pause"
+    hand: str = "socket"
+    max_per_hour: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 12
+    builtin: bool = True
+    disable: tuple[str, ...] = ()
+
+
 class Config(Section, frozen=True):
     """The whole file."""
 
@@ -117,5 +152,7 @@ class Config(Section, frozen=True):
     engines: tuple[EngineTarget, ...] = ()
     rules: RulesSettings = RulesSettings()
     alerting: Alerting = Alerting()
+    remediation: Remediation = Remediation()
+    remedies: tuple[RemedySettings, ...] = ()
     web: Web = Web()
     state: State = State()

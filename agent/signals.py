@@ -33,6 +33,13 @@ HISTORY_SERIES = gauge("steadytok_history_series", "Series remembered.")
 HISTORY_BYTES = gauge("steadytok_history_bytes", "Memory that what is remembered takes.")
 HISTORY_DROPPED = gauge("steadytok_history_dropped_series", "Series not remembered because there are too many.")
 HISTORY_CONFLICTS = gauge("steadytok_history_conflicts", "Series that two sources gave; the first one's are kept.")
+REMEDY_RUNNING = gauge("steadytok_remedy_running", "1 while a remedy acts for an alert, whose labels it has.")
+REMEDY_FAILED = gauge("steadytok_remedy_failed", "1 while the newest act for a firing alert failed or did not help.")
+REMEDY_GAVE_UP = gauge("steadytok_remedy_gave_up", "1 while a remedy has given up and waits to be resumed.")
+REMEDY_ACTS = counter("steadytok_remedy_events_total", "What happened to each remedy, by the audit's words.")
+REMEDIES_ENFORCING = gauge("steadytok_remedies_enforcing", "1 where remedies act, 0 where they only observe.")
+REMEDIES_HALTED = gauge("steadytok_remedies_halted", "1 while no remedy acts because its journal cannot be used.")
+REMEDIES_PAUSED = gauge("steadytok_remedies_paused", "1 while remedies are paused, by name or by the kill-switch file.")
 UEVENT_OVERFLOWS = gauge(
     "steadytok_uevent_overflows", "Times that news of hardware were lost; all was looked at again."
 )
@@ -62,6 +69,13 @@ METRICS = (
     HISTORY_BYTES,
     HISTORY_DROPPED,
     HISTORY_CONFLICTS,
+    REMEDY_RUNNING,
+    REMEDY_FAILED,
+    REMEDY_GAVE_UP,
+    REMEDY_ACTS,
+    REMEDIES_ENFORCING,
+    REMEDIES_HALTED,
+    REMEDIES_PAUSED,
     UEVENT_OVERFLOWS,
     PROCESS_CPU,
     PROCESS_RESIDENT,

@@ -108,6 +108,21 @@ def test_collectors_are_strangers_to_each_other() -> None:
     assert crossed == []
 
 
+def test_actions_are_strangers_to_the_agent() -> None:
+    """An action imports its contract and units, no other action, and nothing that reaches the machine by itself."""
+    allowed = re.compile(r"^(agent\.actions\.[A-Z]\w*|agent\.units\.\w+|__future__\..*|collections\..*|typing\..*)$")
+    plain = {"json", "msgspec", "re", "urllib.parse"}
+    crossed = [
+        f"{named(path)}:{line} imports {name}"
+        for path in modules("agent")
+        if path.parent.name == "actions" and path.name != "__init__.py"
+        for line, name in imports(path)
+        if not allowed.match(name) and name not in plain
+    ]
+
+    assert crossed == []
+
+
 def test_files_are_opened_at_the_door() -> None:
     """In collectors/ only underscored files open anything; in rules/ only what loads rule and test files does."""
     openers = re.compile(r"^(open|os\.open|io\.open|.*\.(read_text|read_bytes|open))$")
@@ -124,12 +139,15 @@ def test_files_are_opened_at_the_door() -> None:
     assert found == []
 
 
+DECIDING = ("agent/acts.py", "agent/guards.py", "agent/life.py")
+
+
 def test_what_decides_has_no_clock_and_no_network() -> None:
-    """rules/ never asks for the time, a socket or a thread: `now` is given to it."""
+    """rules/ and the guards of remedies never ask for the time, a socket or a thread: `now` is given to them."""
     forbidden = {"time", "socket", "asyncio", "threading", "subprocess", "random", "aiohttp", "urllib.request"}
     found = [
         f"{named(path)}:{line} imports {name}"
-        for path in modules("rules")
+        for path in [*modules("rules"), *(HOUSE / name for name in DECIDING)]
         for line, name in imports(path)
         if name in forbidden or name.split(".")[0] in forbidden
     ]

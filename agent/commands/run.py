@@ -22,8 +22,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 def command(config_path: Path | None, root: str, plain: bool) -> None:
     """Run the agent on this host until Ctrl-C or SIGTERM; SIGHUP reads the configuration again."""
     from agent import binding, discovery, log
-    from agent.app import Agent, Place, StartError
+    from agent.app import Agent
     from agent.config import ConfigError
+    from agent.place import Place, StartError
     from agent.rulebook import RulebookError
     from agent.screen import PlainLines, open_screen
     from agent.state import StateError

@@ -1,0 +1,129 @@
+"""
+The contract of an action, whole. One file per action; the folder is the list, third parties add `steadytok.actions`.
+
+A module has
+
+- `Config`: its own parameters, a `msgspec.Struct` (frozen, keyword-only);
+- `TARGET`: the keys that `target:` may have; `REVERSIBLE`; `TTL`: seconds of its lease, None where it holds none;
+  `VERBS`: those of the hand that it needs;
+- `describe(task)`: what it does, in words, for people;
+- `resource(task)`: what it acts upon; of acts on one resource only one is held, and cooldowns are the resource's;
+- `strength(task)`: how restrictive it is; of two claims on a resource the lower one wins;
+- `faults(task)`: what is wrong with target and parameters, one sentence each, at the start;
+- `plan(task, reach)`: looks, touches nothing, and gives a Plan; RefusedError where it would not help or may not be;
+- `do(task, plan, reach)`: writes `plan.wanted`, reads back and gives what it read. It is called again for each renewal
+  of the lease, and must then find its own value or the prior one, or raise ChangedError;
+- `undo(task, plan, reach)`: puts `plan.prior` back, only while the value is one of `plan.ours`, else ChangedError; a
+  lease that has ended by itself needs nothing;
+- `steer(task, memory, moment)`, for what is held: what is wanted now, as (memory, value). Pure; called at each tick,
+  `memory` is whatever it gave the time before.
+
+plan, do and undo run in a thread of their own, with a deadline; steer runs on the event loop. Values are JSON.
+FailedError: it was not done. UnknownError, or anything else that is raised from `do`: nobody knows, and it is not tried
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from collectors import Host
+
+Vector = list[tuple[dict[str, str], float]]
+
+
+class ActionError(Exception):
+    """The message is one sentence for the audit."""
+
+
+class RefusedError(ActionError):
+    """It would not help, or may not be done now; nothing was touched."""
+
+
+class FailedError(ActionError):
+    """It was not done."""
+
+
+class ChangedError(ActionError):
+    """Somebody else has changed the value: hands off."""
+
+
+class UnknownError(ActionError):
+    """It may have been done, or not."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of an action: the remedy, its target and parameters, and the alert's labels."""
+
+    remedy: str
+    target: Mapping[str, str]
+    own: Any
+    labels: Mapping[str, str]
+    engines: Mapping[str, str]
+    """The URL of each engine by its name."""
+
+
+class Plan(NamedTuple):
+    """What is to be written and what was there before, both JSON, and a sentence that says so."""
+
+    prior: Any
+    wanted: Any
+    says: str
+    ours: tuple[Any, ...] = ()
+    """What we may have written already."""
+
+
+class Moment(NamedTuple):
+    """What `steer` is shown; `lost`: the alert's evidence has fallen silent."""
+
+    now_ms: int
+    held: Any
+    lost: bool
+    query: Callable[[str], Vector]
+
+
+class Reach(Protocol):
+    """How far an action reaches: History as it was, the machine's files, engines over HTTP, and the hand."""
+
+    host: Host
+
+    def query(self, expr: str) -> Vector:
+        """What an expression gives."""
+
+    def http(self, method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Http:
+        """One request; UnknownError where no answer came, FailedError where nobody was there to take it."""
+
+    def hand(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """One request to the hand; FailedError or ChangedError as it answers, UnknownError where it does not."""
+
+    def token(self, file: str | None) -> str:
+        """The credential for PUT /pace: in the file named, else in the state folder's; FailedError."""
+
+
+class Http(NamedTuple):
+    """An answer."""
+
+    status: int
+    body: str
+
+
+class Action(Protocol):
+    """A module of this folder, as the agent sees it."""
+
+    Config: type
+    TARGET: tuple[str, ...]
+    REVERSIBLE: bool
+    TTL: float | None
+    VERBS: tuple[str, ...]
+
+    def describe(self, task: Task) -> str: ...
+    def resource(self, task: Task) -> str: ...
+    def strength(self, task: Task) -> float: ...
+    def faults(self, task: Task) -> Iterable[str]: ...
+    def plan(self, task: Task, reach: Reach) -> Plan: ...
+    def do(self, task: Task, plan: Plan, reach: Reach) -> Any: ...
+    def undo(self, task: Task, plan: Plan, reach: Reach) -> None: ...
+    def steer(self, task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]: ...

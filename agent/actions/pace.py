@@ -1,0 +1,131 @@
+"""
+pace: holds an engine back by PUT /pace, a lease that the agent renews and that ends by itself.
+
+Duty is the share of wall time that may be spent in forward passes: memory power follows bytes streamed per second, so
+fewer passes cool and fewer clients do not. https://www.jedec.org (JESD79-4: refresh doubles above 85 °C)
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from agent.actions import ChangedError, FailedError, Moment, Plan, Reach, RefusedError, Task
+
+TARGET = ("engine", "url")
+REVERSIBLE = True
+TTL = 30.0
+VERBS: tuple[str, ...] = ()
+SAFE = 0.5  # the duty that a pace without evidence goes to
+RAMP = 0.02  # how far it goes at each step: from full speed to SAFE in half a minute of ticks
+FULL = 1.0
+_DUTY = re.compile(r"^steadytok_\w*?_?duty(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+_CLOSE = 0.005  # of two duties that are the same
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """`token_file`: the engine's credential where it is not the agent's own."""
+
+    duty: float = 0.7
+    token_file: str | None = None
+
+
+def describe(task: Task) -> str:
+    """What it does, in words."""
+    return f"holds {_name(task)} at a duty of {task.own.duty:g}"
+
+
+def resource(task: Task) -> str:
+    """The engine's pace."""
+    return f"pace {_name(task)}"
+
+
+def strength(task: Task) -> float:
+    """The lowest duty wins."""
+    return float(task.own.duty)
+
+
+def faults(task: Task) -> Iterable[str]:
+    """What is wrong with target and parameters."""
+    if ("engine" in task.target) == ("url" in task.target):
+        yield "target: expected engine: NAME, or url: http://HOST:PORT of a gateway"
+    elif "engine" in task.target and task.target["engine"] not in task.engines:
+        yield f"target.engine: no engine is named {task.target['engine']!r} under engines:"
+    if not 0.1 <= task.own.duty < 1:
+        yield "duty: expected 0.1 or more, and less than 1"
+
+
+def plan(task: Task, reach: Reach) -> Plan:
+    """Refuses where somebody else paces the engine already: their lease cannot be put back."""
+    now = _now(task, reach)
+    if now is not None and now < FULL - _CLOSE:
+        raise RefusedError(f"{_name(task)} is paced already, to a duty of {now:g}, and not by us")
+    return Plan(FULL, task.own.duty, f"{_name(task)} from full speed to a duty of {task.own.duty:g}")
+
+
+def do(task: Task, plan: Plan, reach: Reach) -> float:
+    """Takes or renews the lease, unless somebody else has set a duty meanwhile."""
+    _look_again(task, plan, reach)
+    _put(task, plan.wanted, TTL, reach)
+    now = _now(task, reach)
+    if now is not None and abs(now - plan.wanted) > _CLOSE:
+        raise FailedError(f"{_name(task)} was told a duty of {plan.wanted:g} and says {now:g}")
+    return float(plan.wanted)
+
+
+def undo(task: Task, plan: Plan, reach: Reach) -> None:
+    """Full speed again; a lease that has ended by itself needs nothing."""
+    if _look_again(task, plan, reach):
+        _put(task, plan.prior, 1.0, reach)
+
+
+def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, float]:
+    """
+    The duty now, and what to remember: as configured, or towards SAFE while the evidence is lost.
+
+    A controller's place: a pure function of its memory and the moment, asked at each tick.
+    """
+    if not moment.lost:
+        return memory, float(task.own.duty)
+    held = float(moment.held)
+    return memory, round(held + max(-RAMP, min(RAMP, SAFE - held)), 4)
+
+
+def _look_again(task: Task, plan: Plan, reach: Reach) -> bool:
+    """Whether the engine is held by us, or perhaps; False where it runs at full speed. ChangedError."""
+    now = _now(task, reach)
+    if now is None or any(abs(now - one) <= _CLOSE for one in plan.ours):
+        return True
+    if now < FULL - _CLOSE:
+        raise ChangedError(f"{_name(task)} was set to a duty of {now:g} by someone else")
+    return False
+
+
+def _now(task: Task, reach: Reach) -> float | None:
+    """The duty that the engine shows, None where it shows none."""
+    answer = reach.http("GET", f"{_url(task)}/metrics")
+    found = [float(text) for text in _DUTY.findall(answer.body)] if answer.status == 200 else []
+    return min(found, default=None)
+
+
+def _put(task: Task, duty: float, ttl: float, reach: Reach) -> None:
+    body = json.dumps({"duty": duty, "ttl": f"{ttl:g}s"}).encode()
+    token = reach.token(task.own.token_file)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    answer = reach.http("PUT", f"{_url(task)}/pace", body, headers)
+    if answer.status == 404:
+        raise FailedError(f"{_name(task)} has no PUT /pace; name a gateway in front of it with target: {{url: …}}")
+    if answer.status // 100 != 2:
+        raise FailedError(f"{_name(task)} refused the pace: HTTP {answer.status}: {answer.body[:200].strip()}")
+
+
+def _url(task: Task) -> str:
+    return (task.target.get("url") or task.engines[task.target["engine"]]).rstrip("/")
+
+
+def _name(task: Task) -> str:
+    return f"engine {task.target['engine']}" if "engine" in task.target else task.target.get("url", "?")

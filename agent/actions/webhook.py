@@ -1,0 +1,70 @@
+"""webhook: one POST of the alert as JSON to an address of the operator's; not again where no answer came."""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from agent.actions import FailedError, Moment, Plan, Reach, Task
+
+TARGET = ("url",)
+REVERSIBLE = False
+TTL = None
+VERBS: tuple[str, ...] = ()
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """`token_file`: sent as a bearer token."""
+
+    token_file: str | None = None
+
+
+def describe(task: Task) -> str:
+    """What it does, in words."""
+    return f"posts the alert to {task.target.get('url')}"
+
+
+def resource(task: Task) -> str:
+    """The address."""
+    return f"webhook {task.target.get('url')}"
+
+
+def strength(task: Task) -> float:
+    """It holds nothing."""
+    return 0.0
+
+
+def faults(task: Task) -> Iterable[str]:
+    """What is wrong with the target."""
+    parts = urllib.parse.urlsplit(task.target.get("url", ""))
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        yield f"target.url: expected http://HOST/PATH, found {task.target.get('url', '')!r}"
+
+
+def plan(task: Task, reach: Reach) -> Plan:
+    """Nothing is asked beforehand: a webhook that is tried is a webhook that acts."""
+    return Plan(None, "posted", f"POST {task.target['url']}")
+
+
+def do(task: Task, plan: Plan, reach: Reach) -> str:
+    """One request; 2xx is success, any other answer a failure, and none is not known."""
+    body = msgspec.json.encode({"remedy": task.remedy, "labels": dict(task.labels)})
+    headers = {"Content-Type": "application/json"}
+    if task.own.token_file is not None:
+        headers["Authorization"] = f"Bearer {reach.token(task.own.token_file)}"
+    answer = reach.http("POST", task.target["url"], body, headers)
+    if answer.status // 100 != 2:
+        raise FailedError(f"HTTP {answer.status}: {answer.body[:200].strip()}")
+    return f"HTTP {answer.status}"
+
+
+def undo(task: Task, plan: Plan, reach: Reach) -> None:
+    """What was told is told."""
+
+
+def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
+    """It holds nothing."""
+    return memory, moment.held

@@ -1,0 +1,268 @@
+"""
+What remedies remember, as frozen values: acts under way, attempts, latches, sessions of alerts.
+
+All of it lies in the journal, and nothing else does; what becomes of it is said by agent/guards.py. Times are Unix ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Literal, NamedTuple
+
+from collectors import Labels
+from rules._select import Matchers
+from rules.alerts import Alert
+
+Rollback = Literal["on_resolve", "on_exit", "never"]
+
+HOST = "*"
+"""The latch of everything: the budget of the host is spent."""
+
+
+class Phase(Enum):
+    """How far an act has come; one that has ended is no longer there."""
+
+    STARTED = "started"  # the attempt is journalled, nothing has been touched
+    WRITING = "writing"  # the prior value is journalled, the write may have happened
+    HELD = "held"  # written and read back
+    RELEASING = "releasing"  # to be put back
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """A remedy of the configuration, as far as the guards look at it."""
+
+    name: str
+    match: tuple[Matchers, ...]
+    """Any of these, and of each all matchers."""
+    resource: str
+    """What it acts upon: claims and cooldowns are of resources."""
+    reversible: bool
+    strength: float
+    """How restrictive it is: of two claims on a resource the lower one wins."""
+    cooldown_ms: int
+    max_per_hour: int
+    max_attempts: int
+    rollback: Rollback = "on_resolve"
+    enabled: bool = True
+    plausible: tuple[float, float] | None = None
+    means: str = ""
+    """What it takes to put its act back, for the journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One alert that wants a resource held, by one remedy."""
+
+    remedy: str
+    labels: Labels
+    strength: float
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One engagement, from the attempt until all is as it was; values as JSON text."""
+
+    id: int
+    remedy: str
+    resource: str
+    labels: Labels
+    observed: bool
+    """Only thought of: nothing is touched."""
+    reversible: bool
+    phase: Phase
+    began_ms: int
+    claims: tuple[Claim, ...]
+    did_ms: int | None = None
+    prior: str | None = None
+    ours: tuple[str, ...] = ()
+    """What we wrote; two while one takes the other's place."""
+    verified: bool = False
+    means: str = ""
+
+    @property
+    def strictest(self) -> Claim:
+        """The claim that says what the resource is held at."""
+        return min(self.claims, key=lambda claim: claim.strength)
+
+    @property
+    def lost(self) -> bool:
+        """Whether no claim has evidence any more."""
+        return all(claim.lost for claim in self.claims)
+
+    @property
+    def unverified(self) -> bool:
+        """Whether it keeps every other act back."""
+        return not self.observed and not self.verified
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An act that was begun: what cooldowns and budgets count."""
+
+    act: int
+    remedy: str
+    resource: str
+    at_ms: int
+    """When its effect can begin to show: the attempt, later the moment that it was done."""
+    began_ms: int
+    observed: bool
+    counted: bool = True
+    """False where it was refused before anything was touched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latch:
+    """Given up, until somebody resumes it."""
+
+    remedy: str
+    labels: Labels
+    since_ms: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One alert that one remedy is for, from firing to its fresh end."""
+
+    remedy: str
+    labels: Labels
+    since_ms: int | None
+    """Since when its evidence has been there without a break; None where it is not there now."""
+    attempts: int = 0
+    failed: bool = False
+    told: str = ""
+    """Why it is not acted upon, as the audit has it last."""
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that the guards remember."""
+
+    next_id: int = 1
+    acts: tuple[Act, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    latches: tuple[Latch, ...] = ()
+    misses: Mapping[str, int] = field(default_factory=dict)
+    """How often in a row each remedy did not help."""
+    sessions: tuple[Session, ...] = ()
+    pauses: tuple[str, ...] = ()
+    resumed_ms: Mapping[str, int] = field(default_factory=dict)
+    """When each remedy was last resumed: budgets and evidence count from there."""
+
+    def shifted(self, delta_ms: int) -> State:
+        """The same after the wall clock stepped by delta_ms."""
+
+        def maybe(at_ms: int | None) -> int | None:
+            return None if at_ms is None else at_ms + delta_ms
+
+        acts, attempts, latches, sessions = self.acts, self.attempts, self.latches, self.sessions
+        return replace(
+            self,
+            acts=tuple(replace(act, began_ms=act.began_ms + delta_ms, did_ms=maybe(act.did_ms)) for act in acts),
+            attempts=tuple(
+                replace(one, at_ms=one.at_ms + delta_ms, began_ms=one.began_ms + delta_ms) for one in attempts
+            ),
+            latches=tuple(replace(latch, since_ms=latch.since_ms + delta_ms) for latch in latches),
+            sessions=tuple(replace(each, since_ms=maybe(each.since_ms)) for each in sessions),
+            resumed_ms={name: at_ms + delta_ms for name, at_ms in self.resumed_ms.items()},
+        )
+
+    def not_after(self, now_ms: int) -> State:
+        """
+        The same with no time ahead of now, after a clock that went back.
+
+        All times move together: which came first (an attempt, the resume before it) is what budgets are counted by.
+        """
+        times = [max(one.at_ms, one.began_ms) for one in self.attempts] + [latch.since_ms for latch in self.latches]
+        times += [max(act.began_ms, act.did_ms or act.began_ms) for act in self.acts]
+        times += [each.since_ms for each in self.sessions if each.since_ms is not None] + [*self.resumed_ms.values()]
+        return self.shifted(min(0, now_ms - max(times, default=now_ms)))
+
+    def act(self, number: int) -> Act | None:
+        """The act of that number while it is open."""
+        return next((act for act in self.acts if act.id == number), None)
+
+    def with_act(self, act: Act) -> State:
+        """The same with one act changed."""
+        return replace(self, acts=tuple(act if each.id == act.id else each for each in self.acts))
+
+    def without_act(self, number: int) -> State:
+        """The same with one act ended."""
+        return replace(self, acts=tuple(act for act in self.acts if act.id != number))
+
+
+class Seen(NamedTuple):
+    """An alert, and how much of the past its rule looks at."""
+
+    alert: Alert
+    window_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the guards are shown at one moment."""
+
+    now_ms: int
+    observing: bool
+    remedies: tuple[Remedy, ...]
+    alerts: tuple[Seen, ...]
+    max_per_hour: int
+    killed: bool = False
+    """The kill-switch file is there: nothing is begun, and all that is held is put back."""
+    halted: str = ""
+    """Why nothing may be begun: the journal cannot be read or written."""
+
+
+class Kind(Enum):
+    """What can happen to an act."""
+
+    REFUSED = "refused"  # by its own plan; nothing was touched
+    INTENDED = "intended"  # planned: the prior value and the one to be written are known
+    DID = "did"  # written, and read back as ours
+    FAILED = "failed"
+    UNKNOWN = "unknown"  # no answer: it may have been done, or not
+    HELPED = "helped"
+    USELESS = "useless"
+    UNJUDGED = "unjudged"  # nobody can say whether it helped
+    RETUNING = "retuning"  # another value is about to be written
+    RETUNED = "retuned"
+    CHANGED = "changed"  # the value is neither ours nor what was there before
+    RESTORED = "restored"
+    INTERRUPTED = "interrupted"  # the agent ended meanwhile
+
+
+class Event(NamedTuple):
+    """Something that happened to an act; `says` is a sentence for the audit."""
+
+    act: int
+    kind: Kind
+    says: str = ""
+    prior: str | None = None
+    value: str | None = None
+
+
+class Entry(NamedTuple):
+    """One line of the audit."""
+
+    at_ms: int
+    remedy: str
+    labels: Labels
+    resource: str
+    what: str
+    says: str
+    observed: bool = False
+    act: int = 0
+
+
+class Step(NamedTuple):
+    """What follows: the state after, the acts to be begun, those to be put back, and what the audit says."""
+
+    state: State
+    begin: tuple[Act, ...] = ()
+    release: tuple[Act, ...] = ()
+    entries: tuple[Entry, ...] = ()

@@ -1,0 +1,41 @@
+"""Which hand the agent has: the system's, one at a path, or its own where it runs as root (`hand: direct`)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import structlog
+
+from agent.children import Child
+from agent.hand_client import SOCKET
+
+
+class Hand:
+    """The way to the hand; a process of ours only where it is `direct`."""
+
+    def __init__(self, told: str, folder: Path) -> None:
+        self._direct = told == "direct"
+        own = str(folder / "hand.sock")
+        self.path = {"socket": SOCKET, "direct": own}.get(told, told)
+        self._log = structlog.get_logger()
+        where = ("--socket", own, "--state", str(folder / "hand"))
+        arguments = ("hand", "--direct", *where, "--until-stdin-closes")
+        self._child = Child("hand", arguments, on_line=self._line, on_end=lambda: None)
+
+    def _line(self, line: bytes) -> None:
+        self._log.info("hand", line=line.decode("utf-8", "replace").strip())
+
+    def start(self) -> None:
+        """Starts our own, where it is to be ours."""
+        if not self._direct:
+            return
+        if os.geteuid() != 0:
+            self._log.warning("remediation.hand: direct needs root; what needs the hand will be refused")
+            return
+        self._child.start()
+
+    async def close(self) -> None:
+        """Ends our own, which puts back what it holds."""
+        if self._child.started:
+            await self._child.close()

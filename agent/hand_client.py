@@ -1,0 +1,76 @@
+"""The agent's end of the hand's socket: one JSON object a line each way, in a thread that may wait."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent.actions import ChangedError, FailedError, UnknownError
+
+SOCKET = "/run/steadytok/hand.sock"
+LONGEST_LINE = 4096  # bytes, each way
+PATIENCE = 90.0  # seconds: dropping the cache of a terabyte takes a minute
+
+
+def how_to_give_one(path: str) -> str:
+    """What an operator does who has no hand."""
+    return f"there is no hand at {path}: start `steadytok-hand` as root (or `systemctl enable --now steadytok-hand`)"
+
+
+def ask(path: str, verb: str, arguments: dict[str, Any], patience: float = PATIENCE) -> dict[str, Any]:
+    """One request and its result; FailedError, ChangedError, or UnknownError where it was sent and no answer came."""
+    line = msgspec.json.encode({"verb": verb, "arguments": arguments}) + b"\n"
+    if len(line) > LONGEST_LINE:
+        raise FailedError(f"the request to the hand would have {len(line)} bytes, and {LONGEST_LINE} are taken")
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
+        connection.settimeout(patience)
+        try:
+            connection.connect(path)
+        except OSError as error:
+            raise FailedError(f"{how_to_give_one(path)} ({error.strerror or error})") from error
+        try:
+            connection.sendall(line)
+            answer = _line(connection)
+        except OSError as error:
+            raise UnknownError(f"the hand did not answer {verb}: {error.strerror or error}") from error
+    return _result(verb, answer)
+
+
+def usable(path: str) -> list[str]:
+    """The verbs that the hand at a path can do; empty where there is none."""
+    if not Path(path).exists():
+        return []
+    try:
+        return [str(verb) for verb in ask(path, "hello", {}, 1.0)["verbs"]]
+    except (FailedError, UnknownError, ChangedError, KeyError, TypeError):
+        return []
+
+
+def _line(connection: socket.socket) -> bytes:
+    received = b""
+    while not received.endswith(b"\n"):
+        part = connection.recv(LONGEST_LINE)
+        if not part:
+            raise OSError("half an answer" if received else "the connection was closed")
+        received += part
+        if len(received) > LONGEST_LINE:
+            raise OSError(f"it answers with more than {LONGEST_LINE} bytes")
+    return received
+
+
+def _result(verb: str, line: bytes) -> dict[str, Any]:
+    try:
+        answer = msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise UnknownError(f"the hand's answer to {verb} is not JSON") from error
+    if answer.get("ok") is True and isinstance(answer.get("result"), dict):
+        result: dict[str, Any] = answer["result"]
+        return result
+    says = str(answer.get("error") or "it gave no reason")
+    if answer.get("code") == "changed":
+        raise ChangedError(says)
+    raise FailedError(f"the hand: {says}")

@@ -1,0 +1,75 @@
+"""How far an action reaches in its thread: History as it was when asked, HTTP, the hand, the machine's files."""
+
+from __future__ import annotations
+
+import http.client
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent import hand_client
+from agent.actions import FailedError, Http, UnknownError, Vector
+from collectors import Host
+from rules import promql
+from rules.snapshot import Snapshot
+
+PATIENCE = 5.0  # seconds for one request to an engine
+LARGEST = 1 << 20  # bytes of an answer
+
+
+class Access:
+    """What one act may use; made anew for each, so that nothing is shared between threads."""
+
+    def __init__(self, snapshot: Snapshot, at_ms: int, root: str, hand: str, token_file: Path) -> None:
+        self.host = Host(root)
+        self._snapshot = snapshot
+        self._at_ms = at_ms
+        self._hand = hand
+        self._token_file = token_file
+
+    def query(self, expr: str) -> Vector:
+        """What an expression gives."""
+        return [(dict(labels), value) for labels, value in promql.compile(expr).at(self._snapshot, self._at_ms)]
+
+    def hand(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """One request to the hand."""
+        return hand_client.ask(self._hand, verb, arguments)
+
+    def token(self, file: str | None) -> str:
+        """The credential for PUT /pace."""
+        path = Path(file) if file is not None else self._token_file
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise FailedError(f"the token in {path} cannot be read: {error}") from error
+
+    def http(self, method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Http:
+        """One request; whatever the status, an answer is an answer."""
+        request = urllib.request.Request(url, data=body, headers=dict(headers or {}), method=method)
+        try:
+            with _OPENER.open(request, timeout=PATIENCE) as answer:
+                return Http(answer.status, answer.read(LARGEST).decode("utf-8", "replace"))
+        except urllib.error.HTTPError as error:
+            with error:
+                return Http(error.code, error.read(LARGEST).decode("utf-8", "replace"))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _failure(url, error) from error
+
+
+def _failure(url: str, error: Exception) -> FailedError | UnknownError:
+    """Nobody was there, and so nothing was done; or somebody was, and nobody knows."""
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, ConnectionRefusedError) or (isinstance(error, ValueError)):
+        return FailedError(f"{url}: {getattr(reason, 'strerror', None) or reason}")
+    return UnknownError(f"{url}: {reason or type(error).__name__}")
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        """A credential is not carried to wherever an answer points."""
+
+
+# No proxies: engines are met where they are, and a proxy would get the token.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)

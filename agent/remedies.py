@@ -1,0 +1,372 @@
+"""
+Remedies at work: after each tick the guards are asked, what they decide is journalled, and then it is done.
+
+Nothing here decides; nothing here waits. The order is law: the attempt is in the journal before a plan is made, the
+prior value before the write, and all of it synced; actions run in threads of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from agent import errands, guards, hand_client, life, remedybook, verification
+from agent.actions import Action, Moment, Task
+from agent.acts import Act, Entry, Event, Kind, Phase, Seen, State, Step, World
+from agent.clock import Clock
+from agent.errands import Errands
+from agent.journal import Journal, JournalError, boot_now
+from agent.reach import Access
+from agent.remedybook import Bound
+from agent.settings import Remediation
+from rules import promql
+from rules.alerts import Alert, AlertState
+from rules.groups import Rules
+from rules.history import History
+from rules.templates import Scope
+
+AGAIN = 5.0  # seconds until what could not be put back is tried again
+RENEWALS = 3  # in each ttl of a lease, so that two may fail
+MOVES = (Kind.RETUNING.value, Kind.RETUNED.value)  # not in the audit: a controller moves each second
+FAREWELL = 3.0  # seconds for what is put back when the agent ends
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What remedies are given by the agent; the functions are asked on the event loop."""
+
+    clock: Clock
+    history: History
+    rules: Callable[[], Rules]
+    identity: Mapping[str, str]
+    root: str
+    folder: Path
+    token_file: Path
+    hand: str
+
+
+class Remedies:
+    """All remedies of one agent."""
+
+    def __init__(self, around: Surroundings, settings: Remediation, book: Iterable[Bound]) -> None:
+        self.around = around
+        self.halted = ""
+        self._log = structlog.get_logger()
+        self._errands = Errands(self._happened)
+        self._journal: Journal | None = None
+        try:
+            self._journal = Journal(around.folder, lambda: boot_now(around.clock.now_ms()))
+        except JournalError as error:
+            self.halted = str(error)
+            self._log.error("no remedy acts", reason=self.halted)
+        self.state = State() if self._journal is None else self._journal.state
+        self._journalled: State | None = self.state
+        self._measures: dict[int, verification.Measure] = {}
+        self._memory: dict[int, Any] = {}
+        self._touched: dict[int, float] = {}
+        self._failing: set[int] = set()
+        self.counts: dict[tuple[str, str], int] = {}
+        self.replace(settings, book)
+
+    def replace(self, settings: Remediation, book: Iterable[Bound]) -> None:
+        """Takes another configuration over; what is held is looked at anew at the next tick."""
+        self.settings = settings
+        self.book = {bound.remedy.name: bound for bound in book}
+
+    @property
+    def observing(self) -> bool:
+        """Whether nothing is really done; never below a picture of a machine, whose alerts are not this one's."""
+        return self.settings.mode == "observe" or os.path.abspath(self.around.root) != "/"
+
+    @property
+    def killed(self) -> bool:
+        """Whether the kill-switch file is there."""
+        return os.path.exists(self.settings.pause_file)
+
+    def duties(self) -> dict[str, float]:
+        """The duty that each paced engine is held at."""
+        held = [act for act in self.state.acts if act.phase is Phase.HELD and not act.observed and act.ours]
+        names = {act.id: remedybook.paced_engine(act.means) for act in held}
+        return {name: float(json.loads(act.ours[-1])) for act in held if (name := names[act.id])}
+
+    def recover(self) -> None:
+        """At the start: what the process before left half-way is ended as the journal has it."""
+        for act in self.state.acts:
+            self._happened(Event(act.id, Kind.INTERRUPTED, f"the agent ended while it was {act.phase.value}"))
+
+    def stepped(self, delta_ms: int) -> None:
+        """The wall clock stepped."""
+        self.state = self.state.shifted(delta_ms)
+
+    def tick(self, now_ms: int) -> None:
+        """After notify: asks the guards, and sees to what is held."""
+        try:
+            self._look(now_ms)
+        except Exception as error:  # a fault in a remedy must not take the tick; what is held then ends as leases do
+            self._log.exception("remedies failed", reason=f"{type(error).__name__}: {error}")
+
+    def _look(self, now_ms: int) -> None:
+        self._errands.expire(self.around.clock.monotonic())
+        for event in self._verdicts(now_ms):
+            self._happened(event)
+        self._take(guards.decide(self.state, self._world(now_ms)))
+        for act in self.state.acts:
+            if act.phase is Phase.HELD and act.reversible and not act.observed:
+                self._hold(act, now_ms)
+            elif act.phase is Phase.RELEASING:
+                self._put_back(act)
+        self._forget({act.id for act in self.state.acts})
+
+    def _forget(self, living: set[int]) -> None:
+        """What was kept of acts that have ended."""
+        kept: tuple[dict[int, Any], ...] = (self._measures, self._memory, self._touched)
+        for of_acts in kept:
+            for number in [number for number in of_acts if abs(number) not in living]:
+                del of_acts[number]
+
+    def _world(self, now_ms: int) -> World:
+        return World(
+            now_ms=now_ms,
+            observing=self.observing,
+            remedies=tuple(bound.remedy for bound in self.book.values()),
+            alerts=tuple(Seen(alert, _window_ms(alert.expr)) for alert in self.around.rules().alerts()),
+            max_per_hour=self.settings.max_per_hour,
+            killed=self.killed,
+            halted=self.halted,
+        )
+
+    def _happened(self, event: Event) -> None:
+        act = self.state.act(event.act)
+        if act is not None and act.phase is Phase.HELD and self._nothing_new(act, event):
+            return
+        step = life.apply(self.state, event, self.around.clock.now_ms())
+        self._take(step)
+        if event.kind is Kind.INTENDED and act is not None:
+            self._measures[act.id] = verification.measure(self._ask)
+
+    def _nothing_new(self, act: Act, event: Event) -> bool:
+        """A renewal that went as the one before is no line in the audit."""
+        went_ill = event.kind in (Kind.FAILED, Kind.UNKNOWN)
+        known = went_ill if act.id in self._failing else event.kind is Kind.RETUNED and act.ours == (event.value,)
+        if went_ill:
+            self._failing.add(act.id)
+        else:
+            self._failing.discard(act.id)
+        return known
+
+    def _take(self, step: Step) -> None:
+        """Makes the state so, has it journalled, and goes on when it is."""
+        self.state = step.state
+        for entry in step.entries:
+            self._tell(entry)
+        changed = self.state != self._journalled or bool(step.entries)
+        if self._journal is None or not (changed or self.halted):
+            return
+        self._journalled = self.state
+        event_loop = asyncio.get_running_loop()
+
+        def written(fault: str | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the event loop has closed: the agent is ending
+                event_loop.call_soon_threadsafe(self._journalled_or_not, step, fault)
+
+        kept = [entry for entry in step.entries if entry.what not in MOVES]
+        self._journal.commit(self.state, kept, written)
+
+    def _journalled_or_not(self, step: Step, fault: str | None) -> None:
+        if fault and not self.halted:
+            self._log.error("no remedy acts until the journal can be written; free its disk", reason=fault)
+        elif self.halted and not fault:
+            self._log.info("the journal is written again")
+        self.halted = fault or ""
+        for act in step.begin:
+            if fault:
+                self._happened(Event(act.id, Kind.FAILED, fault))
+            else:
+                self._plan(act)
+        for act in step.release:
+            self._put_back(act)
+        writing = {entry.act for entry in step.entries if entry.what in (Kind.INTENDED.value, Kind.RETUNING.value)}
+        for act in (act for act in step.state.acts if act.id in writing):
+            if fault:
+                self._happened(Event(act.id, Kind.FAILED, fault))
+            else:
+                self._write(act)
+
+    def _plan(self, act: Act) -> None:
+        bound = self.book.get(act.remedy)
+        if bound is None:
+            self._happened(Event(act.id, Kind.REFUSED, "the remedy has left the configuration"))
+            return
+        missing = functools.partial(self._missing, bound.action, act.observed)
+        job = errands.planning(act, bound.action, bound.task_for(dict(act.labels)), self._access(), missing)
+        self._errands.run(act.id, job, self.around.clock.monotonic())
+
+    def _missing(self, action: Action, observed: bool) -> str:
+        """Why the hand cannot do it; in observe a hand is not needed. Asked in a thread."""
+        if observed or not action.VERBS:
+            return ""
+        usable = hand_client.usable(self.around.hand)
+        if not usable:
+            return hand_client.how_to_give_one(self.around.hand)
+        lacking = [verb for verb in action.VERBS if verb not in usable]
+        return f"the hand cannot do {', '.join(lacking)} on this host" if len(lacking) == len(action.VERBS) else ""
+
+    def _write(self, act: Act) -> None:
+        now = self.state.act(act.id)
+        if now is None or now.phase not in (Phase.WRITING, Phase.HELD):
+            return
+        if act.observed:
+            self._happened(Event(act.id, Kind.DID, "only observed", value=act.ours[-1]))
+            return
+        self._do(now, json.loads(now.ours[-1]), Kind.DID if now.phase is Phase.WRITING else Kind.RETUNED)
+
+    def _do(self, act: Act, wanted: Any, done: Kind) -> None:
+        action, task = self._means(act)
+        job = errands.doing(act, action, task, self._access(), wanted, done)
+        if self._errands.run(act.id, job, self.around.clock.monotonic()):
+            self._touched[act.id] = self.around.clock.monotonic()
+
+    def _hold(self, act: Act, now_ms: int) -> None:
+        """Renews a lease when it is due, and moves the value where its action wants it moved."""
+        if self._errands.busy(act.id) or not act.claims:
+            return
+        action, task = self._means(act)
+        moment = Moment(now_ms, json.loads(act.ours[-1]), act.lost, self._ask)
+        self._memory[act.id], wanted = action.steer(task, self._memory.get(act.id), moment)
+        since = self.around.clock.monotonic() - self._touched.get(act.id, -float("inf"))
+        if errands.text(wanted) != act.ours[-1] and not self.halted:
+            self._happened(Event(act.id, Kind.RETUNING, f"to {errands.text(wanted)}", value=errands.text(wanted)))
+        elif action.TTL is not None and since >= action.TTL / RENEWALS:
+            self._do(act, json.loads(act.ours[-1]), Kind.RETUNED)
+
+    def _put_back(self, act: Act) -> None:
+        if act.observed:
+            self._happened(Event(act.id, Kind.RESTORED, "only observed"))
+            return
+        now = self.around.clock.monotonic()
+        if self._errands.busy(act.id) or now - self._touched.get(-act.id, -float("inf")) < AGAIN:
+            return
+        self._touched[-act.id] = now
+        try:
+            action, task = self._means(act)
+        except Exception as error:  # its action has been uninstalled: it cannot be put back by us, and that is told
+            self._happened(Event(act.id, Kind.CHANGED, f"cannot be put back: {type(error).__name__}: {error}"))
+            return
+        self._errands.run(act.id, errands.undoing(act, action, task, self._access()), now)
+
+    def _means(self, act: Act) -> tuple[Action, Task]:
+        name = act.strictest.remedy if act.claims else act.remedy
+        bound = self.book.get(name) or self.book.get(act.remedy)
+        if bound is not None and bound.remedy.resource == act.resource:
+            return bound.action, bound.task_for(dict(act.labels))
+        return remedybook.by_means(act.remedy, act.means, dict(act.labels))
+
+    def _verdicts(self, now_ms: int) -> Iterable[Event]:
+        alerts = {alert.labels: alert for alert in self.around.rules().alerts()}
+        for act in self.state.acts:
+            bound = self.book.get(act.remedy)
+            if act.phase is Phase.HELD and not act.verified and bound is not None and act.did_ms is not None:
+                verdict = self._verdict(act, bound, alerts.get(act.labels), now_ms - act.did_ms)
+                if verdict is not None:
+                    yield Event(act.id, *verdict)
+
+    def _verdict(self, act: Act, bound: Bound, alert: Alert | None, since_ms: int) -> tuple[Kind, str] | None:
+        ended = alert is None or (alert.state is AlertState.RESOLVED and alert.fresh)
+        over = since_ms >= bound.settings.verify.within * 1000
+        shown = None if bound.verify is None else self._shown(bound, act, alert)
+        if not (shown or ended or over):
+            return None
+        return verification.judged(shown, ended, over, self._measures.get(act.id), verification.measure(self._ask))
+
+    def _shown(self, bound: Bound, act: Act, alert: Alert | None) -> bool:
+        assert bound.verify is not None
+        value = float("nan") if alert is None else alert.value
+        scope = Scope(dict(act.labels), value, {}, "", self.around.clock.now_ms(), lambda _: [])
+        try:
+            return bool(self._ask(bound.verify.expand(scope)))
+        except promql.PromqlError as error:
+            self._log.warning("the verify expression cannot be asked", remedy=act.remedy, reason=str(error))
+            return False
+
+    def _ask(self, expr: str) -> list[tuple[dict[str, str], float]]:
+        found = _compiled(expr).at(self.around.history, self.around.clock.now_ms())
+        return [(dict(labels), value) for labels, value in found]
+
+    def _access(self) -> Access:
+        around = self.around
+        snapshot = around.history.snapshot(around.identity)
+        return Access(snapshot, around.clock.now_ms(), around.root, around.hand, around.token_file)
+
+    def _tell(self, entry: Entry) -> None:
+        self.counts[entry.remedy, entry.what] = self.counts.get((entry.remedy, entry.what), 0) + 1
+        if entry.what in MOVES:
+            return
+        log = self._log.info if entry.observed or entry.what != "gave up" else self._log.error
+        log(f"remedy: {entry.what}", remedy=entry.remedy, resource=entry.resource, says=entry.says or None)
+
+    def pause(self, name: str) -> None:
+        """Nothing is begun until it is resumed."""
+        self._take(Step(life.pause(self.state, name), entries=(self._by_people("paused", name),)))
+
+    def resume(self, name: str | None) -> bool:
+        """Lifts a pause or a latch, or all; False where there was none of that name."""
+        after = life.resume(self.state, name, self.around.clock.now_ms())
+        lifted = (after.pauses, after.latches) != (self.state.pauses, self.state.latches)
+        if lifted:
+            self._take(Step(after, entries=(self._by_people("resumed", name or "everything"),)))
+        return lifted
+
+    async def tried(self, name: str) -> Event:
+        """What a remedy's plan says now; nothing is touched and nothing counted."""
+        bound = self.book[name]
+        told: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+
+        def deliver(event: Event) -> None:
+            if not told.done():  # nobody waits any more
+                told.set_result(event)
+
+        act = Act(0, name, bound.remedy.resource, (), True, bound.remedy.reversible, Phase.STARTED, 0, ())
+        missing = functools.partial(self._missing, bound.action, False)
+        job = errands.planning(act, bound.action, bound.task_for({}), self._access(), missing)
+        Errands(deliver).run(0, job, self.around.clock.monotonic())
+        return await told
+
+    def _by_people(self, what: str, name: str) -> Entry:
+        return Entry(self.around.clock.now_ms(), "", (), "", what, name)
+
+    async def close(self) -> None:
+        """Puts back what is only to last while the agent does; leases of the rest end by themselves, or are adopted."""
+        for act in self.state.acts:
+            mine = [self.book[claim.remedy].remedy for claim in act.claims if claim.remedy in self.book]
+            if act.phase is Phase.HELD and mine and all(remedy.rollback == "on_exit" for remedy in mine):
+                self._let_go(act)
+        with contextlib.suppress(TimeoutError):  # what is left is an orphan that the next start puts back
+            async with asyncio.timeout(FAREWELL):
+                while self._errands.outstanding or any(act.phase is Phase.RELEASING for act in self.state.acts):
+                    await asyncio.sleep(0.02)
+        if self._journal is not None:
+            self._journal.close()
+
+    def _let_go(self, act: Act) -> None:
+        released = replace(act, phase=Phase.RELEASING)
+        entry = life.entry_of(self.around.clock.now_ms(), act, "release", "the agent ends")
+        self._take(Step(self.state.with_act(released), release=(released,), entries=(entry,)))
+
+
+@functools.lru_cache(maxsize=512)
+def _compiled(expr: str) -> promql.Query:
+    return promql.compile(expr)
+
+
+@functools.lru_cache(maxsize=1024)
+def _window_ms(expr: str) -> int:
+    return promql.compile(expr).window_ms

@@ -1,0 +1,266 @@
+"""Every action keeps the contract, and each refuses where it would not help."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from agent import discovery
+from agent.actions import ChangedError, FailedError, Http, Moment, Plan, RefusedError, Task, Vector
+from collectors import Host
+
+ACTIONS: Mapping[str, Any] = discovery.actions()
+ENGINES = {"r1": "http://127.0.0.1:1"}
+# A target and parameters with which each action is right; a new action adds its line.
+RIGHT: Mapping[str, tuple[Mapping[str, str], Mapping[str, Any]]] = {
+    "pace": ({"engine": "r1"}, {"duty": 0.5}),
+    "drop_caches": ({}, {}),
+    "governor": ({}, {"governor": "performance"}),
+    "webhook": ({"url": "http://127.0.0.1:1/hook"}, {}),
+}
+
+
+def task(name: str, target: Mapping[str, str] | None = None, **parameters: Any) -> Task:
+    """A task for an action, right where a test says nothing else."""
+    right = RIGHT[name]
+    own = ACTIONS[name].Config(**{**right[1], **parameters})
+    return Task("test", right[0] if target is None else target, own, {"alertname": "A"}, ENGINES)
+
+
+class Reach:
+    """A machine of a few values: what queries give, an engine's duty, files, and a hand that writes them."""
+
+    def __init__(self, root: Path = Path("/nowhere"), values: Mapping[str, float] | None = None) -> None:
+        self.host = Host(root)
+        self.root = root
+        self.values = dict(values or {})
+        self.duty = 1.0
+        self.status = 200
+        self.leases: dict[str, tuple[str, str]] = {}
+        self.asked: list[str] = []
+
+    def query(self, expr: str) -> Vector:
+        return [({}, value) for name, value in self.values.items() if name in expr]
+
+    def http(self, method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Http:
+        self.asked.append(f"{method} {url}")
+        if method == "GET":
+            return Http(200, f'# TYPE x gauge\nsteadytok_reference_duty{{model="m"}} {self.duty}\n')
+        if self.status == 200 and method == "PUT":
+            self.duty = json.loads(body or b"{}")["duty"]
+        return Http(self.status, "because")
+
+    def token(self, file: str | None) -> str:
+        return "token"
+
+    def hand(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        self.asked.append(verb)
+        match verb:
+            case "hello":
+                return {"leases": [{"lease": name} for name in self.leases]}
+            case "renew":
+                return {"renewed": [name for name in arguments["leases"] if name in self.leases]}
+            case "release":
+                number, prior = self.leases.pop(arguments["lease"])
+                self._file(number).write_text(prior)
+                return {"restored": True}
+            case "governor":
+                return self._govern(**arguments)
+        return {"freed_bytes": 5 << 30, "seconds": 1.5}
+
+    def _govern(self, policy: int, governor: str, lease: str, ttl: float, expected: str) -> dict[str, Any]:
+        file = self._file(str(policy))
+        if file.read_text().strip() != expected:
+            raise ChangedError(f"policy {policy} has {file.read_text().strip()}")
+        self.leases[lease] = (str(policy), expected)
+        file.write_text(governor)
+        return {"prior": expected, "now": governor}
+
+    def _file(self, number: str) -> Path:
+        return self.root / f"sys/devices/system/cpu/cpufreq/policy{number}/scaling_governor"
+
+
+@pytest.mark.parametrize("name", sorted(ACTIONS))
+def test_every_action_keeps_the_contract(name: str) -> None:
+    """Its parameters are a frozen struct, its words say something, a right task has no fault, a lease is reversible."""
+    action = ACTIONS[name]
+    right = task(name)
+
+    assert name in RIGHT, "a new action adds its line to RIGHT"
+    assert issubclass(action.Config, msgspec.Struct)
+    assert action.Config.__struct_config__.frozen
+    assert list(action.faults(right)) == []
+    assert action.describe(right)
+    assert action.resource(right)
+    assert isinstance(action.strength(right), float)
+    assert action.REVERSIBLE or action.TTL is None
+    assert all(callable(getattr(action, part)) for part in ("plan", "do", "undo", "steer"))
+    assert action.__doc__.startswith(f"{name}: ") or action.__doc__.startswith(f"\n{name}: ")
+
+
+@pytest.mark.parametrize("name", sorted(name for name in ACTIONS if ACTIONS[name].REVERSIBLE))
+def test_what_is_reversible_comes_back(name: str, tmp_path: Path) -> None:
+    """plan touches nothing, do writes what was wanted, a second do renews, undo leaves the machine as it was."""
+    reach = Reach(_policies(tmp_path, "powersave", "ondemand"))
+    before = _machine(reach)
+    action, right = ACTIONS[name], task(name)
+
+    plan = action.plan(right, reach)
+    assert _machine(reach) == before
+    held = plan._replace(ours=(plan.wanted,))
+    assert action.do(right, held, reach) == plan.wanted
+    assert _machine(reach) != before
+    assert action.do(right, held, reach) == plan.wanted
+    action.undo(right, held, reach)
+    assert _machine(reach) == before
+    action.undo(right, held, reach)
+    assert _machine(reach) == before
+
+
+def _machine(reach: Reach) -> Any:
+    files = {str(path): path.read_text() for path in sorted(reach.root.rglob("scaling_governor"))}
+    return reach.duty, files, dict(reach.leases)
+
+
+def _policies(root: Path, *governors: str, driver: str = "acpi-cpufreq") -> Path:
+    for number, governor in enumerate(governors):
+        folder = root / f"sys/devices/system/cpu/cpufreq/policy{number}"
+        folder.mkdir(parents=True)
+        (folder / "scaling_governor").write_text(governor)
+        (folder / "scaling_driver").write_text(driver)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "parameters", "words"),
+    [
+        ("pace", {}, {}, "expected engine: NAME"),
+        ("pace", {"engine": "r2"}, {}, "no engine is named 'r2'"),
+        ("pace", {"engine": "r1"}, {"duty": 0.05}, "0.1 or more"),
+        ("governor", {}, {"preference": "power"}, "expected governor: NAME, or preference: NAME"),
+        ("governor", {"policy": "x"}, {}, "expected a number"),
+        ("webhook", {"url": "ftp://x"}, {}, "expected http://HOST/PATH"),
+    ],
+)
+def test_wrong_parameters_get_a_sentence(
+    name: str, target: Mapping[str, str], parameters: Mapping[str, Any], words: str
+) -> None:
+    """Before anything starts."""
+    assert words in " ".join(ACTIONS[name].faults(task(name, target, **parameters)))
+
+
+def test_pace_leaves_an_engine_that_somebody_paces() -> None:
+    """A foreign lease cannot be put back, so it is not replaced; nor is one that came meanwhile."""
+    pace, reach = ACTIONS["pace"], Reach()
+    plan = pace.plan(task("pace"), reach)
+    reach.duty = 0.8
+
+    with pytest.raises(RefusedError, match="paced already"):
+        pace.plan(task("pace"), reach)
+    for step in (pace.do, pace.undo):
+        with pytest.raises(ChangedError, match="by someone else"):
+            step(task("pace"), plan, reach)
+    assert reach.duty == 0.8
+
+
+@pytest.mark.parametrize(("status", "words"), [(404, "has no PUT /pace"), (401, "refused the pace: HTTP 401: because")])
+def test_pace_says_why_an_engine_refused(status: int, words: str) -> None:
+    """An engine without /pace and one with another token are told apart."""
+    reach = Reach()
+    reach.status = status
+
+    with pytest.raises(FailedError, match=words):
+        ACTIONS["pace"].do(task("pace"), Plan(1.0, 0.5, ""), reach)
+
+
+@pytest.mark.parametrize(("held", "first"), [(0.9, 0.88), (0.2, 0.22), (0.505, 0.5)])
+def test_a_lost_pace_goes_to_the_safe_duty_in_steps(held: float, first: float) -> None:
+    """Without evidence it is neither let go nor kept: from either side towards a half."""
+    steer = ACTIONS["pace"].steer
+    _, duty = steer(task("pace"), None, Moment(0, held, True, lambda _: []))
+
+    assert duty == first
+    assert steer(task("pace"), None, Moment(0, held, False, lambda _: []))[1] == 0.5
+
+
+MEMORY = {
+    "steadytok_meminfo_active_file_bytes": 20e9,
+    "steadytok_meminfo_inactive_file_bytes": 30e9,
+    "steadytok_meminfo_mapped_bytes": 5e9,
+    "steadytok_meminfo_dirty_bytes": 1e9,
+    "steadytok_meminfo_writeback_bytes": 0.0,
+    "steadytok_meminfo_mem_total_bytes": 100e9,
+    "steadytok_meminfo_cached_bytes": 0.0,
+    "workingset_refault_file": 0.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"steadytok_meminfo_mapped_bytes": 46e9}, "only 2.8 GiB \\(3.0 % of memory\\) is clean page cache"),
+        ({"steadytok_meminfo_cached_bytes": 6e7}, "files are being loaded"),
+        ({"workingset_refault_file": 1500.0}, "1,500 pages a second are read back already"),
+        ({"workingset_refault_file": None}, "refaults is not known"),
+    ],
+)
+def test_drop_caches_refuses_where_it_would_not_help(change: dict[str, float | None], words: str) -> None:
+    """Mapped pages, a load, refaults, and what is not known."""
+    values = {name: value for name, value in {**MEMORY, **change}.items() if value is not None}
+
+    with pytest.raises(RefusedError, match=words):
+        ACTIONS["drop_caches"].plan(task("drop_caches"), Reach(values=values))
+
+
+def test_drop_caches_predicts_and_tells() -> None:
+    """Unmapped clean bytes before, freed bytes after."""
+    drop, reach = ACTIONS["drop_caches"], Reach(values=MEMORY)
+    plan = drop.plan(task("drop_caches"), reach)
+
+    assert plan.says == "41.0 GiB of unmapped clean page cache"
+    assert drop.do(task("drop_caches"), plan, reach) == "freed 5.0 GiB in 1.5 s"
+
+
+@pytest.mark.parametrize("driver", ["intel_pstate", "amd-pstate-epp"])
+def test_governor_knows_that_powersave_is_ordinary(driver: str, tmp_path: Path) -> None:
+    """With a driver that scales by itself nothing is switched."""
+    reach = Reach(_policies(tmp_path, "powersave", driver=driver))
+
+    with pytest.raises(RefusedError, match="is the ordinary governor of this driver"):
+        ACTIONS["governor"].plan(task("governor"), reach)
+
+
+def test_governor_refuses_while_a_processor_is_hot(tmp_path: Path) -> None:
+    """A faster governor makes heat."""
+    reach = Reach(_policies(tmp_path, "ondemand"), {"CpuThermalThrottling": 1.0})
+
+    with pytest.raises(RefusedError, match="throttles itself by heat"):
+        ACTIONS["governor"].plan(task("governor"), reach)
+
+
+def test_governor_lets_go_what_half_succeeded(tmp_path: Path) -> None:
+    """Where the second policy was changed meanwhile, the first is put back."""
+    reach = Reach(_policies(tmp_path, "ondemand", "ondemand"))
+    plan = ACTIONS["governor"].plan(task("governor"), reach)
+    (tmp_path / "sys/devices/system/cpu/cpufreq/policy1/scaling_governor").write_text("powersave")
+
+    with pytest.raises(ChangedError):
+        ACTIONS["governor"].do(task("governor"), plan, reach)
+    assert reach.leases == {}
+    assert (tmp_path / "sys/devices/system/cpu/cpufreq/policy0/scaling_governor").read_text() == "ondemand"
+
+
+def test_webhook_takes_no_answer_but_2xx() -> None:
+    """Anything else has failed, with its status and words."""
+    hook, reach = ACTIONS["webhook"], Reach()
+    plan = hook.plan(task("webhook"), reach)
+
+    assert hook.do(task("webhook"), plan, reach) == "HTTP 200"
+    reach.status = 503
+    with pytest.raises(FailedError, match="HTTP 503: because"):
+        hook.do(task("webhook"), plan, reach)
