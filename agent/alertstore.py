@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
+from agent._database import opened, transaction
 from agent.writer import Writer
 from collectors import Labels
 from rules.alerts import Alert, AlertState
@@ -143,28 +144,11 @@ class AlertStore:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    # autocommit: transactions are begun by hand; used by one thread at a time.
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
-    try:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version not in (0, _VERSION):
-            raise sqlite3.DatabaseError(f"it has version {version}, this agent knows {_VERSION}")
-        if version == 0:
-            database.executescript(f"{_SCHEMA} PRAGMA user_version = {_VERSION};")
-        os.chmod(path, 0o600)
-    except BaseException:
-        database.close()
-        raise
-    return database
+    return opened(path, _SCHEMA, _VERSION, "NORMAL")
 
 
 def _read(database: sqlite3.Connection) -> Saved:
     kept, sent = [], {}
-    (soundness,) = database.execute("PRAGMA quick_check(1)").fetchone()
-    if soundness != "ok":
-        raise sqlite3.DatabaseError(soundness)
     for *row, crc in database.execute("SELECT rule, labels, sent_ms, alert, crc FROM alerts"):
         if _checksum(row) != crc:
             raise ValueError("an alert is not what was written")
@@ -191,8 +175,7 @@ def _substance(row: _Row) -> tuple[Any, ...]:
 
 
 def _replace(database: sqlite3.Connection, gone: list[_Key] | None, changed: list[_Row], now_ms: int) -> None:
-    database.execute("BEGIN")
-    try:
+    with transaction(database):
         if gone is None:
             database.execute("DELETE FROM alerts")
         else:
@@ -200,11 +183,6 @@ def _replace(database: sqlite3.Connection, gone: list[_Key] | None, changed: lis
         database.executemany("INSERT OR REPLACE INTO alerts VALUES (?, ?, ?, ?, ?)", map(_stored, changed))
         database.execute("DELETE FROM saved")
         database.execute("INSERT INTO saved VALUES (?)", (now_ms,))
-        database.execute("COMMIT")
-    except sqlite3.Error:
-        with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself, a full disk for one
-            database.execute("ROLLBACK")
-        raise
 
 
 def _texts(key: _Key) -> tuple[str, str]:

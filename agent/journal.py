@@ -9,7 +9,6 @@ all acting until it is not. https://www.sqlite.org/pragma.html#pragma_synchronou
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import sqlite3
 import threading
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from agent._database import opened, transaction
 from agent.acts import Entry, State
 
 FILE = "journal.db"
@@ -65,7 +65,7 @@ class Journal:
         self.path = folder / FILE
         self._now = now
         try:
-            self._database = _opened(self.path)
+            self._database = opened(self.path, _SCHEMA, _VERSION, "FULL")
             self.state = _read(self._database, now())
         except (sqlite3.Error, msgspec.MsgspecError, ValueError, TypeError, OSError) as error:
             raise JournalError(
@@ -112,27 +112,6 @@ def audit(path: Path, limit: int) -> list[Entry]:
     return [msgspec.json.decode(body, type=Entry) for (body,) in reversed(found)]
 
 
-def _opened(path: Path) -> sqlite3.Connection:
-    # autocommit: transactions are begun by hand; used by one thread at a time.
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2.0)
-    try:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version not in (0, _VERSION):
-            raise ValueError(f"it has version {version}, this agent knows {_VERSION}")
-        (soundness,) = database.execute("PRAGMA quick_check(1)").fetchone()
-        if soundness != "ok":
-            raise ValueError(soundness)
-        if version == 0:
-            database.executescript(f"{_SCHEMA} PRAGMA user_version = {_VERSION};")
-        os.chmod(path, 0o600)
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
 def _read(database: sqlite3.Connection, now: Boot) -> State:
     row = database.execute("SELECT body, wall_ms, boot_ms, boot, crc FROM state").fetchone()
     if row is None:
@@ -152,20 +131,14 @@ def _brought_forward(state: State, saved: Boot, now: Boot) -> State:
 
 def _write(database: sqlite3.Connection, state: State, entries: tuple[Entry, ...], now: Boot) -> None:
     body = msgspec.json.encode(state).decode()
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        row: tuple[Any, ...] = (body, *now, _checksum(body, now))
+    row: tuple[Any, ...] = (body, *now, _checksum(body, now))
+    with transaction(database):
         database.execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?)", row)
         database.executemany(
             "INSERT INTO audit (body) VALUES (?)", [(msgspec.json.encode(entry).decode(),) for entry in entries]
         )
         if entries:
             database.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", (MOST_ENTRIES,))
-        database.execute("COMMIT")
-    except sqlite3.Error:
-        with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself, a full disk for one
-            database.execute("ROLLBACK")
-        raise
 
 
 def _checksum(body: str, moment: Boot) -> int:

@@ -1,0 +1,49 @@
+"""Opens a SQLite file of ours: of one version, with a write-ahead log, sound, and its owner's alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+
+def opened(path: Path, schema: str, version: int, synchronous: Literal["NORMAL", "FULL"]) -> sqlite3.Connection:
+    """
+    The open file, made where there is none; sqlite3.Error where it cannot be read or has another version.
+
+    https://www.sqlite.org/wal.html, https://www.sqlite.org/pragma.html#pragma_synchronous
+    """
+    # autocommit: transactions are begun by hand; used by one thread at a time.
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute(f"PRAGMA synchronous = {synchronous}")
+        (found,) = database.execute("PRAGMA user_version").fetchone()
+        if found not in (0, version):
+            raise sqlite3.DatabaseError(f"it has version {found}, this agent knows {version}")
+        (soundness,) = database.execute("PRAGMA quick_check(1)").fetchone()
+        if soundness != "ok":
+            raise sqlite3.DatabaseError(soundness)
+        if found == 0:
+            database.executescript(f"{schema} PRAGMA user_version = {version};")
+        os.chmod(path, 0o600)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+@contextlib.contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except sqlite3.Error:
+        with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself, a full disk for one
+            database.execute("ROLLBACK")
+        raise
