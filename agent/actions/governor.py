@@ -38,7 +38,7 @@ def describe(task: Task) -> str:
 
 
 def resource(task: Task) -> str:
-    """All policies or one; two remedies of which one has all and one has some are refused at the start."""
+    """All policies, or one: these are two resources, so a configuration uses one way or the other."""
     return f"{_what(task)} of {_policies_named(task)}"
 
 
