@@ -64,7 +64,7 @@ def test_drift_is_the_share_of_pages_that_are_elsewhere() -> None:
 
     moved = {"0": {"0": 0.7, "1": 0.3}, "1": {"0": 0.0, "1": 1.0}}
     assert drifts(baseline, moved) == {"0": pytest.approx(0.3), "1": pytest.approx(0.0)}
-    told = own.of_engines(baseline, history(moved), 59_000, [], None)
+    told = own.of_engines(baseline, history(moved), 59_000, [], None, {})
     values = {sample.labels: sample.value for sample in told if sample and sample.metric is signals.PLACEMENT_DRIFT}
     assert values[(("engine", "r1"), ("rank", "0"))] == pytest.approx(0.3)
 

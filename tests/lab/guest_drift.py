@@ -148,13 +148,16 @@ def _live(watch: Watch) -> None:
         watch.mark("apart")
         watch.until(lambda: _below(watch, LOCAL, 0.3), 60, "apart seen")
         watch.until(lambda: _fires(watch, "LabRemote", posts), 30, "LabRemote was told again")
-        watch.until(lambda: _fires(watch, "BindingIneffective", posts), 30, "BindingIneffective was told")
+        watch.until(
+            lambda: _fires(watch, "BindingIneffective", posts, evidence="bound_threads"), 60, "threads were told"
+        )
 
 
-def _fires(watch: Watch, name: str, since: int) -> bool:
-    """Whether one of the newer posts has the alert, with an end that is to come."""
+def _fires(watch: Watch, name: str, since: int, **labels: str) -> bool:
+    """Whether one of the newer posts has an alert with these labels, with an end that is to come."""
+    wanted = {"alertname": name, **labels}
     return any(
-        alert["labels"]["alertname"] == name and datetime.fromisoformat(alert["endsAt"]).timestamp() > at
+        wanted.items() <= alert["labels"].items() and datetime.fromisoformat(alert["endsAt"]).timestamp() > at
         for at, alerts in watch.posts[since:]
         for alert in alerts
     )

@@ -94,8 +94,7 @@ def until(condition: Callable[[], bool], seconds: float) -> None:
 @contextlib.contextmanager
 def unit() -> Iterator[subprocess.Popen[bytes]]:
     """A process in the unit's cgroup, with its memory on node 0."""
-    if not (UNIT.parents[1] / "cgroup.controllers").exists():
-        observe.run("mount", "-t", "cgroup2", "none", "/sys/fs/cgroup")
+    observe.run("mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
     UNIT.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(observe.python(WORK, str(SIZE)), stdout=subprocess.PIPE)
     try:
@@ -108,6 +107,7 @@ def unit() -> Iterator[subprocess.Popen[bytes]]:
             (UNIT / "cgroup.freeze").write_text("0")
         process.kill()
         process.wait()
+        observe.run("umount", "-l", "/sys/fs/cgroup")
 
 
 def whole() -> dict[str, Any]:
