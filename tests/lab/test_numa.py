@@ -59,9 +59,9 @@ def test_bind_takes_memory_and_processors_of_one_node(saw: Saw) -> None:
 
 def test_what_cannot_be_is_refused_before(saw: Saw) -> None:
     """
-    A node that is not there; a node that is too small while the host is not; two copies of what the host or a node lacks.
+    A node that is not there; a node that is too small while the host is not; two copies of what fits once.
 
-    Which of these two is short depends on what the guest's kernel has taken on each node.
+    Whether the host or a node is short of the second copy depends on what the guest's kernel has taken on each node.
     """
     refused = saw("engine_placed")["refused"]
     needed = r"\S+ MiB are needed, more than the \S+ MiB that"

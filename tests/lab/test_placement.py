@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
 Saw = Callable[[str], dict[str, Any]]
 LAYOUTS = ("bind", "interleave", "by_hand", "huge", "hugetlb", "file", "shmem", "parent", "child")
-WITHIN = 0.02  # points, by 4096 pages: 2.6 standard errors
+WITHIN = 0.031  # by 4096 pages four standard errors: dozens of shares are looked at, and none may fail by chance
 SHARE = 'steadytok_process_node_share_ratio{{engine="held",node="{}",rank="0"}}'
 ERROR = 'steadytok_process_node_share_error_ratio{{engine="held",node="{}",rank="0"}}'
 KIND = re.compile(r'steadytok_process_kind_share_ratio\{engine="held",kind="(\w+)",node="(\d+)",rank="0"\}')
@@ -55,7 +55,7 @@ def shares(series: dict[str, float]) -> dict[str, float]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_shares_are_what_the_kernel_counts(placed: dict[str, Any], layout: str) -> None:
-    """Each node's share is within two points of numa_maps, whatever the kind of memory and whoever shares it."""
+    """Each node's share is that of numa_maps within its sampling error, whatever the kind of memory and whoever shares it."""
     seen = placed[layout]
     truth = by_node(seen["truth"])
 
