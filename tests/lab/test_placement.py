@@ -55,7 +55,7 @@ def shares(series: dict[str, float]) -> dict[str, float]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_shares_are_what_the_kernel_counts(placed: dict[str, Any], layout: str) -> None:
-    """Each node's share is that of numa_maps within its sampling error, whatever the kind of memory and whoever shares it."""
+    """Each node's share is that of numa_maps within its sampling error, whatever memory it is and whoever shares it."""
     seen = placed[layout]
     truth = by_node(seen["truth"])
 
