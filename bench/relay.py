@@ -64,6 +64,7 @@ class Relay:
         if client not in self._backs:
             back = self._backs[client] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             back.connect(self._target)
+            back.setblocking(False)
             self._selector.register(back, selectors.EVENT_READ, client)
         self.packets += 1
         if not self.lost():
@@ -79,8 +80,8 @@ class Relay:
     def _back(self, back: socket.socket, client: tuple[str, int]) -> None:
         try:
             packet = back.recv(_LONGEST)
-        except ConnectionRefusedError:
-            return  # as above
+        except (ConnectionRefusedError, BlockingIOError):
+            return  # as above; or a send took the refusal that made it readable, and nothing is there
         if not self.lost():
             heapq.heappush(self._waiting, (time.monotonic() + self.delay, self.packets, packet, client))
 
