@@ -88,7 +88,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     discover: bool = True
     """Also engines that nobody named, found by their command line, as KIND:PORT where it says a port, else as KIND."""
 
-    pages: int = 4096
+    pages: int = 8192
     """Resident pages asked of each process; the error of a share is at most 0.5 / sqrt(pages)."""
 
     def __post_init__(self) -> None:

@@ -21,11 +21,11 @@ from collectors._move_pages import sample
 from collectors._page_sample import Placement
 from collectors._process_stat import stat
 
-ABOUT = "the nodes of a process's pages of 4 KiB, by a sample of 4,096 of them, against numastat -p"
+ABOUT = "the nodes of a process's pages of 4 KiB, by a sample of 8,192 of them, against numastat -p"
 PEER = "numastat"
 SIZES = (1, 4, 16)  # GiB
 SPARE = 2  # GiB that are left to everybody else
-PAGES = 4096
+PAGES = 8192
 TIMES = 15
 BUDGET = 1 / 20
 FLAT = 3.0  # most that sixteen times the memory may cost more; caches and page tables are not free

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -100,14 +99,16 @@ def _agent() -> Iterator[subprocess.Popen[bytes]]:
 
 @contextlib.contextmanager
 def _engine() -> Iterator[int]:
-    """A reference engine that numactl, below a shell, has bound to node 0, kept busy; gives its pid."""
-    options = "--port 9900 --size 24MiB --context 128 --no-pin --nice 0"
-    line = f"numactl --cpunodebind=0 --membind=0 {shlex.quote(sys.executable)} -m engine {options}; true"
+    """A reference engine that has bound itself to node 0, kept busy; gives its pid."""
+    options = ["--port", "9900", "--size", "24MiB", "--context", "128", "--nice", "0", "--numa", "bind:0"]
     with subprocess.Popen(
-        ["sh", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=observe.ENVIRONMENT
-    ) as shell:
-        assert shell.stdout is not None
-        pid = int(json.loads(shell.stdout.readline())["pid"])
+        [sys.executable, "-m", "engine", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=observe.ENVIRONMENT,
+    ) as engine:
+        assert engine.stdout is not None
+        pid = int(json.loads(engine.stdout.readline())["pid"])
         idle = threading.Event()
         load = threading.Thread(target=_load, args=(idle,), daemon=True)
         load.start()

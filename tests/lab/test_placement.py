@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
 Saw = Callable[[str], dict[str, Any]]
 LAYOUTS = ("bind", "interleave", "by_hand", "huge", "hugetlb", "file", "shmem", "parent", "child")
-WITHIN = 0.031  # by 4096 pages four standard errors: dozens of shares are looked at, and none may fail by chance
+WITHIN = 0.02  # points, by 8192 pages: 3.6 standard errors, so that of dozens of shares none fails by chance
 SHARE = 'steadytok_process_node_share_ratio{{engine="held",node="{}",rank="0"}}'
 ERROR = 'steadytok_process_node_share_error_ratio{{engine="held",node="{}",rank="0"}}'
 KIND = re.compile(r'steadytok_process_kind_share_ratio\{engine="held",kind="(\w+)",node="(\d+)",rank="0"\}')
@@ -55,13 +55,13 @@ def shares(series: dict[str, float]) -> dict[str, float]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_shares_are_what_the_kernel_counts(placed: dict[str, Any], layout: str) -> None:
-    """Each node's share is that of numa_maps within its sampling error, whatever memory it is and whoever shares it."""
+    """Each node's share is within two points of numa_maps, whatever memory it is and whoever shares it."""
     seen = placed[layout]
     truth = by_node(seen["truth"])
 
     for node in placed["nodes"]:
         assert seen["series"][SHARE.format(node)] == pytest.approx(truth.get(node, 0.0), abs=WITHIN), node
-        assert 0 < seen["series"][ERROR.format(node)] <= 0.5 / 4096**0.5
+        assert 0 < seen["series"][ERROR.format(node)] <= 0.5 / 8192**0.5
     assert sum(seen["series"][SHARE.format(node)] for node in placed["nodes"]) == pytest.approx(1.0)
     assert seen["notes"] == []
 
