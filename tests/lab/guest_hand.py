@@ -168,9 +168,11 @@ def migrate(hand: Hand, pid: int) -> dict[str, Any]:
     """Where the process' pages lie before, after a bounded move, and after moves until nothing is left."""
     found = [pages_of(pid)]
     answers = []
-    for size in (16 << 20, SIZE):
+    for size in (16 << 20, SIZE, SIZE, SIZE, SIZE):
         answers.append(hand.ask("migrate", pid=pid, start_time=start_time(pid), **{**MOVE, "bytes": size}))
         found.append(pages_of(pid))
+        if found[-1]["0"] < 256:
+            break
     return {"pages": found, "answers": answers, "numastat": observe.run("numastat", "-p", str(pid)).stdout}
 
 
