@@ -18,14 +18,13 @@ class Peer(NamedTuple):
 
     pid: int
     uid: int
-    cgroup: str
 
 
 def peer_of(connection: socket.socket) -> Peer:
-    """The process that connected; RefusedError where it is gone already."""
+    """The process that connected."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(raw)
-    return Peer(pid, uid, cgroup_of(pid))
+    return Peer(pid, uid)
 
 
 def cgroup_of(pid: int) -> str:
@@ -50,8 +49,10 @@ def within(cgroup: str, of: str) -> bool:
 
 
 def check(peer: Peer, config: Config) -> None:
-    """RefusedError where this caller is not the one that root named."""
+    """RefusedError where this caller is not the one that root named, or is gone already."""
     if peer.uid not in config.uids:
         raise RefusedError(f"user {peer.uid} may not use this hand")
-    if config.cgroup is not None and not within(peer.cgroup, config.cgroup):
-        raise RefusedError(f"process {peer.pid} is in {peer.cgroup}, and only {config.cgroup} may use this hand")
+    if config.cgroup is None:
+        return  # direct mode: it was this user who started us, and a host may have no cgroups at all
+    if not within(cgroup := cgroup_of(peer.pid), config.cgroup):
+        raise RefusedError(f"process {peer.pid} is in {cgroup}, and only {config.cgroup} may use this hand")

@@ -15,20 +15,21 @@ from hypothesis import strategies as st
 from hand.arguments import Arguments
 from hand.config import Config, ConfigError, load
 from hand.errors import HandError, RefusedError
-from hand.peer import Peer, check, within
+from hand.peer import Peer, cgroup_of, check, within
 from tests.hand.conftest import CONFIG, Running
 
 
 def test_others_are_turned_away() -> None:
     """Another user is refused, and so is another cgroup of the right user; a cgroup below the named one is well."""
-    config = Config(uids=frozenset({990}))
-    check(Peer(1, 990, "/system.slice/steadytok.service"), config)
-    check(Peer(1, 990, "/system.slice/steadytok.service/eye"), config)
+    own = Peer(os.getpid(), 990)
+    check(own, Config(uids=frozenset({990}), cgroup=cgroup_of(os.getpid())))
+    check(own, Config(uids=frozenset({990}), cgroup=None))
 
     with pytest.raises(RefusedError, match="user 0 may not use this hand"):
-        check(Peer(1, 0, "/system.slice/steadytok.service"), config)
+        check(Peer(os.getpid(), 0), Config(uids=frozenset({990})))
     with pytest.raises(RefusedError, match=r"only /system\.slice/steadytok\.service may use this hand"):
-        check(Peer(1, 990, "/user.slice/steadytok.service"), config)
+        check(own, Config(uids=frozenset({990})))
+    assert within("/system.slice/steadytok.service/eye", "/system.slice/steadytok.service")
     assert not within("/system.slice/steadytok.service-evil", "/system.slice/steadytok.service")
 
 
