@@ -9,7 +9,6 @@ https://www.kernel.org/doc/Documentation/filesystems/proc.rst (numa_maps)
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import select
@@ -28,7 +27,7 @@ from hand.verbs._nodes import MOST_NODES
 
 LEAST, MOST = 1 << 12, 1 << 34  # bytes for one request
 LONGEST = 20.0  # seconds for one request; what is left by then is told
-_BATCH = 2048  # pages for one system call: a few milliseconds
+_PIECE = 8 << 20  # bytes of address space for one system call: some milliseconds
 _MAPPING = re.compile(r"([0-9a-f]+) (\S+)(?: (.*))?")
 _RANGE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ")
 
@@ -97,26 +96,30 @@ def _check_allowed(bench: Bench, pid: int) -> None:
 
 
 def _moved(process: Target, source: int, target: int, size: int, until: float) -> tuple[int, int]:
-    """Bytes that were moved, and bytes that were seen on the source node and are still there."""
+    """Bytes that came to the target, and bytes that were seen on the source node and are still there."""
     moved = left = 0
     for batch in _batches(_movable(process)):
         process.check()
-        there = [
-            address for address, node in zip(batch, pages.nodes_of(process.pid, batch), strict=True) if node == source
-        ]
-        chosen = there[: max(0, -(-(size - moved) // pages.PAGE))]
-        done = sum(node == target for node in pages.move(process.pid, chosen, target)) if chosen else 0
-        moved += done * pages.PAGE
-        left += (len(there) - done) * pages.PAGE
+        before = pages.nodes_of(process.pid, batch)
+        there = [address for address, node in zip(batch, before, strict=True) if node == source]
+        if chosen := there[: max(0, -(-(size - moved) // pages.PAGE))]:
+            pages.move(process.pid, chosen, target)
+        # Looked at again, since with one page of a huge page all of it moves.
+        after = pages.nodes_of(process.pid, batch) if chosen else before
+        moved += (after.count(target) - before.count(target)) * pages.PAGE
+        left += after.count(source) * pages.PAGE
         if moved >= size or time.monotonic() > until:
             break
     return moved, left
 
 
 def _batches(spans: Spans) -> Iterator[list[int]]:
-    addresses = itertools.chain.from_iterable(range(start, end, pages.PAGE) for start, end in spans)
-    while batch := list(itertools.islice(addresses, _BATCH)):
-        yield batch
+    """The pages, in pieces that no huge page straddles."""
+    for start, end in spans:
+        while start < end:
+            stop = min(end, (start // _PIECE + 1) * _PIECE)
+            yield list(range(start, stop, pages.PAGE))
+            start = stop
 
 
 def _movable(process: Target) -> Spans:

@@ -128,14 +128,14 @@ def whole() -> dict[str, Any]:
 
 
 def drop_caches(hand: Hand) -> dict[str, Any]:
-    """Page cache before and after, in bytes."""
-    with open("/run/out/big", "wb") as file:
-        file.write(bytes(32 << 20))
-    Path("/run/out/big").read_bytes()
+    """Page cache before and after, in bytes; files of the root fill it, which is mounted with a cache."""
+    read = 0
+    for file in sorted(Path(os.environ["LAB_MODULES"]).rglob("*.ko*")):
+        read += len(file.read_bytes())
+        if read > 48 << 20:
+            break
     before = cached()
-    answer = hand.ask("drop_caches")
-    Path("/run/out/big").unlink()
-    return {"before": before, "answer": answer, "after": cached()}
+    return {"read": read, "before": before, "answer": hand.ask("drop_caches"), "after": cached()}
 
 
 def cached() -> int:

@@ -16,11 +16,11 @@ PAGE = 4096
 
 
 def test_page_cache_is_really_dropped(saw: Saw) -> None:
-    """A file of 32 MiB had been read; its pages are gone, and the answer says about how many."""
+    """Files had been read; most of their pages are gone, and the answer says about how many."""
     seen = saw("hand")["drop_caches"]
 
     assert seen["answer"]["ok"], seen
-    assert seen["before"] - seen["after"] > 24 << 20
+    assert seen["before"] - seen["after"] > 24 << 20 < seen["read"]
     assert seen["answer"]["result"]["freed_bytes"] > 16 << 20
 
 
@@ -41,15 +41,16 @@ def test_a_governor_is_held_and_put_back_though_the_hand_was_killed(saw: Saw) ->
 
 
 def test_pages_are_really_moved(saw: Saw) -> None:
-    """16 MiB when 16 MiB were asked for, then the rest, at once or in a few goes; what is said to be moved is moved."""
+    """As much as was asked for, to a huge page; then the rest, at once or in a few goes; all that is told has moved."""
     seen = saw("hand")["migrate"]
     first, second, last = seen["pages"][0], seen["pages"][1], seen["pages"][-1]
     bounded, *rest = (answer["result"]["moved_bytes"] for answer in seen["answers"])
 
     assert first["0"] * PAGE >= SIZE * 0.9
-    assert bounded == 16 << 20
-    assert (second["1"] - first["1"]) * PAGE == pytest.approx(16 << 20, rel=0.02)
-    assert (last["1"] - second["1"]) * PAGE == pytest.approx(sum(rest), rel=0.02)
+    assert 16 << 20 <= bounded < 18 << 20
+    # Not less than was told; the kernel itself may bring more, as when it makes huge pages meanwhile.
+    assert (second["1"] - first["1"]) * PAGE > bounded * 0.98
+    assert (last["1"] - second["1"]) * PAGE > sum(rest) * 0.98
     assert last["0"] * PAGE < 1 << 20
     assert last["1"] * PAGE >= SIZE * 0.9
 
