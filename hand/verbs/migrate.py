@@ -96,9 +96,15 @@ def _check_allowed(bench: Bench, pid: int) -> None:
 
 
 def _moved(process: Target, source: int, target: int, size: int, until: float) -> tuple[int, int]:
-    """Bytes that came to the target, and bytes that were seen on the source node and are still there."""
-    moved = left = 0
-    for batch in _batches(_movable(process)):
+    """
+    Bytes that came to the target, and bytes that are still on the source node.
+
+    Linux 6.1 hides from move_pages what NUMA balancing has marked and nobody has touched since, so what is left is what
+    numa_maps counted, less what has moved.
+    """
+    spans, there_at_first = _movable(process, source)
+    moved = 0
+    for batch in _batches(spans):
         process.check()
         before = pages.nodes_of(process.pid, batch)
         there = [address for address, node in zip(batch, before, strict=True) if node == source]
@@ -107,10 +113,9 @@ def _moved(process: Target, source: int, target: int, size: int, until: float) -
         # Looked at again, since with one page of a huge page all of it moves.
         after = pages.nodes_of(process.pid, batch) if chosen else before
         moved += (after.count(target) - before.count(target)) * pages.PAGE
-        left += after.count(source) * pages.PAGE
         if moved >= size or time.monotonic() > until:
             break
-    return moved, left
+    return moved, max(0, there_at_first - moved)
 
 
 def _batches(spans: Spans) -> Iterator[list[int]]:
@@ -122,17 +127,23 @@ def _batches(spans: Spans) -> Iterator[list[int]]:
             start = stop
 
 
-def _movable(process: Target) -> Spans:
-    """Anonymous mappings that no policy keeps where they are."""
+def _movable(process: Target, source: int) -> tuple[Spans, int]:
+    """Anonymous mappings that no policy keeps where they are, and their bytes on the source node."""
     try:
         policies = Path(f"/proc/{process.pid}/numa_maps").read_text()
         maps = Path(f"/proc/{process.pid}/maps").read_text()
     except OSError as error:
         raise HandError(f"the mappings of process {process.pid} cannot be read: {error.strerror}") from error
-    free = {start for start, policy, rest in _mappings(policies) if _is_free(policy) and _is_anonymous(rest)}
+    free = {start: rest for start, policy, rest in _mappings(policies) if _is_free(policy) and _is_anonymous(rest)}
     ranges = (_RANGE.match(line) for line in maps.splitlines())
     spans = [(int(found[1], 16), int(found[2], 16)) for found in ranges if found]
-    return [(start, end) for start, end in spans if start in free]
+    return [span for span in spans if span[0] in free], sum(_bytes_on(source, rest) for rest in free.values())
+
+
+def _bytes_on(node: int, rest: str) -> int:
+    """What a line of numa_maps counts on a node."""
+    words = dict(word.split("=", 1) for word in rest.split() if "=" in word)
+    return int(words.get(f"N{node}", 0)) * int(words.get("kernelpagesize_kB", pages.PAGE >> 10)) << 10
 
 
 def _mappings(text: str) -> Iterator[tuple[int, str, str]]:

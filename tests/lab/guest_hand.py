@@ -96,6 +96,8 @@ def unit() -> Iterator[subprocess.Popen[bytes]]:
     """A process in the unit's cgroup, with its memory on node 0."""
     observe.run("mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
     UNIT.mkdir(parents=True, exist_ok=True)
+    # What it has marked and nobody touches again, move_pages of this kernel does not see.
+    observe.write("/proc/sys/kernel/numa_balancing", "0")
     process = subprocess.Popen(observe.python(WORK, str(SIZE)), stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None  # it was asked for
@@ -107,6 +109,7 @@ def unit() -> Iterator[subprocess.Popen[bytes]]:
             (UNIT / "cgroup.freeze").write_text("0")
         process.kill()
         process.wait()
+        observe.write("/proc/sys/kernel/numa_balancing", "1")
         observe.run("umount", "-l", "/sys/fs/cgroup")
 
 
