@@ -84,6 +84,8 @@ def placements() -> dict[str, Any]:
     last, before = nodes[-1], nodes[-2]
     large = max(Path("/").glob("usr/lib/x86_64-linux-gnu/*.so*"), key=lambda path: path.stat().st_size)
     observe.write("/proc/sys/vm/drop_caches", "1")
+    # What NUMA balancing has marked and nobody touches again, move_pages of Linux 6.1 does not see.
+    observe.write("/proc/sys/kernel/numa_balancing", "0")
     observe.write(str(FOLDER / f"node{last}/hugepages/hugepages-2048kB/nr_hugepages"), "8")
     layouts: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         "bind": (("numactl", f"--membind={last}"), ("anon:48:",)),
