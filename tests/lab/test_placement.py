@@ -61,7 +61,7 @@ def test_shares_are_what_the_kernel_counts(placed: dict[str, Any], layout: str) 
 
     for node in placed["nodes"]:
         assert seen["series"][SHARE.format(node)] == pytest.approx(truth.get(node, 0.0), abs=WITHIN), node
-        assert 0 < seen["series"][ERROR.format(node)] <= 0.5 / 8192**0.5
+        assert 0 <= seen["series"][ERROR.format(node)] <= 0.5 / 8192**0.5  # 0 where every page was asked
     assert sum(seen["series"][SHARE.format(node)] for node in placed["nodes"]) == pytest.approx(1.0)
     assert seen["notes"] == []
 
