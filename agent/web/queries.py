@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import sys
 import threading
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 AT_ONCE = 2
@@ -117,11 +119,11 @@ class _Work(Generic[_T]):
             self._event_loop.call_soon_threadsafe(self._settle, result, failure, ended)
         failure = None  # its traceback holds this frame, too
 
-    def _look(self, frame: object, event: str, argument: object) -> None:
+    def _look(self, frame: FrameType, event: str, argument: object) -> None:
         now = time.monotonic()
         if now < self._turn_ends:
             return
-        if self.abandoned or now > self._deadline:
+        if (self.abandoned or now > self._deadline) and not _in_collection(frame):
             raise _GivenUp
         time.sleep(_TURN * max(1, self._running()))
         self._turn_ends = time.monotonic() + _TURN
@@ -136,3 +138,13 @@ class _Work(Generic[_T]):
             future.set_exception(failure)
         else:
             future.set_result(result)
+
+
+def _in_collection(frame: FrameType | None) -> bool:
+    """Whether this is a callback of the garbage collector, from which nothing that is raised would come out."""
+    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    while frame is not None:
+        if frame.f_code in callbacks:
+            return True
+        frame = frame.f_back
+    return False

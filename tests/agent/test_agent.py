@@ -109,6 +109,7 @@ def _damage(path: Path, damage: str) -> None:
         path.mkdir()
 
 
+@pytest.mark.deep
 def test_a_read_that_never_returns_hides_nobody(tmp_path: Path, two_nodes: Path) -> None:
     """A FIFO in a file's place: that collector fails with a growing age, all others stay on time."""
     with agent(tmp_path, two_nodes) as running:
@@ -143,6 +144,7 @@ def test_hanging_up_reads_the_configuration_again(tmp_path: Path, two_nodes: Pat
         assert 'steadytok_numastat_numa_hit_total{node="0"}' in running.values()
 
 
+@pytest.mark.deep
 def test_hanging_up_can_begin_what_was_off_and_slow_what_was_fast(tmp_path: Path, two_nodes: Path) -> None:
     """A reload may enable a collector of the eye, and may move one to the schedule: both go on reading."""
     off = "collectors: {hwmon: {enabled: false}, cpufreq: {enabled: false}}"
@@ -171,6 +173,7 @@ def test_it_ends_cleanly(tmp_path: Path, two_nodes: Path, number: int) -> None:
         assert "Traceback" not in running.log.read_text()
 
 
+@pytest.mark.deep
 def test_what_history_will_take_is_said(tmp_path: Path, two_nodes: Path) -> None:
     """Once the first readings are in, one line has the series, how long they are kept and the memory for it."""
     with agent(tmp_path, two_nodes) as running:

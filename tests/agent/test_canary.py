@@ -95,6 +95,7 @@ def engine_pid(agent: subprocess.Popen[bytes]) -> int:
     return int(found)
 
 
+@pytest.mark.deep
 def test_a_stopped_engine_is_down_and_nothing_else(agent: tuple[subprocess.Popen[bytes], str]) -> None:
     """On this host the canary has tokens/s; stopped, it is down while all else goes on; continued, it is up again."""
     process, address = agent
@@ -116,6 +117,7 @@ def test_a_stopped_engine_is_down_and_nothing_else(agent: tuple[subprocess.Popen
     processes.until(lambda: value(address, up) == 1.0, 10, "the engine is up again")
 
 
+@pytest.mark.deep
 def test_a_dead_engine_is_replaced(agent: tuple[subprocess.Popen[bytes], str]) -> None:
     """Killed, the engine is started again and is asked at its new address."""
     process, address = agent

@@ -88,6 +88,7 @@ def test_what_is_missing_is_told(two_nodes: Path) -> None:
     assert result.returncode == 0
 
 
+@pytest.mark.deep
 def test_a_stuck_read_costs_its_patience_only(two_nodes: Path) -> None:
     """`collect` of a machine with a read that never returns says which, and ends."""
     (two_nodes / "proc/meminfo").unlink()

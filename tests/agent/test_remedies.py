@@ -220,6 +220,7 @@ def test_killed_in_the_middle_of_a_write(stage: Stage, script: str) -> None:
     assert [entry.what for entry in stage.entries()].count("begin") == 1
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "running", [pytest.param(9, marks=pytest.mark.deep, id="still firing"), pytest.param(0, id="ended")]
 )
@@ -276,6 +277,7 @@ def test_full_speed_within_the_ttl_without_the_agent(stage: Stage) -> None:
     assert time.monotonic() - killed <= 31
 
 
+@pytest.mark.deep
 def test_the_commands_say_what_is_wrong(stage: Stage) -> None:
     """Wrong names, no agent and a wrong token each get one sentence and a status; a pause pauses."""
     lonely = stage.ask("list")

@@ -140,6 +140,7 @@ def _house(tmp_path: Path) -> Iterator[tuple[House, Receiver]]:
         yield House(tmp_path, taking.address), taking
 
 
+@pytest.mark.deep
 def test_killed_in_the_middle_of_for(house: tuple[House, Receiver]) -> None:
     """After kill -9 the alert keeps the time when it became active, and fires no sooner than `for` after it."""
     here, taking = house
@@ -161,6 +162,7 @@ def test_killed_in_the_middle_of_for(house: tuple[House, Receiver]) -> None:
     assert _seconds(taking.of("Hot")[0]["startsAt"]) - _seconds(before["activeAt"]) >= 8.0
 
 
+@pytest.mark.deep
 def test_killed_while_firing(house: tuple[House, Receiver]) -> None:
     """A firing alert goes on as the same alert, is held while unknown, and resolves when the DIMM is cool."""
     here, taking = house
@@ -181,6 +183,7 @@ def test_killed_while_firing(house: tuple[House, Receiver]) -> None:
     assert slow["state"] == "firing"
 
 
+@pytest.mark.deep
 def test_what_was_seen_is_still_there(house: tuple[House, Receiver]) -> None:
     """After kill -9 a query over the past answers from before it, and `recorder show` prints what was recorded."""
     here, _ = house

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.hand.conftest import POLICY, Running, eventually
 
 GOVERNOR = f"{POLICY}/scaling_governor"
@@ -139,6 +141,7 @@ def test_a_state_that_cannot_be_read_stops_the_start(folder: Path) -> None:
         raise AssertionError("it started")
 
 
+@pytest.mark.deep
 def test_what_cannot_be_put_back_is_tried_again(hand: Running) -> None:
     """A file that is away, as of an offline processor, is restored when it comes back; the fault is said once."""
     hold(hand, 0.2)

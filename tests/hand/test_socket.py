@@ -125,6 +125,7 @@ def test_a_ninth_caller_is_told_to_come_later(hand: Running) -> None:
         assert not until.wait(0.01)
 
 
+@pytest.mark.deep
 def test_half_a_line_is_not_waited_for(hand: Running) -> None:
     """A caller that stops in the middle of a line is told so and hung up on."""
     with hand.connect() as connection, connection.makefile("rb") as lines:

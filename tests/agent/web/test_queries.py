@@ -188,3 +188,30 @@ def test_a_failed_query_leaves_nothing_behind() -> None:
         assert seen[0]() is None
     finally:
         gc.enable()
+
+
+def test_giving_up_goes_round_the_garbage_collector() -> None:
+    """A callback of the collector that runs when time is up ends well, and the work is given up after it."""
+    whole: list[bool] = []
+
+    def callback(phase: str, info: dict[str, int]) -> None:
+        until = time.monotonic() + 0.2
+        while time.monotonic() < until:
+            len(info)
+        whole.append(True)
+
+    def work() -> int:
+        gc.callbacks.append(callback)
+        try:
+            gc.collect()
+        finally:
+            gc.callbacks.remove(callback)
+        return _endless()
+
+    async def ask() -> None:
+        with pytest.raises(QueryTimeoutError):
+            await Queries().run(lambda: work, 0.05)
+
+    asyncio.run(ask())
+
+    assert whole
