@@ -33,7 +33,8 @@ def ask(path: str, verb: str, arguments: dict[str, Any], patience: float = PATIE
         except OSError as error:
             raise FailedError(f"{how_to_give_one(path)} ({error.strerror or error})") from error
         try:
-            connection.sendall(line)
+            with contextlib.suppress(BrokenPipeError):  # it may refuse us unheard: what it said is there to read
+                connection.sendall(line)
             answer = _line(connection)
         except OSError as error:
             raise UnknownError(f"the hand did not answer {verb}: {error.strerror or error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -85,7 +86,8 @@ class Running:
     def send(self, raw: bytes) -> dict[str, Any]:
         """The answer to raw bytes."""
         with self.connect() as connection, connection.makefile("rb") as lines:
-            connection.sendall(raw)
+            with contextlib.suppress(BrokenPipeError):  # it may hang up unheard: what it said is there to read
+                connection.sendall(raw)
             answer: dict[str, Any] = json.loads(lines.readline())
             return answer
 

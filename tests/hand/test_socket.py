@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
-import threading
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from hand.arguments import Arguments
 from hand.config import Config, ConfigError, load
 from hand.errors import HandError, RefusedError
 from hand.peer import Peer, cgroup_of, check, within
-from tests.hand.conftest import CONFIG, Running
+from tests.hand.conftest import CONFIG, Running, eventually
 
 
 def test_others_are_turned_away() -> None:
@@ -112,17 +112,14 @@ def test_several_requests_come_over_one_connection(hand: Running) -> None:
 
 def test_a_ninth_caller_is_told_to_come_later(hand: Running) -> None:
     """Eight silent connections hold their places; when one leaves, there is room again."""
-    silent = [hand.connect() for _ in range(8)]
-    for connection in silent:  # its thread has it when it answers
-        connection.sendall(b'{"verb": "hello"}\n')
-        assert connection.recv(1 << 16)
-    assert hand.send(b"")["code"] == "limited"
-    for connection in silent:
-        connection.close()
+    with contextlib.ExitStack() as silent:
+        for _ in range(8):
+            connection = silent.enter_context(hand.connect())
+            connection.sendall(b'{"verb": "hello"}\n')
+            assert connection.recv(1 << 16)  # its thread has it when it answers
+        assert hand.send(b"")["code"] == "limited"
 
-    until = threading.Event()
-    while hand.send(b'{"verb": "hello"}\n').get("code") == "limited":
-        assert not until.wait(0.01)
+    eventually(lambda: hand.send(b'{"verb": "hello"}\n').get("code") != "limited")
 
 
 @pytest.mark.deep

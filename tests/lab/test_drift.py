@@ -38,7 +38,7 @@ def test_drift_alerts_and_recovers(life: dict[str, Any]) -> None:
     """The alert is told after the move with its figure, and its end after the pages came back."""
     alerts = list(told(life, "LabDrift"))
     first = next(alert for alert in alerts if not alert.ended)
-    last = next(alert for alert in alerts if alert.ended)
+    last = [alert for alert in alerts if alert.ended][-1]
 
     assert mark(life, "moved") < first.at < mark(life, "LabDrift was told") + 1
     assert first.annotations["summary"] == "ref has 1.00 of its memory where it was not before"
