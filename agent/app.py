@@ -15,7 +15,7 @@ from types import ModuleType
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
-from agent import binding, given, own, remedybook, signals
+from agent import binding, given, own, remedybook, signals, site
 from agent.baseline import Baseline
 from agent.binding import bind_all
 from agent.canary import Canary
@@ -30,7 +30,7 @@ from agent.hand import Hand
 from agent.hotplug import Hotplug
 from agent.loop import Loop
 from agent.notify import Counters, Notifier
-from agent.place import Place, StartError
+from agent.place import Place
 from agent.reloading import needs_restart, replace_reloadable
 from agent.remedies import Remedies, Surroundings
 from agent.rulebook import RulebookError, rule_set
@@ -38,15 +38,14 @@ from agent.schedule import Schedule
 from agent.screen import Screen, rows
 from agent.settings import CANARY, Config
 from agent.sight import Sight
+from agent.site import Parts
 from agent.state import SHELF, StateFolder, folder
 from agent.units import bytes_written
 from agent.version import version
 from agent.view import View, Viewer
-from agent.web.api import Api, Sources
+from agent.web.api import Sources
 from agent.web.exposition import Exposition
 from agent.web.front import page
-from agent.web.remedies import Door
-from agent.web.server import Server
 from collectors import Host, Reading
 from rules.groups import Rules
 from rules.history import History
@@ -233,28 +232,17 @@ class Agent:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     async def _listen(self) -> None:
-        host, _, port = self.config.web.listen.rpartition(":")
-        server = Server(
+        parts = Parts(
+            sources=self._sources(),
+            remedies=self.remedies,
+            token=self.state.token_file().read_text(encoding="utf-8").strip(),
             metrics=self.metrics,
             since_tick=self._since_tick,
-            interval=self.config.sample.interval,
             front=self._front,
-            routes=[*Api(self._sources()).routes(), *self._door().routes()],
         )
-        try:
-            bound = await server.start(host.strip("[]"), int(port))
-        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be one
-            await server.close()
-            why = getattr(error, "strerror", None) or error
-            reason = f"cannot listen on {self.config.web.listen}: {why}; set web.listen to a free address"
-            raise StartError(reason) from error
-        self.address = f"http://{host}:{bound}/"
+        server, self.address = await site.opened(self.config, parts)
         self._stack.push_async_callback(server.close)
         self._log.info("listening", url=self.address)
-
-    def _door(self) -> Door:
-        token = self.state.token_file().read_text(encoding="utf-8").strip()
-        return Door(self.remedies, token, self.clock.now_ms)
 
     async def _start_children(self) -> None:
         self._stack.push_async_callback(self.sight.close)
