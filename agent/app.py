@@ -84,6 +84,7 @@ class Agent:
         self._stack.callback(self.state.close)
         self.baseline = Baseline(self.state.read(given.STORED))
         self.history = History(round(config.sample.keep * 1000))
+        own.declare(self.history, self.baseline)
         self.canary = self._canary()
         shelf = str(place(self.state.path, self.place.root) / SHELF)
         self.sight = Sight(self.place.root, lambda result: self.loop.deliver(result), shelf)

@@ -16,6 +16,16 @@ from rules.history import History
 _WORTH = {Outcome.OK: 1.0, Outcome.FAILED: 0.0}
 
 
+def declare(history: History, baseline: Baseline) -> None:
+    """
+    Says which of the agent's own series are made of a collector's: they are as silent as it is.
+
+    Without this a placement that nobody can read any more looked like one that is right again.
+    """
+    history.derive(signals.TOKENS_PER_SECOND.name, baseline.sources("now"))
+    history.derive(signals.PLACEMENT_DRIFT.name, baseline.sources("placed"))
+
+
 def of_collectors(gather: Gather, now: float, stale_after: int) -> Iterator[Reading]:
     """
     The state of each collector that this machine has work for.
