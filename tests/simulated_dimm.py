@@ -97,7 +97,7 @@ def run(
         yield Second(at, dimm.headroom, duty, state, tokens)
         if at % every == 0:
             headroom = None if blind(at) else dimm.read()
-            known.observe(headroom, share, None if duty < 1 or not share else tokens / share, every, terms)
+            known.observe(headroom, share, None if duty < 1 or not share else tokens / share, every, terms, dimm.period)
             told = {} if headroom is None else {"A": headroom}
             seen = Seen(told, load(at), dimm.period, known.plant, known.throttled_speed)
             state = control.step(state, seen, terms, every)

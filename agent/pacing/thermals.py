@@ -52,18 +52,25 @@ class Engine:
         return self.speed if self.left >= EVIDENCE else None
 
     def observe(
-        self, headroom: float | None, share: float | None, unpaced: float | None, seconds: float, terms: Terms
+        self,
+        headroom: float | None,
+        share: float | None,
+        unpaced: float | None,
+        seconds: float,
+        terms: Terms,
+        period: float = 2.0,
     ) -> None:
         """
         The hottest DIMM's headroom, the share of the last `seconds` that was worked, and what is made of them.
 
+        `period`: seconds between two readings of the DIMM's sensor.
         `unpaced`: the engine's speed as a share of its baseline, None while it is paced, idle or without one.
         """
         self.since_crossed += seconds
         if headroom is not None:
             self.crossed = headroom <= terms.release if self.crossed else headroom <= 0
             self.since_crossed = 0.0 if headroom <= 0 else self.since_crossed
-        self.learnt = plant.observe(self.learnt, headroom, share, seconds, heated=not self.crossed)
+        self.learnt = plant.observe(self.learnt, headroom, share, seconds, heated=not self.crossed, period=period)
         self.plant = plant.fitted(self.learnt)
         if unpaced is not None and self.since_crossed <= REGIME:
             self.left = min(self.left + seconds, REGIME)
@@ -91,13 +98,14 @@ class Thermals:
             return
         ask = functools.partial(_ask, history, now_ms)
         rooms = [room for room in asking.headrooms(ask).values() if PLAUSIBLE[0] <= room <= PLAUSIBLE[1]]
+        period = asking.period(ask)
         loads, duties, speeds = _by_engine(ask(asking.load("10s"))), _by_engine(ask(DUTY)), _by_engine(ask(SPEED))
         for name in self._engines.keys() | loads.keys():
             engine = self._engines.setdefault(name, Engine())
             load, duty = loads.get(name), duties.get(name, 1.0)
             share = None if load is None else load * duty
             unpaced = speeds.get(name) if duty >= UNPACED else None
-            engine.observe(min(rooms, default=None), share, unpaced, seconds, self._of(name))
+            engine.observe(min(rooms, default=None), share, unpaced, seconds, self._of(name), period)
 
     def _of(self, engine: str) -> Terms:
         return self._terms().get(engine, Terms())
