@@ -1,7 +1,7 @@
 """
 What heats a DIMM, learnt: how far from its limit it ends idle, how much a busy engine adds, and how slowly.
 
-For each of two dozen time constants the share of time worked is smoothed as the DIMM would smooth it, and its temperature
+For each of two dozen time constants the share worked is smoothed as the DIMM would smooth it, and its temperature
 is fitted to that by a line; the time constant with the least error has it. Nothing that is measured with noise is on
 the right-hand side, so a sensor that knows whole degrees biases nothing, as it would in a fit of each reading on the
 one before.

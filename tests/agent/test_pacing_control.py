@@ -42,10 +42,8 @@ def settled(history: Sequence[Second]) -> list[Second]:
     return list(history[-len(history) // 3 :])
 
 
-@settings(max_examples=25)
-@given(dimm=dimms(), first=st.floats(0.3, 0.95))
-def test_it_settles_on_the_set_point_and_stays(dimm: Dimm, first: float) -> None:
-    """Whatever heats the module, it ends within the band, and the duty at that which the plant needs."""
+def settles(dimm: Dimm, first: float) -> None:
+    """It ends within the band, the duty at that which the plant needs, and both stay there."""
     history = list(run(dimm, ALWAYS, 2 * HOUR, state=begun(first)))
     last = settled(history)
     needed = (dimm.plant.idle - ALWAYS.margin) / dimm.plant.gain
@@ -55,11 +53,10 @@ def test_it_settles_on_the_set_point_and_stays(dimm: Dimm, first: float) -> None
     # No oscillation: from one end to the other the duty moves by less than the sensor's step would ask for.
     swing = max(second.duty for second in last) - min(second.duty for second in last)
     assert swing <= 0.08 + 2 * dimm.quantum / dimm.plant.gain
+    keeps_its_limits(history, ALWAYS)
 
 
-@settings(max_examples=25)
-@given(dimm=dimms(), fan=st.floats(0.7, 1.4), at=st.integers(600, 2400), demand=st.floats(0.3, 1.0))
-def test_a_fan_and_a_lighter_load_disturb_and_are_answered(dimm: Dimm, fan: float, at: int, demand: float) -> None:
+def answers(dimm: Dimm, fan: float, at: int, demand: float) -> None:
     """After a step of the air, and load that comes back, it is held again; slew and bounds hold at all times."""
 
     def disturb(now: int, dimm: Dimm) -> None:
@@ -83,6 +80,42 @@ def keeps_its_limits(history: Sequence[Second], terms: Terms) -> None:
         assert abs(after.duty - before.duty) <= terms.slew * control.EVERY + 2 * control.GRAIN
         assert terms.lowest - 1e-9 <= after.duty <= 1
         assert 0 <= after.state.integral <= 1
+
+
+FIRST = st.floats(0.3, 0.95)
+DISTURBED = {"fan": st.floats(0.7, 1.4), "at": st.integers(600, 2400), "demand": st.floats(0.3, 1.0)}
+
+
+@settings(max_examples=8)
+@given(dimm=dimms(), first=FIRST)
+def test_it_settles_on_the_set_point_and_stays(dimm: Dimm, first: float) -> None:
+    """Whatever heats the module, through coarse and late sensors, it is held in the band without oscillation."""
+    settles(dimm, first)
+
+
+@settings(max_examples=6)
+@given(dimm=dimms(), **DISTURBED)
+def test_a_fan_and_a_lighter_load_disturb_and_are_answered(dimm: Dimm, fan: float, at: int, demand: float) -> None:
+    """The air changes by a third, the load goes and comes back, and the module is held again."""
+    answers(dimm, fan, at, demand)
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(200)
+@settings(max_examples=80)
+@given(dimm=dimms(), first=FIRST)
+def test_it_settles_on_many_plants(dimm: Dimm, first: float) -> None:
+    """The same, of more of them."""
+    settles(dimm, first)
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(200)
+@settings(max_examples=60)
+@given(dimm=dimms(), **DISTURBED)
+def test_many_disturbances_are_answered(dimm: Dimm, fan: float, at: int, demand: float) -> None:
+    """The same, of more of them."""
+    answers(dimm, fan, at, demand)
 
 
 readings = st.one_of(st.none(), st.floats(-60, 120), st.just(float("nan")))
