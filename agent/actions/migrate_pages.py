@@ -82,7 +82,9 @@ def plan(task: Task, reach: Reach) -> Plan:
     room = _one(reach, f'sum(steadytok_node_meminfo_mem_free_bytes{{node="{own.to_node}"}})', "what the node has free")
     if room < wanted:
         raise RefusedError(f"node {own.to_node} has {bytes_written(room)} free, and {bytes_written(wanted)} would come")
-    says = f"{bytes_written(wanted)} of {bytes_written(there)} on node {own.from_node} to node {own.to_node}, process {pid}"
+    says = (
+        f"{bytes_written(wanted)} of {bytes_written(there)} from node {own.from_node} to {own.to_node}, process {pid}"
+    )
     return Plan(None, {"pid": pid, "start_time": started, "bytes": wanted}, says)
 
 
