@@ -326,7 +326,7 @@ class Agent:
 
     async def _reload_once(self) -> None:
         try:
-            told, modules = binding.read(self.place.config_path)
+            told, modules = binding.read(self.place.config_path, self.place.hand)
             config = replace_reloadable(self.config, told)
             rules = rule_set(config, self.place.config_name)
             book = remedybook.bound(config, self.place.config_name)

@@ -12,7 +12,8 @@ import msgspec
 from agent.actions import ChangedError, FailedError, UnknownError
 
 SOCKET = "/run/steadytok/hand.sock"
-LONGEST_LINE = 4096  # bytes, each way
+LONGEST_LINE = 4096  # bytes of a request
+LONGEST_ANSWER = 1 << 20  # bytes: `hello` names every lease, and a large host has a frequency policy for each processor
 PATIENCE = 90.0  # seconds: dropping the cache of a terabyte takes a minute
 
 
@@ -54,12 +55,12 @@ def usable(path: str) -> list[str]:
 def _line(connection: socket.socket) -> bytes:
     received = b""
     while not received.endswith(b"\n"):
-        part = connection.recv(LONGEST_LINE)
+        part = connection.recv(1 << 16)
         if not part:
             raise OSError("half an answer" if received else "the connection was closed")
         received += part
-        if len(received) > LONGEST_LINE:
-            raise OSError(f"it answers with more than {LONGEST_LINE} bytes")
+        if len(received) > LONGEST_ANSWER:
+            raise OSError(f"it answers with more than {LONGEST_ANSWER} bytes")
     return received
 
 

@@ -70,7 +70,6 @@ class Remedies:
             self._log.error("no remedy acts", reason=self.halted)
         self.state = State() if self._journal is None else self._journal.state
         self._journalled: State | None = self.state
-        self._measures: dict[int, verification.Measure] = {}
         self._memory: dict[int, Any] = {}
         self._touched: dict[int, float] = {}
         self._failing: set[int] = set()
@@ -128,7 +127,7 @@ class Remedies:
 
     def _forget(self, living: set[int]) -> None:
         """What was kept of acts that have ended."""
-        kept: tuple[dict[int, Any], ...] = (self._measures, self._memory, self._touched)
+        kept: tuple[dict[int, Any], ...] = (self._memory, self._touched)
         for of_acts in kept:
             for number in [number for number in of_acts if abs(number) not in living]:
                 del of_acts[number]
@@ -148,10 +147,9 @@ class Remedies:
         act = self.state.act(event.act)
         if act is not None and act.phase is Phase.HELD and self._nothing_new(act, event):
             return
-        step = life.apply(self.state, event, self.around.clock.now_ms())
-        self._take(step)
-        if event.kind is Kind.INTENDED and act is not None:
-            self._measures[act.id] = verification.measure(self._ask)
+        if event.kind is Kind.INTENDED:
+            event = event._replace(before=verification.measure(self._ask))
+        self._take(life.apply(self.state, event, self.around.clock.now_ms()))
 
     def _nothing_new(self, act: Act, event: Event) -> bool:
         """A renewal that went as the one before is no line in the audit."""
@@ -277,15 +275,20 @@ class Remedies:
             if act.phase is Phase.HELD and not act.verified and bound is not None and act.did_ms is not None:
                 verdict = self._verdict(act, bound, alerts.get(act.labels), now_ms - act.did_ms)
                 if verdict is not None:
-                    yield Event(act.id, *verdict)
+                    yield verdict
 
-    def _verdict(self, act: Act, bound: Bound, alert: Alert | None, since_ms: int) -> tuple[Kind, str] | None:
+    def _verdict(self, act: Act, bound: Bound, alert: Alert | None, since_ms: int) -> Event | None:
         ended = alert is None or (alert.state is AlertState.RESOLVED and alert.fresh)
         over = since_ms >= bound.settings.verify.within * 1000
         shown = None if bound.verify is None else self._shown(bound, act, alert)
         if not (shown or ended or over):
             return None
-        return verification.judged(shown, ended, over, self._measures.get(act.id), verification.measure(self._ask))
+        after = verification.measure(self._ask)
+        judged = verification.judged(shown, ended, over, act.before, after)
+        if judged is None:
+            return None
+        kind, change = judged
+        return Event(act.id, kind, "; ".join(filter(None, (act.plan, change))), after=after)
 
     def _shown(self, bound: Bound, act: Act, alert: Alert | None) -> bool:
         assert bound.verify is not None

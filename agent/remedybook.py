@@ -145,7 +145,12 @@ class _Book:
         except msgspec.ValidationError as error:
             self.faults.append((f"{path}.parameters", str(error).replace("Object", "the mapping")))
             return
-        engines = self._engines if settings.target.get("engine") == EACH else {None: ""}
+        each = settings.target.get("engine") == EACH
+        if each and getattr(action, "NAMED", False):
+            fault = f"expected an engine's name: {settings.action} is off for every engine that is not named"
+            self.faults.append((f"{path}.target.engine", fault))
+            return
+        engines = self._engines if each else {None: ""}
         for engine in engines:
             target = settings.target if engine is None else {**settings.target, "engine": engine}
             name = settings.name if engine is None else f"{settings.name}/{engine}"

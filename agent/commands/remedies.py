@@ -155,7 +155,9 @@ _PAST = {"begin": "begun", "did": "done", "release": "been released", "restored"
 
 def _document(entry: Any) -> dict[str, Any]:
     at = datetime.fromtimestamp(entry.at_ms / 1000).astimezone().isoformat(timespec="milliseconds")
-    return {**entry._asdict(), "at": at, "labels": dict(entry.labels)}
+    measures = {key: each._asdict() for key in ("before", "after") if (each := getattr(entry, key)) is not None}
+    told = {key: value for key, value in entry._asdict().items() if key not in ("before", "after")}
+    return {**told, "at": at, "labels": dict(entry.labels), **measures}
 
 
 def _when(at_ms: int) -> str:

@@ -18,8 +18,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 @click.command(name="run")
 @_options.config
 @_options.root
+@click.option(
+    "--hand",
+    metavar="direct|socket|PATH",
+    help="In place of remediation.hand: direct starts one of our own, for an agent that runs as root by hand.",
+)
 @click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
-def command(config_path: Path | None, root: str, plain: bool) -> None:
+def command(config_path: Path | None, root: str, hand: str | None, plain: bool) -> None:
     """Run the agent on this host until Ctrl-C or SIGTERM; SIGHUP reads the configuration again."""
     from agent import binding, discovery, log
     from agent.app import Agent
@@ -29,15 +34,20 @@ def command(config_path: Path | None, root: str, plain: bool) -> None:
     from agent.screen import PlainLines, open_screen
     from agent.state import StateError
 
+    if hand == "direct" and os.geteuid() != 0:
+        why = (
+            "what a hand does only root may do; run this as root, or start steadytok-hand as root and leave --hand out"
+        )
+        _options.die([f"--hand direct: {why}"], 1)
     try:
-        config, modules = binding.read(config_path)
+        config, modules = binding.read(config_path, hand)
         where = f"http://{config.web.listen}/"
         # The screen first: it takes standard error over, so that log lines scroll above the table.
         screen = PlainLines(sys.stdout) if plain else open_screen(sys.stdout, where)
         log.configure(sys.stderr)
 
         async def start() -> None:  # inside the loop: lanes need a running one
-            await Agent(config, modules, Place(root, config_path), screen).run()
+            await Agent(config, modules, Place(root, config_path, hand), screen).run()
 
         try:
             asyncio.run(start())
