@@ -30,6 +30,8 @@ from agent.hand import Hand
 from agent.hotplug import Hotplug
 from agent.loop import Loop
 from agent.notify import Counters, Notifier
+from agent.pacing import thermals
+from agent.pacing.thermals import Thermals
 from agent.place import Place
 from agent.reloading import needs_restart, replace_reloadable
 from agent.remedies import Remedies, Surroundings
@@ -84,6 +86,7 @@ class Agent:
         self._stack.callback(self.state.close)
         self.baseline = Baseline(self.state.read(given.STORED))
         self.history = History(round(config.sample.keep * 1000))
+        own.declare(self.history, self.baseline)
         self.canary = self._canary()
         shelf = str(place(self.state.path, self.place.root) / SHELF)
         self.sight = Sight(self.place.root, lambda result: self.loop.deliver(result), shelf)
@@ -105,6 +108,7 @@ class Agent:
         self._stack.callback(lambda: self.continuity.close(self.loop, self.clock.now_ms()))
         self.continuity.resume(self.loop, self.gather.sampling_groups(), self.clock.now_ms())
         self.remedies = self._remedies(config)
+        self.thermals = Thermals(self.state.read(thermals.STORED), lambda: self.remedies.pacing_terms)
         self.schedule = Schedule()
         self.hotplug = Hotplug(lambda names: self.gather.hurry(names, self.clock.monotonic()))
 
@@ -174,6 +178,7 @@ class Agent:
         duties = self.remedies.duties()
         yield from own.of_engines(self.baseline, self.history, now_ms, configured, canary, duties)
         yield from own.of_remedies(self.remedies)
+        yield from own.of_pacing(self.thermals, self.remedies)
 
     def _pids(self) -> dict[str, int | None]:
         canary = None if self.canary is None else self.canary.child.pid
@@ -255,6 +260,7 @@ class Agent:
         now = self.clock.now_ms
         self.schedule.every(LEARN_EVERY, lambda: self.baseline.learn(self.history, now()))
         self.schedule.every(LEARN_EVERY, lambda: given.take(self.state, self.baseline))
+        self.schedule.every(thermals.EVERY, lambda: self.thermals.observe(self.history, now()))
         self.schedule.every(SAVE_EVERY, self._save)
         self.schedule.every(10.0, lambda: self.history.forget(now()))
         for course in self.gather.courses.values():
@@ -277,8 +283,9 @@ class Agent:
     def _save(self) -> None:
         try:
             self.state.write(given.STORED, self.baseline.stored())
+            self.state.write(thermals.STORED, self.thermals.stored())
         except OSError as error:
-            self._log.warning("the baseline cannot be saved", folder=str(self.state.path), reason=error.strerror)
+            self._log.warning("what was learnt cannot be saved", folder=str(self.state.path), reason=error.strerror)
 
     def _show(self, now_ms: int) -> None:
         if self._engines_changed.is_set():

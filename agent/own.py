@@ -4,16 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from agent import signals
+from agent import remedybook, signals
+from agent.actions import pace
 from agent.acts import Phase
 from agent.baseline import Baseline
 from agent.gather import Course, Gather, Outcome
+from agent.pacing import asking, metrics
+from agent.pacing.thermals import Thermals
 from agent.remedies import Remedies
 from collectors import Labels, Metric, Reading
 from rules.groups import Rules
 from rules.history import History
 
 _WORTH = {Outcome.OK: 1.0, Outcome.FAILED: 0.0}
+
+
+def declare(history: History, baseline: Baseline) -> None:
+    """
+    Says which of the agent's own series are made of a collector's: they are as silent as it is.
+
+    Without this a placement that nobody can read any more looked like one that is right again.
+    """
+    history.derive(signals.TOKENS_PER_SECOND.name, baseline.sources("now"))
+    history.derive(signals.PLACEMENT_DRIFT.name, baseline.sources("placed"))
+    for metric in (metrics.WANTED, metrics.MEASURED, metrics.ERROR):
+        history.derive(metric.name, [asking.HOTTEST])
 
 
 def of_collectors(gather: Gather, now: float, stale_after: int) -> Iterator[Reading]:
@@ -67,6 +82,16 @@ def of_engines(
 def _of_engine(baseline: Baseline, engine: str, duties: Mapping[str, float]) -> Iterator[Reading]:
     yield signals.BASELINE.sample(baseline.value(engine), engine=engine)
     yield signals.PACE_DUTY.sample(duties.get(engine, 1.0), engine=engine)
+
+
+def of_pacing(thermals: Thermals, remedies: Remedies) -> Iterator[Reading]:
+    """What heats each engine's DIMMs, what pacing would be worth, and what the controllers at work do."""
+    yield from thermals.readings()
+    for act, memory in remedies.steered():
+        if isinstance(memory, pace.Controllers):
+            engine = remedybook.paced_engine(act.means) or act.resource.removeprefix("pace ")
+            strictest = min(memory.by_remedy.values(), key=lambda steering: steering.state.duty)
+            yield from metrics.of_state(engine, strictest.state)
 
 
 def of_remedies(remedies: Remedies) -> Iterator[Reading]:
