@@ -40,6 +40,6 @@ def bytes_written(count: float) -> str:
 
 
 def origin(url: str) -> str:
-    """The scheme, host and port of a URL: its path, query and user are secret in many webhooks, so they are not told."""
+    """The scheme, host and port of a URL; its path, query and user are secret in many webhooks."""
     parts = urllib.parse.urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

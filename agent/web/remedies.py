@@ -141,7 +141,7 @@ class Door:
 
 
 def _told(entry: Entry) -> Mapping[str, Any]:
-    """A line of the audit for whoever reads; what it acts upon stays out, since the address of a webhook is a secret."""
+    """A line of the audit for whoever reads; without what it acts upon: the address of a webhook may be a secret."""
     kept = {key: value for key, value in entry._asdict().items() if key != "resource"}
     return {**kept, "labels": dict(entry.labels)}
 

@@ -3,8 +3,18 @@
 import { brief, element, moment, number, span } from "./words.js";
 import { SEVERITIES, severity } from "./series.js";
 
-/** Alerts of one machine that is watched; the one that always fires is not news. */
-export const shownAlerts = (alerts) => alerts.filter((alert) => alert.labels.severity !== "none");
+/**
+ * The alerts that are news: not the one that always fires, and not a warning about what is critical already, which
+ * Alertmanager would inhibit.
+ */
+export function newsOf(alerts) {
+  const told = alerts.filter((alert) => alert.labels.severity !== "none").sort((a, b) => (rank(a) < rank(b) ? -1 : 1));
+  const seen = new Set();
+  return told.filter((alert) => {
+    const what = JSON.stringify({ ...alert.labels, severity: "" }, Object.keys(alert.labels).sort());
+    return seen.has(what) ? false : seen.add(what);
+  });
+}
 
 function rank(alert) {
   return `${alert.state === "firing" ? 0 : 1} ${SEVERITIES.indexOf(severity(alert.labels))} ${alert.labels.alertname}`;
@@ -15,21 +25,37 @@ function link(address, text) {
   return /^https?:\/\//.test(address ?? "") ? element("a", { href: address, textContent: text, rel: "noreferrer" }) : null;
 }
 
-export function drawAlerts(list, alerts, now) {
-  const sorted = [...alerts].sort((a, b) => (rank(a) < rank(b) ? -1 : 1));
-  refill(list, sorted.map((alert) => {
-    const how = alert.state === "firing" ? severity(alert.labels) : "pending";
-    const notes = alert.annotations;
-    const more = notes.summary && notes.description ? notes.description : "";
-    return element("li", { className: how },
-      element("p", { className: "head" },
-        element("span", { className: `tag ${how}`, textContent: how }),
-        element("b", { textContent: alert.labels.alertname }),
-        element("span", { className: "dim", textContent: `for ${span(now - Date.parse(alert.activeAt) / 1000)}` }),
-        link(notes.runbook_url, "what to do")),
-      element("p", { textContent: notes.summary || notes.description || "Its rule gives no sentence." }),
-      more ? unfolding(JSON.stringify(alert.labels), "more", element("p", { className: "dim", textContent: more })) : null);
-  }), element("li", { className: "fine", textContent: "None: nothing is wrong that a rule knows of." }));
+const sentence = ({ summary, description }) => summary || description || "Its rule gives no sentence.";
+
+/** The alerts of one name and severity, as one item: the first in full, the others by their sentence. */
+function alertItem([first, ...others], now) {
+  const how = severity(first.labels);
+  const notes = first.annotations;
+  const said = notes.summary && notes.description ? [element("p", { className: "dim", textContent: notes.description })] : [];
+  const key = `${how} ${first.labels.alertname}`;
+  return element("li", { className: how },
+    element("p", { className: "head" },
+      element("span", { className: `tag ${how}`, textContent: how }),
+      element("b", { textContent: first.labels.alertname }),
+      element("span", { className: "dim", textContent: `for ${span(now - Date.parse(first.activeAt) / 1000)}` }),
+      link(notes.runbook_url, "runbook")),
+    element("p", { textContent: sentence(notes) }),
+    others.length ? unfolding(`others ${key}`, `and ${others.length} more of it`, ...others.map((each) => element("p", { textContent: sentence(each.annotations) }))) : null,
+    said.length ? unfolding(key, "what to look at", ...said) : null);
+}
+
+export function drawAlerts(list, news, now) {
+  const groups = new Map();
+  for (const alert of news.filter(({ state }) => state === "firing")) {
+    const key = `${alert.labels.severity} ${alert.labels.alertname}`;
+    groups.set(key, [...(groups.get(key) ?? []), alert]);
+  }
+  const items = [...groups.values()].map((alerts) => alertItem(alerts, now));
+  if (!items.length) items.push(element("li", { className: "fine", textContent: "None is up: nothing is wrong that a rule knows of." }));
+  const pending = news.filter(({ state }) => state === "pending");
+  const waiting = pending.map((alert) => element("p", {}, element("b", { textContent: alert.labels.alertname }), ` ${sentence(alert.annotations)}`));
+  if (waiting.length) items.push(element("li", { className: "pending" }, unfolding("pending", `${waiting.length} pending: true, but not for long enough yet`, ...waiting)));
+  refill(list, items);
 }
 
 const unfolded = new Set(); // what somebody has opened stays open when the list is drawn again
@@ -42,7 +68,7 @@ function unfolding(key, text, ...children) {
 
 /** Puts the items into the list where they differ from what is there, so that focus and selection stay. */
 function refill(list, items, nothing) {
-  const wanted = items.length ? items : [nothing];
+  const wanted = items.length || !nothing ? items : [nothing];
   wanted.forEach((item, index) => {
     const there = list.children[index];
     if (!there) list.append(item);
@@ -65,7 +91,7 @@ export function actsOf(entries) {
     if (!entry.act) continue;
     const act = acts.get(entry.act) ?? { at: entry.at_ms / 1000, remedy: entry.remedy, alert: entry.labels.alertname ?? "", says: "", words: [], observed: entry.observed, how: "" };
     acts.set(entry.act, act);
-    act.says = entry.what === "intended" || (!act.says && entry.says) ? entry.says : act.says;
+    if (entry.what === "intended") act.says = entry.says;
     if (entry.what === "did" && !entry.observed && !act.did) Object.assign(act, { at: entry.at_ms / 1000, did: true });
     const word = WORDS[entry.what];
     if (word && !(entry.observed && entry.what === "did")) act.words.push(word[0] + (word[2] && entry.says ? `: ${entry.says}` : ""));
@@ -94,7 +120,7 @@ export function drawActs(list, acts, now) {
       element("time", { textContent: moment(act.at, now) }),
       element("b", { textContent: act.remedy }),
       element("span", { className: "dim", textContent: act.alert ? `for ${act.alert}` : "" })),
-    element("p", {}, `${act.observed ? "Would have: " : ""}${act.says || "planned"}`,
+    element("p", {}, `${act.observed ? "Would have: " : ""}${act.says || "no plan"}`,
       act.words.length ? element("span", { className: act.how, textContent: ` → ${act.words.join(" → ")}` }) : null))),
   element("li", { className: "dim", textContent: "Nothing yet." }));
 }

@@ -2,7 +2,7 @@
 
 import * as ask from "./ask.js";
 import { Cursor } from "./cursor.js";
-import { actsOf, collectorsOf, drawActs, drawAlerts, drawCollectors, drawRemedies, shownAlerts } from "./lists.js";
+import { actsOf, collectorsOf, drawActs, drawAlerts, drawCollectors, drawRemedies, newsOf } from "./lists.js";
 import { permit } from "./permit.js";
 import { fired, lines, severity, silent, windowed, worst } from "./series.js";
 import { Lane, Strip } from "./strips.js";
@@ -56,7 +56,7 @@ async function round() {
     failing = null;
     drawn = { self, times, acts: actsOf(entries) };
     drawTimes();
-    drawLists(self, shownAlerts(alerts), remedies, collectorsOf(collectors));
+    drawLists(self, newsOf(alerts), remedies, collectorsOf(collectors));
   } catch (error) {
     if (mine !== turn) return;
     failing = error instanceof ask.Refused ? error.message : "nobody answers";
@@ -67,7 +67,7 @@ async function round() {
 
 function drawTimes() {
   const { view, alerts, up, silent: gaps, found } = drawn.times;
-  lane.draw(view, alerts, drawn.acts.filter((act) => act.did || act.observed), gaps);
+  lane.draw(view, alerts, drawn.acts.filter((act) => act.did || (act.observed && act.says)), gaps);
   strips.forEach((strip, i) => strip.draw(view, found[i], up, gaps));
   cursor.follow(view);
 }

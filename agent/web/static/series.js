@@ -72,23 +72,25 @@ export function runs(marks) {
 export const SEVERITIES = ["critical", "warning", "info"];
 export const severity = (labels) => (SEVERITIES.includes(labels.severity) ? labels.severity : "info");
 
-/** Alerts that fired, by name: [{name, severity, marks}], the worst first. */
+const rank = (how) => (how === null ? SEVERITIES.length : SEVERITIES.indexOf(how));
+const worse = (a, b) => (rank(a) <= rank(b) ? a : b);
+
+/** Alerts that fired, by name: [{name, marks}], and at each step how severe it was, or null. */
 export function fired(found, view) {
   const byName = new Map();
   for (const { metric, values } of found) {
-    const how = severity(metric);
-    const key = `${SEVERITIES.indexOf(how)} ${metric.alertname}`;
-    if (!byName.has(key)) byName.set(key, { name: metric.alertname, severity: how, marks: empty(view) });
-    laid(values, view, byName.get(key).marks);
+    const name = metric.alertname;
+    if (!byName.has(name)) byName.set(name, { name, marks: empty(view) });
+    const { marks } = byName.get(name);
+    laid(values, view).forEach((up, index) => up !== null && (marks[index] = worse(severity(metric), marks[index])));
   }
-  return [...byName].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, alert]) => alert);
+  const first = ({ marks }) => marks.findIndex((how) => how !== null);
+  return [...byName.values()].sort((a, b) => first(a) - first(b));
 }
 
 /** At each step the worst severity that was up, or null. */
 export function worst(alerts, view) {
-  const marks = empty(view);
-  for (const alert of [...alerts].reverse()) alert.marks.forEach((up, index) => up !== null && (marks[index] = alert.severity));
-  return marks;
+  return empty(view).map((_, index) => alerts.reduce((how, { marks }) => worse(how, marks[index]), null));
 }
 
 /** At each step whether the agent was silent then: it has no reading of itself. */

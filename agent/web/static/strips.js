@@ -206,10 +206,9 @@ export class Lane {
   }
 
   draw(view, alerts, acts, silent) {
-    const rows = Math.max(1, alerts.length);
-    this.svg.setAttribute("height", rows * 18 + 20);
     const width = this.plot.clientWidth;
-    const height = rows * 18 + 20;
+    const height = Math.max(1, alerts.length) * 18 + 20;
+    this.plot.style.height = `${height}px`;
     Object.assign(this, { view, alerts, acts, silent, frame: new Frame(view, width, height, [0, 1]) });
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.cursor = drawn("g", { class: "cursor" });
@@ -219,13 +218,15 @@ export class Lane {
   }
 
   bars(alert, row) {
-    const rects = bands(this.frame, alert.marks.map((up) => (up === null ? null : alert.severity)), "bar", { y: row * 18 + 2, height: 14, rx: 3 });
+    const rects = bands(this.frame, alert.marks, "bar", { y: row * 18 + 2, height: 14, rx: 3 });
     const text = drawn("text", { class: "tick name", y: row * 18 + 13 });
     text.textContent = alert.name;
-    const left = Number(rects.at(-1).getAttribute("x"));
-    const beside = left > this.frame.right * 0.6;
-    text.setAttribute("x", beside ? left - 6 : Math.min(left + Number(rects.at(-1).getAttribute("width")) + 6, this.frame.right));
-    text.setAttribute("text-anchor", beside ? "end" : "start");
+    const [left, right] = [rects[0].x.baseVal.value, rects.at(-1).x.baseVal.value + rects.at(-1).width.baseVal.value];
+    const after = right < this.frame.right * 0.7;
+    const inside = !after && left < this.frame.right * 0.3;
+    text.setAttribute("x", after ? right + 6 : inside ? left + 8 : left - 6);
+    text.setAttribute("text-anchor", after || inside ? "start" : "end");
+    text.classList.toggle("inside", inside);
     return [...rects, text];
   }
 
