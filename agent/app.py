@@ -37,7 +37,7 @@ from agent.reloading import needs_restart, replace_reloadable
 from agent.remedies import Remedies, Surroundings
 from agent.rulebook import RulebookError, rule_set
 from agent.schedule import Schedule
-from agent.screen import Screen, rows
+from agent.screen import Screen
 from agent.settings import CANARY, Config
 from agent.sight import Sight
 from agent.site import Parts
@@ -47,7 +47,6 @@ from agent.version import version
 from agent.view import View, Viewer
 from agent.web.api import Sources
 from agent.web.exposition import Exposition
-from agent.web.front import page
 from collectors import Host, Reading
 from rules.groups import Rules
 from rules.history import History
@@ -243,7 +242,6 @@ class Agent:
             token=self.state.token_file().read_text(encoding="utf-8").strip(),
             metrics=self.metrics,
             since_tick=self._since_tick,
-            front=self._front,
         )
         server, self.address = await site.opened(self.config, parts)
         self._stack.push_async_callback(server.close)
@@ -310,10 +308,6 @@ class Agent:
 
     def _since_tick(self) -> float | None:
         return None if self.loop.last_tick is None else time.monotonic() - self.loop.last_tick
-
-    def _front(self) -> str:
-        view = self._view(self.clock.now_ms())
-        return page(view, rows(view), self.config.external_labels.resolved()["instance"])
 
     def _view(self, now_ms: int) -> View:
         alerts = self.loop.rules.alerts()

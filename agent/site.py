@@ -9,6 +9,7 @@ from agent.place import StartError
 from agent.remedies import Remedies
 from agent.settings import Config
 from agent.web.api import Api, Sources
+from agent.web.front import Front
 from agent.web.remedies import Door
 from agent.web.server import Server
 
@@ -23,7 +24,6 @@ class Parts:
     """The secret of the state folder: who holds it may change things."""
     metrics: Callable[[], str]
     since_tick: Callable[[], float | None]
-    front: Callable[[], str]
 
 
 async def opened(config: Config, parts: Parts) -> tuple[Server, str]:
@@ -33,8 +33,8 @@ async def opened(config: Config, parts: Parts) -> tuple[Server, str]:
         metrics=parts.metrics,
         since_tick=parts.since_tick,
         interval=config.sample.interval,
-        front=parts.front,
         routes=[
+            *Front().routes(),
             *Api(parts.sources).routes(),
             *Door(parts.remedies, parts.token, parts.sources.now_ms).routes(),
         ],

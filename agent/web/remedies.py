@@ -1,4 +1,4 @@
-"""What `steadytok remedies` asks of the running agent: on loopback, with the token of the state folder."""
+"""What `steadytok remedies` and the page ask of the running agent: anybody may read, the token's holder may change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from agent import journal
-from agent.acts import HOST, Phase
+from agent.acts import HOST, Entry, Phase
 from agent.guards import HOUR_MS
 from agent.remedies import Remedies
 from agent.remedybook import Bound
@@ -40,25 +40,21 @@ class Door:
         self._now_ms = now_ms
 
     def routes(self) -> list[web.RouteDef]:
-        """Every endpoint; all of them want the token."""
+        """Every endpoint; what changes something, or makes an action look at the machine, wants the token."""
         return [
-            web.get(PATH, self._answering(self._list)),
-            web.get(f"{PATH}/audit", self._answering(self._audit)),
-            web.post(f"{PATH}/pause", self._answering(self._pause)),
-            web.post(f"{PATH}/resume", self._answering(self._resume)),
-            web.post(f"{PATH}/try", self._answering(self._try)),
+            web.get(PATH, _answering(self._list)),
+            web.get(f"{PATH}/audit", _answering(self._audit)),
+            web.post(f"{PATH}/pause", self._admitting(self._pause)),
+            web.post(f"{PATH}/resume", self._admitting(self._resume)),
+            web.post(f"{PATH}/try", self._admitting(self._try)),
         ]
 
-    def _answering(self, answer: Answer) -> Callable[[web.Request], Awaitable[web.Response]]:
-        async def respond(request: web.Request) -> web.Response:
-            try:
-                self._admit(request)
-                status, body = HTTPStatus.OK, await answer(request)
-            except DeniedError as error:
-                status, body = error.status, {"error": str(error)}
-            return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
+    def _admitting(self, answer: Answer) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def admitted(request: web.Request) -> Any:
+            self._admit(request)
+            return await answer(request)
 
-        return respond
+        return _answering(admitted)
 
     def _admit(self, request: web.Request) -> None:
         given = request.headers.get("Authorization", "").encode("utf-8", "replace")
@@ -113,7 +109,7 @@ class Door:
                 HTTPStatus.BAD_REQUEST, f"limit: expected 1 to {journal.MOST_ENTRIES}, found {text[:40]!r}"
             )
         try:
-            return journal.audit(self._remedies.around.folder / journal.FILE, int(text))
+            return [_told(entry) for entry in journal.audit(self._remedies.around.folder / journal.FILE, int(text))]
         except journal.JournalError as error:
             raise DeniedError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
 
@@ -142,6 +138,23 @@ class Door:
         except TimeoutError:
             raise DeniedError(HTTPStatus.GATEWAY_TIMEOUT, f"its plan did not end within {PATIENCE:g} s") from None
         return {"outcome": event.kind.value, "says": event.says, "would_write": event.value, "prior": event.prior}
+
+
+def _told(entry: Entry) -> Mapping[str, Any]:
+    """A line of the audit for whoever reads; without what it acts upon: the address of a webhook may be a secret."""
+    kept = {key: value for key, value in entry._asdict().items() if key != "resource"}
+    return {**kept, "labels": dict(entry.labels)}
+
+
+def _answering(answer: Answer) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def respond(request: web.Request) -> web.Response:
+        try:
+            status, body = HTTPStatus.OK, await answer(request)
+        except DeniedError as error:
+            status, body = error.status, {"error": str(error)}
+        return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
+
+    return respond
 
 
 async def _text(request: web.Request, key: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The HTTP server: /metrics, /-/healthy, /-/ready, the front page, and the routes it is given."""
+"""The HTTP server: /metrics, /-/healthy, /-/ready, and the routes it is given."""
 
 from __future__ import annotations
 
@@ -22,13 +22,11 @@ class Server:
         metrics: Callable[[], str],
         since_tick: Callable[[], float | None],
         interval: float,
-        front: Callable[[], str],
         routes: Iterable[web.RouteDef] = (),
     ) -> None:
         self._metrics = metrics
         self._since_tick = since_tick
         self._interval = interval
-        self._front_page = front
         self._routes = tuple(routes)
         self._runner: web.AppRunner | None = None
 
@@ -37,7 +35,6 @@ class Server:
         app = web.Application()
         app.add_routes(
             [
-                web.get("/", self._front),
                 web.get("/metrics", self._exposition),
                 web.get("/-/healthy", self._healthy),
                 web.get("/-/ready", self._ready),
@@ -61,9 +58,6 @@ class Server:
         """Stops listening."""
         if self._runner is not None:
             await self._runner.cleanup()
-
-    async def _front(self, request: web.Request) -> web.Response:
-        return web.Response(text=self._front_page(), content_type="text/html")
 
     async def _exposition(self, request: web.Request) -> web.Response:
         body = self._metrics().encode()
