@@ -24,6 +24,7 @@ from agent.config import ConfigError
 from agent.continuity import Continuity, place
 from agent.discovery import Collector, DiscoveryError
 from agent.estimate import Estimate
+from agent.eye_door import eye_door
 from agent.footprint import Footprint
 from agent.gather import Course, Gather, Lane, Pass, ThreadLane
 from agent.hand import Hand
@@ -36,6 +37,7 @@ from agent.remedies import Remedies, Surroundings
 from agent.rulebook import RulebookError, rule_set
 from agent.schedule import Schedule
 from agent.screen import Screen, rows
+from agent.sd_notify import Systemd
 from agent.settings import CANARY, Config
 from agent.sight import Sight
 from agent.state import SHELF, StateFolder, folder
@@ -48,6 +50,7 @@ from agent.web.front import page
 from agent.web.remedies import Door
 from agent.web.server import Server
 from collectors import Host, Reading
+from rules.alerts import AlertState
 from rules.groups import Rules
 from rules.history import History
 
@@ -77,6 +80,7 @@ class Agent:
         self._one_reload = asyncio.Lock()
         self._version = version()
         self.address = ""
+        self._systemd = Systemd.of_environment()
         self._build()
 
     def _build(self) -> None:
@@ -87,7 +91,8 @@ class Agent:
         self.history = History(round(config.sample.keep * 1000))
         self.canary = self._canary()
         shelf = str(place(self.state.path, self.place.root) / SHELF)
-        self.sight = Sight(self.place.root, lambda result: self.loop.deliver(result), shelf)
+        door = eye_door(self.place.root)
+        self.sight = Sight(self.place.root, lambda result: self.loop.deliver(result), shelf, door)
         self.hand = Hand(config.remediation.hand, self.state.path)
         self.gather = Gather(self._lane_of, self._bind(), self.clock.monotonic(), root=self.place.root)
         self.loop = Loop(
@@ -151,7 +156,7 @@ class Agent:
         return bind_all(self.config, self._modules, None if ready is None else ready.url)
 
     def _lane_of(self, collector: Collector) -> Lane:
-        if collector.isolated:
+        if collector.isolated or (collector.privileged and self.sight.door is not None):
             return self.sight.lane(collector.name)
         event_loop = asyncio.get_running_loop()
 
@@ -187,6 +192,7 @@ class Agent:
             _leave_the_lasting_alone()
             await self.loop.run(self.stop)
             self._log.info("ending")
+            self._systemd.ending()
 
     async def _start(self) -> None:
         self._on_signals()
@@ -204,6 +210,7 @@ class Agent:
             lambda now_ms: self.continuity.keep(self.loop, now_ms),
             self._estimate.maybe_tell,
             self._show,
+            lambda _now_ms: self._systemd.ticked(self._state_of_things()),
         ]
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
 
@@ -312,6 +319,10 @@ class Agent:
     def metrics(self) -> str:
         """The exposition: what collectors, rules and the agent measure, and what the agent counts."""
         return self._exposition.render(self.history.latest()) + generate_latest(self._registry).decode()
+
+    def _state_of_things(self) -> str:
+        firing = sum(alert.state is AlertState.FIRING for alert in self.loop.rules.alerts())
+        return f"{self.address}  {len(self.gather.courses)} collectors, {firing} alerts firing"
 
     def _since_tick(self) -> float | None:
         return None if self.loop.last_tick is None else time.monotonic() - self.loop.last_tick

@@ -21,6 +21,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 @click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
 def command(config_path: Path | None, root: str, plain: bool) -> None:
     """Run the agent on this host until Ctrl-C or SIGTERM; SIGHUP reads the configuration again."""
+    import faulthandler
+
     from agent import binding, discovery, log
     from agent.app import Agent
     from agent.config import ConfigError
@@ -29,6 +31,7 @@ def command(config_path: Path | None, root: str, plain: bool) -> None:
     from agent.screen import PlainLines, open_screen
     from agent.state import StateError
 
+    faulthandler.enable()  # systemd's watchdog ends a loop that stands still by SIGABRT: the journal then says where
     try:
         config, modules = binding.read(config_path)
         where = f"http://{config.web.listen}/"

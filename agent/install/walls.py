@@ -51,15 +51,12 @@ def executable(maps: str, interpreter: str) -> list[str]:
 
 def mapped() -> str:
     """The maps of this process once it has loaded whatever agent and eye may load."""
-    import pyghmi.ipmi.command  # noqa: F401  what the eye imports once there is a BMC
-    import pyudev
-
     import agent.app
     import agent.eye  # noqa: F401  for its libraries
-    from agent import discovery
+    from agent import discovery, hotplug
 
     discovery.modules()
-    pyudev.Context()
+    hotplug.udev()
     return Path("/proc/self/maps").read_text(encoding="utf-8")
 
 
