@@ -24,6 +24,7 @@ from agent.config import ConfigError
 from agent.continuity import Continuity, place
 from agent.discovery import Collector, DiscoveryError
 from agent.estimate import Estimate
+from agent.eye_door import eye_door
 from agent.footprint import Footprint
 from agent.gather import Course, Gather, Lane, Pass, ThreadLane
 from agent.hand import Hand
@@ -38,6 +39,7 @@ from agent.remedies import Remedies, Surroundings
 from agent.rulebook import RulebookError, rule_set
 from agent.schedule import Schedule
 from agent.screen import Screen
+from agent.sd_notify import Systemd
 from agent.settings import CANARY, Config
 from agent.sight import Sight
 from agent.site import Parts
@@ -48,6 +50,7 @@ from agent.view import View, Viewer
 from agent.web.api import Sources
 from agent.web.exposition import Exposition
 from collectors import Host, Reading
+from rules.alerts import AlertState
 from rules.groups import Rules
 from rules.history import History
 
@@ -77,6 +80,7 @@ class Agent:
         self._one_reload = asyncio.Lock()
         self._version = version()
         self.address = ""
+        self._systemd = Systemd.of_environment()
         self._build()
 
     def _build(self) -> None:
@@ -88,7 +92,8 @@ class Agent:
         own.declare(self.history, self.baseline)
         self.canary = self._canary()
         shelf = str(place(self.state.path, self.place.root) / SHELF)
-        self.sight = Sight(self.place.root, lambda result: self.loop.deliver(result), shelf)
+        door = eye_door(self.place.root)
+        self.sight = Sight(self.place.root, lambda result: self.loop.deliver(result), shelf, door)
         self.hand = Hand(config.remediation.hand, self.state.path)
         self.gather = Gather(self._lane_of, self._bind(), self.clock.monotonic(), root=self.place.root)
         self.loop = Loop(
@@ -153,7 +158,7 @@ class Agent:
         return bind_all(self.config, self._modules, None if ready is None else ready.url)
 
     def _lane_of(self, collector: Collector) -> Lane:
-        if collector.isolated:
+        if collector.isolated or (collector.privileged and self.sight.door is not None):
             return self.sight.lane(collector.name)
         event_loop = asyncio.get_running_loop()
 
@@ -190,6 +195,7 @@ class Agent:
             _leave_the_lasting_alone()
             await self.loop.run(self.stop)
             self._log.info("ending")
+            self._systemd.ending()
 
     async def _start(self) -> None:
         self._on_signals()
@@ -207,6 +213,7 @@ class Agent:
             lambda now_ms: self.continuity.keep(self.loop, now_ms),
             self._estimate.maybe_tell,
             self._show,
+            lambda _now_ms: self._systemd.ticked(self._state_of_things()),
         ]
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
 
@@ -305,6 +312,10 @@ class Agent:
     def metrics(self) -> str:
         """The exposition: what collectors, rules and the agent measure, and what the agent counts."""
         return self._exposition.render(self.history.latest()) + generate_latest(self._registry).decode()
+
+    def _state_of_things(self) -> str:
+        firing = sum(alert.state is AlertState.FIRING for alert in self.loop.rules.alerts())
+        return f"{self.address}  {len(self.gather.courses)} collectors, {firing} alerts firing"
 
     def _since_tick(self) -> float | None:
         return None if self.loop.last_tick is None else time.monotonic() - self.loop.last_tick

@@ -162,7 +162,7 @@ def test_what_decides_has_no_clock_and_no_network() -> None:
     [
         (
             r"^(subprocess\..*|os\.(system|popen|spawn\w*|fork)|asyncio\.create_subprocess_\w+)$",
-            {"agent/children.py", "engine/workers.py", *HANDS_DOORS},
+            {"agent/children.py", "agent/install/programs.py", "engine/workers.py", *HANDS_DOORS},
         ),
         (r"^os\.exec\w+$", {"agent/commands/engine.py"}),
         (r"^(asyncio\.to_thread|.*\.run_in_executor)$", set()),
