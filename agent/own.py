@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from agent import remedybook, signals
@@ -13,6 +14,7 @@ from agent.pacing import asking, metrics
 from agent.pacing.thermals import Thermals
 from agent.remedies import Remedies
 from collectors import Labels, Metric, Reading
+from rules.alerts import AlertState
 from rules.groups import Rules
 from rules.history import History
 
@@ -123,10 +125,14 @@ def _for_alert(remedy: str, labels: Labels) -> Labels:
 
 
 def of_rules(rules: Rules) -> Iterator[Reading]:
-    """How the rules fare."""
+    """How the rules fare, and how many alerts they have."""
     health = rules.health
     yield signals.RULES_FAILING.sample(sum(rule.health == "err" for rule in health))
     yield signals.RULES_SECONDS.sample(sum(rule.duration_seconds for rule in health))
+    live = (alert for alert in rules.alerts() if alert.state is not AlertState.RESOLVED)
+    counts = Counter((alert.name, dict(alert.labels).get("severity", ""), alert.state.value) for alert in live)
+    for (name, severity, state), count in counts.items():
+        yield signals.ALERTS.sample(count, alertname=name, severity=severity, alertstate=state)
 
 
 def of_history(history: History) -> Iterator[Reading]:
