@@ -45,7 +45,7 @@ BODY = 10.0
 LOOK_AGAIN = 1.0
 """Seconds between looks at the web configuration's files."""
 
-CREDENTIAL = "credential"
+CREDENTIAL = web.RequestKey("credential", str)
 """Under this key a request has the name of whoever asks, once a credential has been looked at."""
 
 CLOSES = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
@@ -207,6 +207,8 @@ class Doorkeeper:
         # The form `GET http://other/ HTTP/1.1` names a host of its own, which would count instead of the header.
         if not request.raw_path.startswith("/"):
             raise RefusedError(HTTPStatus.BAD_REQUEST, "address", "expected an address that begins with /")
+        if request.version < (1, 0):
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "version", "expected HTTP/1.1")
         told = request.headers.getall("Host", ())
         if not told and request.version < (1, 1):
             return  # a load balancer's check; every browser sends one

@@ -14,7 +14,7 @@ from agent.web.exposition import CONTENT_TYPE
 from agent.web.listener import IDLE, Listener
 
 STALLED = 10  # intervals without a tick after which the agent calls itself unhealthy
-LINGER = 2.0  # seconds in which what is left of a refused body is thrown away, so that the client reads why
+LINGER = 0.5  # seconds in which what is left of a refused body is thrown away, so that the client reads why
 LONGEST_ADDRESS = 256 << 10  # bytes: an expression may have 64 KiB, before its brackets become %28
 
 
