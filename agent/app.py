@@ -144,7 +144,7 @@ class Agent:
 
     @staticmethod
     def _external_url(config: Config) -> str:
-        return config.web.external_url or f"http://{config.web.listen}"
+        return config.web.external_url or site.url(config)
 
     def _canary(self) -> Canary | None:
         wanted = self.config.engine.enabled
@@ -249,6 +249,7 @@ class Agent:
             token=self.state.token_file().read_text(encoding="utf-8").strip(),
             metrics=self.metrics,
             since_tick=self._since_tick,
+            registry=self._registry,
         )
         server, self.address = await site.opened(self.config, parts)
         self._stack.push_async_callback(server.close)
