@@ -323,7 +323,9 @@ class Agent:
 
     def _view(self, now_ms: int) -> View:
         alerts = self.loop.rules.alerts()
-        return self._viewer.view(self.history, alerts, self.baseline, now_ms, canary=self.canary is not None)
+        paced = [memory.says for _, memory in self.remedies.steered()]
+        there = self.canary is not None
+        return self._viewer.view(self.history, alerts, self.baseline, now_ms, canary=there, pacing=paced)
 
     def _hang_up(self) -> None:
         """SIGHUP: takes the file's new content over; a bad file changes nothing and says so."""
