@@ -92,24 +92,27 @@ class RunningAgent:
 
     def overview(self, panels: Iterable[Panel]) -> Overview:
         """Everything, now; NoAnswerError."""
+        try:
+            return self._overview(panels)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise NoAnswerError(f"{self.url} does not answer as this version of steadytok does: {error!r}") from error
+
+    def _overview(self, panels: Iterable[Panel]) -> Overview:
         itself = self._now("timestamp(steadytok_build_info)")
         if not itself:
             raise NoAnswerError(f"the agent at {self.url} has read nothing yet; ask again in a second")
         labels, now, sampled = itself[0]
-        try:
-            return Overview(
-                now=now,
-                age=now - sampled,
-                host=labels.get("instance", ""),
-                version=labels.get("version", ""),
-                panels=tuple((panel, self._panel(panel, now)) for panel in panels),
-                alerts=_alerts(self._data("alerts")["alerts"]),
-                remedies=self._get("api/v1/remedies"),
-                audit=self._get(f"api/v1/remedies/audit?limit={MOST_ENTRIES}"),
-                collectors=_collectors(self._now(f'{{__name__=~"{_COLLECTOR}.+"}}')),
-            )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise NoAnswerError(f"{self.url} does not answer as this version of steadytok does: {error!r}") from error
+        return Overview(
+            now=now,
+            age=now - sampled,
+            host=labels.get("instance", ""),
+            version=labels.get("version", ""),
+            panels=tuple((panel, self._panel(panel, now)) for panel in panels),
+            alerts=_alerts(self._data("alerts")["alerts"]),
+            remedies=self._get("api/v1/remedies"),
+            audit=self._get(f"api/v1/remedies/audit?limit={MOST_ENTRIES}"),
+            collectors=_collectors(self._now(f'{{__name__=~"{_COLLECTOR}.+"}}')),
+        )
 
     def _panel(self, panel: Panel, now: float) -> tuple[Shown, ...]:
         answers = [(line, self._over(line, now)) for line in panel.lines]
@@ -146,13 +149,14 @@ class RunningAgent:
         request = urllib.request.Request(f"{self.url}/{path}", headers=self._headers)
         try:
             with self._opener.open(request, timeout=PATIENCE) as answer:
-                return json.load(answer)
+                body = answer.read()
         except urllib.error.HTTPError as error:
             raise NoAnswerError(_refusal(self.url, error)) from error
-        except (OSError, ValueError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             why = getattr(reason, "strerror", None) or reason or type(error).__name__
             raise NoAnswerError(f"no agent answers at {self.url}/: {why}; is it running?") from error
+        return json.loads(body)
 
 
 def _refusal(url: str, error: urllib.error.HTTPError) -> str:
