@@ -44,7 +44,7 @@ class Scene:
         self.log = folder / "log"
         self.config = folder / "steadytok.yml"
         self.url = f"http://127.0.0.1:{processes.free_port()}"
-        self._tokens, self._stop = 0.0, threading.Event()
+        self._tokens, self._stop, self._mute = 0.0, threading.Event(), threading.Event()
         (folder / "rules.yml").write_text(json.dumps(RULES))
         remedy = {
             "name": "tell",
@@ -97,11 +97,21 @@ class Scene:
         (whole.parent / "next").write_text(text)
         os.replace(whole.parent / "next", whole)
 
+    @contextlib.contextmanager
+    def silence(self) -> Iterator[None]:
+        """The engine does not answer meanwhile."""
+        self._mute.set()
+        time.sleep(0.5)  # what is being written just now
+        (self.root / f"http/{ENGINE}/metrics").unlink()
+        yield
+        self._mute.clear()
+
     def _work(self) -> None:
         before = time.monotonic()
         while not self._stop.wait(0.2):
             now = time.monotonic()
-            self.generate(40 * (now - before))
+            if not self._mute.is_set():
+                self.generate(40 * (now - before))
             before = now
 
     @contextlib.contextmanager
