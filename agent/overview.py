@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from agent.panels import Line, Panel
+from collectors import Labels
 
 SPAN, STEP = 300, 10  # seconds that a trail covers, and between two of its points
 PATIENCE = 10.0  # seconds for one answer
@@ -188,18 +189,17 @@ def _merged(trails: list[tuple[str, tuple[float | None, ...]]]) -> tuple[str, tu
 
 
 def _alerts(found: Iterable[Mapping[str, Any]]) -> tuple[AlertSeen, ...]:
-    seen = [
-        AlertSeen(
-            name=each["labels"].get("alertname", ""),
-            state=each["state"],
-            severity=each["labels"].get("severity", ""),
-            summary=each["annotations"].get("summary") or each["annotations"].get("description", ""),
-            since=datetime.fromisoformat(each["activeAt"]).timestamp(),
-        )
-        for each in found
-        if each["labels"].get("severity") != "none"  # the one that always fires is no news
-    ]
-    return tuple(sorted(seen, key=_urgency))
+    """The worst first; without the one that always fires, and without a warning of what is critical already."""
+    worst: dict[Labels, AlertSeen] = {}
+    for each in found:
+        labels, notes = each["labels"], each["annotations"]
+        summary = notes.get("summary") or notes.get("description", "")
+        since = datetime.fromisoformat(each["activeAt"]).timestamp()
+        seen = AlertSeen(labels["alertname"], each["state"], labels.get("severity", ""), summary, since)
+        about = tuple(sorted((name, value) for name, value in labels.items() if name != "severity"))
+        if seen.severity != "none":
+            worst[about] = min(seen, worst.get(about, seen), key=_urgency)
+    return tuple(sorted(worst.values(), key=_urgency))
 
 
 def _urgency(alert: AlertSeen) -> tuple[bool, int, str]:

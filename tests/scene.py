@@ -11,8 +11,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.given import Given, give
 from tests import processes
 
+RUNNING = 4  # requests at once
 ENGINE = "127.0.0.1:8000"  # nobody listens there: below a picture, what an engine answers is a file
 SECRET = "T0K3N-0F-THE-CHAT"
 RULES = {
@@ -76,7 +78,7 @@ class Scene:
         self._tokens += tokens
         lines = {
             "generation_tokens_total": ("counter", self._tokens),
-            "num_requests_running": ("gauge", 4.0),
+            "num_requests_running": ("gauge", float(RUNNING)),
             "kv_cache_usage_perc": ("gauge", 0.5),
         }
         text = [
@@ -96,6 +98,10 @@ class Scene:
         whole.parent.mkdir(parents=True, exist_ok=True)
         (whole.parent / "next").write_text(text)
         os.replace(whole.parent / "next", whole)
+
+    def measured(self, tokens_per_second: float) -> None:
+        """Gives the agent a baseline for the engine, as `steadytok engine bench --save` does."""
+        give(self.folder / "state", Given("r1", "", str(RUNNING), tokens_per_second))
 
     @contextlib.contextmanager
     def silence(self) -> Iterator[None]:

@@ -96,6 +96,7 @@ def _built(folder: Path) -> Scene:
 def _scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     scene = _built(tmp_path_factory.mktemp("scene"))
     with scene.agent():
+        scene.measured(46.0)
         yield scene
 
 
@@ -131,6 +132,8 @@ def test_it_draws_what_the_agent_reads(scene: Scene, look: Look) -> None:
     looking = look(scene.url)
     page = looking.open()
     until(page, lambda: value(page, "speed", "r1")[:2] in ("39", "40", "41"), "the engine's speed is shown")
+
+    until(page, lambda: value(page, "speed", "baseline")[:2] in ("45", "46", "47"), "its baseline is shown")
 
     assert page.title() == "steadytok on box<1>"
     assert page.locator("#host").inner_text() == "box<1>"
@@ -200,6 +203,7 @@ def test_an_alert_is_raised_before_ones_eyes(scene: Scene, look: Look) -> None:
     assert alert.locator("img, a").count() == 0
     until(page, lambda: page.locator("#strip-speed rect.up.critical").count() > 0, "the charts are shaded")
     expect(page.locator("#lane")).to_contain_text("ModuleHot")
+    expect(page.locator("#lane .when")).to_have_text("now1 up", timeout=SOON)
     expect(page.locator("#acts")).to_contain_text("Would have: POST to http://127.0.0.1:1", timeout=SOON)
     scene.heat(70)
     expect(page.locator("#verdict")).to_have_text("No alert", timeout=SOON)

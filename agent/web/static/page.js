@@ -4,13 +4,14 @@ import * as ask from "./ask.js";
 import { Cursor } from "./cursor.js";
 import { actsOf, collectorsOf, drawActs, drawAlerts, drawCollectors, drawRemedies, newsOf } from "./lists.js";
 import { permit } from "./permit.js";
-import { fired, lines, severity, silent, windowed, worst } from "./series.js";
+import { fired, indexAt, lines, severity, silent, windowed, worst } from "./series.js";
 import { Lane, Strip } from "./strips.js";
 import { clock, element, span } from "./words.js";
 
 const FIRED = 'ALERTS{alertstate="firing",severity!="none"}';
 const ITSELF = "steadytok_build_info";
 const MOST_ENTRIES = 200; // lines of the audit: those of the acts in the longest window, mostly
+const SHORTEST = 300; // seconds
 const SILENT = 10; // seconds without a sample after which an agent that answers is said to stand still
 
 const at = (id) => document.getElementById(id);
@@ -122,12 +123,23 @@ async function start() {
     at("strips").replaceChildren(element("p", { className: "none", textContent: "The page's own files do not answer; load it again." }));
     return;
   }
-  cursor = new Cursor(at("strips"), at("cursor"), [lane, ...strips]);
   at("ranges").addEventListener("change", round);
+  cursor = new Cursor(at("strips"), at("cursor"), [lane, ...strips]);
   at("pause").addEventListener("click", pause);
   document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : round()));
   new ResizeObserver(() => drawn && drawTimes()).observe(at("strips"));
   setInterval(drawState, 1000);
+  await round();
+  if (drawn && young(drawn.times)) await shorter();
+}
+
+/** Whether the agent remembers nothing from before the shortest window. */
+function young({ view, silent: gaps }) {
+  return gaps.slice(0, indexAt(view, view.end - SHORTEST)).every((gap) => gap !== null);
+}
+
+async function shorter() {
+  document.querySelector(`input[name=range][value="${SHORTEST}"]`).checked = true;
   await round();
 }
 

@@ -54,9 +54,9 @@ function domain(panel, lines, ticks) {
   let low = panel.from ?? Math.min(...values);
   let high = panel.to ?? Math.max(...values);
   if (!Number.isFinite(low) || !Number.isFinite(high)) [low, high] = [panel.from ?? 0, panel.to ?? panel.room ?? 1];
-  const missing = Math.max((panel.room ?? 1e-9) - (high - low), 0);
-  high += missing;
   if (panel.to !== undefined) return [low, high, (high - low) / 2];
+  const missing = Math.max((panel.room ?? 1e-9) - (high - low), 0);
+  high += Math.max(missing, (high - low) * 0.03); // a line is not drawn on the edge
   const step = round(Math.max(high - low, 1e-9) / ticks);
   return [Math.floor(low / step + 1e-9) * step, Math.ceil(high / step - 1e-9) * step, step];
 }
@@ -90,8 +90,9 @@ export class Strip {
     this.plot = element("div", { className: "plot" }, this.svg);
     this.none = element("p", { className: "none", hidden: true });
     this.plot.append(this.none);
-    root.append(element("article", { className: `strip${panel.tall ? " tall" : ""}`, id: `strip-${panel.id}` },
-      element("div", { className: "gutter" }, this.title, this.values), this.plot));
+    this.article = element("article", { className: `strip${panel.tall ? " tall" : ""}`, id: `strip-${panel.id}` },
+      element("div", { className: "gutter" }, this.title, this.values), this.plot);
+    root.append(this.article);
     this.hatch = `hatch-${serial++}`;
     this.lines = [];
   }
@@ -106,15 +107,16 @@ export class Strip {
   /** Draws a window: the lines, where alerts were up, where nothing was read. */
   draw(view, lines, up, silent) {
     Object.assign(this, { view, lines, up, silent });
+    const any = lines.some((line) => line.points.some((value) => value !== null));
+    this.none.hidden = any;
+    this.none.textContent = any ? "" : this.panel.none;
+    this.article.classList.toggle("bare", !any); // what a host does not have takes one line
     const { clientWidth: width, clientHeight: height } = this.plot;
     const [low, high, step] = domain(this.panel, lines, this.panel.tall ? 4 : 2);
     this.frame = new Frame(view, width, height, [low, high]);
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.cursor = drawn("g", { class: "cursor" });
     this.svg.replaceChildren(...this.background(step), ...lines.flatMap((line) => this.line(line)), this.cursor);
-    const any = lines.some((line) => line.points.some((value) => value !== null));
-    this.none.hidden = any;
-    this.none.textContent = any ? "" : this.panel.none;
     this.svg.setAttribute("aria-label", this.told());
   }
 
@@ -124,6 +126,7 @@ export class Strip {
       drawn("line", { class: "hatch", x1: 0, y1: 0, x2: 0, y2: 6 }));
     const made = [drawn("defs", {}, lines), ...bands(frame, this.silent, "gap", { fill: `url(#${this.hatch})` }), ...bands(frame, this.up, "up")];
     for (const [index] of marksOf(view)) made.push(drawn("line", { class: "grid", x1: frame.x(index), x2: frame.x(index), y1: 0, y2: frame.height }));
+    if (!this.none.hidden) return made;
     for (let value = frame.low; value <= frame.high + step / 1e6; value += step) {
       const y = frame.y(value);
       const text = drawn("text", { class: "tick", x: frame.right + 6, y: Math.min(Math.max(y + 4, 10), frame.height - 1) });
@@ -246,7 +249,7 @@ export class Lane {
     const step = index ?? this.view.steps;
     const up = this.alerts.filter((alert) => alert.marks[step] !== null || (index === null && alert.marks[step - 1] !== null));
     const when = index === null ? "now" : clock(timeAt(this.view, index));
-    const words = up.length ? up.map((alert) => alert.name).join(", ") : "no alert";
+    const words = up.length ? `${up.length} up` : "no alert";
     this.values.replaceChildren(element("li", { className: "when" }, element("b", { textContent: when }), element("span", { className: "name", textContent: words })));
   }
 
