@@ -31,6 +31,10 @@ class NoAnswerError(Exception):
     """The agent does not answer, or not as an agent does; the message says what, where and what to do."""
 
 
+class RefusedError(NoAnswerError):
+    """The agent answers, and does not want to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
     """One line of a panel: its newest value (None: missing), what is told beside it, and its last five minutes."""
@@ -78,6 +82,8 @@ class Overview:
     """As GET /api/v1/remedies tells it."""
     audit: Sequence[Mapping[str, Any]]
     collectors: tuple[CollectorSeen, ...]
+    audit_fault: str = ""
+    """Why the audit cannot be read: its journal may be broken, and the rest is to be seen all the same."""
 
 
 class RunningAgent:
@@ -103,6 +109,7 @@ class RunningAgent:
         if not itself:
             raise NoAnswerError(f"the agent at {self.url} has read nothing yet; ask again in a second")
         labels, now, sampled = itself[0]
+        audit, fault = self._audit()
         return Overview(
             now=now,
             age=now - sampled,
@@ -111,9 +118,16 @@ class RunningAgent:
             panels=tuple((panel, self._panel(panel, now)) for panel in panels),
             alerts=_alerts(self._data("alerts")["alerts"]),
             remedies=self._get("api/v1/remedies"),
-            audit=self._get(f"api/v1/remedies/audit?limit={MOST_ENTRIES}"),
+            audit=audit,
+            audit_fault=fault,
             collectors=_collectors(self._now(f'{{__name__=~"{_COLLECTOR}.+"}}')),
         )
+
+    def _audit(self) -> tuple[Sequence[Mapping[str, Any]], str]:
+        try:
+            return self._get(f"api/v1/remedies/audit?limit={MOST_ENTRIES}"), ""
+        except RefusedError as error:
+            return (), str(error)
 
     def _panel(self, panel: Panel, now: float) -> tuple[Shown, ...]:
         answers = [(line, self._over(line, now)) for line in panel.lines]
@@ -152,7 +166,7 @@ class RunningAgent:
             with self._opener.open(request, timeout=PATIENCE) as answer:
                 body = answer.read()
         except urllib.error.HTTPError as error:
-            raise NoAnswerError(_refusal(self.url, error)) from error
+            raise RefusedError(_refusal(self.url, error)) from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             why = getattr(reason, "strerror", None) or reason or type(error).__name__

@@ -114,7 +114,7 @@ const WORDS = {
   interrupted: ["the agent ended meanwhile", "", false],
 };
 
-export function drawActs(list, acts, now) {
+export function drawActs(list, acts, nothing, now) {
   refill(list, acts.slice(0, 5).map((act) => element("li", {},
     element("p", { className: "head" },
       element("time", { textContent: moment(act.at, now) }),
@@ -122,7 +122,7 @@ export function drawActs(list, acts, now) {
       element("span", { className: "dim", textContent: act.alert ? `for ${act.alert}` : "" })),
     element("p", {}, `${act.observed ? "Would have: " : ""}${act.says || "no plan"}`,
       act.words.length ? element("span", { className: act.how, textContent: ` → ${act.words.join(" → ")}` }) : null))),
-  element("li", { className: "dim", textContent: "Nothing yet." }));
+  element("li", { className: "dim", textContent: nothing }));
 }
 
 /** What may act now, what is held, and why something waits; `resume` is asked for a name. */

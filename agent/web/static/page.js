@@ -38,11 +38,23 @@ async function heartbeat() {
 async function charts(now) {
   const view = windowed(now, chosen());
   const over = (query) => ask.range(query, view.start, view.end, view.step);
-  const [ups, itself, ...answers] = await Promise.all([over(FIRED), over(ITSELF),
-    ...strips.map(({ panel }) => Promise.all(panel.lines.map((line) => over(line.query))))]);
+  const drawing = ({ panel }) => spared(Promise.all(panel.lines.map((line) => over(line.query))), panel.lines.map(() => []));
+  const [ups, itself, ...answers] = await Promise.all([over(FIRED), over(ITSELF), ...strips.map(drawing)]);
   const alerts = fired(ups, view);
-  const found = answers.map((perLine, i) => perLine.flatMap((series, j) => lines(strips[i].panel.lines[j], series, view)));
+  const found = answers.map(({ answer, fault }, i) => ({
+    fault,
+    lines: answer.flatMap((series, j) => lines(strips[i].panel.lines[j], series, view)),
+  }));
   return { view, alerts, up: worst(alerts, view), silent: silent(itself, view), found };
+}
+
+/** What is refused is said where it would stand, and spares the rest of the page. */
+function spared(asking, instead) {
+  const refused = (error) => {
+    if (error instanceof ask.Refused) return { answer: instead, fault: `Not answered: ${error.message}` };
+    throw error;
+  };
+  return asking.then((answer) => ({ answer, fault: "" }), refused);
 }
 
 async function round() {
@@ -51,11 +63,11 @@ async function round() {
   try {
     const self = await heartbeat();
     const [times, alerts, remedies, entries, collectors] = await Promise.all([charts(self.now), ask.alerts(), ask.remedies(),
-      ask.audit(MOST_ENTRIES), ask.now('{__name__=~"steadytok_collector_.+"}')]);
+      spared(ask.audit(MOST_ENTRIES), []), ask.now('{__name__=~"steadytok_collector_.+"}')]);
     if (mine !== turn) return; // another round has begun since
     answered = Date.now() / 1000;
     failing = null;
-    drawn = { self, times, acts: actsOf(entries) };
+    drawn = { self, times, acts: actsOf(entries.answer), fault: entries.fault };
     drawTimes();
     drawLists(self, newsOf(alerts), remedies, collectorsOf(collectors));
   } catch (error) {
@@ -78,7 +90,7 @@ function drawLists(self, alerts, remedies, collectors) {
   at("version").textContent = `steadytok ${self.version}`;
   drawAlerts(at("alerts"), alerts, self.now);
   drawRemedies(lists, remedies, resume);
-  drawActs(at("acts"), drawn.acts, self.now);
+  drawActs(at("acts"), drawn.acts, drawn.fault || "Nothing yet.", self.now);
   drawCollectors(at("collectors"), collectors);
   at("pause").hidden = remedies.pauses.includes("page");
   drawVerdict(self, alerts.filter((alert) => alert.state === "firing"), collectors.filter((each) => each.how === "ill"));
@@ -96,13 +108,12 @@ function drawVerdict(self, firing, ill) {
 
 /** Whether what is shown is of now; where it is not, since when. */
 function drawState() {
-  const since = answered === null ? null : Date.now() / 1000 - answered;
   const still = drawn?.self.age > SILENT;
   const gone = failing !== null;
   document.body.classList.toggle("gone", gone || still);
   at("gone").hidden = !gone && !still;
   const words = gone
-    ? answered === null ? `No answer from the agent: ${failing}. Trying again.` : `No answer since ${clock(answered)} (${span(since)}): ${failing}. What is shown is of then.`
+    ? answered === null ? `No answer from the agent: ${failing}. Trying again.` : `No answer since ${clock(answered)}: ${failing}. What is shown is of then.`
     : still ? `The agent answers, but has read nothing for ${span(drawn.self.age)}.` : "";
   if (at("gone").textContent !== words) at("gone").textContent = words;
 }

@@ -105,11 +105,11 @@ export class Strip {
   }
 
   /** Draws a window: the lines, where alerts were up, where nothing was read. */
-  draw(view, lines, up, silent) {
+  draw(view, { lines, fault }, up, silent) {
     Object.assign(this, { view, lines, up, silent });
     const any = lines.some((line) => line.points.some((value) => value !== null));
     this.none.hidden = any;
-    this.none.textContent = any ? "" : this.panel.none;
+    this.none.textContent = any ? "" : fault || this.panel.none;
     this.article.classList.toggle("bare", !any); // what a host does not have takes one line
     const { clientWidth: width, clientHeight: height } = this.plot;
     const [low, high, step] = domain(this.panel, lines, this.panel.tall ? 4 : 2);
