@@ -291,7 +291,7 @@ def test_the_commands_say_what_is_wrong(stage: Stage) -> None:
         nothing, paused = stage.ask("resume"), stage.ask("pause", "night")
         stage.switch.running = 9
         processes.until(lambda: stage.said("suppressed"), 10, "the pause is in the audit")
-        resumed, wrong = stage.ask("resume", "night"), _status(f"{url}/api/v1/remedies")
+        resumed, wrong = stage.ask("resume", "night"), _status(f"{url}/api/v1/remedies/resume", b"{}")
         lines = [json.loads(line) for line in stage.ask("audit", "--json").stdout.splitlines()]
 
     assert (unknown.returncode, unknown.stderr) == (1, "steadytok: no remedy is named 'slo'; there are: slow\n")
@@ -302,9 +302,9 @@ def test_the_commands_say_what_is_wrong(stage: Stage) -> None:
     assert lines[1]["labels"]["alertname"] == "Trip"
 
 
-def _status(url: str) -> int:
+def _status(url: str, body: bytes) -> int:
     try:
-        with processes.urllib.request.urlopen(url, timeout=5) as answer:
+        with processes.urllib.request.urlopen(url, body, timeout=5) as answer:
             return int(answer.status)
     except processes.urllib.error.HTTPError as error:
         return error.code
