@@ -171,7 +171,7 @@ class _Reader:
             return self.section(hint, {} if raw is None else raw, path)
         maybe = [member for member in arguments if _is_section(member)] if _is_optional(hint) else []
         if maybe:
-            return self.section(maybe[0], raw, path) if raw else None
+            return None if raw is None else self.section(maybe[0], raw, path)
         return self._plain(hint, raw, path)
 
     def _plain(self, hint: Any, raw: Any, path: str) -> Any:

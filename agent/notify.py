@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 QUEUE = 10_000  # alerts held for one Alertmanager; the oldest go first, as in Prometheus
+MOST_AT_ONCE = QUEUE // 2  # alerts queued in one tick; the rest are due at the next, when some have been sent
 BATCH = 256  # alerts in one request
 LOOK_AGAIN = 5.0  # seconds between looks at files that name Alertmanagers
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
@@ -236,6 +237,7 @@ class Notifier:
             for labels, alert in living.items()
             if needs_sending(alert, self._sent.get(labels), now_ms, self._resend_ms)
         ]
+        due = due[:MOST_AT_ONCE]
         told = (payload(alert, now_ms, self._resend_ms, self._external, self._external_url) for alert in due)
         batch = [alert for alert in told if self._is_valid(alert)]
         self._sent.update(dict.fromkeys((alert.labels for alert in due), now_ms))
