@@ -77,14 +77,60 @@ class StaticConfig(Section, frozen=True):
     targets: tuple[str, ...]
 
 
-class AlertmanagerSettings(Section, frozen=True):
-    """Prometheus' own alertmanager_config, as far as it is built."""
+class FileConfig(Section, frozen=True):
+    """Prometheus' own file_sd_config."""
 
-    static_configs: tuple[StaticConfig, ...]
+    files: tuple[str, ...]
+    refresh_interval: Seconds = 300.0
+
+
+class BasicAuth(Section, frozen=True):
+    """Prometheus' own basic_auth."""
+
+    username: str | None = None
+    username_file: str | None = None
+    password: str | None = None
+    password_file: str | None = None
+
+    def __repr__(self) -> str:
+        return "BasicAuth(…)"  # whoever prints a configuration prints no password
+
+
+class Authorization(Section, frozen=True):
+    """Prometheus' own authorization."""
+
+    type: str = "Bearer"
+    credentials: str | None = None
+    credentials_file: str | None = None
+
+    def __repr__(self) -> str:
+        return "Authorization(…)"  # as above
+
+
+class TlsClient(Section, frozen=True):
+    """Prometheus' own tls_config."""
+
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    server_name: str | None = None
+    insecure_skip_verify: bool = False
+    min_version: Literal["TLS12", "TLS13"] = "TLS12"
+    max_version: Literal["TLS12", "TLS13"] = "TLS13"
+
+
+class AlertmanagerSettings(Section, frozen=True):
+    """Prometheus' own alertmanager_config, as far as it is built; redirects are not followed."""
+
+    static_configs: tuple[StaticConfig, ...] = ()
+    file_sd_configs: tuple[FileConfig, ...] = ()
     scheme: Literal["http", "https"] = "http"
     path_prefix: str = "/"
     timeout: Seconds = 10.0
     api_version: Literal["v2"] = "v2"
+    basic_auth: BasicAuth | None = None
+    authorization: Authorization | None = None
+    tls_config: TlsClient | None = None
 
 
 class Alerting(Section, frozen=True):
@@ -133,6 +179,12 @@ class RemedySettings(Section, frozen=True):
     cooldown: Seconds = 600.0
     max_per_hour: Annotated[int, msgspec.Meta(ge=1, le=60)] = 3
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
+    sources: tuple[Literal["local", "webhook"], ...] = ("local",)
+    """Whose alerts it is for: our own rules', and those that an Alertmanager posts."""
+    labels: dict[str, str] = {}
+    """The labels of a posted alert that the action may see, each with the pattern of its whole value."""
+    instance: str | None = None
+    """The pattern of the `instance` of a posted alert; without one it is this host's."""
     rollback: Literal["on_resolve", "on_exit", "never"] = "on_resolve"
     verify: Verify = Verify()
     plausible: tuple[float, float] | None = None
@@ -148,6 +200,10 @@ class Remediation(Section, frozen=True):
     max_per_hour: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 12
     builtin: bool = True
     disable: tuple[str, ...] = ()
+    webhook_expire: Seconds = 900.0
+    """How long a posted alert counts as firing without being told again."""
+    silences: bool = False
+    """Whether nothing is begun for an alert that an Alertmanager of `alerting` has silenced."""
 
 
 class Config(Section, frozen=True):
