@@ -28,10 +28,12 @@ _CLOSE = 0.005  # of two duties that are the same
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """`token_file`: the engine's credential where it is not the agent's own."""
+    """How far an engine is held back, and with which credential."""
 
     duty: float = 0.7
+    """Share of the time that the engine may work, 0.1 to 1."""
     token_file: str | None = None
+    """The engine's credential where it is not the agent's own."""
 
 
 def describe(task: Task) -> str:
