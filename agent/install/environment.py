@@ -80,13 +80,16 @@ def _have_pip() -> bool:
 
 def _pip(folder: Path, what: str) -> None:
     python = folder / "bin/python"
-    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", python] if _have_pip() else [python, "-m", "pip"]
+    pip: list[str | Path] = (
+        [sys.executable, "-m", "pip", "--python", python] if _have_pip() else [python, "-I", "-m", "pip"]
+    )
     quiet = ["--quiet", "--disable-pip-version-check", "--no-compile", "--no-cache-dir"]
-    call([*pip, "install", *quiet, what])
+    # pip too: the next upgrade is started from here, where a host may have none.
+    call([*pip, "install", *quiet, "pip", what])
 
 
 def _compile(folder: Path) -> None:
-    call([folder / "bin/python", "-m", "compileall", "-q", "-j", "0", "-x", "/tests?/", folder / "lib"])
+    call([folder / "bin/python", "-I", "-m", "compileall", "-q", "-j", "0", "-x", "/(tests?|pip)/", folder / "lib"])
 
 
 def _relocate(folder: Path, prefix: Path) -> None:
