@@ -50,6 +50,8 @@ def run(*command: str, **environment: str) -> dict[str, Any]:
         command, capture_output=True, text=True, errors="replace", env={**os.environ, **environment}, timeout=600
     )
     took = round(time.monotonic() - began, 2)
+    with (LAB / "commands.log").open("a") as log:  # for whoever looks why a stage broke off
+        log.write(f"$ {' '.join(command)}  # {done.returncode}, {took} s\n{done.stdout[-4000:]}{done.stderr[-4000:]}\n")
     return {"status": done.returncode, "out": done.stdout, "err": done.stderr, "took": took}
 
 
@@ -134,7 +136,7 @@ def install() -> dict[str, Any]:
     saw["journal"] = run("journalctl", "--no-pager", "--output=json", "--unit=steadytok*")["out"]
     saw["check"] = run(COMMAND, "check", "--config", str(CONFIG))
     saw["collectors"] = ask(f"{AGENT}/api/v1/query?query=steadytok_collector_success")
-    saw["score"] = run("cat", "/proc/%d/oom_score_adj" % pid())["out"].strip()
+    saw["score"] = Path(f"/proc/{pid()}/oom_score_adj").read_text().strip()
     return saw
 
 
@@ -398,7 +400,7 @@ def perform(stage: Callable[[], dict[str, Any]]) -> None:
         saw = {"error": traceback.format_exc()}
     saw["lasted"] = round(time.monotonic() - began, 1)
     (LAB / f"{stage.__name__}.json").write_text(json.dumps(saw))
-    print(f"{stage.__name__}: {saw['lasted']} s{' FAILED ' + saw['error'] if 'error' in saw else ''}", flush=True)
+    sys.stdout.write(f"{stage.__name__}: {saw['lasted']} s {saw.get('error', '')}\n")
 
 
 def main() -> None:
