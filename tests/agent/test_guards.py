@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import deque
 from dataclasses import replace
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agent import guards, life
-from agent.acts import HOST, Act, Event, Kind, Phase, Remedy, Seen, State, Step, World
+from agent.acts import HOST, Act, Event, Kind, Phase, Remedy, Seen, State, Step, World, overlap
 from agent.guards import HOUR_MS
 from agent.matchers import matchers
 from rules.alerts import Alert, AlertState
@@ -31,6 +32,7 @@ COOL = Remedy(
     max_attempts=3,
 )
 COLDER = replace(COOL, name="colder", match=(matchers('alertname="Hotter"'),), strength=0.4)
+PART = replace(COOL, name="part", match=(matchers('alertname="Half"'),), resource="pace r1/0", strength=0.3)
 DROP = replace(COOL, name="drop", match=(matchers('alertname="Full"'),), resource="page cache", reversible=False)
 
 
@@ -227,6 +229,33 @@ def test_5_the_strictest_claim_wins_and_the_last_release_puts_back() -> None:
     assert [released.id for released in bench.tick().release] == [act.id]
 
 
+def test_5_what_overlaps_is_held_by_one_and_the_stricter_ends_the_other() -> None:
+    """A part of a resource is not held beside the whole: the laxer is put back, and only then the stricter begins."""
+    bench = Bench(COOL, replace(PART, cooldown_ms=MINUTE))
+    whole = bench.holds(bench.acts(hot()))
+    bench.happens(whole, Kind.HELPED)
+    alerts = (hot(), hot("Half"))
+
+    assert bench.passes(2 * MINUTE, *alerts, each_ms=1000) == []
+    assert [act.phase for act in bench.state.acts] == [Phase.RELEASING]
+    assert "release: part is stricter, and overlaps with it" in bench.said
+    bench.happens(whole, Kind.RESTORED)
+    (begun,) = bench.tick(*alerts).begin
+    assert (begun.remedy, begun.resource) == ("part", "pace r1/0")
+    bench.happens(bench.holds(begun), Kind.HELPED)
+    assert bench.passes(30 * MINUTE, *alerts) == []
+    assert "suppressed: pace r1/0 is held by part, and pace r1 overlaps with it" in bench.said
+
+
+def test_5_what_overlaps_and_is_laxer_waits() -> None:
+    """Whether it is the part or the whole."""
+    bench = Bench(COLDER, replace(PART, strength=0.9))
+    bench.happens(bench.holds(bench.acts(hot("Hotter"))), Kind.HELPED)
+
+    assert bench.passes(30 * MINUTE, hot("Hotter"), hot("Half")) == []
+    assert [act.remedy for act in bench.state.acts] == ["colder"]
+
+
 def test_6_the_prior_value_is_journalled_before_the_write() -> None:
     """An act is only written from a phase in which the prior value is known; out of order nothing happens."""
     bench = Bench()
@@ -408,7 +437,7 @@ def test_alerts_about_remedies_have_none() -> None:
 
 
 EMPTY = {"name": "empty", "resource": "swap", "match": DROP.match}
-NAMES = [("Hot", "A1"), ("Hot", "B1"), ("Hotter", "A1"), ("Full", "A1")]
+NAMES = [("Hot", "A1"), ("Hot", "B1"), ("Hotter", "A1"), ("Half", "A1"), ("Full", "A1")]
 FINAL = (Kind.REFUSED, Kind.FAILED, Kind.UNKNOWN)
 
 
@@ -419,7 +448,7 @@ class Anything(RuleBasedStateMachine):
     def begin(self, observing: bool) -> None:
         often = {"cooldown_ms": 5 * MINUTE, "max_per_hour": 2, "max_attempts": 9}
         remedies = (replace(COOL, **often), replace(DROP, **often), replace(DROP, **often, **EMPTY))
-        self.bench = Bench(*remedies, COLDER, observing=observing, max_per_hour=3)
+        self.bench = Bench(*remedies, COLDER, PART, observing=observing, max_per_hour=3)
         self.cooldowns = {remedy.name: remedy.cooldown_ms for remedy in self.bench.remedies}
         self.alerts: dict[tuple[str, str], Alert] = {}
         self.clock = 0
@@ -461,7 +490,7 @@ class Anything(RuleBasedStateMachine):
         assert tightened.keys() or not any(entry.what == "tighten" for entry in told)
 
     def _cooled(self, act: Act, remedy: str) -> None:
-        before = [at for at, one in self.begun if one.resource == act.resource]
+        before = [at for at, one in self.begun if overlap(one.resource, act.resource)]
         assert not before or self.clock - before[-1] >= self.cooldowns[remedy]
 
     @rule(pick=st.integers(0, 3), kind=st.sampled_from(list(Kind)), value=st.sampled_from(["0.7", "0.4"]))
@@ -544,8 +573,8 @@ class Anything(RuleBasedStateMachine):
 
     @invariant()
     def one_act_on_a_resource(self) -> None:
-        resources = [act.resource for act in self.bench.state.acts]
-        assert len(resources) == len(set(resources))
+        for one, other in itertools.combinations(self.bench.state.acts, 2):
+            assert not overlap(one.resource, other.resource)
 
     @invariant()
     def what_may_be_written_has_its_prior(self) -> None:
