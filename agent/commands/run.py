@@ -26,6 +26,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 @click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
 def command(config_path: Path | None, root: str, hand: str | None, plain: bool) -> None:
     """Run the agent on this host until Ctrl-C or SIGTERM; SIGHUP reads the configuration again."""
+    if hand == "direct" and os.geteuid() != 0:
+        why = (
+            "what a hand does only root may do; run this as root, or start steadytok-hand as root and leave --hand out"
+        )
+        _options.die([f"--hand direct: {why}"], 1)
     from agent import binding, discovery, log
     from agent.app import Agent
     from agent.config import ConfigError

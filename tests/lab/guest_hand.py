@@ -92,13 +92,13 @@ def until(condition: Callable[[], bool], seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def unit() -> Iterator[subprocess.Popen[bytes]]:
-    """A process in the unit's cgroup, with its memory on node 0."""
+def unit(size: int = SIZE) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in the unit's cgroup, with so much memory on node 0."""
     observe.run("mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
     UNIT.mkdir(parents=True, exist_ok=True)
     # What it has marked and nobody touches again, move_pages of this kernel does not see.
     observe.write("/proc/sys/kernel/numa_balancing", "0")
-    process = subprocess.Popen(observe.python(WORK, str(SIZE)), stdout=subprocess.PIPE)
+    process = subprocess.Popen(observe.python(WORK, str(size)), stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None  # it was asked for
         process.stdout.readline()
