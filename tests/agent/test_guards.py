@@ -6,6 +6,7 @@ import itertools
 import json
 from collections import deque
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,9 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agent import guards, life
-from agent.acts import HOST, Act, Event, Kind, Phase, Remedy, Seen, State, Step, World, overlap
+from agent.acts import HOST, Act, Entry, Event, Kind, Phase, Remedy, Seen, State, Step, World, overlap
+from agent.config import ConfigError, parse
 from agent.guards import HOUR_MS
+from agent.journal import Journal, audit, boot_now
 from agent.matchers import matchers
+from agent.remedybook import bound
+from agent.settings import Config
 from rules.alerts import Alert, AlertState
 
 MINUTE = 60_000
@@ -113,6 +118,11 @@ def test_1_observe_touches_nothing_and_never_latches() -> None:
     assert any("max_per_hour" in line for line in bench.said)
 
 
+def test_1_observing_is_the_default() -> None:
+    """A configuration that says nothing touches nothing."""
+    assert Config().remediation.mode == "observe"
+
+
 def test_1_a_remedy_that_is_not_enabled_does_nothing() -> None:
     """`enabled: false` is as if it were not there."""
     assert not Bench(replace(COOL, enabled=False)).tick(hot()).begin
@@ -188,6 +198,22 @@ def test_4_the_hosts_budget_latches_everything() -> None:
     assert begun == 2
     assert [latch.remedy for latch in bench.state.latches] == [HOST]
     assert not bench.passes(3 * HOUR_MS, *alerts)
+
+
+def test_4_a_remedys_own_budget_latches_it_alone() -> None:
+    """max_per_hour of one remedy; another goes on."""
+    busy = replace(DROP, cooldown_ms=MINUTE, max_per_hour=2, max_attempts=9)
+    bench = Bench(busy, COOL)
+    for _ in range(12):
+        for act in bench.tick(hot("Full"), after_ms=MINUTE).begin:
+            bench.happens(act, Kind.INTENDED)
+            bench.happens(act, Kind.DID)
+            bench.happens(act, Kind.HELPED)
+
+    assert [(latch.remedy, latch.why) for latch in bench.state.latches] == [
+        ("drop", "acted 2 times in an hour (max_per_hour)")
+    ]
+    assert bench.tick(hot("Full"), hot()).begin[0].remedy == "cool"
 
 
 def test_4_attempts_for_one_alert_are_limited_and_reset_drops_the_backlog() -> None:
@@ -403,6 +429,49 @@ def test_11_suppressions_are_told_once_for_each_reason() -> None:
         "refused: only 1 % would be freed",
         "suppressed: cooling down since the last attempt",
     ]
+
+
+def test_11_every_line_has_rule_labels_value_and_decision() -> None:
+    """Of what is begun and of what is suppressed alike."""
+    bench = Bench(DROP)
+    full = hot("Full", value=3.5)
+    begun, then = bench.tick(full), bench.tick(full)
+    bench.happens(begun.begin[0], Kind.FAILED, says="no")
+    last = bench.tick(full)
+
+    (first,) = begun.entries
+    assert first == Entry(bench.now - 2000, "drop", full.labels, "page cache", "begin", "", False, 1, value=3.5)
+    assert [(entry.what, entry.says, entry.value) for entry in (*then.entries, *last.entries)] == [
+        ("suppressed", "cooling down since the last attempt", 3.5)
+    ]
+
+
+def test_11_the_audit_only_grows(tmp_path: Path) -> None:
+    """A line that is written is never changed; what is added comes after it."""
+    lines = [Entry(number, "drop", (), "page cache", "begin", "", value=1.5) for number in range(3)]
+    read: list[list[Entry]] = []
+    for line in lines:
+        log = Journal(tmp_path, lambda: boot_now(1))
+        log.commit(State(), [line], lambda _: None)
+        log.close()
+        read.append(audit(log.path, 9))
+
+    assert read == [lines[:1], lines[:2], lines]
+
+
+def test_12_what_cannot_be_put_back_is_flagged_and_bounded_tighter() -> None:
+    """A cooldown of a minute and twelve acts an hour; what can be put back may come sooner and more often."""
+    often = {"cooldown": "10s", "max_per_hour": 60}
+    once = {"name": "once", "match": ['alertname="Full"'], "action": "drop_caches", **often}
+    again = {**once, "name": "again", "action": "governor", "parameters": {"governor": "performance"}}
+    with pytest.raises(ConfigError) as refused:
+        bound(parse({"remedies": [once]}, "f", {}), "f")
+
+    assert [message.partition(": ")[2] for message in refused.value.messages] == [
+        "$.remedies[0].cooldown: expected 1m or more, since what drop_caches does cannot be put back",
+        "$.remedies[0].max_per_hour: expected 12 or less, since what drop_caches does cannot be put back",
+    ]
+    assert [one.remedy.reversible for one in bound(parse({"remedies": [again]}, "f", {}), "f")][-1]
 
 
 def test_12_what_was_refused_costs_no_budget_and_what_was_done_does() -> None:
