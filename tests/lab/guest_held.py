@@ -17,7 +17,7 @@ from agent.reach import Access
 from collectors import node_meminfo
 from rules.history import History
 from tests.lab import observe
-from tests.lab.guest_hand import FOLDER, GOVERNOR, UNIT, Hand, pages_of, unit, until
+from tests.lab.guest_hand import FOLDER, GOVERNOR, HOLD, UNIT, Hand, pages_of, unit, until
 
 HOME = Path("/run/held")
 SIZE = 80 << 20
@@ -60,13 +60,15 @@ def whole() -> dict[str, Any]:
     """Three actions on real memory, then kill -9."""
     HOME.mkdir()
     hand = Hand()
-    with unit(SIZE) as process:
-        saw = {"actions": actions(process.pid), "killed": killed(hand)}
+    began = time.monotonic()
+    with unit(SIZE, HOLD + "import time\ntime.sleep(3600)\n") as process:
+        acted, took = actions(process.pid), time.monotonic() - began
+        saw = {"actions": acted, "actions_took": took, "killed": killed(hand)}
     return {**saw, "status": hand.end()}
 
 
 def actions(pid: int) -> dict[str, Any]:
-    """migrate_pages in two pieces, compact_memory, and reclaim of page cache that the unit has read."""
+    """migrate_pages, compact_memory, and reclaim of page cache that the unit has read."""
     values = {
         "steadytok_process_memory_bytes": float(SIZE),
         "steadytok_process_kind_share_ratio": 1.0,
@@ -76,7 +78,7 @@ def actions(pid: int) -> dict[str, Any]:
     }
     reach = Known(values, pid)
     before, numastat = pages_of(pid), observe.run("numastat", "-p", str(pid)).stdout
-    move = migrate_pages.Config(from_node=0, to_node=1, per_second="5MiB")
+    move = migrate_pages.Config(from_node=0, to_node=1, per_second="16MiB")
     seen = {"migrate_pages": acted(migrate_pages, Task("move", {"engine": "r2"}, move, {}, ENGINES), reach)}
     seen["pages"] = [before, pages_of(pid)]
     seen["numastat"] = [numastat, observe.run("numastat", "-p", str(pid)).stdout]
@@ -124,11 +126,13 @@ def killed(hand: Hand) -> dict[str, Any]:
     agent = ["agent", "run", "--plain", "--config", str(HOME / "steadytok.yml")]
     with Path("/run/out/held.log").open("wb") as log:
         processes = [started(each, log) for each in (engine, agent)]
+        began = time.monotonic()
         try:
             until(lambda: all(held(hand, wanted).values()), PATIENCE)
+            took = time.monotonic() - began
             leases = hand.ask("hello")["result"]["leases"]
             processes[1].kill()
-            return {"prior": prior, "leases": leases, "free_after": free_after(hand, prior)}
+            return {"prior": prior, "leases": leases, "held_after": took, "free_after": free_after(hand, prior)}
         finally:
             for process in processes:
                 process.kill()
