@@ -99,6 +99,15 @@ def parse(document: dict[str, Any], where: str, collector_configs: Mapping[str, 
     return typing.cast("Config", config)
 
 
+def section(kind: type, document: dict[str, Any], where: str) -> Any:
+    """A mapping already read as a frozen value of another kind. Raises ConfigError with all faults."""
+    reader = _Reader(where, {})
+    found = reader.section(kind, document, "$")
+    if reader.faults:
+        raise ConfigError(reader.faults)
+    return found
+
+
 class _Reader:
     """Walks the document key by key, so that one run reports every fault."""
 
@@ -144,6 +153,9 @@ class _Reader:
             return self._list(arguments[0], raw, path)
         if _is_section(hint):
             return self.section(hint, {} if raw is None else raw, path)
+        maybe = [member for member in arguments if _is_section(member)] if _is_optional(hint) else []
+        if maybe:
+            return self.section(maybe[0], raw, path) if raw else None
         return self._plain(hint, raw, path)
 
     def _plain(self, hint: Any, raw: Any, path: str) -> Any:

@@ -49,6 +49,7 @@ class Collector:
     own: Any = None
     after: tuple[str, ...] = ()
     join: Join | None = None
+    privileged: bool = False
 
 
 def modules(enabled: Iterable[str] = ()) -> dict[str, ModuleType]:
@@ -102,6 +103,7 @@ def bind(module: ModuleType, name: str, *, interval: float | None, deadline: flo
         own=own,
         after=tuple(getattr(module, "AFTER", ())),
         join=join,
+        privileged=bool(getattr(module, "PRIVILEGED", False)),
     )
 
 

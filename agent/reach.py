@@ -14,6 +14,7 @@ from typing import Any
 
 from agent import hand_client
 from agent.actions import PATIENCE, FailedError, Http, UnknownError, Vector
+from agent.units import origin
 from collectors import Host
 from rules import promql
 from rules.snapshot import Snapshot
@@ -105,8 +106,8 @@ def _failure(url: str, error: Exception) -> FailedError | UnknownError:
     """Nobody was there, and so nothing was done; or somebody was, and nobody knows."""
     reason = getattr(error, "reason", error)
     if isinstance(reason, ConnectionRefusedError) or (isinstance(error, ValueError)):
-        return FailedError(f"{url}: {getattr(reason, 'strerror', None) or reason}")
-    return UnknownError(f"{url}: {reason or type(error).__name__}")
+        return FailedError(f"{origin(url)}: {getattr(reason, 'strerror', None) or reason}")
+    return UnknownError(f"{origin(url)}: {reason or type(error).__name__}")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from agent.actions import Action, Task
 from agent.acts import Remedy
 from agent.config import ConfigError
 from agent.matchers import matchers
+from agent.pacing.terms import Terms
 from agent.settings import Config, RemedySettings
 from agent.units import duration, written
 from rules import promql
@@ -216,6 +217,15 @@ def paced_engine(means: str) -> str | None:
     """The engine that a journalled act paces, None where it does something else."""
     told = msgspec.json.decode(means, type=Means)
     return told.target.get("engine") if told.action == "pace" else None
+
+
+def pacing_terms(book: Iterable[Bound]) -> dict[str, Terms]:
+    """Of each engine that a remedy paces by a controller, the first one's terms."""
+    found: dict[str, Terms] = {}
+    for bound in book:
+        if bound.settings.action == "pace" and bound.remedy.enabled and bound.task.own.control is not None:
+            found.setdefault(bound.task.target.get("engine", ""), bound.task.own.control)
+    return found
 
 
 def _bounds(path: str, settings: RemedySettings) -> Iterator[tuple[str, str]]:

@@ -98,6 +98,14 @@ class Web(Section, frozen=True):
     """The page, /metrics and their door."""
 
     listen: str = "127.0.0.1:9817"
+    config: str | None = None
+    """A web configuration file as exporter-toolkit has it: TLS, users, headers."""
+    tokens: dict[str, str] = {}
+    """Bearer tokens of machines: a name for each, and the file that it is in."""
+    read: Literal["open", "credential"] = "open"
+    """Whether reading needs a credential too; with users in `config` it always does."""
+    hosts: tuple[str, ...] = ()
+    """Names under which a listener on loopback may be asked, beside its own."""
     external_url: str | None = None
 
 

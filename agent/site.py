@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from prometheus_client import CollectorRegistry
+
+from agent.config import ConfigError
 from agent.place import StartError
 from agent.remedies import Remedies
 from agent.settings import Config
+from agent.web import webconfig
 from agent.web.api import Api, Sources
+from agent.web.credentials import Credentials
+from agent.web.door import Doorkeeper, policy
+from agent.web.front import Front
 from agent.web.remedies import Door
 from agent.web.server import Server
 
@@ -23,21 +30,31 @@ class Parts:
     """The secret of the state folder: who holds it may change things."""
     metrics: Callable[[], str]
     since_tick: Callable[[], float | None]
-    front: Callable[[], str]
+    registry: CollectorRegistry
+    """Where the door counts whom it refused."""
+
+
+def url(config: Config) -> str:
+    """Where the site is, as the configuration has it."""
+    scheme = "https" if webconfig.speaks_tls(config.web.config) else "http"
+    return f"{scheme}://{config.web.listen}"
 
 
 async def opened(config: Config, parts: Parts) -> tuple[Server, str]:
     """The listening server and its URL. Raises StartError where it cannot listen."""
     host, _, port = config.web.listen.rpartition(":")
+    api = Api(parts.sources).routes()
+    door = _door(config, parts, forms=[route.path for route in api if route.method == "POST"])
     server = Server(
         metrics=parts.metrics,
         since_tick=parts.since_tick,
         interval=config.sample.interval,
-        front=parts.front,
         routes=[
-            *Api(parts.sources).routes(),
-            *Door(parts.remedies, parts.token, parts.sources.now_ms).routes(),
+            *Front().routes(),
+            *api,
+            *Door(parts.remedies, parts.sources.now_ms).routes(),
         ],
+        door=door,
     )
     try:
         bound = await server.start(host.strip("[]"), int(port))
@@ -45,4 +62,13 @@ async def opened(config: Config, parts: Parts) -> tuple[Server, str]:
         await server.close()
         why = getattr(error, "strerror", None) or error
         raise StartError(f"cannot listen on {config.web.listen}: {why}; set web.listen to a free address") from error
-    return server, f"http://{host}:{bound}/"
+    return server, f"{'http' if door.opened.context is None else 'https'}://{host}:{bound}/"
+
+
+def _door(config: Config, parts: Parts, *, forms: list[str]) -> Doorkeeper:
+    told = config.web
+    rules = policy(told.listen, told.hosts, told.external_url, closed=told.read == "credential", forms=forms)
+    try:
+        return Doorkeeper(rules, Credentials(parts.token, told.tokens), told.config, parts.registry)
+    except ConfigError as error:
+        raise StartError("\n".join(error.messages)) from error

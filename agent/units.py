@@ -1,8 +1,9 @@
-"""Durations and sizes as people write them: `500ms`, `1h30m`, `64MiB`."""
+"""Durations, sizes and addresses as people write them: `500ms`, `1h30m`, `64MiB`, `https://chat.example`."""
 
 from __future__ import annotations
 
 import re
+import urllib.parse
 
 _SECONDS = {"y": 365 * 86400.0, "w": 7 * 86400.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 # Prometheus' own grammar: units from large to small, each at most once, whole numbers.
@@ -47,3 +48,9 @@ def bytes_written(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def origin(url: str) -> str:
+    """The scheme, host and port of a URL; its path, query and user are secret in many webhooks."""
+    parts = urllib.parse.urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

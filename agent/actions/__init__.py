@@ -17,7 +17,7 @@ A module has
 - `undo(task, plan, reach)`: puts `plan.prior` back, only while the value is one of `plan.ours`, else ChangedError; a
   lease that has ended by itself needs nothing;
 - `steer(task, memory, moment)`, for what is held: what is wanted now, as (memory, value). Pure; called at each tick,
-  `memory` is whatever it gave the time before.
+  `memory` is whatever it gave the time before; where that is a Steered, people are told of it.
 
 plan, do and undo run in a thread of their own, with a deadline; steer runs on the event loop. Values are JSON.
 FailedError: it was not done. UnknownError, or anything else that is raised from `do`: nobody knows, and it is not tried
@@ -85,6 +85,16 @@ class Moment(NamedTuple):
     held: Any
     lost: bool
     query: Callable[[str], Vector]
+    beside: tuple[Task, ...] = ()
+    """What the other claims on the resource ask of the same action; of all of them the strictest value wins."""
+
+
+@dataclass(frozen=True)
+class Steered:
+    """What `steer` remembers and people should know: a change of `reason` puts `says` into the audit."""
+
+    reason: str
+    says: str
 
 
 class Reach(Protocol):

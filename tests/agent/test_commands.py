@@ -201,7 +201,7 @@ def test_a_hand_of_our_own_is_for_root() -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
 
     assert result.returncode == 1
-    assert result.stderr.startswith("steadytok: --hand direct: what a hand does only root may do; run this as root, or")
+    assert result.stderr.startswith("steadytok: --hand direct: only root may do what a hand does: run as root, or")
     assert result.stderr.count("\n") == 1
 
 
