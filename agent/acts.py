@@ -304,6 +304,8 @@ class Entry(NamedTuple):
     act: int = 0
     before: Measure | None = None
     after: Measure | None = None
+    value: float | None = None
+    """The alert's, where it was asked whether to act."""
 
 
 class Step(NamedTuple):

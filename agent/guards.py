@@ -367,4 +367,5 @@ def _begun(case: Case, held: Act | None) -> tuple[State, Act | None, list[Entry]
 
 def _said(case: Case, what: str, says: str, act: int = 0) -> Entry:
     remedy, now = case.remedy, case.world.now_ms
-    return Entry(now, remedy.name, case.session.labels, remedy.resource, what, says, case.world.observing, act)
+    entry = Entry(now, remedy.name, case.session.labels, remedy.resource, what, says, case.world.observing, act)
+    return entry._replace(value=case.seen.alert.value)

@@ -236,13 +236,7 @@ class Remedies:
 
     def _missing(self, action: Action, observed: bool) -> str:
         """Why the hand cannot do it; in observe a hand is not needed. Asked in a thread."""
-        if observed or not action.VERBS:
-            return ""
-        usable = hand_client.usable(self.around.hand)
-        if not usable:
-            return hand_client.how_to_give_one(self.around.hand)
-        lacking = [verb for verb in action.VERBS if verb not in usable]
-        return f"the hand cannot do {', '.join(lacking)} on this host" if len(lacking) == len(action.VERBS) else ""
+        return "" if observed or not action.VERBS else hand_client.lacking(self.around.hand, action.VERBS)
 
     def _write(self, act: Act) -> None:
         now = self.state.act(act.id)

@@ -28,7 +28,9 @@ BUILTIN = Path(actions.__path__[0]) / "builtin.yml"
 EACH = "each"
 """As `target.engine`: one remedy for each engine of the configuration."""
 
-_BOUNDS = (("cooldown", 10.0, 7 * 86400.0),)
+_COOLDOWN = (10.0, 7 * 86400.0)
+_ONCE = (60.0, 12)
+"""The least cooldown in seconds, and the most acts in an hour, of what cannot be put back."""
 _WITHIN = (1.0, 3600.0)
 
 
@@ -116,6 +118,8 @@ class _Book:
             there = ", ".join(sorted(self._known))
             self.faults.append((f"{path}.action", f"no action is named {settings.action!r}; there are: {there}"))
             return []
+        if not typing.cast(Action, action).REVERSIBLE:
+            self.faults += _once(path, settings)
         tasks = list(self._tasks(path, settings, typing.cast(Action, action)))
         if len(self.faults) > before:
             return []
@@ -258,9 +262,8 @@ def pacing_terms(book: Iterable[Bound]) -> dict[str, Terms]:
 
 
 def _bounds(path: str, settings: RemedySettings) -> Iterator[tuple[str, str]]:
-    for key, least, most in _BOUNDS:
-        if not least <= getattr(settings, key) <= most:
-            yield f"{path}.{key}", f"expected {written(least)} to {written(most)}"
+    if not _COOLDOWN[0] <= settings.cooldown <= _COOLDOWN[1]:
+        yield f"{path}.cooldown", f"expected {written(_COOLDOWN[0])} to {written(_COOLDOWN[1])}"
     if not _WITHIN[0] <= settings.verify.within <= _WITHIN[1]:
         yield f"{path}.verify.within", f"expected {written(_WITHIN[0])} to {written(_WITHIN[1])}"
     if not settings.name or len(settings.name) > 64 or not settings.name.replace("-", "").replace("_", "").isalnum():
@@ -269,3 +272,13 @@ def _bounds(path: str, settings: RemedySettings) -> Iterator[tuple[str, str]]:
         yield f"{path}.sources", "expected local, webhook or both"
     if settings.plausible is not None and not settings.plausible[0] < settings.plausible[1]:
         yield f"{path}.plausible", "expected the lower bound first"
+
+
+def _once(path: str, settings: RemedySettings) -> Iterator[tuple[str, str]]:
+    """What cannot be put back is bounded tighter."""
+    cooldown, most = _ONCE
+    why = f"since what {settings.action} does cannot be put back"
+    if settings.cooldown < cooldown:
+        yield f"{path}.cooldown", f"expected {written(cooldown)} or more, {why}"
+    if settings.max_per_hour > most:
+        yield f"{path}.max_per_hour", f"expected {most} or less, {why}"

@@ -23,7 +23,7 @@ TTL = 30.0
 NAMED = True
 VERBS = ("freeze",)
 FULL = 1.0
-SAFE = 0.5  # the duty that is gone to where the alert's evidence is lost
+SAFE = 0.5  # the duty that it falls to where the alert's evidence is lost
 RAMP = 0.02  # how far at each tick
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,200}\.(?:service|scope|slice)")
 
@@ -98,11 +98,9 @@ def undo(task: Task, plan: Plan, reach: Reach) -> None:
 
 
 def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, float]:
-    """The duty as configured, or towards SAFE while the evidence is lost."""
-    if not moment.lost:
-        return memory, float(task.own.duty)
+    """As configured; without evidence down to SAFE by steps, and never up: what a lower duty held is still hot."""
     held = float(moment.held)
-    return memory, round(held + max(-RAMP, min(RAMP, SAFE - held)), 4)
+    return memory, round(max(min(held, SAFE), held - RAMP), 4) if moment.lost else float(task.own.duty)
 
 
 def _lease(task: Task) -> str:

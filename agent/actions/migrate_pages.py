@@ -90,7 +90,7 @@ def plan(task: Task, reach: Reach) -> Plan:
 
 def do(task: Task, plan: Plan, reach: Reach) -> str:
     """One piece after another, each no faster than allowed, until all has moved or hardly anything does."""
-    own, moved, spent = task.own, 0, 0.0
+    own, moved, spent, pause = task.own, 0, 0.0, 0.0
     which = {
         "pid": plan.wanted["pid"],
         "start_time": plan.wanted["start_time"],
@@ -98,13 +98,13 @@ def do(task: Task, plan: Plan, reach: Reach) -> str:
         "to": own.to_node,
     }
     for piece in _pieces(plan.wanted["bytes"], int(EVERY * size(own.per_second))):
+        reach.wait(pause)
         told = reach.hand("migrate", **which, bytes=piece)
         now, seconds = int(told["moved_bytes"]), float(told["seconds"])
         moved, due = moved + now, now / size(own.per_second)
-        spent += max(due, seconds)
+        spent, pause = spent + max(due, seconds), max(0.0, due - seconds)
         if now < STALLED * piece or spent >= LONGEST:
             break
-        reach.wait(max(0.0, due - seconds))
     if not moved:
         raise FailedError(f"none of {bytes_written(float(plan.wanted['bytes']))} moved: bound, shared or in use")
     return f"moved {bytes_written(moved)} in {spent:.0f} s; {bytes_written(float(told['left_bytes']))} left"

@@ -26,6 +26,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 @click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
 def command(config_path: Path | None, root: str, hand: str | None, plain: bool) -> None:
     """Run the agent on this host until Ctrl-C or SIGTERM; SIGHUP reads the configuration again."""
+    if hand == "direct" and os.geteuid() != 0:
+        why = "only root may do what a hand does: run as root, or start steadytok-hand as root and leave --hand out"
+        _options.die([f"--hand direct: {why}"], 1)
     import faulthandler
 
     from agent import binding, discovery, log
@@ -36,11 +39,6 @@ def command(config_path: Path | None, root: str, hand: str | None, plain: bool) 
     from agent.screen import PlainLines, open_screen
     from agent.state import StateError
 
-    if hand == "direct" and os.geteuid() != 0:
-        why = (
-            "what a hand does only root may do; run this as root, or start steadytok-hand as root and leave --hand out"
-        )
-        _options.die([f"--hand direct: {why}"], 1)
     faulthandler.enable()  # systemd's watchdog ends a loop that stands still by SIGABRT: the journal then says where
     try:
         config, modules = binding.read(config_path, hand)

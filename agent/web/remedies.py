@@ -91,6 +91,7 @@ class Door:
             "name": name,
             "action": bound.settings.action,
             "does": bound.action.describe(bound.task),
+            "reversible": bound.remedy.reversible,
             "match": bound.settings.match,
             "state": "observed" if held and held[0].observed and held[0].phase is Phase.HELD else word,
             "why": latch.why if latch else "",

@@ -140,6 +140,17 @@ def test_every_action_keeps_the_contract(name: str) -> None:
     assert action.__doc__.startswith(f"{name}: ") or action.__doc__.startswith(f"\n{name}: ")
 
 
+@pytest.mark.parametrize("name", sorted(ACTIONS))
+def test_every_action_is_documented(name: str) -> None:
+    """docs/actions.md has its line, with each key of its target and each parameter."""
+    text = (Path(__file__).parents[2] / "docs/actions.md").read_text()
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| `{name}`"))
+    keys = {*ACTIONS[name].TARGET, *ACTIONS[name].Config.__struct_fields__}
+
+    assert [key for key in sorted(keys) if f"`{key}" not in line] == []
+    assert ("| no |" not in line) == ACTIONS[name].REVERSIBLE
+
+
 @pytest.mark.parametrize("name", sorted(name for name in ACTIONS if ACTIONS[name].REVERSIBLE))
 def test_what_is_reversible_comes_back(name: str, tmp_path: Path) -> None:
     """plan touches nothing, do writes what was wanted, a second do renews, undo leaves the machine as it was."""

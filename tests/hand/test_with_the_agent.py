@@ -44,6 +44,10 @@ def test_the_hand_is_found(hand: Running) -> None:
     """The client tells which verbs are usable, and none where no hand is."""
     assert {"drop_caches", "governor"} <= set(hand_client.usable(str(hand.socket)))
     assert hand_client.usable(str(hand.folder / "nobody")) == []
+    assert hand_client.lacking(str(hand.socket), ["governor", "migrate"]) == ""
+    why = hand_client.lacking(str(hand.socket), ["migrate"])
+    assert why == "the hand cannot do migrate here: this host has one node"
+    assert hand_client.lacking(str(hand.folder / "nobody"), ["migrate"]).startswith("there is no hand at ")
 
 
 def test_a_governor_is_set_renewed_and_put_back(hand: Running, reach: Any) -> None:
