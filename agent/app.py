@@ -24,6 +24,8 @@ from agent.config import ConfigError
 from agent.continuity import Continuity, place
 from agent.discovery import Collector, DiscoveryError
 from agent.estimate import Estimate
+from agent.eye_door import eye_door
+from agent.fleet import Fleet
 from agent.footprint import Footprint
 from agent.gather import Course, Gather, Lane, Pass, ThreadLane
 from agent.hand import Hand
@@ -37,7 +39,8 @@ from agent.reloading import needs_restart, replace_reloadable
 from agent.remedies import Remedies, Surroundings
 from agent.rulebook import RulebookError, rule_set
 from agent.schedule import Schedule
-from agent.screen import Screen, rows
+from agent.screen import Screen
+from agent.sd_notify import Systemd
 from agent.settings import CANARY, Config
 from agent.sight import Sight
 from agent.site import Parts
@@ -47,8 +50,8 @@ from agent.version import version
 from agent.view import View, Viewer
 from agent.web.api import Sources
 from agent.web.exposition import Exposition
-from agent.web.front import page
 from collectors import Host, Reading
+from rules.alerts import AlertState
 from rules.groups import Rules
 from rules.history import History
 
@@ -78,6 +81,7 @@ class Agent:
         self._one_reload = asyncio.Lock()
         self._version = version()
         self.address = ""
+        self._systemd = Systemd.of_environment()
         self._build()
 
     def _build(self) -> None:
@@ -89,7 +93,8 @@ class Agent:
         own.declare(self.history, self.baseline)
         self.canary = self._canary()
         shelf = str(place(self.state.path, self.place.root) / SHELF)
-        self.sight = Sight(self.place.root, lambda result: self.loop.deliver(result), shelf)
+        door = eye_door(self.place.root)
+        self.sight = Sight(self.place.root, lambda result: self.loop.deliver(result), shelf, door)
         self.hand = Hand(config.remediation.hand, self.state.path)
         self.gather = Gather(self._lane_of, self._bind(), self.clock.monotonic(), root=self.place.root)
         self.loop = Loop(
@@ -107,6 +112,9 @@ class Agent:
         self.continuity = Continuity(place(self.state.path, self.place.root))
         self._stack.callback(lambda: self.continuity.close(self.loop, self.clock.now_ms()))
         self.continuity.resume(self.loop, self.gather.sampling_groups(), self.clock.now_ms())
+        external = config.external_labels.resolved()
+        self.fleet = Fleet(place(self.state.path, self.place.root), external, self.clock.now_ms())
+        self._stack.push_async_callback(self.fleet.close)
         self.remedies = self._remedies(config)
         self.thermals = Thermals(self.state.read(thermals.STORED), lambda: self.remedies.pacing_terms)
         self.schedule = Schedule()
@@ -135,12 +143,14 @@ class Agent:
             folder=place(self.state.path, self.place.root),
             token_file=self.state.token_file(),
             hand=self.hand.path,
+            posted=self.fleet.inbox.alerts,
+            silenced=self.fleet.silences.silenced,
         )
         return Remedies(around, config.remediation, remedybook.bound(config, self.place.config_name))
 
     @staticmethod
     def _external_url(config: Config) -> str:
-        return config.web.external_url or f"http://{config.web.listen}"
+        return config.web.external_url or site.url(config)
 
     def _canary(self) -> Canary | None:
         wanted = self.config.engine.enabled
@@ -154,7 +164,7 @@ class Agent:
         return bind_all(self.config, self._modules, None if ready is None else ready.url)
 
     def _lane_of(self, collector: Collector) -> Lane:
-        if collector.isolated:
+        if collector.isolated or (collector.privileged and self.sight.door is not None):
             return self.sight.lane(collector.name)
         event_loop = asyncio.get_running_loop()
 
@@ -191,6 +201,7 @@ class Agent:
             _leave_the_lasting_alone()
             await self.loop.run(self.stop)
             self._log.info("ending")
+            self._systemd.ending()
 
     async def _start(self) -> None:
         self._on_signals()
@@ -208,6 +219,7 @@ class Agent:
             lambda now_ms: self.continuity.keep(self.loop, now_ms),
             self._estimate.maybe_tell,
             self._show,
+            lambda _now_ms: self._systemd.ticked(self._state_of_things()),
         ]
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
 
@@ -216,8 +228,9 @@ class Agent:
         self.hand.start()
         self._stack.push_async_callback(lambda: self.remedies.close())
         self.remedies.recover()
+        await self.fleet.configure(self.config)
         self.loop.after_tick.append(self.remedies.tick)
-        self.loop.on_step.append(self.remedies.stepped)
+        self.loop.on_step += [self.remedies.stepped, self.fleet.inbox.stepped]
 
     def _sources(self) -> Sources:
         return Sources(
@@ -243,7 +256,9 @@ class Agent:
             token=self.state.token_file().read_text(encoding="utf-8").strip(),
             metrics=self.metrics,
             since_tick=self._since_tick,
-            front=self._front,
+            registry=self._registry,
+            inbox=self.fleet.inbox,
+            external_url=self._external_url(self.config),
         )
         server, self.address = await site.opened(self.config, parts)
         self._stack.push_async_callback(server.close)
@@ -308,12 +323,12 @@ class Agent:
         """The exposition: what collectors, rules and the agent measure, and what the agent counts."""
         return self._exposition.render(self.history.latest()) + generate_latest(self._registry).decode()
 
+    def _state_of_things(self) -> str:
+        firing = sum(alert.state is AlertState.FIRING for alert in self.loop.rules.alerts())
+        return f"{self.address}  {len(self.gather.courses)} collectors, {firing} alerts firing"
+
     def _since_tick(self) -> float | None:
         return None if self.loop.last_tick is None else time.monotonic() - self.loop.last_tick
-
-    def _front(self) -> str:
-        view = self._view(self.clock.now_ms())
-        return page(view, rows(view), self.config.external_labels.resolved()["instance"])
 
     def _view(self, now_ms: int) -> View:
         alerts = self.loop.rules.alerts()
@@ -335,7 +350,7 @@ class Agent:
 
     async def _reload_once(self) -> None:
         try:
-            told, modules = binding.read(self.place.config_path)
+            told, modules = binding.read(self.place.config_path, self.place.hand)
             config = replace_reloadable(self.config, told)
             rules = rule_set(config, self.place.config_name)
             book = remedybook.bound(config, self.place.config_name)
@@ -347,6 +362,7 @@ class Agent:
         self.config = config
         self.loop.rules = self.loop.rules.replaced(rules)
         self.remedies.replace(config.remediation, book)
+        await self.fleet.configure(config)
         old, self.loop.notifier = self.loop.notifier, self._notifier(self.config)
         self.loop.notifier.take_over(old)
         await self.loop.notifier.start()

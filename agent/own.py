@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from agent import remedybook, signals
 from agent.actions import pace
-from agent.acts import Phase
+from agent.acts import SOURCE, Phase
 from agent.baseline import Baseline
 from agent.gather import Course, Gather, Outcome
 from agent.pacing import asking, metrics
 from agent.pacing.thermals import Thermals
 from agent.remedies import Remedies
 from collectors import Labels, Metric, Reading
+from rules.alerts import AlertState
 from rules.groups import Rules
 from rules.history import History
 
@@ -118,15 +120,19 @@ def of_remedies(remedies: Remedies) -> Iterator[Reading]:
 
 def _for_alert(remedy: str, labels: Labels) -> Labels:
     """The alert's labels, its name as for_alert and without its severity: that is the remedy's own."""
-    kept = {name: value for name, value in labels if name not in ("alertname", "severity")}
+    kept = {name: value for name, value in labels if name not in ("alertname", "severity", SOURCE)}
     return tuple({**kept, "for_alert": dict(labels).get("alertname", ""), "remedy": remedy}.items())
 
 
 def of_rules(rules: Rules) -> Iterator[Reading]:
-    """How the rules fare."""
+    """How the rules fare, and how many alerts they have."""
     health = rules.health
     yield signals.RULES_FAILING.sample(sum(rule.health == "err" for rule in health))
     yield signals.RULES_SECONDS.sample(sum(rule.duration_seconds for rule in health))
+    live = (alert for alert in rules.alerts() if alert.state is not AlertState.RESOLVED)
+    counts = Counter((alert.name, dict(alert.labels).get("severity", ""), alert.state.value) for alert in live)
+    for (name, severity, state), count in counts.items():
+        yield signals.ALERTS.sample(count, alertname=name, severity=severity, alertstate=state)
 
 
 def of_history(history: History) -> Iterator[Reading]:
