@@ -73,10 +73,10 @@ def test_what_the_browser_has_is_not_sent_again() -> None:
 
 def test_files_are_packed_for_whoever_takes_that() -> None:
     """gzip where the browser accepts it, and the same bytes within."""
-    answer = get("/static/strips.js", Accept_Encoding="br, gzip")
+    answer = get("/static/strip.js", Accept_Encoding="br, gzip")
 
     assert answer.headers["content-encoding"] == "gzip"
-    assert gzip.decompress(answer.body) == (FOLDER / "strips.js").read_bytes()
+    assert gzip.decompress(answer.body) == (FOLDER / "strip.js").read_bytes()
 
 
 @pytest.mark.parametrize(
