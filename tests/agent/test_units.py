@@ -45,6 +45,8 @@ def test_bytes_have_binary_units(count: int, text: str) -> None:
         ("https://hooks.chat.example/services/T0/SECRET?k=SECRET#SECRET", "https://hooks.chat.example"),
         ("http://user:SECRET@127.0.0.1:9000/", "http://127.0.0.1:9000"),
         ("http://[::1]:9000/SECRET", "http://[::1]:9000"),
+        ("http://[half/SECRET", "http://[half"),
+        ("SECRET", "an address that is none"),
     ],
 )
 def test_an_address_is_told_without_what_may_be_secret(url: str, told: str) -> None:
