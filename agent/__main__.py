@@ -23,6 +23,9 @@ COMMANDS = {
     "alert": "Send a test alert through Alertmanager.",
     "remedies": "See, pause and resume what acts on alerts, and read its diary.",
     "recorder": "Read what was recorded, after a crash for one.",
+    "install": "Install the service of systemd, and start it.",
+    "upgrade": "Bring the service to another version.",
+    "uninstall": "Stop the service and remove it.",
     "engine": "Run the bundled reference engine; `engine bench` measures any engine.",
 }
 

@@ -9,6 +9,9 @@ _SECONDS = {"y": 365 * 86400.0, "w": 7 * 86400.0, "d": 86400.0, "h": 3600.0, "m"
 _DURATION = re.compile("".join(rf"(?:(?P<{unit}>\d+){unit})?" for unit in _SECONDS), re.ASCII)
 _ORIGIN = re.compile(r"(\w+://)(?:[^/?#]*@)?([^/?#]+)")
 
+_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_SIZE = re.compile(rf"(\d{{1,12}}) ?({'|'.join(_BYTES)})", re.ASCII)
+
 
 def duration(text: str) -> float:
     """Seconds of a Prometheus duration such as `1s`, `500ms` or `1h30m`; ValueError where it is not one."""
@@ -28,6 +31,14 @@ def written(seconds: float) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) or "0"
+
+
+def size(text: str) -> int:
+    """Bytes of a size such as `64MiB`; ValueError where it is not one."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"expected a size such as 64MiB or 4GiB, found {text[:40]!r}")
+    return int(match[1]) * _BYTES[match[2]]
 
 
 def bytes_written(count: float) -> str:
