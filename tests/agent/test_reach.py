@@ -1,4 +1,4 @@
-"""How far an action reaches: what was not sent has failed, what was not answered is not known, and what is told of it."""
+"""How far an action reaches: what was not sent has failed, what was not answered is not known, what is told of it."""
 
 from __future__ import annotations
 
