@@ -46,6 +46,7 @@ def test_no_request_is_a_fault(tmp_path: Path) -> None:
     with processes.running(agent, tmp_path / "log"):
         processes.until(lambda: processes.get(f"{url}/-/ready") is not None, 30, "ready")
         token = (tmp_path / "state" / "token").read_text().strip()
+        own = str(Path(sys.executable).with_name("schemathesis"))
         program = [own, "--config-file", str(tmp_path / "schemathesis.toml")]
         asked = ["run", f"{url}/openapi.yml", "--url", url, "--checks", CHECKS, "--warnings", "off", "--no-color"]
         bounds = ["--max-time", f"{SECONDS:.0f}", "--request-timeout", "30", "--suppress-health-check", "all"]
