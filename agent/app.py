@@ -45,6 +45,7 @@ from agent.units import bytes_written
 from agent.version import version
 from agent.view import View, Viewer
 from agent.web.api import Sources
+from agent.web.compact import compact
 from agent.web.exposition import Exposition
 from agent.web.front import page
 from collectors import Host, Reading
@@ -309,7 +310,9 @@ class Agent:
 
     def metrics(self) -> str:
         """The exposition: what collectors, rules and the agent measure, and what the agent counts."""
-        return self._exposition.render(self.history.latest()) + generate_latest(self._registry).decode()
+        series = self.history.latest()
+        shown = compact(series) if self.config.web.metrics == "compact" else series
+        return self._exposition.render(shown) + generate_latest(self._registry).decode()
 
     def _since_tick(self) -> float | None:
         return None if self.loop.last_tick is None else time.monotonic() - self.loop.last_tick

@@ -153,6 +153,8 @@ class Web(Section, frozen=True):
     hosts: tuple[str, ...] = ()
     """Names under which a listener on loopback may be asked, beside its own."""
     external_url: str | None = None
+    metrics: Literal["full", "compact"] = "full"
+    """Whether /metrics has every core and CPU, or their sums and means by package and node."""
 
 
 class State(Section, frozen=True):

@@ -21,7 +21,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 @click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
 def command(config_path: Path | None, root: str, plain: bool) -> None:
     """Run the agent on this host until Ctrl-C or SIGTERM; SIGHUP reads the configuration again."""
-    from agent import binding, discovery, log
+    from agent import binding, discovery, log, site
     from agent.app import Agent
     from agent.config import ConfigError
     from agent.place import Place, StartError
@@ -31,7 +31,7 @@ def command(config_path: Path | None, root: str, plain: bool) -> None:
 
     try:
         config, modules = binding.read(config_path)
-        where = f"http://{config.web.listen}/"
+        where = f"{site.url(config)}/"
         # The screen first: it takes standard error over, so that log lines scroll above the table.
         screen = PlainLines(sys.stdout) if plain else open_screen(sys.stdout, where)
         log.configure(sys.stderr)

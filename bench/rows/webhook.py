@@ -46,9 +46,8 @@ def measure(seconds: float) -> Row:
         Figure("CPU of agent and eye", cpu * 100, "% of a core"),
     )
     answers = ", ".join(f"{statuses[status]} x {status}" for status in sorted(statuses))
-    return Row(
-        "webhook", ABOUT, figures, (f"{POSTS_A_SECOND} posts a second were asked for, and answered with {told}.",)
-    )
+    told = f"{POSTS_A_SECOND} posts a second were asked for, and answered with {answers}."
+    return Row("webhook", ABOUT, figures, (told,))
 
 
 def _agent(place: Path) -> Program:
