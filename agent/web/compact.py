@@ -1,4 +1,4 @@
-"""`web.metrics: compact`: what every core or CPU has as one series for its package or node, for a large fleet's scrape."""
+"""`web.metrics: compact`: one series by package or node for what every core or CPU has, for a fleet's scrape."""
 
 from __future__ import annotations
 

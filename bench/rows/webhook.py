@@ -15,9 +15,9 @@ from bench import processes
 from bench.processes import Program
 from bench.report import Figure, Row
 
-ABOUT = "an agent with one remedy for posted alerts, posted to over 16 kept connections, scraped each second"
+ABOUT = "an agent with one remedy for posted alerts, posted to over 64 kept connections, scraped each second"
 POSTS_A_SECOND = 1000
-CONNECTIONS = 16
+CONNECTIONS = 64
 ALERTS = 400  # that fire at a time; each is told, told again, resolved, and begins anew
 SCRAPE_BUDGET_MS, POST_BUDGET_MS = 1000.0, 100.0
 
