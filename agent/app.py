@@ -49,6 +49,7 @@ from agent.units import bytes_written
 from agent.version import version
 from agent.view import View, Viewer
 from agent.web.api import Sources
+from agent.web.compact import compact
 from agent.web.exposition import Exposition
 from collectors import Host, Reading
 from rules.alerts import AlertState
@@ -321,7 +322,9 @@ class Agent:
 
     def metrics(self) -> str:
         """The exposition: what collectors, rules and the agent measure, and what the agent counts."""
-        return self._exposition.render(self.history.latest()) + generate_latest(self._registry).decode()
+        series = self.history.latest()
+        shown = compact(series) if self.config.web.metrics == "compact" else series
+        return self._exposition.render(shown) + generate_latest(self._registry).decode()
 
     def _state_of_things(self) -> str:
         firing = sum(alert.state is AlertState.FIRING for alert in self.loop.rules.alerts())
