@@ -43,7 +43,7 @@ from agent.sight import Sight
 from agent.state import SHELF, StateFolder, folder
 from agent.units import bytes_written
 from agent.version import version
-from agent.view import View, Viewer
+from agent.view import View, Viewer, shown
 from agent.web.api import Api, Sources
 from agent.web.exposition import Exposition
 from agent.web.front import page
@@ -321,7 +321,7 @@ class Agent:
         return self._exposition.render(self.history.latest()) + generate_latest(self._registry).decode()
 
     def _state_of_things(self) -> str:
-        firing = sum(alert.state is AlertState.FIRING for alert in self.loop.rules.alerts())
+        firing = sum(alert.state is AlertState.FIRING and shown(alert) for alert in self.loop.rules.alerts())
         return f"{self.address}  {len(self.gather.courses)} collectors, {firing} alerts firing"
 
     def _since_tick(self) -> float | None:

@@ -12,6 +12,7 @@ import ctypes
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -119,6 +120,7 @@ def files() -> list[str]:
 
 def install() -> dict[str, Any]:
     """From nothing: what a user types after `pip install`, then what is there."""
+    shutil.copytree(LAB / "templates", "/usr/share/prometheus/alertmanager")
     before = {"files": files(), "passwd": Path("/etc/passwd").read_text()}
     (LAB / "before.json").write_text(json.dumps(before))
     wheels = {"PYTHONPATH": f"{LAB}/site", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{LAB}/wheels"}
@@ -403,8 +405,13 @@ def perform(stage: Callable[[], dict[str, Any]]) -> None:
     sys.stdout.write(f"{stage.__name__}: {saw['lasted']} s {saw.get('error', '')}\n")
 
 
-def main() -> None:
-    """The first half, a reboot, and the second half."""
+def main(names: list[str]) -> None:
+    """The first half, a reboot, and the second half; or the stages that are named, for trying one by hand."""
+    if names:
+        for stage in (*FIRST, *SECOND):
+            if stage.__name__ in names:
+                perform(stage)
+        return
     if REBOOTED.exists():
         REBOOTED.unlink()
         for stage in SECOND:
@@ -420,4 +427,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
