@@ -204,7 +204,7 @@ def test_a_loop_that_stands_still_is_restarted(saw: Saw) -> None:
     assert seen["after"]["active_at"] == seen["before"]["active_at"]
     assert "Watchdog timeout" in seen["journal"]
     assert "Fatal Python error: Aborted" in seen["journal"]
-    assert re.search(r"File .*agent/app\.py", seen["journal"])
+    assert re.search(r"File .*agent/commands/run\.py", seen["journal"])
 
 
 def test_a_kill_loses_no_alert(saw: Saw) -> None:
