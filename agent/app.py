@@ -47,7 +47,7 @@ from agent.site import Parts
 from agent.state import SHELF, StateFolder, folder
 from agent.units import bytes_written
 from agent.version import version
-from agent.view import View, Viewer
+from agent.view import View, Viewer, shown
 from agent.web.api import Sources
 from agent.web.compact import compact
 from agent.web.exposition import Exposition
@@ -323,11 +323,11 @@ class Agent:
     def metrics(self) -> str:
         """The exposition: what collectors, rules and the agent measure, and what the agent counts."""
         series = self.history.latest()
-        shown = compact(series) if self.config.web.metrics == "compact" else series
-        return self._exposition.render(shown) + generate_latest(self._registry).decode()
+        told = compact(series) if self.config.web.metrics == "compact" else series
+        return self._exposition.render(told) + generate_latest(self._registry).decode()
 
     def _state_of_things(self) -> str:
-        firing = sum(alert.state is AlertState.FIRING for alert in self.loop.rules.alerts())
+        firing = sum(alert.state is AlertState.FIRING and shown(alert) for alert in self.loop.rules.alerts())
         return f"{self.address}  {len(self.gather.courses)} collectors, {firing} alerts firing"
 
     def _since_tick(self) -> float | None:
