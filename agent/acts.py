@@ -16,6 +16,11 @@ from rules._select import Matchers
 from rules.alerts import Alert
 
 Rollback = Literal["on_resolve", "on_exit", "never"]
+Source = Literal["local", "webhook"]
+"""Whose alert it is: our own rules', or posted by an Alertmanager, with labels that anybody may have written."""
+
+SOURCE = "__source__"
+"""The label that a posted alert has beside its own, so that it is never taken for one of ours."""
 
 HOST = "*"
 """The latch of everything: the budget of the host is spent."""
@@ -55,6 +60,9 @@ class Remedy:
     plausible: tuple[float, float] | None = None
     means: str = ""
     """What it takes to put its act back, for the journal."""
+    sources: tuple[Source, ...] = ("local",)
+    trusted: Matchers = ()
+    """What a posted alert's `instance` and the labels that the action may see must be, whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +127,11 @@ class Act:
     def lost(self) -> bool:
         """Whether no claim has evidence any more."""
         return all(claim.lost for claim in self.claims)
+
+    @property
+    def posted(self) -> bool:
+        """Whether it is for an alert that was posted."""
+        return any(name == SOURCE for name, _ in self.labels)
 
     @property
     def unverified(self) -> bool:
@@ -228,6 +241,7 @@ class Seen(NamedTuple):
 
     alert: Alert
     window_ms: int = 0
+    source: Source = "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +257,8 @@ class World:
     """The kill-switch file is there: nothing is begun, and all that is held is put back."""
     halted: str = ""
     """Why nothing may be begun: the journal cannot be read or written."""
+    silenced: frozenset[Labels] = frozenset()
+    """The alerts that Alertmanager has silenced, as far as it was asked and answered."""
 
 
 class Kind(Enum):

@@ -25,6 +25,7 @@ from agent.continuity import Continuity, place
 from agent.discovery import Collector, DiscoveryError
 from agent.estimate import Estimate
 from agent.eye_door import eye_door
+from agent.fleet import Fleet
 from agent.footprint import Footprint
 from agent.gather import Course, Gather, Lane, Pass, ThreadLane
 from agent.hand import Hand
@@ -111,6 +112,9 @@ class Agent:
         self.continuity = Continuity(place(self.state.path, self.place.root))
         self._stack.callback(lambda: self.continuity.close(self.loop, self.clock.now_ms()))
         self.continuity.resume(self.loop, self.gather.sampling_groups(), self.clock.now_ms())
+        external = config.external_labels.resolved()
+        self.fleet = Fleet(place(self.state.path, self.place.root), external, self.clock.now_ms())
+        self._stack.push_async_callback(self.fleet.close)
         self.remedies = self._remedies(config)
         self.thermals = Thermals(self.state.read(thermals.STORED), lambda: self.remedies.pacing_terms)
         self.schedule = Schedule()
@@ -139,6 +143,8 @@ class Agent:
             folder=place(self.state.path, self.place.root),
             token_file=self.state.token_file(),
             hand=self.hand.path,
+            posted=self.fleet.inbox.alerts,
+            silenced=self.fleet.silences.silenced,
         )
         return Remedies(around, config.remediation, remedybook.bound(config, self.place.config_name))
 
@@ -222,8 +228,9 @@ class Agent:
         self.hand.start()
         self._stack.push_async_callback(lambda: self.remedies.close())
         self.remedies.recover()
+        await self.fleet.configure(self.config)
         self.loop.after_tick.append(self.remedies.tick)
-        self.loop.on_step.append(self.remedies.stepped)
+        self.loop.on_step += [self.remedies.stepped, self.fleet.inbox.stepped]
 
     def _sources(self) -> Sources:
         return Sources(
@@ -250,6 +257,8 @@ class Agent:
             metrics=self.metrics,
             since_tick=self._since_tick,
             registry=self._registry,
+            inbox=self.fleet.inbox,
+            external_url=self._external_url(self.config),
         )
         server, self.address = await site.opened(self.config, parts)
         self._stack.push_async_callback(server.close)
@@ -323,7 +332,9 @@ class Agent:
 
     def _view(self, now_ms: int) -> View:
         alerts = self.loop.rules.alerts()
-        return self._viewer.view(self.history, alerts, self.baseline, now_ms, canary=self.canary is not None)
+        paced = [memory.says for _, memory in self.remedies.steered()]
+        there = self.canary is not None
+        return self._viewer.view(self.history, alerts, self.baseline, now_ms, canary=there, pacing=paced)
 
     def _hang_up(self) -> None:
         """SIGHUP: takes the file's new content over; a bad file changes nothing and says so."""
@@ -351,6 +362,7 @@ class Agent:
         self.config = config
         self.loop.rules = self.loop.rules.replaced(rules)
         self.remedies.replace(config.remediation, book)
+        await self.fleet.configure(config)
         old, self.loop.notifier = self.loop.notifier, self._notifier(self.config)
         self.loop.notifier.take_over(old)
         await self.loop.notifier.start()

@@ -32,22 +32,26 @@ from agent.acts import (
 )
 from agent.life import entry_of, with_session
 from collectors import Labels
-from rules.alerts import Alert, AlertState
+from rules.alerts import AlertState
 
 HOUR_MS = 3_600_000
 OWN_ALERTS = frozenset({"RemedyRunning", "RemedyFailed", "RemedyGaveUp"})
 """Alerts about remedies have none."""
 
 
-def matches(remedy: Remedy, alert: Alert) -> bool:
-    """Whether a remedy is for an alert."""
-    labels = dict(alert.labels)
+def matches(remedy: Remedy, seen: Seen) -> bool:
+    """Whether a remedy is for an alert; for a posted one only where its labels are what they must be."""
+    labels = dict(seen.alert.labels)
+    if seen.source not in remedy.sources or seen.alert.name in OWN_ALERTS:
+        return False
+    trusted = remedy.trusted if seen.source == "webhook" else ()
     any_of = (all(matcher.test(labels.get(matcher.label, "")) for matcher in each) for each in remedy.match)
-    return alert.name not in OWN_ALERTS and any(any_of)
+    return all(matcher.test(labels.get(matcher.label, "")) for matcher in trusted) and any(any_of)
 
 
-def evidence_missing(remedy: Remedy, alert: Alert) -> str:
+def evidence_missing(remedy: Remedy, seen: Seen) -> str:
     """Why what is known of an alert is not enough to act upon; empty where it is."""
+    alert = seen.alert
     least, most = remedy.plausible or (-math.inf, math.inf)
     if not alert.fresh or alert.lost_since_ms is not None:
         return "the evidence is lost: a source of the rule is silent"
@@ -55,7 +59,7 @@ def evidence_missing(remedy: Remedy, alert: Alert) -> str:
         return "the evidence since the restart is not whole yet"
     if alert.keep_firing_since_ms is not None:
         return "the condition is over; the alert is only kept firing"
-    if not (math.isfinite(alert.value) and least <= alert.value <= most):
+    if seen.source == "local" and not (math.isfinite(alert.value) and least <= alert.value <= most):
         return f"the value {alert.value:g} is not plausible"
     return ""
 
@@ -110,7 +114,17 @@ def _halted(case: Case) -> str:
 
 
 def _without_evidence(case: Case) -> str:
-    return evidence_missing(case.remedy, case.seen.alert)
+    return evidence_missing(case.remedy, case.seen)
+
+
+def _silenced(case: Case) -> str:
+    return "silenced in Alertmanager" if case.session.labels in case.world.silenced else ""
+
+
+def _told_once(case: Case) -> str:
+    """A posted alert is no evidence that the condition is still there: one telling begins one act."""
+    once = case.seen.source == "webhook" and case.session.attempts > 0
+    return "acted upon once; a posted alert begins nothing again until it is told anew" if once else ""
 
 
 def _latched(case: Case) -> str:
@@ -174,7 +188,9 @@ def _host_budget_spent(case: Case) -> str:
 GUARDS: tuple[tuple[Callable[[Case], str], str | None], ...] = (
     (_paused, None),
     (_halted, None),
+    (_silenced, None),
     (_without_evidence, None),
+    (_told_once, None),
     (_latched, None),
     (_cooling, None),
     (_not_held_again, None),
@@ -193,8 +209,10 @@ def decide(state: State, world: World) -> Step:
     state = replace(state, sessions=_sessions(state, world, remedies), attempts=_kept(state, world))
     state, release, entries = _claims(state, world, remedies)
     begin: list[Act] = []
+    alerts = {seen.alert.labels: seen for seen in world.alerts}
     for session in state.sessions:
-        case = _case(state, world, remedies, session)
+        seen = alerts.get(session.labels)
+        case = None if seen is None else Case(state, world, remedies[session.remedy], seen, session)
         if case is not None:
             after, act, told = _consider(case)
             begin += [] if act is None else [act]
@@ -204,21 +222,17 @@ def decide(state: State, world: World) -> Step:
     return Step(state, tuple(begin), tuple(release), tuple(entries))
 
 
-def _case(state: State, world: World, remedies: Mapping[str, Remedy], session: Session) -> Case | None:
-    seen = next((seen for seen in world.alerts if seen.alert.labels == session.labels), None)
-    return None if seen is None else Case(state, world, remedies[session.remedy], seen, session)
-
-
 def _sessions(state: State, world: World, remedies: Mapping[str, Remedy]) -> tuple[Session, ...]:
     """An alert's session lasts while it fires; one that is lost goes on, without evidence."""
     known = {(session.remedy, session.labels): session for session in state.sessions}
     found = []
     for remedy in remedies.values():
-        for alert in (seen.alert for seen in world.alerts):
-            if alert.state is not AlertState.FIRING or not matches(remedy, alert):
+        for seen in world.alerts:
+            alert = seen.alert
+            if alert.state is not AlertState.FIRING or not matches(remedy, seen):
                 continue
             before = known.get((remedy.name, alert.labels), Session(remedy.name, alert.labels, None))
-            there = not evidence_missing(remedy, alert)
+            there = not evidence_missing(remedy, seen)
             since = (world.now_ms if before.since_ms is None else before.since_ms) if there else None
             found.append(replace(before, since_ms=since, lost=alert.lost_since_ms is not None or not alert.fresh))
     return tuple(found)
@@ -306,7 +320,7 @@ def _joins(case: Case, held: Act) -> bool:
 def _joined(case: Case, held: Act) -> tuple[State, Act | None, list[Entry]]:
     claim = Claim(case.remedy.name, case.session.labels, case.remedy.strength, lost=case.session.lost)
     mine = any((one.remedy, one.labels) == (claim.remedy, claim.labels) for one in held.claims)
-    if mine or evidence_missing(case.remedy, case.seen.alert):
+    if mine or evidence_missing(case.remedy, case.seen):
         return case.state, None, []
     held = replace(held, claims=(*held.claims, claim))
     entry = entry_of(case.world.now_ms, held, "claim", "it is held already; this alert claims it too")

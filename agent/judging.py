@@ -46,7 +46,7 @@ def _verdict(act: Act, bound: Bound, alert: Alert | None, ask: Ask, now_ms: int)
 def _shown(bound: Bound, act: Act, alert: Alert | None, ask: Ask, now_ms: int) -> bool:
     assert bound.verify is not None
     value = float("nan") if alert is None else alert.value
-    scope = Scope(dict(act.labels), value, {}, "", now_ms, lambda _: [])
+    scope = Scope(dict(bound.shown(dict(act.labels))), value, {}, "", now_ms, lambda _: [])
     try:
         return bool(ask(bound.verify.expand(scope)))
     except promql.PromqlError as error:

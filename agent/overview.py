@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from agent.panels import Line, Panel
+from collectors import Labels
 
 SPAN, STEP = 300, 10  # seconds that a trail covers, and between two of its points
 PATIENCE = 10.0  # seconds for one answer
@@ -28,6 +29,10 @@ _COLLECTOR = "steadytok_collector_"
 
 class NoAnswerError(Exception):
     """The agent does not answer, or not as an agent does; the message says what, where and what to do."""
+
+
+class RefusedError(NoAnswerError):
+    """The agent answers, and does not want to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,8 @@ class Overview:
     """As GET /api/v1/remedies tells it."""
     audit: Sequence[Mapping[str, Any]]
     collectors: tuple[CollectorSeen, ...]
+    audit_fault: str = ""
+    """Why the audit cannot be read: its journal may be broken, and the rest is to be seen all the same."""
 
 
 class RunningAgent:
@@ -92,24 +99,35 @@ class RunningAgent:
 
     def overview(self, panels: Iterable[Panel]) -> Overview:
         """Everything, now; NoAnswerError."""
+        try:
+            return self._overview(panels)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise NoAnswerError(f"{self.url} does not answer as this version of steadytok does: {error!r}") from error
+
+    def _overview(self, panels: Iterable[Panel]) -> Overview:
         itself = self._now("timestamp(steadytok_build_info)")
         if not itself:
             raise NoAnswerError(f"the agent at {self.url} has read nothing yet; ask again in a second")
         labels, now, sampled = itself[0]
+        audit, fault = self._audit()
+        return Overview(
+            now=now,
+            age=now - sampled,
+            host=labels.get("instance", ""),
+            version=labels.get("version", ""),
+            panels=tuple((panel, self._panel(panel, now)) for panel in panels),
+            alerts=_alerts(self._data("alerts")["alerts"]),
+            remedies=self._get("api/v1/remedies"),
+            audit=audit,
+            audit_fault=fault,
+            collectors=_collectors(self._now(f'{{__name__=~"{_COLLECTOR}.+"}}')),
+        )
+
+    def _audit(self) -> tuple[Sequence[Mapping[str, Any]], str]:
         try:
-            return Overview(
-                now=now,
-                age=now - sampled,
-                host=labels.get("instance", ""),
-                version=labels.get("version", ""),
-                panels=tuple((panel, self._panel(panel, now)) for panel in panels),
-                alerts=_alerts(self._data("alerts")["alerts"]),
-                remedies=self._get("api/v1/remedies"),
-                audit=self._get(f"api/v1/remedies/audit?limit={MOST_ENTRIES}"),
-                collectors=_collectors(self._now(f'{{__name__=~"{_COLLECTOR}.+"}}')),
-            )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise NoAnswerError(f"{self.url} does not answer as this version of steadytok does: {error!r}") from error
+            return self._get(f"api/v1/remedies/audit?limit={MOST_ENTRIES}"), ""
+        except RefusedError as error:
+            return (), str(error)
 
     def _panel(self, panel: Panel, now: float) -> tuple[Shown, ...]:
         answers = [(line, self._over(line, now)) for line in panel.lines]
@@ -146,13 +164,14 @@ class RunningAgent:
         request = urllib.request.Request(f"{self.url}/{path}", headers=self._headers)
         try:
             with self._opener.open(request, timeout=PATIENCE) as answer:
-                return json.load(answer)
+                body = answer.read()
         except urllib.error.HTTPError as error:
-            raise NoAnswerError(_refusal(self.url, error)) from error
-        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise RefusedError(_refusal(self.url, error)) from error
+        except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             why = getattr(reason, "strerror", None) or reason or type(error).__name__
             raise NoAnswerError(f"no agent answers at {self.url}/: {why}; is it running?") from error
+        return json.loads(body)
 
 
 def _refusal(url: str, error: urllib.error.HTTPError) -> str:
@@ -184,18 +203,17 @@ def _merged(trails: list[tuple[str, tuple[float | None, ...]]]) -> tuple[str, tu
 
 
 def _alerts(found: Iterable[Mapping[str, Any]]) -> tuple[AlertSeen, ...]:
-    seen = [
-        AlertSeen(
-            name=each["labels"].get("alertname", ""),
-            state=each["state"],
-            severity=each["labels"].get("severity", ""),
-            summary=each["annotations"].get("summary") or each["annotations"].get("description", ""),
-            since=datetime.fromisoformat(each["activeAt"]).timestamp(),
-        )
-        for each in found
-        if each["labels"].get("severity") != "none"  # the one that always fires is no news
-    ]
-    return tuple(sorted(seen, key=_urgency))
+    """The worst first; without the one that always fires, and without a warning of what is critical already."""
+    worst: dict[Labels, AlertSeen] = {}
+    for each in found:
+        labels, notes = each["labels"], each["annotations"]
+        summary = notes.get("summary") or notes.get("description", "")
+        since = datetime.fromisoformat(each["activeAt"]).timestamp()
+        seen = AlertSeen(labels["alertname"], each["state"], labels.get("severity", ""), summary, since)
+        about = tuple(sorted((name, value) for name, value in labels.items() if name != "severity"))
+        if seen.severity != "none":
+            worst[about] = min(seen, worst.get(about, seen), key=_urgency)
+    return tuple(sorted(worst.values(), key=_urgency))
 
 
 def _urgency(alert: AlertSeen) -> tuple[bool, int, str]:

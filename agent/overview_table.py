@@ -55,6 +55,8 @@ def _rows(seen: Overview) -> Iterator[Row]:
         yield from _panel(panel, shown)
     yield from _alerts(seen.alerts, seen.now)
     yield from _remedies(seen.remedies)
+    if seen.audit_fault:
+        yield Row("audit", seen.audit_fault, "red")
     yield from _acts(seen.audit, seen.now)
     yield from map(_collector, seen.collectors)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from agent import remedybook, signals
 from agent.actions import pace
-from agent.acts import Phase
+from agent.acts import SOURCE, Phase
 from agent.baseline import Baseline
 from agent.gather import Course, Gather, Outcome
 from agent.pacing import asking, metrics
@@ -120,7 +120,7 @@ def of_remedies(remedies: Remedies) -> Iterator[Reading]:
 
 def _for_alert(remedy: str, labels: Labels) -> Labels:
     """The alert's labels, its name as for_alert and without its severity: that is the remedy's own."""
-    kept = {name: value for name, value in labels if name not in ("alertname", "severity")}
+    kept = {name: value for name, value in labels if name not in ("alertname", "severity", SOURCE)}
     return tuple({**kept, "for_alert": dict(labels).get("alertname", ""), "remedy": remedy}.items())
 
 

@@ -29,7 +29,9 @@ from agent.judging import verdicts
 from agent.reach import Access
 from agent.remedybook import Bound
 from agent.settings import Remediation
+from collectors import Labels
 from rules import promql
+from rules.alerts import Alert
 from rules.groups import Rules
 from rules.history import History
 
@@ -52,6 +54,9 @@ class Surroundings:
     folder: Path
     token_file: Path
     hand: str
+    posted: Callable[[int], Iterable[Alert]] = lambda now_ms: ()
+    """The alerts that Alertmanagers have posted and that still count as firing."""
+    silenced: Callable[[Labels], bool] = lambda labels: False
 
 
 class Remedies:
@@ -124,7 +129,8 @@ class Remedies:
 
     def _look(self, now_ms: int) -> None:
         self._errands.expire(self.around.clock.monotonic())
-        for event in verdicts(self.state.acts, self.book, self.around.rules().alerts(), self._ask, now_ms):
+        alerts = [seen.alert for seen in self._seen(now_ms)]
+        for event in verdicts(self.state.acts, self.book, alerts, self._ask, now_ms):
             self._happened(event)
         self._take(guards.decide(self.state, self._world(now_ms)))
         for act in self.state.acts:
@@ -142,15 +148,26 @@ class Remedies:
                 del of_acts[number]
 
     def _world(self, now_ms: int) -> World:
+        alerts = tuple(self._seen(now_ms))
         return World(
             now_ms=now_ms,
             observing=self.observing,
             remedies=tuple(bound.remedy for bound in self.book.values()),
-            alerts=tuple(Seen(alert, _window_ms(alert.expr)) for alert in self.around.rules().alerts()),
+            alerts=alerts,
             max_per_hour=self.settings.max_per_hour,
             killed=self.killed,
             halted=self.halted,
+            silenced=frozenset(seen.alert.labels for seen in alerts if self.around.silenced(seen.alert.labels)),
         )
+
+    def _seen(self, now_ms: int) -> Iterable[Seen]:
+        yield from (Seen(alert, _window_ms(alert.expr)) for alert in self.around.rules().alerts())
+        yield from (Seen(alert, source="webhook") for alert in self.around.posted(now_ms))
+
+    def wants(self, alert: Alert) -> bool:
+        """Whether a remedy is for an alert that an Alertmanager posts."""
+        seen = Seen(alert, source="webhook")
+        return any(bound.remedy.enabled and guards.matches(bound.remedy, seen) for bound in self.book.values())
 
     def _happened(self, event: Event) -> None:
         act = self.state.act(event.act)
@@ -286,7 +303,9 @@ class Remedies:
         bound = self.book.get(name) or self.book.get(act.remedy)
         if bound is not None and bound.remedy.resource == act.resource:
             return bound.action, bound.task_for(dict(act.labels))
-        return remedybook.by_means(act.remedy, act.means, dict(act.labels))
+        # It is put back without the remedy's patterns, so a posted alert's labels are not shown.
+        labels = {} if act.posted else dict(act.labels)
+        return remedybook.by_means(act.remedy, act.means, labels)
 
     def _ask(self, expr: str) -> list[tuple[dict[str, str], float]]:
         found = _compiled(expr).at(self.around.history, self.around.clock.now_ms())

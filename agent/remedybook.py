@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import yaml
 
 from agent import actions, discovery
 from agent.actions import Action, Task
-from agent.acts import Remedy
+from agent.acts import SOURCE, Remedy
 from agent.config import ConfigError
 from agent.matchers import matchers
 from agent.pacing.terms import Terms
@@ -45,7 +46,13 @@ class Bound:
 
     def task_for(self, labels: Mapping[str, str]) -> Task:
         """The task for one alert."""
-        return Task(self.task.remedy, self.task.target, self.task.own, labels, self.task.engines)
+        return Task(self.task.remedy, self.task.target, self.task.own, self.shown(labels), self.task.engines)
+
+    def shown(self, labels: Mapping[str, str]) -> Mapping[str, str]:
+        """The labels that the action and the verify expression see; of a posted alert those with a pattern alone."""
+        if SOURCE not in labels:
+            return labels
+        return {name: labels[name] for name in ("alertname", *self.settings.labels) if name in labels}
 
 
 def bound(config: Config, where: str) -> tuple[Bound, ...]:
@@ -95,6 +102,7 @@ class _Book:
 
     def __init__(self, config: Config, known: Mapping[str, object]) -> None:
         self._engines = {engine.name: engine.url for engine in config.engines}
+        self._instance = config.external_labels.resolved()["instance"]
         self._known = known
         self.faults: list[tuple[str, str]] = []
 
@@ -103,6 +111,7 @@ class _Book:
         before = len(self.faults)
         found = tuple(self._matchers(path, settings))
         self.faults += _bounds(path, settings)
+        trusted = tuple(self._trusted(path, settings))
         verify = self._verify(path, settings)
         action = self._known.get(settings.action)
         if action is None:
@@ -114,7 +123,7 @@ class _Book:
         tasks = list(self._tasks(path, settings, typing.cast(Action, action)))
         if len(self.faults) > before:
             return []
-        return [_one(settings, typing.cast(Action, action), task, found, verify) for task in tasks]
+        return [_one(settings, typing.cast(Action, action), task, (found, trusted), verify) for task in tasks]
 
     def _matchers(self, path: str, settings: RemedySettings) -> Iterator[Matchers]:
         if not settings.match:
@@ -128,6 +137,24 @@ class _Book:
         if together and all(matcher.test("") for matcher in together):
             self.faults.append((f"{path}.match", "expected a matcher that not every alert meets"))
         yield tuple(together)
+
+    def _trusted(self, path: str, settings: RemedySettings) -> Iterator[Matcher]:
+        """What a posted alert's labels must be, whole: anybody may have written them."""
+        if "webhook" not in settings.sources:
+            if settings.labels or settings.instance is not None:
+                self.faults.append((path, "expected sources: [webhook] beside labels and instance"))
+            return
+        own = f"{re.escape(self._instance)}(:[0-9]+)?"
+        patterns = {"instance": own if settings.instance is None else settings.instance, **settings.labels}
+        # Its name is seen without a pattern of the operator's, so it is held to what a name can be.
+        patterns.setdefault("alertname", "[a-zA-Z_][a-zA-Z0-9_]{0,127}")
+        for name, pattern in patterns.items():
+            try:
+                matcher = Matcher(name, "=~", pattern)
+                matcher.test  # noqa: B018  a regular expression that is none is found now, with its ValueError
+                yield matcher
+            except ValueError as error:
+                self.faults.append((f"{path}.labels.{name}", str(error)))
 
     def _verify(self, path: str, settings: RemedySettings) -> Template | None:
         if settings.verify.expr is None:
@@ -172,11 +199,17 @@ def _strict(kind: type) -> type:
 
 
 def _one(
-    settings: RemedySettings, action: Action, task: Task, found: tuple[Matchers, ...], verify: Template | None
+    settings: RemedySettings,
+    action: Action,
+    task: Task,
+    found: tuple[tuple[Matchers, ...], Matchers],
+    verify: Template | None,
 ) -> Bound:
     remedy = Remedy(
         name=task.remedy,
-        match=found,
+        match=found[0],
+        sources=settings.sources,
+        trusted=found[1],
         resource=action.resource(task),
         reversible=action.REVERSIBLE,
         strength=action.strength(task),
@@ -235,6 +268,8 @@ def _bounds(path: str, settings: RemedySettings) -> Iterator[tuple[str, str]]:
         yield f"{path}.verify.within", f"expected {written(_WITHIN[0])} to {written(_WITHIN[1])}"
     if not settings.name or len(settings.name) > 64 or not settings.name.replace("-", "").replace("_", "").isalnum():
         yield f"{path}.name", f"expected up to 64 letters, digits, - and _, found {settings.name!r}"
+    if not settings.sources:
+        yield f"{path}.sources", "expected local, webhook or both"
     if settings.plausible is not None and not settings.plausible[0] < settings.plausible[1]:
         yield f"{path}.plausible", "expected the lower bound first"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from agent.config import ConfigError
+from agent.inbox import Inbox
 from agent.place import StartError
 from agent.remedies import Remedies
 from agent.settings import Config
@@ -18,6 +19,7 @@ from agent.web.door import Doorkeeper, policy
 from agent.web.front import Front
 from agent.web.remedies import Door
 from agent.web.server import Server
+from agent.web.webhook import Posted, Webhook
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,9 @@ class Parts:
     metrics: Callable[[], str]
     since_tick: Callable[[], float | None]
     registry: CollectorRegistry
-    """Where the door counts whom it refused."""
+    """Where the door counts whom it refused, and the webhook what was posted."""
+    inbox: Inbox
+    external_url: str
 
 
 def url(config: Config) -> str:
@@ -53,6 +57,7 @@ async def opened(config: Config, parts: Parts) -> tuple[Server, str]:
             *Front().routes(),
             *api,
             *Door(parts.remedies, parts.sources.now_ms).routes(),
+            *Webhook(_posted(parts), parts.registry).routes(),
         ],
         door=door,
     )
@@ -63,6 +68,18 @@ async def opened(config: Config, parts: Parts) -> tuple[Server, str]:
         why = getattr(error, "strerror", None) or error
         raise StartError(f"cannot listen on {config.web.listen}: {why}; set web.listen to a free address") from error
     return server, f"{'http' if door.opened.context is None else 'https'}://{host}:{bound}/"
+
+
+def _posted(parts: Parts) -> Posted:
+    sources = parts.sources
+    return Posted(
+        remedies=parts.remedies,
+        inbox=parts.inbox,
+        alerts=lambda: sources.rules().alerts(),
+        external=sources.identity,
+        external_url=parts.external_url,
+        now_ms=sources.now_ms,
+    )
 
 
 def _door(config: Config, parts: Parts, *, forms: list[str]) -> Doorkeeper:

@@ -106,7 +106,7 @@ def _variable(variable: Variable) -> dict[str, Any]:
         "type": "query",
         "datasource": DATASOURCE,
         "query": {"qryType": 1, "query": query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
-        **({"current": {"text": ["All"], "value": ["$__all"]}} if variable.many else {}),
+        **(_all() if variable.many else {}),
         "hide": 0,
         "refresh": 2,  # when the time range changes: hosts come and go
         "regex": "",
@@ -115,6 +115,11 @@ def _variable(variable: Variable) -> dict[str, Any]:
         "includeAll": variable.many,
         "options": [],
     }
+
+
+def _all() -> dict[str, Any]:
+    # One expression for all, and not a list of them: a host that has long been silent is in no list.
+    return {"current": {"text": ["All"], "value": ["$__all"]}, "allValue": ".*"}
 
 
 def _links() -> dict[str, Any]:

@@ -81,7 +81,7 @@ def _glance() -> list[Panel]:
         ),
         number(
             "Fullest node: memory left",
-            "The same of the NUMA node that has least. A bound engine dies when its node is full, whatever others have.",
+            "The same of the NUMA node that has least. A bound engine dies when its node is full.",
             Look("percent", MEMORY_LEFT, least=0, most=100, decimals=1),
             Query(f"100 * min({node})", "available"),
         ),
@@ -138,7 +138,7 @@ def _heat() -> list[Panel]:
             "Air and boards, as the BMC measures them",
             "Inlet and further temperatures of the BMC, without the memory modules.",
             Look("celsius"),
-            Query(f'steadytok_ipmi_temperature_celsius{{{HOST},entity!~"8|32"}}', "{{sensor}}"),
+            Query(f'steadytok_ipmi_temperature_celsius{{{HOST},entity_id!~"8|32"}}', "{{sensor}}"),
         ),
         series(
             "Fans",
@@ -223,10 +223,11 @@ def _agent() -> list[Panel]:
         ),
         series(
             "Age of the newest reading",
-            "In intervals of the collector: above 3 it counts as silent, and its series end.",
+            "In intervals of the collector: above 3 it counts as silent, and its series end. Not dimm, which is made of others.",
             Look("short", Steps("green", ((3, "orange"),), area=True), least=0),
             Query(
-                f"steadytok_collector_age_seconds{{{HOST}}} / steadytok_collector_interval_seconds{{{HOST}}}",
+                f'steadytok_collector_age_seconds{{{HOST},collector!="dimm"}}'
+                f" / steadytok_collector_interval_seconds{{{HOST}}}",
                 "{{collector}}",
             ),
         ),

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 from agent.pacing import control
 from agent.pacing.control import Seen, State
-from agent.pacing.plant import Learnt, Plant, fitted, observe
+from agent.pacing.plant import Plant
 from agent.pacing.terms import Terms
+from agent.pacing.thermals import Engine
 
 
 @dataclass
@@ -26,6 +27,8 @@ class Dimm:
     headroom: float = 30.0
     throttled: float = 1.0
     """The share of full speed that the firmware leaves now."""
+    relief: float = 1.0
+    """How much heat throttling takes for the speed it takes: less than 1 where it stalls more than it saves."""
     seed: int = 0
     _late: deque[float] = field(default_factory=deque)
     _shown: float | None = None
@@ -36,7 +39,7 @@ class Dimm:
 
     def pass_second(self, share: float) -> None:
         """One second in which that share of the time was worked."""
-        self._late.append(share * self.throttled)
+        self._late.append(share * (1 - self.relief * (1 - self.throttled)))
         worked = self._late.popleft() if len(self._late) > self.dead_time else self._late[0]
         ends = self.plant.headroom(worked)
         self.headroom = ends + (self.headroom - ends) * math.exp(-1 / self.plant.time_constant)
@@ -75,7 +78,6 @@ def run(
     seconds: int,
     *,
     state: State | None = None,
-    learnt: Learnt | None = None,
     load: Callable[[int], float] = lambda _: 1.0,
     blind: Callable[[int], bool] = lambda _: False,
     disturb: Callable[[int, Dimm], None] = lambda *_: None,
@@ -83,7 +85,7 @@ def run(
 ) -> Iterator[Second]:
     """The loop as the agent has it: the plant is learnt and the duty moved each five seconds."""
     state = state or control.begun(0.7)
-    learnt = learnt or Learnt()
+    known = Engine()
     every = int(control.EVERY)
     for at in range(seconds):
         disturb(at, dimm)
@@ -95,7 +97,7 @@ def run(
         yield Second(at, dimm.headroom, duty, state, tokens)
         if at % every == 0:
             headroom = None if blind(at) else dimm.read()
-            learnt = observe(learnt, headroom, share, every, heated=dimm.throttled == 1)
+            known.observe(headroom, share, None if duty < 1 or not share else tokens / share, every, terms, dimm.period)
             told = {} if headroom is None else {"A": headroom}
-            seen = Seen(told, load(at), dimm.period, fitted(learnt))
+            seen = Seen(told, load(at), dimm.period, known.plant, known.throttled_speed)
             state = control.step(state, seen, terms, every)

@@ -29,7 +29,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """One of the two."""
 
     governor: str | None = None
+    """What scaling_governor is set to, such as performance."""
     preference: str | None = None
+    """What energy_performance_preference is set to, where the driver scales by itself."""
 
 
 def describe(task: Task) -> str:

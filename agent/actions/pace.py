@@ -33,15 +33,14 @@ _CLOSE = 0.005  # of two duties that are the same
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """`token_file`: the engine's credential where it is not the agent's own."""
+    """How far an engine is held back, and with which credential."""
 
     duty: float = 0.7
-    """The duty; with `control` the one to begin with, where none is predicted yet."""
-
+    """Share of the time that the engine may work, 0.1 to 1; with `control` the one to begin with."""
     control: Terms | None = None
     """Moves the duty so that the hottest DIMM stays at a set point; `{}` for the defaults."""
-
     token_file: str | None = None
+    """The engine's credential where it is not the agent's own."""
 
 
 @dataclass(frozen=True)

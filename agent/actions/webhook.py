@@ -18,9 +18,10 @@ VERBS: tuple[str, ...] = ()
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """`token_file`: sent as a bearer token."""
+    """What is sent besides the alert."""
 
     token_file: str | None = None
+    """A file whose content is sent as a bearer token."""
 
 
 def describe(task: Task) -> str:

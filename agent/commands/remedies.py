@@ -37,7 +37,7 @@ def list_(config_path: Path | None) -> None:
         click.echo(f"  {each['does']}{'' if each['reversible'] else '; cannot be put back'}")
         click.echo(f"  for {', '.join(each['match'])}")
         last = [f"last tried {_when(each['last_ms'])}"] if each["last_ms"] is not None else []
-        for line in [*filter(None, [each["why"]]), *last, *each["waiting"]]:
+        for line in [*filter(None, [each["why"]]), *each.get("now", ()), *last, *each["waiting"]]:
             click.echo(f"  {line}")
 
 

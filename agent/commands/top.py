@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -73,7 +74,10 @@ def _live(agent: Any, asked: Any, seen: Any, every: float) -> None:
     from agent.overview_table import table
 
     since, notice = time.time(), ""
-    with Live(table(seen), console=Console(), screen=True, auto_refresh=False, vertical_overflow="crop") as live:
+    live = Live(table(seen), console=Console(), screen=True, auto_refresh=False, vertical_overflow="crop")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the screen is given back then too
+    try:
+        live.start()
         while True:
             time.sleep(every)
             try:
@@ -81,3 +85,5 @@ def _live(agent: Any, asked: Any, seen: Any, every: float) -> None:
             except NoAnswerError as error:
                 notice = f"No answer since {time.strftime('%H:%M:%S', time.localtime(since))}: {error}"
             live.update(table(seen, notice), refresh=True)
+    finally:  # not `with`: an interrupt while it is being entered would leave the terminal on the other screen
+        live.stop()

@@ -72,21 +72,36 @@ def _free(target: Target) -> Path:
 def _venv(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     call([sys.executable, "-m", "venv", "--without-pip" if _have_pip() else "--clear", folder])
+    if _have_pip():
+        _give_pip(folder)
 
 
 def _have_pip() -> bool:
     return importlib.util.find_spec("pip") is not None
 
 
+def _give_pip(folder: Path) -> None:
+    """
+    A copy of the pip that runs: a host may have none for new venvs (Debian without python3-venv), or reach no index.
+
+    It is run from there, isolated, so that it sees nothing but what the venv has; the next upgrade finds it there too.
+    """
+    (site,) = folder.glob("lib/python*/site-packages")
+    pip = importlib.metadata.distribution("pip")
+    for file in pip.files or ():
+        if ".." not in file.parts and file.suffix != ".pyc":
+            place = site / file
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(str(pip.locate_file(file)), place)
+
+
 def _pip(folder: Path, what: str) -> None:
-    python = folder / "bin/python"
-    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", python] if _have_pip() else [python, "-m", "pip"]
     quiet = ["--quiet", "--disable-pip-version-check", "--no-compile", "--no-cache-dir"]
-    call([*pip, "install", *quiet, what])
+    call([folder / "bin/python", "-I", "-m", "pip", "install", *quiet, what])
 
 
 def _compile(folder: Path) -> None:
-    call([folder / "bin/python", "-m", "compileall", "-q", "-j", "0", "-x", "/tests?/", folder / "lib"])
+    call([folder / "bin/python", "-I", "-m", "compileall", "-q", "-j", "0", "-x", "/(tests?|pip)/", folder / "lib"])
 
 
 def _relocate(folder: Path, prefix: Path) -> None:
@@ -117,6 +132,7 @@ def installed_version(folder: Path) -> str:
 def point(target: Target, folder: Path) -> None:
     """Makes a venv the one in use, at once and whole."""
     link = target.at(CURRENT)
+    link.parent.mkdir(parents=True, exist_ok=True)
     fresh = link.with_name(".current")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(folder.name)

@@ -38,7 +38,7 @@ def settle_with(target: Target, folder: Path) -> None:
         from agent.install.settle import settle
 
         return settle(target, folder)
-    call([folder / "bin/python", "-P", "-m", "agent.install.settle", target.prefix, folder], loud=True)
+    call([folder / "bin/python", "-I", "-m", "agent.install.settle", target.prefix, folder], loud=True)
     return None
 
 

@@ -77,7 +77,7 @@ def _write_walls(target: Target, folder: Path) -> None:
         )
     # Below a prefix it is another host's configuration, which nobody has written yet.
     config = target.at(f"{CONFIG}/steadytok.yml")
-    told = json.loads(call([folder / "bin/python", "-P", "-m", "agent.install.walls", config]))
+    told = json.loads(call([folder / "bin/python", "-I", "-m", "agent.install.walls", config]))
     for sentence in told["told"]:
         click.echo(f"  note: {sentence}")
     execute = "".join(f"ExecPaths={path}\n" for path in told["execute"])

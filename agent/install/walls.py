@@ -88,9 +88,8 @@ def allowed(urls: Iterable[str]) -> tuple[list[str], list[str]]:
         if not addresses:
             told.append(f"{host} has no address now, so the service will not reach it: see to its name, install again")
         elif not all(ipaddress.ip_address(address).is_loopback for address in addresses):
-            lines |= dict.fromkeys(
-                f"IPAddressAllow={address}" + ("" if address == host else f"\n# {host}") for address in addresses
-            )
+            lines |= dict.fromkeys([f"# {host}"] if addresses != [host] else [])
+            lines |= dict.fromkeys(f"IPAddressAllow={address}" for address in addresses)
     if names and lines:  # whoever speaks to names must ask for them
         lines |= dict.fromkeys(f"IPAddressAllow={server}" for server in _nameservers())
     return list(lines), told

@@ -10,13 +10,13 @@ from agent.pacing.control import Seen
 from agent.pacing.plant import Plant
 from collectors import Metric
 
-__all__ = ["HOTTEST", "Seen", "headrooms", "load", "predicted", "seen"]
+__all__ = ["HOTTEST", "Seen", "headrooms", "load", "period", "predicted", "seen"]
 
 Query = Callable[[str], list[tuple[dict[str, str], float]]]
 
 HOTTEST = "steadytok_dimm_headroom_celsius"
 HEADROOM = f"min by (dimm, source) ({HOTTEST})"
-_PERIOD = "steadytok_collector_interval_seconds"
+_INTERVAL = "steadytok_collector_interval_seconds"
 _USUAL = 10.0  # seconds between readings where nobody says
 
 
@@ -39,21 +39,21 @@ def seen(query: Query, engine: str) -> Seen:
     """All that a look needs, of an engine by its name; a gateway has none, and so no load and no plant."""
     rooms = headrooms(query)
     if not engine:
-        return Seen(rooms, None, _period(query))
+        return Seen(rooms, None, period(query))
     return Seen(
         rooms,
         _one(query, load("30s", engine)),
-        _period(query),
+        period(query),
         _plant(query, engine),
         _of(query, metrics.SPEED, engine),
     )
 
 
-def _period(query: Query) -> float:
-    """Of the source that has the hottest DIMM."""
+def period(query: Query) -> float:
+    """Seconds between two readings of the source that has the hottest DIMM."""
     rows = query(HEADROOM)
     source = min(rows, key=lambda row: row[1])[0].get("source", "") if rows else ""
-    found = _one(query, f"max({_PERIOD}{{collector={json.dumps(source)}}})")
+    found = _one(query, f"max({_INTERVAL}{{collector={json.dumps(source)}}})")
     return _USUAL if found is None else found
 
 

@@ -43,7 +43,7 @@ class Seen(NamedTuple):
     """Seconds between two readings of the hottest DIMM."""
     plant: Plant | None = None
     speed: float | None = None
-    """The share of its speed that the engine reached while the firmware throttled."""
+    """The share of its speed that the engine had while it was left to the firmware."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,10 @@ TIME_CONSTANT = gauge("steadytok_pace_time_constant_seconds", "Time in which tha
 IDLE = gauge(
     "steadytok_pace_idle_headroom_celsius", "Degrees below its limit at which that DIMM ends when all is idle."
 )
-SPEED = gauge("steadytok_pace_throttled_speed_ratio", "Share of its baseline that the engine reached above the limit.")
+SPEED = gauge(
+    "steadytok_pace_throttled_speed_ratio",
+    "Share of its baseline that the engine had while left to the firmware's throttling.",
+)
 PREDICTED = gauge("steadytok_pace_predicted_duty", "Decode-seconds per second that hold the set point, as predicted.")
 FIRMWARE = gauge(
     "steadytok_pace_firmware_duty", "Share of full speed that the firmware's throttling leaves the engine."

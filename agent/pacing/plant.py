@@ -1,7 +1,7 @@
 """
 What heats a DIMM, learnt: how far from its limit it ends idle, how much a busy engine adds, and how slowly.
 
-For each of a dozen time constants the share of time worked is smoothed as the DIMM would smooth it, and its temperature
+For each of two dozen time constants the share worked is smoothed as the DIMM would smooth it, and its temperature
 is fitted to that by a line; the time constant with the least error has it. Nothing that is measured with noise is on
 the right-hand side, so a sensor that knows whole degrees biases nothing, as it would in a fit of each reading on the
 one before.
@@ -22,13 +22,15 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-# Seconds, 30 to 537: modules in moving air have 60 to 200, in still air 450.
-CANDIDATES: Floats = 30.0 * np.float64(1.3) ** np.arange(12, dtype=np.float64)
+# Seconds, 25 to 563: modules in moving air have 60 to 200, in still air 450.
+CANDIDATES: Floats = 25.0 * np.float64(1.145) ** np.arange(24, dtype=np.float64)
 BINS = 8
 MOST = 1800.0  # seconds of readings that a bin counts for
 FADE = 6 * 3600.0  # seconds in which a bin's weight falls to a third
+LAG = 5.0  # seconds between work and reading, besides what the DIMM and its sensor's interval take
 GAP = 30.0  # seconds: after a longer silence the DIMM's past is not known
 SETTLE = 2.0  # time constants until it no longer matters
+UNKNOWN = 900.0  # seconds instead, while the time constant is not known
 GAINS = (2.0, 100.0)  # °C; a fit outside is no heat of an engine
 SPREAD = 0.1  # of the smoothed share, as a standard deviation: less is no experiment
 SURE = 0.2  # of the gain: its standard error
@@ -64,6 +66,8 @@ class Learnt:
 
     smoothed: Floats | None = None
     """The share worked, as each candidate would have it; None before the first."""
+    lagged: float = 0.0
+    """The share worked, as it is before that: late by what is between heat and reading."""
     weights: Floats = field(default_factory=lambda: np.zeros((len(CANDIDATES), BINS)))
     means: Floats = field(default_factory=lambda: np.zeros((_MEANS, len(CANDIDATES), BINS)))
     unsettled: float = 0.0
@@ -72,19 +76,25 @@ class Learnt:
     """How much cooler than fitted it is, in the mean of the last minutes."""
 
 
-def observe(learnt: Learnt, headroom: float | None, share: float | None, seconds: float, *, heated: bool) -> Learnt:
+def observe(
+    learnt: Learnt, headroom: float | None, share: float | None, seconds: float, *, heated: bool, period: float = 2.0
+) -> Learnt:
     """
     One reading: the hottest DIMM's headroom, and the share of time worked since the one before.
 
-    `heated` is False where work and heat are not in proportion, since the firmware throttles.
+    `heated` is False where work and heat are not in proportion, since the firmware throttles; `period`: seconds between
+    two readings of the sensor, which in the mean is late by half of that.
     """
     if share is None or not math.isfinite(share):
         return replace(learnt, smoothed=None)
     if learnt.smoothed is None or seconds > GAP:
-        time_constant = (fitted(learnt) or PRIOR).time_constant
-        return replace(learnt, smoothed=np.full(len(CANDIDATES), share), unsettled=SETTLE * time_constant)
-    smoothed = share + (learnt.smoothed - share) * np.exp(-seconds / CANDIDATES)
-    learnt = replace(learnt, smoothed=smoothed, unsettled=max(0.0, learnt.unsettled - seconds))
+        known = fitted(learnt)
+        settling = UNKNOWN if known is None else SETTLE * known.time_constant
+        return replace(learnt, smoothed=np.full(len(CANDIDATES), share), lagged=share, unsettled=settling)
+    lagged = share + (learnt.lagged - share) * math.exp(-seconds / (LAG + period / 2))
+    smoothed = lagged + (learnt.smoothed - lagged) * np.exp(-seconds / CANDIDATES)
+    unsettled = max(0.0, learnt.unsettled - seconds)
+    learnt = replace(learnt, smoothed=smoothed, lagged=lagged, unsettled=unsettled)
     if headroom is None or not heated or learnt.unsettled:
         return learnt
     return _taken_in(_doubted(learnt, smoothed, headroom, seconds), smoothed, headroom, seconds)

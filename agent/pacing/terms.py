@@ -47,7 +47,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     The firmware's steps: degrees above the limit, and the share of bandwidth that it leaves from there on.
 
     AMD's AGESA default (https://github.com/oxidecomputer/amd-apcb); Meta's Yosemite has one, [[0, 0.5]]. What the
-    engine is seen to reach above its limit counts more than this.
+    engine is seen to have while it is left to them counts more than this.
     """
 
     refresh: float = 0.07

@@ -1,13 +1,16 @@
 """
 Whether pacing is worth it: the duty that holds the set point against what the firmware's throttling leaves.
 
-Firmware lets a DIMM run at its limit, hotter than any set point below it; where its steps are small it therefore wins,
-and pacing only adds a delay. Where they are coarse, or where refreshing twice as often takes its part, holding the DIMM
-just below is faster. A host on which neither leaves much needs air. No peer is known to have measured this.
+What is hotter may work more, and firmware lets a DIMM run hotter than any set point below its limit. So where
+throttling takes no more speed than it takes heat, it wins, by little, unless refreshing twice as often costs more than
+that. Where it takes more speed than heat (an engine was seen at half its speed while its DIMMs stayed hot), holding the
+DIMM just below is faster. A host on which neither leaves much needs air.
 """
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import NamedTuple
 
 from agent.pacing.plant import Plant
@@ -31,7 +34,7 @@ class Worth(NamedTuple):
 
 
 def worth(plant: Plant, terms: Terms, wanted: float, seen: float | None = None) -> Worth:
-    """`wanted`: the headroom to be held; `seen`: the share of its speed that the engine reached above the limit."""
+    """`wanted`: the headroom to be held; `seen`: the share of its speed that the engine had under the firmware."""
     throttled = firmware(plant, terms)
     return Worth(holding(plant, wanted), throttled if seen is None or throttled == 1 else min(1.0, seen))
 
@@ -50,13 +53,19 @@ def firmware(plant: Plant, terms: Terms) -> float:
     """
     if plant.headroom(1.0) > 0:
         return 1.0
+    room, left = _ends(plant, terms)
+    return left * (1 - terms.refresh) if room < 0 else left
+
+
+def _ends(plant: Plant, terms: Terms) -> tuple[float, float]:
+    """The headroom around which a DIMM ends that firmware throttles, and the share of its heat that is left."""
     before = left = 1.0
-    for number, (over, left) in enumerate(terms.throttle):
-        following = terms.throttle[number + 1][0] if number + 1 < len(terms.throttle) else float("inf")
-        above = -plant.headroom(left)
-        if above < following:
-            if above < over - terms.release:
-                left = min(before, max(left, holding(plant, terms.release / 2 - over)))
-            break
+    for (over, left), (following, _) in pairwise((*terms.throttle, (math.inf, 0.0))):
+        room = plant.headroom(left)
+        if -room < following:
+            if room <= terms.release - over:
+                return room, left
+            turning = terms.release / 2 - over
+            return turning, min(before, max(left, holding(plant, turning)))
         before = left
-    return left * (1 - terms.refresh)
+    return plant.headroom(left), left

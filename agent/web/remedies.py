@@ -97,6 +97,7 @@ class Door:
             "why": latch.why if latch else "",
             "left": max(0, bound.remedy.max_per_hour - len(mine)),
             "last_ms": last,
+            "now": sorted(memory.says for act, memory in self._remedies.steered() if act in held),
             "waiting": sorted({each.told for each in state.sessions if each.remedy == name and each.told}),
         }
 

@@ -674,3 +674,64 @@ class Anything(RuleBasedStateMachine):
 
 TestAnything = Anything.TestCase
 TestAnything.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+
+
+def posted(name: str = "Full", **labels: str) -> Alert:
+    """An alert as an Alertmanager posts it: no value, and the mark of where it is from."""
+    told = {"alertname": name, "instance": "box", "__source__": "webhook", **labels}
+    return hot(name, labels=tuple(sorted(told.items())), value=float("nan"), expr="")
+
+
+class Webhooked(Bench):
+    """The same, with alerts that were posted."""
+
+    def tick(self, *alerts: Alert, after_ms: int = 1000) -> Step:
+        self.now += after_ms
+        seen = tuple(Seen(alert, source="webhook") for alert in alerts)
+        world = World(self.now, self.observing, self.remedies, seen, self.max_per_hour)
+        return self._take(guards.decide(self.state, world))
+
+
+def test_posted_alerts_are_for_remedies_that_say_so() -> None:
+    """Without `sources: [webhook]` nothing is begun, and with it alone nothing for an alert of our own."""
+    from_outside = replace(DROP, sources=("webhook",))
+
+    assert Webhooked(DROP).tick(posted()).begin == ()
+    assert len(Webhooked(from_outside).tick(posted()).begin) == 1
+    assert Bench(from_outside).tick(hot("Full")).begin == ()
+    assert len(Bench(replace(DROP, sources=("local", "webhook"))).tick(hot("Full")).begin) == 1
+
+
+def test_one_telling_begins_one_act() -> None:
+    """A posted alert is no evidence that its condition goes on: after one act nothing follows, and nothing latches."""
+    bench = Webhooked(replace(DROP, sources=("webhook",), cooldown_ms=MINUTE))
+    act = bench.acts(posted())
+    bench.happens(act, Kind.INTENDED, value='"dropped"')
+    bench.happens(act, Kind.DID, value='"dropped"')
+    bench.happens(act, Kind.USELESS)
+
+    assert bench.passes(2 * HOUR_MS, posted()) == []
+    assert bench.state.latches == ()
+    assert any("told anew" in said for said in bench.said)
+    assert len(bench.passes(2 * HOUR_MS, posted(rack="r8"))) == 1
+
+
+def test_a_posted_alert_holds_until_its_end() -> None:
+    """What is held for it is put back when it is told to be over, or has expired."""
+    bench = Webhooked(replace(COOL, sources=("webhook",)))
+    bench.holds(bench.acts(posted("Hot")))
+
+    assert bench.tick(posted("Hot")).release == ()
+    assert len(bench.tick().release) == 1
+
+
+def test_a_silenced_alert_begins_nothing() -> None:
+    """What Alertmanager has silenced is not acted upon, and the audit says why; once it speaks it is."""
+    bench = Bench(DROP)
+    full = hot("Full")
+    bench.now += 1000
+    quiet = World(bench.now, False, bench.remedies, (Seen(full),), 12, silenced=frozenset({full.labels}))
+
+    assert bench._take(guards.decide(bench.state, quiet)).begin == ()
+    assert bench.said == ["suppressed: silenced in Alertmanager"]
+    assert len(bench.tick(full).begin) == 1

@@ -56,7 +56,7 @@ def every_query() -> list[Asked]:
 
 
 def interpolated(expr: str, values: Mapping[str, Sequence[str]]) -> str:
-    """The expression with its variables, as Grafana puts them in: several values become an alternation."""
+    """The expression with its variables, as Grafana puts them in; several values would become an alternation."""
     expr = expr.replace("$__rate_interval", RATE_INTERVAL).replace("$__interval", "15s")
     for name, chosen in values.items():
         escaped = [each.replace(".", "\\\\.") for each in chosen]  # of a string in which \\ is a backslash

@@ -18,7 +18,8 @@ async function answered(path, options) {
   } catch {
     if (response.ok) throw new Refused(response.status, "the answer is not JSON");
   }
-  if (!response.ok) throw new Refused(response.status, body.error || text.trim().slice(0, 200) || `HTTP ${response.status}`);
+  if (!response.ok)
+    throw new Refused(response.status, body.error || text.trim().slice(0, 200) || `HTTP ${response.status}`);
   return body;
 }
 

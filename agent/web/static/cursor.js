@@ -48,8 +48,15 @@ export class Cursor {
     if (!this.view) return;
     const from = this.index() ?? this.view.steps;
     const to = {
-      ArrowLeft: from - 1, ArrowDown: from - 1, ArrowRight: from + 1, ArrowUp: from + 1,
-      PageDown: from - 10, PageUp: from + 10, Home: 0, End: this.view.steps, Escape: null,
+      ArrowLeft: from - 1,
+      ArrowDown: from - 1,
+      ArrowRight: from + 1,
+      ArrowUp: from + 1,
+      PageDown: from - 10,
+      PageUp: from + 10,
+      Home: 0,
+      End: this.view.steps,
+      Escape: null,
     }[event.key];
     if (to === undefined) return;
     event.preventDefault();
@@ -62,7 +69,8 @@ export class Cursor {
     const { slider, view } = this;
     slider.setAttribute("aria-valuemax", view.steps);
     slider.setAttribute("aria-valuenow", index ?? view.steps);
-    const words = index === null ? ["now"] : [clock(timeAt(view, index)), ...this.charts.flatMap((chart) => chart.spoken(index))];
+    const words =
+      index === null ? ["now"] : [clock(timeAt(view, index)), ...this.charts.flatMap((chart) => chart.spoken(index))];
     slider.setAttribute("aria-valuetext", words.join(", "));
     const handle = this.svg.querySelector(".handle");
     const right = this.charts.find((chart) => chart.frame)?.frame.right ?? 0;
@@ -76,11 +84,19 @@ export class Cursor {
     this.svg.setAttribute("viewBox", `0 0 ${width} 26`);
     const texts = marksOf(view).map(([index, time]) => {
       const x = (index / view.steps) * right;
-      const text = drawn("text", { class: "tick", x, y: 20, "text-anchor": x < 20 ? "start" : x > right - 20 ? "end" : "middle" });
+      const text = drawn("text", {
+        class: "tick",
+        x,
+        y: 20,
+        "text-anchor": x < 20 ? "start" : x > right - 20 ? "end" : "middle",
+      });
       text.textContent = clock(time, false);
       return text;
     });
-    this.svg.replaceChildren(drawn("line", { class: "grid", x1: 0, x2: right, y1: 0.5, y2: 0.5 }), ...texts,
-      drawn("path", { class: "handle", d: "M0 0l5 7h-10z" }));
+    this.svg.replaceChildren(
+      drawn("line", { class: "grid", x1: 0, x2: right, y1: 0.5, y2: 0.5 }),
+      ...texts,
+      drawn("path", { class: "handle", d: "M0 0l5 7h-10z" }),
+    );
   }
 }

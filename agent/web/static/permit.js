@@ -28,7 +28,8 @@ dialog.querySelector("form").addEventListener("submit", async (event) => {
     dialog.close();
     wanted.then();
   } catch (error) {
-    part("fault").textContent = error.status === 401 ? "The agent does not take this credential." : `Not done: ${error.message}`;
+    part("fault").textContent =
+      error.status === 401 ? "The agent does not take this credential." : `Not done: ${error.message}`;
     credential.select();
   } finally {
     part("do").disabled = false;

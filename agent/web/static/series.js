@@ -88,9 +88,10 @@ export function fired(found, view) {
   return [...byName.values()].sort((a, b) => first(a) - first(b));
 }
 
-/** At each step the worst severity that was up, or null. */
+/** At each step the worst severity that was up, or null; what is only to be known may last for days, and shades nothing. */
 export function worst(alerts, view) {
-  return empty(view).map((_, index) => alerts.reduce((how, { marks }) => worse(how, marks[index]), null));
+  const grave = (how) => (how === "info" ? null : how);
+  return empty(view).map((_, index) => alerts.reduce((how, { marks }) => worse(how, grave(marks[index])), null));
 }
 
 /** At each step whether the agent was silent then: it has no reading of itself. */

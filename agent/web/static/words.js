@@ -18,7 +18,10 @@ export function drawn(name, attributes = {}, ...children) {
 
 export function clock(seconds, withSeconds = true) {
   const options = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
-  return new Date(seconds * 1000).toLocaleTimeString(undefined, withSeconds ? { ...options, second: "2-digit" } : options);
+  return new Date(seconds * 1000).toLocaleTimeString(
+    undefined,
+    withSeconds ? { ...options, second: "2-digit" } : options,
+  );
 }
 
 export function moment(seconds, now) {
@@ -34,7 +37,9 @@ export function span(seconds) {
   const minutes = Math.round(whole / 60);
   if (minutes < 90) return `${minutes} min`;
   const hours = Math.floor(minutes / 60);
-  return hours < 48 ? `${hours} h ${String(minutes % 60).padStart(2, "0")} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
+  return hours < 48
+    ? `${hours} h ${String(minutes % 60).padStart(2, "0")} min`
+    : `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
 /** Short durations: `0.4 ms`, `12 ms`, `1.3 s`. */
@@ -44,7 +49,9 @@ export function brief(seconds) {
 }
 
 export function number(value, digits) {
-  return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replaceAll(",", "\u202f");
+  return value
+    .toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })
+    .replaceAll(",", "\u202f");
 }
 
 export function filled(template, labels) {

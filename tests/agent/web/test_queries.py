@@ -116,6 +116,7 @@ def _history() -> History:
     return history
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "text",
     [
