@@ -308,6 +308,18 @@ def test_governor_knows_that_powersave_is_ordinary(driver: str, tmp_path: Path) 
         ACTIONS["governor"].plan(task("governor"), reach)
 
 
+def test_a_stricter_governor_reaches_every_policy(tmp_path: Path) -> None:
+    """Also those that had the laxer value before anything was done; all come back to what they were."""
+    reach = Reach(_policies(tmp_path, "performance", "ondemand"))
+    plan = ACTIONS["governor"].plan(task("governor"), reach)
+    ACTIONS["governor"].do(task("governor"), plan, reach)
+    assert plan.says == "the governor of 1 policies to performance"
+
+    strict = task("governor", governor="powersave")
+    _, wanted = ACTIONS["governor"].steer(strict, None, Moment(0, plan.wanted, False, lambda _: []))
+    assert wanted == {"0": "powersave", "1": "powersave"}
+
+
 def test_one_policy_is_a_part_of_all() -> None:
     """So the two are not held at once; a governor and an energy preference are two things."""
     whole, part, other = (
