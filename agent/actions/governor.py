@@ -73,7 +73,8 @@ def plan(task: Task, reach: Reach) -> Plan:
     if task.own.governor and any(found[n] == "powersave" and drivers[n] in SELF_SCALING for n in found):
         raise RefusedError('"powersave" is the ordinary governor of this driver and slows nothing; set a preference')
     # All are held, those that have the value already too: a stricter remedy may take this one's place.
-    return Plan(prior, dict.fromkeys(prior, _value(task)), f"{_what(task)} of {len(found)} policies to {_value(task)}")
+    count = f"{len(found)} policies" if len(found) > 1 else f"policy {next(iter(found))}"
+    return Plan(prior, dict.fromkeys(prior, _value(task)), f"{_what(task)} of {count} to {_value(task)}")
 
 
 def do(task: Task, plan: Plan, reach: Reach) -> Any:

@@ -313,7 +313,7 @@ def test_a_stricter_governor_reaches_every_policy(tmp_path: Path) -> None:
     reach = Reach(_policies(tmp_path, "performance", "ondemand"))
     plan = ACTIONS["governor"].plan(task("governor"), reach)
     ACTIONS["governor"].do(task("governor"), plan, reach)
-    assert plan.says == "the governor of 1 policies to performance"
+    assert plan.says == "the governor of policy 1 to performance"
 
     strict = task("governor", governor="powersave")
     _, wanted = ACTIONS["governor"].steer(strict, None, Moment(0, plan.wanted, False, lambda _: []))
