@@ -227,7 +227,7 @@ def world(place: Path) -> Iterator[World]:
         recording = _faster(EXAMPLES / "fleet-recording.yml", place)
         (place / "drill.yml").write_text(_DRILL)
         _learnt(place / "state-picture", "r1", 7.0)
-        _learnt(place / "state-live", "r0", 50.0)
+        _learnt(place / "state-live", "r0", 250.0)
         agents = {
             PICTURE: stack.enter_context(_agent(place, PICTURE, "picture", _picture(recording))),
             LIVE: stack.enter_context(_agent(place, LIVE, "live", _live(place, engine, hook, recording))),
@@ -266,7 +266,7 @@ def _picture(recording: Path) -> dict[str, Any]:
 
 
 def _live(place: Path, engine: str, hook: str, recording: Path) -> dict[str, Any]:
-    drill = {"match": ['alertname="Drill"'], "max_attempts": 1}
+    drill = {"match": ['alertname="Drill"'], "max_attempts": 1, "cooldown": "2s"}
     pace = {"action": "pace", "target": {"engine": "r0"}, "parameters": {"token_file": str(place / "token")}}
     return {
         "engine": {"enabled": False},
