@@ -33,7 +33,7 @@ run: $(VENV)/.run ## Watch this host: canary, live table, page and /metrics on 1
 	@$(BIN)/steadytok run $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests that need no root and no other program (under 5 minutes)
-	$(BIN)/python -m pytest -m 'not deep and not lab' -q $(ARGS)
+	$(BIN)/python -m pytest -m 'not deep and not lab' -q -n logical --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev ## Format, lint, types: what CI asks of every change
 	$(BIN)/ruff format --check .

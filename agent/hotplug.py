@@ -30,6 +30,25 @@ BUFFER = 8 << 20  # bytes: onlining the memory of a large host sends thousands o
 AT_ONCE = 256  # events handled before the event loop gets its turn
 
 
+def udev() -> tuple[Any, Any]:
+    """
+    pyudev and a context of it; ImportError without libudev.
+
+    pyudev looks for the library by ctypes.util, which runs ldconfig and compilers; a service that may execute nothing
+    would find none. The name is the library's own since 2011.
+    """
+    import pyudev
+    from pyudev._ctypeslib import utils
+
+    looked_for, utils.find_library = utils.find_library, lambda name: looked_for(name) or f"lib{name}.so.1"
+    try:
+        return pyudev, pyudev.Context()
+    except OSError as error:
+        raise ImportError(f"libudev: {error}") from error
+    finally:
+        utils.find_library = looked_for
+
+
 class Hotplug:
     """A subscription to uevents; `changed` is called with the collectors that must look again."""
 
@@ -44,9 +63,8 @@ class Hotplug:
     def start(self) -> bool:
         """Subscribes; False, and one line that says why, where uevents are out of reach."""
         try:
-            import pyudev
-
-            monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="kernel")
+            pyudev, context = udev()
+            monitor = pyudev.Monitor.from_netlink(context, source="kernel")
             monitor.set_receive_buffer_size(self._receive_buffer)
             monitor.start()
         except (ImportError, OSError) as error:

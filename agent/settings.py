@@ -96,11 +96,71 @@ class StaticConfig(Section, frozen=True):
     """HOST:PORT of each."""
 
 
-class AlertmanagerSettings(Section, frozen=True):
-    """Prometheus' own alertmanager_config, as far as it is built."""
+class FileConfig(Section, frozen=True):
+    """Prometheus' own file_sd_config."""
 
-    static_configs: tuple[StaticConfig, ...]
+    files: tuple[str, ...]
+    """Paths, also with `*`, of lists of addresses in YAML or JSON."""
+    refresh_interval: Seconds = 300.0
+    """Until they are read again."""
+
+
+class BasicAuth(Section, frozen=True):
+    """Prometheus' own basic_auth."""
+
+    username: str | None = None
+    """The user."""
+    username_file: str | None = None
+    """The file that has the user."""
+    password: str | None = None
+    """The password."""
+    password_file: str | None = None
+    """The file that has the password."""
+
+    def __repr__(self) -> str:
+        return "BasicAuth(…)"  # whoever prints a configuration prints no password
+
+
+class Authorization(Section, frozen=True):
+    """Prometheus' own authorization."""
+
+    type: str = "Bearer"
+    """What the header begins with."""
+    credentials: str | None = None
+    """The secret."""
+    credentials_file: str | None = None
+    """The file that has the secret."""
+
+    def __repr__(self) -> str:
+        return "Authorization(…)"  # as above
+
+
+class TlsClient(Section, frozen=True):
+    """Prometheus' own tls_config."""
+
+    ca_file: str | None = None
+    """Who signs for the server; null: whom this host trusts."""
+    cert_file: str | None = None
+    """The certificate that is shown."""
+    key_file: str | None = None
+    """Its key."""
+    server_name: str | None = None
+    """The name that the server's certificate must have, where it is not the address."""
+    insecure_skip_verify: bool = False
+    """Whether any certificate will do."""
+    min_version: Literal["TLS12", "TLS13"] = "TLS12"
+    """The oldest that is spoken."""
+    max_version: Literal["TLS12", "TLS13"] = "TLS13"
+    """The newest that is spoken."""
+
+
+class AlertmanagerSettings(Section, frozen=True):
+    """Prometheus' own alertmanager_config, as far as it is built; redirects are not followed."""
+
+    static_configs: tuple[StaticConfig, ...] = ()
     """The addresses."""
+    file_sd_configs: tuple[FileConfig, ...] = ()
+    """Files of addresses."""
     scheme: Literal["http", "https"] = "http"
     """http or https."""
     path_prefix: str = "/"
@@ -109,6 +169,12 @@ class AlertmanagerSettings(Section, frozen=True):
     """Of one request."""
     api_version: Literal["v2"] = "v2"
     """The only one that there is."""
+    basic_auth: BasicAuth | None = None
+    """A user and a password."""
+    authorization: Authorization | None = None
+    """A token."""
+    tls_config: TlsClient | None = None
+    """How https is spoken."""
 
 
 class Alerting(Section, frozen=True):
@@ -125,6 +191,14 @@ class Web(Section, frozen=True):
 
     listen: str = "127.0.0.1:9817"
     """Address and port of the page, of /metrics and of the query API."""
+    config: str | None = None
+    """A web configuration file as exporter-toolkit has it: TLS, users, headers."""
+    tokens: dict[str, str] = {}
+    """Bearer tokens of machines: a name for each, and the file that it is in."""
+    read: Literal["open", "credential"] = "open"
+    """Whether reading needs a credential too; with users in `config` it always does."""
+    hosts: tuple[str, ...] = ()
+    """Names under which a listener on loopback may be asked, beside its own."""
     external_url: str | None = None
     """How people reach it, for links in alerts; null: as it listens."""
 
@@ -164,6 +238,12 @@ class RemedySettings(Section, frozen=True):
     """Attempts within an hour."""
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
     """Attempts for one alert; then it gives up and says so."""
+    sources: tuple[Literal["local", "webhook"], ...] = ("local",)
+    """Whose alerts it is for: our own rules', and those that an Alertmanager posts."""
+    labels: dict[str, str] = {}
+    """The labels of a posted alert that the action may see, each with the pattern of its whole value."""
+    instance: str | None = None
+    """The pattern of the `instance` of a posted alert; without one it is this host's."""
     rollback: Literal["on_resolve", "on_exit", "never"] = "on_resolve"
     """When what was changed is put back."""
     verify: Verify = Verify()
@@ -189,6 +269,10 @@ class Remediation(Section, frozen=True):
     """Whether the remedies that ship are taken."""
     disable: tuple[str, ...] = ()
     """Names of remedies that are left out."""
+    webhook_expire: Seconds = 900.0
+    """How long a posted alert counts as firing without being told again."""
+    silences: bool = False
+    """Whether nothing is begun for an alert that an Alertmanager of `alerting` has silenced."""
 
 
 class Config(Section, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.pacing import metrics as pacing
 from collectors import counter, gauge
 
 SUCCESS = gauge("steadytok_collector_success", "Whether the collector's last pass gave what it should: 1 or 0.")
@@ -82,4 +83,5 @@ METRICS = (
     PROCESS_CPU,
     PROCESS_RESIDENT,
     BUILD_INFO,
+    *pacing.METRICS,
 )

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import ActionError, Moment, Plan, Reach, RefusedError, Task
+from agent.actions import ActionError, Moment, Plan, Reach, RefusedError, Task, _hand
 
 TARGET = ("policy",)
 REVERSIBLE = True
@@ -40,8 +40,8 @@ def describe(task: Task) -> str:
 
 
 def resource(task: Task) -> str:
-    """All policies, or one: these are two resources, so a configuration uses one way or the other."""
-    return f"{_what(task)} of {_policies_named(task)}"
+    """All policies, or one, which is a part of all."""
+    return f"{_what(task)}/{task.target['policy']}" if "policy" in task.target else _what(task)
 
 
 def strength(task: Task) -> float:
@@ -77,7 +77,7 @@ def plan(task: Task, reach: Reach) -> Plan:
 def do(task: Task, plan: Plan, reach: Reach) -> Any:
     """Takes a lease for each policy, or renews those that it holds; what half succeeded is let go."""
     leases = {number: _lease(task, number) for number in plan.wanted}
-    renewed = _renewed(plan, leases, reach)
+    renewed = _hand.renewed(reach, list(leases.values()), TTL) if plan.ours == (plan.wanted,) else set()
     taken = []
     try:
         for number, lease in leases.items():
@@ -93,27 +93,12 @@ def do(task: Task, plan: Plan, reach: Reach) -> Any:
 
 def undo(task: Task, plan: Plan, reach: Reach) -> None:
     """Lets the leases go; one that has ended was put back by the hand itself."""
-    held = {one["lease"] for one in reach.hand("hello")["leases"]}
-    faults = []
-    for number in plan.prior:
-        if _lease(task, number) in held:
-            try:
-                reach.hand("release", lease=_lease(task, number))
-            except ActionError as error:  # the others are put back all the same
-                faults.append(error)
-    if faults:
-        raise faults[0]
+    _hand.let_go(reach, [_lease(task, number) for number in plan.prior])
 
 
 def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
     """Always the same."""
     return memory, dict.fromkeys(moment.held, _value(task))
-
-
-def _renewed(plan: Plan, leases: dict[str, str], reach: Reach) -> set[str]:
-    if not plan.ours:
-        return set()
-    return set(reach.hand("renew", leases=list(leases.values()), ttl=TTL)["renewed"])
 
 
 def _take(task: Task, number: str, lease: str, plan: Plan, reach: Reach) -> None:

@@ -42,7 +42,8 @@ def test(config_path: Path | None, address: str | None) -> None:
 async def _send(config) -> int:  # type: ignore[no-untyped-def]  # Config is imported lazily
     import aiohttp
 
-    from agent.notify import payload, post, targets
+    from agent.alertmanagers import post, targets
+    from agent.notify import payload
     from rules.alerts import Alert, AlertState
 
     wanted = targets(config.alerting)
@@ -69,6 +70,6 @@ async def _send(config) -> int:  # type: ignore[no-untyped-def]  # Config is imp
     async with aiohttp.ClientSession() as session:
         for target in wanted:
             fault = await post(session, target, [body])
-            click.echo(f"{target.url}: {fault or 'taken'}", err=fault is not None)
+            click.echo(f"{target.url}: {fault.says if fault else 'taken'}", err=fault is not None)
             status = status or int(fault is not None)
     return status

@@ -1,15 +1,20 @@
-"""The HTTP server: /metrics, /-/healthy, /-/ready, the front page, and the routes it is given."""
+"""The HTTP server: /metrics, /-/healthy, /-/ready, and the routes it is given."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
 from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
+from agent.web.door import MOST_BODY, Doorkeeper
 from agent.web.exposition import CONTENT_TYPE
+from agent.web.listener import IDLE, Listener
 
 STALLED = 10  # intervals without a tick after which the agent calls itself unhealthy
+LINGER = 0.5  # seconds in which what is left of a refused body is thrown away, so that the client reads why
 LONGEST_ADDRESS = 256 << 10  # bytes: an expression may have 64 KiB, before its brackets become %28
 
 
@@ -22,22 +27,24 @@ class Server:
         metrics: Callable[[], str],
         since_tick: Callable[[], float | None],
         interval: float,
-        front: Callable[[], str],
         routes: Iterable[web.RouteDef] = (),
+        door: Doorkeeper | None = None,
     ) -> None:
         self._metrics = metrics
         self._since_tick = since_tick
         self._interval = interval
-        self._front_page = front
         self._routes = tuple(routes)
+        self._door = door
         self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listens; returns the port, which the kernel chose where 0 was asked for. Raises OSError where it cannot."""
-        app = web.Application()
+        door = self._door
+        app = web.Application(client_max_size=MOST_BODY, middlewares=[] if door is None else [door.middleware()])
         app.add_routes(
             [
-                web.get("/", self._front),
                 web.get("/metrics", self._exposition),
                 web.get("/-/healthy", self._healthy),
                 web.get("/-/ready", self._ready),
@@ -52,18 +59,29 @@ class Server:
             shutdown_timeout=1.0,
             handler_cancellation=True,
             max_line_size=LONGEST_ADDRESS,
+            keepalive_timeout=IDLE,
+            lingering_time=LINGER,
+            auto_decompress=False,  # a few bytes could become a gigabyte
         )
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
-        return int(self._runner.addresses[0][1])
+        assert self._runner.server is not None
+        self._listener = Listener(self._runner.server, None if door is None else door.opened.context)
+        bound = self._listener.listen(host, port)
+        if door is not None:
+            door.listener = self._listener
+            self._watching = asyncio.get_running_loop().create_task(door.watch(), name="web configuration")
+        return bound
 
     async def close(self) -> None:
         """Stops listening."""
+        if self._watching is not None:
+            self._watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watching
+        if self._listener is not None:
+            await self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
-
-    async def _front(self, request: web.Request) -> web.Response:
-        return web.Response(text=self._front_page(), content_type="text/html")
 
     async def _exposition(self, request: web.Request) -> web.Response:
         body = self._metrics().encode()

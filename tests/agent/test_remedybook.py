@@ -62,6 +62,14 @@ def test_the_whole_form_is_taken() -> None:
         ({"verify": {"expr": "up >"}}, "$.remedies[0].verify.expr: parse error"),
         ({"verify": {"within": "2h"}}, "$.remedies[0].verify.within: expected 1s to 1h"),
         ({"plausible": [5, 1]}, "$.remedies[0].plausible: expected the lower bound first"),
+        (
+            {"action": "freeze", "target": {"engine": "each", "unit": "a.service"}, "parameters": {}},
+            "$.remedies[0].target.engine: expected an engine's name: freeze is off for every engine that is not named",
+        ),
+        (
+            {"action": "migrate_pages", "target": {"engine": "r1"}, "parameters": {"from_node": 0}},
+            "$.remedies[0].parameters: the mapping missing required field `to_node`",
+        ),
         ({"name": "a b"}, "$.remedies[0].name: expected up to 64 letters"),
         ({"max_attempts": 0}, "$.remedies[0].max_attempts: "),
         ({"retries": 1}, "$.remedies[0].retries: unknown key"),
