@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import time
@@ -26,7 +25,7 @@ from agent.discovery import Collector, DiscoveryError
 from agent.estimate import Estimate
 from agent.eye_door import eye_door
 from agent.fleet import Fleet
-from agent.footprint import Footprint
+from agent.footprint import Footprint, leave_the_lasting_alone
 from agent.gather import Course, Gather, Lane, Pass, ThreadLane
 from agent.hand import Hand
 from agent.hotplug import Hotplug
@@ -199,7 +198,7 @@ class Agent:
         """Runs until told to stop, then ends everything in order."""
         async with self._stack:
             await self._start()
-            _leave_the_lasting_alone()
+            leave_the_lasting_alone()
             await self.loop.run(self.stop)
             self._log.info("ending")
             self._systemd.ending()
@@ -388,13 +387,6 @@ class Agent:
         fixed = needs_restart(self.config, config)
         if fixed:
             self._log.warning("these settings change only with a restart", settings=fixed)
-
-
-def _leave_the_lasting_alone() -> None:
-    """What start made lives as long as the process: the collector of cycles need not walk it every few ticks."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 def _job(collector: str) -> str:
