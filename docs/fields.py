@@ -1,4 +1,4 @@
-"""The keys of a settings type as a person reads them: type, default, bounds, and the string below each in the source."""
+"""The keys of a settings type as people read them: type, default, bounds, and the string below each in the source."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from grafana.dashboard import Row, alerts_and_remedies, dashboard
+from grafana.dashboard import Row, alerts_and_remedies, dashboard, grown
 from grafana.healthy import BAD, HEADROOM, WORSE
 from grafana.panels import HOST, Look, Named, Panel, Query, Right, Steps, number, series, states, table
 
@@ -91,10 +91,10 @@ def _acting() -> Panel:
 def _events() -> Panel:
     return series(
         "Entries of the diary",
-        "What happened to remedies, by the diary's words, in each step of the graph.",
+        "What happened to remedies, by the diary's words, within the minute (or longer step) before each point.",
         Look("short", least=0, decimals=0),
         Query(
-            f"sum by (remedy, event) (increase(steadytok_remedy_events_total{{{HOST}}}[$__rate_interval])) > 0",
+            f"sum by (remedy, event) ({grown(f'steadytok_remedy_events_total{{{HOST}}}', '$__rate_interval')})",
             "{{remedy}}: {{event}}",
         ),
         stacked=True,

@@ -67,13 +67,18 @@ def alerts_and_remedies(host: str) -> list[dict[str, Any]]:
     """What fired and what was done, as coloured stretches through every panel over time."""
     firing = f'max by (alertname, severity) (steadytok_alerts{{{host},alertstate="firing",severity=~"%s"}}) > 0'
     acting = f"max by (remedy, for_alert) (steadytok_remedy_running{{{host}}}) > 0"
-    done = f'sum by (remedy, event) (changes(steadytok_remedy_events_total{{{host},event!="observed"}}[1m])) > 0'
+    done = f"sum by (remedy, event) ({grown(f'steadytok_remedy_events_total{{{host}}}', '1m')})"
     return [
         _annotation("Critical alerts", firing % "critical", "{{alertname}}", "{{severity}}", "red"),
         _annotation("Warnings", firing % "warning", "{{alertname}}", "{{severity}}", "orange"),
         _annotation("Remedies acting", acting, "{{remedy}}", "for {{for_alert}}", "blue"),
         _annotation("Remedy events", done, "{{remedy}}", "{{event}}", "purple"),
     ]
+
+
+def grown(counter: str, window: str) -> str:
+    """By how much a counter has grown; one that has just appeared, too, which increase() takes for nothing."""
+    return f"({counter} - {counter} offset {window} or {counter} unless {counter} offset {window}) > 0"
 
 
 def _annotation(name: str, expr: str, title: str, text: str, colour: str) -> dict[str, Any]:

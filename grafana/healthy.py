@@ -223,7 +223,7 @@ def _agent() -> list[Panel]:
         ),
         series(
             "Age of the newest reading",
-            "In intervals of the collector: above 3 it counts as silent, and its series end. Not dimm, which is made of others.",
+            "In intervals of the collector: above 3 its series end. Not dimm, which is made of others.",
             Look("short", Steps("green", ((3, "orange"),), area=True), least=0),
             Query(
                 f'steadytok_collector_age_seconds{{{HOST},collector!="dimm"}}'

@@ -96,7 +96,7 @@ def series(
 def number(title: str, description: str, look: Look, query: Query, *, width: int = 4, height: int = 4) -> Panel:
     """One value, large, in the colour of its step."""
     options = {
-        "colorMode": "background",
+        "colorMode": "none" if look.steps.first == "text" else "background",
         "graphMode": "none",
         "justifyMode": "auto",
         "orientation": "auto",
@@ -157,7 +157,7 @@ def table(
     of columns, by the name that is shown; `sort` is such a name and whether it descends.
     """
     asked = [query._replace(instant=True, table=True) for query in queries]
-    overrides = [_override(name, _properties(own), by="byName") for name, own in (units or {}).items()]
+    overrides = [_override(name, _column(own), by="byName") for name, own in (units or {}).items()]
     sort_by = [{"desc": sort[1], "displayName": sort[0]}] if sort else []
     options = {"cellHeight": "sm", "footer": {"show": False}, "showHeader": True, "sortBy": sort_by}
     field = _field(look, {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": True}, overrides)
@@ -175,6 +175,12 @@ def table(
         },
     ]
     return panel
+
+
+def _column(look: Look) -> list[tuple[str, Any]]:
+    """A column's look; its cells are coloured where its values have steps."""
+    coloured = ("custom.cellOptions", {"type": "color-background", "mode": "basic"})
+    return [*_properties(look), *([coloured] if look.steps.above else [])]
 
 
 def _panel(

@@ -244,12 +244,15 @@ def _table(frame: Axes, panel: Mapping[str, Any], found: Any) -> None:
         cellText=[[text for text, _ in row] for row in cells],
         cellColours=[[paint for _, paint in row] for row in cells],
         colLabels=list(names.values()),
-        bbox=(0.01, 0.02, 0.98, min(0.84, 0.1 * (len(cells) + 1) * 8 / panel["gridPos"]["h"])),
+        bbox=_top(min(0.84, 0.1 * (len(cells) + 1) * 8 / panel["gridPos"]["h"])),
         cellLoc="left",
-        edges="horizontal",
     )
     table.auto_set_font_size(False)
     table.set_fontsize(7)
+
+
+def _top(height: float) -> tuple[float, float, float, float]:
+    return (0.01, 0.86 - height, 0.98, height)
 
 
 def _cell(panel: Mapping[str, Any], look: Mapping[str, Any], name: str, value: Any) -> tuple[str, str]:

@@ -47,6 +47,11 @@ groups:
     for: 15s
     labels: {severity: warning}
     annotations: {summary: A drill.}
+  - alert: LaterDrill
+    expr: min by (job, instance) (steadytok_meminfo_mem_available_bytes) > 0
+    for: 45s
+    labels: {severity: warning}
+    annotations: {summary: 'A drill, when the remedy of the first has given up.'}
 """
 
 
@@ -69,6 +74,8 @@ def build(root: Path) -> None:
         ("dimm", "sys/firmware"),
     ):
         shutil.copytree(FIXTURES / source / "root" / what, root / what, dirs_exist_ok=True, symlinks=True)
+    with (root / "proc" / "meminfo").open("a") as meminfo:
+        meminfo.write("MemAvailable:  464000000 kB\nSwapTotal:  8388604 kB\nSwapFree:  8388000 kB\n")
 
 
 def _resctrl() -> dict[str, str]:
@@ -227,7 +234,7 @@ def world(place: Path) -> Iterator[World]:
         recording = _faster(EXAMPLES / "fleet-recording.yml", place)
         (place / "drill.yml").write_text(_DRILL)
         _learnt(place / "state-picture", "r1", 7.0)
-        _learnt(place / "state-live", "r0", 50.0)
+        _learnt(place / "state-live", "r0", 250.0)
         agents = {
             PICTURE: stack.enter_context(_agent(place, PICTURE, "picture", _picture(recording))),
             LIVE: stack.enter_context(_agent(place, LIVE, "live", _live(place, engine, hook, recording))),
@@ -266,7 +273,8 @@ def _picture(recording: Path) -> dict[str, Any]:
 
 
 def _live(place: Path, engine: str, hook: str, recording: Path) -> dict[str, Any]:
-    drill = {"match": ['alertname="Drill"'], "max_attempts": 1}
+    drill = {"match": ['alertname="Drill"'], "max_attempts": 1, "cooldown": "10s"}
+    later = {"match": ['alertname="LaterDrill"']}
     pace = {"action": "pace", "target": {"engine": "r0"}, "parameters": {"token_file": str(place / "token")}}
     return {
         "engine": {"enabled": False},
@@ -276,7 +284,7 @@ def _live(place: Path, engine: str, hook: str, recording: Path) -> dict[str, Any
         "remediation": {"mode": "enforce", "builtin": False, "pause_file": str(place / "pause")},
         "remedies": [
             {"name": "call-in-vain", **drill, "action": "webhook", "target": {"url": f"{hook}/no"}},
-            {"name": "hold-back", **drill, **pace, "verify": {"within": "10m"}},
+            {"name": "hold-back", **later, **pace, "verify": {"within": "10m"}},
         ],
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 import re
@@ -44,6 +45,7 @@ def recorded(files: Iterable[Path]) -> set[str]:
     return {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
 
 
+@functools.cache
 def emitted() -> set[str]:
     """Every name that a scrape of the agent can have, or that its rules and a fleet's record."""
     files = [*(HOUSE / "rules" / "builtin").glob("*.yml"), *EXAMPLES.glob("fleet-*.yml")]
@@ -51,9 +53,10 @@ def emitted() -> set[str]:
 
 
 def of_the_engine() -> set[str]:
-    """What the reference engine exposes itself."""
-    text = "".join(path.read_text() for path in (HOUSE / "engine").glob("*.py"))
-    return set(re.findall(r"steadytok_reference_\w+", text))
+    """What the reference engine exposes itself, as it names it in its source."""
+    prefix = "steadytok_reference_"
+    text = "".join((HOUSE / "engine" / name).read_text() for name in ("metrics.py", "locality.py"))
+    return {prefix + found.removeprefix(prefix) for found in re.findall(r'"([a-z]\w+_\w+)"', text)}
 
 
 def asked(expr: str) -> set[str]:
