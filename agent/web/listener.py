@@ -10,10 +10,11 @@ way makes room, so that strangers who only hold connections open cannot keep a s
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import structlog
 
@@ -42,24 +43,40 @@ class Listener:
         self.context = context
         self.turned_away = 0
         self._make = make
-        self._socket: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
+        self._sockets: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
         self._greeting: set[asyncio.Task[None]] = set()
         self._guards: dict[asyncio.BaseProtocol, Guard] = {}
         self._log = structlog.get_logger()
 
     def listen(self, host: str, port: int) -> int:
         """Opens the socket; returns the port, which the kernel chose where 0 was asked for. Raises OSError."""
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-            0
-        ]
-        self._socket = socket.socket(family, kind)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.setblocking(False)
-        self._socket.bind(address)
-        self._socket.listen(BACKLOG)
-        self._accepting = asyncio.get_running_loop().create_task(self._accept_for_ever(), name="accept")
-        return int(self._socket.getsockname()[1])
+        # A name can have several addresses, as localhost has: all of them, with one port.
+        found = list(dict.fromkeys(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+        for family, kind, _, _, address in found:
+            try:
+                port = self._listen_at(family, kind, (address[0], port, *address[2:]))
+            except OSError as error:
+                absent = error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+                if not absent or not (self._sockets or address is not found[-1][4]):
+                    raise
+                self._log.info("not listening there: this host has no such address", address=address[0])
+        return port
+
+    def _listen_at(self, family: int, kind: int, address: tuple[Any, ...]) -> int:
+        one = socket.socket(family, kind)
+        try:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.setblocking(False)
+            one.bind(address)
+            one.listen(BACKLOG)
+        except OSError:
+            one.close()
+            raise
+        self._sockets.append(one)
+        accepting = asyncio.get_running_loop().create_task(self._accept_for_ever(one), name="accept")
+        self._accepting.append(accepting)
+        return int(one.getsockname()[1])
 
     @property
     def connections(self) -> int:
@@ -72,20 +89,18 @@ class Listener:
 
     async def close(self) -> None:
         """Stops listening; connections that are there are their protocols' to end."""
-        if self._accepting is not None:
-            self._accepting.cancel()
-        if self._socket is not None:
-            self._socket.close()
-        for task in self._greeting:
+        tasks = [*self._accepting, *self._greeting]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._greeting, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for one in self._sockets:
+            one.close()
 
-    async def _accept_for_ever(self) -> None:
+    async def _accept_for_ever(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        assert self._socket is not None
         while True:
             try:
-                connection, _ = await loop.sock_accept(self._socket)
+                connection, _ = await loop.sock_accept(listening)
             except OSError as error:  # no file descriptors left, or the client has gone already
                 self._log.warning("a connection cannot be accepted", reason=error.strerror)
                 await asyncio.sleep(AGAIN)

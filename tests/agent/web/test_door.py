@@ -528,6 +528,24 @@ def test_strangers_who_hold_every_place_keep_nobody_out(tmp_path: Path, monkeypa
     within(tmp_path, test)
 
 
+def test_localhost_is_all_its_addresses(tmp_path: Path) -> None:
+    """A listener on a name answers at each address of the name, at one port."""
+
+    async def run() -> list[int]:
+        here = Place(tmp_path, listen="localhost:0")
+        here.port = await here.server.start("localhost", 0)
+        found = []
+        for address in {info[4][0] for info in socket.getaddrinfo("localhost", here.port, type=socket.SOCK_STREAM)}:
+            reader, writer = await asyncio.open_connection(address, here.port)
+            writer.write(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            found.append(int((await reader.read()).split()[1]))
+            writer.close()
+        await here.server.close()
+        return found
+
+    assert set(asyncio.run(run())) == {200}
+
+
 def test_tls_and_its_clients(tmp_path: Path) -> None:
     """A client certificate of the authority is a credential; of another name it is refused; plain HTTP finds nobody."""
     authority = certificates.authority(tmp_path)
