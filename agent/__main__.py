@@ -15,6 +15,7 @@ import click
 
 COMMANDS = {
     "run": "Run the agent on this host.",
+    "top": "Show what the page at / shows in a terminal, live.",
     "check": "Say what works on this host, what does not, why, and what mends it.",
     "collect": "Read collectors once and print what they give.",
     "placement": "Show on which NUMA nodes the memory of an engine or a process is.",
@@ -22,6 +23,9 @@ COMMANDS = {
     "alert": "Send a test alert through Alertmanager.",
     "remedies": "See, pause and resume what acts on alerts, and read its diary.",
     "recorder": "Read what was recorded, after a crash for one.",
+    "install": "Install the service of systemd, and start it.",
+    "upgrade": "Bring the service to another version.",
+    "uninstall": "Stop the service and remove it.",
     "engine": "Run the bundled reference engine; `engine bench` measures any engine.",
 }
 

@@ -26,6 +26,11 @@ HOST = "*"
 """The latch of everything: the budget of the host is spent."""
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether two resources are the same, or one is a part of the other: `governor/3` of `governor`."""
+    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
+
+
 class Phase(Enum):
     """How far an act has come; one that has ended is no longer there."""
 
@@ -43,7 +48,7 @@ class Remedy:
     match: tuple[Matchers, ...]
     """Any of these, and of each all matchers."""
     resource: str
-    """What it acts upon: claims and cooldowns are of resources."""
+    """What it acts upon: claims and cooldowns are of resources. `governor/3` is a part of `governor`."""
     reversible: bool
     strength: float
     """How restrictive it is: of two claims on a resource the lower one wins."""
@@ -70,6 +75,25 @@ class Claim:
     lost: bool = False
 
 
+class Measure(NamedTuple):
+    """What was seen at one moment, before or after an act; what was not known is absent."""
+
+    ms_per_token: Mapping[str, float]
+    """Of each engine."""
+    load: Mapping[str, int]
+    """Requests at once of each engine, as a power of two."""
+    hottest: float | None
+    """°C of the hottest DIMM."""
+    available: Mapping[str, float] = {}
+    """Bytes that each node can still give."""
+
+    @property
+    def words(self) -> str:
+        """`r1 124 ms per token; hottest DIMM 78 °C`."""
+        engines = [f"{engine} {ms:.0f} ms per token" for engine, ms in sorted(self.ms_per_token.items())]
+        return "; ".join(engines + ([] if self.hottest is None else [f"hottest DIMM {self.hottest:.0f} °C"]))
+
+
 @dataclass(frozen=True, slots=True)
 class Act:
     """One engagement, from the attempt until all is as it was; values as JSON text."""
@@ -90,6 +114,9 @@ class Act:
     """What we wrote; two while one takes the other's place."""
     verified: bool = False
     means: str = ""
+    plan: str = ""
+    """What its plan said."""
+    before: Measure | None = None
 
     @property
     def strictest(self) -> Claim:
@@ -260,6 +287,8 @@ class Event(NamedTuple):
     says: str = ""
     prior: str | None = None
     value: str | None = None
+    before: Measure | None = None
+    after: Measure | None = None
 
 
 class Entry(NamedTuple):
@@ -273,6 +302,10 @@ class Entry(NamedTuple):
     says: str
     observed: bool = False
     act: int = 0
+    before: Measure | None = None
+    after: Measure | None = None
+    value: float | None = None
+    """The alert's, where it was asked whether to act."""
 
 
 class Step(NamedTuple):

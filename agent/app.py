@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import time
@@ -24,31 +23,35 @@ from agent.config import ConfigError
 from agent.continuity import Continuity, place
 from agent.discovery import Collector, DiscoveryError
 from agent.estimate import Estimate
+from agent.eye_door import eye_door
 from agent.fleet import Fleet
-from agent.footprint import Footprint
+from agent.footprint import Footprint, leave_the_lasting_alone
 from agent.gather import Course, Gather, Lane, Pass, ThreadLane
 from agent.hand import Hand
 from agent.hotplug import Hotplug
 from agent.loop import Loop
 from agent.notify import Counters, Notifier
+from agent.pacing import thermals
+from agent.pacing.thermals import Thermals
 from agent.place import Place
 from agent.reloading import needs_restart, replace_reloadable
 from agent.remedies import Remedies, Surroundings
 from agent.rulebook import RulebookError, rule_set
 from agent.schedule import Schedule
-from agent.screen import Screen, rows
+from agent.screen import Screen
+from agent.sd_notify import Systemd
 from agent.settings import CANARY, Config
 from agent.sight import Sight
 from agent.site import Parts
 from agent.state import SHELF, StateFolder, folder
 from agent.units import bytes_written
 from agent.version import version
-from agent.view import View, Viewer
+from agent.view import View, Viewer, shown
 from agent.web.api import Sources
 from agent.web.compact import compact
 from agent.web.exposition import Exposition
-from agent.web.front import page
 from collectors import Host, Reading
+from rules.alerts import AlertState
 from rules.groups import Rules
 from rules.history import History
 
@@ -78,6 +81,7 @@ class Agent:
         self._one_reload = asyncio.Lock()
         self._version = version()
         self.address = ""
+        self._systemd = Systemd.of_environment()
         self._build()
 
     def _build(self) -> None:
@@ -86,9 +90,11 @@ class Agent:
         self._stack.callback(self.state.close)
         self.baseline = Baseline(self.state.read(given.STORED))
         self.history = History(round(config.sample.keep * 1000))
+        own.declare(self.history, self.baseline)
         self.canary = self._canary()
         shelf = str(place(self.state.path, self.place.root) / SHELF)
-        self.sight = Sight(self.place.root, lambda result: self.loop.deliver(result), shelf)
+        door = eye_door(self.place.root)
+        self.sight = Sight(self.place.root, lambda result: self.loop.deliver(result), shelf, door)
         self.hand = Hand(config.remediation.hand, self.state.path)
         self.gather = Gather(self._lane_of, self._bind(), self.clock.monotonic(), root=self.place.root)
         self.loop = Loop(
@@ -110,6 +116,7 @@ class Agent:
         self.fleet = Fleet(place(self.state.path, self.place.root), external, self.clock.now_ms())
         self._stack.push_async_callback(self.fleet.close)
         self.remedies = self._remedies(config)
+        self.thermals = Thermals(self.state.read(thermals.STORED), lambda: self.remedies.pacing_terms)
         self.schedule = Schedule()
         self.hotplug = Hotplug(lambda names: self.gather.hurry(names, self.clock.monotonic()))
 
@@ -157,7 +164,7 @@ class Agent:
         return bind_all(self.config, self._modules, None if ready is None else ready.url)
 
     def _lane_of(self, collector: Collector) -> Lane:
-        if collector.isolated:
+        if collector.isolated or (collector.privileged and self.sight.door is not None):
             return self.sight.lane(collector.name)
         event_loop = asyncio.get_running_loop()
 
@@ -181,6 +188,7 @@ class Agent:
         duties = self.remedies.duties()
         yield from own.of_engines(self.baseline, self.history, now_ms, configured, canary, duties)
         yield from own.of_remedies(self.remedies)
+        yield from own.of_pacing(self.thermals, self.remedies)
 
     def _pids(self) -> dict[str, int | None]:
         canary = None if self.canary is None else self.canary.child.pid
@@ -190,9 +198,10 @@ class Agent:
         """Runs until told to stop, then ends everything in order."""
         async with self._stack:
             await self._start()
-            _leave_the_lasting_alone()
+            leave_the_lasting_alone()
             await self.loop.run(self.stop)
             self._log.info("ending")
+            self._systemd.ending()
 
     async def _start(self) -> None:
         self._on_signals()
@@ -210,6 +219,7 @@ class Agent:
             lambda now_ms: self.continuity.keep(self.loop, now_ms),
             self._estimate.maybe_tell,
             self._show,
+            lambda _now_ms: self._systemd.ticked(self._state_of_things()),
         ]
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
 
@@ -246,7 +256,6 @@ class Agent:
             token=self.state.token_file().read_text(encoding="utf-8").strip(),
             metrics=self.metrics,
             since_tick=self._since_tick,
-            front=self._front,
             registry=self._registry,
             inbox=self.fleet.inbox,
             external_url=self._external_url(self.config),
@@ -266,6 +275,7 @@ class Agent:
         now = self.clock.now_ms
         self.schedule.every(LEARN_EVERY, lambda: self.baseline.learn(self.history, now()))
         self.schedule.every(LEARN_EVERY, lambda: given.take(self.state, self.baseline))
+        self.schedule.every(thermals.EVERY, lambda: self.thermals.observe(self.history, now()))
         self.schedule.every(SAVE_EVERY, self._save)
         self.schedule.every(10.0, lambda: self.history.forget(now()))
         for course in self.gather.courses.values():
@@ -288,8 +298,9 @@ class Agent:
     def _save(self) -> None:
         try:
             self.state.write(given.STORED, self.baseline.stored())
+            self.state.write(thermals.STORED, self.thermals.stored())
         except OSError as error:
-            self._log.warning("the baseline cannot be saved", folder=str(self.state.path), reason=error.strerror)
+            self._log.warning("what was learnt cannot be saved", folder=str(self.state.path), reason=error.strerror)
 
     def _show(self, now_ms: int) -> None:
         if self._engines_changed.is_set():
@@ -311,19 +322,21 @@ class Agent:
     def metrics(self) -> str:
         """The exposition: what collectors, rules and the agent measure, and what the agent counts."""
         series = self.history.latest()
-        shown = compact(series) if self.config.web.metrics == "compact" else series
-        return self._exposition.render(shown) + generate_latest(self._registry).decode()
+        told = compact(series) if self.config.web.metrics == "compact" else series
+        return self._exposition.render(told) + generate_latest(self._registry).decode()
+
+    def _state_of_things(self) -> str:
+        firing = sum(alert.state is AlertState.FIRING and shown(alert) for alert in self.loop.rules.alerts())
+        return f"{self.address}  {len(self.gather.courses)} collectors, {firing} alerts firing"
 
     def _since_tick(self) -> float | None:
         return None if self.loop.last_tick is None else time.monotonic() - self.loop.last_tick
 
-    def _front(self) -> str:
-        view = self._view(self.clock.now_ms())
-        return page(view, rows(view), self.config.external_labels.resolved()["instance"])
-
     def _view(self, now_ms: int) -> View:
         alerts = self.loop.rules.alerts()
-        return self._viewer.view(self.history, alerts, self.baseline, now_ms, canary=self.canary is not None)
+        paced = [memory.says for _, memory in self.remedies.steered()]
+        there = self.canary is not None
+        return self._viewer.view(self.history, alerts, self.baseline, now_ms, canary=there, pacing=paced)
 
     def _hang_up(self) -> None:
         """SIGHUP: takes the file's new content over; a bad file changes nothing and says so."""
@@ -339,7 +352,7 @@ class Agent:
 
     async def _reload_once(self) -> None:
         try:
-            told, modules = binding.read(self.place.config_path)
+            told, modules = binding.read(self.place.config_path, self.place.hand)
             config = replace_reloadable(self.config, told)
             rules = rule_set(config, self.place.config_name)
             book = remedybook.bound(config, self.place.config_name)
@@ -374,13 +387,6 @@ class Agent:
         fixed = needs_restart(self.config, config)
         if fixed:
             self._log.warning("these settings change only with a restart", settings=fixed)
-
-
-def _leave_the_lasting_alone() -> None:
-    """What start made lives as long as the process: the collector of cycles need not walk it every few ticks."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 def _job(collector: str) -> str:

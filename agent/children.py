@@ -53,6 +53,11 @@ class Child:
         return None if self._process is None else self._process.pid
 
     @property
+    def life(self) -> int | None:
+        """Which process it is, told apart from the one before; None while there is none."""
+        return self.pid
+
+    @property
     def started(self) -> bool:
         """Whether it is being kept alive."""
         return self._task is not None
@@ -120,7 +125,7 @@ class Child:
             both.create_task(self._each_line(process.stderr, self._say))
 
     async def _each_line(self, stream: asyncio.StreamReader, take: Callable[[bytes], None]) -> None:
-        while line := await _line(stream):
+        while line := await line_of(stream):
             take(line)
 
     def _say(self, line: bytes) -> None:
@@ -163,7 +168,7 @@ class Child:
         self._task.cancel()
 
 
-async def _line(stream: asyncio.StreamReader) -> bytes:
+async def line_of(stream: asyncio.StreamReader) -> bytes:
     """The next line, b"" at the end; one that is too long to be ours is passed over."""
     while True:
         try:

@@ -49,6 +49,7 @@ class Collector:
     own: Any = None
     after: tuple[str, ...] = ()
     join: Join | None = None
+    privileged: bool = False
 
 
 def modules(enabled: Iterable[str] = ()) -> dict[str, ModuleType]:
@@ -77,7 +78,7 @@ def actions(enabled: Iterable[str] = ()) -> dict[str, ModuleType]:
     """Every action's module by name, in the same way; third parties' only where a remedy names them."""
     import agent.actions
 
-    names = {info.name for info in pkgutil.iter_modules(agent.actions.__path__)}
+    names = {info.name for info in pkgutil.iter_modules(agent.actions.__path__) if not info.name.startswith("_")}
     found = {name: importlib.import_module(f"agent.actions.{name}") for name in sorted(names)}
     return _with_third_parties(found, ACTIONS, "action", enabled)
 
@@ -102,6 +103,7 @@ def bind(module: ModuleType, name: str, *, interval: float | None, deadline: flo
         own=own,
         after=tuple(getattr(module, "AFTER", ())),
         join=join,
+        privileged=bool(getattr(module, "PRIVILEGED", False)),
     )
 
 

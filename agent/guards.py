@@ -14,7 +14,22 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from agent.acts import HOST, Act, Attempt, Claim, Entry, Latch, Phase, Remedy, Seen, Session, State, Step, World
+from agent.acts import (
+    HOST,
+    Act,
+    Attempt,
+    Claim,
+    Entry,
+    Latch,
+    Phase,
+    Remedy,
+    Seen,
+    Session,
+    State,
+    Step,
+    World,
+    overlap,
+)
 from agent.life import entry_of, with_session
 from collectors import Labels
 from rules.alerts import AlertState
@@ -61,9 +76,23 @@ class Case:
 
     @property
     def last(self) -> Attempt | None:
-        """The newest attempt on the resource, by whichever remedy."""
-        of = [attempt for attempt in self.state.attempts if attempt.resource == self.remedy.resource]
+        """
+        The newest attempt on the resource, by whichever remedy; or one on what overlaps with it.
+
+        Of the latter only those that were not refused: reclaim, where the kernel has none, holds no drop_caches up.
+        """
+        mine = self.remedy.resource
+        of = [
+            one for one in self.state.attempts if one.resource == mine or (one.counted and overlap(one.resource, mine))
+        ]
         return max(of, key=lambda attempt: attempt.at_ms, default=None)
+
+    @property
+    def rival(self) -> Act | None:
+        """What is open on a part of the resource, or on what it is a part of."""
+        mine = self.remedy.resource
+        others = (act for act in self.state.acts if act.resource != mine and overlap(act.resource, mine))
+        return next(others, None)
 
     def resumed_ms(self, name: str) -> int:
         """When a remedy, or the host, was last resumed."""
@@ -135,6 +164,18 @@ def _busy(case: Case) -> str:
     return f"one act at a time: {open_act.remedy} is not verified yet" if open_act else ""
 
 
+def _rivalled(case: Case) -> str:
+    """What overlaps is held by one at a time; only what is stricter may end what is held, once it may act itself."""
+    rival = case.rival
+    if rival is None or (rival.phase is Phase.HELD and rival.claims and _is_stricter(case, rival)):
+        return ""
+    return f"{rival.resource} is held by {rival.remedy}, and {case.remedy.resource} overlaps with it"
+
+
+def _is_stricter(case: Case, rival: Act) -> bool:
+    return rival.reversible and case.remedy.reversible and case.remedy.strength < rival.strictest.strength
+
+
 def _attempts_spent(case: Case) -> str:
     spent = case.session.attempts >= case.remedy.max_attempts
     return f"tried {case.session.attempts} times for this alert (max_attempts)" if spent else ""
@@ -161,6 +202,7 @@ GUARDS: tuple[tuple[Callable[[Case], str], str | None], ...] = (
     (_cooling, None),
     (_not_held_again, None),
     (_busy, None),
+    (_rivalled, None),
     (_attempts_spent, "remedy"),
     (_budget_spent, "remedy"),
     (_host_budget_spent, HOST),
@@ -179,8 +221,10 @@ def decide(state: State, world: World) -> Step:
         seen = alerts.get(session.labels)
         case = None if seen is None else Case(state, world, remedies[session.remedy], seen, session)
         if case is not None:
-            state, act, told = _consider(case)
+            after, act, told = _consider(case)
             begin += [] if act is None else [act]
+            release += [one for one in after.acts if one.phase is Phase.RELEASING and one not in state.acts]
+            state = after
             entries += told
     return Step(state, tuple(begin), tuple(release), tuple(entries))
 
@@ -262,7 +306,14 @@ def _consider(case: Case) -> tuple[State, Act | None, list[Entry]]:
         why = guard(case)
         if why:
             return _suppressed(case, why, latch)
-    return _begun(case, held)
+    return _begun(case, held) if case.rival is None else _given_way(case, case.rival)
+
+
+def _given_way(case: Case, rival: Act) -> tuple[State, Act | None, list[Entry]]:
+    """What overlaps and is less strict is put back first; this one begins when it is gone."""
+    rival = replace(rival, phase=Phase.RELEASING)
+    entry = entry_of(case.world.now_ms, rival, "release", f"{case.remedy.name} is stricter, and overlaps with it")
+    return case.state.with_act(rival), None, [entry]
 
 
 def _joins(case: Case, held: Act) -> bool:
@@ -323,4 +374,5 @@ def _begun(case: Case, held: Act | None) -> tuple[State, Act | None, list[Entry]
 
 def _said(case: Case, what: str, says: str, act: int = 0) -> Entry:
     remedy, now = case.remedy, case.world.now_ms
-    return Entry(now, remedy.name, case.session.labels, remedy.resource, what, says, case.world.observing, act)
+    entry = Entry(now, remedy.name, case.session.labels, remedy.resource, what, says, case.world.observing, act)
+    return entry._replace(value=case.seen.alert.value)

@@ -30,6 +30,25 @@ BUFFER = 8 << 20  # bytes: onlining the memory of a large host sends thousands o
 AT_ONCE = 256  # events handled before the event loop gets its turn
 
 
+def udev() -> tuple[Any, Any]:
+    """
+    pyudev and a context of it; ImportError without libudev.
+
+    pyudev looks for the library by ctypes.util, which runs ldconfig and compilers; a service that may execute nothing
+    would find none. The name is the library's own since 2011.
+    """
+    import pyudev
+    from pyudev._ctypeslib import utils
+
+    looked_for, utils.find_library = utils.find_library, lambda name: looked_for(name) or f"lib{name}.so.1"
+    try:
+        return pyudev, pyudev.Context()
+    except OSError as error:
+        raise ImportError(f"libudev: {error}") from error
+    finally:
+        utils.find_library = looked_for
+
+
 class Hotplug:
     """A subscription to uevents; `changed` is called with the collectors that must look again."""
 
@@ -44,10 +63,9 @@ class Hotplug:
     def start(self) -> bool:
         """Subscribes; False, and one line that says why, where uevents are out of reach."""
         try:
-            import pyudev
-
-            monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="kernel")
-            monitor.set_receive_buffer_size(self._receive_buffer)
+            pyudev, context = udev()
+            monitor = pyudev.Monitor.from_netlink(context, source="kernel")
+            self._widen(monitor)
             monitor.start()
         except (ImportError, OSError) as error:
             self._log.info(
@@ -57,6 +75,13 @@ class Hotplug:
         self._monitor = monitor
         asyncio.get_running_loop().add_reader(monitor.fileno(), self._drain)
         return True
+
+    def _widen(self, monitor: Any) -> None:
+        try:
+            monitor.set_receive_buffer_size(self._receive_buffer)
+        except PermissionError:  # beyond net.core.rmem_max only with CAP_NET_ADMIN, which a service has not
+            with socket.socket(fileno=os.dup(monitor.fileno())) as duplicate:
+                duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
 
     def _drain(self) -> None:
         for _ in range(AT_ONCE):

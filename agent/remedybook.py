@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from agent.actions import Action, Task
 from agent.acts import SOURCE, Remedy
 from agent.config import ConfigError
 from agent.matchers import matchers
+from agent.pacing.terms import Terms
 from agent.settings import Config, RemedySettings
 from agent.units import duration, written
 from rules import promql
@@ -27,7 +28,9 @@ BUILTIN = Path(actions.__path__[0]) / "builtin.yml"
 EACH = "each"
 """As `target.engine`: one remedy for each engine of the configuration."""
 
-_BOUNDS = (("cooldown", 10.0, 7 * 86400.0),)
+_COOLDOWN = (10.0, 7 * 86400.0)
+_ONCE = (60.0, 12)
+"""The least cooldown in seconds, and the most acts in an hour, of what cannot be put back."""
 _WITHIN = (1.0, 3600.0)
 
 
@@ -115,6 +118,8 @@ class _Book:
             there = ", ".join(sorted(self._known))
             self.faults.append((f"{path}.action", f"no action is named {settings.action!r}; there are: {there}"))
             return []
+        if not typing.cast(Action, action).REVERSIBLE:
+            self.faults += _once(path, settings)
         tasks = list(self._tasks(path, settings, typing.cast(Action, action)))
         if len(self.faults) > before:
             return []
@@ -172,7 +177,12 @@ class _Book:
         except msgspec.ValidationError as error:
             self.faults.append((f"{path}.parameters", str(error).replace("Object", "the mapping")))
             return
-        engines = self._engines if settings.target.get("engine") == EACH else {None: ""}
+        each = settings.target.get("engine") == EACH
+        if each and getattr(action, "NAMED", False):
+            fault = f"expected an engine's name: {settings.action} is off for every engine that is not named"
+            self.faults.append((f"{path}.target.engine", fault))
+            return
+        engines = self._engines if each else {None: ""}
         for engine in engines:
             target = settings.target if engine is None else {**settings.target, "engine": engine}
             name = settings.name if engine is None else f"{settings.name}/{engine}"
@@ -237,15 +247,23 @@ def by_means(remedy: str, means: str, labels: Mapping[str, str]) -> tuple[Action
 
 
 def paced_engine(means: str) -> str | None:
-    """The engine that a journalled act paces, None where it does something else."""
+    """The engine that a journalled act holds at a duty, None where it does something else."""
     told = msgspec.json.decode(means, type=Means)
-    return told.target.get("engine") if told.action == "pace" else None
+    return told.target.get("engine") if told.action in ("pace", "freeze") else None
+
+
+def pacing_terms(book: Iterable[Bound]) -> dict[str, Terms]:
+    """Of each engine that a remedy paces by a controller, the first one's terms."""
+    found: dict[str, Terms] = {}
+    for bound in book:
+        if bound.settings.action == "pace" and bound.remedy.enabled and bound.task.own.control is not None:
+            found.setdefault(bound.task.target.get("engine", ""), bound.task.own.control)
+    return found
 
 
 def _bounds(path: str, settings: RemedySettings) -> Iterator[tuple[str, str]]:
-    for key, least, most in _BOUNDS:
-        if not least <= getattr(settings, key) <= most:
-            yield f"{path}.{key}", f"expected {written(least)} to {written(most)}"
+    if not _COOLDOWN[0] <= settings.cooldown <= _COOLDOWN[1]:
+        yield f"{path}.cooldown", f"expected {written(_COOLDOWN[0])} to {written(_COOLDOWN[1])}"
     if not _WITHIN[0] <= settings.verify.within <= _WITHIN[1]:
         yield f"{path}.verify.within", f"expected {written(_WITHIN[0])} to {written(_WITHIN[1])}"
     if not settings.name or len(settings.name) > 64 or not settings.name.replace("-", "").replace("_", "").isalnum():
@@ -254,3 +272,13 @@ def _bounds(path: str, settings: RemedySettings) -> Iterator[tuple[str, str]]:
         yield f"{path}.sources", "expected local, webhook or both"
     if settings.plausible is not None and not settings.plausible[0] < settings.plausible[1]:
         yield f"{path}.plausible", "expected the lower bound first"
+
+
+def _once(path: str, settings: RemedySettings) -> Iterator[tuple[str, str]]:
+    """What cannot be put back is bounded tighter."""
+    cooldown, most = _ONCE
+    why = f"since what {settings.action} does cannot be put back"
+    if settings.cooldown < cooldown:
+        yield f"{path}.cooldown", f"expected {written(cooldown)} or more, {why}"
+    if settings.max_per_hour > most:
+        yield f"{path}.max_per_hour", f"expected {most} or less, {why}"

@@ -107,6 +107,8 @@ def rows(view: View) -> Iterator[Row]:
     if view.canary_memory is not None:
         share = f"{view.canary_cpu:.1%} of a core, " if view.canary_cpu is not None else ""
         yield Row("canary", f"takes {share}{bytes_written(view.canary_memory)}", "dim")
+    for says in view.pacing:
+        yield Row("pacing", says, "yellow")
     if view.failing:
         yield Row("failing", ", ".join(view.failing), "yellow")
     yield Row("alerts", _alerts(view), "" if view.alerts else "green")

@@ -16,7 +16,10 @@ import structlog
 from agent.children import Child
 from agent.discovery import Collector
 from agent.eye import Answer, Order, pass_of
+from agent.eye_door import EyeAtTheDoor
 from agent.gather import Pass
+
+AnyEye = Child | EyeAtTheDoor
 
 PATIENCE = 10.0  # seconds, or ten deadlines where that is more, before a read counts as one that does not return
 
@@ -24,8 +27,15 @@ PATIENCE = 10.0  # seconds, or ten deadlines where that is more, before a read c
 class Sight:
     """Every eye of this agent, and the lanes of the collectors in them."""
 
-    def __init__(self, root: str, deliver: Callable[[Pass], None], shelf: str | None = None) -> None:
-        """`shelf` is the folder for what collectors in the eye keep from one process to the next."""
+    def __init__(
+        self, root: str, deliver: Callable[[Pass], None], shelf: str | None = None, door: str | None = None
+    ) -> None:
+        """
+        `shelf` is the folder for what collectors in the eye keep from one process to the next.
+
+        `door` is the socket at which systemd starts an eye for whoever connects; without one they are our children.
+        """
+        self.door = door
         self._arguments = ("agent.eye", root) if shelf is None else ("agent.eye", root, shelf)
         self._deliver = deliver
         self._lanes: dict[str, EyeLane] = {}
@@ -33,16 +43,21 @@ class Sight:
         self._answers = msgspec.json.Decoder(Answer)
         self._started = False
         self.shared = self._eye("eye")
-        self._own: list[Child] = []
+        self._own: list[AnyEye] = []
 
-    def _eye(self, name: str) -> Child:
-        child = Child(
-            name,
-            self._arguments,
-            on_line=lambda line: self._answered(child, line),
-            on_end=lambda: self._ended(child),
-        )
-        return child
+    def _eye(self, name: str) -> AnyEye:
+        def on_line(line: bytes) -> None:
+            self._answered(eye, line)
+
+        def on_end() -> None:
+            self._ended(eye)
+
+        eye: AnyEye
+        if self.door is not None:
+            eye = EyeAtTheDoor(name, self.door, on_line=on_line, on_end=on_end)
+        else:
+            eye = Child(name, self._arguments, on_line=on_line, on_end=on_end)
+        return eye
 
     def lane(self, name: str) -> EyeLane:
         """The place of one collector in the eye, which is started with the first."""
@@ -77,9 +92,9 @@ class Sight:
 
     def _see_to(self, name: str, lane: EyeLane) -> None:
         if lane.eye is not self.shared:
-            if lane.killed != lane.eye.pid:  # once: in uninterruptible sleep it stays until the kernel lets it go
+            if lane.killed != lane.eye.life:  # once: in uninterruptible sleep it stays until the kernel lets it go
                 self._log.warning("a read does not return; its eye is replaced", collector=name)
-                lane.killed = lane.eye.pid
+                lane.killed = lane.eye.life
                 lane.eye.kill()
             return
         self._log.warning("a read does not return; the collector goes on in an eye of its own", collector=name)
@@ -88,7 +103,7 @@ class Sight:
         self._own.append(lane.eye)
         self._fail(name, lane, "the read did not return")
 
-    def _answered(self, eye: Child, line: bytes) -> None:
+    def _answered(self, eye: AnyEye, line: bytes) -> None:
         try:
             answer = self._answers.decode(line)
         except msgspec.MsgspecError as error:
@@ -102,7 +117,7 @@ class Sight:
         began, lane.busy_since = lane.busy_since, None
         self._deliver(pass_of(answer, began))
 
-    def _ended(self, eye: Child) -> None:
+    def _ended(self, eye: AnyEye) -> None:
         for name, lane in self._lanes.items():
             if lane.eye is eye and lane.busy_since is not None:
                 self._fail(name, lane, "the eye ended while it was reading")
@@ -120,7 +135,7 @@ class Sight:
 class EyeLane:
     """A Lane whose passes run in an eye."""
 
-    def __init__(self, sight: Sight, eye: Child) -> None:
+    def __init__(self, sight: Sight, eye: AnyEye) -> None:
         self.busy_since: float | None = None
         self.deadline = 0.0
         self.eye = eye

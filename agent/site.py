@@ -16,6 +16,7 @@ from agent.web import webconfig
 from agent.web.api import Api, Sources
 from agent.web.credentials import Credentials
 from agent.web.door import Doorkeeper, policy
+from agent.web.front import Front
 from agent.web.remedies import Door
 from agent.web.server import Server
 from agent.web.webhook import Posted, Webhook
@@ -31,7 +32,6 @@ class Parts:
     """The secret of the state folder: who holds it may change things."""
     metrics: Callable[[], str]
     since_tick: Callable[[], float | None]
-    front: Callable[[], str]
     registry: CollectorRegistry
     """Where the door counts whom it refused, and the webhook what was posted."""
     inbox: Inbox
@@ -53,8 +53,8 @@ async def opened(config: Config, parts: Parts) -> tuple[Server, str]:
         metrics=parts.metrics,
         since_tick=parts.since_tick,
         interval=config.sample.interval,
-        front=parts.front,
         routes=[
+            *Front().routes(),
             *api,
             *Door(parts.remedies, parts.sources.now_ms).routes(),
             *Webhook(_posted(parts), parts.registry).routes(),

@@ -73,6 +73,8 @@ class View:
     alerts: tuple[Alert, ...]
     series: int
     starting: bool
+    pacing: tuple[str, ...] = ()
+    """How and why each paced engine is held, a sentence each."""
 
 
 class Viewer:
@@ -93,9 +95,16 @@ class Viewer:
         }
 
     def view(
-        self, history: History, alerts: Sequence[Alert], baseline: Baseline, now_ms: int, *, canary: bool = False
+        self,
+        history: History,
+        alerts: Sequence[Alert],
+        baseline: Baseline,
+        now_ms: int,
+        *,
+        canary: bool = False,
+        pacing: Sequence[str] = (),
     ) -> View:
-        """The host as it stands at `now_ms`; `canary` says that an engine of ours is to be there."""
+        """The host at `now_ms`; `canary`: an engine of ours is to be there; `pacing`: what is held, and why."""
         asked = {name: list(query.at(history, now_ms)) for name, query in self._queries.items()}
 
         def one(name: str) -> float | None:
@@ -125,9 +134,10 @@ class Viewer:
             canary_cpu=one("canary_cpu"),
             canary_memory=one("canary_memory"),
             failing=tuple(sorted(each("failing", "collector"))),
-            alerts=tuple(sorted(filter(_shown, alerts), key=_urgency)),
+            alerts=tuple(sorted(filter(shown, alerts), key=_urgency)),
             series=history.series_count(),
             starting=canary and not engines,
+            pacing=tuple(pacing),
         )
 
 
@@ -139,7 +149,8 @@ def _hottest(found: Sequence[tuple[tuple[tuple[str, str], ...], float]]) -> tupl
     return " ".join(labels[key] for key in told if labels.get(key)), value
 
 
-def _shown(alert: Alert) -> bool:
+def shown(alert: Alert) -> bool:
+    """Whether people are to see it: it fires, and does not fire always."""
     return alert.state is AlertState.FIRING and dict(alert.labels).get("severity") != "none"
 
 

@@ -8,6 +8,7 @@ The contract of a collector module, all of it:
     INTERVAL = 1.0          seconds between passes, at least: host.again(seconds) asks for a longer time to the next one
     DEADLINE = 0.5          seconds after which a pass counts as overrun
     ISOLATED = False        True: gather runs it in the eye, a process that can be killed
+    PRIVILEGED = False      True: where systemd runs the eye, which may read more than the agent, it runs there too
     Config                  a frozen msgspec Struct with defaults: the operator's keys under `collectors.<name>`
     AFTER = (names)         with join(readings, host) instead of collect, or join(readings, host, config): made from the
                             Samples of those collectors, which come as a mapping from a collector's name to its newest

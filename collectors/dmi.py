@@ -12,6 +12,7 @@ from collectors import Host, Reading, gauge
 from collectors._smbios import MemoryDevice, memory_devices
 
 INTERVAL = 60.0
+PRIVILEGED = True
 
 SIZE = gauge("steadytok_dmi_memory_size_bytes", "Size of the memory module in a slot; 0 is an empty slot.")
 SPEED = gauge(

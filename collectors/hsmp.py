@@ -16,6 +16,7 @@ from collectors._hsmp import PATH, Message, Port, port
 
 INTERVAL = 2.0
 DEADLINE = 1.5
+PRIVILEGED = True
 
 DIMM_TEMPERATURE = gauge(
     "steadytok_hsmp_dimm_temperature_celsius", "Temperature of a DIMM as the processor read it last."

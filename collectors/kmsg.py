@@ -18,6 +18,7 @@ from collectors import Host, Reading, counter, gauge
 from collectors._kmsg import Cursor, Record, look
 
 INTERVAL = 1.0
+PRIVILEGED = True
 
 OOM_KILLS = counter(
     "steadytok_kmsg_oom_kills_total",

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from collectors import Host, Reading, counter
 
 INTERVAL = 5.0
+PRIVILEGED = True
 
 ENERGY = counter(
     "steadytok_powercap_energy_joules_total",

@@ -35,10 +35,10 @@ def list_(config_path: Path | None) -> None:
         click.echo(f"All given up: {latch['why']}; `steadytok remedies resume '*'` lifts it.")
     for each in told["remedies"]:
         click.echo(f"\n{each['name']}: {each['state']}, {each['left']} acts left this hour")
-        click.echo(f"  {each['does']}")
+        click.echo(f"  {each['does']}{'' if each['reversible'] else '; cannot be put back'}")
         click.echo(f"  for {', '.join(each['match'])}")
         last = [f"last tried {_when(each['last_ms'])}"] if each["last_ms"] is not None else []
-        for line in [*filter(None, [each["why"]]), *last, *each["waiting"]]:
+        for line in [*filter(None, [each["why"]]), *each.get("now", ()), *last, *each["waiting"]]:
             click.echo(f"  {printable(line)}")
 
 
@@ -98,6 +98,8 @@ def _line(entry: Any) -> str:
     alert = dict(entry.labels).get("alertname")
     who = f"{entry.remedy} ({alert})" if alert else entry.remedy
     what = f"would have {_PAST.get(entry.what, entry.what)}" if entry.observed else entry.what
+    if entry.what in ("begin", "tighten") and entry.value is not None:
+        what += f" at a value of {entry.value:g}"
     said = ": ".join(filter(None, (who, what, entry.says if entry.says != "only observed" else "")))
     return f"{_when(entry.at_ms)} {said}"
 
@@ -108,7 +110,9 @@ _PAST = {"begin": "begun", "did": "done", "release": "been released", "restored"
 
 def _document(entry: Any) -> dict[str, Any]:
     at = datetime.fromtimestamp(entry.at_ms / 1000).astimezone().isoformat(timespec="milliseconds")
-    return {**entry._asdict(), "at": at, "labels": dict(entry.labels)}
+    measures = {key: each._asdict() for key in ("before", "after") if (each := getattr(entry, key)) is not None}
+    told = {key: value for key, value in entry._asdict().items() if key not in ("before", "after")}
+    return {**told, "at": at, "labels": dict(entry.labels), **measures}
 
 
 def _when(at_ms: int) -> str:

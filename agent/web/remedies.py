@@ -91,11 +91,13 @@ class Door:
             "name": name,
             "action": bound.settings.action,
             "does": bound.action.describe(bound.task),
+            "reversible": bound.remedy.reversible,
             "match": bound.settings.match,
             "state": "observed" if held and held[0].observed and held[0].phase is Phase.HELD else word,
             "why": latch.why if latch else "",
             "left": max(0, bound.remedy.max_per_hour - len(mine)),
             "last_ms": last,
+            "now": sorted(memory.says for act, memory in self._remedies.steered() if act in held),
             "waiting": sorted({each.told for each in state.sessions if each.remedy == name and each.told}),
         }
 

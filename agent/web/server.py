@@ -1,4 +1,4 @@
-"""The HTTP server: /metrics, /-/healthy, /-/ready, the front page, and the routes it is given."""
+"""The HTTP server: /metrics, /-/healthy, /-/ready, and the routes it is given."""
 
 from __future__ import annotations
 
@@ -43,14 +43,12 @@ class Server:
         metrics: Callable[[], str],
         since_tick: Callable[[], float | None],
         interval: float,
-        front: Callable[[], str],
         routes: Iterable[web.RouteDef] = (),
         door: Doorkeeper | None = None,
     ) -> None:
         self._metrics = metrics
         self._since_tick = since_tick
         self._interval = interval
-        self._front_page = front
         self._routes = tuple(routes)
         self._door = door
         self._described = DESCRIPTION.read_bytes()
@@ -64,7 +62,6 @@ class Server:
         app = web.Application(client_max_size=MOST_BODY, middlewares=[] if door is None else [door.middleware()])
         app.add_routes(
             [
-                web.get("/", self._front),
                 web.get("/metrics", self._exposition),
                 web.get("/-/healthy", self._healthy),
                 web.get("/-/ready", self._ready),
@@ -104,9 +101,6 @@ class Server:
             await self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
-
-    async def _front(self, request: web.Request) -> web.Response:
-        return web.Response(text=self._front_page(), content_type="text/html")
 
     async def _exposition(self, request: web.Request) -> web.Response:
         body = self._metrics().encode()

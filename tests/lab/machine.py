@@ -104,7 +104,7 @@ def missing() -> str | None:
     """What this host lacks for the lab, in one sentence, or None."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return f"the lab needs Linux on x86_64, and this is {sys.platform} on {platform.machine()}"
-    lacking = [program for program in _PROGRAMS if _which(program) is None]
+    lacking = [program for program in _PROGRAMS if which(program) is None]
     if not lacking:
         return None
     packages = " ".join(sorted({_PROGRAMS[program] for program in lacking}))
@@ -149,7 +149,7 @@ def run(
         if (out / "done").exists():
             return
         if (out / "started").exists() or attempt == 2:
-            raise LabError(f"the guest did not come to its end\n{_tail(out / 'console')}\n{_tail(out / 'guest.log')}")
+            raise LabError(f"the guest did not come to its end\n{tail(out / 'console')}\n{tail(out / 'guest.log')}")
 
 
 def _boot(parts: Parts, out: Path, shape: Shape, bmc: int | None) -> None:
@@ -166,20 +166,11 @@ def _boot(parts: Parts, out: Path, shape: Shape, bmc: int | None) -> None:
         process.kill()
         process.wait(10)
     if process.returncode != 0:
-        raise LabError(f"QEMU ended with status {process.returncode}\n{_tail(out / 'qemu.log')}")
+        raise LabError(f"QEMU ended with status {process.returncode}\n{tail(out / 'qemu.log')}")
 
 
 def _command(parts: Parts, out: Path, shape: Shape, bmc: int | None) -> list[str]:
-    # acpi-cpufreq refuses QEMU's own family of AMD processors; five-level page tables only make emulation slower.
-    command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi"]
-    command += ["-cpu", "max,vendor=GenuineIntel,family=6,model=85,la57=off"]
-    processors = 1 + max(int(cpus.split("-")[-1]) for cpus in shape.cpus)
-    command += ["-m", str(sum(shape.memory)), "-smp", str(processors), "-acpitable", f"file={parts.table}"]
-    for node, (cpus, memory) in enumerate(zip(shape.cpus, shape.memory, strict=True)):
-        command += ["-object", f"memory-backend-ram,id=m{node},size={memory}M"]
-        command += ["-numa", f"node,nodeid={node},cpus={cpus},memdev=m{node}"]
-    for node, other in itertools.permutations(range(len(shape.cpus)), 2):
-        command += ["-numa", f"dist,src={node},dst={other},val={DISTANCE}"]
+    command = processors(parts, shape)
     share = "security_model=none,multidevs=remap"
     command += ["-virtfs", f"local,path=/,mount_tag=root,{share},readonly=on"]
     command += ["-virtfs", f"local,path={out},mount_tag=out,{share}"]
@@ -193,8 +184,23 @@ def _command(parts: Parts, out: Path, shape: Shape, bmc: int | None) -> list[str
     return [*command, "-append", "console=ttyS0 quiet mitigations=off panic=-1"]
 
 
+def processors(parts: Parts, shape: Shape) -> list[str]:
+    """QEMU, with the processors and the memory of a shape."""
+    # acpi-cpufreq refuses QEMU's own family of AMD processors; five-level page tables only make emulation slower.
+    command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi"]
+    command += ["-cpu", "max,vendor=GenuineIntel,family=6,model=85,la57=off"]
+    count = 1 + max(int(cpus.split("-")[-1]) for cpus in shape.cpus)
+    command += ["-m", str(sum(shape.memory)), "-smp", str(count), "-acpitable", f"file={parts.table}"]
+    for node, (cpus, memory) in enumerate(zip(shape.cpus, shape.memory, strict=True)):
+        command += ["-object", f"memory-backend-ram,id=m{node},size={memory}M"]
+        command += ["-numa", f"node,nodeid={node},cpus={cpus},memdev=m{node}"]
+    for node, other in itertools.permutations(range(len(shape.cpus)), 2):
+        command += ["-numa", f"dist,src={node},dst={other},val={DISTANCE}"]
+    return command
+
+
 def _image() -> str:
-    depends = _output(["apt-cache", "depends", "linux-image-amd64"]).splitlines()
+    depends = output(["apt-cache", "depends", "linux-image-amd64"]).splitlines()
     images = [line.split()[-1] for line in depends if "Depends: linux-image-" in line]
     if not images:
         raise LabError("apt knows no linux-image-amd64: the lab needs Debian's package lists (apt-get update)")
@@ -202,33 +208,39 @@ def _image() -> str:
 
 
 def _make(scratch: Path, image: str) -> None:
-    _output(["apt-get", "download", image, "busybox-static"], scratch)
     parts = scratch / "parts"
     parts.mkdir()
-    tree, busybox = parts / "tree", scratch / "busybox"
-    for name, folder in ((image, tree), ("busybox-static", busybox)):
-        (package,) = scratch.glob(f"{name}_*.deb")
-        _output(["dpkg-deb", "-x", str(package), str(folder)])
+    tree = unpacked(image, scratch).rename(parts / "tree")
+    busybox = unpacked("busybox-static", scratch)
     (release,) = (folder.name for folder in (tree / "lib/modules").iterdir())
-    _output(["depmod", "-b", str(tree), release])
-    _make_initrd(parts / "initrd.gz", scratch / "initrd", busybox / "bin/busybox", _in_order(tree, release))
+    output(["depmod", "-b", str(tree), release])
+    make_initrd(parts / "initrd.gz", scratch / "initrd", busybox / "bin/busybox", in_order(tree, release))
     scopes = "".join(_SCOPE.format(cpu=cpu) for cpu in range(4))
     (parts / "ssdt.asl").write_text(f'DefinitionBlock ("", "SSDT", 2, "STEADY", "CPUFREQ", 1)\n{{{scopes}}}\n')
-    _output(["iasl", "-p", str(parts / "ssdt"), str(parts / "ssdt.asl")])
+    output(["iasl", "-p", str(parts / "ssdt"), str(parts / "ssdt.asl")])
 
 
-def _in_order(tree: Path, release: str) -> list[Path]:
-    """The modules that reach the root over 9p, in the order in which they load."""
+def unpacked(name: str, scratch: Path) -> Path:
+    """The files of one of Debian's packages, in a folder of that name."""
+    output(["apt-get", "download", name], scratch)
+    (package,) = scratch.glob(f"{name}_*.deb")
+    output(["dpkg-deb", "-x", str(package), str(scratch / name)])
+    return scratch / name
+
+
+def in_order(tree: Path, release: str, names: Sequence[str] = _FOR_THE_ROOT) -> list[Path]:
+    """Modules with all that they need, in the order in which they load; without names those that reach the root."""
     order: dict[Path, None] = {}
-    for module in _FOR_THE_ROOT:
-        shown = _output(["modprobe", "-d", str(tree), "-S", release, "--show-depends", module])
+    for module in names:
+        shown = output(["modprobe", "-d", str(tree), "-S", release, "--show-depends", module])
         for line in shown.splitlines():
             if line.startswith("insmod "):
                 order[Path(line.split()[1])] = None
     return list(order)
 
 
-def _make_initrd(initrd: Path, folder: Path, busybox: Path, modules: Sequence[Path]) -> None:
+def make_initrd(initrd: Path, folder: Path, busybox: Path, modules: Sequence[Path], init: str = _INIT) -> None:
+    """A packed folder with busybox, these modules, and the script that runs first."""
     for name in ("bin", "proc", "sys", "dev", "mnt", "lib"):
         (folder / name).mkdir(parents=True)
     shutil.copy(busybox, folder / "bin/busybox")
@@ -237,7 +249,7 @@ def _make_initrd(initrd: Path, folder: Path, busybox: Path, modules: Sequence[Pa
         text = lzma.decompress(module.read_bytes()) if packed else module.read_bytes()
         (folder / "lib" / module.name.removesuffix(".xz")).write_bytes(text)
     (folder / "order").write_text("".join(f"{module.name.removesuffix('.xz')}\n" for module in modules))
-    (folder / "init").write_text(_INIT)
+    (folder / "init").write_text(init)
     (folder / "init").chmod(0o755)
     names = "\n".join(sorted(str(path.relative_to(folder)) for path in folder.rglob("*")))
     packed_folder = subprocess.run(
@@ -246,13 +258,15 @@ def _make_initrd(initrd: Path, folder: Path, busybox: Path, modules: Sequence[Pa
     initrd.write_bytes(gzip.compress(packed_folder.stdout, 1))
 
 
-def _which(program: str) -> str | None:
+def which(program: str) -> str | None:
+    """Where a program is, or None."""
     # Debian keeps modprobe and i2cset where only root's path leads.
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
-def _output(command: Sequence[str], folder: Path | None = None) -> str:
-    path = _which(command[0]) or command[0]
+def output(command: Sequence[str], folder: Path | None = None) -> str:
+    """What a program prints; LabError with its last words where it fails."""
+    path = which(command[0]) or command[0]
     result = subprocess.run([path, *command[1:]], cwd=folder, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         said = (result.stderr or result.stdout).strip()[-500:]
@@ -260,7 +274,8 @@ def _output(command: Sequence[str], folder: Path | None = None) -> str:
     return result.stdout
 
 
-def _tail(path: Path) -> str:
+def tail(path: Path) -> str:
+    """The end of a file, under its name."""
     text = path.read_text(errors="replace") if path.exists() else "(nothing)"
     return f"--- {path.name}\n{text[-3000:]}"
 

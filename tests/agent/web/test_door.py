@@ -52,7 +52,6 @@ class Place:
             metrics=lambda: "x 1\n" * 100_000,
             since_tick=lambda: 0.0,
             interval=1.0,
-            front=str,
             routes=routes,
             door=self.door,
         )
@@ -378,7 +377,7 @@ def test_what_every_answer_carries(tmp_path: Path) -> None:
     """Pages, refusals, missing pages and faults: no other origin, no sniffing, no frame; a fault tells nothing."""
 
     async def test(here: Place) -> None:
-        asked = [("GET", "/"), ("GET", READ), ("GET", "/nothing"), ("POST", WRITE), ("GET", "/broken")]
+        asked = [("GET", "/-/healthy"), ("GET", READ), ("GET", "/nothing"), ("POST", WRITE), ("GET", "/broken")]
         answers = [await here.ask(method, path) for method, path in asked]
 
         assert [status for status, _, _ in answers] == [200, 200, 404, 401, 500]

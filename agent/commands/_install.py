@@ -1,0 +1,44 @@
+"""What install, upgrade and uninstall share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from agent.commands import _options
+
+prefix = click.option(
+    "--prefix",
+    default="/",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Put the files below this folder and start nothing: for a package or an image.",
+)
+dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+what = click.option("--from", "what", metavar="WHAT", help="What pip installs: a wheel, a folder, steadytok==1.2.3.")
+
+
+@contextlib.contextmanager
+def failing() -> Iterator[None]:
+    """Ends the command with the reason where a step cannot be taken."""
+    from agent.install import InstallError
+
+    try:
+        yield
+    except InstallError as error:
+        _options.die([str(error)], 1)
+
+
+def begin(sentence: str) -> None:
+    """The line above the steps."""
+    click.echo(sentence)
+
+
+def end(prefix: Path, dry: bool) -> None:
+    """What comes next."""
+    if not dry and prefix == Path("/"):
+        click.echo(
+            "done; `systemctl status steadytok` says how it is, /etc/steadytok/steadytok.yml is its configuration"
+        )

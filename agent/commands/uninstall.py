@@ -1,0 +1,26 @@
+"""`steadytok uninstall`: takes the service away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from agent.commands import _install
+
+
+@click.command(name="uninstall")
+@_install.prefix
+@_install.dry_run
+@click.option("--purge", is_flag=True, help="Also the configuration, what it has learnt, and its users.")
+def command(prefix: Path, dry_run: bool, purge: bool) -> None:
+    """Stop the service and remove it; configuration and state stay, unless --purge."""
+    from agent.install import flow, removal
+
+    with _install.failing():
+        target = flow.target(prefix, dry_run)
+        _install.begin("removing steadytok")
+        if not removal.remove(target, purge=purge):
+            click.echo("  nothing of it is here")
+        elif not purge:
+            click.echo("kept: /etc/steadytok and /var/lib/steadytok; `uninstall --purge` removes them too")

@@ -1,0 +1,146 @@
+"""The first stage: a venv of its own for each version, made whole before anything points at it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from agent.install import InstallError, Target
+from agent.install.layout import CURRENT, OPT
+from agent.install.programs import call
+from agent.version import version
+
+_UNSEEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
+"""Folders that a service with ProtectHome= and PrivateTmp= does not see."""
+
+
+def source() -> str:
+    """What pip is to install: what this very version came from, else this version by its number."""
+    try:
+        told = importlib.metadata.distribution("steadytok").read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:
+        told = None
+    url = json.loads(told).get("url", "") if told else ""
+    if url.startswith("file://"):
+        path = Path(url.removeprefix("file://"))
+        return str(path) if path.exists() else f"steadytok=={version()}"
+    return f"steadytok @ {url}" if url else f"steadytok=={version()}"
+
+
+def check_interpreter() -> None:
+    """InstallError where the service could not see this Python."""
+    base = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    if base.startswith(tuple(f"{folder}/" for folder in _UNSEEN)):
+        raise InstallError(
+            f"this Python is {base}, in a folder that services do not see; run the installer with the system's, such as"
+            " /usr/bin/python3 -m venv"
+        )
+
+
+def made(target: Target, what: str) -> Path:
+    """
+    The folder of a new venv with `what` in it; half of one is never left behind.
+
+    Compiled by compileall after pip, on all processors and without the tests that packages carry: the service cannot
+    write what it compiles, and would do it again at each start.
+    """
+    folder = _free(target)
+    try:
+        target.step(f"make a venv in {folder}", lambda: _venv(folder))
+        target.step(f"install {what} into it", lambda: _pip(folder, what))
+        target.step("compile it", lambda: _compile(folder))
+        if not target.live and not target.dry:
+            _relocate(folder, target.prefix)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder
+
+
+def _free(target: Target) -> Path:
+    """A folder that nothing uses: numbers, since what it will hold is known only once pip has it."""
+    opt = target.at(OPT)
+    taken = {entry.name for entry in opt.iterdir()} if opt.is_dir() else set()
+    return opt / next(name for number in range(1, 10_000) if (name := f"venv-{number}") not in taken)
+
+
+def _venv(folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    call([sys.executable, "-m", "venv", "--without-pip" if _have_pip() else "--clear", folder])
+    if _have_pip():
+        _give_pip(folder)
+
+
+def _have_pip() -> bool:
+    return importlib.util.find_spec("pip") is not None
+
+
+def _give_pip(folder: Path) -> None:
+    """
+    A copy of the pip that runs: a host may have none for new venvs (Debian without python3-venv), or reach no index.
+
+    It is run from there, isolated, so that it sees nothing but what the venv has; the next upgrade finds it there too.
+    """
+    (site,) = folder.glob("lib/python*/site-packages")
+    pip = importlib.metadata.distribution("pip")
+    for file in pip.files or ():
+        if ".." not in file.parts and file.suffix != ".pyc":
+            place = site / file
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(str(pip.locate_file(file)), place)
+
+
+def _pip(folder: Path, what: str) -> None:
+    quiet = ["--quiet", "--disable-pip-version-check", "--no-compile", "--no-cache-dir"]
+    call([folder / "bin/python", "-I", "-m", "pip", "install", *quiet, what])
+
+
+def _compile(folder: Path) -> None:
+    call([folder / "bin/python", "-I", "-m", "compileall", "-q", "-j", "0", "-x", "/(tests?|pip)/", folder / "lib"])
+
+
+def _relocate(folder: Path, prefix: Path) -> None:
+    """Scripts name their interpreter by its path; below a prefix that must be the path on the host."""
+    for script in (folder / "bin").iterdir():
+        if script.is_symlink() or not script.read_bytes().startswith(b"#!"):
+            continue
+        text = script.read_text(encoding="utf-8")
+        script.write_text(text.replace(f"{prefix}{OPT}", OPT), encoding="utf-8")
+
+
+def current(target: Target) -> Path | None:
+    """The venv in use, or None where nothing is installed."""
+    link = target.at(CURRENT)
+    return link.parent / os.readlink(link) if link.is_symlink() else None
+
+
+def installed_version(folder: Path) -> str:
+    """The version of steadytok in a venv; empty where it is in none."""
+    for found in importlib.metadata.distributions(
+        path=[str(path) for path in folder.glob("lib/python*/site-packages")]
+    ):
+        if found.name == "steadytok":
+            return found.version
+    return ""
+
+
+def point(target: Target, folder: Path) -> None:
+    """Makes a venv the one in use, at once and whole."""
+    link = target.at(CURRENT)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    fresh = link.with_name(".current")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(folder.name)
+    fresh.replace(link)
+
+
+def sweep(target: Target, keep: Path) -> None:
+    """Removes every venv but the one in use."""
+    for entry in target.at(OPT).glob("venv-*"):
+        if entry != keep:
+            shutil.rmtree(entry)

@@ -1,0 +1,63 @@
+"""What goes where: the list that installing and taking away share, and that a package would be made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+OPT = "/opt/steadytok"
+CURRENT = f"{OPT}/current"
+COMMAND = "/usr/local/bin/steadytok"
+UNITS = "/usr/local/lib/systemd/system"
+CONFIG = "/etc/steadytok"
+STATE = ("/var/lib/steadytok", "/var/lib/steadytok-eye", "/var/lib/steadytok-engine")
+RUNTIME = ("/run/steadytok", "/run/steadytok-hand")
+USERS = ("steadytok", "steadytok-eye", "steadytok-engine")
+
+DAEMON = "steadytok.service"
+SOCKETS = ("steadytok-eye.socket", "steadytok-hand.socket")
+CONFINED = (DAEMON, "steadytok-eye@.service")
+"""Units whose interpreter is all that they may execute."""
+
+
+class Piece(NamedTuple):
+    """One file of ours: its name in systemd/, its place on the host, and whether an operator's edits are kept."""
+
+    name: str
+    path: str
+    edited: bool = False
+
+
+PIECES = (
+    *(
+        Piece(name, f"{UNITS}/{name}")
+        for name in (
+            DAEMON,
+            "steadytok-eye.socket",
+            "steadytok-eye@.service",
+            "steadytok-hand.socket",
+            "steadytok-hand.service",
+            "steadytok-engine@.service",
+        )
+    ),
+    Piece("sysusers.conf", "/usr/local/lib/sysusers.d/steadytok.conf"),
+    Piece("tmpfiles.conf", "/usr/local/lib/tmpfiles.d/steadytok.conf"),
+    Piece("udev.rules", "/usr/local/lib/udev/rules.d/60-steadytok.rules"),
+    Piece("steadytok.yml", f"{CONFIG}/steadytok.yml", edited=True),
+    Piece("hand.toml", f"{CONFIG}/hand.toml", edited=True),
+)
+
+
+def dropin(unit: str, name: str) -> str:
+    """The path of a file that adds lines to a unit."""
+    return f"{UNITS}/{unit}.d/{name}"
+
+
+GENERATED = tuple(dropin(unit, name) for unit in CONFINED for name in ("10-interpreter.conf", "20-network.conf"))
+"""What is written for this host alone."""
+
+
+def sources() -> Path:
+    """The folder `systemd` of this version: in the package, or in the checkout that runs."""
+    packaged = Path(__file__).parent / "systemd"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "systemd"

@@ -1,0 +1,152 @@
+"""
+The second stage, by the new version's own code: files in place, users made, units started.
+
+`python -m agent.install.settle PREFIX FOLDER` is what the first stage runs in the venv that it has made.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from agent.install import InstallError, Target, environment
+from agent.install.layout import (
+    COMMAND,
+    CONFIG,
+    CURRENT,
+    DAEMON,
+    PIECES,
+    SOCKETS,
+    Piece,
+    dropin,
+    sources,
+)
+from agent.install.programs import call
+from agent.state import written
+
+_MADE = "# Made by `steadytok install` for this host and its configuration; run it again rather than edit this.\n"
+
+
+def settle(target: Target, folder: Path) -> None:
+    """Everything but the venv. InstallError where a step cannot be taken; what was in use before is in use again."""
+    before = environment.current(target)
+    for piece in PIECES:
+        _place(target, piece)
+    _write_walls(target, folder)
+    target.step(f"use {folder} as {CURRENT}", lambda: environment.point(target, folder))
+    target.step(f"make {COMMAND} a link to it", lambda: _link(target))
+    if not target.live:
+        return
+    _tell_the_system(target)
+    try:
+        _start(target)
+    except InstallError:
+        if before is not None and before != folder:
+            target.step(f"use {before} again", lambda: environment.point(target, before))
+            _start(target)
+        raise
+    target.step("remove what is no longer used", lambda: environment.sweep(target, folder))
+
+
+def _place(target: Target, piece: Piece) -> None:
+    path = target.at(piece.path)
+    text = (sources() / piece.name).read_text(encoding="utf-8")
+    there = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+    if there == text:
+        return
+    if there is not None and piece.edited:
+        click.echo(f"  keep {path}, which has been edited")
+        return
+    target.step(f"write {path}", lambda: _write(path, text))
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written(path, text)
+    path.chmod(0o644)
+
+
+def _write_walls(target: Target, folder: Path) -> None:
+    """What may be executed and reached, as the new venv sees this host."""
+    if target.dry:
+        return target.step(
+            "write for this host which files the service may execute, and whom it may reach", lambda: None
+        )
+    # Below a prefix it is another host's configuration, which nobody has written yet.
+    config = target.at(f"{CONFIG}/steadytok.yml")
+    told = json.loads(call([folder / "bin/python", "-I", "-m", "agent.install.walls", config]))
+    for sentence in told["told"]:
+        click.echo(f"  note: {sentence}")
+    execute = "".join(f"ExecPaths={path}\n" for path in told["execute"])
+    execute += "".join(f"NoExecPaths=-{path}\n" for path in told["leave"])
+    for unit, reached in ((DAEMON, told["agent"]), ("steadytok-eye@.service", told["eye"])):
+        network = "".join(f"{line}\n" for line in reached)
+        for name, lines in (("10-interpreter.conf", execute), ("20-network.conf", network)):
+            _write_dropin(target, target.at(dropin(unit, name)), lines)
+    return None
+
+
+def _write_dropin(target: Target, path: Path, lines: str) -> None:
+    text = f"{_MADE}[Service]\n{lines}"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        target.step(f"write {path}", lambda: _write(path, text))
+
+
+def _link(target: Target) -> None:
+    link = target.at(COMMAND)
+    if link.exists() and not link.is_symlink():
+        raise InstallError(f"{link} is somebody else's: move it away")
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(f"{CURRENT}/bin/steadytok")
+
+
+def _tell_the_system(target: Target) -> None:
+    target.step("make the users", lambda: call(["systemd-sysusers", "steadytok.conf"]))
+    # What tmpfiles.d names is often not there (no RAPL, no DMI): that is no failure.
+    target.step(
+        "make /run/steadytok, and let the eye read", lambda: call(["systemd-tmpfiles", "--create", "steadytok.conf"])
+    )
+    target.step("give devices to the eye", _give_devices)
+    target.step("read the units", lambda: call(["systemctl", "daemon-reload"]))
+
+
+def _give_devices() -> None:
+    if not Path("/run/udev/control").exists():
+        return  # a host without udevd: the operator's own way of making devices
+    call(["udevadm", "control", "--reload"])
+    call(["udevadm", "trigger", "--action=change", "--subsystem-match=ipmi", "--subsystem-match=misc"])
+
+
+def _start(target: Target) -> None:
+    target.step("start its doors", lambda: call(["systemctl", "enable", "--now", "--quiet", *SOCKETS]))
+    target.step("start the service", lambda: call(["systemctl", "enable", "--quiet", DAEMON]))
+    target.step("wait until it is ready", _restart)
+
+
+def _restart() -> None:
+    """The daemon, and a hand that runs: both are of the version before."""
+    call(["systemctl", "try-restart", "steadytok-hand.service"])
+    call(["systemctl", "reset-failed", DAEMON])  # starts that failed before count no more
+    try:
+        call(["systemctl", "restart", DAEMON])
+    except InstallError as error:
+        raise InstallError(f"{error}\n  its last words: journalctl --unit {DAEMON} --lines 20") from error
+
+
+def main() -> int:
+    """Settles; 1 with the reason where it cannot."""
+    prefix, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    try:
+        settle(Target(prefix), folder)
+    except InstallError as error:
+        click.echo(f"steadytok: {error}", err=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""
+What systemd is told of the daemon: ready, alive, ending. Nothing where systemd does not ask.
+
+https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html: a datagram of KEY=VALUE lines to the socket in
+NOTIFY_SOCKET. Written here, since the libraries for it are a source build against libsystemd or of 2017.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+
+class Systemd:
+    """The line to systemd; each tick feeds the watchdog, so that a loop that stands still is restarted."""
+
+    def __init__(self, address: str | None) -> None:
+        """`address` is NOTIFY_SOCKET: a path, or @NAME in the abstract namespace; None where nobody listens."""
+        self._address = None if not address else f"\0{address[1:]}" if address.startswith("@") else address
+        self._ready = False
+        self._status = ""
+
+    @classmethod
+    def of_environment(cls) -> Systemd:
+        """As systemd started us; children must not speak for us, so the address is taken out of the environment."""
+        return cls(os.environ.pop("NOTIFY_SOCKET", None))
+
+    def ticked(self, status: str) -> None:
+        """A tick has ended well: with the first one the daemon is ready. `status` is for `systemctl status`."""
+        lines = ["WATCHDOG=1"]
+        if not self._ready:
+            lines.append("READY=1")
+        if status != self._status:
+            lines.append(f"STATUS={status}")
+        self._ready, self._status = True, status
+        self._tell(*lines)
+
+    def ending(self) -> None:
+        """The daemon ends because it was told to."""
+        self._tell("STOPPING=1")
+
+    def _tell(self, *lines: str) -> None:
+        if self._address is None:
+            return
+        # Never waited for: a systemd that is busy hears the next tick.
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+            line.setblocking(False)
+            line.sendto("\n".join(lines).encode(), self._address)

@@ -1,0 +1,30 @@
+"""A host below a folder, and a package small enough to be installed in a second."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from agent.install import Target
+
+
+@pytest.fixture(name="target")
+def _target(tmp_path: Path) -> Target:
+    return Target(tmp_path / "host")
+
+
+@pytest.fixture(name="wheel")
+def _wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A wheel named steadytok with one module and one script, and a pip that asks no index."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    about = "steadytok-9.9.dist-info"
+    path = tmp_path / "steadytok-9.9-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("tiny.py", "def main(): print('tiny')\n")
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: steadytok\nVersion: 9.9\n")
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{about}/entry_points.txt", "[console_scripts]\nsteadytok = tiny:main\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    return path

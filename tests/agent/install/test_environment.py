@@ -1,0 +1,80 @@
+"""The venv: made whole or not at all, one for each version, and pointed at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from agent.install import InstallError, Target, environment, flow
+from agent.install.layout import OPT
+
+
+def test_a_venv_is_whole_and_knows_its_place_on_the_host(target: Target, wheel: Path) -> None:
+    """It holds the package, compiled, and pip; its script names the interpreter as the host will have it."""
+    folder = environment.made(target, str(wheel))
+
+    assert folder == target.at(f"{OPT}/venv-1")
+    assert environment.installed_version(folder) == "9.9"
+    assert (folder / "bin/steadytok").read_text().startswith(f"#!{OPT}/venv-1/bin/python")
+    assert list(folder.glob("lib/python*/site-packages/__pycache__/tiny*.pyc"))
+    assert subprocess.run([folder / "bin/python", "-I", "-m", "pip", "--version"], check=False).returncode == 0
+
+
+def test_what_cannot_be_installed_leaves_nothing(target: Target, wheel: Path) -> None:
+    """pip's own reason is told, and the half-made venv is gone."""
+    with pytest.raises(InstallError, match="No matching distribution found for steadytok==404"):
+        environment.made(target, "steadytok==404")
+
+    assert list(target.at(OPT).iterdir()) == []
+
+
+def test_a_disk_that_is_full_is_named(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step, the reason, and what to do stand in one sentence."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, os.strerror(28), "/opt/steadytok")
+
+    with pytest.raises(InstallError, match="cannot write it: /opt/steadytok: No space left on device; make room"):
+        target.step("write it", full)
+
+
+def test_one_venv_is_in_use_and_the_others_are_swept(target: Target) -> None:
+    """`current` moves at once from one to the next, and only the newest stays."""
+    for name in ("venv-1", "venv-2"):
+        target.at(f"{OPT}/{name}").mkdir(parents=True)
+        environment.point(target, target.at(f"{OPT}/{name}"))
+    newest = environment.current(target)
+    assert newest == target.at(f"{OPT}/venv-2")
+    environment.sweep(target, newest)
+
+    assert sorted(path.name for path in target.at(OPT).iterdir()) == ["current", "venv-2"]
+
+
+def test_a_python_that_services_do_not_see_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ProtectHome= hides it: better said now than at the first start."""
+    monkeypatch.setattr("sys._base_executable", "/home/ann/.local/bin/python3.12")
+
+    with pytest.raises(InstallError, match=r"this Python is /home/ann/\.local/bin/python3\.12"):
+        environment.check_interpreter()
+
+
+def test_without_root_or_systemd_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is begun; a rehearsal needs neither."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert flow.target(Path("/"), dry=True).dry
+    with pytest.raises(InstallError, match="this needs root"):
+        flow.target(Path("/"), dry=False)
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(Path, "is_dir", lambda path: False)
+    with pytest.raises(InstallError, match="not started by systemd"):
+        flow.target(Path("/"), dry=False)
+
+
+def test_an_upgrade_needs_something_to_upgrade(target: Target) -> None:
+    """And says which command makes it."""
+    with pytest.raises(InstallError, match="`steadytok install` does that"):
+        flow.installed(target)

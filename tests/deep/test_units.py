@@ -1,0 +1,58 @@
+"""The units as systemd itself reads them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.deep
+
+UNITS = Path(__file__).parents[2] / "systemd"
+# What each may expose at most, of 10, by systemd-analyze security: the daemon 2.0 by our own word.
+MOST = {
+    "steadytok.service": 2.0,
+    "steadytok-eye@.service": 2.5,
+    "steadytok-hand.service": 3.0,
+    "steadytok-engine@.service": 2.0,
+}
+
+
+@pytest.fixture(name="analyze")
+def _analyze() -> str:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        sentence = "needs systemd-analyze: apt-get install --no-install-recommends systemd"
+        (pytest.fail if os.environ.get("STEADYTOK_REQUIRE_PEERS") else pytest.skip)(sentence)
+    return program
+
+
+@pytest.mark.parametrize("unit", MOST)
+def test_exposure_is_small(analyze: str, unit: str) -> None:
+    """`systemd-analyze security` counts what a unit leaves open."""
+    command = [analyze, "security", "--offline=true", "--no-pager", str(UNITS / unit)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", told)
+
+    assert found is not None, told
+    assert float(found[1]) <= MOST[unit], told
+
+
+@pytest.mark.parametrize("unit", [*MOST, "steadytok-eye.socket", "steadytok-hand.socket"])
+def test_systemd_understands_every_line(analyze: str, unit: str, tmp_path: Path) -> None:
+    """`systemd-analyze verify` has nothing to say, once the programs that a unit starts are there."""
+    for path in UNITS.iterdir():
+        text = path.read_text().replace("/opt/steadytok/current/bin/python", sys.executable)
+        (tmp_path / path.name).write_text(text)
+    name = str(tmp_path / unit.replace("@.", "@r1."))
+    if "@" in unit:
+        (tmp_path / unit.replace("@.", "@r1.")).write_text((tmp_path / unit).read_text())
+    done = subprocess.run([analyze, "verify", "--man=no", name], capture_output=True, text=True, check=False)
+
+    ours = [line for line in done.stderr.splitlines() if str(tmp_path) in line or "steadytok" in line]
+    assert ours == []

@@ -1,0 +1,173 @@
+"""
+Tries, in the daemon's place, what the daemon must not be able to do; what worked stands in probe.json.
+
+Run by lab-probe.service, which is steadytok.service with this program in it. Nothing here is an assertion.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+STATE = Path(os.environ["STATE_DIRECTORY"])
+MANAGER, STRANGER, NAMED = "192.0.2.10", "192.0.2.66", 9093
+
+
+def outcome(attempt: Callable[[], object]) -> str:
+    """`done`, or the name of the error."""
+    try:
+        attempt()
+    except OSError as error:
+        return type(error).__name__ if error.errno is None else os.strerror(error.errno)
+    except Exception as error:  # an attempt that fails in any way has failed
+        return type(error).__name__
+    return "done"
+
+
+def everything(top: str) -> Iterator[tuple[str, list[str]]]:
+    """Each folder with the names of the files in it; what cannot be listed is not walked."""
+    for folder, folders, names in os.walk(top):
+        folders[:] = [name for name in folders if f"{folder}/{name}" not in ("//proc", "//sys")]
+        yield folder, names
+
+
+def written() -> list[str]:
+    """Folders in which a file could be made, and files that could be opened for writing."""
+    found = []
+    for folder, names in everything("/"):
+        path = os.path.join(folder, "lab-probe")
+        if outcome(lambda path=path: Path(path).touch(exist_ok=False)) == "done":
+            found.append(folder)
+            os.unlink(path)
+        for name in names:
+            path = os.path.join(folder, name)
+            if os.access(path, os.W_OK) and stat.S_ISREG(os.lstat(path).st_mode):
+                found.append(path)
+    return found
+
+
+def kernel_written() -> list[str]:
+    """Files of /proc/sys and /sys that could be opened for writing."""
+    found = []
+    for top in ("/proc/sys", "/sys"):
+        for folder, _, names in os.walk(top):
+            found += [path for name in names if os.access(path := f"{folder}/{name}", os.W_OK)]
+    return found
+
+
+def executable() -> list[str]:
+    """Files that the kernel would execute, by its own word: it counts how the file's place is mounted."""
+    return [
+        path
+        for folder, names in everything("/")
+        for name in names
+        if os.path.isfile(path := os.path.join(folder, name)) and os.access(path, os.X_OK)
+    ]
+
+
+def executed() -> dict[str, str]:
+    """What became of starting programs in several ways."""
+    own = STATE / "own"
+    own.write_text("#!/opt/steadytok/current/bin/python\n")
+    own.chmod(0o755)
+    loader = next(path for path in executable() if "/ld-linux" in path or "/ld-2" in path)
+    ways = {
+        "shell": ["/bin/sh", "-c", "true"],
+        "su": ["/bin/su", "--version"],
+        "own file": [str(own)],
+        "by the loader": [loader, "/bin/true"],
+        "interpreter": [sys.executable, "-c", "pass"],
+    }
+    found = {name: outcome(lambda way=way: subprocess.run(way, check=True)) for name, way in ways.items()}
+    own.unlink()
+    return {**found, "from memory": outcome(_from_memory)}
+
+
+def _from_memory() -> None:
+    """A file that is nowhere mounted, and so nowhere mounted noexec."""
+    file = os.memfd_create("own")
+    os.write(file, Path("/bin/true").read_bytes())
+    subprocess.run([f"/proc/self/fd/{file}"], check=True, pass_fds=[file])
+
+
+def devices() -> dict[str, str]:
+    """What opened of /dev, and whether a device can be made."""
+    found = {}
+    for folder, _, names in os.walk("/dev"):
+        for name in names:
+            path = os.path.join(folder, name)
+            if stat.S_ISCHR(mode := os.stat(path).st_mode) or stat.S_ISBLK(mode):
+                found[path] = outcome(lambda path=path: os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK)))
+    node = STATE / "kmsg"
+    found["a node of our own"] = outcome(lambda: os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(1, 11)))
+    node.unlink(missing_ok=True)
+    return found
+
+
+def processes() -> dict[str, Any]:
+    """Which others are seen, and what can be had of systemd's and of the daemon's own user's."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    seen = [name for name in os.listdir("/proc") if name.isdigit() and os.stat(f"/proc/{name}").st_uid != os.getuid()]
+
+    def traced() -> None:
+        if libc.ptrace(16, 1, None, None):  # PTRACE_ATTACH
+            raise OSError(ctypes.get_errno(), "ptrace")
+
+    ways: dict[str, Callable[[], object]] = {
+        "environment": lambda: Path("/proc/1/environ").read_bytes(),
+        "maps": lambda: Path("/proc/1/maps").read_bytes(),
+        "memory": lambda: open("/proc/1/mem", "rb").close(),
+        "signal": lambda: os.kill(1, 0),
+        "trace": traced,
+    }
+    return {"seen": seen, **{name: outcome(way) for name, way in ways.items()}}
+
+
+def reached() -> dict[str, str]:
+    """Whom a connection, a datagram or a raw socket gets to."""
+
+    def connected(host: str, port: int) -> Callable[[], object]:
+        return lambda: socket.create_connection((host, port), timeout=5).close()
+
+    def sent() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+            line.sendto(b"lab", (STRANGER, 9))
+
+    return {
+        "the manager": outcome(connected(MANAGER, NAMED)),
+        "this host": outcome(connected("127.0.0.1", 9817)),
+        "a stranger": outcome(connected(STRANGER, 8000)),
+        "a stranger, by datagram": outcome(sent),
+        "raw": outcome(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).close()),
+        "packets": outcome(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()),
+        "virtual machines": outcome(lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).close()),
+    }
+
+
+def rights() -> dict[str, str]:
+    """Capabilities and what stands for them in /proc/self/status, and secrets of root's."""
+    lines = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
+    found = {name: lines[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")}
+    for path in ("/etc/shadow", "/sys/firmware/dmi/tables/DMI", "/root", "/home"):
+        found[path] = outcome(lambda path=path: os.listdir(path) if os.path.isdir(path) else Path(path).read_bytes())
+    found["become root"] = outcome(lambda: os.setuid(0))
+    return found
+
+
+def main() -> None:
+    """Tries all, and says what came of it."""
+    attempts = (written, kernel_written, executable, executed, devices, processes, reached, rights)
+    tried = {attempt.__name__: attempt() for attempt in attempts}
+    (STATE / "probe.json").write_text(json.dumps(tried))
+
+
+if __name__ == "__main__":
+    main()

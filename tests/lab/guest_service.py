@@ -1,0 +1,455 @@
+"""
+What is done in the machine whose systemd runs the service: from nothing to nothing, with a reboot in between.
+
+Run by that machine's own python3, with the standard library alone, once after each boot; what it saw stands in
+/run/lab/NAME.json, and tests/lab/test_service.py judges it on the host. Here nothing is judged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+LAB = Path("/run/lab")
+COMMAND = "/usr/local/bin/steadytok"
+STATE = Path("/var/lib/steadytok")
+CONFIG = Path("/etc/steadytok/steadytok.yml")
+REBOOTED = Path("/var/lib/lab-rebooted")
+MANAGER = "192.0.2.10"  # an address of this host alone, which the configuration names
+STRANGER = "192.0.2.66"  # another one, which nobody names
+AGENT = "http://127.0.0.1:9817"
+DIMM, CAPABILITY, CRITICAL, TEMPERATURE, MAKER, DEVICE = "0x18", 0x00, 0x04, 0x05, 0x06, 0x07
+EDITED = f"""# edited by hand
+external_labels: {{instance: guest}}
+alerting: {{resend_delay: 5s, alertmanagers: [{{static_configs: [{{targets: ["{MANAGER}:9093"]}}]}}]}}
+remediation: {{mode: enforce}}
+remedies:
+  - {{name: drop, match: ['alertname="DimmHot"'], action: drop_caches, rollback: never, plausible: [-1000, 1000],
+      verify: {{expr: "vector(1)", within: 1m}}}}
+"""
+ALERTMANAGER = "route: {receiver: nobody, group_wait: 1s, group_interval: 1s}\nreceivers: [{name: nobody}]\n"
+PATIENCE = 180.0  # seconds, for anything that is waited for
+_PTRACE_SEIZE, _PTRACE_INTERRUPT, _PTRACE_DETACH, _WALL = 0x4206, 0x4207, 17, 0x40000000  # ptrace(2), waitpid(2)
+
+
+def run(*command: str, **environment: str) -> dict[str, Any]:
+    """A program's status and words."""
+    began = time.monotonic()
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", env={**os.environ, **environment}, timeout=600
+    )
+    took = round(time.monotonic() - began, 2)
+    with (LAB / "commands.log").open("a") as log:  # for whoever looks why a stage broke off
+        log.write(f"$ {' '.join(command)}  # {done.returncode}, {took} s\n{done.stdout[-4000:]}{done.stderr[-4000:]}\n")
+    return {"status": done.returncode, "out": done.stdout, "err": done.stderr, "took": took}
+
+
+def until(what: str, condition: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    """What the condition gives once it gives something."""
+    end = time.monotonic() + patience
+    while not (found := condition()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what} did not come within {patience:g} s")
+        time.sleep(0.5)
+    return found
+
+
+def show(unit: str, *properties: str) -> dict[str, str]:
+    """Properties of a unit."""
+    told = run("systemctl", "show", unit, f"--property={','.join(properties)}")["out"]
+    return dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
+
+
+def pid() -> int:
+    """The daemon's process."""
+    return int(show("steadytok.service", "MainPID")["MainPID"])
+
+
+def active() -> bool:
+    """Whether it is up and ready."""
+    return show("steadytok.service", "ActiveState", "SubState") == {"ActiveState": "active", "SubState": "running"}
+
+
+def ask(url: str) -> Any:
+    """What a URL answers, as JSON; None where nobody does."""
+    with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(url, timeout=10) as answer:
+        return json.loads(answer.read())
+    return None
+
+
+def firing() -> list[dict[str, Any]]:
+    """DimmHot, critical and firing, as the agent tells it."""
+    told = ask(f"{AGENT}/api/v1/alerts") or {"data": {"alerts": []}}
+    wanted = {"alertname": "DimmHot", "severity": "critical"}
+    return [a for a in told["data"]["alerts"] if wanted.items() <= a["labels"].items() and a["state"] == "firing"]
+
+
+def at_the_manager() -> list[dict[str, Any]]:
+    """DimmHot, critical, as Alertmanager has it."""
+    return ask(f"http://{MANAGER}:9093/api/v2/alerts?filter=alertname%3DDimmHot&filter=severity%3Dcritical") or []
+
+
+def files() -> list[str]:
+    """Every file and folder of the disk, but for what an idle system itself moves about."""
+    moving = ("/var/log/journal", "/var/tmp", "/tmp", "/var/lib/systemd", "/var/cache", "/root", "/etc/.pwd.lock")
+    found = []
+    for folder, folders, names in os.walk("/"):
+        here = os.stat(folder).st_dev
+        folders[:] = [
+            name
+            for name in folders
+            if not f"{folder.rstrip('/')}/{name}".startswith(moving)
+            and (os.path.islink(f"{folder}/{name}") or os.stat(f"{folder}/{name}").st_dev == here)
+        ]
+        found += [f"{folder.rstrip('/')}/{name}" for name in (*folders, *names)]
+    # Compiled by whoever imported first; and what shadow's tools keep of the files before.
+    return sorted(path for path in found if "__pycache__" not in path and not re.fullmatch(r"/etc/\w+-", path))
+
+
+def install() -> dict[str, Any]:
+    """From nothing: what a user types after `pip install`, then what is there."""
+    shutil.copytree(LAB / "templates", "/usr/share/prometheus/alertmanager")
+    before = {"files": files(), "passwd": Path("/etc/passwd").read_text()}
+    (LAB / "before.json").write_text(json.dumps(before))
+    wheels = {"PYTHONPATH": f"{LAB}/site", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{LAB}/wheels"}
+    saw: dict[str, Any] = {"rehearsed": run("python3", "-m", "agent", "install", "--dry-run", **wheels)}
+    saw["untouched"] = not Path("/opt/steadytok").exists() and not CONFIG.exists()
+    saw["as_nobody"] = run("setpriv", "--reuid=65534", "python3", "-m", "agent", "install", **wheels)
+    saw["install"] = run("python3", "-m", "agent", "install", **wheels)
+    saw["again"] = run(COMMAND, "install")
+    saw["unit"] = show("steadytok.service", "ActiveState", "SubState", "NRestarts", "Result", "StatusText", "User")
+    until("an eye", lambda: eyes())
+    time.sleep(15)
+    saw["status"] = run("systemctl", "status", "--no-pager", "--full", "steadytok.service")
+    saw["units"] = run("systemctl", "list-units", "--all", "--no-legend", "--plain", "steadytok*")["out"]
+    saw["failed"] = run("systemctl", "--failed", "--no-legend", "--plain")["out"]
+    saw["journal"] = run("journalctl", "--no-pager", "--output=json", "--unit=steadytok*")["out"]
+    saw["check"] = run(COMMAND, "check", "--config", str(CONFIG))
+    saw["collectors"] = ask(f"{AGENT}/api/v1/query?query=steadytok_collector_success")
+    saw["score"] = Path(f"/proc/{pid()}/oom_score_adj").read_text().strip()
+    return saw
+
+
+def eyes() -> list[str]:
+    """The eyes that run."""
+    units = run("systemctl", "list-units", "--state=running", "--no-legend", "--plain", "steadytok-eye@*.service")
+    return [line.split()[0] for line in units["out"].splitlines()]
+
+
+def sensor(celsius: float) -> None:
+    """What the module on the stub of a bus measures: sixteenths of a degree, bytes swapped."""
+    value = round(celsius * 16) & 0x1FFF
+    register(TEMPERATURE, (value & 0xFF) << 8 | value >> 8)
+
+
+def register(number: int, value: int) -> None:
+    """Writes a word of the module's."""
+    done = run("i2cset", "-y", "-f", str(bus()), DIMM, f"0x{number:02x}", f"0x{value:04x}", "w")
+    assert done["status"] == 0, done
+
+
+def bus() -> int:
+    """The number of the stub's bus."""
+    for path in Path("/sys/bus/i2c/devices").glob("i2c-*/name"):
+        if path.read_text().startswith("SMBus stub"):
+            return int(path.parent.name.removeprefix("i2c-"))
+    raise RuntimeError("no stub of a bus in /sys/bus/i2c/devices")
+
+
+def module() -> None:
+    """A memory module with a sensor, at 45 °C, with its critical limit at 95 °C."""
+    for name in ("i2c-dev", "jc42"):
+        run("modprobe", name)
+    run("modprobe", "i2c-stub", f"chip_addr={DIMM}")
+    for number, value in ((CAPABILITY, 0x7F00), (MAKER, 0xB311), (DEVICE, 0x0029), (CRITICAL, 0xF005)):
+        register(number, value)
+    sensor(45.0)
+    with contextlib.suppress(OSError):  # the driver found it by itself
+        Path(f"/sys/bus/i2c/devices/i2c-{bus()}/new_device").write_text(f"jc42 {DIMM}")
+
+
+def manager() -> None:
+    """A real Alertmanager on an address that the configuration names, and an address that it does not."""
+    for address in (MANAGER, STRANGER):
+        run("ip", "address", "add", f"{address}/32", "dev", "lo")
+    Path("/run/alertmanager").mkdir(exist_ok=True)
+    Path("/run/alertmanager/config.yml").write_text(ALERTMANAGER)
+    listen = [f"--web.listen-address={MANAGER}:9093", "--cluster.listen-address=", "--storage.path=/run/alertmanager"]
+    run(
+        "systemd-run",
+        "--unit=lab-manager",
+        f"{LAB}/alertmanager",
+        "--config.file=/run/alertmanager/config.yml",
+        *listen,
+    )
+    until("Alertmanager", lambda: ask(f"http://{MANAGER}:9093/api/v2/status"))
+
+
+def dropped() -> int:
+    """How often the page cache was dropped, by the kernel's own count."""
+    return int(re.search(r"^drop_pagecache (\d+)$", Path("/proc/vmstat").read_text(), re.M)[1])
+
+
+def hot() -> dict[str, Any]:
+    """Heat in a module: an alert at a real Alertmanager, and a remedy that the kernel counts."""
+    module()
+    manager()
+    CONFIG.write_text(EDITED)
+    saw: dict[str, Any] = {"install": run(COMMAND, "install")}
+    saw["network"] = Path("/usr/local/lib/systemd/system/steadytok.service.d/20-network.conf").read_text()
+    cache = Path("/root/cache")
+    with cache.open("wb") as file:
+        for _ in range(400):
+            file.write(os.urandom(1 << 20))
+        os.fsync(file.fileno())
+    saw["before"] = dropped()
+    time.sleep(60)  # the page cache has grown: for a minute that would keep the remedy waiting
+    sensor(99.0)
+    saw["firing"] = until("DimmHot", firing)
+    saw["told"] = until("DimmHot at Alertmanager", at_the_manager)
+    try:
+        saw["after"] = until("a drop of the page cache", lambda: dropped() > saw["before"] and dropped())
+    finally:
+        saw["audit"] = run(COMMAND, "remedies", "audit", "--config", str(CONFIG))
+        saw["hand"] = run("journalctl", "--no-pager", "--output=cat", "--unit=steadytok-hand.service")["out"]
+        cache.unlink()
+    return saw
+
+
+def walls() -> dict[str, Any]:
+    """What a process in the daemon's place can do: the same unit and drop-ins, with another program in it."""
+    units = Path("/usr/local/lib/systemd/system")
+    unit = (units / "steadytok.service").read_text()
+    python = "/opt/steadytok/current/bin/python"
+    probe = f"ExecStart={python} -I -B /var/lib/steadytok/probe.py"
+    unit = re.sub(r"^ExecStart=.*$", probe, unit, flags=re.M).replace("Type=notify", "Type=oneshot")
+    unit = re.sub(r"^(Restart|WatchdogSec|Wants)=.*\n", "", unit, flags=re.M)
+    Path("/run/systemd/system/lab-probe.service").write_text(unit)
+    dropins = Path("/run/systemd/system/lab-probe.service.d")
+    dropins.mkdir()
+    for dropin in (units / "steadytok.service.d").iterdir():
+        (dropins / dropin.name).write_text(dropin.read_text())
+    (STATE / "probe.py").write_bytes((LAB / "guest_probe.py").read_bytes())
+    run("systemctl", "daemon-reload")
+    listener = subprocess.Popen([sys.executable, "-m", "http.server", "--bind", STRANGER, "8000"])
+    try:
+        until("the stranger", lambda: _answers(STRANGER, 8000))
+        ran = run("systemctl", "start", "lab-probe.service")
+    finally:
+        listener.kill()
+    report = STATE / "probe.json"
+    saw = {"ran": ran, "journal": run("journalctl", "--no-pager", "--output=cat", "--unit=lab-probe.service")["out"]}
+    saw["tried"] = json.loads(report.read_text()) if report.exists() else None
+    for left in (report, STATE / "probe.py", Path("/run/systemd/system/lab-probe.service"), *dropins.iterdir()):
+        left.unlink(missing_ok=True)
+    dropins.rmdir()
+    run("systemctl", "daemon-reload")
+    return saw
+
+
+def _answers(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{host}:{port}/", timeout=5):
+        return True
+    return False
+
+
+def state() -> dict[str, Any]:
+    """The alert as it stands, and which life of the daemon tells it."""
+    found = until("DimmHot", firing)
+    return {
+        "active_at": found[0]["activeAt"],
+        "pid": pid(),
+        "restarts": show("steadytok.service", "NRestarts")["NRestarts"],
+    }
+
+
+def freeze(frozen: int) -> int:
+    """
+    Stops the main thread of a process and no other, in a child of ours; it is let go when SIGABRT is there for it.
+
+    A thread that a tracer holds takes no signal, and a traced process is gone only once its tracer has waited for it.
+    """
+    child = os.fork()
+    if child:
+        return child
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace(_PTRACE_SEIZE, frozen, None, None)
+    libc.ptrace(_PTRACE_INTERRUPT, frozen, None, None)
+    os.waitpid(frozen, _WALL)
+    with contextlib.suppress(OSError):  # another thread took the signal, and the process has ended
+        while not _aborting(frozen):
+            time.sleep(0.2)
+        libc.ptrace(_PTRACE_DETACH, frozen, None, None)
+        os.waitpid(frozen, _WALL)
+    os._exit(0)
+
+
+def _aborting(process: int) -> bool:
+    text = Path(f"/proc/{process}/status").read_text()
+    pending = re.findall(r"^(?:ShdPnd|SigPnd):\s+(\w+)$", text, re.M)
+    return any(int(mask, 16) >> 5 & 1 for mask in pending) or "zombie" in text  # bit 5 is signal 6
+
+
+def watchdog() -> dict[str, Any]:
+    """The thread that ticks stands still while all others go on; then a plain kill."""
+    saw: dict[str, Any] = {"before": state()}
+    frozen = pid()
+    freezer = freeze(frozen)
+    began = time.monotonic()
+    until("a new life", lambda: pid() not in (0, frozen) and active())
+    os.waitpid(freezer, 0)
+    saw["frozen_for"] = round(time.monotonic() - began, 1)
+    saw["after"] = state()
+    os.kill(pid(), 9)
+    until("a third life", lambda: pid() not in (0, saw["after"]["pid"]) and active())
+    saw["killed"] = state()
+    saw["told"] = at_the_manager()
+    saw["journal"] = run("journalctl", "--no-pager", "--output=cat", "--unit=steadytok.service")["out"]
+    return saw
+
+
+def remains() -> dict[str, Any]:
+    """What the service has on this host while it is down."""
+    processes = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            text = status.read_text()
+            if re.search(rf"^Uid:\s+({'|'.join(map(str, uids()))})\s", text, re.M):
+                processes.append(text.splitlines()[0])
+    units = run("systemctl", "list-units", "--all", "--no-legend", "--plain", "steadytok*")["out"]
+    return {
+        "processes": processes,
+        "units": sorted(" ".join(line.split()[:4]) for line in units.splitlines()),
+        "run": sorted(
+            str(path) for folder in ("steadytok", "steadytok-hand") for path in Path("/run", folder).rglob("*")
+        ),
+        "state": sorted(str(path) for path in STATE.rglob("*")),
+        "temporary": sorted(str(path) for path in (*Path("/tmp").iterdir(), *Path("/var/tmp").iterdir())),
+        "mounts": sum("steadytok" in line for line in Path("/proc/mounts").read_text().splitlines()),
+    }
+
+
+def uids() -> list[int]:
+    """The numbers of the service's users."""
+    lines = (line.split(":") for line in Path("/etc/passwd").read_text().splitlines())
+    return [int(line[2]) for line in lines if line[0].startswith("steadytok")]
+
+
+def restarts() -> dict[str, Any]:
+    """Stopped and started ten times; what is there after the first and after the last."""
+    saw: dict[str, Any] = {"stops": []}
+    for turn in range(10):
+        stopped = run("systemctl", "stop", "steadytok.service")
+        result = show("steadytok.service", "Result", "ExecMainStatus", "ExecMainCode")
+        saw["stops"].append({"took": stopped["took"], **result})
+        if turn in (0, 9):
+            until("the eye's end", lambda: not eyes())
+            saw["first" if turn == 0 else "last"] = remains()
+        run("systemctl", "start", "steadytok.service")
+    saw["state"] = state()
+    return saw
+
+
+def upgrade() -> dict[str, Any]:
+    """To another version, with a configuration that was edited; then to one that cannot be had."""
+    before = state()
+    saw: dict[str, Any] = {
+        "before": before,
+        "config": CONFIG.read_text(),
+        "state": sorted(p.name for p in STATE.iterdir()),
+    }
+    wheels = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{LAB}/newer {LAB}/wheels"}
+    saw["upgrade"] = run(COMMAND, "upgrade", **wheels)
+    saw["version"] = run(COMMAND, "--version")["out"].strip()
+    saw["config_after"] = CONFIG.read_text()
+    saw["after"] = state()
+    saw["state_after"] = sorted(p.name for p in STATE.iterdir())
+    saw["impossible"] = run(COMMAND, "upgrade", "--from", "steadytok==99", **wheels)
+    saw["venvs"] = sorted(path.name for path in Path("/opt/steadytok").iterdir())
+    saw["still"] = active()
+    saw["build"] = ask(f"{AGENT}/api/v1/query?query=steadytok_agent_build_info")
+    return saw
+
+
+def rebooted() -> dict[str, Any]:
+    """After a reboot: it is up by itself, and knows what it knew."""
+    until("the service after the reboot", active)
+    saw: dict[str, Any] = {
+        "unit": show("steadytok.service", "ActiveState", "NRestarts"),
+        "eyes": bool(until("an eye", eyes)),
+    }
+    module()
+    sensor(99.0)
+    saw["state"] = state()
+    saw["failed"] = run("systemctl", "--failed", "--no-legend", "--plain")["out"]
+    saw["before"] = json.loads((LAB / "upgrade.json").read_text()).get("after")
+    return saw
+
+
+def purge() -> dict[str, Any]:
+    """Taken away, once with what it knew left, once wholly."""
+    saw: dict[str, Any] = {"uninstall": run(COMMAND, "uninstall")}
+    saw["kept"] = {str(path): path.exists() for path in (CONFIG, STATE, Path("/opt/steadytok"), Path(COMMAND))}
+    fetched = {"PYTHONPATH": f"{LAB}/site"}
+    saw["purge"] = run("python3", "-m", "agent", "uninstall", "--purge", **fetched)
+    saw["again"] = run("python3", "-m", "agent", "uninstall", "--purge", **fetched)
+    before = json.loads((LAB / "before.json").read_text())
+    saw["left"] = sorted(set(files()) - set(before["files"]))
+    saw["lost"] = sorted(set(before["files"]) - set(files()))
+    saw["run"] = [str(path) for path in Path("/run").glob("steadytok*")]
+    saw["passwd"] = [before["passwd"], Path("/etc/passwd").read_text()]
+    saw["units"] = run("systemctl", "list-unit-files", "--no-legend", "steadytok*")["out"]
+    return saw
+
+
+FIRST: tuple[Callable[[], dict[str, Any]], ...] = (install, hot, walls, watchdog, restarts, upgrade)
+SECOND: tuple[Callable[[], dict[str, Any]], ...] = (rebooted, purge)
+
+
+def perform(stage: Callable[[], dict[str, Any]]) -> None:
+    """Runs a stage; one that fails leaves its traceback in its place, and the next ones are tried."""
+    began = time.monotonic()
+    try:
+        saw = stage()
+    except Exception:  # whatever it was, the tests of this stage will show it
+        saw = {"error": traceback.format_exc()}
+    saw["lasted"] = round(time.monotonic() - began, 1)
+    (LAB / f"{stage.__name__}.json").write_text(json.dumps(saw))
+    sys.stdout.write(f"{stage.__name__}: {saw['lasted']} s {saw.get('error', '')}\n")
+
+
+def main(names: list[str]) -> None:
+    """The first half, a reboot, and the second half; or the stages that are named, for trying one by hand."""
+    if names:
+        for stage in (*FIRST, *SECOND):
+            if stage.__name__ in names:
+                perform(stage)
+        return
+    if REBOOTED.exists():
+        REBOOTED.unlink()
+        for stage in SECOND:
+            perform(stage)
+        (LAB / "whole.log").write_text(run("journalctl", "--no-pager")["out"])
+        (LAB / "done").touch()
+        run("systemctl", "poweroff")
+        return
+    for stage in FIRST:
+        perform(stage)
+    REBOOTED.touch()
+    run("systemctl", "reboot")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

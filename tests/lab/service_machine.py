@@ -1,0 +1,240 @@
+"""
+A virtual machine with a root of its own, in which systemd runs: Debian from mmdebstrap, kept in the cache folder.
+
+Kernel, modules and processors are those of machine.py. The packages come from where this host's apt gets Debian's. The
+root is never written to: what a machine does goes into a file of QEMU's that ends with it, over its reboots too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.lab import machine
+from tests.lab.machine import LabError, Parts
+
+LIMIT = 1100.0  # seconds that the guest may take in all
+NEWER = "0.1.1"
+HOUSE = Path(__file__).parents[2]
+_PROGRAMS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "prometheus-alertmanager": "prometheus-alertmanager"}
+_PACKAGES = ("systemd-sysv", "udev", "kmod", "python3", "i2c-tools", "iproute2", "passwd")
+_FOR_THE_ROOT = ("virtio_pci", "virtio_blk", "ext4", "9pnet_virtio", "9p")
+_FOR_THE_GUEST = ("i2c-dev", "i2c-stub", "jc42")
+_UNWANTED = ("doc", "man", "locale", "info", "zoneinfo/right", "zoneinfo/posix")
+_SIZE = "1600M"
+_INIT = """#!/bin/busybox sh
+B=/bin/busybox
+$B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
+for module in $($B cat /order); do $B insmod /lib/$module; done
+$B mount -t ext4 -o noatime /dev/vda /mnt
+for folder in dev proc sys; do $B mount --move /$folder /mnt/$folder; done
+exec $B switch_root /mnt /sbin/init
+"""
+_LAB_UNIT = """[Unit]
+Description=what the lab does in here
+[Service]
+# As sudo from a terminal would be: in a place of its own in the tree of control groups, with no bounds.
+ExecStartPre=/bin/mkdir -p /run/lab
+ExecStartPre=/bin/mount -t 9p -o trans=virtio,version=9p2000.L,msize=524288,cache=loose out /run/lab
+ExecStart=/bin/sh -c 'exec python3 -u /run/lab/guest_service.py >>/run/lab/guest.log 2>&1'
+Environment=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin HOME=/root
+[Install]
+WantedBy=multi-user.target
+"""
+_UNITS_LEFT_OUT = (
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "fstrim.timer",
+)
+
+
+class Image(NamedTuple):
+    """A root, and what boots it."""
+
+    root: Path
+    initrd: Path
+    parts: Parts
+
+
+def missing() -> str | None:
+    """What this host lacks, in one sentence, or None."""
+    lacking = [program for program in _PROGRAMS if machine.which(program) is None]
+    if not lacking:
+        return machine.missing()
+    packages = " ".join(sorted({_PROGRAMS[program] for program in lacking}))
+    return f"the lab needs {', '.join(lacking)}: apt-get install --no-install-recommends {packages}"
+
+
+def prepare() -> Image:
+    """The root, made in a minute or found in the cache folder. Raises LabError."""
+    if (sentence := missing()) is not None:
+        raise LabError(sentence)
+    parts = machine.prepare()
+    recipe = "\n".join([parts.release, *_PACKAGES, *_FOR_THE_GUEST, *_UNITS_LEFT_OUT, _SIZE, _INIT, _LAB_UNIT])
+    done = parts.modules.parent.with_name(f"root-{parts.release}-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}")
+    if not done.exists():
+        with tempfile.TemporaryDirectory(dir=done.parent) as scratch:
+            _make(Path(scratch), parts)
+            (Path(scratch) / "image").rename(done)  # whole or not at all: another run may be looking
+            for older in done.parent.glob("root-*"):
+                if older != done:
+                    shutil.rmtree(older)
+    return Image(done / "root.ext4", done / "initrd.gz", parts)
+
+
+def _make(scratch: Path, parts: Parts) -> None:
+    image = scratch / "image"
+    image.mkdir()
+    modules = machine.in_order(parts.modules, parts.release, _FOR_THE_ROOT)
+    busybox = machine.unpacked("busybox-static", scratch) / "bin/busybox"
+    machine.make_initrd(image / "initrd.gz", scratch / "initrd", busybox, modules, _INIT)
+    _stage_modules(scratch / "stage", parts)
+    (scratch / "lab.service").write_text(_LAB_UNIT)
+    (scratch / "sources.list").write_text(_sources())
+    codename = _codename()
+    command = ["mmdebstrap", "--variant=minbase", "--format=null", "--quiet", f"--include={','.join(_PACKAGES)}"]
+    command += [f"--aptopt={line}" for line in _apt_options()]
+    command += [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in _UNWANTED]
+    command += [f"--customize-hook={hook}" for hook in _hooks(scratch, image / "root.ext4")]
+    machine.output([*command, codename, "/dev/null", str(scratch / "sources.list")])
+
+
+def _hooks(scratch: Path, root: Path) -> list[str]:
+    """What mmdebstrap does with the tree once it is whole; the last makes the file system of it."""
+    plain = shlex.quote(str(scratch / "plain"))
+    return [
+        f"copy-in {shlex.quote(str(scratch / 'stage/modules'))} /usr/lib",
+        f"copy-in {shlex.quote(str(scratch / 'lab.service'))} /etc/systemd/system",
+        'chroot "$1" systemctl --quiet enable lab.service',
+        f'chroot "$1" systemctl --quiet mask {" ".join(_UNITS_LEFT_OUT)}',
+        'chroot "$1" passwd -q -d root',
+        'rm -rf "$1"/var/cache/apt "$1"/var/lib/apt/lists && mkdir -p "$1"/var/lib/apt/lists',
+        # A second look at the tree, without the /proc and /sys that are mounted in it meanwhile.
+        f'mkdir {plain} && mount --bind "$1" {plain} && mke2fs -q -t ext4 -d {plain} {shlex.quote(str(root))} {_SIZE}',
+        f"umount {plain}",
+    ]
+
+
+def _stage_modules(stage: Path, parts: Parts) -> None:
+    """The few modules that the guest loads itself, where modprobe looks for them."""
+    tree = parts.modules / "lib/modules" / parts.release
+    for module in machine.in_order(parts.modules, parts.release, (*_FOR_THE_GUEST, *_FOR_THE_ROOT)):
+        place = stage / "lib/modules" / parts.release / module.relative_to(tree)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(module, place)
+    for name in ("modules.builtin", "modules.order"):
+        shutil.copy(tree / name, stage / "lib/modules" / parts.release / name)
+    machine.output(["depmod", "-b", str(stage), parts.release])
+    (stage / "lib/modules").rename(stage / "modules")
+
+
+def _sources() -> str:
+    """Where this host's apt gets Debian's own packages, as lines of a sources.list."""
+    form = "deb $(REPO_URI) $(RELEASE) $(COMPONENT)"
+    wanted = ["--format", form, "Created-By: Packages", "Origin: Debian"]
+    lines = sorted(set(machine.output(["apt-get", "indextargets", *wanted]).splitlines()))
+    if not lines:
+        raise LabError("apt knows no source of Debian's packages: the lab needs its package lists (apt-get update)")
+    return "\n".join(lines) + "\n"
+
+
+def _apt_options() -> list[str]:
+    """How this host's apt reaches its sources: proxies, certificates, and whether old lists are good enough."""
+    wanted = ("Acquire::http", "Acquire::https", "Acquire::Check-", "Acquire::Languages")
+    return [line for line in machine.output(["apt-config", "dump"]).splitlines() if line.startswith(wanted)]
+
+
+def _codename() -> str:
+    for line in Path("/etc/os-release").read_text().splitlines():
+        if line.startswith("VERSION_CODENAME="):
+            return line.partition("=")[2].strip('"')
+    raise LabError("this is no release of Debian: /etc/os-release has no VERSION_CODENAME")
+
+
+def wheels(folder: Path, version: str | None = None) -> None:
+    """
+    Our wheel, of this checkout, and those that it needs; with a `version`, our wheel alone under that number.
+
+    Built by the pip of this environment, which must reach an index; the guest reaches nothing.
+    """
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "-w", str(folder)]
+    if version is None:
+        machine.output([*pip, str(HOUSE), "pip"])
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "steadytok"
+        names = subprocess.run(["git", "ls-files"], cwd=HOUSE, capture_output=True, text=True, check=True).stdout
+        for name in names.splitlines():
+            if not name.startswith("tests/") and (HOUSE / name).is_file():
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(HOUSE / name, copy / name)
+        project = (copy / "pyproject.toml").read_text()
+        (copy / "pyproject.toml").write_text(project.replace('version = "0.1.0"', f'version = "{version}"', 1))
+        machine.output([*pip, "--no-deps", str(copy)])
+
+
+def fetched(folder: Path, wheelhouse: Path) -> None:
+    """What `python3 -m venv` and `pip install steadytok` would give a user: the environment that installs from."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", str(folder)]
+    machine.output([*pip, "--no-index", "--find-links", str(wheelhouse), "pip", "steadytok"])
+
+
+def furnish(out: Path) -> None:
+    """What the guest finds in its /run/lab: its program, wheels of two versions, and an Alertmanager."""
+    out.mkdir(parents=True, exist_ok=True)
+    wheels(out / "wheels")
+    wheels(out / "newer", NEWER)
+    fetched(out / "site", out / "wheels")
+    for name in ("guest_service.py", "guest_probe.py"):
+        shutil.copy(HOUSE / "tests/lab" / name, out / name)
+    alertmanager = machine.which("prometheus-alertmanager")
+    assert alertmanager is not None  # `missing` has looked
+    shutil.copy(alertmanager, out / "alertmanager")
+    # Debian's build reads its templates from there, whatever it is told.
+    shutil.copytree("/usr/share/prometheus/alertmanager", out / "templates")
+
+
+def run(image: Image, out: Path) -> None:
+    """Boots, and comes back when the guest has switched itself off; `out` is its /run/lab. Raises LabError."""
+    began = time.monotonic()
+    with (out / "qemu.log").open("wb") as log:
+        process = subprocess.Popen(_command(image, out), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        while process.poll() is None and time.monotonic() - began < LIMIT:
+            time.sleep(0.5)
+    finally:
+        process.kill()
+        process.wait(10)
+    if not (out / "done").exists():
+        tails = "\n".join(machine.tail(out / name) for name in ("console", "qemu.log", "guest.log"))
+        raise LabError(f"the guest did not come to its end\n{tails}")
+
+
+def _command(image: Image, out: Path) -> list[str]:
+    command = machine.processors(image.parts, machine.TWO_NODES)
+    command += ["-drive", f"file={image.root},format=raw,if=virtio,snapshot=on,discard=unmap"]
+    command += ["-virtfs", f"local,path={out},mount_tag=out,security_model=none,multidevs=remap"]
+    # No -no-reboot: the machine that comes up again has the disk that it left.
+    command += ["-nic", "none", "-display", "none", "-monitor", "none"]
+    command += ["-serial", f"file:{out / 'console'}", "-kernel", str(image.parts.kernel), "-initrd", str(image.initrd)]
+    return [*command, "-append", "console=ttyS0 quiet mitigations=off panic=-1 systemd.show_status=no loglevel=4"]
+
+
+if __name__ == "__main__":
+    try:
+        made = prepare()
+        sys.stdout.write(f"{made}\n")
+        if len(sys.argv) > 1:  # by hand: a folder for what the guest sees and says
+            furnish(Path(sys.argv[1]))
+            run(made, Path(sys.argv[1]))
+    except LabError as error:
+        sys.exit(str(error))
