@@ -58,7 +58,8 @@ class Listener:
                 port = self._listen_at(family, kind, (address[0], port, *address[2:]))
             except OSError as error:
                 absent = error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-                if not absent or not (self._sockets or address is not found[-1][4]):
+                last_chance = not self._sockets and address is found[-1][4]
+                if last_chance or not absent:
                     raise
                 self._log.info("not listening there: this host has no such address", address=address[0])
         return port
