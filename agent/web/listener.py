@@ -154,8 +154,12 @@ class Guard(asyncio.Protocol):
         self._limit: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._waiting = True
-        self.idle = True
-        """Whether no whole request of it is under way."""
+        self._working = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is the client's turn: to send a request, or to take the answer to one."""
+        return not self._working or self._unread is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -171,7 +175,7 @@ class Guard(asyncio.Protocol):
         self._inner.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.idle and not self._waiting:
+        if not self._working and not self._waiting:
             self._waiting = True
             self._cut_in(HEAD)
         self._inner.data_received(data)
@@ -186,21 +190,25 @@ class Guard(asyncio.Protocol):
     def resume_writing(self) -> None:
         if self._unread is not None:
             self._unread.cancel()
+            self._unread = None
         self._inner.resume_writing()
 
-    def begun(self) -> None:
-        """The head of a request is there."""
-        self.idle = False
+    def headed(self) -> None:
+        """The head of a request is there; its body has a limit of its own."""
+        self._waiting = True
         if self._limit is not None:
             self._limit.cancel()
+
+    def begun(self) -> None:
+        """All of a request is there, and it may be answered: now it is our turn."""
+        self._working = True
 
     def ended(self) -> None:
         """The request has its answer; the next may come, or not."""
         if self._inner not in self._guards:
             return
         self._guards[self._inner] = self._guards.pop(self._inner)  # behind those that were idle before
-        self.idle = True
-        self._waiting = False
+        self._working = self._waiting = False
         self._cut_in(IDLE)
 
     def abort(self) -> None:
