@@ -30,6 +30,7 @@ class TokenFile:
         self._stamp: Stamp | None = None
         self._token = b""
         self._log = structlog.get_logger()
+        self._look()  # a wrong path is told at the start, not at the first request
 
     def matches(self, given: bytes) -> bool:
         """Whether it is the token that the file has now; a file that cannot be read has none."""

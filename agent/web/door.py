@@ -48,6 +48,12 @@ LOOK_AGAIN = 1.0
 CREDENTIAL = web.RequestKey("credential", str)
 """Under this key a request has the name of whoever asks, once a credential has been looked at."""
 
+REASONS = (
+    *("address", "body", "busy", "certificate", "credential", "encoding"),
+    *("host", "origin", "size", "slow", "type", "version"),
+)
+"""Why requests are refused, as they are counted: from 0, so that the first increase is seen."""
+
 CLOSES = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
@@ -127,6 +133,8 @@ class Doorkeeper:
         self._refused = Counter(
             "steadytok_http_refused", "Requests that were refused at the door.", ["reason"], registry=registry
         )
+        for reason in REASONS:
+            self._refused.labels(reason)
 
     async def watch(self) -> None:
         """Takes a changed web configuration over, for connections that come after."""
