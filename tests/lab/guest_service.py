@@ -335,7 +335,8 @@ def remains() -> dict[str, Any]:
         "run": sorted(
             str(path) for folder in ("steadytok", "steadytok-hand") for path in Path("/run", folder).rglob("*")
         ),
-        "state": sorted(str(path) for path in STATE.rglob("*")),
+        # Not the flight recorder's tapes, which it throws away by their age.
+        "state": sorted(str(path) for path in STATE.rglob("*") if path.parent.name != "recorder"),
         "temporary": sorted(str(path) for path in (*Path("/tmp").iterdir(), *Path("/var/tmp").iterdir())),
         "mounts": sum("steadytok" in line for line in Path("/proc/mounts").read_text().splitlines()),
     }
@@ -379,7 +380,7 @@ def upgrade() -> dict[str, Any]:
     saw["impossible"] = run(COMMAND, "upgrade", "--from", "steadytok==99", **wheels)
     saw["venvs"] = sorted(path.name for path in Path("/opt/steadytok").iterdir())
     saw["still"] = active()
-    saw["build"] = ask(f"{AGENT}/api/v1/query?query=steadytok_agent_build_info")
+    saw["build"] = ask(f"{AGENT}/api/v1/query?query=steadytok_build_info")
     return saw
 
 
