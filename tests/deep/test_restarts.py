@@ -30,7 +30,7 @@ def left(state: Path) -> set[str]:
 
 
 def test_restarts_leave_nothing_behind(tmp_path: Path) -> None:
-    """Each start is told to systemd, each SIGTERM ends it with status 0; no process and no file is there afterwards."""
+    """Each start is told to systemd, each SIGTERM ends it with status 0; no process and no file is left."""
     config, state, log = tmp_path / "steadytok.yml", tmp_path / "state", tmp_path / "log"
     config.write_text(CONFIG.format(port=processes.free_port(), state=state))
     command = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(config)]

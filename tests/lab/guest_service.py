@@ -131,7 +131,7 @@ def install() -> dict[str, Any]:
     saw["again"] = run(COMMAND, "install")
     saw["unit"] = show("steadytok.service", "ActiveState", "SubState", "NRestarts", "Result", "StatusText", "User")
     until("an eye", lambda: eyes())
-    time.sleep(15)
+    time.sleep(5)  # a few ticks, so that the journal has what they say
     saw["status"] = run("systemctl", "status", "--no-pager", "--full", "steadytok.service")
     saw["units"] = run("systemctl", "list-units", "--all", "--no-legend", "--plain", "steadytok*")["out"]
     saw["failed"] = run("systemctl", "--failed", "--no-legend", "--plain")["out"]
@@ -211,11 +211,10 @@ def hot() -> dict[str, Any]:
     saw["network"] = Path("/usr/local/lib/systemd/system/steadytok.service.d/20-network.conf").read_text()
     cache = Path("/root/cache")
     with cache.open("wb") as file:
-        for _ in range(400):
+        for _ in range(300):
             file.write(os.urandom(1 << 20))
         os.fsync(file.fileno())
     saw["before"] = dropped()
-    time.sleep(60)  # the page cache has grown: for a minute that would keep the remedy waiting
     sensor(99.0)
     saw["firing"] = until("DimmHot", firing)
     saw["told"] = until("DimmHot at Alertmanager", at_the_manager)
