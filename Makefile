@@ -6,7 +6,7 @@ PARITY := .venv-parity
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format deep lab bench parity soak clean
+.PHONY: help run test check format deep lab bench parity soak docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -26,14 +26,14 @@ $(VENV)/.run: $(VENV)/.python pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.run pyproject.toml
 	@echo "Installing what the checks need."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tui,models,int8,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tui,models,int8,dev,docs]'
 	@touch $@
 
 run: $(VENV)/.run ## Watch this host: canary, live table, page and /metrics on 127.0.0.1:9817
 	@$(BIN)/steadytok run $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests that need no root and no other program (under 5 minutes)
-	$(BIN)/python -m pytest -m 'not deep and not lab' -q $(ARGS)
+	$(BIN)/python -m pytest -m 'not deep and not lab' -q -n logical --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev ## Format, lint, types: what CI asks of every change
 	$(BIN)/ruff format --check .
@@ -68,6 +68,11 @@ parity: $(PARITY)/.made ## Compare the engine's models with transformers; ARGS=-
 
 soak: $(VENV)/.dev ## Run the agent for an hour on a moving host, and print what grows
 	$(BIN)/python -m bench.soak $(ARGS)
+
+docs: $(VENV)/.dev ## Write what is generated (dashboards, references) and build the pages into build/site
+	$(BIN)/python -m grafana
+	$(BIN)/python -m docs
+	$(BIN)/mkdocs build --strict --quiet
 
 clean: ## Remove what make has made
 	rm -rf $(VENV) $(PARITY) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -15,6 +15,7 @@ import click
 
 COMMANDS = {
     "run": "Run the agent on this host.",
+    "top": "Show what the page at / shows in a terminal, live.",
     "check": "Say what works on this host, what does not, why, and what mends it.",
     "collect": "Read collectors once and print what they give.",
     "placement": "Show on which NUMA nodes the memory of an engine or a process is.",

@@ -16,9 +16,19 @@ from rules._select import Matchers
 from rules.alerts import Alert
 
 Rollback = Literal["on_resolve", "on_exit", "never"]
+Source = Literal["local", "webhook"]
+"""Whose alert it is: our own rules', or posted by an Alertmanager, with labels that anybody may have written."""
+
+SOURCE = "__source__"
+"""The label that a posted alert has beside its own, so that it is never taken for one of ours."""
 
 HOST = "*"
 """The latch of everything: the budget of the host is spent."""
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two resources are the same, or one is a part of the other: `governor/3` of `governor`."""
+    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
 
 class Phase(Enum):
@@ -38,7 +48,7 @@ class Remedy:
     match: tuple[Matchers, ...]
     """Any of these, and of each all matchers."""
     resource: str
-    """What it acts upon: claims and cooldowns are of resources."""
+    """What it acts upon: claims and cooldowns are of resources. `governor/3` is a part of `governor`."""
     reversible: bool
     strength: float
     """How restrictive it is: of two claims on a resource the lower one wins."""
@@ -50,6 +60,9 @@ class Remedy:
     plausible: tuple[float, float] | None = None
     means: str = ""
     """What it takes to put its act back, for the journal."""
+    sources: tuple[Source, ...] = ("local",)
+    trusted: Matchers = ()
+    """What a posted alert's `instance` and the labels that the action may see must be, whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +73,25 @@ class Claim:
     labels: Labels
     strength: float
     lost: bool = False
+
+
+class Measure(NamedTuple):
+    """What was seen at one moment, before or after an act; what was not known is absent."""
+
+    ms_per_token: Mapping[str, float]
+    """Of each engine."""
+    load: Mapping[str, int]
+    """Requests at once of each engine, as a power of two."""
+    hottest: float | None
+    """°C of the hottest DIMM."""
+    available: Mapping[str, float] = {}
+    """Bytes that each node can still give."""
+
+    @property
+    def words(self) -> str:
+        """`r1 124 ms per token; hottest DIMM 78 °C`."""
+        engines = [f"{engine} {ms:.0f} ms per token" for engine, ms in sorted(self.ms_per_token.items())]
+        return "; ".join(engines + ([] if self.hottest is None else [f"hottest DIMM {self.hottest:.0f} °C"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +114,9 @@ class Act:
     """What we wrote; two while one takes the other's place."""
     verified: bool = False
     means: str = ""
+    plan: str = ""
+    """What its plan said."""
+    before: Measure | None = None
 
     @property
     def strictest(self) -> Claim:
@@ -92,6 +127,11 @@ class Act:
     def lost(self) -> bool:
         """Whether no claim has evidence any more."""
         return all(claim.lost for claim in self.claims)
+
+    @property
+    def posted(self) -> bool:
+        """Whether it is for an alert that was posted."""
+        return any(name == SOURCE for name, _ in self.labels)
 
     @property
     def unverified(self) -> bool:
@@ -201,6 +241,7 @@ class Seen(NamedTuple):
 
     alert: Alert
     window_ms: int = 0
+    source: Source = "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +257,8 @@ class World:
     """The kill-switch file is there: nothing is begun, and all that is held is put back."""
     halted: str = ""
     """Why nothing may be begun: the journal cannot be read or written."""
+    silenced: frozenset[Labels] = frozenset()
+    """The alerts that Alertmanager has silenced, as far as it was asked and answered."""
 
 
 class Kind(Enum):
@@ -244,6 +287,8 @@ class Event(NamedTuple):
     says: str = ""
     prior: str | None = None
     value: str | None = None
+    before: Measure | None = None
+    after: Measure | None = None
 
 
 class Entry(NamedTuple):
@@ -257,6 +302,10 @@ class Entry(NamedTuple):
     says: str
     observed: bool = False
     act: int = 0
+    before: Measure | None = None
+    after: Measure | None = None
+    value: float | None = None
+    """The alert's, where it was asked whether to act."""
 
 
 class Step(NamedTuple):

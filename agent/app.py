@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import time
@@ -15,7 +14,7 @@ from types import ModuleType
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
-from agent import binding, given, own, remedybook, signals
+from agent import binding, given, own, remedybook, signals, site
 from agent.baseline import Baseline
 from agent.binding import bind_all
 from agent.canary import Canary
@@ -25,30 +24,32 @@ from agent.continuity import Continuity, place
 from agent.discovery import Collector, DiscoveryError
 from agent.estimate import Estimate
 from agent.eye_door import eye_door
-from agent.footprint import Footprint
+from agent.fleet import Fleet
+from agent.footprint import Footprint, leave_the_lasting_alone
 from agent.gather import Course, Gather, Lane, Pass, ThreadLane
 from agent.hand import Hand
 from agent.hotplug import Hotplug
 from agent.loop import Loop
 from agent.notify import Counters, Notifier
-from agent.place import Place, StartError
+from agent.pacing import thermals
+from agent.pacing.thermals import Thermals
+from agent.place import Place
 from agent.reloading import needs_restart, replace_reloadable
 from agent.remedies import Remedies, Surroundings
 from agent.rulebook import RulebookError, rule_set
 from agent.schedule import Schedule
-from agent.screen import Screen, rows
+from agent.screen import Screen
 from agent.sd_notify import Systemd
 from agent.settings import CANARY, Config
 from agent.sight import Sight
+from agent.site import Parts
 from agent.state import SHELF, StateFolder, folder
 from agent.units import bytes_written
 from agent.version import version
 from agent.view import View, Viewer, shown
-from agent.web.api import Api, Sources
+from agent.web.api import Sources
+from agent.web.compact import compact
 from agent.web.exposition import Exposition
-from agent.web.front import page
-from agent.web.remedies import Door
-from agent.web.server import Server
 from collectors import Host, Reading
 from rules.alerts import AlertState
 from rules.groups import Rules
@@ -89,6 +90,7 @@ class Agent:
         self._stack.callback(self.state.close)
         self.baseline = Baseline(self.state.read(given.STORED))
         self.history = History(round(config.sample.keep * 1000))
+        own.declare(self.history, self.baseline)
         self.canary = self._canary()
         shelf = str(place(self.state.path, self.place.root) / SHELF)
         door = eye_door(self.place.root)
@@ -110,7 +112,11 @@ class Agent:
         self.continuity = Continuity(place(self.state.path, self.place.root))
         self._stack.callback(lambda: self.continuity.close(self.loop, self.clock.now_ms()))
         self.continuity.resume(self.loop, self.gather.sampling_groups(), self.clock.now_ms())
+        external = config.external_labels.resolved()
+        self.fleet = Fleet(place(self.state.path, self.place.root), external, self.clock.now_ms())
+        self._stack.push_async_callback(self.fleet.close)
         self.remedies = self._remedies(config)
+        self.thermals = Thermals(self.state.read(thermals.STORED), lambda: self.remedies.pacing_terms)
         self.schedule = Schedule()
         self.hotplug = Hotplug(lambda names: self.gather.hurry(names, self.clock.monotonic()))
 
@@ -137,12 +143,14 @@ class Agent:
             folder=place(self.state.path, self.place.root),
             token_file=self.state.token_file(),
             hand=self.hand.path,
+            posted=self.fleet.inbox.alerts,
+            silenced=self.fleet.silences.silenced,
         )
         return Remedies(around, config.remediation, remedybook.bound(config, self.place.config_name))
 
     @staticmethod
     def _external_url(config: Config) -> str:
-        return config.web.external_url or f"http://{config.web.listen}"
+        return config.web.external_url or site.url(config)
 
     def _canary(self) -> Canary | None:
         wanted = self.config.engine.enabled
@@ -180,6 +188,7 @@ class Agent:
         duties = self.remedies.duties()
         yield from own.of_engines(self.baseline, self.history, now_ms, configured, canary, duties)
         yield from own.of_remedies(self.remedies)
+        yield from own.of_pacing(self.thermals, self.remedies)
 
     def _pids(self) -> dict[str, int | None]:
         canary = None if self.canary is None else self.canary.child.pid
@@ -189,7 +198,7 @@ class Agent:
         """Runs until told to stop, then ends everything in order."""
         async with self._stack:
             await self._start()
-            _leave_the_lasting_alone()
+            leave_the_lasting_alone()
             await self.loop.run(self.stop)
             self._log.info("ending")
             self._systemd.ending()
@@ -219,8 +228,9 @@ class Agent:
         self.hand.start()
         self._stack.push_async_callback(lambda: self.remedies.close())
         self.remedies.recover()
+        await self.fleet.configure(self.config)
         self.loop.after_tick.append(self.remedies.tick)
-        self.loop.on_step.append(self.remedies.stepped)
+        self.loop.on_step += [self.remedies.stepped, self.fleet.inbox.stepped]
 
     def _sources(self) -> Sources:
         return Sources(
@@ -240,28 +250,19 @@ class Agent:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     async def _listen(self) -> None:
-        host, _, port = self.config.web.listen.rpartition(":")
-        server = Server(
+        parts = Parts(
+            sources=self._sources(),
+            remedies=self.remedies,
+            token=self.state.token_file().read_text(encoding="utf-8").strip(),
             metrics=self.metrics,
             since_tick=self._since_tick,
-            interval=self.config.sample.interval,
-            front=self._front,
-            routes=[*Api(self._sources()).routes(), *self._door().routes()],
+            registry=self._registry,
+            inbox=self.fleet.inbox,
+            external_url=self._external_url(self.config),
         )
-        try:
-            bound = await server.start(host.strip("[]"), int(port))
-        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be one
-            await server.close()
-            why = getattr(error, "strerror", None) or error
-            reason = f"cannot listen on {self.config.web.listen}: {why}; set web.listen to a free address"
-            raise StartError(reason) from error
-        self.address = f"http://{host}:{bound}/"
+        server, self.address = await site.opened(self.config, parts)
         self._stack.push_async_callback(server.close)
         self._log.info("listening", url=self.address)
-
-    def _door(self) -> Door:
-        token = self.state.token_file().read_text(encoding="utf-8").strip()
-        return Door(self.remedies, token, self.clock.now_ms)
 
     async def _start_children(self) -> None:
         self._stack.push_async_callback(self.sight.close)
@@ -274,6 +275,7 @@ class Agent:
         now = self.clock.now_ms
         self.schedule.every(LEARN_EVERY, lambda: self.baseline.learn(self.history, now()))
         self.schedule.every(LEARN_EVERY, lambda: given.take(self.state, self.baseline))
+        self.schedule.every(thermals.EVERY, lambda: self.thermals.observe(self.history, now()))
         self.schedule.every(SAVE_EVERY, self._save)
         self.schedule.every(10.0, lambda: self.history.forget(now()))
         for course in self.gather.courses.values():
@@ -296,8 +298,9 @@ class Agent:
     def _save(self) -> None:
         try:
             self.state.write(given.STORED, self.baseline.stored())
+            self.state.write(thermals.STORED, self.thermals.stored())
         except OSError as error:
-            self._log.warning("the baseline cannot be saved", folder=str(self.state.path), reason=error.strerror)
+            self._log.warning("what was learnt cannot be saved", folder=str(self.state.path), reason=error.strerror)
 
     def _show(self, now_ms: int) -> None:
         if self._engines_changed.is_set():
@@ -318,7 +321,9 @@ class Agent:
 
     def metrics(self) -> str:
         """The exposition: what collectors, rules and the agent measure, and what the agent counts."""
-        return self._exposition.render(self.history.latest()) + generate_latest(self._registry).decode()
+        series = self.history.latest()
+        told = compact(series) if self.config.web.metrics == "compact" else series
+        return self._exposition.render(told) + generate_latest(self._registry).decode()
 
     def _state_of_things(self) -> str:
         firing = sum(alert.state is AlertState.FIRING and shown(alert) for alert in self.loop.rules.alerts())
@@ -327,13 +332,11 @@ class Agent:
     def _since_tick(self) -> float | None:
         return None if self.loop.last_tick is None else time.monotonic() - self.loop.last_tick
 
-    def _front(self) -> str:
-        view = self._view(self.clock.now_ms())
-        return page(view, rows(view), self.config.external_labels.resolved()["instance"])
-
     def _view(self, now_ms: int) -> View:
         alerts = self.loop.rules.alerts()
-        return self._viewer.view(self.history, alerts, self.baseline, now_ms, canary=self.canary is not None)
+        paced = [memory.says for _, memory in self.remedies.steered()]
+        there = self.canary is not None
+        return self._viewer.view(self.history, alerts, self.baseline, now_ms, canary=there, pacing=paced)
 
     def _hang_up(self) -> None:
         """SIGHUP: takes the file's new content over; a bad file changes nothing and says so."""
@@ -349,7 +352,7 @@ class Agent:
 
     async def _reload_once(self) -> None:
         try:
-            told, modules = binding.read(self.place.config_path)
+            told, modules = binding.read(self.place.config_path, self.place.hand)
             config = replace_reloadable(self.config, told)
             rules = rule_set(config, self.place.config_name)
             book = remedybook.bound(config, self.place.config_name)
@@ -361,6 +364,7 @@ class Agent:
         self.config = config
         self.loop.rules = self.loop.rules.replaced(rules)
         self.remedies.replace(config.remediation, book)
+        await self.fleet.configure(config)
         old, self.loop.notifier = self.loop.notifier, self._notifier(self.config)
         self.loop.notifier.take_over(old)
         await self.loop.notifier.start()
@@ -383,13 +387,6 @@ class Agent:
         fixed = needs_restart(self.config, config)
         if fixed:
             self._log.warning("these settings change only with a restart", settings=fixed)
-
-
-def _leave_the_lasting_alone() -> None:
-    """What start made lives as long as the process: the collector of cycles need not walk it every few ticks."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 def _job(collector: str) -> str:

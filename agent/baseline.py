@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 import structlog
@@ -133,6 +133,10 @@ class Baseline:
             of = dict(labels)
             placed.setdefault(of.get("engine", ""), {}).setdefault(of.get("rank", ""), {})[of.get("node", "")] = share
         return placed
+
+    def sources(self, query: Literal["now", "placed"]) -> frozenset[str]:
+        """The metrics that speeds, or drifts, are made of."""
+        return self._queries[query].names
 
     def key(self, engine: str) -> Key:
         """The key that an engine's present model and batch have."""

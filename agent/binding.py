@@ -14,15 +14,18 @@ from agent.discovery import Collector
 from agent.settings import CANARY, Config
 
 
-def read(path: Path | None) -> tuple[Config, dict[str, ModuleType]]:
+def read(path: Path | None, hand: str | None = None) -> tuple[Config, dict[str, ModuleType]]:
     """
-    The configuration, checked against the collectors there are, and those collectors.
+    The configuration, checked against the collectors there are, and those collectors; `hand` overrides its own.
 
     Raises ConfigError, or DiscoveryError where two collectors have one name.
     """
     told = document(path)
     modules = discovery.modules(enabled_collectors(told))
     config = parse(told, str(path), discovery.config_types(modules))
+    if hand is not None:
+        told_hand = msgspec.structs.replace(config.remediation, hand=hand)
+        config = msgspec.structs.replace(config, remediation=told_hand)
     remedybook.bound(config, str(path))
     return config, modules
 

@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import msgspec
 import yaml
@@ -41,6 +41,18 @@ def load(path: Path | None, collector_configs: Mapping[str, type | None]) -> Con
     return parse(document(path), str(path), collector_configs)
 
 
+_Entry = TypeVar("_Entry")
+
+
+def entries(kind: type[_Entry], path: Path) -> tuple[_Entry, ...]:
+    """A file that is a list, as frozen values of one kind. Raises ConfigError with all faults."""
+    reader = _Reader(str(path), {})
+    found = reader.value(tuple[kind, ...], _loaded(path), "$")  # type: ignore[valid-type]  # it is a type only when run
+    if reader.faults:
+        raise ConfigError(reader.faults)
+    return cast("tuple[_Entry, ...]", found)
+
+
 def enabled_collectors(settings: Mapping[str, Any]) -> set[str]:
     """The collectors that a document enables by name, before it is checked: third parties' are loaded only then."""
     told = settings.get("collectors")
@@ -56,8 +68,17 @@ def document(path: Path | None) -> dict[str, Any]:
     """
     if path is None:
         return {}
+    told = _loaded(path)
+    if told is None:
+        return {}
+    if not isinstance(told, dict):
+        raise ConfigError([f"{path}: expected a mapping of settings, found {_kind(told)}"])
+    return told
+
+
+def _loaded(path: Path) -> Any:
     try:
-        told = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader that refuses a key given twice
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader that refuses a key given twice
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
@@ -68,11 +89,6 @@ def document(path: Path | None) -> dict[str, Any]:
         raise ConfigError([f"{path}: not YAML: {error}"]) from error
     except RecursionError as error:
         raise ConfigError([f"{path}: not YAML: nested too deep"]) from error
-    if told is None:
-        return {}
-    if not isinstance(told, dict):
-        raise ConfigError([f"{path}: expected a mapping of settings, found {_kind(told)}"])
-    return told
 
 
 class _Loader(yaml.SafeLoader):
@@ -97,6 +113,15 @@ def parse(document: dict[str, Any], where: str, collector_configs: Mapping[str, 
     if reader.faults:
         raise ConfigError(reader.faults)
     return typing.cast("Config", config)
+
+
+def section(kind: type, document: dict[str, Any], where: str) -> Any:
+    """A mapping already read as a frozen value of another kind. Raises ConfigError with all faults."""
+    reader = _Reader(where, {})
+    found = reader.section(kind, document, "$")
+    if reader.faults:
+        raise ConfigError(reader.faults)
+    return found
 
 
 class _Reader:
@@ -144,6 +169,9 @@ class _Reader:
             return self._list(arguments[0], raw, path)
         if _is_section(hint):
             return self.section(hint, {} if raw is None else raw, path)
+        maybe = [member for member in arguments if _is_section(member)] if _is_optional(hint) else []
+        if maybe:
+            return None if raw is None else self.section(maybe[0], raw, path)
         return self._plain(hint, raw, path)
 
     def _plain(self, hint: Any, raw: Any, path: str) -> Any:

@@ -78,7 +78,7 @@ def actions(enabled: Iterable[str] = ()) -> dict[str, ModuleType]:
     """Every action's module by name, in the same way; third parties' only where a remedy names them."""
     import agent.actions
 
-    names = {info.name for info in pkgutil.iter_modules(agent.actions.__path__)}
+    names = {info.name for info in pkgutil.iter_modules(agent.actions.__path__) if not info.name.startswith("_")}
     found = {name: importlib.import_module(f"agent.actions.{name}") for name in sorted(names)}
     return _with_third_parties(found, ACTIONS, "action", enabled)
 

@@ -14,25 +14,44 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from agent.acts import HOST, Act, Attempt, Claim, Entry, Latch, Phase, Remedy, Seen, Session, State, Step, World
+from agent.acts import (
+    HOST,
+    Act,
+    Attempt,
+    Claim,
+    Entry,
+    Latch,
+    Phase,
+    Remedy,
+    Seen,
+    Session,
+    State,
+    Step,
+    World,
+    overlap,
+)
 from agent.life import entry_of, with_session
 from collectors import Labels
-from rules.alerts import Alert, AlertState
+from rules.alerts import AlertState
 
 HOUR_MS = 3_600_000
 OWN_ALERTS = frozenset({"RemedyRunning", "RemedyFailed", "RemedyGaveUp"})
 """Alerts about remedies have none."""
 
 
-def matches(remedy: Remedy, alert: Alert) -> bool:
-    """Whether a remedy is for an alert."""
-    labels = dict(alert.labels)
+def matches(remedy: Remedy, seen: Seen) -> bool:
+    """Whether a remedy is for an alert; for a posted one only where its labels are what they must be."""
+    labels = dict(seen.alert.labels)
+    if seen.source not in remedy.sources or seen.alert.name in OWN_ALERTS:
+        return False
+    trusted = remedy.trusted if seen.source == "webhook" else ()
     any_of = (all(matcher.test(labels.get(matcher.label, "")) for matcher in each) for each in remedy.match)
-    return alert.name not in OWN_ALERTS and any(any_of)
+    return all(matcher.test(labels.get(matcher.label, "")) for matcher in trusted) and any(any_of)
 
 
-def evidence_missing(remedy: Remedy, alert: Alert) -> str:
+def evidence_missing(remedy: Remedy, seen: Seen) -> str:
     """Why what is known of an alert is not enough to act upon; empty where it is."""
+    alert = seen.alert
     least, most = remedy.plausible or (-math.inf, math.inf)
     if not alert.fresh or alert.lost_since_ms is not None:
         return "the evidence is lost: a source of the rule is silent"
@@ -40,7 +59,7 @@ def evidence_missing(remedy: Remedy, alert: Alert) -> str:
         return "the evidence since the restart is not whole yet"
     if alert.keep_firing_since_ms is not None:
         return "the condition is over; the alert is only kept firing"
-    if not (math.isfinite(alert.value) and least <= alert.value <= most):
+    if seen.source == "local" and not (math.isfinite(alert.value) and least <= alert.value <= most):
         return f"the value {alert.value:g} is not plausible"
     return ""
 
@@ -57,9 +76,23 @@ class Case:
 
     @property
     def last(self) -> Attempt | None:
-        """The newest attempt on the resource, by whichever remedy."""
-        of = [attempt for attempt in self.state.attempts if attempt.resource == self.remedy.resource]
+        """
+        The newest attempt on the resource, by whichever remedy; or one on what overlaps with it.
+
+        Of the latter only those that were not refused: reclaim, where the kernel has none, holds no drop_caches up.
+        """
+        mine = self.remedy.resource
+        of = [
+            one for one in self.state.attempts if one.resource == mine or (one.counted and overlap(one.resource, mine))
+        ]
         return max(of, key=lambda attempt: attempt.at_ms, default=None)
+
+    @property
+    def rival(self) -> Act | None:
+        """What is open on a part of the resource, or on what it is a part of."""
+        mine = self.remedy.resource
+        others = (act for act in self.state.acts if act.resource != mine and overlap(act.resource, mine))
+        return next(others, None)
 
     def resumed_ms(self, name: str) -> int:
         """When a remedy, or the host, was last resumed."""
@@ -88,7 +121,17 @@ def _halted(case: Case) -> str:
 
 
 def _without_evidence(case: Case) -> str:
-    return evidence_missing(case.remedy, case.seen.alert)
+    return evidence_missing(case.remedy, case.seen)
+
+
+def _silenced(case: Case) -> str:
+    return "silenced in Alertmanager" if case.session.labels in case.world.silenced else ""
+
+
+def _told_once(case: Case) -> str:
+    """A posted alert is no evidence that the condition is still there: one telling begins one act."""
+    once = case.seen.source == "webhook" and case.session.attempts > 0
+    return "acted upon once; a posted alert begins nothing again until it is told anew" if once else ""
 
 
 def _latched(case: Case) -> str:
@@ -121,6 +164,18 @@ def _busy(case: Case) -> str:
     return f"one act at a time: {open_act.remedy} is not verified yet" if open_act else ""
 
 
+def _rivalled(case: Case) -> str:
+    """What overlaps is held by one at a time; only what is stricter may end what is held, once it may act itself."""
+    rival = case.rival
+    if rival is None or (rival.phase is Phase.HELD and rival.claims and _is_stricter(case, rival)):
+        return ""
+    return f"{rival.resource} is held by {rival.remedy}, and {case.remedy.resource} overlaps with it"
+
+
+def _is_stricter(case: Case, rival: Act) -> bool:
+    return rival.reversible and case.remedy.reversible and case.remedy.strength < rival.strictest.strength
+
+
 def _attempts_spent(case: Case) -> str:
     spent = case.session.attempts >= case.remedy.max_attempts
     return f"tried {case.session.attempts} times for this alert (max_attempts)" if spent else ""
@@ -140,11 +195,14 @@ def _host_budget_spent(case: Case) -> str:
 GUARDS: tuple[tuple[Callable[[Case], str], str | None], ...] = (
     (_paused, None),
     (_halted, None),
+    (_silenced, None),
     (_without_evidence, None),
+    (_told_once, None),
     (_latched, None),
     (_cooling, None),
     (_not_held_again, None),
     (_busy, None),
+    (_rivalled, None),
     (_attempts_spent, "remedy"),
     (_budget_spent, "remedy"),
     (_host_budget_spent, HOST),
@@ -158,18 +216,17 @@ def decide(state: State, world: World) -> Step:
     state = replace(state, sessions=_sessions(state, world, remedies), attempts=_kept(state, world))
     state, release, entries = _claims(state, world, remedies)
     begin: list[Act] = []
+    alerts = {seen.alert.labels: seen for seen in world.alerts}
     for session in state.sessions:
-        case = _case(state, world, remedies, session)
+        seen = alerts.get(session.labels)
+        case = None if seen is None else Case(state, world, remedies[session.remedy], seen, session)
         if case is not None:
-            state, act, told = _consider(case)
+            after, act, told = _consider(case)
             begin += [] if act is None else [act]
+            release += [one for one in after.acts if one.phase is Phase.RELEASING and one not in state.acts]
+            state = after
             entries += told
     return Step(state, tuple(begin), tuple(release), tuple(entries))
-
-
-def _case(state: State, world: World, remedies: Mapping[str, Remedy], session: Session) -> Case | None:
-    seen = next((seen for seen in world.alerts if seen.alert.labels == session.labels), None)
-    return None if seen is None else Case(state, world, remedies[session.remedy], seen, session)
 
 
 def _sessions(state: State, world: World, remedies: Mapping[str, Remedy]) -> tuple[Session, ...]:
@@ -177,11 +234,12 @@ def _sessions(state: State, world: World, remedies: Mapping[str, Remedy]) -> tup
     known = {(session.remedy, session.labels): session for session in state.sessions}
     found = []
     for remedy in remedies.values():
-        for alert in (seen.alert for seen in world.alerts):
-            if alert.state is not AlertState.FIRING or not matches(remedy, alert):
+        for seen in world.alerts:
+            alert = seen.alert
+            if alert.state is not AlertState.FIRING or not matches(remedy, seen):
                 continue
             before = known.get((remedy.name, alert.labels), Session(remedy.name, alert.labels, None))
-            there = not evidence_missing(remedy, alert)
+            there = not evidence_missing(remedy, seen)
             since = (world.now_ms if before.since_ms is None else before.since_ms) if there else None
             found.append(replace(before, since_ms=since, lost=alert.lost_since_ms is not None or not alert.fresh))
     return tuple(found)
@@ -248,7 +306,14 @@ def _consider(case: Case) -> tuple[State, Act | None, list[Entry]]:
         why = guard(case)
         if why:
             return _suppressed(case, why, latch)
-    return _begun(case, held)
+    return _begun(case, held) if case.rival is None else _given_way(case, case.rival)
+
+
+def _given_way(case: Case, rival: Act) -> tuple[State, Act | None, list[Entry]]:
+    """What overlaps and is less strict is put back first; this one begins when it is gone."""
+    rival = replace(rival, phase=Phase.RELEASING)
+    entry = entry_of(case.world.now_ms, rival, "release", f"{case.remedy.name} is stricter, and overlaps with it")
+    return case.state.with_act(rival), None, [entry]
 
 
 def _joins(case: Case, held: Act) -> bool:
@@ -262,7 +327,7 @@ def _joins(case: Case, held: Act) -> bool:
 def _joined(case: Case, held: Act) -> tuple[State, Act | None, list[Entry]]:
     claim = Claim(case.remedy.name, case.session.labels, case.remedy.strength, lost=case.session.lost)
     mine = any((one.remedy, one.labels) == (claim.remedy, claim.labels) for one in held.claims)
-    if mine or evidence_missing(case.remedy, case.seen.alert):
+    if mine or evidence_missing(case.remedy, case.seen):
         return case.state, None, []
     held = replace(held, claims=(*held.claims, claim))
     entry = entry_of(case.world.now_ms, held, "claim", "it is held already; this alert claims it too")
@@ -309,4 +374,5 @@ def _begun(case: Case, held: Act | None) -> tuple[State, Act | None, list[Entry]
 
 def _said(case: Case, what: str, says: str, act: int = 0) -> Entry:
     remedy, now = case.remedy, case.world.now_ms
-    return Entry(now, remedy.name, case.session.labels, remedy.resource, what, says, case.world.observing, act)
+    entry = Entry(now, remedy.name, case.session.labels, remedy.resource, what, says, case.world.observing, act)
+    return entry._replace(value=case.seen.alert.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import msgspec
 from agent.actions import ChangedError, FailedError, UnknownError
 
 SOCKET = "/run/steadytok/hand.sock"
-LONGEST_LINE = 4096  # bytes, each way
+LONGEST_LINE = 4096  # bytes of a request
+LONGEST_ANSWER = 1 << 20  # bytes: `hello` names every lease, and a large host has a frequency policy for each processor
 PATIENCE = 90.0  # seconds: dropping the cache of a terabyte takes a minute
 
 
@@ -43,23 +45,39 @@ def ask(path: str, verb: str, arguments: dict[str, Any], patience: float = PATIE
 
 def usable(path: str) -> list[str]:
     """The verbs that the hand at a path can do; empty where there is none."""
+    return [str(verb) for verb in _hello(path).get("verbs", [])]
+
+
+def lacking(path: str, verbs: Sequence[str]) -> str:
+    """Why the hand at a path can do none of these verbs, in a sentence; empty where it can do one."""
+    told = _hello(path)
+    if not told:
+        return how_to_give_one(path)
+    if set(verbs) & set(told["verbs"]):
+        return ""
+    missing = told.get("missing", {})
+    return "; ".join(f"the hand cannot do {verb} here: {missing.get(verb, 'it has no such verb')}" for verb in verbs)
+
+
+def _hello(path: str) -> dict[str, Any]:
     if not Path(path).exists():
-        return []
+        return {}
     try:
-        return [str(verb) for verb in ask(path, "hello", {}, 1.0)["verbs"]]
-    except (FailedError, UnknownError, ChangedError, KeyError, TypeError):
-        return []
+        told = ask(path, "hello", {}, 1.0)
+    except (FailedError, UnknownError, ChangedError):
+        return {}
+    return told if isinstance(told.get("verbs"), list) else {}
 
 
 def _line(connection: socket.socket) -> bytes:
     received = b""
     while not received.endswith(b"\n"):
-        part = connection.recv(LONGEST_LINE)
+        part = connection.recv(1 << 16)
         if not part:
             raise OSError("half an answer" if received else "the connection was closed")
         received += part
-        if len(received) > LONGEST_LINE:
-            raise OSError(f"it answers with more than {LONGEST_LINE} bytes")
+        if len(received) > LONGEST_ANSWER:
+            raise OSError(f"it answers with more than {LONGEST_ANSWER} bytes")
     return received
 
 

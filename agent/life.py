@@ -22,7 +22,7 @@ def apply(state: State, event: Event, now_ms: int) -> Step:
     if act is None:
         return Step(state)
     change = LIFE.get((act.phase, event.kind))
-    entry = entry_of(now_ms, act, event.kind.value, event.says)
+    entry = _entry(now_ms, act, event)
     if change is None:
         return Step(state, entries=(entry._replace(what="unexpected"),))
     after = change(state, act, event, now_ms)
@@ -41,7 +41,8 @@ def _refused(state: State, act: Act, event: Event, now_ms: int) -> State:
 
 def _intended(state: State, act: Act, event: Event, now_ms: int) -> State:
     ours = () if event.value is None else (event.value,)
-    return state.with_act(replace(act, phase=Phase.WRITING, prior=event.prior, ours=ours))
+    writing = replace(act, phase=Phase.WRITING, prior=event.prior, ours=ours, plan=event.says, before=event.before)
+    return state.with_act(writing)
 
 
 def _did(state: State, act: Act, event: Event, now_ms: int) -> State:
@@ -185,6 +186,14 @@ def with_session(state: State, session: Session) -> State:
     return replace(
         state, sessions=tuple(session if (each.remedy, each.labels) == mine else each for each in state.sessions)
     )
+
+
+def _entry(at_ms: int, act: Act, event: Event) -> Entry:
+    """A line of the audit about an event, with what was measured where something was."""
+    before = event.before if event.kind is Kind.INTENDED else act.before if event.after is not None else None
+    words = before.words if event.kind is Kind.INTENDED and before is not None else ""
+    says = f"{event.says}; before: {words}" if words else event.says
+    return entry_of(at_ms, act, event.kind.value, says)._replace(before=before, after=event.after)
 
 
 def entry_of(at_ms: int, act: Act, what: str, says: str) -> Entry:

@@ -6,7 +6,7 @@ import re
 import urllib.parse
 from collections.abc import Iterator
 
-from agent.settings import CANARY, Config, EngineTarget
+from agent.settings import CANARY, AlertmanagerSettings, Config, EngineTarget
 from agent.units import written
 
 Fault = tuple[str, str]
@@ -14,6 +14,7 @@ Fault = tuple[str, str]
 
 LONGEST_INTERVAL = 120.0  # seconds: a rule looks back five minutes, so anything slower would blink out of sight
 _SIZE = re.compile(r"auto|\d+(\.\d+)?\s*([KMG]i?B?|B)?", re.IGNORECASE)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 
 
@@ -33,6 +34,7 @@ def _durations(config: Config) -> Iterator[Fault]:
         ("$.engine.every", config.engine.every, 1.0, 3600.0),
         ("$.rules.interval", config.rules.interval, 0.1, 60.0),
         ("$.alerting.resend_delay", config.alerting.resend_delay, 1.0, 3600.0),
+        ("$.remediation.webhook_expire", config.remediation.webhook_expire, 10.0, 7 * 86400.0),
     )
     for path, value, least, most in bounds:
         if not least <= value <= most:
@@ -83,10 +85,37 @@ def _addresses(config: Config) -> Iterator[Fault]:
     if config.web.external_url is not None and not _is_url(config.web.external_url):
         yield "$.web.external_url", f"expected http://HOST:PORT/, found {config.web.external_url!r}"
     for index, group in enumerate(config.alerting.alertmanagers):
-        for target in (target for static in group.static_configs for target in static.targets):
-            if not _is_host_port(target):
-                path = f"$.alerting.alertmanagers[{index}].static_configs"
-                yield path, f"expected HOST:PORT without a scheme, found {target!r}"
+        yield from _alertmanagers(f"$.alerting.alertmanagers[{index}]", group)
+
+
+def _alertmanagers(path: str, group: AlertmanagerSettings) -> Iterator[Fault]:
+    for target in (target for static in group.static_configs for target in static.targets):
+        if not is_host_port(target):
+            yield f"{path}.static_configs", f"expected HOST:PORT without a scheme, found {target!r}"
+    for file in (file for each in group.file_sd_configs for file in each.files):
+        if not file.endswith((".json", ".yml", ".yaml")) or "*" in file.rpartition("/")[0]:
+            yield f"{path}.file_sd_configs", f"expected a .json, .yml or .yaml file, with * in its name only: {file!r}"
+    basic, other = group.basic_auth, group.authorization
+    if basic is not None and other is not None:
+        yield path, "expected basic_auth or authorization, not both"
+    if basic is not None:
+        yield from _one_of(f"{path}.basic_auth", username=basic.username, username_file=basic.username_file)
+        yield from _one_of(f"{path}.basic_auth", password=basic.password, password_file=basic.password_file)
+    if other is not None:
+        credentials = {"credentials": other.credentials, "credentials_file": other.credentials_file}
+        yield from _one_of(f"{path}.authorization", **credentials)
+        if other.type.lower() == "basic" or not _TOKEN.fullmatch(other.type):
+            yield f"{path}.authorization.type", "expected Bearer or another scheme; Basic is basic_auth's"
+    tls = group.tls_config
+    if tls is not None and (tls.cert_file is None) != (tls.key_file is None):
+        yield f"{path}.tls_config", "expected cert_file and key_file together"
+    if tls is not None and tls.min_version > tls.max_version:
+        yield f"{path}.tls_config.min_version", f"expected no more than max_version ({tls.max_version})"
+
+
+def _one_of(path: str, **told: str | None) -> Iterator[Fault]:
+    if sum(value is not None for value in told.values()) != 1:
+        yield path, f"expected one of {' and '.join(told)}"
 
 
 def _is_url(text: str) -> bool:
@@ -97,7 +126,8 @@ def _is_url(text: str) -> bool:
         return False
 
 
-def _is_host_port(text: str) -> bool:
+def is_host_port(text: str) -> bool:
+    """Whether a text is HOST:PORT and nothing else."""
     try:
         parts = urllib.parse.urlsplit(f"//{text}")
         return bool(parts.hostname) and parts.port is not None and parts.netloc == text

@@ -12,13 +12,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import re
 import urllib.parse
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from agent.alertmanagers import Discovery, Target, post
 from agent.settings import Alerting
 from collectors import Labels
 from rules.alerts import Alert, AlertState
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 QUEUE = 10_000  # alerts held for one Alertmanager; the oldest go first, as in Prometheus
+MOST_AT_ONCE = QUEUE // 2  # alerts queued in one tick; the rest are due at the next, when some have been sent
 BATCH = 256  # alerts in one request
+LOOK_AGAIN = 5.0  # seconds between looks at files that name Alertmanagers
+_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 PATIENCE = 4  # resend delays until Alertmanager ends an alert that nobody tells it about any more
 
 
@@ -49,13 +54,28 @@ def payload(
     """An alert as POST /api/v2/alerts wants it; an external label gives way to the alert's own of that name."""
     ends_ms = alert.resolved_at_ms or now_ms + PATIENCE * max(alert.interval_ms, resend_ms)
     query = urllib.parse.urlencode({"g0.expr": alert.expr, "g0.tab": "1"})
+    labels = {**external, **dict(alert.labels)}
     return {
-        "labels": {**external, **dict(alert.labels)},
-        "annotations": dict(alert.annotations),
+        # An empty label is none to Alertmanager, which would count it as part of the identity all the same.
+        "labels": {name: _text(value) for name, value in labels.items() if value},
+        "annotations": {name: _text(value) for name, value in alert.annotations},
         "startsAt": _rfc3339(alert.fired_at_ms or alert.active_at_ms),
         "endsAt": _rfc3339(ends_ms),
         "generatorURL": f"{external_url.rstrip('/')}/graph?{query}",
     }
+
+
+def _text(value: str) -> str:
+    """The same as UTF-8 can have it: bytes of a sensor's name that are no text would spoil the whole batch."""
+    return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def fault_of(alert: Mapping[str, Any]) -> str:
+    """Why Alertmanager would not take an alert, and with it the rest of its batch; empty where it would."""
+    bad = [name for name in (*alert["labels"], *alert["annotations"]) if not _LABEL_NAME.fullmatch(name)]
+    if not alert["labels"] or bad:
+        return f"not names of labels: {', '.join(map(repr, bad))}" if bad else "it has no label"
+    return "" if alert["endsAt"] >= alert["startsAt"] else "it ends before it starts"
 
 
 def _rfc3339(at_ms: int) -> str:
@@ -76,29 +96,14 @@ class Counters:
         self.sent = Counter(f"{name}_sent", "Alerts sent.", where, registry=registry)
         self.errors = Counter(f"{name}_errors", "Alerts that could not be sent.", where, registry=registry)
         self.dropped = Counter(f"{name}_dropped", "Alerts dropped from a full queue.", where, registry=registry)
+        self.invalid = Counter(f"{name}_invalid", "Alerts that Alertmanager would not take.", registry=registry)
+        self.discovered = Gauge(f"{name}_alertmanagers_discovered", "Alertmanagers told.", registry=registry)
         self.waiting = Gauge(f"{name}_queue_length", "Alerts waiting to be sent.", where, registry=registry)
 
     def born(self, url: str) -> None:
         """Starts every counter of an Alertmanager at 0, so that its first increase is seen."""
         for metric in (self.sent, self.errors, self.dropped, self.waiting):
             metric.labels(url)
-
-
-class Target(NamedTuple):
-    """One Alertmanager."""
-
-    url: str
-    timeout: float
-
-
-def targets(alerting: Alerting) -> list[Target]:
-    """Every Alertmanager of the configuration, with the path of its API."""
-    return [
-        Target(f"{group.scheme}://{address}{group.path_prefix.rstrip('/')}/api/v2/alerts", group.timeout)
-        for group in alerting.alertmanagers
-        for static in group.static_configs
-        for address in static.targets
-    ]
 
 
 class Sender:
@@ -139,12 +144,20 @@ class Sender:
 
     async def _send(self, batch: list[dict[str, Any]]) -> None:
         fault = await post(self._session, self._target, batch)
-        url, count = self._target.url, len(batch)
-        (self._counters.errors if fault else self._counters.sent).labels(url).inc(count)
+        if fault is not None and fault.of_content and len(batch) > 1:
+            # One alert spoils it; the others go on in halves. What a 400 has taken already does no harm twice.
+            await self._send(batch[: len(batch) // 2])
+            await self._send(batch[len(batch) // 2 :])
+            return
+        (self._counters.errors if fault else self._counters.sent).labels(self._target.url).inc(len(batch))
+        if fault is not None and fault.of_content:
+            name = batch[0]["labels"].get("alertname")
+            self._log.error("an alert is not taken as it is", reason=fault.says, alert=name)
+            return
         if fault and not self._failing:
-            self._log.warning("alerts cannot be sent; the next resend tries again", reason=fault, alerts=count)
+            self._log.warning("alerts cannot be sent; the next resend tries again", reason=fault.says)
         elif self._failing and not fault:
-            self._log.info("alerts are sent again", alerts=count)
+            self._log.info("alerts are sent again", alerts=len(batch))
         self._failing = fault is not None
 
     async def close(self) -> None:
@@ -156,21 +169,6 @@ class Sender:
         self._task.cancel()
 
 
-async def post(session: aiohttp.ClientSession, target: Target, batch: list[dict[str, Any]]) -> str | None:
-    """Sends one batch; None when it was taken, else why it was not."""
-    import aiohttp
-
-    try:
-        async with session.post(target.url, json=batch, timeout=aiohttp.ClientTimeout(total=target.timeout)) as answer:
-            if answer.status // 100 == 2:
-                return None
-            return f"HTTP {answer.status}: {(await answer.text(errors='replace'))[:200].strip()}"
-    except TimeoutError:
-        return f"no answer within {target.timeout:g} s"
-    except (aiohttp.ClientError, OSError, ValueError) as error:  # whatever one answer holds, the next batch is sent
-        return str(error) or type(error).__name__
-
-
 class Notifier:
     """Decides what is due, and gives it to every sender."""
 
@@ -180,8 +178,11 @@ class Notifier:
         self._external = external
         self._external_url = external_url
         self._counters = counters
+        self._log = structlog.get_logger()
         self._sent: dict[Any, int] = {}
-        self._senders: list[Sender] = []
+        self._senders: dict[Target, Sender] = {}
+        self._discovery: Discovery | None = None
+        self._following: asyncio.Task[None] | None = None
         self._session: aiohttp.ClientSession | None = None
 
     def take_over(self, other: Notifier) -> None:
@@ -198,13 +199,32 @@ class Notifier:
         self._sent = dict(sent)
 
     async def start(self) -> None:
-        """Opens a sender for each Alertmanager."""
+        """Opens a sender for each Alertmanager, and looks for others where files name them."""
         import aiohttp
 
-        wanted = targets(self._alerting)
-        if wanted:
-            self._session = aiohttp.ClientSession()
-            self._senders = [Sender(target, self._session, self._counters) for target in wanted]
+        if not self._alerting.alertmanagers:
+            return
+        self._session = aiohttp.ClientSession(trust_env=False)
+        self._discovery = Discovery(self._alerting.alertmanagers)
+        await self._follow()
+        if self._discovery.moves:
+            self._following = asyncio.get_running_loop().create_task(self._follow_for_ever(), name="alertmanagers")
+
+    async def _follow_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_AGAIN)
+            await self._follow()
+
+    async def _follow(self) -> None:
+        assert self._discovery is not None and self._session is not None
+        wanted = self._discovery.targets()
+        gone = [sender for target, sender in self._senders.items() if target not in wanted]
+        # A newcomer learns of what fires at the next resend, as it would of us after a restart of its own.
+        new = [target for target in wanted if target not in self._senders]
+        senders = self._senders | {target: Sender(target, self._session, self._counters) for target in new}
+        self._senders = {target: sender for target, sender in senders.items() if target in wanted}
+        self._counters.discovered.set(len(wanted))
+        await asyncio.gather(*(sender.close() for sender in gone))
 
     def observe(self, alerts: Iterable[Alert], now_ms: int) -> int:
         """Queues every alert that is due; returns how many."""
@@ -217,12 +237,21 @@ class Notifier:
             for labels, alert in living.items()
             if needs_sending(alert, self._sent.get(labels), now_ms, self._resend_ms)
         ]
-        batch = [payload(alert, now_ms, self._resend_ms, self._external, self._external_url) for alert in due]
+        due = due[:MOST_AT_ONCE]
+        told = (payload(alert, now_ms, self._resend_ms, self._external, self._external_url) for alert in due)
+        batch = [alert for alert in told if self._is_valid(alert)]
         self._sent.update(dict.fromkeys((alert.labels for alert in due), now_ms))
         if batch:
-            for sender in self._senders:
+            for sender in self._senders.values():
                 sender.put(batch)
         return len(batch)
+
+    def _is_valid(self, alert: dict[str, Any]) -> bool:
+        reason = fault_of(alert)
+        if reason:
+            self._counters.invalid.inc()
+            self._log.error("an alert cannot be sent", reason=reason, alert=alert["labels"].get("alertname"))
+        return not reason
 
     def shift(self, delta_ms: int) -> None:
         """Moves the times of sending with the wall clock."""
@@ -230,6 +259,8 @@ class Notifier:
 
     async def close(self) -> None:
         """Sends what is queued and leaves; no alert is resolved because we go."""
-        await asyncio.gather(*(sender.close() for sender in self._senders))
+        if self._following is not None:
+            self._following.cancel()
+        await asyncio.gather(*(sender.close() for sender in self._senders.values()))
         if self._session is not None:
             await self._session.close()

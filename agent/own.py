@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from agent import signals
-from agent.acts import Phase
+from agent import remedybook, signals
+from agent.actions import pace
+from agent.acts import SOURCE, Phase
 from agent.baseline import Baseline
 from agent.gather import Course, Gather, Outcome
+from agent.pacing import asking, metrics
+from agent.pacing.thermals import Thermals
 from agent.remedies import Remedies
 from collectors import Labels, Metric, Reading
+from rules.alerts import AlertState
 from rules.groups import Rules
 from rules.history import History
 
 _WORTH = {Outcome.OK: 1.0, Outcome.FAILED: 0.0}
+
+
+def declare(history: History, baseline: Baseline) -> None:
+    """
+    Says which of the agent's own series are made of a collector's: they are as silent as it is.
+
+    Without this a placement that nobody can read any more looked like one that is right again.
+    """
+    history.derive(signals.TOKENS_PER_SECOND.name, baseline.sources("now"))
+    history.derive(signals.PLACEMENT_DRIFT.name, baseline.sources("placed"))
+    for metric in (metrics.WANTED, metrics.MEASURED, metrics.ERROR):
+        history.derive(metric.name, [asking.HOTTEST])
 
 
 def of_collectors(gather: Gather, now: float, stale_after: int) -> Iterator[Reading]:
@@ -69,6 +86,16 @@ def _of_engine(baseline: Baseline, engine: str, duties: Mapping[str, float]) -> 
     yield signals.PACE_DUTY.sample(duties.get(engine, 1.0), engine=engine)
 
 
+def of_pacing(thermals: Thermals, remedies: Remedies) -> Iterator[Reading]:
+    """What heats each engine's DIMMs, what pacing would be worth, and what the controllers at work do."""
+    yield from thermals.readings()
+    for act, memory in remedies.steered():
+        if isinstance(memory, pace.Controllers):
+            engine = remedybook.paced_engine(act.means) or act.resource.removeprefix("pace ")
+            strictest = min(memory.by_remedy.values(), key=lambda steering: steering.state.duty)
+            yield from metrics.of_state(engine, strictest.state)
+
+
 def of_remedies(remedies: Remedies) -> Iterator[Reading]:
     """What remedies do, with the labels of their alerts: the rules about remedies ask for these."""
     yield signals.REMEDIES_ENFORCING.sample(0.0 if remedies.observing else 1.0)
@@ -93,15 +120,19 @@ def of_remedies(remedies: Remedies) -> Iterator[Reading]:
 
 def _for_alert(remedy: str, labels: Labels) -> Labels:
     """The alert's labels, its name as for_alert and without its severity: that is the remedy's own."""
-    kept = {name: value for name, value in labels if name not in ("alertname", "severity")}
+    kept = {name: value for name, value in labels if name not in ("alertname", "severity", SOURCE)}
     return tuple({**kept, "for_alert": dict(labels).get("alertname", ""), "remedy": remedy}.items())
 
 
 def of_rules(rules: Rules) -> Iterator[Reading]:
-    """How the rules fare."""
+    """How the rules fare, and how many alerts they have."""
     health = rules.health
     yield signals.RULES_FAILING.sample(sum(rule.health == "err" for rule in health))
     yield signals.RULES_SECONDS.sample(sum(rule.duration_seconds for rule in health))
+    live = (alert for alert in rules.alerts() if alert.state is not AlertState.RESOLVED)
+    counts = Counter((alert.name, dict(alert.labels).get("severity", ""), alert.state.value) for alert in live)
+    for (name, severity, state), count in counts.items():
+        yield signals.ALERTS.sample(count, alertname=name, severity=severity, alertstate=state)
 
 
 def of_history(history: History) -> Iterator[Reading]:

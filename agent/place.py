@@ -13,10 +13,12 @@ class StartError(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """Where this agent runs: the machine's root, and the configuration file it was told of."""
+    """Where this agent runs: the machine's root, the configuration file and the hand it was told of."""
 
     root: str
     config_path: Path | None
+    hand: str | None = None
+    """What the command line says in place of `remediation.hand`."""
 
     @property
     def config_name(self) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -10,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from agent import hand_client
-from agent.actions import FailedError, Http, UnknownError, Vector
+from agent.actions import PATIENCE, FailedError, Http, UnknownError, Vector
+from agent.units import origin
 from collectors import Host
 from rules import promql
 from rules.snapshot import Snapshot
 
-PATIENCE = 5.0  # seconds for one request to an engine
 LARGEST = 1 << 20  # bytes of an answer
 
 
@@ -45,11 +48,34 @@ class Access:
         except (OSError, UnicodeDecodeError) as error:
             raise FailedError(f"the token in {path} cannot be read: {error}") from error
 
-    def http(self, method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Http:
+    def wait(self, seconds: float) -> None:
+        """Lets time pass; this is a thread of the act's own."""
+        time.sleep(seconds)
+
+    def line(self, address: str, text: str) -> str:
+        """One line to a socket and all that comes back."""
+        with contextlib.closing(_connected(address)) as connection:
+            try:
+                connection.sendall(text.encode() + b"\n")
+                received = b""
+                while (part := connection.recv(1 << 16)) and len(received) < LARGEST:
+                    received += part
+            except OSError as error:
+                raise UnknownError(f"{address} did not answer: {error.strerror or error}") from error
+        return received.decode("utf-8", "replace")
+
+    def http(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        patience: float = PATIENCE,
+    ) -> Http:
         """One request; whatever the status, an answer is an answer."""
         request = urllib.request.Request(url, data=body, headers=dict(headers or {}), method=method)
         try:
-            with _OPENER.open(request, timeout=PATIENCE) as answer:
+            with _OPENER.open(request, timeout=patience) as answer:
                 return Http(answer.status, answer.read(LARGEST).decode("utf-8", "replace"))
         except urllib.error.HTTPError as error:
             with error:
@@ -58,12 +84,30 @@ class Access:
             raise _failure(url, error) from error
 
 
+def _connected(address: str) -> socket.socket:
+    """FailedError where nobody is there, or where we may not knock."""
+    try:
+        if not address.startswith("/"):
+            host, _, port = address.rpartition(":")
+            return socket.create_connection((host.strip("[]"), int(port)), PATIENCE)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(PATIENCE)
+            connection.connect(address)
+        except OSError:
+            connection.close()
+            raise
+    except (OSError, ValueError) as error:
+        raise FailedError(f"{address}: {getattr(error, 'strerror', None) or error}") from error
+    return connection
+
+
 def _failure(url: str, error: Exception) -> FailedError | UnknownError:
     """Nobody was there, and so nothing was done; or somebody was, and nobody knows."""
     reason = getattr(error, "reason", error)
     if isinstance(reason, ConnectionRefusedError) or (isinstance(error, ValueError)):
-        return FailedError(f"{url}: {getattr(reason, 'strerror', None) or reason}")
-    return UnknownError(f"{url}: {reason or type(error).__name__}")
+        return FailedError(f"{origin(url)}: {getattr(reason, 'strerror', None) or reason}")
+    return UnknownError(f"{origin(url)}: {reason or type(error).__name__}")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

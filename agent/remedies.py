@@ -12,7 +12,7 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,23 +20,25 @@ from typing import Any
 import structlog
 
 from agent import errands, guards, hand_client, life, remedybook, verification
-from agent.actions import Action, Moment, Task
+from agent.actions import Action, Moment, Steered, Task
 from agent.acts import Act, Entry, Event, Kind, Phase, Seen, State, Step, World
 from agent.clock import Clock
 from agent.errands import Errands
 from agent.journal import Journal, JournalError, boot_now
+from agent.judging import verdicts
 from agent.reach import Access
 from agent.remedybook import Bound
 from agent.settings import Remediation
+from collectors import Labels
 from rules import promql
-from rules.alerts import Alert, AlertState
+from rules.alerts import Alert
 from rules.groups import Rules
 from rules.history import History
-from rules.templates import Scope
 
 AGAIN = 5.0  # seconds until what could not be put back is tried again
 RENEWALS = 3  # in each ttl of a lease, so that two may fail
 MOVES = (Kind.RETUNING.value, Kind.RETUNED.value)  # not in the audit: a controller moves each second
+TELL_EVERY = 60.0  # seconds between two lines of the audit on why what is held is moved
 FAREWELL = 3.0  # seconds for what is put back when the agent ends
 
 
@@ -52,6 +54,9 @@ class Surroundings:
     folder: Path
     token_file: Path
     hand: str
+    posted: Callable[[int], Iterable[Alert]] = lambda now_ms: ()
+    """The alerts that Alertmanagers have posted and that still count as firing."""
+    silenced: Callable[[Labels], bool] = lambda labels: False
 
 
 class Remedies:
@@ -70,9 +75,9 @@ class Remedies:
             self._log.error("no remedy acts", reason=self.halted)
         self.state = State() if self._journal is None else self._journal.state
         self._journalled: State | None = self.state
-        self._measures: dict[int, verification.Measure] = {}
         self._memory: dict[int, Any] = {}
         self._touched: dict[int, float] = {}
+        self._told: dict[int, tuple[str, float]] = {}
         self._failing: set[int] = set()
         self.counts: dict[tuple[str, str], int] = {}
         self.replace(settings, book)
@@ -81,6 +86,7 @@ class Remedies:
         """Takes another configuration over; what is held is looked at anew at the next tick."""
         self.settings = settings
         self.book = {bound.remedy.name: bound for bound in book}
+        self.pacing_terms = remedybook.pacing_terms(self.book.values())
 
     @property
     def observing(self) -> bool:
@@ -97,6 +103,13 @@ class Remedies:
         held = [act for act in self.state.acts if act.phase is Phase.HELD and not act.observed and act.ours]
         names = {act.id: remedybook.paced_engine(act.means) for act in held}
         return {name: float(json.loads(act.ours[-1])) for act in held if (name := names[act.id])}
+
+    def steered(self) -> Iterator[tuple[Act, Steered]]:
+        """What is moved while it is held, with why it is as it is."""
+        for act in self.state.acts:
+            memory = self._memory.get(act.id)
+            if isinstance(memory, Steered):
+                yield act, memory
 
     def recover(self) -> None:
         """At the start: what the process before left half-way is ended as the journal has it."""
@@ -116,7 +129,8 @@ class Remedies:
 
     def _look(self, now_ms: int) -> None:
         self._errands.expire(self.around.clock.monotonic())
-        for event in self._verdicts(now_ms):
+        alerts = [seen.alert for seen in self._seen(now_ms)]
+        for event in verdicts(self.state.acts, self.book, alerts, self._ask, now_ms):
             self._happened(event)
         self._take(guards.decide(self.state, self._world(now_ms)))
         for act in self.state.acts:
@@ -128,30 +142,40 @@ class Remedies:
 
     def _forget(self, living: set[int]) -> None:
         """What was kept of acts that have ended."""
-        kept: tuple[dict[int, Any], ...] = (self._measures, self._memory, self._touched)
+        kept: tuple[dict[int, Any], ...] = (self._memory, self._touched, self._told)
         for of_acts in kept:
             for number in [number for number in of_acts if abs(number) not in living]:
                 del of_acts[number]
 
     def _world(self, now_ms: int) -> World:
+        alerts = tuple(self._seen(now_ms))
         return World(
             now_ms=now_ms,
             observing=self.observing,
             remedies=tuple(bound.remedy for bound in self.book.values()),
-            alerts=tuple(Seen(alert, _window_ms(alert.expr)) for alert in self.around.rules().alerts()),
+            alerts=alerts,
             max_per_hour=self.settings.max_per_hour,
             killed=self.killed,
             halted=self.halted,
+            silenced=frozenset(seen.alert.labels for seen in alerts if self.around.silenced(seen.alert.labels)),
         )
+
+    def _seen(self, now_ms: int) -> Iterable[Seen]:
+        yield from (Seen(alert, _window_ms(alert.expr)) for alert in self.around.rules().alerts())
+        yield from (Seen(alert, source="webhook") for alert in self.around.posted(now_ms))
+
+    def wants(self, alert: Alert) -> bool:
+        """Whether a remedy is for an alert that an Alertmanager posts."""
+        seen = Seen(alert, source="webhook")
+        return any(bound.remedy.enabled and guards.matches(bound.remedy, seen) for bound in self.book.values())
 
     def _happened(self, event: Event) -> None:
         act = self.state.act(event.act)
         if act is not None and act.phase is Phase.HELD and self._nothing_new(act, event):
             return
-        step = life.apply(self.state, event, self.around.clock.now_ms())
-        self._take(step)
-        if event.kind is Kind.INTENDED and act is not None:
-            self._measures[act.id] = verification.measure(self._ask)
+        if event.kind is Kind.INTENDED:
+            event = event._replace(before=verification.measure(self._ask))
+        self._take(life.apply(self.state, event, self.around.clock.now_ms()))
 
     def _nothing_new(self, act: Act, event: Event) -> bool:
         """A renewal that went as the one before is no line in the audit."""
@@ -212,13 +236,7 @@ class Remedies:
 
     def _missing(self, action: Action, observed: bool) -> str:
         """Why the hand cannot do it; in observe a hand is not needed. Asked in a thread."""
-        if observed or not action.VERBS:
-            return ""
-        usable = hand_client.usable(self.around.hand)
-        if not usable:
-            return hand_client.how_to_give_one(self.around.hand)
-        lacking = [verb for verb in action.VERBS if verb not in usable]
-        return f"the hand cannot do {', '.join(lacking)} on this host" if len(lacking) == len(action.VERBS) else ""
+        return "" if observed or not action.VERBS else hand_client.lacking(self.around.hand, action.VERBS)
 
     def _write(self, act: Act) -> None:
         now = self.state.act(act.id)
@@ -240,13 +258,30 @@ class Remedies:
         if self._errands.busy(act.id) or not act.claims:
             return
         action, task = self._means(act)
-        moment = Moment(now_ms, json.loads(act.ours[-1]), act.lost, self._ask)
+        moment = Moment(now_ms, json.loads(act.ours[-1]), act.lost, self._ask, self._beside(act, task))
         self._memory[act.id], wanted = action.steer(task, self._memory.get(act.id), moment)
+        self._tell_why(act, self._memory[act.id])
         since = self.around.clock.monotonic() - self._touched.get(act.id, -float("inf"))
         if errands.text(wanted) != act.ours[-1] and not self.halted:
             self._happened(Event(act.id, Kind.RETUNING, f"to {errands.text(wanted)}", value=errands.text(wanted)))
         elif action.TTL is not None and since >= action.TTL / RENEWALS:
             self._do(act, json.loads(act.ours[-1]), Kind.RETUNED)
+
+    def _beside(self, act: Act, task: Task) -> tuple[Task, ...]:
+        """What other remedies that claim the resource ask of it."""
+        names = dict.fromkeys(claim.remedy for claim in act.claims if claim.remedy != task.remedy)
+        others = [self.book[name] for name in names if name in self.book]
+        return tuple(bound.task_for(dict(act.labels)) for bound in others if bound.remedy.resource == act.resource)
+
+    def _tell_why(self, act: Act, memory: Any) -> None:
+        """A line in the audit when the reason changes, and one a minute at most: a sensor may come and go."""
+        now = self.around.clock.monotonic()
+        reason, since = self._told.get(act.id, ("", -float("inf")))
+        if isinstance(memory, Steered) and memory.reason != reason and now - since >= TELL_EVERY:
+            self._told[act.id] = (memory.reason, now)
+            self._take(
+                Step(self.state, entries=(life.entry_of(self.around.clock.now_ms(), act, "steers", memory.says),))
+            )
 
     def _put_back(self, act: Act) -> None:
         if act.observed:
@@ -268,34 +303,9 @@ class Remedies:
         bound = self.book.get(name) or self.book.get(act.remedy)
         if bound is not None and bound.remedy.resource == act.resource:
             return bound.action, bound.task_for(dict(act.labels))
-        return remedybook.by_means(act.remedy, act.means, dict(act.labels))
-
-    def _verdicts(self, now_ms: int) -> Iterable[Event]:
-        alerts = {alert.labels: alert for alert in self.around.rules().alerts()}
-        for act in self.state.acts:
-            bound = self.book.get(act.remedy)
-            if act.phase is Phase.HELD and not act.verified and bound is not None and act.did_ms is not None:
-                verdict = self._verdict(act, bound, alerts.get(act.labels), now_ms - act.did_ms)
-                if verdict is not None:
-                    yield Event(act.id, *verdict)
-
-    def _verdict(self, act: Act, bound: Bound, alert: Alert | None, since_ms: int) -> tuple[Kind, str] | None:
-        ended = alert is None or (alert.state is AlertState.RESOLVED and alert.fresh)
-        over = since_ms >= bound.settings.verify.within * 1000
-        shown = None if bound.verify is None else self._shown(bound, act, alert)
-        if not (shown or ended or over):
-            return None
-        return verification.judged(shown, ended, over, self._measures.get(act.id), verification.measure(self._ask))
-
-    def _shown(self, bound: Bound, act: Act, alert: Alert | None) -> bool:
-        assert bound.verify is not None
-        value = float("nan") if alert is None else alert.value
-        scope = Scope(dict(act.labels), value, {}, "", self.around.clock.now_ms(), lambda _: [])
-        try:
-            return bool(self._ask(bound.verify.expand(scope)))
-        except promql.PromqlError as error:
-            self._log.warning("the verify expression cannot be asked", remedy=act.remedy, reason=str(error))
-            return False
+        # It is put back without the remedy's patterns, so a posted alert's labels are not shown.
+        labels = {} if act.posted else dict(act.labels)
+        return remedybook.by_means(act.remedy, act.means, labels)
 
     def _ask(self, expr: str) -> list[tuple[dict[str, str], float]]:
         found = _compiled(expr).at(self.around.history, self.around.clock.now_ms())

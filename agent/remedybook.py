@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import yaml
 
 from agent import actions, discovery
 from agent.actions import Action, Task
-from agent.acts import Remedy
+from agent.acts import SOURCE, Remedy
 from agent.config import ConfigError
 from agent.matchers import matchers
+from agent.pacing.terms import Terms
 from agent.settings import Config, RemedySettings
 from agent.units import duration, written
 from rules import promql
@@ -26,7 +28,9 @@ BUILTIN = Path(actions.__path__[0]) / "builtin.yml"
 EACH = "each"
 """As `target.engine`: one remedy for each engine of the configuration."""
 
-_BOUNDS = (("cooldown", 10.0, 7 * 86400.0),)
+_COOLDOWN = (10.0, 7 * 86400.0)
+_ONCE = (60.0, 12)
+"""The least cooldown in seconds, and the most acts in an hour, of what cannot be put back."""
 _WITHIN = (1.0, 3600.0)
 
 
@@ -42,7 +46,13 @@ class Bound:
 
     def task_for(self, labels: Mapping[str, str]) -> Task:
         """The task for one alert."""
-        return Task(self.task.remedy, self.task.target, self.task.own, labels, self.task.engines)
+        return Task(self.task.remedy, self.task.target, self.task.own, self.shown(labels), self.task.engines)
+
+    def shown(self, labels: Mapping[str, str]) -> Mapping[str, str]:
+        """The labels that the action and the verify expression see; of a posted alert those with a pattern alone."""
+        if SOURCE not in labels:
+            return labels
+        return {name: labels[name] for name in ("alertname", *self.settings.labels) if name in labels}
 
 
 def bound(config: Config, where: str) -> tuple[Bound, ...]:
@@ -92,6 +102,7 @@ class _Book:
 
     def __init__(self, config: Config, known: Mapping[str, object]) -> None:
         self._engines = {engine.name: engine.url for engine in config.engines}
+        self._instance = config.external_labels.resolved()["instance"]
         self._known = known
         self.faults: list[tuple[str, str]] = []
 
@@ -100,16 +111,19 @@ class _Book:
         before = len(self.faults)
         found = tuple(self._matchers(path, settings))
         self.faults += _bounds(path, settings)
+        trusted = tuple(self._trusted(path, settings))
         verify = self._verify(path, settings)
         action = self._known.get(settings.action)
         if action is None:
             there = ", ".join(sorted(self._known))
             self.faults.append((f"{path}.action", f"no action is named {settings.action!r}; there are: {there}"))
             return []
+        if not typing.cast(Action, action).REVERSIBLE:
+            self.faults += _once(path, settings)
         tasks = list(self._tasks(path, settings, typing.cast(Action, action)))
         if len(self.faults) > before:
             return []
-        return [_one(settings, typing.cast(Action, action), task, found, verify) for task in tasks]
+        return [_one(settings, typing.cast(Action, action), task, (found, trusted), verify) for task in tasks]
 
     def _matchers(self, path: str, settings: RemedySettings) -> Iterator[Matchers]:
         if not settings.match:
@@ -123,6 +137,24 @@ class _Book:
         if together and all(matcher.test("") for matcher in together):
             self.faults.append((f"{path}.match", "expected a matcher that not every alert meets"))
         yield tuple(together)
+
+    def _trusted(self, path: str, settings: RemedySettings) -> Iterator[Matcher]:
+        """What a posted alert's labels must be, whole: anybody may have written them."""
+        if "webhook" not in settings.sources:
+            if settings.labels or settings.instance is not None:
+                self.faults.append((path, "expected sources: [webhook] beside labels and instance"))
+            return
+        own = f"{re.escape(self._instance)}(:[0-9]+)?"
+        patterns = {"instance": own if settings.instance is None else settings.instance, **settings.labels}
+        # Its name is seen without a pattern of the operator's, so it is held to what a name can be.
+        patterns.setdefault("alertname", "[a-zA-Z_][a-zA-Z0-9_]{0,127}")
+        for name, pattern in patterns.items():
+            try:
+                matcher = Matcher(name, "=~", pattern)
+                matcher.test  # noqa: B018  a regular expression that is none is found now, with its ValueError
+                yield matcher
+            except ValueError as error:
+                self.faults.append((f"{path}.labels.{name}", str(error)))
 
     def _verify(self, path: str, settings: RemedySettings) -> Template | None:
         if settings.verify.expr is None:
@@ -145,7 +177,12 @@ class _Book:
         except msgspec.ValidationError as error:
             self.faults.append((f"{path}.parameters", str(error).replace("Object", "the mapping")))
             return
-        engines = self._engines if settings.target.get("engine") == EACH else {None: ""}
+        each = settings.target.get("engine") == EACH
+        if each and getattr(action, "NAMED", False):
+            fault = f"expected an engine's name: {settings.action} is off for every engine that is not named"
+            self.faults.append((f"{path}.target.engine", fault))
+            return
+        engines = self._engines if each else {None: ""}
         for engine in engines:
             target = settings.target if engine is None else {**settings.target, "engine": engine}
             name = settings.name if engine is None else f"{settings.name}/{engine}"
@@ -162,11 +199,17 @@ def _strict(kind: type) -> type:
 
 
 def _one(
-    settings: RemedySettings, action: Action, task: Task, found: tuple[Matchers, ...], verify: Template | None
+    settings: RemedySettings,
+    action: Action,
+    task: Task,
+    found: tuple[tuple[Matchers, ...], Matchers],
+    verify: Template | None,
 ) -> Bound:
     remedy = Remedy(
         name=task.remedy,
-        match=found,
+        match=found[0],
+        sources=settings.sources,
+        trusted=found[1],
         resource=action.resource(task),
         reversible=action.REVERSIBLE,
         strength=action.strength(task),
@@ -204,18 +247,38 @@ def by_means(remedy: str, means: str, labels: Mapping[str, str]) -> tuple[Action
 
 
 def paced_engine(means: str) -> str | None:
-    """The engine that a journalled act paces, None where it does something else."""
+    """The engine that a journalled act holds at a duty, None where it does something else."""
     told = msgspec.json.decode(means, type=Means)
-    return told.target.get("engine") if told.action == "pace" else None
+    return told.target.get("engine") if told.action in ("pace", "freeze") else None
+
+
+def pacing_terms(book: Iterable[Bound]) -> dict[str, Terms]:
+    """Of each engine that a remedy paces by a controller, the first one's terms."""
+    found: dict[str, Terms] = {}
+    for bound in book:
+        if bound.settings.action == "pace" and bound.remedy.enabled and bound.task.own.control is not None:
+            found.setdefault(bound.task.target.get("engine", ""), bound.task.own.control)
+    return found
 
 
 def _bounds(path: str, settings: RemedySettings) -> Iterator[tuple[str, str]]:
-    for key, least, most in _BOUNDS:
-        if not least <= getattr(settings, key) <= most:
-            yield f"{path}.{key}", f"expected {written(least)} to {written(most)}"
+    if not _COOLDOWN[0] <= settings.cooldown <= _COOLDOWN[1]:
+        yield f"{path}.cooldown", f"expected {written(_COOLDOWN[0])} to {written(_COOLDOWN[1])}"
     if not _WITHIN[0] <= settings.verify.within <= _WITHIN[1]:
         yield f"{path}.verify.within", f"expected {written(_WITHIN[0])} to {written(_WITHIN[1])}"
     if not settings.name or len(settings.name) > 64 or not settings.name.replace("-", "").replace("_", "").isalnum():
         yield f"{path}.name", f"expected up to 64 letters, digits, - and _, found {settings.name!r}"
+    if not settings.sources:
+        yield f"{path}.sources", "expected local, webhook or both"
     if settings.plausible is not None and not settings.plausible[0] < settings.plausible[1]:
         yield f"{path}.plausible", "expected the lower bound first"
+
+
+def _once(path: str, settings: RemedySettings) -> Iterator[tuple[str, str]]:
+    """What cannot be put back is bounded tighter."""
+    cooldown, most = _ONCE
+    why = f"since what {settings.action} does cannot be put back"
+    if settings.cooldown < cooldown:
+        yield f"{path}.cooldown", f"expected {written(cooldown)} or more, {why}"
+    if settings.max_per_hour > most:
+        yield f"{path}.max_per_hour", f"expected {most} or less, {why}"

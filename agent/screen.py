@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
 
+from agent.printable import printable
 from agent.units import bytes_written
 from agent.view import EngineView, NodeView, View
 
@@ -106,6 +107,8 @@ def rows(view: View) -> Iterator[Row]:
     if view.canary_memory is not None:
         share = f"{view.canary_cpu:.1%} of a core, " if view.canary_cpu is not None else ""
         yield Row("canary", f"takes {share}{bytes_written(view.canary_memory)}", "dim")
+    for says in view.pacing:
+        yield Row("pacing", says, "yellow")
     if view.failing:
         yield Row("failing", ", ".join(view.failing), "yellow")
     yield Row("alerts", _alerts(view), "" if view.alerts else "green")
@@ -200,11 +203,11 @@ def table(view: View, where: str) -> RenderableType:
     grid.add_column(overflow="fold")
     grid.add_column(no_wrap=True)
     for row in rows(view):
-        grid.add_row(Text(row.label), Text(row.text, style=row.colour), Text(row.drawing, style=row.colour))
+        grid.add_row(Text(row.label), Text(printable(row.text), style=row.colour), Text(row.drawing, style=row.colour))
     lines = []
     for alert in view.alerts:
         severity = dict(alert.labels).get("severity", "")
         summary = dict(alert.annotations).get("summary", "")
-        lines.append(Text(f"{severity:>8}  {alert.name}: {summary}", style=COLOURS.get(severity, "")))
+        lines.append(Text(printable(f"{severity:>8}  {alert.name}: {summary}"), style=COLOURS.get(severity, "")))
     hint = Text(f"{where}   {where}metrics   steadytok check   Ctrl-C ends", style="dim")
     return Group(grid, *lines, hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.pacing import metrics as pacing
 from collectors import counter, gauge
 
 SUCCESS = gauge("steadytok_collector_success", "Whether the collector's last pass gave what it should: 1 or 0.")
@@ -27,6 +28,7 @@ CANARY = gauge("steadytok_engine_canary", "1 for the bundled reference engine th
 CONFIGURED = gauge("steadytok_engine_configured", "1 for an engine that the operator's configuration names.")
 RULES_FAILING = gauge("steadytok_rules_failing", "Rules whose last evaluation ended in an error; the log names them.")
 RULES_SECONDS = gauge("steadytok_rules_evaluation_seconds", "Time that the last evaluation of all rules took.")
+ALERTS = gauge("steadytok_alerts", "Alerts by name, severity and state (pending, firing): the scrape has no ALERTS.")
 TICK_SECONDS = gauge("steadytok_tick_seconds", "Time that the last tick took after its readings were in.")
 TICK_LATE = gauge("steadytok_tick_late_seconds", "How much later than it was due the last tick began.")
 HISTORY_SERIES = gauge("steadytok_history_series", "Series remembered.")
@@ -63,6 +65,7 @@ METRICS = (
     CONFIGURED,
     RULES_FAILING,
     RULES_SECONDS,
+    ALERTS,
     TICK_SECONDS,
     TICK_LATE,
     HISTORY_SERIES,
@@ -80,4 +83,5 @@ METRICS = (
     PROCESS_CPU,
     PROCESS_RESIDENT,
     BUILD_INFO,
+    *pacing.METRICS,
 )

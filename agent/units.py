@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: `500ms`, `1h30m`, `64MiB`."""
+"""Durations, sizes and addresses as people write them: `500ms`, `1h30m`, `64MiB`, `https://chat.example`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import re
 _SECONDS = {"y": 365 * 86400.0, "w": 7 * 86400.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 # Prometheus' own grammar: units from large to small, each at most once, whole numbers.
 _DURATION = re.compile("".join(rf"(?:(?P<{unit}>\d+){unit})?" for unit in _SECONDS), re.ASCII)
+_ORIGIN = re.compile(r"(\w+://)(?:[^/?#]*@)?([^/?#]+)")
+
+_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_SIZE = re.compile(rf"(\d{{1,12}}) ?({'|'.join(_BYTES)})", re.ASCII)
 
 
 def duration(text: str) -> float:
@@ -29,6 +33,14 @@ def written(seconds: float) -> str:
     return "".join(parts) or "0"
 
 
+def size(text: str) -> int:
+    """Bytes of a size such as `64MiB`; ValueError where it is not one."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"expected a size such as 64MiB or 4GiB, found {text[:40]!r}")
+    return int(match[1]) * _BYTES[match[2]]
+
+
 def bytes_written(count: float) -> str:
     """A number of bytes with a binary unit: `1.5 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -36,3 +48,9 @@ def bytes_written(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def origin(url: str) -> str:
+    """The scheme, host and port of a URL; its path, query and user are secret in many webhooks."""
+    found = _ORIGIN.match(url)
+    return f"{found[1]}{found[2]}" if found else "an address that is none"

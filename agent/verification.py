@@ -1,5 +1,5 @@
 """
-Whether an act has helped: decode time per token, temperature, and the remedy's own expression, before and after.
+Whether an act has helped: decode time per token, temperature, what nodes can give, and the remedy's own expression.
 
 Decode time is compared only at an equal load (requests at once, by powers of two), since a fuller batch or a longer
 context takes longer by itself.
@@ -8,25 +8,19 @@ context takes longer by itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
 
-from agent.acts import Kind
+from agent.acts import Kind, Measure
+from agent.units import bytes_written
 
 BETTER = 0.95  # of the time per token: less of a difference is noise
 _SPEED = "steadytok_engine_tokens_per_second"
 _RUNNING = "max_over_time(steadytok_engine_requests_running[30s])"
 _HOTTEST = "max(steadytok_dimm_temperature_celsius)"
+_AVAILABLE = "sum by (node) (steadytok_node_meminfo_available_bytes)"
+NOTABLE = 0.05  # of a node's available memory; less of a difference comes and goes by itself
 
 Ask = Callable[[str], list[tuple[dict[str, str], float]]]
-
-
-class Measure(NamedTuple):
-    """What was seen at one moment: ms per token and load of each engine, and the hottest DIMM."""
-
-    ms_per_token: Mapping[str, float]
-    load: Mapping[str, int]
-    hottest: float | None
 
 
 def measure(ask: Ask) -> Measure:
@@ -38,12 +32,13 @@ def measure(ask: Ask) -> Measure:
         {engine: 1000 / speed for engine, speed in speeds.items()},
         {engine: int(math.log2(count)) if count >= 1 else 0 for engine, count in running.items()},
         hottest[0][1] if hottest else None,
+        {labels.get("node", ""): value for labels, value in ask(_AVAILABLE)},
     )
 
 
 def compared(before: Measure | None, after: Measure) -> tuple[str, bool | None]:
     """The change in words, and whether decoding became faster; None where the loads cannot be compared."""
-    parts, faster = [], None
+    parts, faster = list(_nodes(before, after)), None
     for engine, now in sorted(after.ms_per_token.items()):
         then = None if before is None else before.ms_per_token.get(engine)
         if before is None or then is None or before.load.get(engine) != after.load.get(engine):
@@ -53,6 +48,14 @@ def compared(before: Measure | None, after: Measure) -> tuple[str, bool | None]:
     if before is not None and before.hottest is not None and after.hottest is not None:
         parts.append(f"hottest DIMM {before.hottest:.0f} -> {after.hottest:.0f} °C")
     return "; ".join(parts), faster
+
+
+def _nodes(before: Measure | None, after: Measure) -> Iterator[str]:
+    """The nodes that have notably more or less to give."""
+    for node, now in sorted(after.available.items()):
+        then = None if before is None else before.available.get(node)
+        if then is not None and abs(now - then) > NOTABLE * then:
+            yield f"node {node} available {bytes_written(then)} -> {bytes_written(now)}"
 
 
 def judged(

@@ -73,6 +73,8 @@ class View:
     alerts: tuple[Alert, ...]
     series: int
     starting: bool
+    pacing: tuple[str, ...] = ()
+    """How and why each paced engine is held, a sentence each."""
 
 
 class Viewer:
@@ -93,9 +95,16 @@ class Viewer:
         }
 
     def view(
-        self, history: History, alerts: Sequence[Alert], baseline: Baseline, now_ms: int, *, canary: bool = False
+        self,
+        history: History,
+        alerts: Sequence[Alert],
+        baseline: Baseline,
+        now_ms: int,
+        *,
+        canary: bool = False,
+        pacing: Sequence[str] = (),
     ) -> View:
-        """The host as it stands at `now_ms`; `canary` says that an engine of ours is to be there."""
+        """The host at `now_ms`; `canary`: an engine of ours is to be there; `pacing`: what is held, and why."""
         asked = {name: list(query.at(history, now_ms)) for name, query in self._queries.items()}
 
         def one(name: str) -> float | None:
@@ -128,6 +137,7 @@ class Viewer:
             alerts=tuple(sorted(filter(shown, alerts), key=_urgency)),
             series=history.series_count(),
             starting=canary and not engines,
+            pacing=tuple(pacing),
         )
 
 

@@ -11,11 +11,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """One engine that the operator names; of pid, command and url the first that is given finds its process."""
 
     name: str
+    """The label `engine` of all that is measured of it."""
     url: str | None = None
     """Where it answers: the known kind of engine that listens there, on this host or in a container of it."""
     command: str | None = None
     """A regular expression (re2) that is found in its command line, arguments separated by spaces."""
     pid: int | None = None
+    """Its process; for an engine that is started by hand."""
 
     def __post_init__(self) -> None:
         """Raises ValueError where no process could be found by what is told."""

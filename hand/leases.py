@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from hand.errors import HandError, LimitedError
+from hand.errors import HandError, LimitedError, RefusedError
 
 MOST = 1024  # leases: one per frequency policy of a large host and some more
 FILE = "leases.json"
@@ -76,9 +76,15 @@ class Leases:
             return next((lease for lease in self._held.values() if lease.resource == resource), None)
 
     def take(self, lease: Lease, ttl: float) -> Lease:
-        """Writes down that a resource is about to be held; a lease on the same resource is replaced by it."""
+        """
+        Writes down that a resource is about to be held; a lease on the same resource is replaced by it.
+
+        RefusedError where the name holds another resource, which would be forgotten and never put back.
+        """
         with self._lock:
-            before = self.on(lease.resource)
+            before, named = self.on(lease.resource), self.get(lease.name)
+            if named is not None and named.resource != lease.resource:
+                raise RefusedError(f"lease {lease.name} holds {named.resource} already; another needs another name")
             if before is None and len(self._held) >= MOST:
                 raise LimitedError(f"{MOST} leases are held already")
             kept = {name: each for name, each in self._held.items() if before is None or name != before.name}

@@ -18,7 +18,7 @@ from hand.config import Config
 from hand.errors import HandError, InvalidError, LimitedError
 from hand.service import Say, Service
 
-LONGEST_LINE = 4096  # bytes, either way
+LONGEST_LINE = 4096  # bytes of a request
 MOST_CONNECTIONS = 8
 HALF_SENT = 5.0  # seconds that a line may take from its first byte to its last
 IDLE = 300.0  # seconds between two requests

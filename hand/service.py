@@ -10,6 +10,7 @@ from typing import Any
 
 from hand import VERSION
 from hand.arguments import Arguments
+from hand.config import Unit
 from hand.errors import ChangedError, HandError, InvalidError, UnknownError
 from hand.leases import MOST, Lease
 from hand.limits import Limits
@@ -83,6 +84,8 @@ class Service:
             "version": VERSION,
             "verbs": sorted(name for name, why in missing.items() if not why),
             "missing": {name: why for name, why in missing.items() if why},
+            "units": {name: _allowed(unit) for name, unit in self._bench.config.units.items()},
+            "commands": {name: sorted(command.environment) for name, command in self._bench.config.commands.items()},
             "leases": held,
         }
 
@@ -162,6 +165,16 @@ class Service:
         """Ends `watch`."""
         self._stopping = True
         self._changed.set()
+
+
+def _allowed(unit: Unit) -> Result:
+    """What root lets be done with a unit, so that a plan can be refused before anything is asked for."""
+    may = {"freeze": unit.freeze, "migrate": unit.migrate, "reclaim": unit.reclaim}
+    return {
+        "cgroup": unit.cgroup,
+        "may": [name for name, allowed in may.items() if allowed],
+        "longest_stop": unit.longest_stop,
+    }
 
 
 def _request(line: bytes) -> tuple[str, Mapping[str, Any]]:

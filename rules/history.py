@@ -48,6 +48,7 @@ class History:
         self._passes: dict[str, _Pass] = {}
         self._owners: dict[str, dict[Labels, Owner]] = {}
         self._ever: dict[str, set[str]] = {}
+        self._made_of: dict[str, frozenset[str]] = {}
         self._epochs: dict[str, int] = {}
         self._changes = 0
         self._selections: dict[Matchers, tuple[int, Selection]] = {}
@@ -148,9 +149,30 @@ class History:
         """Whether the group was silenced and has not recorded since."""
         return group in self._groups and self._groups[group].silent
 
+    def derive(self, name: str, sources: Iterable[str]) -> None:
+        """
+        Says that whoever records series of this name makes them of the sources' newest values.
+
+        They are then only as alive as what they are made of: a source that is silent makes them silent, and one that
+        has not been heard since a restart leaves them unheard, however often their own group records.
+        """
+        self._made_of[name] = frozenset(sources)
+
+    def _origins(self, name: str) -> set[str]:
+        """The name, and those of all that it is made of, directly or not."""
+        found, to_see = {name}, [name]
+        while to_see:
+            new = self._made_of.get(to_see.pop(), frozenset()) - found
+            found |= new
+            to_see += new
+        return found
+
     def heard(self, name: str, since_ms: int) -> bool:
-        """Whether a group that has, or once had, a series of this name has recorded at or after that time."""
-        return any(self._groups[group].last_ms >= since_ms for group in self._ever.get(name, ()))
+        """Whether each of what it is made of, and itself, was recorded by a group of its at or after that time."""
+        return all(
+            any(self._groups[group].last_ms >= since_ms for group in self._ever.get(origin, ()))
+            for origin in self._origins(name)
+        )
 
     def shift(self, delta_ms: int) -> None:
         """The wall clock stepped: every stored time moves with it."""
@@ -245,10 +267,11 @@ class History:
         return Selection(tuple(owner.labels for owner in chosen), tuple(parts))
 
     def owners(self, matchers: Matchers) -> set[str]:
-        """The groups that own, or once owned, a series of a metric name that the matchers ask for."""
+        """The groups that own, or once owned, a series of a name that the matchers ask for, or that it is made of."""
         name = exact_name(matchers)
         names = self._ever if name is None else [name]
-        return {group for known in names if name_matches(matchers, known) for group in self._ever.get(known, ())}
+        origins = {origin for known in names if name_matches(matchers, known) for origin in self._origins(known)}
+        return {group for origin in origins for group in self._ever.get(origin, ())}
 
 
 def _latest(group: Group) -> Iterable[tuple[Metric, Labels, float, int]]:

@@ -109,8 +109,9 @@ def test_collectors_are_strangers_to_each_other() -> None:
 
 
 def test_actions_are_strangers_to_the_agent() -> None:
-    """An action imports its contract and units, no other action, and nothing that reaches the machine by itself."""
-    allowed = re.compile(r"^(agent\.actions\.[A-Z]\w*|agent\.units\.\w+|__future__\..*|collections\..*|typing\..*)$")
+    """An action imports contract, furniture, units and the law of pacing; no other action, nothing that reaches out."""
+    ours = r"agent\.actions\.[A-Z_]\w*(\.\w+)?|agent\.units\.\w+|agent\.pacing(\.(asking|steering|terms))?\.\w+"
+    allowed = re.compile(rf"^({ours}|__future__\..*|collections\..*|dataclasses\..*|typing\..*)$")
     plain = {"json", "msgspec", "re", "urllib.parse"}
     crossed = [
         f"{named(path)}:{line} imports {name}"
@@ -139,7 +140,8 @@ def test_files_are_opened_at_the_door() -> None:
     assert found == []
 
 
-DECIDING = ("agent/acts.py", "agent/guards.py", "agent/life.py")
+PACING = ("plant", "control", "worth", "terms", "asking", "steering")
+DECIDING = ("agent/acts.py", "agent/guards.py", "agent/life.py", *(f"agent/pacing/{name}.py" for name in PACING))
 
 
 def test_what_decides_has_no_clock_and_no_network() -> None:

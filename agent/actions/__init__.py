@@ -1,11 +1,12 @@
 """
 The contract of an action, whole. One file per action; the folder is the list, third parties add `steadytok.actions`.
+What several of them need stands in files that begin with an underscore.
 
 A module has
 
 - `Config`: its own parameters, a `msgspec.Struct` (frozen, keyword-only);
 - `TARGET`: the keys that `target:` may have; `REVERSIBLE`; `TTL`: seconds of its lease, None where it holds none;
-  `VERBS`: those of the hand that it needs;
+  `VERBS`: those of the hand that it needs; `NAMED = True` where `engine: each` is not enough of an engine's name;
 - `describe(task)`: what it does, in words, for people;
 - `resource(task)`: what it acts upon; of acts on one resource only one is held, and cooldowns are the resource's;
 - `strength(task)`: how restrictive it is; of two claims on a resource the lower one wins;
@@ -16,7 +17,7 @@ A module has
 - `undo(task, plan, reach)`: puts `plan.prior` back, only while the value is one of `plan.ours`, else ChangedError; a
   lease that has ended by itself needs nothing;
 - `steer(task, memory, moment)`, for what is held: what is wanted now, as (memory, value). Pure; called at each tick,
-  `memory` is whatever it gave the time before.
+  `memory` is whatever it gave the time before; where that is a Steered, people are told of it.
 
 plan, do and undo run in a thread of their own, with a deadline; steer runs on the event loop. Values are JSON.
 FailedError: it was not done. UnknownError, or anything else that is raised from `do`: nobody knows, and it is not tried
@@ -31,6 +32,7 @@ from typing import Any, NamedTuple, Protocol
 
 from collectors import Host
 
+PATIENCE = 5.0  # seconds for one answer of an engine or a proxy
 Vector = list[tuple[dict[str, str], float]]
 
 
@@ -83,6 +85,16 @@ class Moment(NamedTuple):
     held: Any
     lost: bool
     query: Callable[[str], Vector]
+    beside: tuple[Task, ...] = ()
+    """What the other claims on the resource ask of the same action; of all of them the strictest value wins."""
+
+
+@dataclass(frozen=True)
+class Steered:
+    """What `steer` remembers and people should know: a change of `reason` puts `says` into the audit."""
+
+    reason: str
+    says: str
 
 
 class Reach(Protocol):
@@ -93,11 +105,24 @@ class Reach(Protocol):
     def query(self, expr: str) -> Vector:
         """What an expression gives."""
 
-    def http(self, method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Http:
+    def http(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        patience: float = PATIENCE,
+    ) -> Http:
         """One request; UnknownError where no answer came, FailedError where nobody was there to take it."""
+
+    def line(self, address: str, text: str) -> str:
+        """One line to a socket (`/PATH` or `HOST:PORT`) and all that comes back until it is closed; the same faults."""
 
     def hand(self, verb: str, **arguments: Any) -> dict[str, Any]:
         """One request to the hand; FailedError or ChangedError as it answers, UnknownError where it does not."""
+
+    def wait(self, seconds: float) -> None:
+        """Lets time pass, for what is to be done slowly."""
 
     def token(self, file: str | None) -> str:
         """The credential for PUT /pace: in the file named, else in the state folder's; FailedError."""

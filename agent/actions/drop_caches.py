@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import Moment, Plan, Reach, RefusedError, Task
+from agent.actions import Moment, Plan, Reach, RefusedError, Task, _page_cache
 from agent.units import bytes_written
 
 TARGET: tuple[str, ...] = ()
@@ -20,8 +20,6 @@ REVERSIBLE = False
 TTL = None
 VERBS = ("drop_caches",)
 LEAST = 0.05  # of all memory: below this it is not worth reading files again
-GROWING = 5e7  # bytes a second of page cache: files are being loaded
-THRASHING = 1000.0  # refaults a second: what is dropped is wanted at once
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,19 +48,11 @@ def faults(task: Task) -> Iterable[str]:
 
 def plan(task: Task, reach: Reach) -> Plan:
     """Predicts unmapped clean bytes; refuses where they are few, during a load, and while pages are read back."""
-    files, mapped = _sum(reach, "active_file", "inactive_file"), _sum(reach, "mapped", "dirty", "writeback")
-    total = _sum(reach, "mem_total")
-    free = max(0.0, files - mapped)
-    if free < LEAST * total:
-        share = f"{100 * free / total:.1f} % of memory"
-        raise RefusedError(f"only {bytes_written(free)} ({share}) is clean page cache that nobody has mapped")
-    growing = _one(reach, "sum(deriv(steadytok_meminfo_cached_bytes[1m]))", "how the page cache grows")
-    if growing > GROWING:
-        raise RefusedError(f"the page cache grows by {bytes_written(growing)} a second: files are being loaded")
-    refaults = _one(reach, "sum(rate(steadytok_vmstat_workingset_refault_file_total[1m]))", "refaults")
-    if refaults > THRASHING:
-        raise RefusedError(f"{refaults:,.0f} pages a second are read back already; dropping more would make it worse")
-    return Plan(None, "dropped", f"{bytes_written(free)} of unmapped clean page cache")
+    cache = _page_cache.of_host(reach)
+    if cache.free < LEAST * cache.total:
+        raise RefusedError(f"only {cache.words} is clean page cache that nobody has mapped")
+    _page_cache.refuse_while_wanted(reach)
+    return Plan(None, "dropped", f"{bytes_written(cache.free)} of unmapped clean page cache")
 
 
 def do(task: Task, plan: Plan, reach: Reach) -> str:
@@ -78,14 +68,3 @@ def undo(task: Task, plan: Plan, reach: Reach) -> None:
 def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
     """It holds nothing."""
     return memory, moment.held
-
-
-def _sum(reach: Reach, *names: str) -> float:
-    return sum(_one(reach, f"sum(steadytok_meminfo_{name}_bytes)", f"{name} of /proc/meminfo") for name in names)
-
-
-def _one(reach: Reach, expr: str, what: str) -> float:
-    found = reach.query(expr)
-    if not found:
-        raise RefusedError(f"{what} is not known")
-    return found[0][1]

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import ActionError, Moment, Plan, Reach, RefusedError, Task
+from agent.actions import ActionError, Moment, Plan, Reach, RefusedError, Task, _hand
 
 TARGET = ("policy",)
 REVERSIBLE = True
@@ -29,7 +29,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """One of the two."""
 
     governor: str | None = None
+    """What scaling_governor is set to, such as performance."""
     preference: str | None = None
+    """What energy_performance_preference is set to, where the driver scales by itself."""
 
 
 def describe(task: Task) -> str:
@@ -38,8 +40,8 @@ def describe(task: Task) -> str:
 
 
 def resource(task: Task) -> str:
-    """All policies, or one: these are two resources, so a configuration uses one way or the other."""
-    return f"{_what(task)} of {_policies_named(task)}"
+    """All policies, or one, which is a part of all."""
+    return f"{_what(task)}/{task.target['policy']}" if "policy" in task.target else _what(task)
 
 
 def strength(task: Task) -> float:
@@ -60,22 +62,25 @@ def plan(task: Task, reach: Reach) -> Plan:
     """Refuses while a processor is hot, and where the kernel's driver scales by itself."""
     if reach.query(HOT):
         raise RefusedError("a processor throttles itself by heat now; a faster governor would make it worse")
-    prior = {number: _read(reach, number, _file(task)) for number in _numbers(task, reach)}
-    found = {number: value for number, value in prior.items() if value is not None and value != _value(task)}
-    if not prior:
+    read = {number: _read(reach, number, _file(task)) for number in _numbers(task, reach)}
+    prior = {number: value for number, value in read.items() if value is not None}
+    found = {number: value for number, value in prior.items() if value != _value(task)}
+    if not read:
         raise RefusedError(f"no {_policies_named(task)}: this kernel has no cpufreq driver")
     if not found:
         raise RefusedError(f"{_what(task)} is {_value(task)} already, or not to be read")
     drivers = {number: _read(reach, number, "scaling_driver") for number in found}
     if task.own.governor and any(found[n] == "powersave" and drivers[n] in SELF_SCALING for n in found):
         raise RefusedError('"powersave" is the ordinary governor of this driver and slows nothing; set a preference')
-    return Plan(found, dict.fromkeys(found, _value(task)), f"{_what(task)} of {len(found)} policies to {_value(task)}")
+    # All are held, those that have the value already too: a stricter remedy may take this one's place.
+    count = f"{len(found)} policies" if len(found) > 1 else f"policy {next(iter(found))}"
+    return Plan(prior, dict.fromkeys(prior, _value(task)), f"{_what(task)} of {count} to {_value(task)}")
 
 
 def do(task: Task, plan: Plan, reach: Reach) -> Any:
     """Takes a lease for each policy, or renews those that it holds; what half succeeded is let go."""
     leases = {number: _lease(task, number) for number in plan.wanted}
-    renewed = _renewed(plan, leases, reach)
+    renewed = _hand.renewed(reach, list(leases.values()), TTL) if plan.ours == (plan.wanted,) else set()
     taken = []
     try:
         for number, lease in leases.items():
@@ -91,27 +96,12 @@ def do(task: Task, plan: Plan, reach: Reach) -> Any:
 
 def undo(task: Task, plan: Plan, reach: Reach) -> None:
     """Lets the leases go; one that has ended was put back by the hand itself."""
-    held = {one["lease"] for one in reach.hand("hello")["leases"]}
-    faults = []
-    for number in plan.prior:
-        if _lease(task, number) in held:
-            try:
-                reach.hand("release", lease=_lease(task, number))
-            except ActionError as error:  # the others are put back all the same
-                faults.append(error)
-    if faults:
-        raise faults[0]
+    _hand.let_go(reach, [_lease(task, number) for number in plan.prior])
 
 
 def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
     """Always the same."""
     return memory, dict.fromkeys(moment.held, _value(task))
-
-
-def _renewed(plan: Plan, leases: dict[str, str], reach: Reach) -> set[str]:
-    if not plan.ours:
-        return set()
-    return set(reach.hand("renew", leases=list(leases.values()), ttl=TTL)["renewed"])
 
 
 def _take(task: Task, number: str, lease: str, plan: Plan, reach: Reach) -> None:

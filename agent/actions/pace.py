@@ -3,24 +3,29 @@ pace: holds an engine back by PUT /pace, a lease that the agent renews and that 
 
 Duty is the share of wall time that may be spent in forward passes: memory power follows bytes streamed per second, so
 fewer passes cool and fewer clients do not. https://www.jedec.org (JESD79-4: refresh doubles above 85 °C)
+It is fixed, or with `control` what keeps the hottest DIMM at a set point (agent/pacing).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from agent.actions import ChangedError, FailedError, Moment, Plan, Reach, RefusedError, Task
+from agent.actions import ChangedError, FailedError, Moment, Plan, Reach, RefusedError, Steered, Task
+from agent.pacing import asking, terms
+from agent.pacing.steering import Steering, looked
+from agent.pacing.terms import Terms
 
 TARGET = ("engine", "url")
 REVERSIBLE = True
 TTL = 30.0
 VERBS: tuple[str, ...] = ()
-SAFE = 0.5  # the duty that a pace without evidence goes to
+SAFE = 0.5  # the duty that a fixed pace without evidence falls to
 RAMP = 0.02  # how far it goes at each step: from full speed to SAFE in half a minute of ticks
 FULL = 1.0
 _DUTY = re.compile(r"^steadytok_\w*?_?duty(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
@@ -28,15 +33,28 @@ _CLOSE = 0.005  # of two duties that are the same
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """`token_file`: the engine's credential where it is not the agent's own."""
+    """How far an engine is held back, and with which credential."""
 
     duty: float = 0.7
+    """Share of the time that the engine may work, 0.1 to 1; with `control` the one to begin with."""
+    control: Terms | None = None
+    """Moves the duty so that the hottest DIMM stays at a set point; `{}` for the defaults."""
     token_file: str | None = None
+    """The engine's credential where it is not the agent's own."""
+
+
+@dataclass(frozen=True)
+class Controllers(Steered):
+    """The controller of each remedy that claims the engine."""
+
+    by_remedy: Mapping[str, Steering]
 
 
 def describe(task: Task) -> str:
     """What it does, in words."""
-    return f"holds {_name(task)} at a duty of {task.own.duty:g}"
+    if task.own.control is None:
+        return f"holds {_name(task)} at a duty of {task.own.duty:g}"
+    return f"paces {_name(task)} so that the hottest DIMM stays {task.own.control.margin:g} °C below its limit"
 
 
 def resource(task: Task) -> str:
@@ -57,14 +75,31 @@ def faults(task: Task) -> Iterable[str]:
         yield f"target.engine: no engine is named {task.target['engine']!r} under engines:"
     if not 0.1 <= task.own.duty < 1:
         yield "duty: expected 0.1 or more, and less than 1"
+    if task.own.control is not None:
+        yield from terms.faults(task.own.control)
 
 
 def plan(task: Task, reach: Reach) -> Plan:
-    """Refuses where somebody else paces the engine already: their lease cannot be put back."""
+    """Refuses where somebody else paces the engine already (their lease cannot be put back), or it would not pay."""
     now = _now(task, reach)
     if now is not None and now < FULL - _CLOSE:
         raise RefusedError(f"{_name(task)} is paced already, to a duty of {now:g}, and not by us")
-    return Plan(FULL, task.own.duty, f"{_name(task)} from full speed to a duty of {task.own.duty:g}")
+    duty = _first(task, reach)
+    return Plan(FULL, duty, f"{_name(task)} from full speed to a duty of {duty:g}")
+
+
+def _first(task: Task, reach: Reach) -> float:
+    """The duty to begin with: the predicted one where there is a prediction and a controller that asks for it."""
+    control = task.own.control
+    held, left, pays = (None, None, None) if control is None else asking.predicted(reach.query, _engine(task))
+    if control is None or held is None or left is None:
+        return float(task.own.duty)
+    if pays == 0 and not control.always:
+        raise RefusedError(
+            f"{_name(task)} needs air, not pacing: holding the hottest DIMM {control.margin:g} °C below its limit "
+            f"would leave {held:.0%} of its speed, the firmware's throttling leaves {left:.0%}"
+        )
+    return round(min(0.99, max(float(control.lowest), held)), 2)
 
 
 def do(task: Task, plan: Plan, reach: Reach) -> float:
@@ -85,14 +120,36 @@ def undo(task: Task, plan: Plan, reach: Reach) -> None:
 
 def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, float]:
     """
-    The duty now, and what to remember: as configured, or towards SAFE while the evidence is lost.
+    The duty now, and what to remember: the lowest that any claim on the engine asks for.
 
-    A controller's place: a pure function of its memory and the moment, asked at each tick.
+    One with a controller asks for what that says, another for its own duty or, its evidence lost, for SAFE.
     """
-    if not moment.lost:
-        return memory, float(task.own.duty)
+    before = memory.by_remedy if isinstance(memory, Controllers) else {}
+    after = {each.remedy: _looked(each, before.get(each.remedy), moment) for each in (task, *moment.beside)}
+    found = {name: steering for name, steering in after.items() if steering is not None}
+    fixed = [_fixed(each, moment) for each in (task, *moment.beside) if each.own.control is None]
+    duty = min([*fixed, *(steering.state.duty for steering in found.values())])
+    if not found:
+        return None, duty
+    strictest = min(found.values(), key=lambda steering: steering.state.duty)
+    return Controllers(strictest.reason, strictest.says, found), duty
+
+
+def _looked(task: Task, before: Steering | None, moment: Moment) -> Steering | None:
+    if task.own.control is None:
+        return None
+
+    def see() -> asking.Seen:
+        return asking.seen(moment.query, _engine(task))
+
     held = float(moment.held)
-    return memory, round(held + max(-RAMP, min(RAMP, SAFE - held)), 4)
+    return looked(before, held, moment.now_ms, task.own.control, _name(task), see, lost=moment.lost)
+
+
+def _fixed(task: Task, moment: Moment) -> float:
+    """As configured; without evidence down to SAFE by steps, and never up: what a lower duty held is still hot."""
+    held, duty = float(moment.held), float(task.own.duty)
+    return round(max(min(held, SAFE), held - RAMP), 4) if moment.lost else duty
 
 
 def _look_again(task: Task, plan: Plan, reach: Reach) -> bool:
@@ -125,6 +182,11 @@ def _put(task: Task, duty: float, ttl: float, reach: Reach) -> None:
 
 def _url(task: Task) -> str:
     return (task.target.get("url") or task.engines[task.target["engine"]]).rstrip("/")
+
+
+def _engine(task: Task) -> str:
+    """Its name among the engines; none for a gateway."""
+    return task.target.get("engine", "")
 
 
 def _name(task: Task) -> str:

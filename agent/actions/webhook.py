@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from agent.actions import FailedError, Moment, Plan, Reach, Task
+from agent.units import origin
 
 TARGET = ("url",)
 REVERSIBLE = False
@@ -17,14 +18,15 @@ VERBS: tuple[str, ...] = ()
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """`token_file`: sent as a bearer token."""
+    """What is sent besides the alert."""
 
     token_file: str | None = None
+    """A file whose content is sent as a bearer token."""
 
 
 def describe(task: Task) -> str:
     """What it does, in words."""
-    return f"posts the alert to {task.target.get('url')}"
+    return f"posts the alert to {origin(task.target.get('url', ''))}"
 
 
 def resource(task: Task) -> str:
@@ -46,7 +48,7 @@ def faults(task: Task) -> Iterable[str]:
 
 def plan(task: Task, reach: Reach) -> Plan:
     """Nothing is asked beforehand: a webhook that is tried is a webhook that acts."""
-    return Plan(None, "posted", f"POST {task.target['url']}")
+    return Plan(None, "posted", f"POST to {origin(task.target['url'])}")
 
 
 def do(task: Task, plan: Plan, reach: Reach) -> str:

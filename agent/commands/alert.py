@@ -42,7 +42,9 @@ def test(config_path: Path | None, address: str | None) -> None:
 async def _send(config) -> int:  # type: ignore[no-untyped-def]  # Config is imported lazily
     import aiohttp
 
-    from agent.notify import payload, post, targets
+    from agent import site
+    from agent.alertmanagers import post, targets
+    from agent.notify import payload
     from rules.alerts import Alert, AlertState
 
     wanted = targets(config.alerting)
@@ -63,12 +65,12 @@ async def _send(config) -> int:  # type: ignore[no-untyped-def]  # Config is imp
         expr="vector(1)",
         interval_ms=round(config.rules.interval * 1000),
     )
-    url = config.web.external_url or f"http://{config.web.listen}"
+    url = config.web.external_url or site.url(config)
     body = payload(alert, now_ms, 75_000, config.external_labels.resolved(), url)
     status = 0
     async with aiohttp.ClientSession() as session:
         for target in wanted:
             fault = await post(session, target, [body])
-            click.echo(f"{target.url}: {fault or 'taken'}", err=fault is not None)
+            click.echo(f"{target.url}: {fault.says if fault else 'taken'}", err=fault is not None)
             status = status or int(fault is not None)
     return status

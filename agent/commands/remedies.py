@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from agent.commands import _options
+from agent.commands import _options, _running
+from agent.printable import printable
+
+PATH = "/api/v1/remedies"
 
 
 @click.group(name="remedies")
@@ -24,7 +24,7 @@ def command() -> None:
 @_options.config
 def list_(config_path: Path | None) -> None:
     """Every remedy: what it does, whether it may, and what it waits for."""
-    told = _ask(config_path, "GET", "")
+    told = _running.ask(config_path, "GET", PATH)
     word = "observing: nothing is touched" if told["mode"] == "observe" else "enforcing"
     click.echo(f"Remedies are {word}.")
     for why in filter(None, (told["halted"], "The kill-switch file is there." if told["killed"] else "")):
@@ -35,11 +35,11 @@ def list_(config_path: Path | None) -> None:
         click.echo(f"All given up: {latch['why']}; `steadytok remedies resume '*'` lifts it.")
     for each in told["remedies"]:
         click.echo(f"\n{each['name']}: {each['state']}, {each['left']} acts left this hour")
-        click.echo(f"  {each['does']}")
+        click.echo(f"  {each['does']}{'' if each['reversible'] else '; cannot be put back'}")
         click.echo(f"  for {', '.join(each['match'])}")
         last = [f"last tried {_when(each['last_ms'])}"] if each["last_ms"] is not None else []
-        for line in [*filter(None, [each["why"]]), *last, *each["waiting"]]:
-            click.echo(f"  {line}")
+        for line in [*filter(None, [each["why"]]), *each.get("now", ()), *last, *each["waiting"]]:
+            click.echo(f"  {printable(line)}")
 
 
 @command.command()
@@ -53,14 +53,14 @@ def audit(config_path: Path | None, limit: int, as_json: bool) -> None:
     from agent.state import StateError, folder
 
     try:
-        path = place(folder(_config(config_path).state.dir), "/") / journal.FILE
+        path = place(folder(_running.configuration(config_path).state.dir), "/") / journal.FILE
         if not path.exists():
             _options.die([f"{path} is not there: no agent with this state folder has run yet"], 1)
         entries = journal.audit(path, limit)
     except (StateError, journal.JournalError) as error:
         _options.die([str(error)], 1)
     for entry in entries:
-        click.echo(json.dumps(_document(entry)) if as_json else _line(entry))
+        click.echo(json.dumps(_document(entry)) if as_json else printable(_line(entry)))
 
 
 @command.command()
@@ -68,7 +68,7 @@ def audit(config_path: Path | None, limit: int, as_json: bool) -> None:
 @click.argument("name", default="operator")
 def pause(config_path: Path | None, name: str) -> None:
     """Begin nothing until it is resumed; NAME says who or what asks. What is held stays until its alert ends."""
-    _ask(config_path, "POST", "/pause", {"name": name})
+    _running.ask(config_path, "POST", f"{PATH}/pause", {"name": name})
     click.echo(f"Paused: {name}. What is held stays until its alert ends; the kill-switch file would put it back now.")
 
 
@@ -77,7 +77,7 @@ def pause(config_path: Path | None, name: str) -> None:
 @click.argument("name", required=False)
 def resume(config_path: Path | None, name: str | None) -> None:
     """Lift a pause, or what a remedy has given up, by NAME; all of both without one."""
-    told = _ask(config_path, "POST", "/resume", {} if name is None else {"name": name})
+    told = _running.ask(config_path, "POST", f"{PATH}/resume", {} if name is None else {"name": name})
     click.echo(f"Resumed: {told['resumed']}. Alerts that fire must go on firing for a whole cooldown first.")
 
 
@@ -86,58 +86,11 @@ def resume(config_path: Path | None, name: str | None) -> None:
 @click.argument("name")
 def try_(config_path: Path | None, name: str) -> None:
     """Make the plan of the remedy NAME now and say what it would do; nothing is touched."""
-    told = _ask(config_path, "POST", "/try", {"name": name})
+    told = _running.ask(config_path, "POST", f"{PATH}/try", {"name": name})
     if told["outcome"] != "intended":
         _options.die([f"{name} {told['outcome']}: {told['says']}"], 1)
     before = "" if told["prior"] in (None, "null") else f" (before: {told['prior']}, then: {told['would_write']})"
     click.echo(f"{name} would act: {told['says']}{before}")
-
-
-def _ask(config_path: Path | None, method: str, path: str, body: Mapping[str, str] | None = None) -> Any:
-    """The agent's answer; ends the command with a sentence where there is none."""
-    from agent.state import StateError, folder
-
-    config = _config(config_path)
-    try:
-        token_file = folder(config.state.dir) / "token"
-        token = token_file.read_text(encoding="utf-8").strip()
-    except StateError as error:
-        _options.die([str(error)], 1)
-    except OSError as error:
-        hint = "run this as the agent's user, with its --config"
-        _options.die([f"the token {token_file} cannot be read: {error.strerror}; {hint}"], 1)
-    url = f"http://{config.web.listen}/api/v1/remedies{path}"
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, headers=headers, method=method)
-    try:
-        # No proxies: the agent is on this host, and a proxy would get the token.
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=40) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        _options.die([_refusal(error)], 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        _options.die([f"no agent answers at http://{config.web.listen}/: {reason}; is it running?"], 1)
-
-
-def _refusal(error: urllib.error.HTTPError) -> str:
-    try:
-        return str(json.load(error)["error"])
-    except (ValueError, KeyError, TypeError):
-        return f"HTTP {error.code}: this is not an agent that has remedies"
-
-
-def _config(path: Path | None) -> Any:
-    from agent import binding, discovery
-    from agent.config import ConfigError
-
-    try:
-        return binding.read(path)[0]
-    except ConfigError as error:
-        _options.die(error.messages, 2)
-    except discovery.DiscoveryError as error:
-        _options.die([str(error)], 1)
 
 
 def _line(entry: Any) -> str:
@@ -145,6 +98,8 @@ def _line(entry: Any) -> str:
     alert = dict(entry.labels).get("alertname")
     who = f"{entry.remedy} ({alert})" if alert else entry.remedy
     what = f"would have {_PAST.get(entry.what, entry.what)}" if entry.observed else entry.what
+    if entry.what in ("begin", "tighten") and entry.value is not None:
+        what += f" at a value of {entry.value:g}"
     said = ": ".join(filter(None, (who, what, entry.says if entry.says != "only observed" else "")))
     return f"{_when(entry.at_ms)} {said}"
 
@@ -155,7 +110,9 @@ _PAST = {"begin": "begun", "did": "done", "release": "been released", "restored"
 
 def _document(entry: Any) -> dict[str, Any]:
     at = datetime.fromtimestamp(entry.at_ms / 1000).astimezone().isoformat(timespec="milliseconds")
-    return {**entry._asdict(), "at": at, "labels": dict(entry.labels)}
+    measures = {key: each._asdict() for key in ("before", "after") if (each := getattr(entry, key)) is not None}
+    told = {key: value for key, value in entry._asdict().items() if key not in ("before", "after")}
+    return {**told, "at": at, "labels": dict(entry.labels), **measures}
 
 
 def _when(at_ms: int) -> str:

@@ -18,12 +18,20 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 @click.command(name="run")
 @_options.config
 @_options.root
+@click.option(
+    "--hand",
+    metavar="direct|socket|PATH",
+    help="In place of remediation.hand: direct starts one of our own, for an agent that runs as root by hand.",
+)
 @click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
-def command(config_path: Path | None, root: str, plain: bool) -> None:
+def command(config_path: Path | None, root: str, hand: str | None, plain: bool) -> None:
     """Run the agent on this host until Ctrl-C or SIGTERM; SIGHUP reads the configuration again."""
+    if hand == "direct" and os.geteuid() != 0:
+        why = "only root may do what a hand does: run as root, or start steadytok-hand as root and leave --hand out"
+        _options.die([f"--hand direct: {why}"], 1)
     import faulthandler
 
-    from agent import binding, discovery, log
+    from agent import binding, discovery, log, site
     from agent.app import Agent
     from agent.config import ConfigError
     from agent.place import Place, StartError
@@ -33,14 +41,14 @@ def command(config_path: Path | None, root: str, plain: bool) -> None:
 
     faulthandler.enable()  # systemd's watchdog ends a loop that stands still by SIGABRT: the journal then says where
     try:
-        config, modules = binding.read(config_path)
-        where = f"http://{config.web.listen}/"
+        config, modules = binding.read(config_path, hand)
+        where = f"{site.url(config)}/"
         # The screen first: it takes standard error over, so that log lines scroll above the table.
         screen = PlainLines(sys.stdout) if plain else open_screen(sys.stdout, where)
         log.configure(sys.stderr)
 
         async def start() -> None:  # inside the loop: lanes need a running one
-            await Agent(config, modules, Place(root, config_path), screen).run()
+            await Agent(config, modules, Place(root, config_path, hand), screen).run()
 
         try:
             asyncio.run(start())

@@ -100,6 +100,8 @@ class Api:
                 status, body = HTTPStatus.UNPROCESSABLE_ENTITY, _answers.failure("execution", str(error))
             except QueryTimeoutError as error:
                 status, body = HTTPStatus.SERVICE_UNAVAILABLE, _answers.failure("timeout", str(error))
+            except web.HTTPException:
+                raise  # aiohttp's own answer, to a body that is too large for one
             except Exception as error:  # a fault in answering one request is that request's alone
                 self._log.exception("a request to the query API failed", path=request.path)
                 reason = f"internal error: {type(error).__name__}: {error}"

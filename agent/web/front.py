@@ -1,54 +1,69 @@
-"""The front page: what the terminal's table shows, for a browser; it draws itself again every two seconds."""
+"""
+The page at / and the files that it is made of: read once, sent packed, never from another host.
+
+Its scripts ask the agent's own query API (agent/web/api.py); `static/panels.json` says what, and `steadytok top` asks
+the same. There is no inline script or style, because the door (agent/web/door.py) sends `default-src 'self'`.
+"""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable
+import gzip
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
 
-from agent.screen import Row
-from agent.view import View
-from rules.alerts import Alert
+from aiohttp import web
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="2">
-<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><title>{title}</title>
-<style>
-:root{{color-scheme:light dark}}
-body{{font:16px/1.5 system-ui,sans-serif;margin:3rem auto;max-width:48rem;padding:0 1rem}}
-td{{padding:.1rem 1.5rem .1rem 0;vertical-align:top}} td:first-child{{font-weight:600;white-space:nowrap}}
-.green{{color:#1a7f37}} .yellow{{color:#b35900}} .red,.bold{{color:#c62828;font-weight:600}} .dim{{opacity:.6}}
-.drawing{{white-space:pre;font-family:monospace}} code{{background:#8882;padding:.1em .3em;border-radius:.2em}}
-</style></head><body>
-<h1>{title}</h1>
-<table>{rows}</table>
-{alerts}
-<p><a href="/metrics">/metrics</a> has every reading ({series} series) for Prometheus;
-<a href="/-/healthy">/-/healthy</a> and <a href="/-/ready">/-/ready</a> are for whoever watches the agent.
-<code>steadytok check</code> says what works on this host and what does not.</p>
-</body></html>
-"""
+FOLDER = Path(__file__).parent / "static"
+INDEX = "index.html"
+TYPES: Mapping[str, str] = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+}
+# Kept by the browser but asked for each time: after an upgrade no old script meets a new page.
+HEADERS: Mapping[str, str] = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
 
 
-def page(view: View, rows: Iterable[Row], instance: str) -> str:
-    """The view as a page that needs nothing else: no script, no other file."""
-    return _PAGE.format(
-        title=html.escape(f"steadytok on {instance}"),
-        rows="".join(map(_row, rows)),
-        alerts="".join(map(_alert, view.alerts)),
-        series=view.series,
-    )
+@dataclass(frozen=True, slots=True)
+class _File:
+    kind: str
+    plain: bytes
+    packed: bytes
+    tag: str
 
 
-def _row(row: Row) -> str:
-    colour, text, drawing = (html.escape(part) for part in (row.colour, row.text, row.drawing))
-    return (
-        f'<tr><td>{html.escape(row.label)}</td><td class="{colour}">{text}</td>'
-        f'<td class="drawing {colour}">{drawing}</td></tr>\n'
-    )
+class Front:
+    """The page's files, in memory."""
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        """Reads all of them; OSError where the package is not whole."""
+        self._files = {path.name: _read(path) for path in sorted(folder.iterdir()) if path.suffix in TYPES}
+
+    def routes(self) -> list[web.RouteDef]:
+        """The page, and each of its files by its own address: no name from a request ever reaches the disk."""
+        own = [web.get(f"/static/{name}", _serving(file)) for name, file in self._files.items() if name != INDEX]
+        icon = _serving(self._files["icon.svg"])
+        return [web.get("/", _serving(self._files[INDEX])), web.get("/favicon.ico", icon), *own]
 
 
-def _alert(alert: Alert) -> str:
-    annotations = dict(alert.annotations)
-    summary, description = (html.escape(annotations.get(key, "")) for key in ("summary", "description"))
-    severity = html.escape(dict(alert.labels).get("severity", ""))
-    return f"<p><b>{html.escape(alert.name)}</b> ({severity}): {summary}<br><span class=dim>{description}</span></p>\n"
+def _read(path: Path) -> _File:
+    plain = path.read_bytes()
+    packed = gzip.compress(plain, mtime=0)
+    return _File(TYPES[path.suffix], plain, packed, f'"{hashlib.sha256(plain).hexdigest()[:20]}"')
+
+
+def _serving(file: _File) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def serve(request: web.Request) -> web.Response:
+        headers = {**HEADERS, "ETag": file.tag, "Content-Type": file.kind}
+        if file.tag in request.headers.get("If-None-Match", ""):
+            return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            return web.Response(body=file.packed, headers={**headers, "Content-Encoding": "gzip"})
+        return web.Response(body=file.plain, headers=headers)
+
+    return serve

@@ -1,9 +1,8 @@
-"""What `steadytok remedies` asks of the running agent: on loopback, with the token of the state folder."""
+"""What `steadytok remedies` and the page ask of the running agent: anybody may read, the token's holder may change."""
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -12,10 +11,11 @@ import msgspec
 from aiohttp import web
 
 from agent import journal
-from agent.acts import HOST, Phase
+from agent.acts import HOST, Entry, Phase
 from agent.guards import HOUR_MS
 from agent.remedies import Remedies
 from agent.remedybook import Bound
+from agent.web.door import CREDENTIAL
 
 PATH = "/api/v1/remedies"
 PATIENCE = 30.0  # seconds for a plan that is only tried
@@ -34,38 +34,31 @@ class DeniedError(Exception):
 class Door:
     """The endpoints below /api/v1/remedies."""
 
-    def __init__(self, remedies: Remedies, token: str, now_ms: Callable[[], int]) -> None:
+    def __init__(self, remedies: Remedies, now_ms: Callable[[], int]) -> None:
         self._remedies = remedies
-        self._token = token
         self._now_ms = now_ms
 
     def routes(self) -> list[web.RouteDef]:
-        """Every endpoint; all of them want the token."""
+        """Every endpoint; what changes something, or makes an action look at the machine, wants the token."""
         return [
-            web.get(PATH, self._answering(self._list)),
-            web.get(f"{PATH}/audit", self._answering(self._audit)),
-            web.post(f"{PATH}/pause", self._answering(self._pause)),
-            web.post(f"{PATH}/resume", self._answering(self._resume)),
-            web.post(f"{PATH}/try", self._answering(self._try)),
+            web.get(PATH, _answering(self._list)),
+            web.get(f"{PATH}/audit", _answering(self._audit)),
+            web.post(f"{PATH}/pause", self._admitting(self._pause)),
+            web.post(f"{PATH}/resume", self._admitting(self._resume)),
+            web.post(f"{PATH}/try", self._admitting(self._try)),
         ]
 
-    def _answering(self, answer: Answer) -> Callable[[web.Request], Awaitable[web.Response]]:
-        async def respond(request: web.Request) -> web.Response:
-            try:
-                self._admit(request)
-                status, body = HTTPStatus.OK, await answer(request)
-            except DeniedError as error:
-                status, body = error.status, {"error": str(error)}
-            return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
+    def _admitting(self, answer: Answer) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def admitted(request: web.Request) -> Any:
+            self._admit(request)
+            return await answer(request)
 
-        return respond
+        return _answering(admitted)
 
     def _admit(self, request: web.Request) -> None:
-        given = request.headers.get("Authorization", "").encode("utf-8", "replace")
-        if not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
-            raise DeniedError(
-                HTTPStatus.UNAUTHORIZED, "expected Authorization: Bearer and the token of the state folder"
-            )
+        # The door has looked at it; a server without a door changes nothing.
+        if CREDENTIAL not in request:
+            raise DeniedError(HTTPStatus.UNAUTHORIZED, "expected a credential, such as the token of the state folder")
 
     async def _list(self, request: web.Request) -> Any:
         remedies = self._remedies
@@ -98,11 +91,13 @@ class Door:
             "name": name,
             "action": bound.settings.action,
             "does": bound.action.describe(bound.task),
+            "reversible": bound.remedy.reversible,
             "match": bound.settings.match,
             "state": "observed" if held and held[0].observed and held[0].phase is Phase.HELD else word,
             "why": latch.why if latch else "",
             "left": max(0, bound.remedy.max_per_hour - len(mine)),
             "last_ms": last,
+            "now": sorted(memory.says for act, memory in self._remedies.steered() if act in held),
             "waiting": sorted({each.told for each in state.sessions if each.remedy == name and each.told}),
         }
 
@@ -113,7 +108,7 @@ class Door:
                 HTTPStatus.BAD_REQUEST, f"limit: expected 1 to {journal.MOST_ENTRIES}, found {text[:40]!r}"
             )
         try:
-            return journal.audit(self._remedies.around.folder / journal.FILE, int(text))
+            return [_told(entry) for entry in journal.audit(self._remedies.around.folder / journal.FILE, int(text))]
         except journal.JournalError as error:
             raise DeniedError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
 
@@ -142,6 +137,23 @@ class Door:
         except TimeoutError:
             raise DeniedError(HTTPStatus.GATEWAY_TIMEOUT, f"its plan did not end within {PATIENCE:g} s") from None
         return {"outcome": event.kind.value, "says": event.says, "would_write": event.value, "prior": event.prior}
+
+
+def _told(entry: Entry) -> Mapping[str, Any]:
+    """A line of the audit for whoever reads, less what it acts upon: the address of a webhook can be a secret."""
+    kept = {key: value for key, value in entry._asdict().items() if key != "resource"}
+    return {**kept, "labels": dict(entry.labels)}
+
+
+def _answering(answer: Answer) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def respond(request: web.Request) -> web.Response:
+        try:
+            status, body = HTTPStatus.OK, await answer(request)
+        except DeniedError as error:
+            status, body = error.status, {"error": str(error)}
+        return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
+
+    return respond
 
 
 async def _text(request: web.Request, key: str) -> str | None:

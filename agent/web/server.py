@@ -1,16 +1,37 @@
-"""The HTTP server: /metrics, /-/healthy, /-/ready, the front page, and the routes it is given."""
+"""The HTTP server: /metrics, /-/healthy, /-/ready, and the routes it is given."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
+import logging
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
+from agent.web.door import MOST_BODY, Doorkeeper
 from agent.web.exposition import CONTENT_TYPE
+from agent.web.listener import IDLE, Listener
 
+DESCRIPTION = Path(__file__).with_name("openapi.yml")
 STALLED = 10  # intervals without a tick after which the agent calls itself unhealthy
+LINGER = 0.5  # seconds in which what is left of a refused body is thrown away, so that the client reads why
 LONGEST_ADDRESS = 256 << 10  # bytes: an expression may have 64 KiB, before its brackets become %28
+
+
+class _NotTheClients(logging.Filter):
+    """Lets pass what is a fault of ours: a request that is no HTTP is its client's, and they can come in floods."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+def _quiet(logger: logging.Logger) -> logging.Logger:
+    logger.filters[:] = [_NotTheClients()]
+    return logger
 
 
 class Server:
@@ -22,25 +43,29 @@ class Server:
         metrics: Callable[[], str],
         since_tick: Callable[[], float | None],
         interval: float,
-        front: Callable[[], str],
         routes: Iterable[web.RouteDef] = (),
+        door: Doorkeeper | None = None,
     ) -> None:
         self._metrics = metrics
         self._since_tick = since_tick
         self._interval = interval
-        self._front_page = front
         self._routes = tuple(routes)
+        self._door = door
+        self._described = DESCRIPTION.read_bytes()
         self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listens; returns the port, which the kernel chose where 0 was asked for. Raises OSError where it cannot."""
-        app = web.Application()
+        door = self._door
+        app = web.Application(client_max_size=MOST_BODY, middlewares=[] if door is None else [door.middleware()])
         app.add_routes(
             [
-                web.get("/", self._front),
                 web.get("/metrics", self._exposition),
                 web.get("/-/healthy", self._healthy),
                 web.get("/-/ready", self._ready),
+                web.get(f"/{DESCRIPTION.name}", self._description),
                 *self._routes,
             ]
         )
@@ -52,18 +77,30 @@ class Server:
             shutdown_timeout=1.0,
             handler_cancellation=True,
             max_line_size=LONGEST_ADDRESS,
+            keepalive_timeout=IDLE,
+            lingering_time=LINGER,
+            logger=_quiet(logging.getLogger("steadytok.http")),
+            auto_decompress=False,  # a few bytes could become a gigabyte
         )
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
-        return int(self._runner.addresses[0][1])
+        assert self._runner.server is not None
+        self._listener = Listener(self._runner.server, None if door is None else door.opened.context)
+        bound = self._listener.listen(host, port)
+        if door is not None:
+            door.listener = self._listener
+            self._watching = asyncio.get_running_loop().create_task(door.watch(), name="web configuration")
+        return bound
 
     async def close(self) -> None:
         """Stops listening."""
+        if self._watching is not None:
+            self._watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watching
+        if self._listener is not None:
+            await self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
-
-    async def _front(self, request: web.Request) -> web.Response:
-        return web.Response(text=self._front_page(), content_type="text/html")
 
     async def _exposition(self, request: web.Request) -> web.Response:
         body = self._metrics().encode()
@@ -73,6 +110,9 @@ class Server:
             body = gzip.compress(body, compresslevel=1)
             headers["Content-Encoding"] = "gzip"
         return web.Response(body=body, headers=headers)
+
+    async def _description(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._described, content_type="application/yaml", charset="utf-8")
 
     async def _healthy(self, request: web.Request) -> web.Response:
         since = self._since_tick()

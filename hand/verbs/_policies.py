@@ -49,6 +49,11 @@ def _missing(file: str) -> Callable[[Bench], str]:
 
 
 def _set(bench: Bench, wanted: Lease, ttl: float, expected: str | None) -> Result:
+    with bench.leases.lock:  # else the lease could end between being taken and the write, and nobody would put it back
+        return _held(bench, wanted, ttl, expected)
+
+
+def _held(bench: Bench, wanted: Lease, ttl: float, expected: str | None) -> Result:
     path = wanted.resource
     lease = hold(bench, wanted, ttl, expected, lambda: bench.files.read(path))
     try:

@@ -12,6 +12,7 @@ import pytest
 
 from agent import discovery
 from agent.actions import ChangedError, FailedError, Http, Moment, Plan, RefusedError, Task, Vector
+from agent.acts import overlap
 from collectors import Host
 
 ACTIONS: Mapping[str, Any] = discovery.actions()
@@ -22,6 +23,13 @@ RIGHT: Mapping[str, tuple[Mapping[str, str], Mapping[str, Any]]] = {
     "drop_caches": ({}, {}),
     "governor": ({}, {"governor": "performance"}),
     "webhook": ({"url": "http://127.0.0.1:1/hook"}, {}),
+    "reclaim": ({"node": "1"}, {}),
+    "migrate_pages": ({"engine": "r1"}, {"from_node": 0, "to_node": 1}),
+    "compact_memory": ({"engine": "r1", "node": "1"}, {}),
+    "warm_up": ({"engine": "r1"}, {}),
+    "freeze": ({"engine": "r1", "unit": "llama.service"}, {"duty": 0.6}),
+    "haproxy": ({"socket": "/run/haproxy/admin.sock", "backend": "llm", "server": "a"}, {"weight": 20}),
+    "command": ({"name": "fans-up"}, {}),
 }
 
 
@@ -43,11 +51,35 @@ class Reach:
         self.status = 200
         self.leases: dict[str, tuple[str, str]] = {}
         self.asked: list[str] = []
+        self.waited: list[float] = []
+        self.weight, self.admin = 100, 0
 
     def query(self, expr: str) -> Vector:
         return [({}, value) for name, value in self.values.items() if name in expr]
 
-    def http(self, method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Http:
+    def line(self, address: str, text: str) -> str:
+        """A HAProxy of one server."""
+        self.asked.append(text)
+        words = text.split()
+        if words[:2] == ["show", "servers"]:
+            return f"1\n# be_id srv_name srv_uweight srv_admin_state\n3 a {self.weight} {self.admin}\n\n"
+        if words[3] == "weight":
+            self.weight = int(words[4])
+        else:
+            self.admin = 8 if words[4] == "drain" else 0
+        return "\n"
+
+    def wait(self, seconds: float) -> None:
+        self.waited.append(seconds)
+
+    def http(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        patience: float = 5.0,
+    ) -> Http:
         self.asked.append(f"{method} {url}")
         if method == "GET":
             return Http(200, f'# TYPE x gauge\nsteadytok_reference_duty{{model="m"}} {self.duty}\n')
@@ -62,15 +94,21 @@ class Reach:
         self.asked.append(verb)
         match verb:
             case "hello":
-                return {"leases": [{"lease": name} for name in self.leases]}
+                unit = {"cgroup": "/system.slice/llama.service", "may": ["freeze"], "longest_stop": 0.5}
+                leases = [{"lease": name} for name in self.leases]
+                return {"leases": leases, "units": {"llama.service": unit}}
             case "renew":
                 return {"renewed": [name for name in arguments["leases"] if name in self.leases]}
             case "release":
                 number, prior = self.leases.pop(arguments["lease"])
-                self._file(number).write_text(prior)
+                if number.isdecimal():
+                    self._file(number).write_text(prior)
                 return {"restored": True}
             case "governor":
                 return self._govern(**arguments)
+            case "freeze":
+                self.leases[arguments["lease"]] = (arguments["unit"], "1")
+                return {"prior": 1.0, "now": arguments["duty"]}
         return {"freed_bytes": 5 << 30, "seconds": 1.5}
 
     def _govern(self, policy: int, governor: str, lease: str, ttl: float, expected: str) -> dict[str, Any]:
@@ -103,6 +141,17 @@ def test_every_action_keeps_the_contract(name: str) -> None:
     assert action.__doc__.startswith(f"{name}: ") or action.__doc__.startswith(f"\n{name}: ")
 
 
+@pytest.mark.parametrize("name", sorted(ACTIONS))
+def test_every_action_is_documented(name: str) -> None:
+    """docs/actions.md has its line, with each key of its target and each parameter."""
+    text = (Path(__file__).parents[2] / "docs/actions.md").read_text()
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| `{name}`"))
+    keys = {*ACTIONS[name].TARGET, *ACTIONS[name].Config.__struct_fields__}
+
+    assert [key for key in sorted(keys) if f"`{key}" not in line] == []
+    assert ("| no |" not in line) == ACTIONS[name].REVERSIBLE
+
+
 @pytest.mark.parametrize("name", sorted(name for name in ACTIONS if ACTIONS[name].REVERSIBLE))
 def test_what_is_reversible_comes_back(name: str, tmp_path: Path) -> None:
     """plan touches nothing, do writes what was wanted, a second do renews, undo leaves the machine as it was."""
@@ -124,7 +173,7 @@ def test_what_is_reversible_comes_back(name: str, tmp_path: Path) -> None:
 
 def _machine(reach: Reach) -> Any:
     files = {str(path): path.read_text() for path in sorted(reach.root.rglob("scaling_governor"))}
-    return reach.duty, files, dict(reach.leases)
+    return reach.duty, reach.weight, reach.admin, files, dict(reach.leases)
 
 
 def _policies(root: Path, *governors: str, driver: str = "acpi-cpufreq") -> Path:
@@ -145,6 +194,30 @@ def _policies(root: Path, *governors: str, driver: str = "acpi-cpufreq") -> Path
         ("governor", {}, {"preference": "power"}, "expected governor: NAME, or preference: NAME"),
         ("governor", {"policy": "x"}, {}, "expected a number"),
         ("webhook", {"url": "ftp://x"}, {}, "expected http://HOST/PATH"),
+        ("reclaim", {"node": "1", "unit": "a.service"}, {}, "not both"),
+        ("reclaim", {"node": "one"}, {}, "target.node: expected a number, found 'one'"),
+        ("reclaim", {}, {"most": "4 GB"}, "most: expected a size such as 64MiB or 4GiB, found '4 GB'"),
+        ("reclaim", {}, {"most": "1KiB"}, "most: expected 1MiB or more"),
+        ("migrate_pages", {}, {}, "it is off for every engine that is not named"),
+        ("migrate_pages", {"engine": "r2"}, {}, "no engine is named 'r2'"),
+        ("migrate_pages", {"engine": "r1"}, {"to_node": 0}, "expected two nodes, found from_node: 0 and to_node: 0"),
+        ("migrate_pages", {"engine": "r1"}, {"per_second": "fast"}, "per_second: expected a size"),
+        ("compact_memory", {"node": "1"}, {}, "it is off for every engine that is not named"),
+        ("compact_memory", {"engine": "r1", "node": "-1"}, {}, "target.node: expected a number"),
+        ("warm_up", {}, {}, "it is off for every engine that is not named"),
+        ("warm_up", {"engine": "r1"}, {"prompt_tokens": 0}, "prompt_tokens: expected 1 to 1048576"),
+        ("warm_up", {"engine": "r1"}, {"max_tokens": 0}, "max_tokens: expected 1 to 1024"),
+        ("freeze", {"unit": "llama.service"}, {}, "it is off for every engine that is not named"),
+        ("freeze", {"engine": "r1", "unit": "llama"}, {}, "target.unit: expected a unit such as llama.service"),
+        ("freeze", {"engine": "r1", "unit": "llama.service"}, {"duty": 1.0}, "less than 1"),
+        ("freeze", {"engine": "r1", "unit": "llama.service"}, {"period": 60.0}, "period: expected 0.05 to 10"),
+        ("haproxy", {"socket": "admin.sock", "backend": "b", "server": "s"}, {}, "target.socket: expected /PATH"),
+        ("haproxy", {"socket": "/s", "backend": "b c", "server": "s"}, {}, "target.backend: expected its name"),
+        ("haproxy", {"socket": "/s", "backend": "b", "server": "s;"}, {}, "target.server: expected its name"),
+        ("haproxy", {"socket": "/s", "backend": "b", "server": "s"}, {"weight": None}, "expected weight: NUMBER, or"),
+        ("haproxy", {"socket": "/s", "backend": "b", "server": "s"}, {"drain": True}, "expected weight: NUMBER, or"),
+        ("haproxy", {"socket": "/s", "backend": "b", "server": "s"}, {"weight": 300}, "weight: expected 0 to 256"),
+        ("command", {"name": "../sh"}, {}, "target.name: expected a name of hand.toml's commands"),
     ],
 )
 def test_wrong_parameters_get_a_sentence(
@@ -178,9 +251,9 @@ def test_pace_says_why_an_engine_refused(status: int, words: str) -> None:
         ACTIONS["pace"].do(task("pace"), Plan(1.0, 0.5, ""), reach)
 
 
-@pytest.mark.parametrize(("held", "first"), [(0.9, 0.88), (0.2, 0.22), (0.505, 0.5)])
+@pytest.mark.parametrize(("held", "first"), [(0.9, 0.88), (0.2, 0.2), (0.505, 0.5)])
 def test_a_lost_pace_goes_to_the_safe_duty_in_steps(held: float, first: float) -> None:
-    """Without evidence it is neither let go nor kept: from either side towards a half."""
+    """Without evidence it is not let go: down to a half, and never up, since what a lower duty held is still hot."""
     steer = ACTIONS["pace"].steer
     _, duty = steer(task("pace"), None, Moment(0, held, True, lambda _: []))
 
@@ -233,6 +306,34 @@ def test_governor_knows_that_powersave_is_ordinary(driver: str, tmp_path: Path) 
 
     with pytest.raises(RefusedError, match="is the ordinary governor of this driver"):
         ACTIONS["governor"].plan(task("governor"), reach)
+
+
+def test_a_stricter_governor_reaches_every_policy(tmp_path: Path) -> None:
+    """Also those that had the laxer value before anything was done; all come back to what they were."""
+    reach = Reach(_policies(tmp_path, "performance", "ondemand"))
+    plan = ACTIONS["governor"].plan(task("governor"), reach)
+    ACTIONS["governor"].do(task("governor"), plan, reach)
+    assert plan.says == "the governor of policy 1 to performance"
+
+    strict = task("governor", governor="powersave")
+    _, wanted = ACTIONS["governor"].steer(strict, None, Moment(0, plan.wanted, False, lambda _: []))
+    assert wanted == {"0": "powersave", "1": "powersave"}
+
+
+def test_one_policy_is_a_part_of_all() -> None:
+    """So the two are not held at once; a governor and an energy preference are two things."""
+    whole, part, other = (
+        ACTIONS["governor"].resource(task("governor", target, governor=governor, preference=preference))
+        for target, governor, preference in (
+            ({}, "performance", None),
+            ({"policy": "3"}, "performance", None),
+            ({}, None, "performance"),
+        )
+    )
+
+    assert overlap(whole, part)
+    assert not overlap(part, f"{whole}/30")
+    assert not overlap(whole, other)
 
 
 def test_governor_refuses_while_a_processor_is_hot(tmp_path: Path) -> None:

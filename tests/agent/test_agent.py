@@ -79,7 +79,7 @@ def test_the_metrics_are_the_machines(tmp_path: Path, two_nodes: Path, two_nodes
         assert {series: values[series] for series in wanted} == pytest.approx(two_nodes_expected)
         assert values['steadytok_collector_success{collector="hwmon"}'] == 1.0
         assert processes.get(f"http://{running.address}/-/healthy") == "steadytok is healthy.\n"
-        assert "steadytok on " in (processes.get(f"http://{running.address}/") or "")
+        assert "<title>steadytok</title>" in (processes.get(f"http://{running.address}/") or "")
 
 
 @pytest.mark.parametrize("damage", ["empty", "binary", "huge", "vanished", "a folder"])

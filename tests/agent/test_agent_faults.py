@@ -128,6 +128,15 @@ def test_rules_look_back_no_further_than_what_is_kept_now(tmp_path: Path) -> Non
         )
 
 
+def test_a_reload_says_what_it_cannot_change(tmp_path: Path) -> None:
+    """Another hand comes only with a restart, and each reload that asks for one says so."""
+    with agent(tmp_path) as running:
+        for _ in range(2):
+            running.reload("remediation: {hand: /run/other.sock}", said='"settings":["remediation.hand"]')
+        running.reload("remediation: {hand: socket}")
+        assert running.log.read_text().count("only with a restart") == 2
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_full_disk_costs_lines_and_not_the_agent(number: int, tmp_path: Path) -> None:
     """Standard output or error on a full disk: what cannot be written is lost, the agent runs on."""

@@ -190,3 +190,24 @@ def test_collect_imports_no_heavy_room() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=50)
 
     assert result.stdout == "[]\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_hand_of_our_own_is_for_root() -> None:
+    """`--hand direct` by anybody else ends with what to do; the hand could do nothing."""
+    # Imported first: whose the interpreter's files are is not what is asked here.
+    program = "import os, agent.commands.run, agent.__main__ as a; os.setuid(65534); a.main(prog_name='steadytok')"
+    command = [sys.executable, "-c", program, "run", "--hand", "direct"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+
+    assert result.returncode == 1
+    assert result.stderr.startswith("steadytok: --hand direct: only root may do what a hand does: run as root, or")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_hand_that_is_none_is_a_fault() -> None:
+    """The option is checked as the key is."""
+    result = steadytok("run", "--hand", "left")
+
+    assert result.returncode == 2
+    assert "remediation.hand: expected socket, direct or an absolute path, found 'left'" in result.stderr

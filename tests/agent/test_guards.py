@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import deque
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,9 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agent import guards, life
-from agent.acts import HOST, Act, Event, Kind, Phase, Remedy, Seen, State, Step, World
+from agent.acts import HOST, Act, Entry, Event, Kind, Phase, Remedy, Seen, State, Step, World, overlap
+from agent.config import ConfigError, parse
 from agent.guards import HOUR_MS
+from agent.journal import Journal, audit, boot_now
 from agent.matchers import matchers
+from agent.remedybook import bound
+from agent.settings import Config
 from rules.alerts import Alert, AlertState
 
 MINUTE = 60_000
@@ -31,6 +37,7 @@ COOL = Remedy(
     max_attempts=3,
 )
 COLDER = replace(COOL, name="colder", match=(matchers('alertname="Hotter"'),), strength=0.4)
+PART = replace(COOL, name="part", match=(matchers('alertname="Half"'),), resource="pace r1/0", strength=0.3)
 DROP = replace(COOL, name="drop", match=(matchers('alertname="Full"'),), resource="page cache", reversible=False)
 
 
@@ -111,6 +118,11 @@ def test_1_observe_touches_nothing_and_never_latches() -> None:
     assert any("max_per_hour" in line for line in bench.said)
 
 
+def test_1_observing_is_the_default() -> None:
+    """A configuration that says nothing touches nothing."""
+    assert Config().remediation.mode == "observe"
+
+
 def test_1_a_remedy_that_is_not_enabled_does_nothing() -> None:
     """`enabled: false` is as if it were not there."""
     assert not Bench(replace(COOL, enabled=False)).tick(hot()).begin
@@ -188,6 +200,22 @@ def test_4_the_hosts_budget_latches_everything() -> None:
     assert not bench.passes(3 * HOUR_MS, *alerts)
 
 
+def test_4_a_remedys_own_budget_latches_it_alone() -> None:
+    """max_per_hour of one remedy; another goes on."""
+    busy = replace(DROP, cooldown_ms=MINUTE, max_per_hour=2, max_attempts=9)
+    bench = Bench(busy, COOL)
+    for _ in range(12):
+        for act in bench.tick(hot("Full"), after_ms=MINUTE).begin:
+            bench.happens(act, Kind.INTENDED)
+            bench.happens(act, Kind.DID)
+            bench.happens(act, Kind.HELPED)
+
+    assert [(latch.remedy, latch.why) for latch in bench.state.latches] == [
+        ("drop", "acted 2 times in an hour (max_per_hour)")
+    ]
+    assert bench.tick(hot("Full"), hot()).begin[0].remedy == "cool"
+
+
 def test_4_attempts_for_one_alert_are_limited_and_reset_drops_the_backlog() -> None:
     """max_attempts, then a latch; after `resume` the alert must hold for a whole cooldown before anything is done."""
     bench = Bench(replace(DROP, max_attempts=1, max_per_hour=9))
@@ -225,6 +253,46 @@ def test_5_the_strictest_claim_wins_and_the_last_release_puts_back() -> None:
     assert not bench.tick(other).release
     assert bench.state.acts[0].strictest.remedy == "cool"
     assert [released.id for released in bench.tick().release] == [act.id]
+
+
+def test_5_what_overlaps_is_held_by_one_and_the_stricter_ends_the_other() -> None:
+    """A part of a resource is not held beside the whole: the laxer is put back, and only then the stricter begins."""
+    bench = Bench(COOL, replace(PART, cooldown_ms=MINUTE))
+    whole = bench.holds(bench.acts(hot()))
+    bench.happens(whole, Kind.HELPED)
+    alerts = (hot(), hot("Half"))
+
+    assert bench.passes(2 * MINUTE, *alerts, each_ms=1000) == []
+    assert [act.phase for act in bench.state.acts] == [Phase.RELEASING]
+    assert "release: part is stricter, and overlaps with it" in bench.said
+    bench.happens(whole, Kind.RESTORED)
+    (begun,) = bench.tick(*alerts).begin
+    assert (begun.remedy, begun.resource) == ("part", "pace r1/0")
+    bench.happens(bench.holds(begun), Kind.HELPED)
+    assert bench.passes(30 * MINUTE, *alerts) == []
+    assert "suppressed: pace r1/0 is held by part, and pace r1 overlaps with it" in bench.said
+
+
+def test_5_what_overlaps_and_was_refused_holds_nobody_up() -> None:
+    """A part that its plan refuses again and again does not use up the cooldown of the whole."""
+    bench = Bench(replace(PART, match=COOL.match), COOL)
+    begun = []
+    for _ in range(5):
+        for act in bench.tick(hot(), after_ms=MINUTE).begin:
+            begun.append(act.remedy)
+            if act.remedy == "part":
+                bench.happens(act, Kind.REFUSED)
+
+    assert begun[:2] == ["part", "cool"]
+
+
+def test_5_what_overlaps_and_is_laxer_waits() -> None:
+    """Whether it is the part or the whole."""
+    bench = Bench(COLDER, replace(PART, strength=0.9))
+    bench.happens(bench.holds(bench.acts(hot("Hotter"))), Kind.HELPED)
+
+    assert bench.passes(30 * MINUTE, hot("Hotter"), hot("Half")) == []
+    assert [act.remedy for act in bench.state.acts] == ["colder"]
 
 
 def test_6_the_prior_value_is_journalled_before_the_write() -> None:
@@ -376,6 +444,49 @@ def test_11_suppressions_are_told_once_for_each_reason() -> None:
     ]
 
 
+def test_11_every_line_has_rule_labels_value_and_decision() -> None:
+    """Of what is begun and of what is suppressed alike."""
+    bench = Bench(DROP)
+    full = hot("Full", value=3.5)
+    begun, then = bench.tick(full), bench.tick(full)
+    bench.happens(begun.begin[0], Kind.FAILED, says="no")
+    last = bench.tick(full)
+
+    (first,) = begun.entries
+    assert first == Entry(bench.now - 2000, "drop", full.labels, "page cache", "begin", "", False, 1, value=3.5)
+    assert [(entry.what, entry.says, entry.value) for entry in (*then.entries, *last.entries)] == [
+        ("suppressed", "cooling down since the last attempt", 3.5)
+    ]
+
+
+def test_11_the_audit_only_grows(tmp_path: Path) -> None:
+    """A line that is written is never changed; what is added comes after it."""
+    lines = [Entry(number, "drop", (), "page cache", "begin", "", value=1.5) for number in range(3)]
+    read: list[list[Entry]] = []
+    for line in lines:
+        log = Journal(tmp_path, lambda: boot_now(1))
+        log.commit(State(), [line], lambda _: None)
+        log.close()
+        read.append(audit(log.path, 9))
+
+    assert read == [lines[:1], lines[:2], lines]
+
+
+def test_12_what_cannot_be_put_back_is_flagged_and_bounded_tighter() -> None:
+    """A cooldown of a minute and twelve acts an hour; what can be put back may come sooner and more often."""
+    often = {"cooldown": "10s", "max_per_hour": 60}
+    once = {"name": "once", "match": ['alertname="Full"'], "action": "drop_caches", **often}
+    again = {**once, "name": "again", "action": "governor", "parameters": {"governor": "performance"}}
+    with pytest.raises(ConfigError) as refused:
+        bound(parse({"remedies": [once]}, "f", {}), "f")
+
+    assert [message.partition(": ")[2] for message in refused.value.messages] == [
+        "$.remedies[0].cooldown: expected 1m or more, since what drop_caches does cannot be put back",
+        "$.remedies[0].max_per_hour: expected 12 or less, since what drop_caches does cannot be put back",
+    ]
+    assert [one.remedy.reversible for one in bound(parse({"remedies": [again]}, "f", {}), "f")][-1]
+
+
 def test_12_what_was_refused_costs_no_budget_and_what_was_done_does() -> None:
     """A plan that refuses touches nothing: attempts and budgets are given back, the cooldown is not."""
     bench = Bench(replace(DROP, max_attempts=1, max_per_hour=1, cooldown_ms=MINUTE))
@@ -408,7 +519,7 @@ def test_alerts_about_remedies_have_none() -> None:
 
 
 EMPTY = {"name": "empty", "resource": "swap", "match": DROP.match}
-NAMES = [("Hot", "A1"), ("Hot", "B1"), ("Hotter", "A1"), ("Full", "A1")]
+NAMES = [("Hot", "A1"), ("Hot", "B1"), ("Hotter", "A1"), ("Half", "A1"), ("Full", "A1")]
 FINAL = (Kind.REFUSED, Kind.FAILED, Kind.UNKNOWN)
 
 
@@ -419,7 +530,7 @@ class Anything(RuleBasedStateMachine):
     def begin(self, observing: bool) -> None:
         often = {"cooldown_ms": 5 * MINUTE, "max_per_hour": 2, "max_attempts": 9}
         remedies = (replace(COOL, **often), replace(DROP, **often), replace(DROP, **often, **EMPTY))
-        self.bench = Bench(*remedies, COLDER, observing=observing, max_per_hour=3)
+        self.bench = Bench(*remedies, COLDER, PART, observing=observing, max_per_hour=3)
         self.cooldowns = {remedy.name: remedy.cooldown_ms for remedy in self.bench.remedies}
         self.alerts: dict[tuple[str, str], Alert] = {}
         self.clock = 0
@@ -462,7 +573,8 @@ class Anything(RuleBasedStateMachine):
 
     def _cooled(self, act: Act, remedy: str) -> None:
         before = [at for at, one in self.begun if one.resource == act.resource]
-        assert not before or self.clock - before[-1] >= self.cooldowns[remedy]
+        before += [at for at, one in self.begun if overlap(one.resource, act.resource) and one.id not in self.uncounted]
+        assert not before or self.clock - max(before) >= self.cooldowns[remedy]
 
     @rule(pick=st.integers(0, 3), kind=st.sampled_from(list(Kind)), value=st.sampled_from(["0.7", "0.4"]))
     def happens(self, pick: int, kind: Kind, value: str) -> None:
@@ -544,8 +656,8 @@ class Anything(RuleBasedStateMachine):
 
     @invariant()
     def one_act_on_a_resource(self) -> None:
-        resources = [act.resource for act in self.bench.state.acts]
-        assert len(resources) == len(set(resources))
+        for one, other in itertools.combinations(self.bench.state.acts, 2):
+            assert not overlap(one.resource, other.resource)
 
     @invariant()
     def what_may_be_written_has_its_prior(self) -> None:
@@ -576,3 +688,64 @@ class Anything(RuleBasedStateMachine):
 
 TestAnything = Anything.TestCase
 TestAnything.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+
+
+def posted(name: str = "Full", **labels: str) -> Alert:
+    """An alert as an Alertmanager posts it: no value, and the mark of where it is from."""
+    told = {"alertname": name, "instance": "box", "__source__": "webhook", **labels}
+    return hot(name, labels=tuple(sorted(told.items())), value=float("nan"), expr="")
+
+
+class Webhooked(Bench):
+    """The same, with alerts that were posted."""
+
+    def tick(self, *alerts: Alert, after_ms: int = 1000) -> Step:
+        self.now += after_ms
+        seen = tuple(Seen(alert, source="webhook") for alert in alerts)
+        world = World(self.now, self.observing, self.remedies, seen, self.max_per_hour)
+        return self._take(guards.decide(self.state, world))
+
+
+def test_posted_alerts_are_for_remedies_that_say_so() -> None:
+    """Without `sources: [webhook]` nothing is begun, and with it alone nothing for an alert of our own."""
+    from_outside = replace(DROP, sources=("webhook",))
+
+    assert Webhooked(DROP).tick(posted()).begin == ()
+    assert len(Webhooked(from_outside).tick(posted()).begin) == 1
+    assert Bench(from_outside).tick(hot("Full")).begin == ()
+    assert len(Bench(replace(DROP, sources=("local", "webhook"))).tick(hot("Full")).begin) == 1
+
+
+def test_one_telling_begins_one_act() -> None:
+    """A posted alert is no evidence that its condition goes on: after one act nothing follows, and nothing latches."""
+    bench = Webhooked(replace(DROP, sources=("webhook",), cooldown_ms=MINUTE))
+    act = bench.acts(posted())
+    bench.happens(act, Kind.INTENDED, value='"dropped"')
+    bench.happens(act, Kind.DID, value='"dropped"')
+    bench.happens(act, Kind.USELESS)
+
+    assert bench.passes(2 * HOUR_MS, posted()) == []
+    assert bench.state.latches == ()
+    assert any("told anew" in said for said in bench.said)
+    assert len(bench.passes(2 * HOUR_MS, posted(rack="r8"))) == 1
+
+
+def test_a_posted_alert_holds_until_its_end() -> None:
+    """What is held for it is put back when it is told to be over, or has expired."""
+    bench = Webhooked(replace(COOL, sources=("webhook",)))
+    bench.holds(bench.acts(posted("Hot")))
+
+    assert bench.tick(posted("Hot")).release == ()
+    assert len(bench.tick().release) == 1
+
+
+def test_a_silenced_alert_begins_nothing() -> None:
+    """What Alertmanager has silenced is not acted upon, and the audit says why; once it speaks it is."""
+    bench = Bench(DROP)
+    full = hot("Full")
+    bench.now += 1000
+    quiet = World(bench.now, False, bench.remedies, (Seen(full),), 12, silenced=frozenset({full.labels}))
+
+    assert bench._take(guards.decide(bench.state, quiet)).begin == ()
+    assert bench.said == ["suppressed: silenced in Alertmanager"]
+    assert len(bench.tick(full).begin) == 1

@@ -69,7 +69,8 @@ def test_a_request_is_one_line_and_gets_its_result(hand: Callable[[Answer], str]
         (b"[1]\n", UnknownError, "is not JSON"),
         (b'{"ok": tr', UnknownError, "half an answer"),
         (b"", UnknownError, "the connection was closed"),
-        (b"x" * 9000 + b"\n", UnknownError, "more than 4096 bytes"),
+        (b"x" * 9000 + b"\n", UnknownError, "is not JSON"),
+        (b"x" * (1 << 21), UnknownError, "more than 1048576 bytes"),
     ],
 )
 def test_each_bad_answer_has_its_meaning(

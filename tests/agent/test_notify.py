@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from agent.notify import Counters, Notifier, needs_sending, payload, targets
+from agent.alertmanagers import targets
+from agent.notify import Counters, Notifier, needs_sending, payload
 from agent.settings import Alerting, AlertmanagerSettings, StaticConfig
 from rules.alerts import Alert, AlertState
 

@@ -15,6 +15,7 @@ from agent.config import ConfigError
 from agent.placement import ENOUGH, HOUR, Placement, Whose
 from collectors import Reading, counter, gauge
 from rules.history import History
+from rules.rulefile import load_rules
 
 TOKENS = counter("steadytok_engine_generated_tokens_total", "Tokens.")
 SECONDS = counter("steadytok_engine_decode_seconds_total", "Seconds.")
@@ -22,6 +23,7 @@ RUNNING = gauge("steadytok_engine_requests_running", "Running.")
 SHARE = gauge("steadytok_process_node_share_ratio", "Share.")
 R1 = Whose("r1", "", "0")
 MINUTE = range(60)
+PLACEMENT = Path(__file__).parents[2] / "rules" / "builtin" / "placement.yml"
 
 
 def history(shares: dict[str, dict[str, float]], speed: float = 100.0, more: tuple[Reading, ...] = ()) -> History:
@@ -180,3 +182,26 @@ def test_what_finds_no_process_is_a_fault_of_the_file(tmp_path: Path) -> None:
     assert told[0] == "$.collectors.process.engines[0]: expected one of the keys url, command and pid"
     assert told[1].startswith("$.collectors.process.engines[1]: command: expected a regular expression, found '('")
     assert told[2] == "$.collectors.process: pages: expected 100 to 65536, found 3"
+
+
+def test_a_placement_that_cannot_be_read_is_lost_not_mended() -> None:
+    """While the collector is silent an alert on the drift is held without evidence; its fresh end resolves it."""
+    (rule,) = [
+        state for state in load_rules([PLACEMENT]).rules if state.name == "steadytok:process_placement_drift:percent"
+    ]
+    baseline = taught(HOME)
+    remembered = history({"0": {"0": 0.4, "1": 0.6}})
+    own.declare(remembered, baseline)
+
+    def tell(now_ms: int) -> None:
+        readings = own.of_engines(baseline, remembered, now_ms, ["r1"], None, {})
+        remembered.record("agent", now_ms, [reading for reading in readings if reading is not None])
+
+    tell(59_000)
+    assert remembered.value("steadytok_process_placement_drift", engine="r1", rank="0") == pytest.approx(0.6)
+    assert rule.query.fresh(remembered, 59_000)
+
+    remembered.silence("process", 59_500)
+    tell(60_000)
+    assert remembered.value("steadytok_process_placement_drift", engine="r1", rank="0") is None
+    assert not rule.query.fresh(remembered, 60_000)

@@ -291,20 +291,28 @@ def test_the_commands_say_what_is_wrong(stage: Stage) -> None:
         nothing, paused = stage.ask("resume"), stage.ask("pause", "night")
         stage.switch.running = 9
         processes.until(lambda: stage.said("suppressed"), 10, "the pause is in the audit")
-        resumed, wrong = stage.ask("resume", "night"), _status(f"{url}/api/v1/remedies")
+        resumed, read, wrong = (
+            stage.ask("resume", "night"),
+            _status(f"{url}/api/v1/remedies"),
+            _posted(f"{url}/api/v1/remedies/pause"),
+        )
         lines = [json.loads(line) for line in stage.ask("audit", "--json").stdout.splitlines()]
 
     assert (unknown.returncode, unknown.stderr) == (1, "steadytok: no remedy is named 'slo'; there are: slow\n")
     assert tried.stdout == "slow would act: engine r1 from full speed to a duty of 0.5 (before: 1.0, then: 0.5)\n"
     assert nothing.stderr == "steadytok: nothing is paused or given up; there is: nothing\n"
-    assert (paused.returncode, resumed.returncode, wrong) == (0, 0, 401)
+    assert (paused.returncode, resumed.returncode, read, wrong) == (0, 0, 200, 401)
     assert [line["what"] for line in lines][:2] == ["paused", "suppressed"]
     assert lines[1]["labels"]["alertname"] == "Trip"
 
 
-def _status(url: str) -> int:
+def _posted(url: str) -> int:
+    return _status(processes.urllib.request.Request(url, b"{}", {"Authorization": "Bearer guessed"}))
+
+
+def _status(request: str | processes.urllib.request.Request) -> int:
     try:
-        with processes.urllib.request.urlopen(url, timeout=5) as answer:
+        with processes.urllib.request.urlopen(request, timeout=5) as answer:
             return int(answer.status)
     except processes.urllib.error.HTTPError as error:
         return error.code

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from agent.baseline import Baseline
-from agent.screen import bar, open_screen, plain, rows, sparkline, table
+from agent.screen import bar, open_screen, plain, sparkline, table
 from agent.view import EngineView, NodeView, View, Viewer
-from agent.web.front import page
 from collectors import Sample, gauge
 from rules.alerts import Alert, AlertState
 from rules.history import History
@@ -68,18 +67,6 @@ def test_the_table_has_the_alerts_sentence() -> None:
 
     assert "warning  DimmHot: DIMM 3-0050 has only 2.0 °C left." in shown
     assert "http://127.0.0.1:9817/metrics" in shown
-
-
-def test_the_page_says_what_the_table_says() -> None:
-    """Each row and each alert's sentences are on the front page, and what an engine is called cannot become markup."""
-    named = replace(VIEW, engines=(replace(VIEW.engines[0], name="<script>x</script>"),))
-    shown = page(named, rows(named), "host<1>")
-
-    assert "steadytok on host&lt;1&gt;" in shown
-    assert "&lt;script&gt;x&lt;/script&gt;" in shown
-    assert "<script" not in shown
-    assert all(row.text in shown for row in rows(VIEW) if row.label.startswith(("hottest", "node", "remote")))
-    assert "DIMM 3-0050 has only 2.0 °C left." in shown
 
 
 def test_nothing_is_invented() -> None:

@@ -12,7 +12,7 @@ from tests import processes
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(120)]
 
-EXAMPLE = Path(__file__).parents[2] / "docs" / "alertmanager.yml"
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "alertmanager.yml"
 
 
 def test_a_remedied_alert_waits_and_its_neighbour_does_not(tmp_path: Path) -> None:

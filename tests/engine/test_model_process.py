@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from tests.engine.families import PROMPT, write_checkpoint
 from tests.engine.greedy import MADE, read_golden
@@ -18,11 +19,16 @@ from tests.engine.greedy import MADE, read_golden
 ROOT = Path(__file__).parents[2]
 
 
+def posted(url: str, fields: dict[str, Any]) -> Any:
+    """The answer to a greedy request."""
+    body = json.dumps({"temperature": 0} | fields).encode()
+    with urllib.request.urlopen(urllib.request.Request(url, body), timeout=20) as answer:
+        return json.loads(answer.read())
+
+
 def asked(url: str, **fields: Any) -> Any:
     """The answer to a completion request."""
-    body = json.dumps({"prompt": PROMPT, "temperature": 0, "max_tokens": MADE} | fields).encode()
-    with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/completions", body), timeout=20) as answer:
-        return json.loads(answer.read())
+    return posted(f"{url}/v1/completions", {"prompt": PROMPT, "max_tokens": MADE} | fields)
 
 
 @pytest.mark.parametrize("name", ["llama3", "qwen3"])
@@ -49,6 +55,39 @@ def test_serves_the_text_of_transformers(tmp_path: Path, name: str) -> None:
     assert stopped["choices"][0]["finish_reason"] == "length"
     assert f"{name} was trained with 256 tokens" in err
     assert child.returncode == 0
+
+
+CHAT = (
+    "{{ bos_token }}{% for message in messages %}[{{ message['role'] }}] {{ message['content'] | trim }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+def test_chats_by_the_checkpoints_template(tmp_path: Path) -> None:
+    """A chat over HTTP is a completion of the tokens that the checkpoint's own template and tokenizer give."""
+    folder = write_checkpoint(tmp_path, "qwen2")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": CHAT}))
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " How hot is node 1? "}]
+    written = "<s>[system] Be brief.\n[user] How hot is node 1?\n[assistant]"
+    prompt = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(written, add_special_tokens=False).ids
+    child = subprocess.Popen(
+        [sys.executable, "-m", "engine", "--model", str(folder), "--context", "256"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert child.stdout is not None
+    url = json.loads(child.stdout.readline())["url"]
+    chat = posted(f"{url}/v1/chat/completions", {"messages": messages, "max_tokens": 20})
+    completion = asked(url, prompt=prompt, max_tokens=20)
+    child.terminate()
+    child.wait(20)
+
+    assert child.stdout.close() is None
+    assert chat["usage"]["prompt_tokens"] == len(prompt)
+    assert chat["choices"][0]["message"]["content"] == completion["choices"][0]["text"]
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.hand.conftest import POLICY, Running, eventually
+from hand.config import Config
+from hand.files import Files
+from hand.leases import Leases
+from hand.service import Service
+from hand.verb import Bench
+from tests.hand.conftest import BOOT_ID, POLICY, Running, eventually
 
 GOVERNOR = f"{POLICY}/scaling_governor"
 
@@ -62,6 +69,16 @@ def test_the_first_prior_value_is_the_one_that_comes_back(hand: Running) -> None
     assert [lease["lease"] for lease in hand.result("hello")["leases"]] == ["other"]
 
     hand.result("release", lease="other")
+    assert hand.read(GOVERNOR) == "powersave"
+
+
+def test_a_name_holds_one_thing(hand: Running) -> None:
+    """Were it given to another resource, the first would be forgotten and never put back."""
+    hold(hand, ttl=30)
+    answer = hand.ask("epp", policy=0, preference="power", lease="cool", ttl=30)
+
+    assert (answer["code"], "lease cool holds" in answer["error"]) == ("refused", True)
+    hand.result("release", lease="cool")
     assert hand.read(GOVERNOR) == "powersave"
 
 
@@ -152,3 +169,40 @@ def test_what_cannot_be_put_back_is_tried_again(hand: Running) -> None:
 
     eventually(lambda: hand.read(GOVERNOR) == "powersave")
     assert hand.words().count("cannot put back") == 1
+
+
+class SlowFiles(Files):
+    """A kernel that takes its time over the first write."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.writing = threading.Event()
+
+    def write(self, path: str, text: str) -> None:
+        """As ever, but late."""
+        if not self.writing.is_set():
+            self.writing.set()
+            time.sleep(0.4)
+        super().write(path, text)
+
+
+def test_a_lease_that_ends_during_its_write_is_put_back_after_it(folder: Path) -> None:
+    """Were it ended before the value is there, the value would stay for ever: a minute of fuzzing found it."""
+    files = SlowFiles(folder / "root")
+    (folder / "state").mkdir()
+    leases = Leases(folder / "state", BOOT_ID)
+    service = Service(Bench(files, Config(), leases), lambda _: None)
+
+    def ends_it() -> None:
+        files.writing.wait(10)
+        time.sleep(0.2)
+        service.put_back_ended()
+
+    ending = threading.Thread(target=ends_it)
+    ending.start()
+    arguments = {"policy": 0, "governor": "performance", "lease": "cool", "ttl": 0.1}
+    service.answer(json.dumps({"verb": "governor", "arguments": arguments}).encode(), "a test")
+    ending.join()
+
+    assert (folder / "root" / GOVERNOR).read_text().strip() == "powersave"
+    assert leases.all() == []

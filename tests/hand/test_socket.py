@@ -16,7 +16,7 @@ from hand.arguments import Arguments
 from hand.config import Config, ConfigError, load
 from hand.errors import HandError, RefusedError
 from hand.peer import Peer, cgroup_of, check, within
-from tests.hand.conftest import CONFIG, Running, eventually
+from tests.hand.conftest import CONFIG, HOUSE, Running, eventually
 
 
 def test_others_are_turned_away() -> None:
@@ -201,6 +201,18 @@ def test_a_wrong_configuration_is_refused_in_a_sentence(tmp_path: Path, text: st
 
     assert str(error.value).startswith(f"{path}: ")
     assert sentence in str(error.value)
+
+
+def test_the_configuration_of_the_documentation_is_right(tmp_path: Path) -> None:
+    """What docs/actions.md shows is taken as it stands, but for a user that this host may not have."""
+    text = (HOUSE / "docs/actions.md").read_text().partition("```toml\n")[2].partition("```")[0]
+    path = tmp_path / "hand.toml"
+    path.write_text(text.replace('user = "steadytok"', 'user = "root"'))
+    path.chmod(0o644)
+    config = load(path, trusted=frozenset({os.getuid()}))
+
+    assert config.units["llama.service"].freeze
+    assert config.commands["fans-up"].environment == {"STEADYTOK_REMEDY", "STEADYTOK_LABEL_DIMM"}
 
 
 def test_a_configuration_that_others_can_write_is_not_believed(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tests.lab import (
     guest_bmc,
     guest_drift,
     guest_hand,
+    guest_held,
     guest_limits,
     guest_memory,
     guest_numa,
@@ -46,6 +47,7 @@ STAGES: dict[str, Stage] = {
     "wishes": guest_limits.wishes,
     "drift": guest_drift.drift,
     "hand": guest_hand.whole,
+    "held": guest_held.whole,
     "agent": guest_agent.whole,
     "bmc": guest_bmc.whole,
 }

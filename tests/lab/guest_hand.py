@@ -27,8 +27,8 @@ migrate = true
 reclaim = true
 """
 SIZE = 48 << 20  # bytes that the process on node 0 holds
-# Touches every page while it runs on node 0, without a policy of its own; then counts for ever on node 1.
-WORK = """
+# Touches every page while it runs on node 0, without a policy of its own; then goes to node 1.
+HOLD = """
 import os, sys
 size = int(sys.argv[1])
 os.sched_setaffinity(0, {0, 1})
@@ -36,8 +36,8 @@ held = bytearray(size)
 held[::4096] = b"1" * (size // 4096)
 os.sched_setaffinity(0, {2, 3})
 print(1, flush=True)
-while True: pass
 """
+WORK = HOLD + "while True: pass\n"
 
 
 class Hand:
@@ -92,13 +92,13 @@ def until(condition: Callable[[], bool], seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def unit() -> Iterator[subprocess.Popen[bytes]]:
-    """A process in the unit's cgroup, with its memory on node 0."""
+def unit(size: int = SIZE, code: str = WORK) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in the unit's cgroup, with so much memory on node 0."""
     observe.run("mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
     UNIT.mkdir(parents=True, exist_ok=True)
     # What it has marked and nobody touches again, move_pages of this kernel does not see.
     observe.write("/proc/sys/kernel/numa_balancing", "0")
-    process = subprocess.Popen(observe.python(WORK, str(SIZE)), stdout=subprocess.PIPE)
+    process = subprocess.Popen(observe.python(code, str(size)), stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None  # it was asked for
         process.stdout.readline()

@@ -293,6 +293,31 @@ def test_silence_reaches_through_recording_rules(tmp_path: Path) -> None:
     assert (host.alert.state, host.alert.fresh) == (AlertState.RESOLVED, True)
 
 
+def test_silence_reaches_through_what_is_made_of_a_collectors_series(tmp_path: Path) -> None:
+    """A series that somebody else makes of a collector's ends with it, and its alert is then lost, not resolved."""
+    host = _Host(_rule_set(tmp_path, "{record: percent, expr: drift * 100}\n{alert: Moved, expr: percent > 10}"))
+    host.history.derive("drift", ["learnt", "hot"])
+    host.history.derive("learnt", ["drift"])  # a circle is no trap
+
+    def tick(drift: float | None, record: bool = True) -> None:
+        own = [] if drift is None else [Sample(gauge("drift", "Made of hot."), (), drift)]
+        host.history.record("agent", host.now_ms + SECOND, own)
+        host.tick(1, record=record)
+
+    tick(0.5)
+    assert (host.alert.state, host.alert.fresh) == (AlertState.FIRING, True)
+
+    host.history.silence("heat", host.now_ms + 1)
+    tick(None, record=False)
+    assert (host.alert.state, host.alert.fresh, host.alert.lost_since_ms) == (AlertState.FIRING, False, host.now_ms)
+
+    tick(0.5)
+    assert (host.alert.fresh, host.alert.lost_since_ms) == (True, None)
+
+    tick(None)
+    assert (host.alert.state, host.alert.fresh) == (AlertState.RESOLVED, True)
+
+
 def test_a_step_of_the_clock_changes_no_duration(tmp_path: Path) -> None:
     """History and Rules are shifted together; `for` goes on as if nothing had happened."""
     host = _Host(_rule_set(tmp_path, "{alert: Hot, expr: hot > 1, for: 3s}", "  interval: 1s\n"))

@@ -94,3 +94,14 @@ def test_heard_is_since() -> None:
     assert history.heard("hot", START)
     assert not history.heard("hot", START + 1)
     assert not history.heard("cold", 0)
+
+
+def test_what_is_made_of_others_is_heard_when_they_are() -> None:
+    """After a restart the agent's own group records at once; what it will make of a slow collector comes later."""
+    history = History(HOUR)
+    history.derive("drift", ["share"])
+    history.record("agent", START, [Sample(gauge("drift", "Made of share."), (), 0.5)])
+
+    assert not history.heard("drift", START)
+    history.record("process", START + 15_000, [Sample(gauge("share", "Share."), (), 1.0)])
+    assert history.heard("drift", START)

@@ -83,9 +83,7 @@ class Asked:
 
     async def _ask(self, method: str, path: str, parameters: dict[str, Any]) -> tuple[int, Any]:
         pairs = urllib.parse.urlencode({name.replace("match", "match[]"): v for name, v in parameters.items()}, True)
-        server = Server(
-            metrics=str, since_tick=lambda: None, interval=1.0, front=str, routes=Api(self.sources()).routes()
-        )
+        server = Server(metrics=str, since_tick=lambda: None, interval=1.0, routes=Api(self.sources()).routes())
         port = await server.start("127.0.0.1", 0)
         try:
             url = f"http://127.0.0.1:{port}/api/v1/{path}"
@@ -398,9 +396,7 @@ def test_large_answers_are_packed_where_that_is_asked(api: Asked) -> None:
     """With the same content."""
 
     async def ask() -> tuple[str | None, bytes]:
-        server = Server(
-            metrics=str, since_tick=lambda: None, interval=1.0, front=str, routes=Api(api.sources()).routes()
-        )
+        server = Server(metrics=str, since_tick=lambda: None, interval=1.0, routes=Api(api.sources()).routes())
         port = await server.start("127.0.0.1", 0)
         async with aiohttp.ClientSession(auto_decompress=False) as client:
             url = f"http://127.0.0.1:{port}/api/v1/query_range?query=heat_celsius&start={NOW - 500}&end={NOW}&step=1"

@@ -1,0 +1,53 @@
+"""What History says of one engine's requests, for actions that must not come between."""
+
+from __future__ import annotations
+
+from agent.actions import Reach, RefusedError, Task
+
+_LATELY = "30s"
+_DUTIES = ("steadytok_pace_duty", "steadytok_engine_duty")
+
+
+def fault(task: Task) -> str:
+    """What is wrong with `target.engine`; empty where it is right."""
+    if "engine" not in task.target:
+        return "target: expected engine: NAME; it is off for every engine that is not named"
+    if task.target["engine"] not in task.engines:
+        return f"target.engine: no engine is named {task.target['engine']!r} under engines:"
+    return ""
+
+
+def refuse_unless_idle(task: Task, reach: Reach) -> None:
+    """RefusedError while requests run or wait, and where that is not known."""
+    name = task.target["engine"]
+    running = _most(reach, f'max(max_over_time(steadytok_engine_requests_running{{engine="{name}"}}[{_LATELY}]))')
+    if running is None:
+        raise RefusedError(f"it is not known whether engine {name} is idle: it does not tell its running requests")
+    waiting = _most(reach, f'max(max_over_time(steadytok_engine_requests_waiting{{engine="{name}"}}[{_LATELY}]))')
+    busy = running + (waiting or 0.0)
+    if busy > 0:
+        raise RefusedError(f"engine {name} is not idle: it had {busy:.0f} requests within {_LATELY}")
+
+
+def refuse_unless_cold(task: Task, reach: Reach) -> None:
+    """RefusedError where it has generated anything since it started, or where that is not known."""
+    name = task.target["engine"]
+    generated = _most(reach, f'max(steadytok_engine_generated_tokens_total{{engine="{name}"}})')
+    if generated is None:
+        raise RefusedError(f"it is not known whether engine {name} is cold: it does not tell its generated tokens")
+    if generated > 0:
+        raise RefusedError(f"engine {name} is not cold: it has generated {generated:,.0f} tokens since it started")
+
+
+def refuse_while_paced(task: Task, reach: Reach) -> None:
+    """RefusedError where the engine is held back already, which two must not do at once."""
+    name = task.target["engine"]
+    duties = [_most(reach, f'min({metric}{{engine="{name}"}})') for metric in _DUTIES]
+    duty = min((duty for duty in duties if duty is not None), default=1.0)
+    if duty < 1:
+        raise RefusedError(f"engine {name} is paced already, to a duty of {duty:g}")
+
+
+def _most(reach: Reach, expr: str) -> float | None:
+    found = reach.query(expr)
+    return found[0][1] if found else None

@@ -1,0 +1,79 @@
+"""What commands ask of the running agent: with the token of the state folder, over TLS where it speaks that."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.commands import _options
+
+
+def ask(config_path: Path | None, method: str, path: str, body: Mapping[str, str] | None = None) -> Any:
+    """The agent's answer; ends the command with a sentence where there is none."""
+    config = configuration(config_path)
+    headers = {"Authorization": f"Bearer {_token(config)}", "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    url, opener = way(config)
+    request = urllib.request.Request(f"{url}{path}", data=data, headers=headers, method=method)
+    try:
+        with opener.open(request, timeout=40) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        _options.die([_refusal(error)], 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        _options.die([f"no agent answers at {url}/: {reason}; is it running?"], 1)
+
+
+def _token(config: Any) -> str:
+    from agent.state import StateError, folder
+
+    try:
+        token_file = folder(config.state.dir) / "token"
+        return token_file.read_text(encoding="utf-8").strip()
+    except StateError as error:
+        _options.die([str(error)], 1)
+    except OSError as error:
+        hint = "run this as the agent's user, with its --config"
+        _options.die([f"the token {token_file} cannot be read: {error.strerror}; {hint}"], 1)
+
+
+def way(config: Any) -> tuple[str, urllib.request.OpenerDirector]:
+    """The agent's URL, and what opens it. No proxies: the agent is on this host, and a proxy would get the token."""
+    from agent import site
+    from agent.config import ConfigError
+    from agent.web import webconfig
+
+    direct = urllib.request.ProxyHandler({})
+    url = site.url(config)
+    if not url.startswith("https:"):
+        return url, urllib.request.build_opener(direct)
+    try:
+        context = webconfig.client(config.web.config)
+    except ConfigError as error:
+        _options.die(error.messages, 1)
+    return url, urllib.request.build_opener(direct, urllib.request.HTTPSHandler(context=context))
+
+
+def _refusal(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {error.code}: this is not an agent that has remedies"
+
+
+def configuration(path: Path | None) -> Any:
+    """The configuration in a file; ends the command with every fault of it."""
+    from agent import binding, discovery
+    from agent.config import ConfigError
+
+    try:
+        return binding.read(path)[0]
+    except ConfigError as error:
+        _options.die(error.messages, 2)
+    except discovery.DiscoveryError as error:
+        _options.die([str(error)], 1)

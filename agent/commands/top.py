@@ -1,0 +1,95 @@
+"""`steadytok top`: what the page at / shows, in a terminal, from the running agent."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agent.commands import _options, _running
+
+
+@click.command(name="top")
+@_options.config
+@click.option("--url", metavar="URL", help="The agent's address; without one, where the configuration has it listen.")
+@click.option("--once", is_flag=True, help="Print it once as lines with a tab, for scripts, and end.")
+@click.option(
+    "--every",
+    metavar="SECONDS",
+    type=click.FloatRange(0.5, 3600),
+    default=2.0,
+    show_default=True,
+    help="Seconds between two looks.",
+)
+def command(config_path: Path | None, url: str | None, once: bool, every: float) -> None:
+    """Show speed, heat, memory, alerts, remedies and collectors of the running agent, live."""
+    from agent.overview import NoAnswerError
+    from agent.overview_table import lines
+    from agent.panels import panels
+
+    agent, asked = _agent(config_path, url), panels()
+    try:
+        first = agent.overview(asked)
+    except NoAnswerError as error:
+        _options.die([str(error)], 1)
+    if once or not sys.stdout.isatty():
+        click.echo("\n".join(lines(first)))
+        return
+    try:
+        _live(agent, asked, first, every)
+    except ImportError:
+        _options.die(["the live table needs rich: pip install 'steadytok[tui]'; --once needs nothing"], 1)
+    except KeyboardInterrupt:
+        return  # the way out
+
+
+def _agent(config_path: Path | None, url: str | None) -> Any:
+    """The agent at a URL, which gets no credential; or the configuration's, with its token where we may read that."""
+    from urllib.parse import urlsplit
+
+    from agent.overview import RunningAgent
+
+    if url is None:
+        config = _running.configuration(config_path)
+        return RunningAgent(*_running.way(config), _credential(config))
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+        _options.die([f"--url: expected http://HOST:PORT, found {url!r}"], 2)
+    return RunningAgent(url)
+
+
+def _credential(config: Any) -> dict[str, str]:
+    """For an agent whose reading is not open; where it is, none is needed, and most users cannot read the token."""
+    from agent.state import StateError, folder
+
+    try:
+        return {"Authorization": f"Bearer {(folder(config.state.dir) / 'token').read_text(encoding='utf-8').strip()}"}
+    except (StateError, OSError):
+        return {}
+
+
+def _live(agent: Any, asked: Any, seen: Any, every: float) -> None:
+    """Draws again and again; an agent that has gone leaves its last table, with since when."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from agent.overview import NoAnswerError
+    from agent.overview_table import table
+
+    since, notice = time.time(), ""
+    live = Live(table(seen), console=Console(), screen=True, auto_refresh=False, vertical_overflow="crop")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the screen is given back then too
+    try:
+        live.start()
+        while True:
+            time.sleep(every)
+            try:
+                seen, since, notice = agent.overview(asked), time.time(), ""
+            except NoAnswerError as error:
+                notice = f"No answer since {time.strftime('%H:%M:%S', time.localtime(since))}: {error}"
+            live.update(table(seen, notice), refresh=True)
+    finally:  # not `with`: an interrupt while it is being entered would leave the terminal on the other screen
+        live.stop()

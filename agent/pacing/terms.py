@@ -1,0 +1,90 @@
+"""What an operator may say of the controller, under `parameters: {control: …}` of a remedy that paces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import msgspec
+
+LOWEST = 0.1
+"""The least duty that an engine takes."""
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Degrees are below the DIMM's limit, times in seconds, duties shares of the time."""
+
+    margin: float = 3.0
+    """The set point. DimmHot ends 5 below the limit: a set point beyond it would end the act that it is of."""
+
+    fans: float = 10.0
+    """
+    How far below the limit the BMC has raised its fans.
+
+    Air comes first: a set point that the fans never let the DIMM reach costs nothing, one below it costs tokens for
+    cooling that was to be had. The BMC's fan table has it (vendor's manual, web page or `ipmitool raw`); where it is
+    not told, watch steadytok_ipmi_fan_rpm or steadytok_hwmon_fan_rpm against steadytok_dimm_headroom_celsius.
+    """
+
+    release: float = 5.0
+    """The firmware's hysteresis: once it throttles, it goes on until the DIMM is so far below the limit."""
+
+    cool_band: float = 1.0
+    """Degrees below the set point in which the duty is not raised."""
+
+    slew: float = 0.02
+    """How much the duty may change in a second."""
+
+    lowest: float = LOWEST
+    safe: float = 0.5
+    """The duty that it falls to without a reading, or when the alert's evidence is lost."""
+
+    patience: float = 30.0
+    """How long the duty is held without a reading before it falls to the safe one."""
+
+    throttle: tuple[tuple[float, float], ...] = ((0.0, 0.9), (5.0, 0.8), (10.0, 0.6))
+    """
+    The firmware's steps: degrees above the limit, and the share of bandwidth that it leaves from there on.
+
+    AMD's AGESA default (https://github.com/oxidecomputer/amd-apcb); Meta's Yosemite has one, [[0, 0.5]]. What the
+    engine is seen to have while it is left to them counts more than this.
+    """
+
+    refresh: float = 0.07
+    """Bandwidth that refreshing twice as often takes above the limit; 0 where the limit is below JEDEC's 85 °C."""
+
+    always: bool = False
+    """Pace also where firmware throttling would leave more: an even speed, and cooler modules."""
+
+
+def faults(terms: Terms) -> Iterator[str]:
+    """What cannot be meant, one sentence each."""
+    if not 1 <= terms.margin <= 30:
+        yield f"control.margin: expected 1 to 30 °C below the limit, found {terms.margin:g}"
+    if not 0 <= terms.release <= 20:
+        yield f"control.release: expected 0 to 20 °C, found {terms.release:g}"
+    if not max(terms.margin, terms.release + 1) < terms.fans <= 60:
+        lowest = max(terms.margin, terms.release + 1)
+        yield (
+            f"control.fans: expected more than {lowest:g} °C below the limit, where the set point may lie, and at most "
+            f"60, found {terms.fans:g}: pacing would take what the fans are for"
+        )
+    if not 0 <= terms.cool_band <= 5:
+        yield f"control.cool_band: expected 0 to 5 °C, found {terms.cool_band:g}"
+    if not 0.001 <= terms.slew <= 0.1:
+        yield f"control.slew: expected 0.001 to 0.1 a second, found {terms.slew:g}"
+    if not LOWEST <= terms.lowest <= terms.safe < 1:
+        yield f"control: expected {LOWEST:g} <= lowest <= safe < 1, found {terms.lowest:g} and {terms.safe:g}"
+    if not 0 <= terms.patience <= 300:
+        yield f"control.patience: expected 0 to 300 s, found {terms.patience:g}"
+    if not 0 <= terms.refresh < 0.5:
+        yield f"control.refresh: expected a share from 0 to 0.5, found {terms.refresh:g}"
+    yield from _step_faults(terms.throttle)
+
+
+def _step_faults(steps: tuple[tuple[float, float], ...]) -> Iterator[str]:
+    overs, shares = [over for over, _ in steps], [share for _, share in steps]
+    falling = all(later < earlier for earlier, later in pairwise(shares))
+    rising = all(later > earlier for earlier, later in pairwise(overs))
+    if not (steps and rising and falling and overs[0] >= 0 and all(0 < share < 1 for share in shares)):
+        yield "control.throttle: expected [degrees above the limit, share left] with rising degrees and falling shares"

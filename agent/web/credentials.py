@@ -1,0 +1,104 @@
+"""Who is asking: a bearer token, a user's password, or a certificate that the listener has verified."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from agent.web.passwords import Passwords
+from agent.web.webconfig import WebConfig
+
+SHORTEST = 16
+"""Characters of a token: fewer can be guessed."""
+
+_LONGEST = 4096  # bytes of a token's file, and of a credential in a request
+
+
+class TokenFile:
+    """A bearer token in a file, read again when the file has changed: a rotated token needs no restart."""
+
+    def __init__(self, name: str, path: str) -> None:
+        self.name = name
+        self._path = path
+        self._state: tuple[int, ...] | None = None
+        self._token = b""
+        self._log = structlog.get_logger()
+
+    def matches(self, given: bytes) -> bool:
+        """Whether it is the token that the file has now; a file that cannot be read has none."""
+        self._look()
+        return bool(self._token) and hmac.compare_digest(given, self._token)
+
+    def _look(self) -> None:
+        try:
+            found = os.stat(self._path)
+            state: tuple[int, ...] = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if state == self._state:
+                return
+            self._state, self._token = state, b""
+            with Path(self._path).open("rb") as file:
+                token = file.read(_LONGEST).strip()
+            if len(token) < SHORTEST:
+                raise ValueError(f"expected a token of at least {SHORTEST} characters")
+            self._token = token
+        except (OSError, ValueError) as error:
+            if self._state != ():  # told once, until it changes
+                reason = getattr(error, "strerror", None) or str(error)
+                self._log.warning("a token cannot be used", token=self.name, file=self._path, reason=reason)
+            self._token, self._state = b"", () if isinstance(error, OSError) else self._state
+
+
+class Credentials:
+    """Everybody who may ask for more than the open pages."""
+
+    def __init__(self, own: str, tokens: Mapping[str, str]) -> None:
+        """`own` is the token of the state folder; `tokens` maps a name to the file of its token."""
+        self._own = own.encode()
+        self._tokens = [TokenFile(name, path) for name, path in tokens.items()]
+        self._passwords = Passwords()
+
+    async def who(self, request: web.Request, settings: WebConfig) -> str | None:
+        """The name of whoever asks, None where the request proves nothing. Raises BusyError."""
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if len(given) <= _LONGEST and len(request.headers.getall("Authorization", ())) == 1:
+            if scheme.lower() == "bearer":
+                return self._bearer(given.strip().encode("utf-8", "surrogateescape"))
+            if scheme.lower() == "basic" and settings.basic_auth_users:
+                return await self._basic(given.strip(), settings.basic_auth_users)
+        return _verified(request)
+
+    def _bearer(self, given: bytes) -> str | None:
+        if hmac.compare_digest(given, self._own):
+            return "the state folder's token"
+        return next((f"token {each.name}" for each in self._tokens if each.matches(given)), None)
+
+    async def _basic(self, given: str, users: Mapping[str, str]) -> str | None:
+        try:
+            name, colon, password = base64.b64decode(given, validate=True).decode("utf-8").partition(":")
+        except (binascii.Error, ValueError):
+            return None
+        if not colon or not await self._passwords.right(users, name, password):
+            return None
+        return f"user {name}"
+
+
+def _verified(request: web.Request) -> str | None:
+    """Whom a client certificate names; OpenSSL shows one only once it has verified it."""
+    told = None if request.transport is None else request.transport.get_extra_info("peercert")
+    if not told:
+        return None
+    subject = {key: value for part in told.get("subject", ()) for key, value in part}
+    return f"certificate {subject.get('commonName', '')}"
+
+
+def has_allowed_name(request: web.Request, allowed: tuple[str, ...]) -> bool:
+    """Whether the client's certificate has one of the names of `client_allowed_sans`."""
+    told = None if request.transport is None else request.transport.get_extra_info("peercert")
+    return any(value in allowed for _, value in (told or {}).get("subjectAltName", ()))

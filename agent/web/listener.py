@@ -1,0 +1,198 @@
+"""
+The listening socket: how many may be connected, and how long each may take for what it sends and receives.
+
+aiohttp has no time-out for a request that comes a byte at a time, nor a limit of connections; both are here, between
+the socket and its protocol. A client that has sent no whole request in HEAD seconds is cut off, one that takes nothing
+of its answer for ANSWER seconds too. When all places are taken, whoever has waited longest without a request under
+way makes room, so that strangers who only hold connections open cannot keep a scrape out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import cast
+
+import structlog
+
+MOST = 256
+"""Connections at a time, those that still agree on TLS among them: below the usual limit of 1024 open files."""
+
+HEAD = 10.0
+"""Seconds from a request's first byte, or from connecting, to the end of its head; and for TLS to be agreed on."""
+
+ANSWER = 30.0
+"""Seconds in which a client must take something of what it asked for."""
+
+IDLE = 120.0
+"""Seconds that a connection may stay without a request: longer than the interval of any usual scrape."""
+
+BACKLOG = 1024
+AGAIN = 0.1  # seconds until accepting is tried again after the system had no file descriptor left
+
+Make = Callable[[], asyncio.Protocol]
+
+
+class Listener:
+    """Accepts connections; `context` may be exchanged at any time, and holds for those that come after."""
+
+    def __init__(self, make: Make, context: ssl.SSLContext | None = None) -> None:
+        self.context = context
+        self.turned_away = 0
+        self._make = make
+        self._socket: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._greeting: set[asyncio.Task[None]] = set()
+        self._guards: dict[asyncio.BaseProtocol, Guard] = {}
+        self._log = structlog.get_logger()
+
+    def listen(self, host: str, port: int) -> int:
+        """Opens the socket; returns the port, which the kernel chose where 0 was asked for. Raises OSError."""
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+        self._socket = socket.socket(family, kind)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.setblocking(False)
+        self._socket.bind(address)
+        self._socket.listen(BACKLOG)
+        self._accepting = asyncio.get_running_loop().create_task(self._accept_for_ever(), name="accept")
+        return int(self._socket.getsockname()[1])
+
+    @property
+    def connections(self) -> int:
+        """How many are connected, or are agreeing on TLS."""
+        return len(self._guards) + len(self._greeting)
+
+    def guard(self, protocol: asyncio.BaseProtocol) -> Guard | None:
+        """Who watches over a connection; None once it has gone."""
+        return self._guards.get(protocol)
+
+    async def close(self) -> None:
+        """Stops listening; connections that are there are their protocols' to end."""
+        if self._accepting is not None:
+            self._accepting.cancel()
+        if self._socket is not None:
+            self._socket.close()
+        for task in self._greeting:
+            task.cancel()
+        await asyncio.gather(*self._greeting, return_exceptions=True)
+
+    async def _accept_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        assert self._socket is not None
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(self._socket)
+            except OSError as error:  # no file descriptors left, or the client has gone already
+                self._log.warning("a connection cannot be accepted", reason=error.strerror)
+                await asyncio.sleep(AGAIN)
+                continue
+            if not self._room():
+                self.turned_away += 1
+                connection.close()
+                continue
+            task = loop.create_task(self._greet(connection))
+            self._greeting.add(task)
+            task.add_done_callback(self._greeting.discard)
+
+    def _room(self) -> bool:
+        if self.connections < MOST:
+            return True
+        # In the order in which they fell idle.
+        idle = next((guard for guard in self._guards.values() if guard.idle), None)
+        if idle is None:
+            return False
+        self.turned_away += 1
+        idle.abort()
+        return True
+
+    async def _greet(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        limit = None if self.context is None else HEAD
+        try:
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.connect_accepted_socket(
+                self._guarded, connection, ssl=self.context, ssl_handshake_timeout=limit, ssl_shutdown_timeout=limit
+            )
+        except OSError:  # no TLS, no certificate that holds, or gone: the client's affair, and it can come in floods
+            connection.close()
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+
+    def _guarded(self) -> Guard:
+        return Guard(self._make(), self._guards)
+
+
+class Guard(asyncio.Protocol):
+    """Stands between one connection and its protocol, and looks at the clock."""
+
+    def __init__(self, inner: asyncio.Protocol, guards: dict[asyncio.BaseProtocol, Guard]) -> None:
+        self._inner = inner
+        self._guards = guards
+        self._transport: asyncio.Transport | None = None
+        self._limit: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+        self._waiting = True
+        self.idle = True
+        """Whether no whole request of it is under way."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._guards[self._inner] = self
+        self._cut_in(HEAD)
+        self._inner.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._guards.pop(self._inner, None)
+        for handle in (self._limit, self._unread):
+            if handle is not None:
+                handle.cancel()
+        self._inner.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.idle and not self._waiting:
+            self._waiting = True
+            self._cut_in(HEAD)
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._unread = asyncio.get_running_loop().call_later(ANSWER, self.abort)
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+        self._inner.resume_writing()
+
+    def begun(self) -> None:
+        """The head of a request is there."""
+        self.idle = False
+        if self._limit is not None:
+            self._limit.cancel()
+
+    def ended(self) -> None:
+        """The request has its answer; the next may come, or not."""
+        if self._inner not in self._guards:
+            return
+        self._guards[self._inner] = self._guards.pop(self._inner)  # behind those that were idle before
+        self.idle = True
+        self._waiting = False
+        self._cut_in(IDLE)
+
+    def abort(self) -> None:
+        """Cuts it off at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _cut_in(self, seconds: float) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+        self._limit = asyncio.get_running_loop().call_later(seconds, self.abort)

@@ -1,0 +1,238 @@
+"""
+The web configuration file, in the format that Prometheus' own servers share: TLS, users with bcrypt hashes, headers.
+
+https://prometheus.io/docs/prometheus/latest/configuration/https/. What Python's TLS cannot do is refused with a
+sentence, never ignored. The file and what it names are looked at again each second, so a new certificate or password
+needs no restart; a bad new file keeps the old one and says so.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from agent import config as configuration
+from agent.config import ConfigError
+from agent.settings import Section
+
+CLIENTS = ("NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert")
+HEADERS = (
+    "Content-Security-Policy",
+    "Strict-Transport-Security",
+    "X-Content-Type-Options",
+    "X-Frame-Options",
+    "X-XSS-Protection",
+)
+"""What `headers` may set; exporter-toolkit takes no other."""
+
+DEAREST = 15
+"""bcrypt's cost: each step doubles the time, and 15 is some two seconds of one core for each new client."""
+
+_BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
+_VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
+_CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
+_SUITE = re.compile(r"TLS_(ECDHE_RSA|ECDHE_ECDSA|RSA)_WITH_(.+)", re.ASCII)
+_PRINTABLE = re.compile(r"[\x20-\x7e]*", re.ASCII)
+
+Version = Literal["TLS12", "TLS13"]
+
+
+class TlsServer(Section, frozen=True):
+    """`tls_server_config`."""
+
+    cert_file: str
+    key_file: str
+    client_auth_type: str = "NoClientCert"
+    client_ca_file: str = ""
+    client_allowed_sans: tuple[str, ...] = ()
+    min_version: Version = "TLS12"
+    max_version: Version = "TLS13"
+    cipher_suites: tuple[str, ...] = ()
+    prefer_server_cipher_suites: bool = True
+    curve_preferences: Annotated[tuple[str, ...], msgspec.Meta(max_length=1)] = ()
+
+
+class HttpServer(Section, frozen=True):
+    """`http_server_config`; `http2` is taken and of no effect: what is spoken is HTTP/1.1."""
+
+    http2: bool = True
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class WebConfig(Section, frozen=True):
+    """The whole file."""
+
+    tls_server_config: TlsServer | None = None
+    http_server_config: HttpServer = HttpServer()
+    basic_auth_users: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A web configuration ready for use, and what its files looked like when it was read."""
+
+    settings: WebConfig = field(default_factory=WebConfig)
+    context: ssl.SSLContext | None = None
+    files: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    @property
+    def changed(self) -> bool:
+        """Whether a file is not what it was."""
+        return any(_state(Path(name)) != state for name, state in self.files)
+
+
+def opened(path: str | None) -> Opened:
+    """The file at `path` read, checked, and its certificates loaded. Raises ConfigError with every fault."""
+    if path is None:
+        return Opened()
+    document = configuration.document(Path(path))
+    settings = _read(document, path)
+    tls = settings.tls_server_config
+    # Paths are relative to the file, as exporter-toolkit has them.
+    names = [path, *(_beside(path, name) for name in _named(tls))]
+    states = tuple((name, _state(Path(name))) for name in names)
+    return Opened(settings, None if tls is None else _context(path, tls), states)
+
+
+def speaks_tls(path: str | None) -> bool:
+    """Whether a web configuration has TLS, as far as it can be read; what is wrong with it is `opened`'s to say."""
+    try:
+        return path is not None and bool(configuration.document(Path(path)).get("tls_server_config"))
+    except ConfigError:
+        return False
+
+
+def as_they_are(opened: Opened, path: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """What the files look like now: a bad one is read again when it changes, and not before."""
+    names = dict.fromkeys([path, *(name for name, _ in opened.files)])
+    return tuple((name, _state(Path(name))) for name in names)
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()  # gone for now: what is loaded stays
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def _named(tls: TlsServer | None) -> list[str]:
+    return [] if tls is None else [name for name in (tls.cert_file, tls.key_file, tls.client_ca_file) if name]
+
+
+def _beside(path: str, name: str) -> str:
+    return str(Path(path).parent / name)
+
+
+def _read(document: dict[str, Any], path: str) -> WebConfig:
+    found: WebConfig = configuration.section(WebConfig, document, path)
+    faults = [f"{path}: {where}: {expected}" for where, expected in _faults(found)]
+    if faults:
+        raise ConfigError(faults)
+    return found
+
+
+def _faults(settings: WebConfig) -> Iterator[tuple[str, str]]:
+    for name, hashed in settings.basic_auth_users.items():
+        found = _BCRYPT.fullmatch(hashed)
+        if not name or ":" in name:
+            yield "$.basic_auth_users", f"expected names without a colon, found {name!r}"
+        if found is None:
+            yield f"$.basic_auth_users.{name}", "expected a bcrypt hash; `htpasswd -nBC 10 '' | tr -d ':'` makes one"
+        elif not 4 <= int(found[1]) <= DEAREST:
+            yield f"$.basic_auth_users.{name}", f"expected a bcrypt cost of 4 to {DEAREST}, found {int(found[1])}"
+    for name, value in settings.http_server_config.headers.items():
+        if name.title() not in {header.title() for header in HEADERS}:
+            yield f"$.http_server_config.headers.{name}", f"expected one of {', '.join(HEADERS)}"
+        if not _PRINTABLE.fullmatch(value):
+            yield f"$.http_server_config.headers.{name}", "expected printable ASCII on one line"
+    if settings.tls_server_config is not None:
+        yield from _faults_of_tls(settings.tls_server_config)
+
+
+def _faults_of_tls(tls: TlsServer) -> Iterator[tuple[str, str]]:
+    where = "$.tls_server_config"
+    if tls.client_auth_type not in CLIENTS:
+        hint = "a certificate that is asked for is verified here"
+        yield f"{where}.client_auth_type", f"expected {', '.join(CLIENTS)}; {hint}"
+    if (tls.client_auth_type != "NoClientCert") != bool(tls.client_ca_file):
+        yield f"{where}.client_ca_file", "expected together with a client_auth_type that verifies, and only then"
+    if tls.client_allowed_sans and tls.client_auth_type != "RequireAndVerifyClientCert":
+        yield f"{where}.client_allowed_sans", "expected client_auth_type: RequireAndVerifyClientCert beside it"
+    if tls.min_version > tls.max_version:
+        yield f"{where}.min_version", f"expected no more than max_version ({tls.max_version})"
+    for suite in tls.cipher_suites:
+        if _openssl(suite) is None:
+            yield f"{where}.cipher_suites", f"expected names such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, not {suite}"
+    for curve in tls.curve_preferences:
+        if curve not in _CURVES:
+            yield f"{where}.curve_preferences", f"expected one of {', '.join(_CURVES)}, found {curve!r}"
+
+
+def _openssl(suite: str) -> str | None:
+    """The name that OpenSSL has for a cipher suite; None where it is none that can be chosen for TLS 1.2."""
+    found = _SUITE.fullmatch(suite)
+    if found is None:
+        return None
+    kind = "" if found[1] == "RSA" else found[1].replace("_", "-") + "-"
+    cipher = re.sub(r"AES_(128|256)_(GCM|CBC)_(SHA\d*)", _aes, found[2])
+    return kind + cipher.replace("CHACHA20_POLY1305_SHA256", "CHACHA20-POLY1305").replace("_", "-")
+
+
+def _aes(found: re.Match[str]) -> str:
+    return f"AES{found[1]}-{'GCM-' if found[2] == 'GCM' else ''}{found[3]}"
+
+
+def _context(path: str, tls: TlsServer) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version, context.maximum_version = _VERSIONS[tls.min_version], _VERSIONS[tls.max_version]
+    if not tls.prefer_server_cipher_suites:
+        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    step = "cipher_suites"
+    try:
+        if tls.cipher_suites:
+            context.set_ciphers(":".join(filter(None, map(_openssl, tls.cipher_suites))))
+        step = "curve_preferences"
+        for curve in tls.curve_preferences:
+            context.set_ecdh_curve(_CURVES[curve])
+        step = "cert_file and key_file"
+        # A password would be asked for on the terminal: a key that has one is refused instead.
+        context.load_cert_chain(_beside(path, tls.cert_file), _beside(path, tls.key_file), password=lambda: "")
+        step = "client_ca_file"
+        if tls.client_ca_file:
+            context.load_verify_locations(_beside(path, tls.client_ca_file))
+            must = tls.client_auth_type == "RequireAndVerifyClientCert"
+            context.verify_mode = ssl.CERT_REQUIRED if must else ssl.CERT_OPTIONAL
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError([f"{path}: $.tls_server_config: {step}: cannot be used: {reason}"]) from error
+    return context
+
+
+def client(path: str) -> ssl.SSLContext:
+    """
+    How a command on this host asks the agent over TLS: it trusts the very certificate that the file names.
+
+    Where the agent wants a certificate of its clients it shows the agent's own. Raises ConfigError.
+    """
+    tls = _read(configuration.document(Path(path)), path).tls_server_config
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # the certificate is known; which of its names we asked for says no more
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if tls is None:
+        return context
+    try:
+        context.load_verify_locations(_beside(path, tls.cert_file))
+        if tls.client_auth_type != "NoClientCert":
+            context.load_cert_chain(_beside(path, tls.cert_file), _beside(path, tls.key_file), password=lambda: "")
+    except OSError as error:  # ssl.SSLError is one
+        hint = "run this as the agent's user"
+        raise ConfigError([f"{path}: its certificate cannot be used: {error.strerror or error}; {hint}"]) from error
+    return context

@@ -1,0 +1,169 @@
+"""A dashboard around its panels: variables, annotations, links to the others, and each panel's place on the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from grafana.panels import DATASOURCE, Panel
+
+WIDTH = 24  # columns of Grafana's grid
+TAG = "steadytok"
+SCHEMA_VERSION = 41  # Grafana 11.6 and newer; newer ones bring it up to date when they load it
+
+
+class Row(NamedTuple):
+    """A heading with panels below it; `folded` rows are asked for only when they are opened."""
+
+    title: str
+    panels: Sequence[Panel]
+    folded: bool = False
+
+
+class Variable(NamedTuple):
+    """A choice above the dashboard: the values that a label of some series has."""
+
+    name: str
+    label: str
+    series: str
+    many: bool = False
+
+
+INSTANCE = Variable("instance", "Host", 'steadytok_build_info{job="steadytok"}')
+ENGINE = Variable("engine", "Engine", 'steadytok_engine_up{job="steadytok",instance="$instance"}', many=True)
+
+
+def dashboard(
+    uid: str,
+    title: str,
+    description: str,
+    rows: Sequence[Row],
+    *,
+    variables: Sequence[Variable] = (INSTANCE,),
+    annotations: Sequence[dict[str, Any]] = (),
+    since: str = "now-1h",
+) -> dict[str, Any]:
+    """The dictionary that Grafana imports as it is; whose data it shows is chosen at the top."""
+    return {
+        "uid": uid,
+        "title": title,
+        "description": description,
+        "tags": [TAG],
+        "schemaVersion": SCHEMA_VERSION,
+        "version": 1,
+        "editable": True,
+        "graphTooltip": 1,  # one crosshair through all panels
+        "refresh": "10s",
+        "time": {"from": since, "to": "now"},
+        "timezone": "browser",
+        "links": [_links()],
+        "templating": {"list": [_source(), *map(_variable, variables)]},
+        "annotations": {"list": list(annotations)},
+        "panels": _placed(rows),
+    }
+
+
+def alerts_and_remedies(host: str) -> list[dict[str, Any]]:
+    """What fired and what was done, as coloured stretches through every panel over time."""
+    firing = f'max by (alertname, severity) (steadytok_alerts{{{host},alertstate="firing",severity=~"%s"}}) > 0'
+    acting = f"max by (remedy, for_alert) (steadytok_remedy_running{{{host}}}) > 0"
+    done = f"sum by (remedy, event) ({grown(f'steadytok_remedy_events_total{{{host}}}', '1m')})"
+    return [
+        _annotation("Critical alerts", firing % "critical", "{{alertname}}", "{{severity}}", "red"),
+        _annotation("Warnings", firing % "warning", "{{alertname}}", "{{severity}}", "orange"),
+        _annotation("Remedies acting", acting, "{{remedy}}", "for {{for_alert}}", "blue"),
+        _annotation("Remedy events", done, "{{remedy}}", "{{event}}", "purple"),
+    ]
+
+
+def grown(counter: str, window: str) -> str:
+    """By how much a counter has grown; one that has just appeared, too, which increase() takes for nothing."""
+    return f"({counter} - {counter} offset {window} or {counter} unless {counter} offset {window}) > 0"
+
+
+def _annotation(name: str, expr: str, title: str, text: str, colour: str) -> dict[str, Any]:
+    # Grafana up to 11 reads the query here, newer ones read `target`; both keep what they do not know.
+    own = {"expr": expr, "titleFormat": title, "textFormat": text, "step": "15s", "useValueForTime": False}
+    target = {"expr": expr, "refId": "Anno", "legendFormat": title, "interval": "15s"}
+    return {"name": name, "datasource": DATASOURCE, "enable": True, "iconColor": colour, "target": target, **own}
+
+
+def _source() -> dict[str, Any]:
+    return {
+        "name": "datasource",
+        "label": "Data source",
+        "type": "datasource",
+        "query": "prometheus",
+        "hide": 0,
+        "refresh": 1,
+        "regex": "",
+        "multi": False,
+        "includeAll": False,
+        "options": [],
+    }
+
+
+def _variable(variable: Variable) -> dict[str, Any]:
+    query = f"label_values({variable.series},{variable.name})"
+    return {
+        "name": variable.name,
+        "label": variable.label,
+        "type": "query",
+        "datasource": DATASOURCE,
+        "query": {"qryType": 1, "query": query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
+        **(_all() if variable.many else {}),
+        "hide": 0,
+        "refresh": 2,  # when the time range changes: hosts come and go
+        "regex": "",
+        "sort": 1,
+        "multi": variable.many,
+        "includeAll": variable.many,
+        "options": [],
+    }
+
+
+def _all() -> dict[str, Any]:
+    # One expression for all, and not a list of them: a host that has long been silent is in no list.
+    return {"current": {"text": ["All"], "value": ["$__all"]}, "allValue": ".*"}
+
+
+def _links() -> dict[str, Any]:
+    return {
+        "type": "dashboards",
+        "title": "steadytok",
+        "tags": [TAG],
+        "asDropdown": True,
+        "includeVars": True,
+        "keepTime": True,
+        "targetBlank": False,
+        "icon": "external link",
+        "tooltip": "",
+        "url": "",
+    }
+
+
+def _placed(rows: Sequence[Row]) -> list[Panel]:
+    panels: list[Panel] = []
+    top, numbers = 0, iter(range(1, 1000))
+    for row in rows:
+        heading = {"type": "row", "title": row.title, "collapsed": row.folded, "id": next(numbers), "panels": []}
+        heading["gridPos"] = {"h": 1, "w": WIDTH, "x": 0, "y": top}
+        placed, top = _in_lines(row.panels, top + 1)
+        numbered = [{"id": next(numbers), **panel} for panel in placed]
+        if row.folded:
+            heading["panels"] = numbered
+        panels += [heading] if row.folded else [heading, *numbered]
+    return panels
+
+
+def _in_lines(panels: Iterable[Panel], top: int) -> tuple[list[Panel], int]:
+    """The panels from left to right, in a new line where one does not fit; and the first free line below."""
+    placed: list[Panel] = []
+    left = highest = 0
+    for panel in panels:
+        size = panel["gridPos"]
+        if left + size["w"] > WIDTH:
+            left, top, highest = 0, top + highest, 0
+        placed.append({**panel, "gridPos": {**size, "x": left, "y": top}})
+        left, highest = left + size["w"], max(highest, size["h"])
+    return placed, top + highest

@@ -1,0 +1,36 @@
+"""Certificates for tests, made by the openssl command: an authority, a server's, a client's."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from tests import processes
+
+
+def authority(folder: Path) -> Path:
+    """A self-signed authority; gives its certificate, beside which its key lies."""
+    certificate = folder / "ca.crt"
+    _openssl(
+        "req", "-x509", *_new_key(folder / "ca.key"), "-subj", "/CN=test authority", "-days", "2", "-out", certificate
+    )
+    return certificate
+
+
+def signed(folder: Path, name: str, alternative: str = "IP:127.0.0.1,DNS:localhost") -> tuple[Path, Path]:
+    """A certificate of that authority and its key."""
+    certificate, key, request = (folder / f"{name}.{kind}" for kind in ("crt", "key", "csr"))
+    extension = folder / f"{name}.ext"
+    extension.write_text(f"subjectAltName={alternative}\n")
+    _openssl("req", *_new_key(key), "-subj", f"/CN={name}", "-out", request)
+    signer = ("-CA", folder / "ca.crt", "-CAkey", folder / "ca.key", "-CAcreateserial")
+    _openssl("x509", "-req", "-in", request, *signer, "-days", "2", "-extfile", extension, "-out", certificate)
+    return certificate, key
+
+
+def _new_key(path: Path) -> tuple[str | Path, ...]:
+    return ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", path)
+
+
+def _openssl(*arguments: str | Path) -> None:
+    subprocess.run([processes.program("openssl"), *map(str, arguments)], check=True, capture_output=True)

@@ -1,0 +1,251 @@
+"""
+Each query of each dashboard returns data from a real Prometheus that scrapes agents, and from the agents themselves.
+
+What is drawn from the answers lies in build/grafana/, one picture for each dashboard, to be looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import promql_parser
+import pytest
+
+from tests import processes
+from tests.deep import dashboard_pictures, dashboard_world
+from tests.deep.dashboard_world import World
+from tests.grafana import names
+from tests.grafana.asked import FILES, HOUSE, Asked, every_query, interpolated, loaded
+
+pytestmark = [pytest.mark.deep, pytest.mark.timeout(300)]
+
+PATIENCE = 150.0  # seconds until every query has its data
+SPAN, STEP = 300, 5  # seconds that a graph shows here
+# By metric, what only one of the two can tell, with the reason.
+ONLY_PROMETHEUS = {
+    "up": "a scrape makes it, and nobody scrapes within the agent",
+    "steadytok_notifications_sent_total": "counted for the scrape alone; History does not hold it",
+    "steadytok_notifications_errors_total": "counted for the scrape alone; History does not hold it",
+    "steadytok_notifications_dropped_total": "counted for the scrape alone; History does not hold it",
+    "steadytok_notifications_queue_length": "counted for the scrape alone; History does not hold it",
+}
+
+
+class Answers(NamedTuple):
+    """What was answered to a query, by where it was asked; `values` are those that the variables had."""
+
+    prometheus: dict[str, list[Any]]
+    agents: dict[str, list[Any]]
+
+
+Key = tuple[str, str, str]
+
+
+def ask(base: str, path: str, parameters: Mapping[str, Any]) -> Any:
+    """The data of an answer; an error fails the test with Prometheus' own words."""
+    url = f"{base}/api/v1/{path}?{urllib.parse.urlencode(parameters, doseq=True)}"
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return json.loads(answer.read())["data"]
+    except urllib.error.HTTPError as error:
+        with error:
+            pytest.fail(f"{url}: {error.code} {error.read().decode()[:500]}")
+
+
+def choices(base: str, dashboard: Mapping[str, Any], host: str) -> dict[str, list[str]]:
+    """The values of the variables, asked for as Grafana asks; `host` is chosen where one host is."""
+    chosen: dict[str, list[str]] = {}
+    for variable in dashboard["templating"]["list"][1:]:
+        query = interpolated(variable["query"]["query"], chosen)
+        found = re.fullmatch(r"label_values\((.+),\s*(\w+)\)", query)
+        assert found is not None
+        span = {"start": time.time() - SPAN, "end": time.time()}
+        values = ask(base, f"label/{found[2]}/values", {"match[]": found[1], **span})
+        chosen[variable["name"]] = [variable["allValue"]] if variable["multi"] else [host] if host in values else []
+    return chosen
+
+
+def answered(base: str, asked: Asked, values: Mapping[str, Sequence[str]]) -> list[Any]:
+    """The series of an answer."""
+    expr = interpolated(asked.expr, values)
+    if asked.instant:
+        return list(ask(base, "query", {"query": expr, "time": time.time()})["result"])
+    now = time.time() // STEP * STEP
+    span = {"start": now - SPAN, "end": now, "step": STEP}
+    return list(ask(base, "query_range", {"query": expr, **span})["result"])
+
+
+def complete(asked: Asked, where: Mapping[str, list[Any]]) -> bool:
+    """Whether any host has data, for the query and (since `or` hides what is missing) for each selector of it."""
+    return any(series for series in where.values())
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Two agents and a Prometheus."""
+    with dashboard_world.world(tmp_path_factory.mktemp("fleet")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def answers(world: World) -> dict[Key, Answers]:
+    """Every query's answers, once all have come or patience has ended; and the pictures of them."""
+    waiting = every_query()
+    deadline = time.monotonic() + PATIENCE
+    while waiting and time.monotonic() < deadline:
+        time.sleep(5)
+        found = _round(world, waiting)
+        waiting = [asked for asked in waiting if _lacks(asked, found[key(asked)])]
+    gave_up = {"query": "steadytok_remedy_gave_up"}
+    processes.until(lambda: bool(ask(world.prometheus, "query", gave_up)["result"]), 90, "a remedy gives up")
+    found = _round(world, every_query())  # all of one time, for the pictures
+    (HOUSE / "build" / "grafana").mkdir(parents=True, exist_ok=True)
+    (HOUSE / "build" / "grafana" / "answers.json").write_text(json.dumps([[*at, each] for at, each in found.items()]))
+    for path in FILES:
+        dashboard_pictures.draw(loaded(path), _drawn(found), HOUSE / "build" / "grafana")
+    return found
+
+
+def key(asked: Asked) -> Key:
+    """What tells one query from all others."""
+    return asked.dashboard, asked.panel, asked.letter
+
+
+def _round(world: World, queries: Sequence[Asked]) -> dict[Key, Answers]:
+    """All queries once, each where it can be asked, for each host."""
+    places = {host: (world.prometheus, base) for host, base in world.agents.items()}
+    chosen = {
+        (host, base, name): choices(base, dashboard, host)
+        for host, bases in places.items()
+        for base in bases
+        for name, dashboard in _DASHBOARDS.items()
+    }
+
+    def by_host(asked: Asked, which: int) -> dict[str, list[Any]]:
+        return {
+            host: answered(bases[which], asked, chosen[host, bases[which], asked.dashboard])
+            for host, bases in places.items()
+        }
+
+    return {key(asked): Answers(by_host(asked, 0), by_host(asked, 1)) for asked in queries}
+
+
+_DASHBOARDS = {dashboard["uid"]: dashboard for dashboard in map(loaded, FILES)}
+
+
+def _lacks(asked: Asked, answers: Answers) -> bool:
+    if not complete(asked, answers.prometheus):
+        return True
+    return not (_only_prometheus(asked) or complete(asked, answers.agents))
+
+
+def _only_prometheus(asked: Asked) -> bool:
+    return bool(names.asked(interpolated(asked.expr, _SOME)) & ONLY_PROMETHEUS.keys())
+
+
+_SOME = {"instance": ["x"], "engine": ["x"]}
+
+
+def _drawn(found: Mapping[Key, Answers]) -> dict[Key, list[Any]]:
+    """For a picture the host that has data: the folder's first, but for what agents do."""
+    folder, live = dashboard_world.PICTURE, dashboard_world.LIVE
+    return {
+        at: answers.prometheus[live if at[0] == "steadytok-acts" else folder]
+        or answers.prometheus[folder if at[0] == "steadytok-acts" else live]
+        for at, answers in found.items()
+    }
+
+
+by_query = pytest.mark.parametrize("asked", every_query(), ids=str)
+
+
+@by_query
+def test_prometheus_has_data(asked: Asked, answers: dict[Key, Answers]) -> None:
+    """With its variables put in, as the scrape has it."""
+
+    assert complete(asked, answers[key(asked)].prometheus), asked.expr
+
+
+@by_query
+def test_the_agent_has_data(asked: Asked, answers: dict[Key, Answers]) -> None:
+    """From its memory, without a Prometheus; but for what only a scrape has."""
+    if _only_prometheus(asked):
+        assert not complete(asked, answers[key(asked)].agents) or "vector(0)" in asked.expr
+    else:
+        assert complete(asked, answers[key(asked)].agents), asked.expr
+
+
+SELECTORS = sorted(
+    {
+        (path.stem, re.sub(r" offset \w+$", "", selector.prettify()))
+        for path in FILES
+        for asked in every_query()
+        if asked.dashboard == path.stem
+        for selector in names.selectors(promql_parser.parse(asked.expr.replace("$__rate_interval", "1m")))
+    }
+)
+# What neither host can show, with the reason.
+SHOWN_BY_NOBODY: dict[str, str] = {}
+
+
+@pytest.mark.parametrize(("dashboard", "selector"), SELECTORS, ids=lambda each: str(each)[:100])
+def test_each_selector_finds_something(
+    dashboard: str, selector: str, world: World, answers: dict[Key, Answers]
+) -> None:
+    """Each by itself: `or vector(0)` and the other side of an `or` would hide a name that is not there."""
+    found = []
+    for host in world.agents:
+        values = choices(world.prometheus, _DASHBOARDS[dashboard], host)
+        query = interpolated(f"last_over_time({selector}[5m])", values)
+        found += ask(world.prometheus, "query", {"query": query, "time": time.time()})["result"]
+
+    had = {name for each in found for name in each["metric"]}
+    assert found or SHOWN_BY_NOBODY.get(selector)
+    # A matcher of a label that is not there, such as entity!~"8|32", would match everything.
+    assert set(re.findall(r'(\w+)(?:=~|!~|!=|=)"', selector)) <= had
+
+
+@by_query
+def test_a_legend_finds_its_labels(asked: Asked, answers: dict[Key, Answers]) -> None:
+    """Each label in braces is one that some series of the answer has; else the legend would be empty there."""
+    series = [each for where in answers[key(asked)].prometheus.values() for each in where]
+    had = {name for each in series for name in each["metric"]}
+
+    assert set(re.findall(r"{{(\w+)}}", asked.legend)) <= had
+
+
+def test_the_example_of_a_fleet_says_who_is_silent(world: World, answers: dict[Key, Answers]) -> None:
+    """The third host of the example's targets, where nobody listens, is pending in SteadytokDown or many are down."""
+    alerts = ask(world.prometheus, "alerts", {})["alerts"]
+
+    assert {alert["labels"]["alertname"] for alert in alerts} & {"SteadytokDown", "SteadytokManyDown"}
+
+
+def test_identity_is_the_same_from_both(world: World, answers: dict[Key, Answers]) -> None:
+    """A series has the same labels whether Prometheus or the agent is asked: the dashboards need no edit for either."""
+    query = {"query": "steadytok_dimm_headroom_celsius", "time": time.time()}
+    host = dashboard_world.PICTURE
+    ours, theirs = (
+        {tuple(sorted(each["metric"].items())) for each in ask(base, "query", query)["result"]}
+        for base in (world.agents[host], world.prometheus)
+    )
+
+    assert ours
+    assert ours <= theirs
+    assert all(dict(labels)["instance"] == host for labels in ours)
+
+
+def test_there_is_a_picture_of_each_dashboard(answers: dict[Key, Answers]) -> None:
+    """Drawn from real answers, with units, thresholds and legends; somebody has to look at them."""
+    pictures = {path.stem: path for path in Path(HOUSE / "build" / "grafana").glob("*.png")}
+
+    assert {path.stem for path in FILES} <= pictures.keys()
+    assert all(path.stat().st_size > 20_000 for path in pictures.values())

@@ -1,0 +1,168 @@
+"""The action `haproxy` against the real program: traffic really moves, and comes back."""
+
+from __future__ import annotations
+
+import collections
+import http.server
+import threading
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agent.actions import ChangedError, FailedError, RefusedError, Task, haproxy
+from agent.reach import Access
+from rules.history import History
+from tests import processes
+
+pytestmark = pytest.mark.deep
+
+CONFIG = """
+global
+    stats socket {socket} mode 600 level {level}
+    stats timeout 5s
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 5s
+    timeout server 5s
+frontend door
+    bind 127.0.0.1:{port}
+    default_backend llm
+backend llm
+    balance {balance}
+    server a 127.0.0.1:{a} weight 100
+    server b 127.0.0.1:{b} weight 100
+"""
+
+
+class Named(http.server.BaseHTTPRequestHandler):
+    """Answers with the port that it listens on."""
+
+    def do_GET(self) -> None:
+        body = str(self.server.server_address[1]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@dataclass
+class Proxy:
+    """A HAProxy before two engines."""
+
+    url: str
+    socket: str
+    a: int
+    reach: Access
+
+    def task(self, weight: int | None = None, *, drain: bool = False, server: str = "a") -> Task:
+        """What a remedy asks."""
+        target = {"socket": self.socket, "backend": "llm", "server": server}
+        return Task("less", target, haproxy.Config(weight=weight, drain=drain), {}, {})
+
+    def share(self) -> float:
+        """Of fifty new connections, how many server a gets."""
+        got = collections.Counter(self._one() for _ in range(50))
+        return got[str(self.a)] / 50
+
+    def _one(self) -> str:
+        with urllib.request.urlopen(self.url, timeout=5) as answer:
+            return str(answer.read().decode())
+
+
+@pytest.fixture(name="servers")
+def _servers() -> Iterator[list[int]]:
+    servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), Named) for _ in "ab"]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield [server.server_port for server in servers]
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(name="proxy")
+def _proxy(request: pytest.FixtureRequest, tmp_path: Path, servers: list[int]) -> Iterator[Proxy]:
+    told = {"balance": "roundrobin", "level": "admin", **getattr(request, "param", {})}
+    port, (a, b) = processes.free_port(), servers
+    (tmp_path / "cfg").write_text(CONFIG.format(socket=tmp_path / "sock", port=port, a=a, b=b, **told))
+    with processes.running([processes.program("haproxy"), "-f", str(tmp_path / "cfg")], tmp_path / "log"):
+        url = f"http://127.0.0.1:{port}/"
+        processes.until(lambda: processes.get(url) is not None, 20, "haproxy serves")
+        reach = Access(History(60_000).snapshot({}), 0, "/", "/nobody", tmp_path / "token")
+        yield Proxy(url, str(tmp_path / "sock"), a, reach)
+
+
+def test_a_server_gets_less_and_then_its_share_again(proxy: Proxy) -> None:
+    """A fifth of its weight is a sixth of the traffic; the prior weight comes back."""
+    task = proxy.task(20)
+    plan = haproxy.plan(task, proxy.reach)
+    assert plan.prior == {"weight": 100, "drain": False}
+    assert proxy.share() == pytest.approx(0.5, abs=0.05)
+
+    assert haproxy.do(task, plan, proxy.reach) == {"weight": 20, "drain": False}
+    assert proxy.share() == pytest.approx(1 / 6, abs=0.06)
+
+    haproxy.undo(task, plan._replace(ours=(plan.wanted,)), proxy.reach)
+    assert proxy.share() == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_server_is_drained_and_made_ready(proxy: Proxy) -> None:
+    """No new connection reaches it until it is put back; twice is once."""
+    task = proxy.task(drain=True)
+    plan = haproxy.plan(task, proxy.reach)
+    haproxy.do(task, plan, proxy.reach)
+    assert proxy.share() == 0
+    with pytest.raises(RefusedError, match="is being drained already, and not by us"):
+        haproxy.plan(task, proxy.reach)
+
+    for _ in range(2):
+        haproxy.undo(task, plan._replace(ours=(plan.wanted,)), proxy.reach)
+        assert proxy.share() == pytest.approx(0.5, abs=0.05)
+
+
+def test_what_the_operator_sets_meanwhile_stays(proxy: Proxy) -> None:
+    """Neither overwritten nor put back; and a server in maintenance is not touched."""
+    task = proxy.task(20)
+    plan = haproxy.plan(task, proxy.reach)
+    haproxy.do(task, plan, proxy.reach)
+    proxy.reach.line(proxy.socket, "set server llm/a weight 50")
+    with pytest.raises(ChangedError, match="was set to weight 50 by someone else"):
+        haproxy.undo(task, plan._replace(ours=(plan.wanted,)), proxy.reach)
+
+    proxy.reach.line(proxy.socket, "set server llm/a state maint")
+    with pytest.raises(RefusedError, match="llm/a is in maintenance"):
+        haproxy.plan(task, proxy.reach)
+
+
+def test_names_that_are_not_there_are_told(proxy: Proxy) -> None:
+    """With those that are."""
+    with pytest.raises(RefusedError, match="backend llm has no server c; there are: a, b"):
+        haproxy.plan(proxy.task(20, server="c"), proxy.reach)
+    nowhere = Task("less", {"socket": proxy.socket, "backend": "x", "server": "a"}, haproxy.Config(weight=1), {}, {})
+    with pytest.raises(FailedError, match="haproxy: "):
+        haproxy.plan(nowhere, proxy.reach)
+    gone = Task("less", {"socket": "/nobody", "backend": "x", "server": "a"}, haproxy.Config(weight=1), {}, {})
+    with pytest.raises(FailedError, match="/nobody: No such file or directory"):
+        haproxy.plan(gone, proxy.reach)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [({"balance": "static-rr"}, "static LB algorithm"), ({"level": "operator"}, "[Pp]ermission denied")],
+    indirect=["proxy"],
+)
+def test_what_haproxy_refuses_is_told_in_its_own_words(proxy: Proxy, words: str) -> None:
+    """A backend whose weights are fixed, and a socket that may only look."""
+    task = proxy.task(20)
+    plan = haproxy.plan(task, proxy.reach)
+
+    with pytest.raises(FailedError, match=words):
+        haproxy.do(task, plan, proxy.reach)
+    assert proxy.share() == pytest.approx(0.5, abs=0.05)

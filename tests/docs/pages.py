@@ -1,0 +1,68 @@
+"""The pages of docs/ and the READMEs as the tests read them: headings, links, blocks of code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+HOUSE = Path(__file__).parents[2]
+PAGES = [
+    *(HOUSE / name for name in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((HOUSE / "docs").rglob("*.md")),
+]
+
+
+class Block(NamedTuple):
+    """A block of code, with the language that its fence names."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{named(self.page)}:{self.line}"
+
+
+def named(page: Path) -> str:
+    """The page's path in the repository."""
+    return str(page.relative_to(HOUSE))
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """Every fenced block."""
+    inside: list[str] | None = None
+    language, begun = "", 0
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.startswith("```"):
+            if inside is not None:
+                inside.append(line)
+        elif inside is None:
+            inside, language, begun = [], line.removeprefix("```").strip(), number
+        else:
+            yield Block(page, begun, language, "\n".join(inside) + "\n")
+            inside = None
+
+
+def prose(page: Path) -> str:
+    """The text without its blocks."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def headings(page: Path) -> list[tuple[int, str]]:
+    """Level and text of each heading."""
+    return [(len(found[1]), found[2]) for found in re.finditer(r"^(#+) (.+)$", prose(page), re.MULTILINE)]
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link can point to within the page, as Python-Markdown and GitHub make it of a heading."""
+    plain = (re.sub(r"[^\w\s-]", "", text).strip().lower() for _, text in headings(page))
+    return {re.sub(r"\s+", "-", text) for text in plain}
+
+
+def links(page: Path) -> Iterator[str]:
+    """The targets of all links."""
+    yield from re.findall(r"\]\(([^)\s]+)\)", prose(page))
+    yield from re.findall(r"<(https?://[^>\s]+)>", prose(page))

@@ -1,0 +1,66 @@
+"""Every command of the pages can be typed: the shell takes it, and `steadytok` has that command with these options."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+
+import click
+import pytest
+
+from agent.__main__ import main
+from tests.docs.commands import EVERY, NOT_RUN, Command
+from tests.docs.pages import HOUSE
+
+OURS = [command for command in EVERY if re.match(r"steadytok\b", command.text)]
+MAKE = [command for command in EVERY if command.text.startswith("make ")]
+
+
+def test_there_are_commands() -> None:
+    """The pages' blocks are found; and each reason not to run one is the reason of some."""
+
+    assert len(OURS) > 40
+    assert all(any(re.search(pattern, command.text) for command in EVERY) for pattern in NOT_RUN)
+
+
+@pytest.mark.parametrize("command", EVERY, ids=str)
+def test_the_shell_takes_it(command: Command) -> None:
+    """Quotes and parentheses are closed."""
+    done = subprocess.run(["bash", "-n", "-c", command.text], capture_output=True, text=True, check=False)
+
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("command", OURS, ids=str)
+def test_it_is_a_command_of_ours(command: Command) -> None:
+    """Each word is a command or an option that exists, and no argument is missing."""
+    for part in re.split(r"[|;&]+", command.text):
+        words = shlex.split(re.sub(r"\[(\w+)\]", r"\1", part))
+        if words and words[0] == "steadytok":
+            _parsed(main, words[1:])
+
+
+def _parsed(command: click.Command, words: list[str]) -> None:
+    context = click.Context(command)
+    if isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        inner = command.get_command(context, words[0])
+        if inner is not None:
+            return _parsed(inner, words[1:])
+        assert command.invoke_without_command, f"no command {words[0]}"
+    command.make_parser(context).parse_args(list(words))
+    required = [each for each in command.params if isinstance(each, click.Argument) and each.required]
+    given = [word for word in words if not word.startswith("-")]
+
+    assert len(given) >= len(required)
+    return None
+
+
+@pytest.mark.parametrize("command", MAKE, ids=str)
+def test_make_has_the_target(command: Command) -> None:
+    """`make -n` knows what it would do."""
+    done = subprocess.run(
+        ["make", "-n", *command.text.split()[1:]], cwd=HOUSE, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr

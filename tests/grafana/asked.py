@@ -1,0 +1,65 @@
+"""What the dashboards ask: their panels and queries as the committed JSON has them, with variables put in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HOUSE = Path(__file__).parents[2]
+FOLDER = HOUSE / "grafana" / "dashboards"
+FILES = sorted(FOLDER.glob("*.json"))
+RATE_INTERVAL = "1m"  # Grafana's $__rate_interval for a scrape interval of 15 s, which is a data source's default
+
+
+class Asked(NamedTuple):
+    """One query of one panel."""
+
+    dashboard: str
+    panel: str
+    letter: str
+    expr: str
+    legend: str
+    instant: bool
+
+    def __str__(self) -> str:
+        return f"{self.dashboard}: {self.panel} {self.letter}"
+
+
+def loaded(path: Path) -> dict[str, Any]:
+    """A dashboard as Grafana would import it."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def panels(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every panel that asks something, those of folded rows too."""
+    for panel in dashboard["panels"]:
+        yield from panel["panels"] if panel["type"] == "row" else [panel]
+
+
+def queries(dashboard: Mapping[str, Any]) -> Iterator[Asked]:
+    """Every query of every panel, and of every annotation."""
+    name = dashboard["uid"]
+    for panel in panels(dashboard):
+        for target in panel["targets"]:
+            instant = target["instant"]
+            yield Asked(name, panel["title"], target["refId"], target["expr"], target["legendFormat"], instant)
+    for annotation in dashboard["annotations"]["list"]:
+        yield Asked(name, f"annotation {annotation['name']}", "A", annotation["expr"], annotation["titleFormat"], False)
+
+
+def every_query() -> list[Asked]:
+    """The queries of all dashboards."""
+    return [asked for path in FILES for asked in queries(loaded(path))]
+
+
+def interpolated(expr: str, values: Mapping[str, Sequence[str]]) -> str:
+    """The expression with its variables, as Grafana puts them in; several values would become an alternation."""
+    expr = expr.replace("$__rate_interval", RATE_INTERVAL).replace("$__interval", "15s")
+    for name, chosen in values.items():
+        escaped = [each.replace(".", "\\\\.") for each in chosen]  # of a string in which \\ is a backslash
+        text = chosen[0] if len(chosen) == 1 else f"({'|'.join(escaped)})"
+        expr = expr.replace(f"${name}", text)
+    return expr

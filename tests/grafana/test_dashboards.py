@@ -1,0 +1,223 @@
+"""The dashboards as they are committed: current, as Grafana's types have it, and each panel with what makes it read."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import promql_parser
+import pytest
+import yaml
+
+from grafana.__main__ import dashboards, stale
+from tests.grafana import names
+from tests.grafana.asked import FILES, HOUSE, Asked, every_query, interpolated, loaded, panels
+
+SCHEMA = json.loads((Path(__file__).parent / "dashboard-13.2.schema.json").read_text())
+# Grafana's TypeScript types are of any data source, and lack what the one for Prometheus reads in an annotation.
+OF_THE_DATA_SOURCE = {"target", "expr", "step", "titleFormat", "textFormat", "useValueForTime"}
+UNITS = {
+    *("short", "percent", "percentunit", "celsius", "bytes", "Bps", "ops", "hertz", "watt", "rotrpm", "s"),
+    "dateTimeFromNow",
+}
+VALUES = {"instance": ["host1"], "engine": ["r1", "r2"], "datasource": ["x"]}
+by_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+by_query = pytest.mark.parametrize("asked", every_query(), ids=str)
+
+
+def every_panel() -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in FILES:
+        for panel in panels(loaded(path)):
+            yield f"{path.stem}: {panel['title']}", panel
+
+
+def test_the_files_are_as_the_code_has_them() -> None:
+    """Else: make docs (or python -m grafana), and look at what has changed."""
+
+    assert stale() == [], "not current: run make docs"
+    assert len(FILES) == len(dashboards()) == 5
+
+
+@by_file
+def test_grafana_takes_it(path: Path) -> None:
+    """Every key, type and enumeration is one of Grafana's own types."""
+    dashboard = loaded(path)
+    for annotation in dashboard["annotations"]["list"]:
+        for key in OF_THE_DATA_SOURCE:
+            del annotation[key]
+    found = [
+        f"{'/'.join(map(str, error.absolute_path))}: {error.message[:300]}"
+        for error in jsonschema.Draft7Validator(SCHEMA).iter_errors(dashboard)
+    ]
+
+    assert found == []
+
+
+@by_file
+def test_import_needs_no_edit(path: Path) -> None:
+    """Each panel and annotation asks the data source that is chosen at the top; no id of another Grafana is in it."""
+    dashboard = loaded(path)
+    source = {"type": "prometheus", "uid": "${datasource}"}
+    askers = [*panels(dashboard), *dashboard["annotations"]["list"], *dashboard["templating"]["list"][1:]]
+    askers += [target for panel in panels(dashboard) for target in panel["targets"]]
+
+    assert all(asker["datasource"] == source for asker in askers)
+    assert "id" not in dashboard
+    assert "__inputs" not in dashboard
+    assert dashboard["title"].endswith("?")
+
+
+def test_dashboards_find_each_other() -> None:
+    """Each has its own uid, one tag for all, and a list of the others that keeps host and time."""
+    found = [loaded(path) for path in FILES]
+
+    assert len({dashboard["uid"] for dashboard in found}) == len(found)
+    assert all(dashboard["tags"] == ["steadytok"] for dashboard in found)
+    assert all(link["includeVars"] and link["keepTime"] for dashboard in found for link in dashboard["links"])
+
+
+@by_file
+def test_the_choices_at_the_top(path: Path) -> None:
+    """A Prometheus, then hosts by their name; engines of that host where the dashboard is about engines."""
+    source, *rest = loaded(path)["templating"]["list"]
+    queries = {variable["name"]: variable["query"]["query"] for variable in rest}
+
+    assert (source["name"], source["type"], source["query"]) == ("datasource", "datasource", "prometheus")
+    assert queries.pop("instance") == 'label_values(steadytok_build_info{job="steadytok"},instance)'
+    assert queries in (
+        {},
+        {"engine": 'label_values(steadytok_engine_up{job="steadytok",instance="$instance"},engine)'},
+    )
+    assert bool(queries) == (path.stem in ("steadytok-slow", "steadytok-memory"))
+
+
+@by_file
+def test_alerts_and_remedies_are_drawn_over_the_panels_of_a_host(path: Path) -> None:
+    """What fired and what was done is on the same axis as what was measured; the fleet has too many to draw."""
+    found = {each["name"]: each for each in loaded(path)["annotations"]["list"]}
+    wanted = (
+        [] if path.stem == "steadytok-fleet" else ["Critical alerts", "Remedies acting", "Remedy events", "Warnings"]
+    )
+
+    assert sorted(found) == wanted
+    assert all(each["enable"] and each["expr"] == each["target"]["expr"] for each in found.values())
+    assert len({each["iconColor"] for each in found.values()}) == len(found)
+
+
+@by_file
+def test_panels_have_a_place_of_their_own(path: Path) -> None:
+    """Ids are unique, nothing overlaps, and nothing reaches beyond the 24 columns."""
+    every = loaded(path)["panels"]
+    places = [panel["gridPos"] for panel in every]
+
+    assert len({panel["id"] for panel in every}) == len(every)
+    assert all(place["x"] + place["w"] <= 24 for place in places)
+    for one, other in itertools.combinations(places, 2):
+        apart = (
+            one["x"] + one["w"] <= other["x"]
+            or other["x"] + other["w"] <= one["x"]
+            or one["y"] + one["h"] <= other["y"]
+            or other["y"] + other["h"] <= one["y"]
+        )
+        assert apart, (one, other)
+
+
+@pytest.mark.parametrize(("name", "panel"), [pytest.param(*each, id=each[0]) for each in every_panel()])
+def test_a_panel_can_be_read(name: str, panel: dict[str, Any]) -> None:
+    """A title, a sentence of what it shows, a unit, colours that rise in order, and a legend for each series."""
+    defaults = panel["fieldConfig"]["defaults"]
+    steps = [step["value"] for step in defaults["thresholds"]["steps"]]
+
+    assert re.fullmatch(r"[A-Z].*[^.]", panel["title"])
+    assert panel["description"].endswith(".")
+    assert defaults["unit"] in UNITS
+    assert steps[0] is None
+    assert steps[1:] == sorted(steps[1:])
+    for override in panel["fieldConfig"]["overrides"]:
+        units = {item["value"] for item in override["properties"] if item["id"] == "unit"}
+        assert units <= UNITS
+        if override["matcher"]["id"] == "byRegexp":
+            legends = [target["legendFormat"] for target in panel["targets"]]
+            pattern = override["matcher"]["options"].strip("/")
+            assert any(re.search(pattern, legend) for legend in legends), pattern
+    if panel["type"] == "table":
+        return
+    for target in panel["targets"]:
+        assert target["legendFormat"], "a series without a name is drawn with all its labels"
+
+
+@by_query
+def test_a_legend_names_labels_that_are_left(asked: Asked) -> None:
+    """What a legend or an annotation puts in braces is not aggregated away."""
+    tree = promql_parser.parse(interpolated(asked.expr, VALUES))
+    while isinstance(tree, promql_parser.ParenExpr | promql_parser.BinaryExpr):
+        inner = tree.expr if isinstance(tree, promql_parser.ParenExpr) else tree.lhs
+        tree = tree.rhs if isinstance(inner, promql_parser.NumberLiteral) else inner
+    if isinstance(tree, promql_parser.AggregateExpr) and str(tree.op).lower() not in ("topk", "bottomk"):
+        kept = set(tree.modifier.labels) if tree.modifier is not None else set()
+        assert set(re.findall(r"{{(\w+)}}", asked.legend)) <= kept
+
+
+@by_query
+def test_a_query_is_prometheus_own_language_and_names_what_there_is(asked: Asked) -> None:
+    """It parses with its variables put in, keeps to one job, and every metric in it is one that is emitted."""
+    text = interpolated(asked.expr, VALUES)
+    found = names.asked(text)
+
+    assert "$" not in text
+    assert found
+    assert found <= names.emitted() | names.PROMETHEUS_OWN
+    assert all('job="steadytok"' in str(selector) for selector in _selectors(text))
+
+
+def _selectors(text: str) -> list[str]:
+    return [selector.prettify() for selector in names.selectors(promql_parser.parse(text))]
+
+
+def test_thresholds_are_those_of_the_rules() -> None:
+    """Colours change where alerts come: headroom, node memory, throttling, errors, speed."""
+    rules = {}
+    for path in (HOUSE / "rules" / "builtin").glob("*.yml"):
+        for group in yaml.safe_load(path.read_text())["groups"]:
+            for rule in group["rules"]:
+                rules.setdefault(rule.get("alert", ""), []).append(" ".join(rule["expr"].split()))
+    looks = {name: panel["fieldConfig"]["defaults"] for name, panel in every_panel()}
+
+    def limits(name: str) -> list[float]:
+        return [step["value"] for step in looks[name]["thresholds"]["steps"][1:]]
+
+    assert limits("steadytok-healthy: Hottest DIMM: degrees left") == [0, 5]
+    assert any("< 5" in expr for expr in rules["DimmHot"])
+    assert any(">= 0" in expr for expr in rules["DimmHot"])
+    assert limits("steadytok-healthy: Fullest node: memory left")[0] == 4
+    assert any("< 4 " in expr for expr in rules["NodeNearlyFull"])
+    assert limits("steadytok-healthy: Slowed by heat")[0] == 1
+    assert any("> 1 " in expr for expr in rules["CpuThermalThrottling"])
+    assert limits("steadytok-healthy: Errors corrected within an hour, by DIMM") == [24]
+    assert any("> 24" in expr for expr in rules["CorrectedErrors"])
+    assert limits("steadytok-slow: Of the usual speed")[0] == 80
+    assert any("< 80" in expr for expr in rules["ThroughputSagging"])
+    assert limits("steadytok-slow: Page cache") == [2500 * 4096]
+    assert any("> 2500" in expr for expr in rules["WeightsEvicted"])
+    assert limits("steadytok-healthy: Waiting for memory, disk and processors") == [0.1]
+    assert any("> 10" in expr for expr in rules["MemoryPressure"])
+
+
+def test_the_provisioning_files_are_grafanas() -> None:
+    """Two data sources, one of them the agent itself, and one provider that reads the folder of dashboards."""
+    folder = HOUSE / "grafana" / "provisioning"
+    sources = yaml.safe_load((folder / "datasources" / "steadytok.yml").read_text())
+    (provider,) = yaml.safe_load((folder / "dashboards" / "steadytok.yml").read_text())["providers"]
+
+    assert sources["apiVersion"] == 1
+    assert {each["url"] for each in sources["datasources"]} == {"http://127.0.0.1:9090", "http://127.0.0.1:9817"}
+    assert all(each["type"] == "prometheus" and each["access"] == "proxy" for each in sources["datasources"])
+    assert all(each["jsonData"]["timeInterval"] == "15s" for each in sources["datasources"])
+    assert sum(each.get("isDefault", False) for each in sources["datasources"]) == 1
+    assert provider["type"] == "file"
+    assert provider["options"]["path"] == "/var/lib/grafana/dashboards/steadytok"

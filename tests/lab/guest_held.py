@@ -1,0 +1,202 @@
+"""The stage of actions: memory moved and given back through them, and an agent killed with everything in its hands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from agent.actions import RefusedError, Task, compact_memory, migrate_pages, reclaim
+from agent.actions import Vector as Values
+from agent.reach import Access
+from collectors import node_meminfo
+from rules.history import History
+from tests.lab import observe
+from tests.lab.guest_hand import FOLDER, GOVERNOR, HOLD, UNIT, Hand, pages_of, unit, until
+
+HOME = Path("/run/held")
+SIZE = 80 << 20
+ENGINE = "http://127.0.0.1:9301"
+ENGINES = {"r1": ENGINE, "r2": "http://127.0.0.1:9"}  # nobody listens at the second: it is the unit's name
+RULES = """
+groups:
+  - {name: lab, rules: [{alert: Trip, expr: steadytok_meminfo_mem_total_bytes > 0}]}
+"""
+PATIENCE = 240.0
+# Joins a cgroup and reads files, whose page cache is then the cgroup's.
+READ = """
+import pathlib, sys
+open(sys.argv[1], "w").write("0")
+read = 0
+for file in sorted(pathlib.Path(sys.argv[2]).rglob("*.ko*")):
+    read += len(file.read_bytes())
+    if read > 48 << 20:
+        break
+"""
+
+
+class Known(Access):
+    """The real hand and the real files; of History what a test says and what our collector of node_meminfo reads."""
+
+    def __init__(self, values: dict[str, float], pid: int) -> None:
+        super().__init__(History(60_000).snapshot({}), 0, "/", str(FOLDER / "sock"), HOME / "token")
+        self._values, self._pid = values, pid
+
+    def query(self, expr: str) -> Values:
+        if "process_info" in expr:
+            return [({"pid": str(self._pid)}, 1.0)]
+        node = expr.partition('node="')[2][:1]
+        read = {name: value for name, value in observe.look(node_meminfo).items() if f'node="{node}"' in name}
+        read = {name.partition("{")[0]: value for name, value in read.items()}
+        return [({}, value) for name, value in {**read, **self._values}.items() if name in expr]
+
+
+def whole() -> dict[str, Any]:
+    """Three actions on real memory, then kill -9."""
+    HOME.mkdir()
+    hand = Hand()
+    began = time.monotonic()
+    with unit(SIZE, HOLD + "import time\ntime.sleep(3600)\n") as process:
+        acted, took = actions(process.pid), time.monotonic() - began
+        saw = {"actions": acted, "actions_took": took, "killed": killed(hand)}
+    return {**saw, "status": hand.end()}
+
+
+def actions(pid: int) -> dict[str, Any]:
+    """migrate_pages, compact_memory, and reclaim of page cache that the unit has read."""
+    values = {
+        "steadytok_process_memory_bytes": float(SIZE),
+        "steadytok_process_kind_share_ratio": 1.0,
+        "steadytok_engine_requests_running": 0.0,
+        "steadytok_meminfo_cached_bytes": 0.0,
+        "workingset_refault_file": 0.0,
+    }
+    reach = Known(values, pid)
+    before, numastat = pages_of(pid), observe.run("numastat", "-p", str(pid)).stdout
+    move = migrate_pages.Config(from_node=0, to_node=1, per_second="16MiB")
+    seen = {"migrate_pages": acted(migrate_pages, Task("move", {"engine": "r2"}, move, {}, ENGINES), reach)}
+    seen["pages"] = [before, pages_of(pid)]
+    seen["numastat"] = [numastat, observe.run("numastat", "-p", str(pid)).stdout]
+    pack = Task("pack", {"engine": "r2", "node": "1"}, compact_memory.Config(), {}, ENGINES)
+    seen["compact_memory"] = acted(compact_memory, pack, reach)
+    return {**seen, "reclaim": reclaimed(reach)}
+
+
+def acted(action: Any, task: Task, reach: Access) -> dict[str, Any]:
+    """What the plan said and what was done."""
+    plan = action.plan(task, reach)
+    began = time.monotonic()
+    return {"plan": plan.says, "did": action.do(task, plan, reach), "seconds": time.monotonic() - began}
+
+
+def reclaimed(reach: Access) -> dict[str, Any]:
+    """Of the unit's own page cache; that this kernel has no reclaim per node is said by the plan."""
+    for folder in (UNIT.parents[1], UNIT.parent):
+        observe.write(str(folder / "cgroup.subtree_control"), "+memory")
+    observe.write("/proc/sys/vm/drop_caches", "1")
+    observe.run(*observe.python(READ, str(UNIT / "cgroup.procs"), os.environ["LAB_MODULES"]))
+    before = file_bytes()
+    told = acted(reclaim, Task("free", {"unit": "llama.service"}, reclaim.Config(), {}, {}), reach)
+    try:
+        reclaim.plan(Task("free", {"node": "1"}, reclaim.Config(), {}, {}), reach)
+        refused = ""
+    except RefusedError as error:
+        refused = str(error)
+    return {"before": before, "after": file_bytes(), **told, "refused": refused}
+
+
+def file_bytes() -> int:
+    """Page cache of the unit."""
+    lines = (UNIT / "memory.stat").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("file "))
+
+
+def killed(hand: Hand) -> dict[str, Any]:
+    """A real agent holds a governor, a unit and an engine; it is killed, and how long each then stays held."""
+    prior = GOVERNOR.read_text().strip()
+    wanted = "performance" if prior != "performance" else "powersave"
+    configure(wanted)
+    token = ["--token-file", str(HOME / "state/token")]
+    engine = ["engine", "--port", ENGINE.rpartition(":")[2], "--size", "1MiB", *token]
+    agent = ["agent", "run", "--plain", "--config", str(HOME / "steadytok.yml")]
+    with Path("/run/out/held.log").open("wb") as log:
+        processes = [started(each, log) for each in (engine, agent)]
+        began = time.monotonic()
+        try:
+            until(lambda: all(held(hand, wanted).values()), PATIENCE)
+            took = time.monotonic() - began
+            leases = hand.ask("hello")["result"]["leases"]
+            processes[1].kill()
+            return {"prior": prior, "leases": leases, "held_after": took, "free_after": free_after(hand, prior)}
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+
+
+def started(arguments: list[str], log: Any) -> subprocess.Popen[bytes]:
+    """A program of this house."""
+    return subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log, env=observe.ENVIRONMENT)
+
+
+def configure(governor: str) -> None:
+    """Three remedies for one alert that always fires."""
+    remedies = [
+        {"action": "governor", "parameters": {"governor": governor}},
+        {
+            "action": "freeze",
+            "target": {"engine": "r2", "unit": "llama.service"},
+            "parameters": {"duty": 0.5, "period": 0.5},
+        },
+        {"action": "pace", "target": {"engine": "r1"}, "parameters": {"duty": 0.5}},
+    ]
+    always = {"match": ['alertname="Trip"'], "verify": {"expr": "vector(1)", "within": "1m"}}
+    config = {
+        "web": {"listen": "127.0.0.1:9818"},
+        "state": {"dir": str(HOME / "state")},
+        "engine": {"enabled": False},
+        "engines": [{"name": name, "url": url, "kind": "reference"} for name, url in ENGINES.items()],
+        "rules": {"builtin": False, "files": [str(HOME / "rules.yml")]},
+        "remediation": {"mode": "enforce", "builtin": False, "hand": str(FOLDER / "sock")},
+        "remedies": [{"name": each["action"], **always, **each} for each in remedies],
+    }
+    (HOME / "state").mkdir()
+    (HOME / "state/token").write_text("token")
+    (HOME / "rules.yml").write_text(RULES)
+    (HOME / "steadytok.yml").write_text(json.dumps(config))
+
+
+def held(hand: Hand, governor: str) -> dict[str, bool]:
+    """What is held now."""
+    freezes = any(lease["verb"] == "freeze" for lease in hand.ask("hello")["result"]["leases"])
+    return {"governor": GOVERNOR.read_text().strip() == governor, "freeze": freezes, "pace": duty() == 0.5}
+
+
+def duty() -> float | None:
+    """Of the engine; None where it does not answer yet."""
+    try:
+        with urllib.request.urlopen(f"{ENGINE}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in text.splitlines() if line.startswith("steadytok_reference_duty ")]
+    return float(found[0]) if found else None
+
+
+def free_after(hand: Hand, prior: str) -> dict[str, float]:
+    """Seconds until each was as before."""
+    began, seen = time.monotonic(), dict[str, float]()
+    while len(seen) < 3 and time.monotonic() - began < 60:
+        now = {
+            "governor": GOVERNOR.read_text().strip() == prior,
+            "freeze": not hand.ask("hello")["result"]["leases"] and (UNIT / "cgroup.freeze").read_text().strip() == "0",
+            "pace": duty() == 1.0,
+        }
+        seen |= {name: time.monotonic() - began for name, free in now.items() if free and name not in seen}
+        time.sleep(0.2)
+    return seen

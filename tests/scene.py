@@ -1,0 +1,153 @@
+"""An agent on a picture of a machine of two nodes, with an engine r1 and memory modules that a test can move."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from agent.given import Given, give
+from tests import processes
+
+RUNNING = 4  # requests at once
+ENGINE = "127.0.0.1:8000"  # nobody listens there: below a picture, what an engine answers is a file
+SECRET = "T0K3N-0F-THE-CHAT"
+RULES = {
+    "groups": [
+        {
+            "name": "test",
+            "rules": [
+                {
+                    "alert": "ModuleHot",
+                    "expr": "max by (dimm) (steadytok_dimm_temperature_celsius) > 90",
+                    "labels": {"severity": "critical"},
+                    "annotations": {
+                        "summary": "DIMM {{ $labels.dimm }} is at {{ $value }} °C <img src=x onerror=alert(1)>.",
+                        "description": "Look at the fans.",
+                        "runbook_url": "javascript:alert(1)",
+                    },
+                }
+            ],
+        }
+    ]
+}
+
+
+class Scene:
+    """The machine, its engine and the agent's configuration."""
+
+    def __init__(self, folder: Path, root: Path, **web: Any) -> None:
+        self.folder, self.root = folder, root
+        self.log = folder / "log"
+        self.config = folder / "steadytok.yml"
+        self.url = f"http://127.0.0.1:{processes.free_port()}"
+        self._tokens, self._stop, self._mute = 0.0, threading.Event(), threading.Event()
+        (folder / "rules.yml").write_text(json.dumps(RULES))
+        remedy = {
+            "name": "tell",
+            "match": ['alertname="ModuleHot"'],
+            "action": "webhook",
+            "target": {"url": f"http://127.0.0.1:1/services/{SECRET}?key={SECRET}"},
+        }
+        config = {
+            "web": {"listen": self.url.removeprefix("http://"), **web},
+            "state": {"dir": str(folder / "state")},
+            "external_labels": {"instance": "box<1>"},
+            "engine": {"enabled": False},
+            "engines": [{"name": "r1", "kind": "vllm", "url": f"http://{ENGINE}"}],
+            "rules": {"builtin": False, "files": [str(folder / "rules.yml")]},
+            "remedies": [remedy],
+        }
+        self.config.write_text(json.dumps(config))
+
+    @property
+    def token(self) -> str:
+        return (self.folder / "state/token").read_text().strip()
+
+    def heat(self, celsius: float) -> None:
+        """Brings the module 4-0052 to a temperature."""
+        self._write("sys/class/hwmon/hwmon8/temp1_input", f"{celsius * 1000:.0f}\n")
+
+    def generate(self, tokens: float) -> None:
+        """Lets the engine generate so many tokens more, at 40 a second."""
+        self._tokens += tokens
+        lines = {
+            "generation_tokens_total": ("counter", self._tokens),
+            "num_requests_running": ("gauge", float(RUNNING)),
+            "kv_cache_usage_perc": ("gauge", 0.5),
+        }
+        text = [
+            f'# TYPE vllm:{name} {kind}\nvllm:{name}{{model_name="m"}} {value}\n'
+            for name, (kind, value) in lines.items()
+        ]
+        decode = f'vllm:inter_token_latency_seconds_sum{{model_name="m"}} {self._tokens / 40}\n'
+        count = f'vllm:inter_token_latency_seconds_count{{model_name="m"}} {self._tokens}\n'
+        self._write(
+            f"http/{ENGINE}/metrics",
+            "".join([*text, "# TYPE vllm:inter_token_latency_seconds histogram\n", decode, count]),
+        )
+
+    def _answers(self, open_to_all: bool) -> bool:
+        if open_to_all:
+            return processes.get(f"{self.url}/-/ready") is not None
+        return '"event":"history"' in self.log.read_text()
+
+    def _write(self, path: str, text: str) -> None:
+        """In one step: the agent never reads half a file."""
+        whole = self.root / path
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        (whole.parent / "next").write_text(text)
+        os.replace(whole.parent / "next", whole)
+
+    def measured(self, tokens_per_second: float) -> None:
+        """Gives the agent a baseline for the engine, as `steadytok engine bench --save` does."""
+        give(self.folder / "state", Given("r1", "", str(RUNNING), tokens_per_second))
+
+    @contextlib.contextmanager
+    def silence(self) -> Iterator[None]:
+        """The engine does not answer meanwhile."""
+        self._mute.set()
+        time.sleep(0.5)  # what is being written just now
+        (self.root / f"http/{ENGINE}/metrics").unlink()
+        yield
+        self._mute.clear()
+
+    def _work(self) -> None:
+        before = time.monotonic()
+        while not self._stop.wait(0.2):
+            now = time.monotonic()
+            if not self._mute.is_set():
+                self.generate(40 * (now - before))
+            before = now
+
+    @contextlib.contextmanager
+    def agent(self, *, open_to_all: bool = True) -> Iterator[None]:
+        """The agent, ready, for as long as the block; the engine works meanwhile."""
+        self.generate(1000)
+        worker = threading.Thread(target=self._work, daemon=True)
+        worker.start()
+        arguments = [
+            sys.executable,
+            "-m",
+            "agent",
+            "run",
+            "--plain",
+            "--config",
+            str(self.config),
+            "--root",
+            str(self.root),
+        ]
+        try:
+            with processes.running(arguments, self.log):
+                processes.until(lambda: self._answers(open_to_all), 30, "the agent is ready")
+                yield
+        finally:
+            self._stop.set()
+            worker.join()
+            self._stop.clear()
