@@ -34,11 +34,13 @@ DIMM, CAPABILITY, CRITICAL, TEMPERATURE, MAKER, DEVICE = "0x18", 0x00, 0x04, 0x0
 EDITED = f"""# edited by hand
 external_labels: {{instance: guest}}
 alerting: {{resend_delay: 5s, alertmanagers: [{{static_configs: [{{targets: ["{MANAGER}:9093"]}}]}}]}}
+collectors: {{process: {{interval: 5s, engines: [{{name: lab, command: "lab-engine"}}]}}}}
 remediation: {{mode: enforce}}
 remedies:
   - {{name: drop, match: ['alertname="DimmHot"'], action: drop_caches, rollback: never, plausible: [-1000, 1000],
       verify: {{expr: "vector(1)", within: 1m}}}}
 """
+ENGINE = "import time; held = bytearray(64 << 20); time.sleep(100000)"  # another user's, with 64 MiB
 ALERTMANAGER = "route: {receiver: nobody, group_wait: 1s, group_interval: 1s}\nreceivers: [{name: nobody}]\n"
 PATIENCE = 180.0  # seconds, for anything that is waited for
 _PTRACE_SEIZE, _PTRACE_INTERRUPT, _PTRACE_DETACH, _WALL = 0x4206, 0x4207, 17, 0x40000000  # ptrace(2), waitpid(2)
@@ -202,11 +204,18 @@ def dropped() -> int:
     return int(re.search(r"^drop_pagecache (\d+)$", Path("/proc/vmstat").read_text(), re.M)[1])
 
 
+def placed() -> list[Any]:
+    """Shares of the engine's pages by node, of a sample that only the eye can take."""
+    answer = ask(f"{AGENT}/api/v1/query?query=steadytok_process_node_share_ratio") or {"data": {"result": []}}
+    return [(series["metric"], float(series["value"][1])) for series in answer["data"]["result"]]
+
+
 def hot() -> dict[str, Any]:
     """Heat in a module: an alert at a real Alertmanager, and a remedy that the kernel counts."""
     module()
     manager()
     CONFIG.write_text(EDITED)
+    run("systemd-run", "--unit=lab-engine", "--uid=nobody", "python3", "-c", ENGINE, "lab-engine")
     saw: dict[str, Any] = {"install": run(COMMAND, "install")}
     saw["network"] = Path("/usr/local/lib/systemd/system/steadytok.service.d/20-network.conf").read_text()
     cache = Path("/root/cache")
@@ -220,6 +229,7 @@ def hot() -> dict[str, Any]:
     saw["told"] = until("DimmHot at Alertmanager", at_the_manager)
     try:
         saw["after"] = until("a drop of the page cache", lambda: dropped() > saw["before"] and dropped())
+        saw["placed"] = until("where the engine's pages are", placed)
     finally:
         saw["audit"] = run(COMMAND, "remedies", "audit", "--config", str(CONFIG))
         saw["hand"] = run("journalctl", "--no-pager", "--output=cat", "--unit=steadytok-hand.service")["out"]
