@@ -57,7 +57,7 @@ class Desk:
 
     def meant(self, text: str) -> str:
         """What a reader would type here."""
-        text = text.replace("http://127.0.0.1:8000", self.engine)
+        text = text.replace("http://127.0.0.1:8000", self.engine).replace("build/try/bin/", "")
         text = re.sub(r"(http://)?127\.0\.0\.1:9817", self.agent, text)
         for word, here in (("[WHO]", "reference"), ("[NAME]", "cool"), (" NAME", " cool"), ("FILE", "my-rules.yml")):
             text = text.replace(word, here)
