@@ -44,12 +44,12 @@ groups:
   rules:
   - alert: Drill
     expr: min by (job, instance) (steadytok_meminfo_mem_available_bytes) > 0
-    for: 15s
+    for: 5s
     labels: {severity: warning}
     annotations: {summary: A drill.}
   - alert: LaterDrill
     expr: min by (job, instance) (steadytok_meminfo_mem_available_bytes) > 0
-    for: 45s
+    for: 80s
     labels: {severity: warning}
     annotations: {summary: 'A drill, when the remedy of the first has given up.'}
 """
@@ -273,7 +273,7 @@ def _picture(recording: Path) -> dict[str, Any]:
 
 
 def _live(place: Path, engine: str, hook: str, recording: Path) -> dict[str, Any]:
-    drill = {"match": ['alertname="Drill"'], "max_attempts": 1, "cooldown": "10s"}
+    drill = {"match": ['alertname="Drill"'], "max_attempts": 1, "cooldown": "1m"}
     later = {"match": ['alertname="LaterDrill"']}
     pace = {"action": "pace", "target": {"engine": "r0"}, "parameters": {"token_file": str(place / "token")}}
     return {
@@ -303,7 +303,8 @@ def _agent(place: Path, address: str, name: str, config: dict[str, Any]) -> Iter
     arguments = [sys.executable, "-m", "agent", "run", "--root", root, "--config", str(path), "--plain"]
     base = f"http://{address}:{port}"
     with processes.running(arguments, place / f"{name}.log"):
-        processes.until(lambda: processes.get(f"{base}/-/ready") is not None, 60, f"the agent {name} is ready")
+        log = place / f"{name}.log"
+        processes.until(lambda: processes.get(f"{base}/-/ready") is not None, 60, f"{name} is ready; see {log}")
         yield base
 
 
