@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import time
@@ -26,7 +25,7 @@ from agent.discovery import Collector, DiscoveryError
 from agent.estimate import Estimate
 from agent.eye_door import eye_door
 from agent.fleet import Fleet
-from agent.footprint import Footprint
+from agent.footprint import Footprint, leave_the_lasting_alone
 from agent.gather import Course, Gather, Lane, Pass, ThreadLane
 from agent.hand import Hand
 from agent.hotplug import Hotplug
@@ -47,8 +46,9 @@ from agent.site import Parts
 from agent.state import SHELF, StateFolder, folder
 from agent.units import bytes_written
 from agent.version import version
-from agent.view import View, Viewer
+from agent.view import View, Viewer, shown
 from agent.web.api import Sources
+from agent.web.compact import compact
 from agent.web.exposition import Exposition
 from collectors import Host, Reading
 from rules.alerts import AlertState
@@ -198,7 +198,7 @@ class Agent:
         """Runs until told to stop, then ends everything in order."""
         async with self._stack:
             await self._start()
-            _leave_the_lasting_alone()
+            leave_the_lasting_alone()
             await self.loop.run(self.stop)
             self._log.info("ending")
             self._systemd.ending()
@@ -321,10 +321,12 @@ class Agent:
 
     def metrics(self) -> str:
         """The exposition: what collectors, rules and the agent measure, and what the agent counts."""
-        return self._exposition.render(self.history.latest()) + generate_latest(self._registry).decode()
+        series = self.history.latest()
+        told = compact(series) if self.config.web.metrics == "compact" else series
+        return self._exposition.render(told) + generate_latest(self._registry).decode()
 
     def _state_of_things(self) -> str:
-        firing = sum(alert.state is AlertState.FIRING for alert in self.loop.rules.alerts())
+        firing = sum(alert.state is AlertState.FIRING and shown(alert) for alert in self.loop.rules.alerts())
         return f"{self.address}  {len(self.gather.courses)} collectors, {firing} alerts firing"
 
     def _since_tick(self) -> float | None:
@@ -385,13 +387,6 @@ class Agent:
         fixed = needs_restart(self.config, config)
         if fixed:
             self._log.warning("these settings change only with a restart", settings=fixed)
-
-
-def _leave_the_lasting_alone() -> None:
-    """What start made lives as long as the process: the collector of cycles need not walk it every few ticks."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 def _job(collector: str) -> str:

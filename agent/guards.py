@@ -76,8 +76,15 @@ class Case:
 
     @property
     def last(self) -> Attempt | None:
-        """The newest attempt on the resource, on a part of it or on what it is a part of, by whichever remedy."""
-        of = [attempt for attempt in self.state.attempts if overlap(attempt.resource, self.remedy.resource)]
+        """
+        The newest attempt on the resource, by whichever remedy; or one on what overlaps with it.
+
+        Of the latter only those that were not refused: reclaim, where the kernel has none, holds no drop_caches up.
+        """
+        mine = self.remedy.resource
+        of = [
+            one for one in self.state.attempts if one.resource == mine or (one.counted and overlap(one.resource, mine))
+        ]
         return max(of, key=lambda attempt: attempt.at_ms, default=None)
 
     @property

@@ -65,7 +65,7 @@ class Hotplug:
         try:
             pyudev, context = udev()
             monitor = pyudev.Monitor.from_netlink(context, source="kernel")
-            monitor.set_receive_buffer_size(self._receive_buffer)
+            self._widen(monitor)
             monitor.start()
         except (ImportError, OSError) as error:
             self._log.info(
@@ -75,6 +75,13 @@ class Hotplug:
         self._monitor = monitor
         asyncio.get_running_loop().add_reader(monitor.fileno(), self._drain)
         return True
+
+    def _widen(self, monitor: Any) -> None:
+        try:
+            monitor.set_receive_buffer_size(self._receive_buffer)
+        except PermissionError:  # beyond net.core.rmem_max only with CAP_NET_ADMIN, which a service has not
+            with socket.socket(fileno=os.dup(monitor.fileno())) as duplicate:
+                duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
 
     def _drain(self) -> None:
         for _ in range(AT_ONCE):

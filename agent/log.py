@@ -16,6 +16,8 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from agent.printable import printable_lines
+
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
@@ -38,8 +40,8 @@ def configure(stream: TextIO | None = None, *, level: int = logging.INFO) -> Non
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso" if not stream.isatty() else "%H:%M:%S", utc=not stream.isatty()),
     ]
-    if not stream.isatty():  # the renderer for people formats exceptions itself
-        shared.append(structlog.processors.format_exc_info)
+    # JSON escapes by itself; the renderer for people formats exceptions itself.
+    shared.append(_printable if stream.isatty() else structlog.processors.format_exc_info)
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -72,6 +74,11 @@ def _third_parties(stream: TextIO, shared: list[Processor], renderer: Processor,
     root.setLevel(max(level, logging.WARNING))
     # APScheduler writes two INFO lines for each run of each job.
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
+
+
+def _printable(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """What others wrote (labels of alerts, answers of engines) must not talk to the terminal."""
+    return {key: printable_lines(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 def _for_people() -> Processor:

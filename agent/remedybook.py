@@ -247,9 +247,9 @@ def by_means(remedy: str, means: str, labels: Mapping[str, str]) -> tuple[Action
 
 
 def paced_engine(means: str) -> str | None:
-    """The engine that a journalled act paces, None where it does something else."""
+    """The engine that a journalled act holds at a duty, None where it does something else."""
     told = msgspec.json.decode(means, type=Means)
-    return told.target.get("engine") if told.action == "pace" else None
+    return told.target.get("engine") if told.action in ("pace", "freeze") else None
 
 
 def pacing_terms(book: Iterable[Bound]) -> dict[str, Terms]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
 
+from agent.printable import printable
 from agent.units import bytes_written
 from agent.view import EngineView, NodeView, View
 
@@ -202,11 +203,11 @@ def table(view: View, where: str) -> RenderableType:
     grid.add_column(overflow="fold")
     grid.add_column(no_wrap=True)
     for row in rows(view):
-        grid.add_row(Text(row.label), Text(row.text, style=row.colour), Text(row.drawing, style=row.colour))
+        grid.add_row(Text(row.label), Text(printable(row.text), style=row.colour), Text(row.drawing, style=row.colour))
     lines = []
     for alert in view.alerts:
         severity = dict(alert.labels).get("severity", "")
         summary = dict(alert.annotations).get("summary", "")
-        lines.append(Text(f"{severity:>8}  {alert.name}: {summary}", style=COLOURS.get(severity, "")))
+        lines.append(Text(printable(f"{severity:>8}  {alert.name}: {summary}"), style=COLOURS.get(severity, "")))
     hint = Text(f"{where}   {where}metrics   steadytok check   Ctrl-C ends", style="dim")
     return Group(grid, *lines, hint)

@@ -201,6 +201,8 @@ class Web(Section, frozen=True):
     """Names under which a listener on loopback may be asked, beside its own."""
     external_url: str | None = None
     """How people reach it, for links in alerts; null: as it listens."""
+    metrics: Literal["full", "compact"] = "full"
+    """Whether /metrics has every core and CPU, or their sums and means by package and node."""
 
 
 class State(Section, frozen=True):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import urllib.parse
 
 _SECONDS = {"y": 365 * 86400.0, "w": 7 * 86400.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 # Prometheus' own grammar: units from large to small, each at most once, whole numbers.
 _DURATION = re.compile("".join(rf"(?:(?P<{unit}>\d+){unit})?" for unit in _SECONDS), re.ASCII)
+_ORIGIN = re.compile(r"(\w+://)(?:[^/?#]*@)?([^/?#]+)")
 
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE = re.compile(rf"(\d{{1,12}}) ?({'|'.join(_BYTES)})", re.ASCII)
@@ -52,5 +52,5 @@ def bytes_written(count: float) -> str:
 
 def origin(url: str) -> str:
     """The scheme, host and port of a URL; its path, query and user are secret in many webhooks."""
-    parts = urllib.parse.urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    found = _ORIGIN.match(url)
+    return f"{found[1]}{found[2]}" if found else "an address that is none"

@@ -134,7 +134,7 @@ class Viewer:
             canary_cpu=one("canary_cpu"),
             canary_memory=one("canary_memory"),
             failing=tuple(sorted(each("failing", "collector"))),
-            alerts=tuple(sorted(filter(_shown, alerts), key=_urgency)),
+            alerts=tuple(sorted(filter(shown, alerts), key=_urgency)),
             series=history.series_count(),
             starting=canary and not engines,
             pacing=tuple(pacing),
@@ -149,7 +149,8 @@ def _hottest(found: Sequence[tuple[tuple[tuple[str, str], ...], float]]) -> tupl
     return " ".join(labels[key] for key in told if labels.get(key)), value
 
 
-def _shown(alert: Alert) -> bool:
+def shown(alert: Alert) -> bool:
+    """Whether people are to see it: it fires, and does not fire always."""
     return alert.state is AlertState.FIRING and dict(alert.labels).get("severity") != "none"
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from agent.given import Given, give
 from tests import processes
@@ -41,7 +42,7 @@ RULES = {
 class Scene:
     """The machine, its engine and the agent's configuration."""
 
-    def __init__(self, folder: Path, root: Path) -> None:
+    def __init__(self, folder: Path, root: Path, **web: Any) -> None:
         self.folder, self.root = folder, root
         self.log = folder / "log"
         self.config = folder / "steadytok.yml"
@@ -55,7 +56,7 @@ class Scene:
             "target": {"url": f"http://127.0.0.1:1/services/{SECRET}?key={SECRET}"},
         }
         config = {
-            "web": {"listen": self.url.removeprefix("http://")},
+            "web": {"listen": self.url.removeprefix("http://"), **web},
             "state": {"dir": str(folder / "state")},
             "external_labels": {"instance": "box<1>"},
             "engine": {"enabled": False},
@@ -92,6 +93,11 @@ class Scene:
             "".join([*text, "# TYPE vllm:inter_token_latency_seconds histogram\n", decode, count]),
         )
 
+    def _answers(self, open_to_all: bool) -> bool:
+        if open_to_all:
+            return processes.get(f"{self.url}/-/ready") is not None
+        return '"event":"history"' in self.log.read_text()
+
     def _write(self, path: str, text: str) -> None:
         """In one step: the agent never reads half a file."""
         whole = self.root / path
@@ -121,7 +127,7 @@ class Scene:
             before = now
 
     @contextlib.contextmanager
-    def agent(self) -> Iterator[None]:
+    def agent(self, *, open_to_all: bool = True) -> Iterator[None]:
         """The agent, ready, for as long as the block; the engine works meanwhile."""
         self.generate(1000)
         worker = threading.Thread(target=self._work, daemon=True)
@@ -139,7 +145,7 @@ class Scene:
         ]
         try:
             with processes.running(arguments, self.log):
-                processes.until(lambda: processes.get(f"{self.url}/-/ready") is not None, 30, "the agent is ready")
+                processes.until(lambda: self._answers(open_to_all), 30, "the agent is ready")
                 yield
         finally:
             self._stop.set()

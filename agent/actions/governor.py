@@ -62,16 +62,19 @@ def plan(task: Task, reach: Reach) -> Plan:
     """Refuses while a processor is hot, and where the kernel's driver scales by itself."""
     if reach.query(HOT):
         raise RefusedError("a processor throttles itself by heat now; a faster governor would make it worse")
-    prior = {number: _read(reach, number, _file(task)) for number in _numbers(task, reach)}
-    found = {number: value for number, value in prior.items() if value is not None and value != _value(task)}
-    if not prior:
+    read = {number: _read(reach, number, _file(task)) for number in _numbers(task, reach)}
+    prior = {number: value for number, value in read.items() if value is not None}
+    found = {number: value for number, value in prior.items() if value != _value(task)}
+    if not read:
         raise RefusedError(f"no {_policies_named(task)}: this kernel has no cpufreq driver")
     if not found:
         raise RefusedError(f"{_what(task)} is {_value(task)} already, or not to be read")
     drivers = {number: _read(reach, number, "scaling_driver") for number in found}
     if task.own.governor and any(found[n] == "powersave" and drivers[n] in SELF_SCALING for n in found):
         raise RefusedError('"powersave" is the ordinary governor of this driver and slows nothing; set a preference')
-    return Plan(found, dict.fromkeys(found, _value(task)), f"{_what(task)} of {len(found)} policies to {_value(task)}")
+    # All are held, those that have the value already too: a stricter remedy may take this one's place.
+    count = f"{len(found)} policies" if len(found) > 1 else f"policy {next(iter(found))}"
+    return Plan(prior, dict.fromkeys(prior, _value(task)), f"{_what(task)} of {count} to {_value(task)}")
 
 
 def do(task: Task, plan: Plan, reach: Reach) -> Any:

@@ -9,6 +9,8 @@ from typing import NoReturn
 
 import click
 
+from agent.printable import printable_lines
+
 config = click.option(
     "--config",
     "config_path",
@@ -27,5 +29,5 @@ root = click.option(
 def die(messages: Iterable[str], status: int) -> NoReturn:
     """Prints each message on a line of standard error, and exits."""
     for message in messages:
-        click.echo(f"steadytok: {message}", err=True)
+        click.echo(f"steadytok: {printable_lines(message)}", err=True)
     sys.exit(status)

@@ -17,7 +17,7 @@ def ask(config_path: Path | None, method: str, path: str, body: Mapping[str, str
     config = configuration(config_path)
     headers = {"Authorization": f"Bearer {_token(config)}", "Content-Type": "application/json"}
     data = None if body is None else json.dumps(body).encode()
-    url, opener = _way(config)
+    url, opener = way(config)
     request = urllib.request.Request(f"{url}{path}", data=data, headers=headers, method=method)
     try:
         with opener.open(request, timeout=40) as answer:
@@ -42,7 +42,7 @@ def _token(config: Any) -> str:
         _options.die([f"the token {token_file} cannot be read: {error.strerror}; {hint}"], 1)
 
 
-def _way(config: Any) -> tuple[str, urllib.request.OpenerDirector]:
+def way(config: Any) -> tuple[str, urllib.request.OpenerDirector]:
     """The agent's URL, and what opens it. No proxies: the agent is on this host, and a proxy would get the token."""
     from agent import site
     from agent.config import ConfigError

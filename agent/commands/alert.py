@@ -42,6 +42,7 @@ def test(config_path: Path | None, address: str | None) -> None:
 async def _send(config) -> int:  # type: ignore[no-untyped-def]  # Config is imported lazily
     import aiohttp
 
+    from agent import site
     from agent.alertmanagers import post, targets
     from agent.notify import payload
     from rules.alerts import Alert, AlertState
@@ -64,7 +65,7 @@ async def _send(config) -> int:  # type: ignore[no-untyped-def]  # Config is imp
         expr="vector(1)",
         interval_ms=round(config.rules.interval * 1000),
     )
-    url = config.web.external_url or f"http://{config.web.listen}"
+    url = config.web.external_url or site.url(config)
     body = payload(alert, now_ms, 75_000, config.external_labels.resolved(), url)
     status = 0
     async with aiohttp.ClientSession() as session:

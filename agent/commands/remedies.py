@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from agent.commands import _options, _running
+from agent.printable import printable
 
 PATH = "/api/v1/remedies"
 
@@ -38,7 +39,7 @@ def list_(config_path: Path | None) -> None:
         click.echo(f"  for {', '.join(each['match'])}")
         last = [f"last tried {_when(each['last_ms'])}"] if each["last_ms"] is not None else []
         for line in [*filter(None, [each["why"]]), *each.get("now", ()), *last, *each["waiting"]]:
-            click.echo(f"  {line}")
+            click.echo(f"  {printable(line)}")
 
 
 @command.command()
@@ -59,7 +60,7 @@ def audit(config_path: Path | None, limit: int, as_json: bool) -> None:
     except (StateError, journal.JournalError) as error:
         _options.die([str(error)], 1)
     for entry in entries:
-        click.echo(json.dumps(_document(entry)) if as_json else _line(entry))
+        click.echo(json.dumps(_document(entry)) if as_json else printable(_line(entry)))
 
 
 @command.command()

@@ -31,7 +31,7 @@ def command(config_path: Path | None, root: str, hand: str | None, plain: bool) 
         _options.die([f"--hand direct: {why}"], 1)
     import faulthandler
 
-    from agent import binding, discovery, log
+    from agent import binding, discovery, log, site
     from agent.app import Agent
     from agent.config import ConfigError
     from agent.place import Place, StartError
@@ -42,7 +42,7 @@ def command(config_path: Path | None, root: str, hand: str | None, plain: bool) 
     faulthandler.enable()  # systemd's watchdog ends a loop that stands still by SIGABRT: the journal then says where
     try:
         config, modules = binding.read(config_path, hand)
-        where = f"http://{config.web.listen}/"
+        where = f"{site.url(config)}/"
         # The screen first: it takes standard error over, so that log lines scroll above the table.
         screen = PlainLines(sys.stdout) if plain else open_screen(sys.stdout, where)
         log.configure(sys.stderr)

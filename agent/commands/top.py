@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from agent.commands import _options
+from agent.commands import _options, _running
 
 
 @click.command(name="top")
@@ -27,11 +27,11 @@ from agent.commands import _options
 )
 def command(config_path: Path | None, url: str | None, once: bool, every: float) -> None:
     """Show speed, heat, memory, alerts, remedies and collectors of the running agent, live."""
-    from agent.overview import NoAnswerError, RunningAgent
+    from agent.overview import NoAnswerError
     from agent.overview_table import lines
     from agent.panels import panels
 
-    agent, asked = RunningAgent(_address(config_path, url)), panels()
+    agent, asked = _agent(config_path, url), panels()
     try:
         first = agent.overview(asked)
     except NoAnswerError as error:
@@ -47,22 +47,28 @@ def command(config_path: Path | None, url: str | None, once: bool, every: float)
         return  # the way out
 
 
-def _address(config_path: Path | None, url: str | None) -> str:
+def _agent(config_path: Path | None, url: str | None) -> Any:
+    """The agent at a URL, which gets no credential; or the configuration's, with its token where we may read that."""
     from urllib.parse import urlsplit
 
-    from agent import binding, discovery
-    from agent.config import ConfigError
+    from agent.overview import RunningAgent
 
-    if url is not None:
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
-            _options.die([f"--url: expected http://HOST:PORT, found {url!r}"], 2)
-        return url
+    if url is None:
+        config = _running.configuration(config_path)
+        return RunningAgent(*_running.way(config), _credential(config))
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+        _options.die([f"--url: expected http://HOST:PORT, found {url!r}"], 2)
+    return RunningAgent(url)
+
+
+def _credential(config: Any) -> dict[str, str]:
+    """For an agent whose reading is not open; where it is, none is needed, and most users cannot read the token."""
+    from agent.state import StateError, folder
+
     try:
-        return f"http://{binding.read(config_path)[0].web.listen}"
-    except ConfigError as error:
-        _options.die(error.messages, 2)
-    except discovery.DiscoveryError as error:
-        _options.die([str(error)], 1)
+        return {"Authorization": f"Bearer {(folder(config.state.dir) / 'token').read_text(encoding='utf-8').strip()}"}
+    except (StateError, OSError):
+        return {}
 
 
 def _live(agent: Any, asked: Any, seen: Any, every: float) -> None:

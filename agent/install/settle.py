@@ -81,6 +81,7 @@ def _write_walls(target: Target, folder: Path) -> None:
     for sentence in told["told"]:
         click.echo(f"  note: {sentence}")
     execute = "".join(f"ExecPaths={path}\n" for path in told["execute"])
+    execute += "".join(f"NoExecPaths=-{path}\n" for path in told["leave"])
     for unit, reached in ((DAEMON, told["agent"]), ("steadytok-eye@.service", told["eye"])):
         network = "".join(f"{line}\n" for line in reached)
         for name, lines in (("10-interpreter.conf", execute), ("20-network.conf", network)):

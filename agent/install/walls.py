@@ -24,9 +24,10 @@ LOCAL = "localhost"
 
 
 class Walls(msgspec.Struct, frozen=True):
-    """Drop-in lines for ExecPaths= and IPAddressAllow=, and sentences for the operator."""
+    """Paths for ExecPaths= and NoExecPaths=, lines for IPAddressAllow=, and sentences for the operator."""
 
     execute: tuple[str, ...]
+    leave: tuple[str, ...]
     agent: tuple[str, ...]
     eye: tuple[str, ...]
     told: tuple[str, ...] = ()
@@ -47,6 +48,23 @@ def executable(maps: str, interpreter: str) -> list[str]:
             found.add(path if path == interpreter else os.path.dirname(path))
     inner = {path for path in found if any(path.startswith(f"{other}/") for other in found if other != interpreter)}
     return sorted(path for path in found - inner if f"{OPT}/" not in path)
+
+
+def programs(folders: Iterable[str]) -> list[str]:
+    """The folders below those of libraries in which a distribution keeps programs: nothing of these is executed."""
+    wanted = {folder for folder in folders if folder != OPT and os.path.isdir(folder)}
+    found = set()
+    for top in wanted:
+        for folder, folders_below, names in os.walk(top):
+            folders_below[:] = [name for name in folders_below if f"{folder}/{name}" not in wanted]
+            if folder != top and any(_is_program(f"{folder}/{name}") for name in names):
+                found.add(folder)
+                folders_below.clear()  # whatever lies below is left with it
+    return sorted(found)
+
+
+def _is_program(path: str) -> bool:
+    return ".so" not in os.path.basename(path) and os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def mapped() -> str:
@@ -125,7 +143,8 @@ def walls(config: Config, maps: str, interpreter: str) -> Walls:
             f"web.listen is {config.web.listen}, and nobody but this host may speak to the service: say who may with"
             " `systemctl edit steadytok`, such as  [Service] IPAddressAllow=10.0.0.0/8"
         )
-    return Walls(tuple(executable(maps, interpreter)), tuple(agent), tuple(eye), (*told, *unknown))
+    execute = executable(maps, interpreter)
+    return Walls(tuple(execute), tuple(programs(execute)), tuple(agent), tuple(eye), (*told, *unknown))
 
 
 def main() -> int:

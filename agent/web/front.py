@@ -2,7 +2,7 @@
 The page at / and the files that it is made of: read once, sent packed, never from another host.
 
 Its scripts ask the agent's own query API (agent/web/api.py); `static/panels.json` says what, and `steadytok top` asks
-the same. There is no inline script or style, so that `Content-Security-Policy: default-src 'self'` can stand.
+the same. There is no inline script or style, because the door (agent/web/door.py) sends `default-src 'self'`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,8 @@ TYPES: Mapping[str, str] = {
     ".json": "application/json",
     ".svg": "image/svg+xml",
 }
-HEADERS: Mapping[str, str] = {
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    # Kept by the browser but asked for each time: after an upgrade no old script meets a new page.
-    "Cache-Control": "no-cache",
-    "Vary": "Accept-Encoding",
-}
+# Kept by the browser but asked for each time: after an upgrade no old script meets a new page.
+HEADERS: Mapping[str, str] = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import logging
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from agent.web.door import MOST_BODY, Doorkeeper
 from agent.web.exposition import CONTENT_TYPE
 from agent.web.listener import IDLE, Listener
 
+DESCRIPTION = Path(__file__).with_name("openapi.yml")
 STALLED = 10  # intervals without a tick after which the agent calls itself unhealthy
 LINGER = 0.5  # seconds in which what is left of a refused body is thrown away, so that the client reads why
 LONGEST_ADDRESS = 256 << 10  # bytes: an expression may have 64 KiB, before its brackets become %28
+
+
+class _NotTheClients(logging.Filter):
+    """Lets pass what is a fault of ours: a request that is no HTTP is its client's, and they can come in floods."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+def _quiet(logger: logging.Logger) -> logging.Logger:
+    logger.filters[:] = [_NotTheClients()]
+    return logger
 
 
 class Server:
@@ -35,6 +51,7 @@ class Server:
         self._interval = interval
         self._routes = tuple(routes)
         self._door = door
+        self._described = DESCRIPTION.read_bytes()
         self._runner: web.AppRunner | None = None
         self._listener: Listener | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -48,6 +65,7 @@ class Server:
                 web.get("/metrics", self._exposition),
                 web.get("/-/healthy", self._healthy),
                 web.get("/-/ready", self._ready),
+                web.get(f"/{DESCRIPTION.name}", self._description),
                 *self._routes,
             ]
         )
@@ -61,6 +79,7 @@ class Server:
             max_line_size=LONGEST_ADDRESS,
             keepalive_timeout=IDLE,
             lingering_time=LINGER,
+            logger=_quiet(logging.getLogger("steadytok.http")),
             auto_decompress=False,  # a few bytes could become a gigabyte
         )
         await self._runner.setup()
@@ -91,6 +110,9 @@ class Server:
             body = gzip.compress(body, compresslevel=1)
             headers["Content-Encoding"] = "gzip"
         return web.Response(body=body, headers=headers)
+
+    async def _description(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._described, content_type="application/yaml", charset="utf-8")
 
     async def _healthy(self, request: web.Request) -> web.Response:
         since = self._since_tick()

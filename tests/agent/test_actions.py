@@ -12,6 +12,7 @@ import pytest
 
 from agent import discovery
 from agent.actions import ChangedError, FailedError, Http, Moment, Plan, RefusedError, Task, Vector
+from agent.acts import overlap
 from collectors import Host
 
 ACTIONS: Mapping[str, Any] = discovery.actions()
@@ -305,6 +306,34 @@ def test_governor_knows_that_powersave_is_ordinary(driver: str, tmp_path: Path) 
 
     with pytest.raises(RefusedError, match="is the ordinary governor of this driver"):
         ACTIONS["governor"].plan(task("governor"), reach)
+
+
+def test_a_stricter_governor_reaches_every_policy(tmp_path: Path) -> None:
+    """Also those that had the laxer value before anything was done; all come back to what they were."""
+    reach = Reach(_policies(tmp_path, "performance", "ondemand"))
+    plan = ACTIONS["governor"].plan(task("governor"), reach)
+    ACTIONS["governor"].do(task("governor"), plan, reach)
+    assert plan.says == "the governor of policy 1 to performance"
+
+    strict = task("governor", governor="powersave")
+    _, wanted = ACTIONS["governor"].steer(strict, None, Moment(0, plan.wanted, False, lambda _: []))
+    assert wanted == {"0": "powersave", "1": "powersave"}
+
+
+def test_one_policy_is_a_part_of_all() -> None:
+    """So the two are not held at once; a governor and an energy preference are two things."""
+    whole, part, other = (
+        ACTIONS["governor"].resource(task("governor", target, governor=governor, preference=preference))
+        for target, governor, preference in (
+            ({}, "performance", None),
+            ({"policy": "3"}, "performance", None),
+            ({}, None, "performance"),
+        )
+    )
+
+    assert overlap(whole, part)
+    assert not overlap(part, f"{whole}/30")
+    assert not overlap(whole, other)
 
 
 def test_governor_refuses_while_a_processor_is_hot(tmp_path: Path) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.actions import ChangedError, FailedError, Http, Moment, RefusedError, Task
+from agent.actions import ChangedError, FailedError, Http, Moment, RefusedError, Task, Vector
+from agent.reach import Access
+from rules.history import History
+from tests import processes
 from tests.agent.test_actions import ACTIONS, Reach, task
 
 WARM, FREEZE, HAPROXY, COMMAND = (ACTIONS[name] for name in ("warm_up", "freeze", "haproxy", "command"))
@@ -23,6 +27,7 @@ class Engine(Reach):
         super().__init__(values=values)
         self.models = models or {"data": [{"id": "m", "max_model_len": 1000}]}
         self.bodies: list[dict[str, Any]] = []
+        self.per_word = 1
 
     def http(
         self,
@@ -34,17 +39,24 @@ class Engine(Reach):
     ) -> Http:
         if method == "POST":
             self.bodies.append(json.loads(body or b""))
+            usage = {"prompt_tokens": 1 + self.per_word * self.bodies[-1]["prompt"].count("a")}
+            return Http(self.status, json.dumps({"usage": usage}))
         return Http(self.status, json.dumps(self.models))
 
 
-def test_warm_up_sends_the_longest_prompt_that_is_served() -> None:
-    """As long as the model says, less the answer; no longer than told where both are known."""
+@pytest.mark.parametrize("per_word", [1, 2, 3])
+def test_warm_up_sends_the_longest_prompt_that_is_served(per_word: int) -> None:
+    """As long as the model says, less the answer, whatever its vocabulary makes of a word; never longer."""
     reach = Engine(COLD)
+    reach.per_word = per_word
     plan = WARM.plan(task("warm_up"), reach)
+    told = WARM.do(task("warm_up"), plan, reach)
+    short, long = reach.bodies
 
     assert plan.says == "a prompt of about 992 tokens to m"
-    assert WARM.do(task("warm_up"), plan, reach) == "answered a prompt of about 992 tokens"
-    assert reach.bodies == [{"model": "m", "prompt": " a" * 992, "max_tokens": 8}]
+    assert (long["model"], long["max_tokens"], short["max_tokens"]) == ("m", 8, 1)
+    assert 960 <= 1 + per_word * long["prompt"].count("a") <= 992
+    assert told == f"answered a prompt of {1 + per_word * long['prompt'].count('a'):,} tokens"
     assert WARM.plan(task("warm_up", prompt_tokens=5000), reach).wanted["tokens"] == 992
     assert WARM.plan(task("warm_up", prompt_tokens=50), reach).wanted["tokens"] == 50
 
@@ -181,3 +193,26 @@ def test_command_tells_a_failure() -> None:
             raise FailedError("there is no hand")
 
     assert COMMAND.plan(task("command"), Nobody()).says == "fans-up with no variable of the alert"
+
+
+def test_the_reference_engine_is_really_warmed_up(tmp_path: Path) -> None:
+    """It has worked on a prompt of nearly its whole context, whatever its vocabulary."""
+    (tmp_path / "token").write_text("token")
+    port = processes.free_port()
+    arguments = ["-m", "engine", "--port", str(port), "--size", "1MiB", "--token-file", str(tmp_path / "token")]
+    with processes.running([sys.executable, *arguments], tmp_path / "log"):
+        url = f"http://127.0.0.1:{port}"
+        processes.until(lambda: processes.get(f"{url}/healthz") is not None, 30, "the engine answers")
+
+        class Cold(Access):
+            def query(self, expr: str) -> Vector:
+                return [({}, 0.0)]
+
+        reach = Cold(History(60_000).snapshot({}), 0, "/", "/nobody", tmp_path / "token")
+        warm = Task("warm", {"engine": "r1"}, WARM.Config(), {}, {"r1": url})
+        told = WARM.do(warm, WARM.plan(warm, reach), reach)
+        metrics = processes.get(f"{url}/metrics") or ""
+
+    assert told == "answered a prompt of 1,009 tokens"  # of 1,024, with 8 for the answer and two for each word
+    total = next(line for line in metrics.splitlines() if line.startswith("steadytok_reference_prompt_tokens_total "))
+    assert float(total.split()[1]) > 1009

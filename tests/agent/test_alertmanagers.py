@@ -155,7 +155,7 @@ def test_no_redirect_is_followed() -> None:
 
     peer.within(test)
 
-    assert said == ["HTTP 307: 307: Temporary Redirect"]
+    assert (said[0] or "").startswith("HTTP 307")
     assert len(peer.batches) == 1
 
 

@@ -273,6 +273,19 @@ def test_5_what_overlaps_is_held_by_one_and_the_stricter_ends_the_other() -> Non
     assert "suppressed: pace r1/0 is held by part, and pace r1 overlaps with it" in bench.said
 
 
+def test_5_what_overlaps_and_was_refused_holds_nobody_up() -> None:
+    """A part that its plan refuses again and again does not use up the cooldown of the whole."""
+    bench = Bench(replace(PART, match=COOL.match), COOL)
+    begun = []
+    for _ in range(5):
+        for act in bench.tick(hot(), after_ms=MINUTE).begin:
+            begun.append(act.remedy)
+            if act.remedy == "part":
+                bench.happens(act, Kind.REFUSED)
+
+    assert begun[:2] == ["part", "cool"]
+
+
 def test_5_what_overlaps_and_is_laxer_waits() -> None:
     """Whether it is the part or the whole."""
     bench = Bench(COLDER, replace(PART, strength=0.9))
@@ -559,8 +572,9 @@ class Anything(RuleBasedStateMachine):
         assert tightened.keys() or not any(entry.what == "tighten" for entry in told)
 
     def _cooled(self, act: Act, remedy: str) -> None:
-        before = [at for at, one in self.begun if overlap(one.resource, act.resource)]
-        assert not before or self.clock - before[-1] >= self.cooldowns[remedy]
+        before = [at for at, one in self.begun if one.resource == act.resource]
+        before += [at for at, one in self.begun if overlap(one.resource, act.resource) and one.id not in self.uncounted]
+        assert not before or self.clock - max(before) >= self.cooldowns[remedy]
 
     @rule(pick=st.integers(0, 3), kind=st.sampled_from(list(Kind)), value=st.sampled_from(["0.7", "0.4"]))
     def happens(self, pick: int, kind: Kind, value: str) -> None:

@@ -1,4 +1,4 @@
-"""How far an action reaches over a socket: what was not sent has failed, what was not answered is not known."""
+"""How far an action reaches: what was not sent has failed, what was not answered is not known, what is told of it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from agent import reach
 from agent.actions import FailedError, UnknownError
 from agent.reach import Access
 from rules.history import History
+from tests import processes
+
+SECRET = "T0K3N-0F-THE-CHAT"
 
 
 @pytest.fixture(name="access")
@@ -77,3 +80,13 @@ def test_no_answer_is_not_known(access: Access, door: Door, tmp_path: Path, monk
     with pytest.raises(UnknownError, match="did not answer"):
         access.line(str(tmp_path / "sock"), "show info")
     ended.set()
+
+
+def test_a_failure_does_not_tell_a_webhooks_secret(access: Access) -> None:
+    """The reason goes into the audit, which anybody may read: it has the host and the port, and no path."""
+    origin = f"http://127.0.0.1:{processes.free_port()}"
+
+    with pytest.raises(FailedError) as told:
+        access.http("POST", f"{origin}/services/{SECRET}?key={SECRET}", b"{}")
+
+    assert str(told.value) == f"{origin}: Connection refused"

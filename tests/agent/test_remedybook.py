@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.config import ConfigError, parse
 from agent.matchers import matchers
-from agent.remedybook import BUILTIN, bound
+from agent.remedybook import BUILTIN, bound, paced_engine
 from rules.rulefile import BUILTIN as RULES
 
 ENGINES = [{"name": "r1", "url": "http://127.0.0.1:1"}, {"name": "r2", "url": "http://127.0.0.1:2"}]
@@ -105,6 +105,16 @@ def test_those_that_ship_are_for_alerts_that_ship() -> None:
 
     assert {"cool-memory/r1", "cool-memory/r2", "free-full-node"} <= {one.remedy.name for one in book}
     assert wanted <= alerts
+
+
+def test_an_engine_that_is_held_back_is_known_whatever_holds_it() -> None:
+    """So that nobody takes a frozen engine for a sagging one: its duty is told as a pace's is."""
+    frozen = {**RIGHT, "action": "freeze", "target": {"engine": "r1", "unit": "a.service"}}
+    other = {**RIGHT, "action": "webhook", "target": {"url": "http://x"}, "parameters": {}}
+    document = {"engines": ENGINES, "remediation": {"builtin": False}}
+    books = [bound(parse({**document, "remedies": [one]}, "f", {}), "f") for one in (RIGHT, frozen, other)]
+
+    assert [paced_engine(book[0].remedy.means) for book in books] == ["r1", "r1", None]
 
 
 def test_one_that_ships_is_replaced_or_left_out_by_name() -> None:

@@ -70,7 +70,7 @@ def top(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def asked(url: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
-    request = urllib.request.Request(url, data=body, headers=headers)
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json", **headers})
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
             return answer.status, json.load(answer)
@@ -92,7 +92,9 @@ def test_once_says_it_all_for_scripts(scene: Scene) -> None:
     assert told["memory used: node 1"] == "10 %, 226.3 GiB left"
     assert told["kv cache used: r1"] == "50 %"
     assert re.match(r"critical for \d+ s: DIMM 4-0052 is at 95 °C", told["alert ModuleHot"])
-    assert re.match(r"\d+ s ago, for ModuleHot: would have: POST to http://127.0.0.1:1$", told["act of tell"])
+    assert re.match(
+        r"\d+ s ago, for ModuleHot: would have: POST to http://127.0.0.1:1; before: r1 25 ms", told["act of tell"]
+    )
     assert re.fullmatch(r"[\d.]+ s old, takes [\d.]+ ms, [\d.]+% of a core", told["collector hwmon"])
 
 
@@ -107,6 +109,16 @@ def test_what_is_open_has_no_secret(scene: Scene) -> None:
     assert "posts the alert to http://127.0.0.1:1" in [each["does"] for each in remedies["remedies"]]
     assert SECRET not in json.dumps([remedies, audit])
     assert scene.token not in json.dumps([remedies, audit])
+
+
+@pytest.mark.parametrize("path", ["", "static/page.js", "static/panels.json"])
+def test_the_pages_files_come_with_the_policy(scene: Scene, path: str) -> None:
+    """What the real agent serves them with: nothing from elsewhere, nothing inline, no guessing of types."""
+    with urllib.request.urlopen(f"{scene.url}/{path}", timeout=5) as answer:
+        headers = answer.headers
+
+    assert headers["Content-Security-Policy"].startswith("default-src 'self';")
+    assert headers["X-Content-Type-Options"] == "nosniff"
 
 
 @pytest.mark.parametrize("path", ["pause", "resume", "try"])

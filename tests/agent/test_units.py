@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.units import bytes_written, duration, size, written
+from agent.units import bytes_written, duration, origin, size, written
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,21 @@ def test_written_reads_back(milliseconds: int) -> None:
 def test_bytes_have_binary_units(count: int, text: str) -> None:
     """Sizes are told in the largest unit that fits."""
     assert bytes_written(count) == text
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://hooks.chat.example/services/T0/SECRET?k=SECRET#SECRET", "https://hooks.chat.example"),
+        ("http://user:SECRET@127.0.0.1:9000/", "http://127.0.0.1:9000"),
+        ("http://[::1]:9000/SECRET", "http://[::1]:9000"),
+        ("http://[half/SECRET", "http://[half"),
+        ("SECRET", "an address that is none"),
+    ],
+)
+def test_an_address_is_told_without_what_may_be_secret(url: str, told: str) -> None:
+    """Scheme, host and port; no user, path, query or fragment."""
+    assert origin(url) == told
 
 
 @pytest.mark.parametrize(("text", "count"), [("0B", 0), ("64MiB", 64 << 20), ("4 GiB", 4 << 30), ("1TiB", 1 << 40)])

@@ -9,11 +9,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests import processes
+from tests.alertmanagers import active, alertmanager, machine
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(180)]
 
@@ -26,35 +26,6 @@ groups:
         labels: {severity: warning}
         annotations: {summary: "{{ $labels.dimm }} is at {{ $value }} °C"}
 """
-
-
-@contextlib.contextmanager
-def alertmanager(tmp_path: Path) -> Iterator[str]:
-    """A real Alertmanager with an empty store; gives HOST:PORT."""
-    config = tmp_path / "alertmanager.yml"
-    config.write_text("route: {receiver: none}\nreceivers: [{name: none}]\n")
-    address = f"127.0.0.1:{processes.free_port()}"
-    arguments = [
-        processes.program("prometheus-alertmanager"),
-        f"--config.file={config}",
-        f"--storage.path={tmp_path / 'am'}",
-        f"--web.listen-address={address}",
-        "--cluster.listen-address=",
-    ]
-    with processes.running(arguments, tmp_path / "alertmanager.log"):
-        processes.until(lambda: processes.get(f"http://{address}/-/ready") is not None, 30, "Alertmanager is ready")
-        yield address
-
-
-def machine(root: Path, celsius: int) -> Path:
-    """A machine with one DIMM sensor; gives the file that holds its temperature."""
-    chip = root / "sys/class/hwmon/hwmon0"
-    chip.mkdir(parents=True)
-    (root / "sys/devices/i2c/3-0050").mkdir(parents=True)
-    (chip / "device").symlink_to("../../../devices/i2c/3-0050")
-    (chip / "name").write_text("spd5118\n")
-    (chip / "temp1_input").write_text(f"{celsius}000\n")
-    return chip / "temp1_input"
 
 
 @contextlib.contextmanager
@@ -76,12 +47,6 @@ state: {{dir: "{home}/state"}}
     arguments = [sys.executable, "-m", "agent", "run", "--root", str(home / "root"), "--config", config, "--plain"]
     with processes.running(arguments, home / "log") as process:
         yield process, sensor
-
-
-def active(address: str) -> dict[str, dict[str, Any]]:
-    """The alerts that Alertmanager holds now, by instance."""
-    body = processes.get(f"http://{address}/api/v2/alerts") or "[]"
-    return {alert["labels"]["instance"]: alert for alert in json.loads(body)}
 
 
 def test_alerts_live_and_end(tmp_path: Path) -> None:

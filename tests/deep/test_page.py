@@ -7,6 +7,7 @@ Screenshots in light, dark and on a phone are left in build/screenshots/, to be 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -87,10 +89,10 @@ def _browser() -> Iterator[Browser]:
         browser.close()
 
 
-def _built(folder: Path) -> Scene:
+def _built(folder: Path, **web: Any) -> Scene:
     root = folder / "root"
     load(MACHINES / "two_nodes.py").build(root, load(MACHINES / "two_nodes_sensors.py").files())
-    scene = Scene(folder, root)
+    scene = Scene(folder, root, **web)
     scene.heat(70)
     return scene
 
@@ -349,6 +351,30 @@ def test_an_agent_that_has_gone_is_said_to(tmp_path: Path, look: Look) -> None:
         until(
             page, lambda: page.locator("#strip-speed rect.gap").count() == 2, "before the first start, and in between"
         )
+
+
+def test_behind_a_password_the_page_is_the_same(tmp_path: Path, look: Look) -> None:
+    """The browser asks for it once; remedies are paused with the token; `top` reads with the token, or is refused."""
+    hashed = bcrypt.hashpw(b"night", bcrypt.gensalt(4)).decode()
+    (tmp_path / "web.yml").write_text(json.dumps({"basic_auth_users": {"anna": hashed}}))
+    scene = _built(tmp_path, config=str(tmp_path / "web.yml"))
+    # `agent()` would wait for an answer without a password.
+    with scene.agent(open_to_all=False):
+        looking = look(scene.url, http_credentials={"username": "anna", "password": "night"})
+        page = looking.open()
+        until(page, lambda: value(page, "heat", "4-0051") == "83.5", "it is drawn")
+        page.get_by_role("button", name="Pause remedies").click()
+        page.locator("#credential").fill(scene.token)
+        page.keyboard.press("Enter")
+        expect(page.locator("#pauses")).to_contain_text("Paused by page", timeout=SOON)
+        command = [sys.executable, "-m", "agent", "top", "--once"]
+        mine = subprocess.run([*command, "--config", str(scene.config)], capture_output=True, text=True, timeout=30)
+        others = subprocess.run([*command, "--url", scene.url], capture_output=True, text=True, timeout=30)
+
+    assert looking.said == []
+    assert "remedies\tpaused by page" in mine.stdout
+    assert (others.returncode, others.stderr.count("\n")) == (1, 1)
+    assert "refuses: expected a credential" in others.stderr
 
 
 def test_a_broken_journal_costs_no_more_than_itself(tmp_path: Path, look: Look) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hand.conftest import Running
+from tests.hand.conftest import POLICY, Running
 
 NOBODY = 65534
 SECONDS = 60.0
@@ -71,6 +71,50 @@ def test_another_user_is_refused_whatever_the_socket_allows(open_door: Running) 
     assert answer == {"ok": False, "code": "refused", "error": f"user {NOBODY} may not use this hand"}
     assert f"turned away: user {NOBODY} may not use this hand" in open_door.words()
     assert open_door.result("hello")["version"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("governor", {"policy": "0/../../../../proc/sys/vm", "governor": "performance", "lease": "g", "ttl": 1}),
+        ("governor", {"policy": 0, "governor": "../performance", "lease": "g", "ttl": 1}),
+        ("governor", {"policy": 0, "governor": "performance", "lease": "../leases", "ttl": 1}),
+        ("freeze", {"unit": "../llama.service", "duty": 0.5, "period": 0.1, "lease": "f", "ttl": 1}),
+        ("freeze", {"unit": "/system.slice/llama.service", "duty": 0.5, "period": 0.1, "lease": "f", "ttl": 1}),
+        ("reclaim", {"unit": "llama.service/../other.service", "bytes": 1 << 20}),
+        ("reclaim", {"node": "0/../node0", "bytes": 1 << 20}),
+        ("compact", {"node": "0\0"}),
+        ("command", {"name": "../say"}),
+        ("command", {"name": "say", "environment": {"STEADYTOK_LABEL_DIMM": "$(touch /tmp/x)"}}),
+        ("release", {"lease": "../../g"}),
+    ],
+)
+def test_no_argument_is_a_path(hand: Running, verb: str, arguments: dict[str, object]) -> None:
+    """Units, nodes, policies, leases and commands are names and numbers; a path among them is refused unread."""
+    answer = hand.ask(verb, **arguments)
+
+    assert (answer["ok"], answer["code"]) == (False, "invalid")
+
+
+def test_a_link_in_the_place_of_a_file_is_not_followed(hand: Running) -> None:
+    """Whoever could put one there would have root write where it points."""
+    file, victim = hand.root / POLICY / "scaling_governor", hand.folder / "victim"
+    victim.write_text("powersave")
+    file.unlink()
+    file.symlink_to(victim)
+    answer = hand.ask("governor", policy=0, governor="performance", lease="g", ttl=1)
+
+    assert (answer["code"], victim.read_text()) == ("failed", "powersave")
+
+
+@pytest.mark.parametrize("size", [4095, 4096, 4097, 1 << 20])
+def test_a_request_has_a_longest_length(hand: Running, size: int) -> None:
+    """Up to 4,096 bytes are read and answered; what is longer is refused, and its sender hung up on."""
+    request = b'{"verb": "hello", "arguments": {}' + b" " * (size - 34) + b"}\n"
+    answer = hand.send(request)
+
+    assert answer["ok"] == (size <= 4096)
+    assert answer["ok"] or "more than 4096 bytes" in answer["error"]
 
 
 def mutated(dice: random.Random) -> bytes:

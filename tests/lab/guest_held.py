@@ -27,7 +27,7 @@ RULES = """
 groups:
   - {name: lab, rules: [{alert: Trip, expr: steadytok_meminfo_mem_total_bytes > 0}]}
 """
-PATIENCE = 120.0
+PATIENCE = 240.0
 # Joins a cgroup and reads files, whose page cache is then the cgroup's.
 READ = """
 import pathlib, sys

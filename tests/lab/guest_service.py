@@ -12,6 +12,7 @@ import ctypes
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -40,7 +41,7 @@ remedies:
 """
 ALERTMANAGER = "route: {receiver: nobody, group_wait: 1s, group_interval: 1s}\nreceivers: [{name: nobody}]\n"
 PATIENCE = 180.0  # seconds, for anything that is waited for
-_PTRACE_SEIZE, _PTRACE_INTERRUPT = 0x4206, 0x4207
+_PTRACE_SEIZE, _PTRACE_INTERRUPT, _PTRACE_DETACH, _WALL = 0x4206, 0x4207, 17, 0x40000000  # ptrace(2), waitpid(2)
 
 
 def run(*command: str, **environment: str) -> dict[str, Any]:
@@ -119,6 +120,7 @@ def files() -> list[str]:
 
 def install() -> dict[str, Any]:
     """From nothing: what a user types after `pip install`, then what is there."""
+    shutil.copytree(LAB / "templates", "/usr/share/prometheus/alertmanager")
     before = {"files": files(), "passwd": Path("/etc/passwd").read_text()}
     (LAB / "before.json").write_text(json.dumps(before))
     wheels = {"PYTHONPATH": f"{LAB}/site", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{LAB}/wheels"}
@@ -273,16 +275,41 @@ def state() -> dict[str, Any]:
     }
 
 
+def freeze(frozen: int) -> int:
+    """
+    Stops the main thread of a process and no other, in a child of ours; it is let go when SIGABRT is there for it.
+
+    A thread that a tracer holds takes no signal, and a traced process is gone only once its tracer has waited for it.
+    """
+    child = os.fork()
+    if child:
+        return child
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace(_PTRACE_SEIZE, frozen, None, None)
+    libc.ptrace(_PTRACE_INTERRUPT, frozen, None, None)
+    os.waitpid(frozen, _WALL)
+    with contextlib.suppress(OSError):  # another thread took the signal, and the process has ended
+        while not _aborting(frozen):
+            time.sleep(0.2)
+        libc.ptrace(_PTRACE_DETACH, frozen, None, None)
+        os.waitpid(frozen, _WALL)
+    os._exit(0)
+
+
+def _aborting(process: int) -> bool:
+    text = Path(f"/proc/{process}/status").read_text()
+    pending = re.findall(r"^(?:ShdPnd|SigPnd):\s+(\w+)$", text, re.M)
+    return any(int(mask, 16) >> 5 & 1 for mask in pending) or "zombie" in text  # bit 5 is signal 6
+
+
 def watchdog() -> dict[str, Any]:
     """The thread that ticks stands still while all others go on; then a plain kill."""
     saw: dict[str, Any] = {"before": state()}
     frozen = pid()
-    libc = ctypes.CDLL(None, use_errno=True)
-    for request in (_PTRACE_SEIZE, _PTRACE_INTERRUPT):
-        if libc.ptrace(request, frozen, None, None):
-            raise OSError(ctypes.get_errno(), "ptrace")
+    freezer = freeze(frozen)
     began = time.monotonic()
     until("a new life", lambda: pid() not in (0, frozen) and active())
+    os.waitpid(freezer, 0)
     saw["frozen_for"] = round(time.monotonic() - began, 1)
     saw["after"] = state()
     os.kill(pid(), 9)
@@ -403,8 +430,13 @@ def perform(stage: Callable[[], dict[str, Any]]) -> None:
     sys.stdout.write(f"{stage.__name__}: {saw['lasted']} s {saw.get('error', '')}\n")
 
 
-def main() -> None:
-    """The first half, a reboot, and the second half."""
+def main(names: list[str]) -> None:
+    """The first half, a reboot, and the second half; or the stages that are named, for trying one by hand."""
+    if names:
+        for stage in (*FIRST, *SECOND):
+            if stage.__name__ in names:
+                perform(stage)
+        return
     if REBOOTED.exists():
         REBOOTED.unlink()
         for stage in SECOND:
@@ -420,4 +452,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -199,6 +199,8 @@ def furnish(out: Path) -> None:
     alertmanager = machine.which("prometheus-alertmanager")
     assert alertmanager is not None  # `missing` has looked
     shutil.copy(alertmanager, out / "alertmanager")
+    # Debian's build reads its templates from there, whatever it is told.
+    shutil.copytree("/usr/share/prometheus/alertmanager", out / "templates")
 
 
 def run(image: Image, out: Path) -> None:

@@ -2,7 +2,7 @@
 
 import { clock, drawn } from "./words.js";
 import { indexAt, timeAt } from "./series.js";
-import { marksOf } from "./strips.js";
+import { marksOf } from "./frame.js";
 
 export class Cursor {
   constructor(strips, slider, charts) {

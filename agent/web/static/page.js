@@ -2,10 +2,11 @@
 
 import * as ask from "./ask.js";
 import { Cursor } from "./cursor.js";
+import { Lane } from "./lane.js";
 import { actsOf, collectorsOf, drawActs, drawAlerts, drawCollectors, drawRemedies, newsOf } from "./lists.js";
 import { permit } from "./permit.js";
 import { fired, indexAt, lines, severity, silent, windowed, worst } from "./series.js";
-import { Lane, Strip } from "./strips.js";
+import { Strip } from "./strip.js";
 import { clock, element, span } from "./words.js";
 
 const FIRED = 'ALERTS{alertstate="firing",severity!="none"}';

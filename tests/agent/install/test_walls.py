@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 import yaml
@@ -36,6 +38,18 @@ def test_the_interpreter_is_a_file_and_libraries_are_folders() -> None:
         "/usr/lib/python3.11/lib-dynload",
         "/usr/lib/x86_64-linux-gnu",
     ]
+
+
+def test_programs_among_the_libraries_are_left_out(tmp_path: Path) -> None:
+    """A folder with a program in it is; one with libraries alone, or that is itself mapped, is not."""
+    for name, mode in (("git/core", 0o755), ("git/more/deep", 0o755), ("ossl/legacy.so", 0o755), ("data/file", 0o644)):
+        path = tmp_path / "lib" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        path.chmod(mode)
+
+    assert walls.programs([str(tmp_path / "lib")]) == [str(tmp_path / "lib/git")]
+    assert walls.programs([str(tmp_path / "lib"), str(tmp_path / "lib/git")]) == [str(tmp_path / "lib/git/more")]
 
 
 def test_whom_the_configuration_names_may_be_reached() -> None:
@@ -100,4 +114,4 @@ def test_listening_to_the_network_needs_a_word_of_the_operator() -> None:
 
 def test_it_crosses_to_the_installer_as_json() -> None:
     """The installer reads these keys."""
-    assert set(msgspec.to_builtins(walls.Walls((), (), ()))) == {"execute", "agent", "eye", "told"}
+    assert set(msgspec.to_builtins(walls.Walls((), (), (), ()))) == {"execute", "leave", "agent", "eye", "told"}

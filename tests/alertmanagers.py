@@ -1,0 +1,47 @@
+"""Real Alertmanagers for tests, and a machine whose one DIMM is as hot as a test says."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests import processes
+
+QUIET = "route: {receiver: none}\nreceivers: [{name: none}]\n"
+
+
+@contextlib.contextmanager
+def alertmanager(folder: Path, config: str = QUIET, address: str = "") -> Iterator[str]:
+    """A real Alertmanager that keeps what it knows in a folder; gives HOST:PORT. Ended, it can be started again."""
+    (folder / "alertmanager.yml").write_text(config)
+    address = address or f"127.0.0.1:{processes.free_port()}"
+    arguments = [
+        processes.program("prometheus-alertmanager"),
+        f"--config.file={folder / 'alertmanager.yml'}",
+        f"--storage.path={folder / 'am'}",
+        f"--web.listen-address={address}",
+        "--cluster.listen-address=",
+    ]
+    with processes.running(arguments, folder / "alertmanager.log"):
+        processes.until(lambda: processes.get(f"http://{address}/-/ready") is not None, 30, "Alertmanager is ready")
+        yield address
+
+
+def machine(root: Path, celsius: int) -> Path:
+    """A machine with one DIMM sensor; gives the file that holds its temperature."""
+    chip = root / "sys/class/hwmon/hwmon0"
+    chip.mkdir(parents=True)
+    (root / "sys/devices/i2c/3-0050").mkdir(parents=True)
+    (chip / "device").symlink_to("../../../devices/i2c/3-0050")
+    (chip / "name").write_text("spd5118\n")
+    (chip / "temp1_input").write_text(f"{celsius}000\n")
+    return chip / "temp1_input"
+
+
+def active(address: str, label: str = "instance") -> dict[str, dict[str, Any]]:
+    """The alerts that Alertmanager holds now, by the value of a label."""
+    body = processes.get(f"http://{address}/api/v2/alerts") or "[]"
+    return {alert["labels"][label]: alert for alert in json.loads(body)}
