@@ -229,15 +229,15 @@ def world(place: Path) -> Iterator[World]:
         mover = Mover(place / "root")
         mover.start()
         stack.callback(mover.stop)
-        engine = stack.enter_context(_reference_engine(place))
+        engine = stack.enter_context(reference_engine(place))
         hook = stack.enter_context(webhook())
         recording = _faster(EXAMPLES / "fleet-recording.yml", place)
         (place / "drill.yml").write_text(_DRILL)
         _learnt(place / "state-picture", "r1", 7.0)
         _learnt(place / "state-live", "r0", 250.0)
         agents = {
-            PICTURE: stack.enter_context(_agent(place, PICTURE, "picture", _picture(recording))),
-            LIVE: stack.enter_context(_agent(place, LIVE, "live", _live(place, engine, hook, recording))),
+            PICTURE: stack.enter_context(agent(place, PICTURE, "picture", _picture(recording))),
+            LIVE: stack.enter_context(agent(place, LIVE, "live", _live(place, engine, hook, recording))),
         }
         prometheus = stack.enter_context(_prometheus(place, list(agents.values())))
         yield World(prometheus, agents)
@@ -290,7 +290,8 @@ def _live(place: Path, engine: str, hook: str, recording: Path) -> dict[str, Any
 
 
 @contextlib.contextmanager
-def _agent(place: Path, address: str, name: str, config: dict[str, Any]) -> Iterator[str]:
+def agent(place: Path, address: str, name: str, config: dict[str, Any]) -> Iterator[str]:
+    """An agent with a state and a configuration of its name; `picture` watches the folder. Its URL."""
     port = processes.free_port()
     config |= {
         "web": {"listen": f"{address}:{port}"},
@@ -309,7 +310,7 @@ def _agent(place: Path, address: str, name: str, config: dict[str, Any]) -> Iter
 
 
 @contextlib.contextmanager
-def _reference_engine(place: Path) -> Iterator[str]:
+def reference_engine(place: Path) -> Iterator[str]:
     """Our own engine, small, that is asked for tokens again and again."""
     port = processes.free_port()
     base = f"http://127.0.0.1:{port}"
@@ -343,7 +344,7 @@ def _prometheus(place: Path, agents: list[str]) -> Iterator[str]:
     _faster(EXAMPLES / "fleet-meta.yml", place)
     (place / "targets").mkdir()
     silent = f"127.0.0.4:{processes.free_port()}"
-    targets = [{"targets": [*(agent.removeprefix("http://") for agent in agents), silent]}]
+    targets = [{"targets": [*(base.removeprefix("http://") for base in agents), silent]}]
     (place / "targets" / "hosts.yml").write_text(yaml.safe_dump(targets))
     address = f"127.0.0.1:{processes.free_port()}"
     arguments = [
