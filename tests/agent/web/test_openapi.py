@@ -47,7 +47,7 @@ def test_it_is_served(tmp_path: Path) -> None:
     """As it lies in the package."""
 
     async def ask() -> tuple[str, bytes]:
-        server = Server(metrics=str, since_tick=lambda: 0.0, interval=1.0, front=str)
+        server = Server(metrics=str, since_tick=lambda: 0.0, interval=1.0)
         port = await server.start("127.0.0.1", 0)
         async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/openapi.yml") as answer:
             found = (answer.content_type, await answer.read())

@@ -76,7 +76,7 @@ def post(folder: Path, *bodies: Any, wanting: Wanting | None = None) -> list[tup
             now_ms=lambda: NOW,
         )
         routes = Webhook(posted, CollectorRegistry()).routes()
-        server = Server(metrics=str, since_tick=lambda: 0.0, interval=1.0, front=str, routes=routes)
+        server = Server(metrics=str, since_tick=lambda: 0.0, interval=1.0, routes=routes)
         port = await server.start("127.0.0.1", 0)
         try:
             async with aiohttp.ClientSession() as session:
