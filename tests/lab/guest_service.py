@@ -32,12 +32,14 @@ STRANGER = "192.0.2.66"  # another one, which nobody names
 AGENT = "http://127.0.0.1:9817"
 DIMM, CAPABILITY, CRITICAL, TEMPERATURE, MAKER, DEVICE = "0x18", 0x00, 0x04, 0x05, 0x06, 0x07
 EDITED = f"""# edited by hand
+state: {{dir: /var/lib/steadytok}}
 external_labels: {{instance: guest}}
 alerting: {{resend_delay: 5s, alertmanagers: [{{static_configs: [{{targets: ["{MANAGER}:9093"]}}]}}]}}
 collectors: {{process: {{interval: 5s, engines: [{{name: lab, command: "lab-engine"}}]}}}}
 remediation: {{mode: enforce}}
 remedies:
   - {{name: drop, match: ['alertname="DimmHot"'], action: drop_caches, rollback: never, plausible: [-1000, 1000],
+      cooldown: 1m, max_attempts: 10, max_per_hour: 10,
       verify: {{expr: "vector(1)", within: 1m}}}}
 """
 ENGINE = "import time; held = bytearray(64 << 20); time.sleep(100000)"  # another user's, with 64 MiB
@@ -231,6 +233,7 @@ def hot() -> dict[str, Any]:
         saw["after"] = until("a drop of the page cache", lambda: dropped() > saw["before"] and dropped())
         saw["placed"] = until("where the engine's pages are", placed)
     finally:
+        run(COMMAND, "remedies", "list", "--config", str(CONFIG))
         saw["audit"] = run(COMMAND, "remedies", "audit", "--config", str(CONFIG))
         saw["hand"] = run("journalctl", "--no-pager", "--output=cat", "--unit=steadytok-hand.service")["out"]
         cache.unlink()
