@@ -221,10 +221,10 @@ def hot() -> dict[str, Any]:
     saw: dict[str, Any] = {"install": run(COMMAND, "install")}
     saw["network"] = Path("/usr/local/lib/systemd/system/steadytok.service.d/20-network.conf").read_text()
     cache = Path("/root/cache")
-    with cache.open("wb") as file:
-        for _ in range(300):
-            file.write(os.urandom(1 << 20))
-        os.fsync(file.fileno())
+    with cache.open("wb+") as file:
+        file.truncate(400 << 20)  # a hole: to read it costs no disk, and its pages are in the cache like any others
+        while file.read(1 << 20):
+            pass
     saw["before"] = dropped()
     sensor(99.0)
     saw["firing"] = until("DimmHot", firing)
