@@ -230,7 +230,7 @@ def hot() -> dict[str, Any]:
     saw["firing"] = until("DimmHot", firing)
     saw["told"] = until("DimmHot at Alertmanager", at_the_manager)
     try:
-        saw["after"] = until("a drop of the page cache", lambda: dropped() > saw["before"] and dropped())
+        saw["after"] = until("a drop of the page cache", lambda: dropped() > saw["before"] and dropped(), 300.0)
         saw["placed"] = until("where the engine's pages are", placed)
     finally:
         run(COMMAND, "remedies", "list", "--config", str(CONFIG))
