@@ -26,7 +26,7 @@ def page() -> str:
         parts += _collector(name, module)
     parts += ["## Actions\n\n", "What stands under a remedy's `parameters`, by its `action`:\n\n"]
     for name, module in sorted(discovery.actions().items()):
-        parts += [f"### {name}\n\n", f"{_first_line(module.__doc__)}\n\n", *_table(fields(module.Config))]
+        parts += [f"### {name}\n\n", f"{_first_line(module.__doc__)}\n\n", *_with_inner(module.Config, "")]
     return "".join(parts).rstrip() + "\n"
 
 
@@ -35,11 +35,16 @@ def _collector(name: str, module: object) -> Iterator[str]:
     if config is None or name == "engine":  # `engines:` at the top is where engines are named
         return
     yield f"### collectors.{name}\n\n{_first_line(config.__doc__)}\n\n"
-    yield from _table(fields(config))
-    for field in fields(config):
-        if field.inner is not None:
-            yield f"Each of `collectors.{name}.{field.name}`:\n\n"
-            yield from _table(fields(field.inner))
+    yield from _with_inner(config, f"collectors.{name}.")
+
+
+def _with_inner(kind: type, path: str) -> Iterator[str]:
+    """The keys of a section, and below them those of the sections in it."""
+    found = list(fields(kind))
+    yield from _table(found)
+    for field in (field for field in found if field.inner is not None):
+        yield f"Keys of `{path}{field.name}`:\n\n"
+        yield from _table(fields(field.inner) if field.inner is not None else [])
 
 
 def _section(title: str, path: str, kind: type) -> Iterator[str]:

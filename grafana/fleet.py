@@ -37,6 +37,7 @@ def _glance() -> list[Panel]:
     recorded = {
         "alerts": f"instance:steadytok_alerts:sum{{{HOSTS}}}",
         "speed": f"instance:steadytok_engine_speed_of_baseline_ratio:min{{{HOSTS}}}",
+        "duty": f"instance:steadytok_pace_duty:min{{{HOSTS}}}",
         "acting": f"instance:steadytok_remedy_running:count{{{HOSTS}}}",
         "gave up": f"instance:steadytok_remedy_gave_up:count{{{HOSTS}}}",
     }
@@ -47,8 +48,9 @@ def _glance() -> list[Panel]:
          f"count(up{{{HOSTS}}} == 0) or vector(0)", Look("short", BAD)),
         ("With a critical alert", "Hosts on which an alert of severity critical fires.",
          f'count(instance:steadytok_alerts:sum{{{HOSTS},severity="critical"}} > 0) or vector(0)', Look("short", BAD)),
-        ("Slow", "Hosts with an engine below 80 % of its usual speed.",
-         f"count({recorded['speed']} < 0.8) or vector(0)", Look("short", WORSE)),
+        ("Slow", "Hosts with an engine below 80 % of its usual speed, but for those that a remedy holds back.",
+         f"count({recorded['speed']} < 0.8 unless on (instance) {recorded['duty']} < 1) or vector(0)",
+         Look("short", WORSE)),
         ("A remedy acts", "Hosts that an agent holds back, or otherwise acts on.",
          f"count({recorded['acting']} > 0) or vector(0)", Look("short", Steps("green", ((1, "blue"),)))),
         ("A remedy gave up", "Hosts on which somebody has to look.",

@@ -29,10 +29,12 @@ _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,200}\.(?:service|scope|slice)")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """`duty`: the share of each `period` (seconds) that the unit may run."""
+    """How long the unit stands still, and how often."""
 
     duty: float = 0.7
+    """Share of each period that the unit may run."""
     period: float = 1.0
+    """Seconds; a shorter one is the same duty in shorter stops."""
 
 
 def describe(task: Task) -> str:

@@ -28,10 +28,12 @@ _ADDRESS = re.compile(r"/\S+|\S+:\d{1,5}")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the two: `weight` as HAProxy has it (0 takes no new connections), or `drain`."""
+    """One of the two."""
 
     weight: int | None = None
+    """As HAProxy has it: 0 takes no new connections."""
     drain: bool = False
+    """Lets what runs end and takes nothing new."""
 
 
 def describe(task: Task) -> str:

@@ -30,12 +30,16 @@ NODES = "sys/devices/system/node/node"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """`per_second` bounds what moving takes of their bandwidth; `most` for one act."""
+    """Which pages are moved, how fast and how many."""
 
     from_node: int
+    """The node where they are."""
     to_node: int
+    """The node where they should be."""
     per_second: str = "256MiB"
+    """Bounds what moving takes of the nodes' bandwidth."""
     most: str = "16GiB"
+    """For one act."""
 
 
 def describe(task: Task) -> str:

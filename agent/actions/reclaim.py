@@ -25,9 +25,10 @@ LEAST = 0.01  # of the node's memory, or of the host's: below this it is not wor
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """`most`: how much is asked for at most."""
+    """How much."""
 
     most: str = "4GiB"
+    """What is asked for at most."""
 
 
 def describe(task: Task) -> str:

@@ -26,12 +26,16 @@ _FEW = 64  # words of the first request
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """`prompt_tokens`: where the engine does not say its longest context; `token_file`: sent as a bearer token."""
+    """The one request that is sent."""
 
     prompt_tokens: int | None = None
+    """Its length, where the engine does not say its longest context."""
     max_tokens: int = 8
+    """Asked for."""
     model: str | None = None
+    """Where the first of /v1/models is not meant."""
     token_file: str | None = None
+    """A file whose content is sent as a bearer token."""
 
 
 class _Model(msgspec.Struct):

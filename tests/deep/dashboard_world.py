@@ -44,12 +44,12 @@ groups:
   rules:
   - alert: Drill
     expr: min by (job, instance) (steadytok_meminfo_mem_available_bytes) > 0
-    for: 15s
+    for: 5s
     labels: {severity: warning}
     annotations: {summary: A drill.}
   - alert: LaterDrill
     expr: min by (job, instance) (steadytok_meminfo_mem_available_bytes) > 0
-    for: 45s
+    for: 80s
     labels: {severity: warning}
     annotations: {summary: 'A drill, when the remedy of the first has given up.'}
 """
@@ -229,15 +229,15 @@ def world(place: Path) -> Iterator[World]:
         mover = Mover(place / "root")
         mover.start()
         stack.callback(mover.stop)
-        engine = stack.enter_context(_reference_engine(place))
+        engine = stack.enter_context(reference_engine(place))
         hook = stack.enter_context(webhook())
         recording = _faster(EXAMPLES / "fleet-recording.yml", place)
         (place / "drill.yml").write_text(_DRILL)
         _learnt(place / "state-picture", "r1", 7.0)
         _learnt(place / "state-live", "r0", 250.0)
         agents = {
-            PICTURE: stack.enter_context(_agent(place, PICTURE, "picture", _picture(recording))),
-            LIVE: stack.enter_context(_agent(place, LIVE, "live", _live(place, engine, hook, recording))),
+            PICTURE: stack.enter_context(agent(place, PICTURE, "picture", _picture(recording))),
+            LIVE: stack.enter_context(agent(place, LIVE, "live", _live(place, engine, hook, recording))),
         }
         prometheus = stack.enter_context(_prometheus(place, list(agents.values())))
         yield World(prometheus, agents)
@@ -273,7 +273,7 @@ def _picture(recording: Path) -> dict[str, Any]:
 
 
 def _live(place: Path, engine: str, hook: str, recording: Path) -> dict[str, Any]:
-    drill = {"match": ['alertname="Drill"'], "max_attempts": 1, "cooldown": "10s"}
+    drill = {"match": ['alertname="Drill"'], "max_attempts": 1, "cooldown": "1m"}
     later = {"match": ['alertname="LaterDrill"']}
     pace = {"action": "pace", "target": {"engine": "r0"}, "parameters": {"token_file": str(place / "token")}}
     return {
@@ -290,7 +290,8 @@ def _live(place: Path, engine: str, hook: str, recording: Path) -> dict[str, Any
 
 
 @contextlib.contextmanager
-def _agent(place: Path, address: str, name: str, config: dict[str, Any]) -> Iterator[str]:
+def agent(place: Path, address: str, name: str, config: dict[str, Any]) -> Iterator[str]:
+    """An agent with a state and a configuration of its name; `picture` watches the folder. Its URL."""
     port = processes.free_port()
     config |= {
         "web": {"listen": f"{address}:{port}"},
@@ -303,12 +304,13 @@ def _agent(place: Path, address: str, name: str, config: dict[str, Any]) -> Iter
     arguments = [sys.executable, "-m", "agent", "run", "--root", root, "--config", str(path), "--plain"]
     base = f"http://{address}:{port}"
     with processes.running(arguments, place / f"{name}.log"):
-        processes.until(lambda: processes.get(f"{base}/-/ready") is not None, 60, f"the agent {name} is ready")
+        log = place / f"{name}.log"
+        processes.until(lambda: processes.get(f"{base}/-/ready") is not None, 60, f"{name} is ready; see {log}")
         yield base
 
 
 @contextlib.contextmanager
-def _reference_engine(place: Path) -> Iterator[str]:
+def reference_engine(place: Path) -> Iterator[str]:
     """Our own engine, small, that is asked for tokens again and again."""
     port = processes.free_port()
     base = f"http://127.0.0.1:{port}"
@@ -342,7 +344,7 @@ def _prometheus(place: Path, agents: list[str]) -> Iterator[str]:
     _faster(EXAMPLES / "fleet-meta.yml", place)
     (place / "targets").mkdir()
     silent = f"127.0.0.4:{processes.free_port()}"
-    targets = [{"targets": [*(agent.removeprefix("http://") for agent in agents), silent]}]
+    targets = [{"targets": [*(base.removeprefix("http://") for base in agents), silent]}]
     (place / "targets" / "hosts.yml").write_text(yaml.safe_dump(targets))
     address = f"127.0.0.1:{processes.free_port()}"
     arguments = [

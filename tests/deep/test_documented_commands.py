@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
@@ -59,21 +59,17 @@ class Desk:
         """What a reader would type here."""
         text = text.replace("http://127.0.0.1:8000", self.engine)
         text = re.sub(r"(http://)?127\.0\.0\.1:9817", self.agent, text)
-        for word, here in (("[WHO]", "reference"), ("[NAME]", "cool"), (" NAME", " cool"), ("FILE", "my-rules.yml")):
+        for word, here in (("[WHO]", "ENGINE"), ("[NAME]", "cool"), (" NAME", " cool"), ("FILE", "my-rules.yml")):
             text = text.replace(word, here)
         text = text.replace("rules test my-rules.yml", "rules test my-rules-test.yml")
         text = re.sub(r"steadytok collect cool", "steadytok collect meminfo", text)
-        if re.match(r"steadytok placement", text):
-            text = re.sub(r" (ENGINE|reference)\b", f" {self.name_of_engine()}", text)
+        text = re.sub(r"\bENGINE\b", "r0", text)  # as the configuration calls it
+        text = re.sub(r"^steadytok top$", f"steadytok top --once --url {self.agent}", text)
         if text.startswith(("steadytok check", "steadytok collect")):
             text = re.sub(r"(steadytok (?:check|collect[^|;]*))", rf"\1 --root {self.place / 'root'}", text)
         if "engine bench" in text:
             text += " --requests 2 --tokens 8 --name r0"
         return text
-
-    def name_of_engine(self) -> str:
-        """The engine as the configuration calls it."""
-        return "r0"
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +91,13 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         ]
         stack.enter_context(processes.running(arguments, place / "am.log"))
         processes.until(lambda: processes.get(f"http://{am}/-/ready") is not None, 30, "Alertmanager is ready")
-        engine = stack.enter_context(dashboard_world._reference_engine(place))
+        engine = stack.enter_context(dashboard_world.reference_engine(place))
         agent = stack.enter_context(_agent(place, am, engine))
         _shim(place)
         yield Desk(place, agent, engine)
 
 
-def _agent(place: Path, am: str, engine: str) -> processes.contextlib.AbstractContextManager[str]:
+def _agent(place: Path, am: str, engine: str) -> AbstractContextManager[str]:
     drill = {"match": ['alertname="Busy"'], "action": "webhook", "target": {"url": "http://127.0.0.1:9/"}}
     config = {
         "engine": {"enabled": False},
@@ -111,7 +107,7 @@ def _agent(place: Path, am: str, engine: str) -> processes.contextlib.AbstractCo
         "remediation": {"pause_file": str(place / "pause")},
         "remedies": [{"name": "cool", **drill}],
     }
-    return dashboard_world._agent(place, "127.0.0.2", "picture", config)
+    return dashboard_world.agent(place, "127.0.0.2", "picture", config)
 
 
 def _shim(place: Path) -> None:
