@@ -25,7 +25,7 @@ from tests.deep.dashboard_world import World
 from tests.grafana import names
 from tests.grafana.asked import FILES, HOUSE, Asked, every_query, interpolated, loaded
 
-pytestmark = [pytest.mark.deep, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
 PATIENCE = 150.0  # seconds until every query has its data
 SPAN, STEP = 300, 5  # seconds that a graph shows here
