@@ -48,7 +48,7 @@ format: $(VENV)/.dev ## Put the code into its format
 deep: $(VENV)/.dev ## Run the tests against real Prometheus, Alertmanager and promtool (under 30 minutes)
 	$(BIN)/python -m pytest -m deep -q $(ARGS)
 
-lab: $(VENV)/.dev ## Run the tests in a virtual machine of two NUMA nodes, with a real kernel (under 5 minutes)
+lab: $(VENV)/.dev ## Run the tests in virtual machines of two NUMA nodes: a real kernel, and a systemd of their own (under 25 minutes)
 	$(BIN)/python -m pytest -m 'lab and not eight' -q tests/lab $(ARGS)
 
 bench: $(VENV)/.dev ## Measure against peers in one run, as ratios

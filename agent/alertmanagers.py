@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import functools
 import glob
-import os
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,11 +22,12 @@ from agent import config as configuration
 from agent.config import ConfigError
 from agent.meaning import is_host_port
 from agent.settings import Alerting, AlertmanagerSettings, FileConfig, Section, TlsClient
+from agent.stamp import Stamp, stamp
+from agent.tls import bound, load_pair
 
 if TYPE_CHECKING:
     import aiohttp
 
-_VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 _SCHEME, _PATH = "__scheme__", "__alerts_path__"
 
 
@@ -72,7 +72,7 @@ class Discovery:
 
     def __init__(self, groups: Iterable[AlertmanagerSettings]) -> None:
         self._groups = tuple(groups)
-        self._states: dict[str, tuple[int, ...]] = {}
+        self._stamps: dict[str, Stamp] = {}
         self._found: dict[str, tuple[TargetGroup, ...]] = {}
         self._log = structlog.get_logger()
 
@@ -95,9 +95,9 @@ class Discovery:
     def _in_files(self, told: FileConfig) -> Iterator[TargetGroup]:
         # Looked at more often than refresh_interval, which Prometheus has for when it misses a change.
         for path in sorted({path for pattern in told.files for path in glob.glob(pattern)}):
-            state = _state(path)
-            if self._states.get(path) != state:
-                self._states[path] = state
+            now = stamp(path)
+            if self._stamps.get(path) != now:
+                self._stamps[path] = now
                 self._read(path)
             yield from self._found.get(path, ())
 
@@ -116,14 +116,6 @@ def _entries(path: str) -> tuple[TargetGroup, ...]:
     return entries
 
 
-def _state(path: str) -> tuple[int, ...]:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return ()
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
-
-
 def _target(group: AlertmanagerSettings, address: str, labels: Mapping[str, str]) -> Target:
     scheme = labels.get(_SCHEME) or group.scheme
     prefix = labels.get(_PATH, "").removesuffix("/api/v2/alerts") or group.path_prefix
@@ -135,7 +127,7 @@ def options(target: Target) -> dict[str, Any]:
     import aiohttp
 
     tls = target.group.tls_config
-    context = None if tls is None or not target.root.startswith("https:") else _context(tls, _states(tls))
+    context = None if tls is None or not target.root.startswith("https:") else _context(tls, _stamps(tls))
     return {
         "headers": _credentials(target.group),
         "ssl": True if context is None else context,
@@ -160,21 +152,20 @@ def _secret(told: str | None, file: str | None) -> str:
     return Path(file).read_text(encoding="utf-8").strip() if file is not None else told or ""
 
 
-def _states(tls: TlsClient) -> tuple[tuple[int, ...], ...]:
-    return tuple(_state(path) for path in (tls.ca_file, tls.cert_file, tls.key_file) if path is not None)
+def _stamps(tls: TlsClient) -> tuple[Stamp, ...]:
+    return tuple(stamp(path) for path in (tls.ca_file, tls.cert_file, tls.key_file) if path is not None)
 
 
 @functools.lru_cache(maxsize=16)
-def _context(tls: TlsClient, states: tuple[tuple[int, ...], ...]) -> ssl.SSLContext:
-    """The context of these settings, made anew when a file has another state."""
+def _context(tls: TlsClient, stamps: tuple[Stamp, ...]) -> ssl.SSLContext:
+    """The context of these settings, made anew when a file has another stamp."""
     context = ssl.create_default_context(cafile=tls.ca_file)
-    context.minimum_version, context.maximum_version = _VERSIONS[tls.min_version], _VERSIONS[tls.max_version]
+    bound(context, tls.min_version, tls.max_version)
     if tls.insecure_skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if tls.cert_file is not None:
-        # A password would be asked for on the terminal: a key that has one is refused instead.
-        context.load_cert_chain(tls.cert_file, tls.key_file, password=lambda: "")
+        load_pair(context, tls.cert_file, tls.key_file)
     return context
 
 

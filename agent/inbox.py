@@ -119,9 +119,11 @@ class Inbox:
         self._database: sqlite3.Connection | None = None
         try:
             self._database = opened(self.path, _SCHEMA, _VERSION, "FULL")
-            self._rows = {row.key: row for row in _read(self._database) if row.seen_ms > now_ms - KEPT_MS}
+            self._database.execute("DELETE FROM inbox WHERE seen_ms <= ?", (now_ms - KEPT_MS,))
+            self._rows = {row.key: row for row in _read(self._database)}
         except (sqlite3.Error, msgspec.DecodeError) as error:
             self._start_clean(error)
+        self._firing = {key for key, row in self._rows.items() if row.told.firing}
         self._thread = threading.Thread(target=self._write_for_ever, name=f"write {FILE}", daemon=True)
         self._thread.start()
 
@@ -139,7 +141,8 @@ class Inbox:
 
     def alerts(self, now_ms: int) -> list[Alert]:
         """Those that count as firing."""
-        return [alert(row.told) for row in self._rows.values() if self._fires(row, now_ms)]
+        self._firing = {key for key in self._firing if self._fires(self._rows[key], now_ms)}
+        return [alert(self._rows[key].told) for key in sorted(self._firing)]
 
     def _fires(self, row: Row, now_ms: int) -> bool:
         return row.told.firing and now_ms - row.seen_ms < self.expire_ms
@@ -183,8 +186,9 @@ class Inbox:
         new = [row for row in rows if row.told.firing and self._known(row.key) is None]
         if not new:
             return
-        firing = sum(self._fires(row, now_ms) for row in {**self._rows, **self._pending}.values())
-        if firing + len(new) > MOST_FIRING:
+        firing = sum(self._fires(self._rows[key], now_ms) for key in self._firing)
+        coming = sum(row.told.firing for key, row in self._pending.items() if key not in self._firing)
+        if firing + coming + len(new) > MOST_FIRING:
             raise FullError(f"{MOST_FIRING} posted alerts fire already")
 
     def _superfluous(self, coming: int, now_ms: int) -> list[Key]:
@@ -205,9 +209,10 @@ class Inbox:
                 if self._pending.get(row.key) is row:
                     del self._pending[row.key]
                 if fault is None:
-                    self._rows[row.key] = row
+                    self._keep(row)
             for key in gone if fault is None else ():
                 self._rows.pop(key, None)
+                self._firing.discard(key)
             if not future.done():  # whoever posted has gone
                 future.set_result(fault)
 
@@ -219,6 +224,13 @@ class Inbox:
         self._pending.update({row.key: row for row in rows})
         self._batches.put(Batch(rows, gone, done))
         return await future
+
+    def _keep(self, row: Row) -> None:
+        self._rows[row.key] = row
+        if row.told.firing:
+            self._firing.add(row.key)
+        else:
+            self._firing.discard(row.key)
 
     def stepped(self, delta_ms: int) -> None:
         """The wall clock stepped."""

@@ -36,6 +36,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How much the duty may change in a second."""
 
     lowest: float = LOWEST
+    """The least duty."""
+
     safe: float = 0.5
     """The duty that it falls to without a reading, or when the alert's evidence is lost."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
 from aiohttp import web
 
+from agent.stamp import Stamp, stamp
 from agent.web.passwords import Passwords
 from agent.web.webconfig import WebConfig
 
@@ -27,9 +27,10 @@ class TokenFile:
     def __init__(self, name: str, path: str) -> None:
         self.name = name
         self._path = path
-        self._state: tuple[int, ...] | None = None
+        self._stamp: Stamp | None = None
         self._token = b""
         self._log = structlog.get_logger()
+        self._look()  # a wrong path is told at the start, not at the first request
 
     def matches(self, given: bytes) -> bool:
         """Whether it is the token that the file has now; a file that cannot be read has none."""
@@ -37,22 +38,19 @@ class TokenFile:
         return bool(self._token) and hmac.compare_digest(given, self._token)
 
     def _look(self) -> None:
+        now = stamp(self._path)
+        if now == self._stamp:
+            return
+        self._stamp, self._token = now, b""
         try:
-            found = os.stat(self._path)
-            state: tuple[int, ...] = (found.st_mtime_ns, found.st_size, found.st_ino)
-            if state == self._state:
-                return
-            self._state, self._token = state, b""
             with Path(self._path).open("rb") as file:
                 token = file.read(_LONGEST).strip()
             if len(token) < SHORTEST:
                 raise ValueError(f"expected a token of at least {SHORTEST} characters")
             self._token = token
         except (OSError, ValueError) as error:
-            if self._state != ():  # told once, until it changes
-                reason = getattr(error, "strerror", None) or str(error)
-                self._log.warning("a token cannot be used", token=self.name, file=self._path, reason=reason)
-            self._token, self._state = b"", () if isinstance(error, OSError) else self._state
+            reason = getattr(error, "strerror", None) or str(error)
+            self._log.warning("a token cannot be used", token=self.name, file=self._path, reason=reason)
 
 
 class Credentials:

@@ -25,7 +25,7 @@ from aiohttp import web
 from agent.config import ConfigError
 from agent.web import _answers, webconfig
 from agent.web.credentials import Credentials, has_allowed_name
-from agent.web.listener import Listener
+from agent.web.listener import Guard, Listener
 from agent.web.passwords import BusyError
 from agent.web.webconfig import Opened
 
@@ -47,6 +47,12 @@ LOOK_AGAIN = 1.0
 
 CREDENTIAL = web.RequestKey("credential", str)
 """Under this key a request has the name of whoever asks, once a credential has been looked at."""
+
+REASONS = (
+    *("address", "body", "busy", "certificate", "credential", "encoding"),
+    *("host", "origin", "size", "slow", "type", "version"),
+)
+"""Why requests are refused, as they are counted: from 0, so that the first increase is seen."""
 
 CLOSES = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 HEADERS: Mapping[str, str] = {
@@ -127,6 +133,8 @@ class Doorkeeper:
         self._refused = Counter(
             "steadytok_http_refused", "Requests that were refused at the door.", ["reason"], registry=registry
         )
+        for reason in REASONS:
+            self._refused.labels(reason)
 
     async def watch(self) -> None:
         """Takes a changed web configuration over, for connections that come after."""
@@ -153,9 +161,9 @@ class Doorkeeper:
         async def keep(request: web.Request, handler: Handler) -> web.StreamResponse:
             guard = None if self.listener is None else self.listener.guard(request.protocol)
             if guard is not None:
-                guard.begun()
+                guard.headed()
             try:
-                answer = await self._answer(request, handler)
+                answer = await self._answer(request, handler, guard)
                 self._dress(answer)
                 # Sent here and not behind the middleware: while it is being sent, the connection is not idle.
                 await answer.prepare(request)
@@ -167,9 +175,11 @@ class Doorkeeper:
 
         return keep
 
-    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, handler: Handler, guard: Guard | None) -> web.StreamResponse:
         try:
             await self._admit(request)
+            if guard is not None:
+                guard.begun()
             return await handler(request)
         except RefusedError as error:
             self._refused.labels(error.reason).inc()

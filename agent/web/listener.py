@@ -10,10 +10,11 @@ way makes room, so that strangers who only hold connections open cannot keep a s
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import structlog
 
@@ -42,24 +43,41 @@ class Listener:
         self.context = context
         self.turned_away = 0
         self._make = make
-        self._socket: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
+        self._sockets: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
         self._greeting: set[asyncio.Task[None]] = set()
         self._guards: dict[asyncio.BaseProtocol, Guard] = {}
         self._log = structlog.get_logger()
 
     def listen(self, host: str, port: int) -> int:
         """Opens the socket; returns the port, which the kernel chose where 0 was asked for. Raises OSError."""
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-            0
-        ]
-        self._socket = socket.socket(family, kind)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.setblocking(False)
-        self._socket.bind(address)
-        self._socket.listen(BACKLOG)
-        self._accepting = asyncio.get_running_loop().create_task(self._accept_for_ever(), name="accept")
-        return int(self._socket.getsockname()[1])
+        # A name can have several addresses, as localhost has: all of them, with one port.
+        found = list(dict.fromkeys(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+        for family, kind, _, _, address in found:
+            try:
+                port = self._listen_at(family, kind, (address[0], port, *address[2:]))
+            except OSError as error:
+                absent = error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+                last_chance = not self._sockets and address is found[-1][4]
+                if last_chance or not absent:
+                    raise
+                self._log.info("not listening there: this host has no such address", address=address[0])
+        return port
+
+    def _listen_at(self, family: int, kind: int, address: tuple[Any, ...]) -> int:
+        one = socket.socket(family, kind)
+        try:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.setblocking(False)
+            one.bind(address)
+            one.listen(BACKLOG)
+        except OSError:
+            one.close()
+            raise
+        self._sockets.append(one)
+        accepting = asyncio.get_running_loop().create_task(self._accept_for_ever(one), name="accept")
+        self._accepting.append(accepting)
+        return int(one.getsockname()[1])
 
     @property
     def connections(self) -> int:
@@ -72,20 +90,18 @@ class Listener:
 
     async def close(self) -> None:
         """Stops listening; connections that are there are their protocols' to end."""
-        if self._accepting is not None:
-            self._accepting.cancel()
-        if self._socket is not None:
-            self._socket.close()
-        for task in self._greeting:
+        tasks = [*self._accepting, *self._greeting]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._greeting, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for one in self._sockets:
+            one.close()
 
-    async def _accept_for_ever(self) -> None:
+    async def _accept_for_ever(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        assert self._socket is not None
         while True:
             try:
-                connection, _ = await loop.sock_accept(self._socket)
+                connection, _ = await loop.sock_accept(listening)
             except OSError as error:  # no file descriptors left, or the client has gone already
                 self._log.warning("a connection cannot be accepted", reason=error.strerror)
                 await asyncio.sleep(AGAIN)
@@ -138,8 +154,12 @@ class Guard(asyncio.Protocol):
         self._limit: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._waiting = True
-        self.idle = True
-        """Whether no whole request of it is under way."""
+        self._working = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is the client's turn: to send a request, or to take the answer to one."""
+        return not self._working or self._unread is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -155,7 +175,7 @@ class Guard(asyncio.Protocol):
         self._inner.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.idle and not self._waiting:
+        if not self._working and not self._waiting:
             self._waiting = True
             self._cut_in(HEAD)
         self._inner.data_received(data)
@@ -170,21 +190,25 @@ class Guard(asyncio.Protocol):
     def resume_writing(self) -> None:
         if self._unread is not None:
             self._unread.cancel()
+            self._unread = None
         self._inner.resume_writing()
 
-    def begun(self) -> None:
-        """The head of a request is there."""
-        self.idle = False
+    def headed(self) -> None:
+        """The head of a request is there; its body has a limit of its own."""
+        self._waiting = True
         if self._limit is not None:
             self._limit.cancel()
+
+    def begun(self) -> None:
+        """All of a request is there, and it may be answered: now it is our turn."""
+        self._working = True
 
     def ended(self) -> None:
         """The request has its answer; the next may come, or not."""
         if self._inner not in self._guards:
             return
         self._guards[self._inner] = self._guards.pop(self._inner)  # behind those that were idle before
-        self.idle = True
-        self._waiting = False
+        self._working = self._waiting = False
         self._cut_in(IDLE)
 
     def abort(self) -> None:

@@ -8,19 +8,20 @@ needs no restart; a bad new file keeps the old one and says so.
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
 from agent import config as configuration
 from agent.config import ConfigError
-from agent.settings import Section
+from agent.settings import Section, TlsVersion
+from agent.stamp import Stamp, stamp
+from agent.tls import bound, load_pair
 
 CLIENTS = ("NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert")
 HEADERS = (
@@ -36,12 +37,12 @@ DEAREST = 15
 """bcrypt's cost: each step doubles the time, and 15 is some two seconds of one core for each new client."""
 
 _BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
-_VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 _CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
 _SUITE = re.compile(r"TLS_(ECDHE_RSA|ECDHE_ECDSA|RSA)_WITH_(.+)", re.ASCII)
 _PRINTABLE = re.compile(r"[\x20-\x7e]*", re.ASCII)
 
-Version = Literal["TLS12", "TLS13"]
+Files = tuple[tuple[str, Stamp], ...]
+"""Paths, and what the files looked like."""
 
 
 class TlsServer(Section, frozen=True):
@@ -52,8 +53,8 @@ class TlsServer(Section, frozen=True):
     client_auth_type: str = "NoClientCert"
     client_ca_file: str = ""
     client_allowed_sans: tuple[str, ...] = ()
-    min_version: Version = "TLS12"
-    max_version: Version = "TLS13"
+    min_version: TlsVersion = "TLS12"
+    max_version: TlsVersion = "TLS13"
     cipher_suites: tuple[str, ...] = ()
     prefer_server_cipher_suites: bool = True
     curve_preferences: Annotated[tuple[str, ...], msgspec.Meta(max_length=1)] = ()
@@ -80,12 +81,12 @@ class Opened:
 
     settings: WebConfig = field(default_factory=WebConfig)
     context: ssl.SSLContext | None = None
-    files: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    files: Files = ()
 
     @property
     def changed(self) -> bool:
         """Whether a file is not what it was."""
-        return any(_state(Path(name)) != state for name, state in self.files)
+        return any(stamp(name) != state for name, state in self.files)
 
 
 def opened(path: str | None) -> Opened:
@@ -97,7 +98,7 @@ def opened(path: str | None) -> Opened:
     tls = settings.tls_server_config
     # Paths are relative to the file, as exporter-toolkit has them.
     names = [path, *(_beside(path, name) for name in _named(tls))]
-    states = tuple((name, _state(Path(name))) for name in names)
+    states = tuple((name, stamp(name)) for name in names)
     return Opened(settings, None if tls is None else _context(path, tls), states)
 
 
@@ -109,18 +110,10 @@ def speaks_tls(path: str | None) -> bool:
         return False
 
 
-def as_they_are(opened: Opened, path: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def as_they_are(opened: Opened, path: str) -> Files:
     """What the files look like now: a bad one is read again when it changes, and not before."""
     names = dict.fromkeys([path, *(name for name, _ in opened.files)])
-    return tuple((name, _state(Path(name))) for name in names)
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return ()  # gone for now: what is loaded stays
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
+    return tuple((name, stamp(name)) for name in names)
 
 
 def _named(tls: TlsServer | None) -> list[str]:
@@ -192,7 +185,7 @@ def _aes(found: re.Match[str]) -> str:
 
 def _context(path: str, tls: TlsServer) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version, context.maximum_version = _VERSIONS[tls.min_version], _VERSIONS[tls.max_version]
+    bound(context, tls.min_version, tls.max_version)
     if not tls.prefer_server_cipher_suites:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     step = "cipher_suites"
@@ -203,8 +196,7 @@ def _context(path: str, tls: TlsServer) -> ssl.SSLContext:
         for curve in tls.curve_preferences:
             context.set_ecdh_curve(_CURVES[curve])
         step = "cert_file and key_file"
-        # A password would be asked for on the terminal: a key that has one is refused instead.
-        context.load_cert_chain(_beside(path, tls.cert_file), _beside(path, tls.key_file), password=lambda: "")
+        load_pair(context, _beside(path, tls.cert_file), _beside(path, tls.key_file))
         step = "client_ca_file"
         if tls.client_ca_file:
             context.load_verify_locations(_beside(path, tls.client_ca_file))
@@ -231,7 +223,7 @@ def client(path: str) -> ssl.SSLContext:
     try:
         context.load_verify_locations(_beside(path, tls.cert_file))
         if tls.client_auth_type != "NoClientCert":
-            context.load_cert_chain(_beside(path, tls.cert_file), _beside(path, tls.key_file), password=lambda: "")
+            load_pair(context, _beside(path, tls.cert_file), _beside(path, tls.key_file))
     except OSError as error:  # ssl.SSLError is one
         hint = "run this as the agent's user"
         raise ConfigError([f"{path}: its certificate cannot be used: {error.strerror or error}; {hint}"]) from error

@@ -53,7 +53,7 @@ engine: {enabled: auto, size: 64MiB, burst: 200ms, every: 5s}
 engines: [{name: r1, kind: vllm, url: "http://127.0.0.1:8000"}]
 rules: {builtin: true, files: [/etc/steadytok/rules/*.yml], disable: [DimmHot], interval: 1s}
 alerting: {alertmanagers: [{static_configs: [{targets: ["am1:9093"]}]}]}
-web: {listen: "127.0.0.1:9817", external_url: null}
+web: {listen: "127.0.0.1:9817", config: null, hosts: [box], tokens: {am: /x}, external_url: null, metrics: full}
 """)
     config = load(path, KNOWN)
 

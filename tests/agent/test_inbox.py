@@ -110,6 +110,21 @@ def test_it_outlives_the_process(tmp_path: Path) -> None:
     assert within(tmp_path, second) == (1, {"repeated": 1})
 
 
+def test_what_is_old_is_gone_after_a_restart(tmp_path: Path) -> None:
+    """A week after it was last told, nothing is known of an alert, on the disk either."""
+
+    async def first(box: Inbox) -> None:
+        await box.take([FIRING], NOW - inbox.KEPT_MS)
+        await box.take([FIRING._replace(fingerprint="bb")], NOW)
+
+    async def second(box: Inbox) -> list[inbox.Key]:
+        return list(box._rows)
+
+    within(tmp_path, first)
+
+    assert within(tmp_path, second) == [("bb", FIRING.starts_ms)]
+
+
 def test_many_posts_share_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Posts that come together are written together, and each is answered when it is."""
     monkeypatch.setattr(inbox, "WINDOW", 0.05)

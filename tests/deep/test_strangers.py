@@ -134,3 +134,25 @@ def test_no_path_leaves_the_site(box: Box, path: str) -> None:
     assert int(head.split()[1]) in (200, 400, 404)
     assert b"root:" not in body and box.token.encode() not in body and b"import" not in body
     assert b"\r\nevil" not in head.lower() and b"set-cookie" not in head.lower()
+
+
+CHANGES = ("remedies/pause", "remedies/resume", "remedies/try", "webhook/alertmanager")
+
+
+@pytest.mark.parametrize("path", CHANGES)
+def test_each_change_wants_its_credential(box: Box, path: str) -> None:
+    """Without and with a wrong one it is a 401, whatever the body; with the right one the body is looked at."""
+    url = f"http://127.0.0.1:{box.port}/api/v1/{path}"
+    wrong = (None, "Bearer", f"Bearer {box.token[:-1]}", f"Basic {box.token}", box.token)
+
+    assert {_status(url, credential, b"[]") for credential in wrong} == {401}
+    assert _status(url, f"Bearer {box.token}", b"[]") == 400
+
+
+def _status(url: str, credential: str | None, body: bytes) -> int:
+    headers = {"Content-Type": "application/json", **({} if credential is None else {"Authorization": credential})}
+    try:
+        with processes.urllib.request.urlopen(processes.urllib.request.Request(url, body, headers), timeout=10) as told:
+            return int(told.status)
+    except processes.urllib.error.HTTPError as error:
+        return error.code

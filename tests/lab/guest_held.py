@@ -28,6 +28,7 @@ groups:
   - {name: lab, rules: [{alert: Trip, expr: steadytok_meminfo_mem_total_bytes > 0}]}
 """
 PATIENCE = 240.0
+UNNEEDED = ("dimm", "dmi", "hwmon", "ipmi", "kmsg", "process")  # what this stage does not look at, and others do
 # Joins a cgroup and reads files, whose page cache is then the cgroup's.
 READ = """
 import pathlib, sys
@@ -160,6 +161,7 @@ def configure(governor: str) -> None:
         "web": {"listen": "127.0.0.1:9818"},
         "state": {"dir": str(HOME / "state")},
         "engine": {"enabled": False},
+        "collectors": {name: {"enabled": False} for name in UNNEEDED},
         "engines": [{"name": name, "url": url, "kind": "reference"} for name, url in ENGINES.items()],
         "rules": {"builtin": False, "files": [str(HOME / "rules.yml")]},
         "remediation": {"mode": "enforce", "builtin": False, "hand": str(FOLDER / "sock")},

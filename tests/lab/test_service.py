@@ -140,6 +140,14 @@ def test_the_remedy_is_in_proc(saw: Saw) -> None:
     assert "drop" in seen["audit"]["out"]
 
 
+def test_the_eye_sees_where_another_users_pages_are(saw: Saw) -> None:
+    """Shares by node of an engine's memory, which sum to one: the daemon does not even see the process."""
+    shares = saw("hot")["placed"]
+
+    assert {metric["engine"] for metric, _ in shares} == {"lab"}
+    assert sum(share for _, share in shares) == pytest.approx(1.0)
+
+
 def test_nothing_is_written_outside_the_state_folder(saw: Saw) -> None:
     """Every folder and file of the machine was tried, /proc/sys and /sys too."""
     tried = saw("walls")["tried"]

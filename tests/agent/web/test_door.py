@@ -510,12 +510,27 @@ def test_who_takes_nothing_is_cut_off(tmp_path: Path, monkeypatch: pytest.Monkey
     within(tmp_path, test)
 
 
-def test_strangers_who_hold_every_place_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When all places are taken, whoever waited longest without a request makes room; a working one never does."""
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"GET /metrics HTTP/1.1\r\nX: ",
+        b"POST /api/v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nq",
+        b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 30,
+    ],
+)
+def test_strangers_who_hold_every_place_keep_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    """Whoever is silent, slow in sending or takes no answer makes room when all places are taken, the oldest first."""
     monkeypatch.setattr(listener, "MOST", 8)
 
     async def test(here: Place) -> None:
-        held = [await asyncio.open_connection("127.0.0.1", here.port) for _ in range(40)]
+        held = [await asyncio.open_connection("127.0.0.1", here.port, limit=1024) for _ in range(40)]
+        for _, writer in held:
+            with contextlib.suppress(ConnectionError):  # it has made room already
+                writer.write(said)
+        await asyncio.sleep(0.1)
         for _ in range(5):
             assert (await here.ask("GET", READ))[0] == 200
         assert here.door.listener is not None
@@ -525,6 +540,24 @@ def test_strangers_who_hold_every_place_keep_nobody_out(tmp_path: Path, monkeypa
             writer.close()
 
     within(tmp_path, test)
+
+
+def test_localhost_is_all_its_addresses(tmp_path: Path) -> None:
+    """A listener on a name answers at each address of the name, at one port."""
+
+    async def run() -> list[int]:
+        here = Place(tmp_path, listen="localhost:0")
+        here.port = await here.server.start("localhost", 0)
+        found = []
+        for address in {info[4][0] for info in socket.getaddrinfo("localhost", here.port, type=socket.SOCK_STREAM)}:
+            reader, writer = await asyncio.open_connection(address, here.port)
+            writer.write(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            found.append(int((await reader.read()).split()[1]))
+            writer.close()
+        await here.server.close()
+        return found
+
+    assert set(asyncio.run(run())) == {200}
 
 
 def test_tls_and_its_clients(tmp_path: Path) -> None:
