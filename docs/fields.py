@@ -26,7 +26,7 @@ class Field(NamedTuple):
 
 
 def fields(kind: type) -> Iterator[Field]:
-    """Every key of a section, in the order of the source. Raises KeyError where one has no sentence of its own."""
+    """Every key of a section, in the order of the source; one without a sentence has its section's, or none."""
     hints = typing.get_type_hints(kind, include_extras=True)
     said = _said(kind)
     for field in msgspec.structs.fields(kind):

@@ -114,14 +114,6 @@ def test_metrics_of_the_examples_are_emitted() -> None:
                 assert names.asked(rule["expr"]) <= names.emitted() | names.PROMETHEUS_OWN, rule
 
 
-def test_metrics_of_the_built_in_rules_are_emitted() -> None:
-    """The same of the rules that ship."""
-    for path in (HOUSE / "rules" / "builtin").glob("*.yml"):
-        for group in yaml.safe_load(path.read_text())["groups"]:
-            for rule in group["rules"]:
-                assert names.asked(rule["expr"]) <= names.emitted() | names.PROMETHEUS_OWN, rule
-
-
 @pytest.mark.parametrize("block", YAML, ids=str)
 def test_an_example_in_yaml_is_taken(block: Block, tmp_path: Path) -> None:
     """As a configuration, as rules, or (of Alertmanager's own form) as YAML at least."""
