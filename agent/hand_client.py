@@ -17,6 +17,8 @@ LONGEST_LINE = 4096  # bytes of a request
 LONGEST_ANSWER = 1 << 20  # bytes: `hello` names every lease, and a large host has a frequency policy for each processor
 PATIENCE = 90.0  # seconds: dropping the cache of a terabyte takes a minute
 
+WAKING = 10.0  # seconds: systemd starts it for whoever asks first, and on a host in trouble that is not at once
+
 
 def how_to_give_one(path: str) -> str:
     """What an operator does who has no hand."""
@@ -63,7 +65,7 @@ def _hello(path: str) -> dict[str, Any]:
     if not Path(path).exists():
         return {}
     try:
-        told = ask(path, "hello", {}, 1.0)
+        told = ask(path, "hello", {}, WAKING)
     except (FailedError, UnknownError, ChangedError):
         return {}
     return told if isinstance(told.get("verbs"), list) else {}

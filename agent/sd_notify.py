@@ -33,17 +33,19 @@ class Systemd:
             lines.append("READY=1")
         if status != self._status:
             lines.append(f"STATUS={status}")
-        self._ready, self._status = True, status
-        self._tell(*lines)
+        if self._tell(*lines):  # else what it did not hear is told again with the next tick
+            self._ready, self._status = True, status
 
     def ending(self) -> None:
         """The daemon ends because it was told to."""
         self._tell("STOPPING=1")
 
-    def _tell(self, *lines: str) -> None:
+    def _tell(self, *lines: str) -> bool:
         if self._address is None:
-            return
+            return True
         # Never waited for: a systemd that is busy hears the next tick.
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
             line.setblocking(False)
             line.sendto("\n".join(lines).encode(), self._address)
+            return True
+        return False

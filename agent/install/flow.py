@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -29,7 +30,13 @@ def install(target: Target, what: str) -> None:
     """A new venv, and everything around it."""
     if target.live:
         environment.check_interpreter()
-    settle_with(target, environment.made(target, what))
+    folder = environment.made(target, what)
+    try:
+        settle_with(target, folder)
+    except InstallError:
+        if environment.current(target) != folder:  # what was in use is so still, and this one is nobody's
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def settle_with(target: Target, folder: Path) -> None:
@@ -38,7 +45,10 @@ def settle_with(target: Target, folder: Path) -> None:
         from agent.install.settle import settle
 
         return settle(target, folder)
-    call([folder / "bin/python", "-I", "-m", "agent.install.settle", target.prefix, folder], loud=True)
+    try:
+        call([folder / "bin/python", "-I", "-m", "agent.install.settle", target.prefix, folder], loud=True)
+    except InstallError:
+        raise InstallError("not finished, for the reason above") from None  # which that stage has told itself
     return None
 
 

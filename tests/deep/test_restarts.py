@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -20,8 +21,9 @@ CONFIG = "engine: {{enabled: false}}\nweb: {{listen: 127.0.0.1:{port}}}\nstate: 
 
 
 def until_ready(listener: socket.socket) -> None:
+    end = time.monotonic() + 60
     while b"READY=1" not in listener.recv(4096):
-        pass
+        assert time.monotonic() < end, "it ticks, and has not said that it is ready"
 
 
 def left(state: Path) -> set[str]:

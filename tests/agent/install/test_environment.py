@@ -77,6 +77,18 @@ def test_without_root_or_systemd_it_says_so(monkeypatch: pytest.MonkeyPatch) -> 
         flow.target(Path("/"), dry=False)
 
 
+def test_a_version_that_cannot_be_settled_leaves_the_one_before(target: Target, wheel: Path) -> None:
+    """The new venv is gone again, and `current` points where it did; this wheel has no second stage."""
+    before = target.at(f"{OPT}/venv-1")
+    before.mkdir(parents=True)
+    environment.point(target, before)
+    with pytest.raises(InstallError, match="not finished, for the reason above"):
+        flow.install(target, str(wheel))
+
+    assert environment.current(target) == before
+    assert sorted(path.name for path in target.at(OPT).iterdir()) == ["current", "venv-1"]
+
+
 @pytest.mark.parametrize(
     ("origin", "expected"),
     [
