@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
@@ -64,22 +64,9 @@ class Child:
 
     def start(self) -> None:
         """Starts the child and keeps it alive until `close`."""
-        self._task = asyncio.get_running_loop().create_task(self._keep_alive(), name=f"child {self.name}")
-
-    async def _keep_alive(self) -> None:
-        pause = SHORTEST_PAUSE
-        while not self._closing.is_set():
-            began = asyncio.get_running_loop().time()
-            try:
-                await self._live_once()
-            except Exception as failure:  # no process to be had just now, or it said what nobody understands
-                self._log.warning("child failed and will be started again", reason=_reason(failure))
-            if self._closing.is_set():
-                return
-            lived = asyncio.get_running_loop().time() - began
-            pause = SHORTEST_PAUSE if lived > STEADY else min(pause * 2, LONGEST_PAUSE)
-            with contextlib.suppress(TimeoutError):  # the pause is over: start again
-                await asyncio.wait_for(self._closing.wait(), pause)
+        self._task = asyncio.get_running_loop().create_task(
+            kept_alive(self._live_once, self._closing, self._log), name=f"child {self.name}"
+        )
 
     async def _live_once(self) -> None:
         process = self._process = await asyncio.create_subprocess_exec(
@@ -166,6 +153,25 @@ class Child:
                 return
             self.kill()
         self._task.cancel()
+
+
+async def kept_alive(
+    live_once: Callable[[], Awaitable[None]], closing: asyncio.Event, log: structlog.typing.FilteringBoundLogger
+) -> None:
+    """Lives again and again until it closes, after a pause that doubles while lives are short."""
+    pause = SHORTEST_PAUSE
+    while not closing.is_set():
+        began = asyncio.get_running_loop().time()
+        try:
+            await live_once()
+        except Exception as failure:  # no process to be had just now, or it said what nobody understands
+            log.warning("child failed and will be started again", reason=_reason(failure))
+        if closing.is_set():
+            return
+        lived = asyncio.get_running_loop().time() - began
+        pause = SHORTEST_PAUSE if lived > STEADY else min(pause * 2, LONGEST_PAUSE)
+        with contextlib.suppress(TimeoutError):  # the pause is over: start again
+            await asyncio.wait_for(closing.wait(), pause)
 
 
 async def line_of(stream: asyncio.StreamReader) -> bytes:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
-from agent.children import LONGEST_LINE, LONGEST_PAUSE, SHORTEST_PAUSE, STEADY, line_of
+from agent.children import LONGEST_LINE, kept_alive, line_of
 
 EYE = "/run/steadytok/eye.sock"
 
@@ -59,24 +59,9 @@ class EyeAtTheDoor:
 
     def start(self) -> None:
         """Connects, and connects again until `close`."""
-        self._task = asyncio.get_running_loop().create_task(self._keep_alive(), name=f"door {self.name}")
-
-    async def _keep_alive(self) -> None:
-        pause = SHORTEST_PAUSE
-        while not self._closing.is_set():
-            began = asyncio.get_running_loop().time()
-            reason = "it ended"
-            try:
-                await self._live_once()
-            except OSError as error:
-                reason = error.strerror or str(error)
-            if self._closing.is_set():
-                return
-            self._log.warning("the eye is gone and will be called again", reason=reason)
-            lived = asyncio.get_running_loop().time() - began
-            pause = SHORTEST_PAUSE if lived > STEADY else min(pause * 2, LONGEST_PAUSE)
-            with contextlib.suppress(TimeoutError):  # the pause is over: connect again
-                await asyncio.wait_for(self._closing.wait(), pause)
+        self._task = asyncio.get_running_loop().create_task(
+            kept_alive(self._live_once, self._closing, self._log), name=f"door {self.name}"
+        )
 
     async def _live_once(self) -> None:
         reader, self._writer = await asyncio.open_unix_connection(self._door, limit=LONGEST_LINE)
@@ -90,6 +75,8 @@ class EyeAtTheDoor:
             self._writer = None
             self._alive.clear()
             self._on_end()
+        if not self._closing.is_set():
+            self._log.warning("the eye has hung up and will be called again")
 
     async def alive(self, patience: float) -> bool:
         """Waits until there is a connection; False where there is none after so many seconds."""

@@ -51,9 +51,9 @@ def _rows(seen: Overview) -> Iterator[Row]:
     yield Row("host", f"{seen.host}, steadytok {seen.version}, {_clock(seen.now)}")
     if seen.age > STANDS_STILL:
         yield Row("agent", f"answers, but has read nothing for {_span(seen.age)}", "bold red")
+    yield from _alerts(seen.alerts, seen.now)  # first, since a small terminal shows the beginning alone
     for panel, shown in seen.panels:
         yield from _panel(panel, shown)
-    yield from _alerts(seen.alerts, seen.now)
     yield from _remedies(seen.remedies)
     if seen.audit_fault:
         yield Row("audit", seen.audit_fault, "red")

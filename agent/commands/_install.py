@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def failing() -> Iterator[None]:
     """Ends the command with the reason where a step cannot be taken."""
     from agent.install import InstallError
 
+    os.umask(0o022)  # whatever root's is: the service's users must be able to read what is installed
     try:
         yield
     except InstallError as error:

@@ -20,16 +20,23 @@ _UNSEEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 
 
 def source() -> str:
-    """What pip is to install: what this very version came from, else this version by its number."""
+    """
+    What pip is to install: what this very version came from, else this version by its number.
+
+    https://packaging.python.org/en/latest/specifications/direct-url/
+    """
     try:
         told = importlib.metadata.distribution("steadytok").read_text("direct_url.json")
     except importlib.metadata.PackageNotFoundError:
         told = None
-    url = json.loads(told).get("url", "") if told else ""
-    if url.startswith("file://"):
-        path = Path(url.removeprefix("file://"))
-        return str(path) if path.exists() else f"steadytok=={version()}"
-    return f"steadytok @ {url}" if url else f"steadytok=={version()}"
+    origin = json.loads(told) if told else {}
+    url = origin.get("url", "")
+    if vcs := origin.get("vcs_info"):
+        return f"steadytok @ {vcs['vcs']}+{url}@{vcs['commit_id']}"
+    path = Path(url.removeprefix("file://"))
+    if not url or (url.startswith("file://") and not path.exists()):
+        return f"steadytok=={version()}"
+    return str(path) if url.startswith("file://") else f"steadytok @ {url}"
 
 
 def check_interpreter() -> None:

@@ -29,6 +29,7 @@ SPEED = """
 REGIME = 600.0  # seconds after the limit was reached in which the firmware is still what slows the engine, and lets go
 EVIDENCE = 120.0  # seconds of that before the engine's speed is believed
 UNPACED = 0.99
+GONE = 900.0  # seconds without a word of an engine until nothing is told of it
 
 
 @dataclass
@@ -45,6 +46,8 @@ class Engine:
     """The mean of its speed then, as a share of its baseline."""
     worth: Worth | None = None
     pays: bool | None = None
+    unseen: float = 0.0
+    """Seconds since anything was heard of it."""
 
     @property
     def throttled_speed(self) -> float | None:
@@ -67,6 +70,7 @@ class Engine:
         `unpaced`: the engine's speed as a share of its baseline, None while it is paced, idle or without one.
         """
         self.since_crossed += seconds
+        self.unseen = self.unseen + seconds if share is None else 0.0
         if headroom is not None:
             self.crossed = headroom <= terms.release if self.crossed else headroom <= 0
             self.since_crossed = 0.0 if headroom <= 0 else self.since_crossed
@@ -111,9 +115,9 @@ class Thermals:
         return self._terms().get(engine, Terms())
 
     def readings(self) -> Iterator[Reading]:
-        """What is known of each engine."""
+        """What is known of each engine, also while it is silent for some minutes; one that has left is not told of."""
         for name, engine in self._engines.items():
-            if engine.plant is not None and engine.worth is not None:
+            if engine.plant is not None and engine.worth is not None and engine.unseen < GONE:
                 yield from metrics.of_plant(
                     name, engine.plant, engine.throttled_speed, engine.worth, pays=bool(engine.pays)
                 )

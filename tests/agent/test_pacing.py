@@ -110,6 +110,17 @@ def test_it_learns_from_history_without_pacing() -> None:
     assert {reading.metric.name for reading in again.readings() if reading is not None} >= {metrics.GAIN.name}
 
 
+def test_an_engine_that_has_left_is_not_told_of() -> None:
+    """Silent for a minute it is still what it was, since its act goes on; after a quarter of an hour it has gone."""
+    desk, known, _ = drive(2400, work, Dimm(Plant(50, 100, idle=43), headroom=43), steered=False)
+    desk.history.silence("engine", desk.now_ms + 1)
+    known.observe(desk.history, desk.now_ms + 60 * SECOND)
+    assert list(known.readings())
+
+    known.observe(desk.history, desk.now_ms + 1000 * SECOND)
+    assert list(known.readings()) == []
+
+
 def test_what_was_stored_by_nobody_is_learnt_anew() -> None:
     """A damaged file is told and forgotten."""
     for text in ("", "{", '{"version": 1, "engines": {"r1": {"learnt": {}, "left": 0, "speed": 0}}}', "[]"):

@@ -59,7 +59,9 @@ def kernel_written() -> list[str]:
     found = []
     for top in ("/proc/sys", "/sys"):
         for folder, _, names in os.walk(top):
-            found += [path for name in names if os.access(path := f"{folder}/{name}", os.W_OK)]
+            paths = (f"{folder}/{name}" for name in names)
+            # Not AppArmor's own /dev/null among them.
+            found += [path for path in paths if stat.S_ISREG(os.lstat(path).st_mode) and os.access(path, os.W_OK)]
     return found
 
 
@@ -104,6 +106,8 @@ def devices() -> dict[str, str]:
     for folder, _, names in os.walk("/dev"):
         for name in names:
             path = os.path.join(folder, name)
+            if os.path.islink(path):
+                continue  # to another one, or to a descriptor of ours
             if stat.S_ISCHR(mode := os.stat(path).st_mode) or stat.S_ISBLK(mode):
                 found[path] = outcome(lambda path=path: os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK)))
     node = STATE / "kmsg"

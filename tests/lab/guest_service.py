@@ -32,12 +32,14 @@ STRANGER = "192.0.2.66"  # another one, which nobody names
 AGENT = "http://127.0.0.1:9817"
 DIMM, CAPABILITY, CRITICAL, TEMPERATURE, MAKER, DEVICE = "0x18", 0x00, 0x04, 0x05, 0x06, 0x07
 EDITED = f"""# edited by hand
+state: {{dir: /var/lib/steadytok}}
 external_labels: {{instance: guest}}
 alerting: {{resend_delay: 5s, alertmanagers: [{{static_configs: [{{targets: ["{MANAGER}:9093"]}}]}}]}}
 collectors: {{process: {{interval: 5s, engines: [{{name: lab, command: "lab-engine"}}]}}}}
 remediation: {{mode: enforce}}
 remedies:
   - {{name: drop, match: ['alertname="DimmHot"'], action: drop_caches, rollback: never, plausible: [-1000, 1000],
+      cooldown: 1m, max_attempts: 10, max_per_hour: 10,
       verify: {{expr: "vector(1)", within: 1m}}}}
 """
 ENGINE = "import time; held = bytearray(64 << 20); time.sleep(100000)"  # another user's, with 64 MiB
@@ -219,18 +221,19 @@ def hot() -> dict[str, Any]:
     saw: dict[str, Any] = {"install": run(COMMAND, "install")}
     saw["network"] = Path("/usr/local/lib/systemd/system/steadytok.service.d/20-network.conf").read_text()
     cache = Path("/root/cache")
-    with cache.open("wb") as file:
-        for _ in range(300):
-            file.write(os.urandom(1 << 20))
-        os.fsync(file.fileno())
+    with cache.open("wb+") as file:
+        file.truncate(400 << 20)  # a hole: to read it costs no disk, and its pages are in the cache like any others
+        while file.read(1 << 20):
+            pass
     saw["before"] = dropped()
     sensor(99.0)
     saw["firing"] = until("DimmHot", firing)
     saw["told"] = until("DimmHot at Alertmanager", at_the_manager)
     try:
-        saw["after"] = until("a drop of the page cache", lambda: dropped() > saw["before"] and dropped())
+        saw["after"] = until("a drop of the page cache", lambda: dropped() > saw["before"] and dropped(), 300.0)
         saw["placed"] = until("where the engine's pages are", placed)
     finally:
+        run(COMMAND, "remedies", "list", "--config", str(CONFIG))
         saw["audit"] = run(COMMAND, "remedies", "audit", "--config", str(CONFIG))
         saw["hand"] = run("journalctl", "--no-pager", "--output=cat", "--unit=steadytok-hand.service")["out"]
         cache.unlink()

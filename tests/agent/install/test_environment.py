@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from agent.commands import _install
 from agent.install import InstallError, Target, environment, flow
 from agent.install.layout import OPT
 
@@ -72,6 +75,44 @@ def test_without_root_or_systemd_it_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Path, "is_dir", lambda path: False)
     with pytest.raises(InstallError, match="not started by systemd"):
         flow.target(Path("/"), dry=False)
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        (None, "steadytok==1.2"),
+        ({"url": "file:///gone/steadytok.whl"}, "steadytok==1.2"),
+        ({"url": "file:///usr"}, "/usr"),
+        ({"url": "https://a.example/s.whl"}, "steadytok @ https://a.example/s.whl"),
+        (
+            {"url": "https://a.example/s.git", "vcs_info": {"vcs": "git", "commit_id": "0123ab"}},
+            "steadytok @ git+https://a.example/s.git@0123ab",
+        ),
+    ],
+)
+def test_what_is_installed_is_what_runs(origin: object, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From where this version came, as long as it is still there; else this version, from the index."""
+
+    class Distribution:
+        def read_text(self, name: str) -> str | None:
+            return None if origin is None else json.dumps(origin)
+
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: Distribution())
+    monkeypatch.setattr(environment, "version", lambda: "1.2")
+
+    assert environment.source() == expected
+
+
+def test_a_strict_umask_does_not_lock_the_service_out(tmp_path: Path) -> None:
+    """What root installs with umask 077 is readable all the same."""
+    before = os.umask(0o077)
+    try:
+        with _install.failing():
+            (tmp_path / "file").touch()
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
 
 
 def test_an_upgrade_needs_something_to_upgrade(target: Target) -> None:
