@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,11 @@ hypothesis.settings.load_profile("steadytok")
 MACHINES = Path(__file__).parent / "machines"
 Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]
+
+
+def pytest_configure() -> None:
+    """Ctrl-C is tested too: in the background of a shell SIGINT is ignored, and all children would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(name="machine")
