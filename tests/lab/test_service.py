@@ -30,6 +30,7 @@ def _service_ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pytest.fail(sentence)
         pytest.skip(sentence)
     out = tmp_path_factory.mktemp("service")
+    out.chmod(0o755)  # a user without rights reads the program there too
     image = service_machine.prepare()
     service_machine.furnish(out)
     service_machine.run(image, out)
