@@ -133,7 +133,8 @@ def _live(watch: Watch) -> None:
         # The libraries' page cache may be anywhere: it is where whoever read it first was.
         observe.run("migratepages", str(pid), "1", "0")
         watch.mark("at home")
-        watch.until(lambda: _below(watch, DRIFT, 0.1) and _above(watch, LOCAL, 0.9), 120, "home seen")
+        # An emulated agent may take a minute to come up.
+        watch.until(lambda: _below(watch, DRIFT, 0.1) and _above(watch, LOCAL, 0.9), 240, "home seen")
         observe.run("migratepages", str(pid), "0", "1")
         watch.mark("moved")
         watch.until(lambda: _above(watch, DRIFT, 0.5) and _below(watch, LOCAL, 0.5), 30, "drift seen")
