@@ -36,6 +36,19 @@ def opened(path: Path, schema: str, version: int, synchronous: Literal["NORMAL",
     return database
 
 
+def set_aside(path: Path, database: sqlite3.Connection | None) -> Path:
+    """Closes a file that is unsound and takes it out of the way; where it is then. It may have stayed, unwritable."""
+    if database is not None:
+        with contextlib.suppress(sqlite3.Error):  # it is given up
+            database.close()
+    aside = path.with_name(path.name + ".unreadable")
+    with contextlib.suppress(OSError):  # then opening it fails again, and whoever writes is told
+        os.replace(path, aside)
+    for rest in ("-wal", "-shm"):
+        path.with_name(path.name + rest).unlink(missing_ok=True)
+    return aside
+
+
 @contextlib.contextmanager
 def transaction(database: sqlite3.Connection) -> Iterator[None]:
     """All of it or nothing."""

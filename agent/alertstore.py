@@ -8,8 +8,6 @@ https://www.sqlite.org/wal.html, https://www.sqlite.org/pragma.html#pragma_synch
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Mapping
@@ -19,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
-from agent._database import opened, transaction
+from agent._database import opened, set_aside, transaction
 from agent.writer import Writer
 from collectors import Labels
 from rules.alerts import Alert, AlertState
@@ -82,15 +80,8 @@ class AlertStore:
         self._writer = Writer("alerts.db")
 
     def _start_clean(self, error: Exception) -> None:
-        if self._database is not None:
-            with contextlib.suppress(sqlite3.Error):  # it is given up
-                self._database.close()
-        aside = self.path.with_name(FILE + ".unreadable")
+        aside = set_aside(self.path, self._database)
         self._log.warning("alerts.db cannot be read; moved aside, starting clean", reason=str(error), aside=str(aside))
-        with contextlib.suppress(OSError):  # then opening it fails again, and is told when writing
-            os.replace(self.path, aside)
-        for rest in ("-wal", "-shm"):
-            self.path.with_name(FILE + rest).unlink(missing_ok=True)
         try:
             self._database = _opened(self.path)
         except sqlite3.Error:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
 import queue
 import sqlite3
 import threading
@@ -26,7 +25,7 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from agent._database import opened, transaction
+from agent._database import opened, set_aside, transaction
 from agent.acts import SOURCE
 from collectors import Labels
 from rules.alerts import Alert, AlertState
@@ -128,15 +127,8 @@ class Inbox:
         self._thread.start()
 
     def _start_clean(self, error: Exception) -> None:
-        if self._database is not None:
-            with contextlib.suppress(sqlite3.Error):  # it is given up
-                self._database.close()
-        aside = self.path.with_name(FILE + ".unreadable")
+        aside = set_aside(self.path, self._database)
         self._log.warning("inbox.db cannot be read; moved aside, starting clean", reason=str(error), aside=str(aside))
-        with contextlib.suppress(OSError):  # then opening it fails again, and each post is told
-            os.replace(self.path, aside)
-        for rest in ("-wal", "-shm"):
-            self.path.with_name(FILE + rest).unlink(missing_ok=True)
         self._database = None
 
     def alerts(self, now_ms: int) -> list[Alert]:

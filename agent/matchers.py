@@ -12,6 +12,8 @@ from typing import Literal, cast
 
 from rules._select import Matcher, Matchers
 
+Op = Literal["=", "!=", "=~", "!~"]
+
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _BARE = r"""[^\s,{}"'`=!~\\]"""
@@ -31,7 +33,8 @@ def matchers(text: str) -> Matchers:
         match = _MATCHER.match(inner, at)
         if match is None:
             raise ValueError(f'expected a matcher such as alertname="DimmHot" or severity=~"a|b", found {text!r}')
-        found.append(_matcher(*match.groups()))
+        label, op, value = match.groups()
+        found.append(sound(_bare(label), cast(Op, op), _bare(value)))
         at = match.end()
         if at < len(inner) and inner[at] != ",":
             raise ValueError(f"expected a comma after {match[0].strip()!r} in {text!r}")
@@ -39,8 +42,9 @@ def matchers(text: str) -> Matchers:
     return tuple(found)
 
 
-def _matcher(label: str, op: str, value: str) -> Matcher:
-    matcher = Matcher(_bare(label), cast(Literal["=", "!=", "=~", "!~"], op), _bare(value))
+def sound(label: str, op: Op, value: str) -> Matcher:
+    """A matcher that can be asked; ValueError for a regular expression that is none."""
+    matcher = Matcher(label, op, value)
     matcher.test  # noqa: B018  a regular expression that is none is found now, with its ValueError
     return matcher
 

@@ -16,7 +16,7 @@ from agent import actions, discovery
 from agent.actions import Action, Task
 from agent.acts import SOURCE, Remedy
 from agent.config import ConfigError
-from agent.matchers import matchers
+from agent.matchers import matchers, sound
 from agent.pacing.terms import Terms
 from agent.settings import Config, RemedySettings
 from agent.units import duration, written
@@ -150,9 +150,7 @@ class _Book:
         patterns.setdefault("alertname", "[a-zA-Z_][a-zA-Z0-9_]{0,127}")
         for name, pattern in patterns.items():
             try:
-                matcher = Matcher(name, "=~", pattern)
-                matcher.test  # noqa: B018  a regular expression that is none is found now, with its ValueError
-                yield matcher
+                yield sound(name, "=~", pattern)
             except ValueError as error:
                 self.faults.append((f"{path}.labels.{name}", str(error)))
 

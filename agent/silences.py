@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 
 from agent.acts import SOURCE
 from agent.alertmanagers import Discovery, Target, options
+from agent.matchers import Op, sound
 from agent.settings import Alerting
 from collectors import Labels
-from rules._select import Matcher, Matchers
+from rules._select import Matchers
 
 if TYPE_CHECKING:
     import aiohttp
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 EVERY = 15.0  # seconds
 LARGEST = 4 << 20  # bytes of an answer
 
-_OPS: Mapping[tuple[bool, bool], Any] = {
+_OPS: Mapping[tuple[bool, bool], Op] = {
     (False, True): "=",
     (False, False): "!=",
     (True, True): "=~",
@@ -130,10 +131,7 @@ def _active(body: bytes) -> tuple[Matchers, ...]:
     """The matchers of the silences that are active; ValueError where it is no such answer."""
     silences = msgspec.json.decode(body, type=list[_Silence])
     active = [silence for silence in silences if silence.status.state == "active" and silence.matchers]
-    return tuple(tuple(map(_matcher, silence.matchers)) for silence in active)
-
-
-def _matcher(told: _Matcher) -> Matcher:
-    matcher = Matcher(told.name, _OPS[told.isRegex, told.isEqual], told.value)
-    matcher.test  # noqa: B018  a regular expression that is none is found now, with its ValueError
-    return matcher
+    return tuple(
+        tuple(sound(told.name, _OPS[told.isRegex, told.isEqual], told.value) for told in silence.matchers)
+        for silence in active
+    )

@@ -18,8 +18,8 @@ from agent import sight as sight_module
 from agent.discovery import bind, modules
 from agent.eye import Answer, answer_of, pass_of
 from agent.gather import Pass
-from agent.sight import Sight
 from collectors import Note, Sample, counter, gauge
+from tests.agent.watched import Watched, until
 
 METRICS = (gauge("steadytok_a", "A."), counter("steadytok_b_total", "B."))
 SAMPLES = st.lists(
@@ -49,25 +49,6 @@ def test_a_pass_crosses_the_pipe_unchanged(
     assert came._replace(samples=()) == sent._replace(samples=())
     assert [(s.metric, s.labels) for s in came.samples] == [(s.metric, s.labels) for s in sent.samples]
     assert all(same(one.value, other.value) for one, other in zip(came.samples, sent.samples, strict=True))
-
-
-class Watched:
-    """A Sight whose passes are collected."""
-
-    def __init__(self, root: Path) -> None:
-        self.passes: asyncio.Queue[Pass] = asyncio.Queue()
-        self.sight = Sight(str(root), self.passes.put_nowait)
-        self.hwmon = bind(modules()["hwmon"], "hwmon", interval=None, deadline=None, own=None)
-
-    async def ask(self, began: float) -> Pass:
-        self.sight.lane("hwmon").start(self.hwmon, began)
-        return await asyncio.wait_for(self.passes.get(), 20)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def sensor(root: Path, celsius: int) -> Path:

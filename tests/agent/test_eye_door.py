@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from agent import sight as sight_module
 from agent.discovery import bind, modules
 from agent.eye_door import eye_door
 from agent.gather import Outcome, Pass
-from agent.sight import Sight
+from tests.agent.watched import Watched, until
 
 
 class Doorkeeper:
@@ -60,30 +60,11 @@ def _doorkeeper(tmp_path: Path) -> Iterator[Doorkeeper]:
     doorkeeper.close()
 
 
-class Watched:
-    """A Sight at a doorkeeper's door, and its passes."""
-
-    def __init__(self, doorkeeper: Doorkeeper, root: Path) -> None:
-        self.passes: asyncio.Queue[Pass] = asyncio.Queue()
-        self.sight = Sight(str(root), self.passes.put_nowait, door=str(doorkeeper.path))
-        self.hwmon = bind(modules()["hwmon"], "hwmon", interval=None, deadline=None, own=None)
-
-    async def ask(self, began: float) -> Pass:
-        self.sight.lane("hwmon").start(self.hwmon, began)
-        return await asyncio.wait_for(self.passes.get(), 20)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.02)
-
-
 def test_what_the_eye_at_the_door_reads_arrives(doorkeeper: Doorkeeper, tmp_path: Path) -> None:
     """A pass is ordered and answered over the connection, and the eye ends when we hang up."""
 
     async def scenario() -> Pass:
-        watched = Watched(doorkeeper, tmp_path / "root")
+        watched = Watched(tmp_path / "root", str(doorkeeper.path))
         watched.sight.lane("hwmon")
         await watched.sight.start()
         result = await watched.ask(1.0)
@@ -101,7 +82,7 @@ def test_an_eye_that_died_is_called_again(doorkeeper: Doorkeeper, tmp_path: Path
     """While there is none a pass fails at once; the next eye answers."""
 
     async def scenario() -> tuple[Pass, Pass]:
-        watched = Watched(doorkeeper, tmp_path / "root")
+        watched = Watched(tmp_path / "root", str(doorkeeper.path))
         watched.sight.lane("hwmon")
         await watched.sight.start()
         await watched.ask(1.0)
@@ -131,7 +112,7 @@ def test_a_read_that_does_not_return_gets_an_eye_of_its_own(
     os.mkfifo(policy / "scaling_cur_freq")  # a read of it waits for ever
 
     async def scenario() -> list[str | None]:
-        watched = Watched(doorkeeper, tmp_path / "root")
+        watched = Watched(tmp_path / "root", str(doorkeeper.path))
         cpufreq = bind(modules()["cpufreq"], "cpufreq", interval=None, deadline=0.5, own=None)
         lane = watched.sight.lane("cpufreq")
         await watched.sight.start()
