@@ -77,18 +77,21 @@ def test_two_thousand_connections(box: Box, said: bytes) -> None:
     assert scrape(box.port)
 
 
-@pytest.mark.parametrize("length", [f"Content-Length: {1 << 30}", "Transfer-Encoding: chunked"])
-def test_a_gigabyte_is_not_read(box: Box, length: str) -> None:
-    """With a length and without: refused, and the agent is no larger for it."""
+ENDLESS = 1 << 16  # MiB: no machine passes 64 GiB through in the half second for which a refused body is thrown away
+
+
+@pytest.mark.parametrize("length", [f"Content-Length: {ENDLESS << 20}", "Transfer-Encoding: chunked"])
+def test_an_endless_body_is_cut_off(box: Box, length: str) -> None:
+    """With a length and without: refused, hung up on after a moment, and the agent is no larger for it."""
     before = _resident(box.port)
     piece = b"x" * (1 << 20)
     answer = b""
     with socket.create_connection(("127.0.0.1", box.port), 10) as one:
         one.sendall(f"POST /api/v1/query HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n".encode())
         with contextlib.suppress(OSError):  # it has been cut off
-            for _ in range(1024):
+            for _ in range(ENDLESS):
                 one.sendall(b"100000\r\n" + piece + b"\r\n" if "chunked" in length else piece)
-            pytest.fail("a gigabyte was taken")
+            pytest.fail("64 GiB were taken")
         with contextlib.suppress(OSError):  # the reset may overtake the answer
             answer = one.recv(4096)
 
