@@ -236,9 +236,8 @@ class Remedies:
         try:
             self._hold(act, now_ms)
         except Exception as error:  # one action's fault must not cost the others their leases; its own then ends
-            self._log.exception(
-                "what is held cannot be seen to", remedy=act.remedy, reason=f"{type(error).__name__}: {error}"
-            )
+            reason = f"{type(error).__name__}: {error}"
+            self._log.error("what is held cannot be seen to", remedy=act.remedy, reason=reason)
 
     def _hold(self, act: Act, now_ms: int) -> None:
         """Renews a lease when it is due, and moves the value where its action wants it moved."""
