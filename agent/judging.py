@@ -54,7 +54,7 @@ def _verdict(act: Act, did_ms: int, bound: Bound, present: Present) -> Event | N
     evidence = Evidence(
         None if asked.shown is None else bool(asked.shown),
         newer=age_ms >= asked.window_ms and present.heard(asked.names, did_ms + 1),
-        alert=_alert(present.alerts.get(labels), did_ms),
+        alert=_alert(present.alerts.get(labels), did_ms, present),
         over=age_ms >= max(bound.settings.verify.within * 1000, least_ms),
     )
     if not (asked.shown or evidence.alert == "ended" or evidence.over):
@@ -67,14 +67,13 @@ def _verdict(act: Act, did_ms: int, bound: Bound, present: Present) -> Event | N
     return Event(act.id, kind, "; ".join(filter(None, (act.plan, says))), after=after)
 
 
-def _alert(alert: Alert | None, did_ms: int) -> Literal["fires", "ended", "unknown"]:
+def _alert(alert: Alert | None, did_ms: int, present: Present) -> Literal["fires", "ended", "unknown"]:
     if alert is None or not alert.fresh:
         return "unknown"
     if alert.state is AlertState.FIRING:
         return "fires"
-    # One that ended within an interval of the act did so on samples from before it.
-    ended_ms = alert.resolved_at_ms if alert.state is AlertState.RESOLVED else None
-    return "ended" if ended_ms is not None and ended_ms >= did_ms + alert.interval_ms else "unknown"
+    ended_since = alert.state is AlertState.RESOLVED and (alert.resolved_at_ms or 0) > did_ms
+    return "ended" if ended_since and present.heard(promql.compile(alert.expr).names, did_ms + 1) else "unknown"
 
 
 class _Asked(NamedTuple):

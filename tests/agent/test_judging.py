@@ -23,10 +23,11 @@ from rules.rulefile import RuleSet
 
 HEADROOM = gauge("steadytok_dimm_headroom_celsius", "Headroom.")
 LABELS = (("alertname", "DimmHot"), ("dimm", "A1"))
+EXPR = "steadytok_dimm_headroom_celsius < 5"
 SECOND = 1000
 BEGAN = 1_700_000_000_000
 ACT = Act(1, "cool-memory/r1", "pace engine r1", LABELS, False, True, Phase.HELD, BEGAN, (), BEGAN, "1.0", ("0.7",))
-HOT = Alert("DimmHot", LABELS, (), AlertState.FIRING, 3.0, BEGAN - 60_000, "up", SECOND, fired_at_ms=BEGAN - 60_000)
+HOT = Alert("DimmHot", LABELS, (), AlertState.FIRING, 3.0, BEGAN - 60_000, EXPR, SECOND, fired_at_ms=BEGAN - 60_000)
 
 
 class Host:
@@ -100,7 +101,7 @@ def test_silent_sensors_judge_nothing(host: Host) -> None:
     ("changes", "kind"),
     [
         ({"state": AlertState.RESOLVED, "resolved_at_ms": BEGAN + 5 * SECOND}, Kind.HELPED),
-        ({"state": AlertState.RESOLVED, "resolved_at_ms": BEGAN + SECOND // 2}, Kind.UNJUDGED),
+        ({"state": AlertState.RESOLVED, "resolved_at_ms": BEGAN - SECOND}, Kind.UNJUDGED),
         ({"state": AlertState.RESOLVED, "resolved_at_ms": BEGAN + 5 * SECOND, "fresh": False}, Kind.UNJUDGED),
         ({"fresh": False, "lost_since_ms": BEGAN + SECOND}, Kind.UNJUDGED),
         (None, Kind.UNJUDGED),
@@ -115,6 +116,18 @@ def test_without_an_expression_the_alert_says(host: Host, changes: dict[str, Any
 
     assert event is not None
     assert event.kind is kind
+
+
+def test_an_end_counts_at_once_and_on_a_sample_that_is_newer(host: Host) -> None:
+    """An alert that ends on what was read after the act has been helped, however soon; not on what was read before."""
+    ended = replace(HOT, state=AlertState.RESOLVED, resolved_at_ms=BEGAN + 700)
+    host.now_ms += 700
+    assert host.verdict(replace(ACT, remedy="plain"), ended) is None
+
+    host.passes(1)
+    event = host.verdict(replace(ACT, remedy="plain"), ended)
+    assert event is not None
+    assert event.kind is Kind.HELPED
 
 
 def test_a_remedy_that_is_gone_is_not_judged_and_waited_for(host: Host) -> None:
