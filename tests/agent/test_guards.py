@@ -86,7 +86,7 @@ class Bench:
         for event in list(verdicts(self.state.acts, book, Present(self.now, known, lambda _: [], lambda *_: True))):
             self._take(life.apply(self.state, event, self.now))
 
-    def happens(self, act: Act, kind: Kind, **told: str) -> Step:
+    def happens(self, act: Act, kind: Kind, **told: Any) -> Step:
         return self._take(life.apply(self.state, Event(act.id, kind, **told), self.now))
 
     def _take(self, step: Step) -> Step:
@@ -309,7 +309,10 @@ def test_5_what_overlaps_and_is_laxer_waits() -> None:
 def tightened() -> tuple[Bench, Act]:
     """What "cool" holds, and has helped, is tightened by "colder"."""
     bench = Bench(COOL, COLDER)
-    bench.happens(bench.holds(bench.acts(hot())), Kind.HELPED)
+    begun = bench.acts(hot())
+    bench.happens(begun, Kind.INTENDED, prior="1.0", value="0.7", before=Measure({"r1": 124.0}, {}, None))
+    bench.happens(begun, Kind.DID, value="0.7")
+    bench.happens(begun, Kind.HELPED)
     bench.passes(12 * MINUTE, hot(), hot("Hotter"))
     (act,) = bench.state.acts
     assert act.unverified
@@ -333,7 +336,7 @@ def test_5_what_is_tightened_is_measured_anew() -> None:
     """Before the stricter value is written; that of the first act would make its effect the second one's too."""
     bench, act = tightened()
     measure = Measure({"r1": 90.0}, {}, None)
-    bench._take(life.apply(bench.state, Event(act.id, Kind.RETUNING, value="0.4", before=measure), bench.now))
+    bench.happens(act, Kind.RETUNING, value="0.4", before=measure)
 
     assert bench.state.acts[0].before == measure
 
