@@ -20,7 +20,7 @@ import structlog
 
 from agent import config as configuration
 from agent.config import ConfigError
-from agent.meaning import is_host_port
+from agent.meaning import found, is_host_port
 from agent.settings import Alerting, AlertmanagerSettings, FileConfig, Section, TlsClient
 from agent.stamp import Stamp, stamp
 from agent.tls import bound, load_pair
@@ -112,7 +112,7 @@ def _entries(path: str) -> tuple[TargetGroup, ...]:
     entries = configuration.entries(TargetGroup, Path(path))
     wrong = [target for entry in entries for target in entry.targets if not is_host_port(target)]
     if wrong:
-        raise ConfigError([f"{path}: expected HOST:PORT without a scheme, found {target!r}" for target in wrong])
+        raise ConfigError([f"{path}: expected HOST:PORT without a scheme, {found(target)}" for target in wrong])
     return entries
 
 

@@ -75,7 +75,7 @@ def _engine(path: str, engine: EngineTarget) -> Iterator[Fault]:
     elif not _NAME.fullmatch(engine.name):
         yield f"{path}.name", f"expected letters, digits and _.:/- , found {engine.name!r}"
     if not _is_url(engine.url):
-        yield f"{path}.url", f"expected http://HOST:PORT, found {engine.url!r}"
+        yield f"{path}.url", f"expected http://HOST:PORT, {found(engine.url)}"
 
 
 def _addresses(config: Config) -> Iterator[Fault]:
@@ -83,7 +83,7 @@ def _addresses(config: Config) -> Iterator[Fault]:
     if not (host and port.isdecimal() and int(port) < 65536):
         yield "$.web.listen", f"expected ADDRESS:PORT such as 127.0.0.1:9817, found {config.web.listen!r}"
     if config.web.external_url is not None and not _is_url(config.web.external_url):
-        yield "$.web.external_url", f"expected http://HOST:PORT/, found {config.web.external_url!r}"
+        yield "$.web.external_url", f"expected http://HOST:PORT/, {found(config.web.external_url)}"
     for index, group in enumerate(config.alerting.alertmanagers):
         yield from _alertmanagers(f"$.alerting.alertmanagers[{index}]", group)
 
@@ -91,7 +91,7 @@ def _addresses(config: Config) -> Iterator[Fault]:
 def _alertmanagers(path: str, group: AlertmanagerSettings) -> Iterator[Fault]:
     for target in (target for static in group.static_configs for target in static.targets):
         if not is_host_port(target):
-            yield f"{path}.static_configs", f"expected HOST:PORT without a scheme, found {target!r}"
+            yield f"{path}.static_configs", f"expected HOST:PORT without a scheme, {found(target)}"
     for file in (file for each in group.file_sd_configs for file in each.files):
         if not file.endswith((".json", ".yml", ".yaml")) or "*" in file.rpartition("/")[0]:
             yield f"{path}.file_sd_configs", f"expected a .json, .yml or .yaml file, with * in its name only: {file!r}"
@@ -121,15 +121,23 @@ def _one_of(path: str, **told: str | None) -> Iterator[Fault]:
 def _is_url(text: str) -> bool:
     try:
         parts = urllib.parse.urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        return sound and "@" not in parts.netloc
     except ValueError:  # a port that is no number
         return False
 
 
 def is_host_port(text: str) -> bool:
-    """Whether a text is HOST:PORT and nothing else."""
+    """Whether a text is HOST:PORT and nothing else: no user and no password, which metrics and logs would show."""
     try:
         parts = urllib.parse.urlsplit(f"//{text}")
-        return bool(parts.hostname) and parts.port is not None and parts.netloc == text
+        return bool(parts.hostname) and parts.port is not None and parts.netloc == text and "@" not in text
     except ValueError:  # a port that is no number
         return False
+
+
+def found(text: str) -> str:
+    """What stands where an address should; one that may have a password in it is not shown."""
+    if "@" in text:
+        return "found a user in it, which metrics and logs would show; for Alertmanagers there is basic_auth"
+    return f"found {text!r}"

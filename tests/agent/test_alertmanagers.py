@@ -203,6 +203,35 @@ def test_what_cannot_be_meant(group: dict[str, Any], said: str) -> None:
         alerting({"static_configs": [{"targets": ["am:9093"]}], **group})
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"alerting": {"alertmanagers": [{"static_configs": [{"targets": ["user:pass-phrase@am1:9093"]}]}]}},
+        {"alerting": {"alertmanagers": [{"static_configs": [{"targets": ["http://user:pass-phrase@am1:9093"]}]}]}},
+        {"web": {"external_url": "https://user:pass-phrase@h/"}},
+        {"web": {"external_url": "user:pass-phrase@h"}},
+        {"engines": [{"name": "a", "url": "http://user:pass-phrase@h:8000"}]},
+    ],
+)
+def test_an_address_has_no_password(document: dict[str, Any]) -> None:
+    """It would stand in a metric, a log line or a link of every alert; the refusal does not show it either."""
+    with pytest.raises(ConfigError, match="found a user in it, which metrics and logs would show") as refused:
+        parse(document, "f", {})
+
+    assert "pass-phrase" not in str(refused.value)
+
+
+def test_an_address_in_a_file_has_no_password(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is not used, and the log line does not show it."""
+    file = tmp_path / "am.json"
+    file.write_text('[{"targets": ["user:pass-phrase@am1:9093"]}]')
+
+    assert targets(alerting({"file_sd_configs": [{"files": [str(file)]}]})) == []
+    told = capsys.readouterr()
+    assert "found a user in it" in told.out + told.err
+    assert "pass-phrase" not in told.out + told.err
+
+
 def test_a_printed_configuration_has_no_secret() -> None:
     """Neither in a log nor in a traceback."""
     told = alerting({"basic_auth": {"username": "u", "password": "pass-phrase"}})
