@@ -10,8 +10,6 @@ import json
 import sys
 from pathlib import Path
 
-import click
-
 from agent.install import InstallError, Target, environment
 from agent.install.layout import (
     COMMAND,
@@ -26,6 +24,7 @@ from agent.install.layout import (
 )
 from agent.install.programs import call
 from agent.state import written
+from agent.terminal import say
 
 _MADE = "# Made by `steadytok install` for this host and its configuration; run it again rather than edit this.\n"
 
@@ -58,7 +57,7 @@ def _place(target: Target, piece: Piece) -> None:
     if there == text:
         return
     if there is not None and piece.edited:
-        click.echo(f"  keep {path}, which has been edited")
+        say(f"  keep {path}, which has been edited")
         return
     target.step(f"write {path}", lambda: _write(path, text))
 
@@ -79,7 +78,7 @@ def _write_walls(target: Target, folder: Path) -> None:
     config = target.at(f"{CONFIG}/steadytok.yml")
     told = json.loads(call([folder / "bin/python", "-I", "-m", "agent.install.walls", config]))
     for sentence in told["told"]:
-        click.echo(f"  note: {sentence}")
+        say(f"  note: {sentence}")
     execute = "".join(f"ExecPaths={path}\n" for path in told["execute"])
     execute += "".join(f"NoExecPaths=-{path}\n" for path in told["leave"])
     for unit, reached in ((DAEMON, told["agent"]), ("steadytok-eye@.service", told["eye"])):
@@ -143,7 +142,7 @@ def main() -> int:
     try:
         settle(Target(prefix), folder)
     except InstallError as error:
-        click.echo(f"steadytok: {error}", err=True)
+        say(*f"steadytok: {error}".split("\n"), err=True)
         return 1
     return 0
 
