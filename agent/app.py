@@ -367,8 +367,8 @@ class Agent:
         await self.fleet.configure(config)
         old, self.loop.notifier = self.loop.notifier, self._notifier(self.config)
         self.loop.notifier.take_over(old)
+        await old.close()  # first: then nobody counts any more for an Alertmanager that has gone
         await self.loop.notifier.start()
-        await old.close()
         self._replace_collectors()
         self._log.info("configuration reloaded")
 

@@ -338,3 +338,34 @@ def test_twenty_thousand_alerts_fit() -> None:
 def _value(registry: CollectorRegistry, what: str, address: str) -> float | None:
     where = {"alertmanager": f"http://{address}/api/v2/alerts"}
     return registry.get_sample_value(f"steadytok_notifications_{what}", where)
+
+
+def test_one_that_has_gone_is_counted_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its queue does not stand for ever; a configuration without any has none, and what a request takes is known."""
+    monkeypatch.setattr(notify, "LOOK_AGAIN", 0.01)
+    peer, file, registry = Peer(), tmp_path / "am.json", CollectorRegistry()
+    names = ("sent_total", "errors_total", "dropped_total", "queue_length", "latency_seconds_count")
+
+    async def test() -> None:
+        file.write_text(json.dumps([{"targets": [peer.address, "127.0.0.1:9"]}]))
+        counters = Counters(registry)
+        notifier = Notifier(alerting({"file_sd_configs": [{"files": [str(file)]}]}), {}, "http://h", counters)
+        await notifier.start()
+        assert registry.get_sample_value("steadytok_notifications_alertmanagers_discovered") == 2.0
+        assert [_value(registry, name, "127.0.0.1:9") for name in names] == [0.0] * 5
+        notifier.observe([FIRING], 2_000_000)
+        async with asyncio.timeout(10):
+            while not all(_value(registry, "latency_seconds_count", each) for each in (peer.address, "127.0.0.1:9")):
+                await asyncio.sleep(0.01)
+            file.write_text(json.dumps([{"targets": [peer.address]}]))
+            while _value(registry, "errors_total", "127.0.0.1:9") is not None:
+                await asyncio.sleep(0.01)
+        assert [_value(registry, name, "127.0.0.1:9") for name in names] == [None] * 5
+        assert _value(registry, "sent_total", peer.address) == 1.0
+        await notifier.close()
+        await Notifier(Alerting(), {}, "http://h", counters).start()
+
+    peer.within(test)
+
+    assert registry.get_sample_value("steadytok_notifications_alertmanagers_discovered") == 0.0
+    assert [_value(registry, name, peer.address) for name in names] == [None] * 5
