@@ -74,6 +74,7 @@ class Discovery:
         self._groups = tuple(groups)
         self._stamps: dict[str, Stamp] = {}
         self._found: dict[str, tuple[TargetGroup, ...]] = {}
+        self._missing: set[str] = set()
         self._log = structlog.get_logger()
 
     @property
@@ -94,12 +95,22 @@ class Discovery:
 
     def _in_files(self, told: FileConfig) -> Iterator[TargetGroup]:
         # Looked at more often than refresh_interval, which Prometheus has for when it misses a change.
-        for path in sorted({path for pattern in told.files for path in glob.glob(pattern)}):
+        for path in self._paths(told.files):
             now = stamp(path)
             if self._stamps.get(path) != now:
                 self._stamps[path] = now
                 self._read(path)
             yield from self._found.get(path, ())
+
+    def _paths(self, patterns: Iterable[str]) -> list[str]:
+        found: set[str] = set()
+        for pattern in patterns:
+            paths = glob.glob(pattern)
+            found.update(paths)
+            if not paths and "*" not in pattern and pattern not in self._missing:
+                self._log.warning("there is no such file of Alertmanagers; it is looked for again", file=pattern)
+            (self._missing.discard if paths else self._missing.add)(pattern)
+        return sorted(found)
 
     def _read(self, path: str) -> None:
         try:
@@ -119,7 +130,7 @@ def _entries(path: str) -> tuple[TargetGroup, ...]:
 def _target(group: AlertmanagerSettings, address: str, labels: Mapping[str, str]) -> Target:
     scheme = labels.get(_SCHEME) or group.scheme
     prefix = labels.get(_PATH, "").removesuffix("/api/v2/alerts") or group.path_prefix
-    return Target(f"{scheme}://{address}{prefix.rstrip('/')}", group)
+    return Target(f"{scheme}://{address}/{prefix.strip('/')}".rstrip("/"), group)
 
 
 def options(target: Target) -> dict[str, Any]:

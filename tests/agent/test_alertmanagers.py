@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from agent import notify
+from agent import binding, notify
 from agent.alertmanagers import Discovery, post, targets
 from agent.config import ConfigError, parse
 from agent.notify import Counters, Notifier
@@ -180,6 +180,59 @@ def test_files_name_alertmanagers(tmp_path: Path) -> None:
     assert urls() == [whole[0], whole[2]]
     two.unlink()
     assert urls() == [whole[0]]
+
+
+RELATIVE = """
+rules: {files: [rules/*.yml, /etc/rules.yml]}
+alerting:
+  alertmanagers:
+    - file_sd_configs: [{files: [am/*.json, /etc/am.json]}]
+      tls_config: {ca_file: ca.pem, cert_file: /etc/cert.pem, key_file: ../key.pem}
+      basic_auth: {username: u, password_file: secret}
+    - static_configs: [{targets: ["am1:9093"]}]
+      authorization: {credentials_file: token}
+"""
+
+
+def test_a_relative_path_is_of_the_configurations_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the agent was started; a folder whose name looks like a pattern is none."""
+    folder = tmp_path / "[conf]"
+    (folder / "am").mkdir(parents=True)
+    (folder / "am" / "one.json").write_text('[{"targets": ["am2:9093"]}]')
+    (folder / "steadytok.yml").write_text(RELATIVE)
+    monkeypatch.chdir(tmp_path)
+    config, _ = binding.read(Path("[conf]/steadytok.yml"))
+    first, second = config.alerting.alertmanagers
+    assert first.tls_config is not None
+    assert first.basic_auth is not None
+    assert second.authorization is not None
+
+    assert [target.url for target in targets(config.alerting)] == [
+        "http://am2:9093/api/v2/alerts",
+        "http://am1:9093/api/v2/alerts",
+    ]
+    assert first.tls_config.ca_file == f"{folder}/ca.pem"
+    assert (first.tls_config.cert_file, first.tls_config.key_file) == ("/etc/cert.pem", f"{folder}/../key.pem")
+    assert (first.basic_auth.username_file, first.basic_auth.password_file) == (None, f"{folder}/secret")
+    assert second.authorization.credentials_file == f"{folder}/token"
+    assert config.rules.files[1] == "/etc/rules.yml"
+
+
+def test_a_file_that_is_not_there_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that is named whole was meant to be there; a pattern may have none. Once it is there it is used."""
+    file = tmp_path / "am.json"
+    patterns = [str(file), f"{tmp_path}/*.yml"]
+    discovery = Discovery(alerting({"file_sd_configs": [{"files": patterns}]}).alertmanagers)
+
+    assert discovery.targets() == discovery.targets() == []
+    file.write_text('[{"targets": ["am1:9093"]}]')
+    assert len(discovery.targets()) == 1
+    file.unlink()
+    assert discovery.targets() == []
+    said = capsys.readouterr()
+    told = [line for line in (said.out + said.err).splitlines() if "there is no such file of Alertmanagers" in line]
+    assert len(told) == 2
+    assert all("am.json" in line for line in told)
 
 
 @pytest.mark.parametrize(
