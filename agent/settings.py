@@ -86,7 +86,7 @@ class RulesSettings(Section, frozen=True):
     builtin: bool = True
     """Whether the built-in rules are asked."""
     files: tuple[str, ...] = ()
-    """Further rule files, or patterns of their paths such as `/etc/steadytok/rules/*.yml`."""
+    """Further rule files, or patterns of their paths such as `rules/*.yml`, from the configuration's folder."""
     disable: tuple[str, ...] = ()
     """Names of rules that are left out."""
     interval: Seconds = 1.0
@@ -104,7 +104,7 @@ class FileConfig(Section, frozen=True):
     """Prometheus' own file_sd_config."""
 
     files: tuple[str, ...]
-    """Paths, also with `*`, of lists of addresses in YAML or JSON."""
+    """Paths, also with `*`, of lists of addresses in YAML or JSON; relative ones are of the configuration's folder."""
     refresh_interval: Seconds = 300.0
     """Until they are read again."""
 
@@ -276,7 +276,7 @@ class Remediation(Section, frozen=True):
     disable: tuple[str, ...] = ()
     """Names of remedies that are left out."""
     webhook_expire: Seconds = 900.0
-    """How long a posted alert counts as firing without being told again."""
+    """How long a posted alert counts as firing without being told again; longer than Alertmanager's repeat_interval."""
     silences: bool = False
     """Whether nothing is begun for an alert that an Alertmanager of `alerting` has silenced."""
 
