@@ -15,6 +15,7 @@ Fault = tuple[str, str]
 LONGEST_INTERVAL = 120.0  # seconds: a rule looks back five minutes, so anything slower would blink out of sight
 _SIZE = re.compile(r"auto|\d+(\.\d+)?\s*([KMG]i?B?|B)?", re.IGNORECASE)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 
 
@@ -24,6 +25,9 @@ def faults(config: Config) -> Iterator[Fault]:
     yield from _collectors(config)
     yield from _engines(config)
     yield from _addresses(config)
+    for name in config.external_labels:
+        if not _LABEL.fullmatch(name) or name.startswith("__"):
+            yield "$.external_labels", f"expected names of labels such as cluster, found {name!r}"
 
 
 def _durations(config: Config) -> Iterator[Fault]:

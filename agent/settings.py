@@ -33,17 +33,6 @@ class Sampling(Section, frozen=True):
     """Silent intervals of a collector after which its series end."""
 
 
-class ExternalLabels(Section, frozen=True):
-    """Labels added to whatever leaves the host."""
-
-    instance: str | None = None
-    """The host's name in whatever leaves it; null: the host's own."""
-
-    def resolved(self) -> dict[str, str]:
-        """The labels as they go out."""
-        return {"instance": self.instance or socket.gethostname(), "job": "steadytok"}
-
-
 class CollectorSettings(Section, frozen=True):
     """What every collector can be told; `own` is its own Config, or None where it has none."""
 
@@ -285,7 +274,8 @@ class Config(Section, frozen=True):
     """The whole file."""
 
     sample: Sampling = Sampling()
-    external_labels: ExternalLabels = ExternalLabels()
+    external_labels: dict[str, str | None] = {}
+    """Added to every alert that goes out, where it has none of that name; `instance`, if not told, is the host's name."""
     collectors: dict[str, CollectorSettings] = {}
     """By name; each collector adds its own keys to those below."""
     engine: Canary = Canary()
@@ -298,3 +288,12 @@ class Config(Section, frozen=True):
     """Further remedies; one with the name of one that ships takes its place."""
     web: Web = Web()
     state: State = State()
+
+    def external(self) -> dict[str, str]:
+        """The labels of whatever leaves the host; an empty one is none."""
+        told = {name: value for name, value in self.external_labels.items() if value}
+        return {"instance": socket.gethostname(), "job": "steadytok"} | told
+
+    def identity(self) -> dict[str, str]:
+        """Those that the host's series have where they are asked for, as if a Prometheus had scraped them."""
+        return {name: value for name, value in self.external().items() if name in ("instance", "job")}

@@ -67,7 +67,7 @@ async def _send(config) -> int:  # type: ignore[no-untyped-def]  # Config is imp
         interval_ms=round(config.rules.interval * 1000),
     )
     url = config.web.external_url or site.url(config)
-    body = payload(alert, now_ms, 75_000, config.external_labels.resolved(), url)
+    body = payload(alert, now_ms, 75_000, config.external(), url)
     status = 0
     async with aiohttp.ClientSession() as session:
         for target in wanted:
