@@ -275,7 +275,7 @@ class Config(Section, frozen=True):
 
     sample: Sampling = Sampling()
     external_labels: dict[str, str | None] = {}
-    """Added to every alert that goes out, where it has none of that name; `instance`, if not told, is the host's name."""
+    """Added to every alert that goes out, where it has none of that name; without one `instance` is the host's name."""
     collectors: dict[str, CollectorSettings] = {}
     """By name; each collector adds its own keys to those below."""
     engine: Canary = Canary()
