@@ -23,7 +23,7 @@ from agent.config import ConfigError
 from agent.meaning import found, is_host_port
 from agent.settings import Alerting, AlertmanagerSettings, FileConfig, Section, TlsClient
 from agent.stamp import Stamp, stamp
-from agent.tls import bound, load_pair
+from agent.tls import bound, in_file, load_pair
 
 if TYPE_CHECKING:
     import aiohttp
@@ -170,13 +170,14 @@ def _stamps(tls: TlsClient) -> tuple[Stamp, ...]:
 @functools.lru_cache(maxsize=16)
 def _context(tls: TlsClient, stamps: tuple[Stamp, ...]) -> ssl.SSLContext:
     """The context of these settings, made anew when a file has another stamp."""
-    context = ssl.create_default_context(cafile=tls.ca_file)
+    context = ssl.create_default_context(cafile=tls.ca_file, cadata=tls.ca)
     bound(context, tls.min_version, tls.max_version)
     if tls.insecure_skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if tls.cert_file is not None:
-        load_pair(context, tls.cert_file, tls.key_file)
+    with in_file(tls.cert, tls.cert_file) as certificate, in_file(tls.key, tls.key_file) as key:
+        if certificate is not None:
+            load_pair(context, certificate, key)
     return context
 
 

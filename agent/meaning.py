@@ -6,7 +6,7 @@ import re
 import urllib.parse
 from collections.abc import Iterator
 
-from agent.settings import CANARY, AlertmanagerSettings, Config, EngineTarget
+from agent.settings import CANARY, AlertmanagerSettings, Config, EngineTarget, TlsClient
 from agent.units import written
 
 Fault = tuple[str, str]
@@ -110,11 +110,21 @@ def _alertmanagers(path: str, group: AlertmanagerSettings) -> Iterator[Fault]:
         yield from _one_of(f"{path}.authorization", **credentials)
         if other.type.lower() == "basic" or not _TOKEN.fullmatch(other.type):
             yield f"{path}.authorization.type", "expected Bearer or another scheme; Basic is basic_auth's"
-    tls = group.tls_config
-    if tls is not None and (tls.cert_file is None) != (tls.key_file is None):
-        yield f"{path}.tls_config", "expected cert_file and key_file together"
-    if tls is not None and tls.min_version > tls.max_version:
-        yield f"{path}.tls_config.min_version", f"expected no more than max_version ({tls.max_version})"
+    if group.tls_config is not None:
+        yield from _tls(f"{path}.tls_config", group.tls_config)
+
+
+def _tls(path: str, tls: TlsClient) -> Iterator[Fault]:
+    pieces = (("ca", tls.ca, tls.ca_file), ("cert", tls.cert, tls.cert_file), ("key", tls.key, tls.key_file))
+    for name, text, file in pieces:
+        if text is not None and file is not None:
+            yield path, f"expected {name} or {name}_file, not both"
+        if text is not None and "-----BEGIN " not in text:
+            yield f"{path}.{name}", f"expected PEM, which begins with -----BEGIN; a path is {name}_file's"
+    if (tls.cert is None and tls.cert_file is None) != (tls.key is None and tls.key_file is None):
+        yield path, "expected cert_file and key_file together, or cert and key"
+    if tls.min_version > tls.max_version:
+        yield f"{path}.min_version", f"expected no more than max_version ({tls.max_version})"
 
 
 def _one_of(path: str, **told: str | None) -> Iterator[Fault]:

@@ -131,12 +131,18 @@ class Authorization(Section, frozen=True):
 class TlsClient(Section, frozen=True):
     """Prometheus' own tls_config."""
 
+    ca: str | None = None
+    """Who signs for the server, in PEM; with neither this nor `ca_file` it is whom this host trusts."""
     ca_file: str | None = None
-    """Who signs for the server; null: whom this host trusts."""
+    """The file that has it."""
+    cert: str | None = None
+    """The certificate that is shown, in PEM."""
     cert_file: str | None = None
-    """The certificate that is shown."""
+    """The file that has it."""
+    key: str | None = None
+    """Its key, in PEM."""
     key_file: str | None = None
-    """Its key."""
+    """The file that has it."""
     server_name: str | None = None
     """The name that the server's certificate must have, where it is not the address."""
     insecure_skip_verify: bool = False
@@ -145,6 +151,9 @@ class TlsClient(Section, frozen=True):
     """The oldest that is spoken."""
     max_version: Literal["TLS12", "TLS13"] = "TLS13"
     """The newest that is spoken."""
+
+    def __repr__(self) -> str:
+        return "TlsClient(…)"  # as above: it may have a key
 
 
 class AlertmanagerSettings(Section, frozen=True):

@@ -39,12 +39,14 @@ class Peer:
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.context = context
         self.headers: list[Any] = []
+        self.shown: list[bool] = []
         self.batches: list[list[dict[str, Any]]] = []
         self.answer: Callable[[list[dict[str, Any]]], web.Response] = lambda batch: web.Response()
         self.address = ""
 
     async def take(self, request: web.Request) -> web.Response:
         self.headers.append(request.headers)
+        self.shown.append(bool(request.get_extra_info("peercert")))
         self.batches.append(await request.json())
         return self.answer(self.batches[-1])
 
@@ -114,7 +116,7 @@ def test_a_secret_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 
 
 def test_tls_in_prometheus_own_keys(tmp_path: Path) -> None:
-    """ca_file, cert_file, server_name, insecure_skip_verify, min_version."""
+    """ca_file, cert_file, the same inline, server_name, insecure_skip_verify, min_version."""
     authority = certificates.authority(tmp_path)
     server = certificates.signed(tmp_path, "am", "DNS:am.example")
     certificate, key = map(str, certificates.signed(tmp_path, "agent"))
@@ -122,6 +124,8 @@ def test_tls_in_prometheus_own_keys(tmp_path: Path) -> None:
     context.load_cert_chain(*server)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_OPTIONAL
+    inline = {"ca": authority.read_text(), "server_name": "am.example"}
+    texts = {"cert": Path(certificate).read_text(), "key": Path(key).read_text()}
     peer = Peer(context)
     ours = {"ca_file": str(authority), "server_name": "am.example"}
     said: list[str | None] = []
@@ -130,6 +134,8 @@ def test_tls_in_prometheus_own_keys(tmp_path: Path) -> None:
         for tls in (
             ours,
             {**ours, "cert_file": certificate, "key_file": key},
+            {**inline, **texts},
+            {**inline, "cert_file": certificate, "key": texts["key"]},
             {"insecure_skip_verify": True},
             {},
             {"ca_file": str(authority)},
@@ -139,9 +145,9 @@ def test_tls_in_prometheus_own_keys(tmp_path: Path) -> None:
 
     peer.within(test)
 
-    assert said[:3] == [None, None, None]
-    assert all(said[3:])
-    assert len(peer.batches) == 3
+    assert said[:5] == [None] * 5
+    assert all(said[5:])
+    assert peer.shown == [False, True, True, True, False]
 
 
 def test_no_redirect_is_followed() -> None:
@@ -246,6 +252,9 @@ def test_a_file_that_is_not_there_is_told_once(tmp_path: Path, capsys: pytest.Ca
         ({"tls_config": {"cert_file": "a"}}, "tls_config: expected cert_file and key_file together"),
         ({"tls_config": {"min_version": "TLS13", "max_version": "TLS12"}}, "expected no more than max_version"),
         ({"tls_config": {"cafile": "a"}}, "tls_config.cafile: unknown key (did you mean 'ca_file'?)"),
+        ({"tls_config": {"ca": "-----BEGIN C", "ca_file": "a"}}, "tls_config: expected ca or ca_file, not both"),
+        ({"tls_config": {"ca": "/etc/ca.pem"}}, "tls_config.ca: expected PEM, which begins with -----BEGIN"),
+        ({"tls_config": {"key": "-----BEGIN K"}}, "tls_config: expected cert_file and key_file together, or cert and"),
         ({"file_sd_configs": [{"files": ["/etc/*/x.json"]}]}, "with * in its name only"),
         ({"file_sd_configs": [{"files": ["/etc/x.txt"]}]}, "expected a .json, .yml or .yaml file"),
     ],
@@ -287,7 +296,9 @@ def test_an_address_in_a_file_has_no_password(tmp_path: Path, capsys: pytest.Cap
 
 def test_a_printed_configuration_has_no_secret() -> None:
     """Neither in a log nor in a traceback."""
-    told = alerting({"basic_auth": {"username": "u", "password": "pass-phrase"}})
+    key = "-----BEGIN PRIVATE KEY-----pass-phrase"
+    tls = {"cert_file": "c", "key": key}
+    told = alerting({"basic_auth": {"username": "u", "password": "pass-phrase"}, "tls_config": tls})
     told = msgspec.structs.replace(told, alertmanagers=told.alertmanagers * 2)
 
     assert "pass-phrase" not in repr(told)
