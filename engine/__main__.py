@@ -146,7 +146,7 @@ def _replicate(options: argparse.Namespace, site: Site, arguments: list[str], pa
         ready = {**replicas.start(), "pid": os.getpid()}
         wait(json.dumps(ready), until_stdin_closes=options.until_stdin_closes)
     finally:
-        replicas.stop(patience.seconds)
+        replicas.stop(patience)
     return 0
 
 

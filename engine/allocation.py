@@ -51,8 +51,10 @@ def need(config: Config, context: int, slots: int, threads: int) -> Need:
     """
     What an engine of this shape will take.
 
-    Several threads of OpenBLAS pack a panel of the whole longest matrix at once, one packs a block of it (measured).
+    Several threads of OpenBLAS pack a panel of the whole longest matrix at once, one packs a block of it (measured); it
+    never starts more than the processors that this process may run on.
     """
+    threads = min(threads, len(os.sched_getaffinity(0)))
     rows = max(PREFILL_CHUNK, slots)
     activations = rows * (4 * config.dim + 2 * config.query_dim + 3 * config.hidden)
     packed = PANEL * 2 * config.hidden if threads > 1 and not config.int8 else 0
