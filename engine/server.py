@@ -13,7 +13,6 @@ import threading
 import time
 import urllib.parse
 from dataclasses import dataclass, field
-from typing import Any
 
 from engine.answers import Answer, ChatAnswer, model, models
 from engine.batch import Batch, ClosingError, FullError
