@@ -124,7 +124,7 @@ def _build(options: argparse.Namespace, site: Site) -> Server:
         Batch(model, Pace(time.monotonic), time.monotonic),
         Terms(model.context, config.vocab, tokenizer, template_of(tokenizer)),
         options.threads,
-        sgemv_bandwidth(model.weights.arrays()),
+        sgemv_bandwidth(model.weights),
         locality,
     )
     return Server((options.host, options.port), served, token)

@@ -210,7 +210,9 @@ def dropped() -> int:
 
 def placed() -> list[Any]:
     """Shares of the engine's pages by node, of a sample that only the eye can take."""
-    answer = ask(f"{AGENT}/api/v1/query?query=steadytok_process_node_share_ratio") or {"data": {"result": []}}
+    answer = ask(f"{AGENT}/api/v1/query?query=steadytok_process_node_share_ratio%7Bengine=%22lab%22%7D") or {
+        "data": {"result": []}
+    }
     return [(series["metric"], float(series["value"][1])) for series in answer["data"]["result"]]
 
 
@@ -229,7 +231,7 @@ def paced() -> float | None:
 
 
 def hot() -> dict[str, Any]:
-    """Heat in a module: an alert at a real Alertmanager, a remedy that the kernel counts, and one that an engine tells."""
+    """Heat in a module: an alert at a real Alertmanager, a remedy that the kernel counts, one that an engine tells."""
     module()
     manager()
     serve()

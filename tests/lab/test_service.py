@@ -152,7 +152,7 @@ def test_the_eye_sees_where_another_users_pages_are(saw: Saw) -> None:
 
 
 def test_an_engine_as_a_service_is_paced_as_it_ships(saw: Saw) -> None:
-    """systemd gives it the daemon's token, and the remedy that ships holds it back; it has no right, and none to be had."""
+    """systemd gives it the daemon's token, and the remedy that ships holds it back; it has no right at all."""
     seen = saw("hot")
 
     assert seen["served"] == {"ActiveState": "active", "NRestarts": "0", "User": "steadytok-engine"}
