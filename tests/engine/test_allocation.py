@@ -92,8 +92,8 @@ def test_measuring_is_told_and_given_back() -> None:
 
         assert peak is not None
         assert started.most > int(peak[1]) / 1024 > resident(started.pid) + 50
-        assert re.search(r"^steadytok_reference_sgemv_bytes_per_second [\d.]+e?\d*$", metrics, re.M)
-        assert re.search(r"^steadytok_reference_bandwidth_efficiency_ratio 0?\.\d+", metrics, re.M)
+        assert re.search(r"^steadytok_reference_sgemv_bytes_per_second [\d.e+]+$", metrics, re.M)
+        assert re.search(r"^steadytok_reference_bandwidth_efficiency_ratio [\d.e-]+$", metrics, re.M)
 
 
 def test_the_first_request_takes_nothing() -> None:
