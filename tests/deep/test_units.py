@@ -62,7 +62,7 @@ def test_systemd_understands_every_line(analyze: str, unit: str, tmp_path: Path)
 
 
 def test_an_engine_is_given_the_token_that_the_daemon_makes(tmp_path: Path) -> None:
-    """Its unit names the file that the daemon's state folder has, where the configuration that ships puts that folder."""
+    """Its unit names the file that the daemon's state folder has, where the configuration that ships has it."""
     state = StateFolder(tmp_path)
     token = state.token_file().name
     state.close()
