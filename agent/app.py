@@ -74,7 +74,7 @@ class Agent:
         self._engines_changed = asyncio.Event()
         self._registry = CollectorRegistry(auto_describe=False)
         self._counters = Counters(self._registry)
-        self._exposition = Exposition(config.external_labels.resolved())
+        self._exposition = Exposition(config.identity())
         self._viewer = Viewer()
         self._footprint = Footprint()
         self._reloading: asyncio.Task[None] | None = None
@@ -89,7 +89,7 @@ class Agent:
         self.state = StateFolder(folder(config.state.dir))
         self._stack.callback(self.state.close)
         self.baseline = Baseline(self.state.read(given.STORED))
-        self.history = History(round(config.sample.keep * 1000), identity=config.external_labels.resolved())
+        self.history = History(round(config.sample.keep * 1000), identity=config.identity())
         own.declare(self.history, self.baseline)
         self.canary = self._canary()
         shelf = str(place(self.state.path, self.place.root) / SHELF)
