@@ -50,7 +50,7 @@ class Remedies:
         except JournalError as error:
             self.halted = str(error)
             self._log.error("no remedy acts", reason=self.halted)
-        self.state = State() if self._journal is None else self._journal.state
+        self.state = State() if self._journal is None else self._journal.state.whole(around.identity)
         self._journalled: State | None = self.state
         self._memory: dict[int, Any] = {}
         self._touched: dict[int, float] = {}

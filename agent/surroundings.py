@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.acts import Seen
+from agent.acts import Seen, whole
 from agent.clock import Clock
 from agent.judging import Present
 from agent.reach import Access
@@ -34,10 +34,16 @@ class Surroundings:
     """The alerts that Alertmanagers have posted and that still count as firing."""
     silenced: Callable[[Labels], bool] = lambda labels: False
 
+    def own(self) -> Iterator[Alert]:
+        """The alerts of our rules, with the labels that they leave the host with."""
+        for alert in self.rules().alerts():
+            labels = whole(alert.labels, self.identity)
+            yield alert if labels is alert.labels else replace(alert, labels=labels)
+
     def seen(self, now_ms: int) -> Iterator[Seen]:
         """Every alert, our own and those that were posted."""
         rules, windows = self.rules(), dict[str, int]()
-        for alert in rules.alerts():
+        for alert in self.own():
             if alert.expr not in windows:
                 windows[alert.expr] = rules.window_ms(_compiled(alert.expr))
             yield Seen(alert, windows[alert.expr])
@@ -45,7 +51,7 @@ class Surroundings:
 
     def present(self, now_ms: int) -> Present:
         """What verdicts rest on."""
-        alerts = (*self.rules().alerts(), *self.posted(now_ms))
+        alerts = (*self.own(), *self.posted(now_ms))
         return Present(now_ms, {alert.labels: alert for alert in alerts}, self.ask, self.heard)
 
     def ask(self, expr: str) -> list[tuple[dict[str, str], float]]:
