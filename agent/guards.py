@@ -1,5 +1,6 @@
 """
-Whether to act: the table GUARDS. What becomes of an act is agent/life.py's. Both are pure; the time is passed in.
+Whether to act: the table GUARDS. What becomes of an act is agent/life.py's, who holds what agent/claims.py's. All three
+are pure; the time is passed in.
 
 The contract is older than this file: each of its clauses stands in tests/agent/test_guards.py by name, with what it
 cost those who lacked it. In short: evidence that is there and holds; a cooldown that counts from the attempt, dry runs
@@ -231,6 +232,7 @@ def decide(state: State, world: World) -> Step:
 
 
 STOPPING = (_paused, _halted, _silenced, _without_evidence)
+"""Asked once more before the write."""
 
 
 def stopped(state: State, world: World, act: Act) -> str:

@@ -217,14 +217,16 @@ class Remedies:
         now = self.state.act(act.id)
         if now is None or now.phase not in (Phase.WRITING, Phase.HELD):
             return
-        world = self._world(self.around.clock.now_ms())
-        if now.phase is Phase.WRITING and (why := guards.stopped(self.state, world, now)):
+        if now.phase is Phase.WRITING and (why := self._stopped(now)):
             self._happened(Event(act.id, Kind.REFUSED, f"{why}; nothing was written"))
             return
         if act.observed:
             self._happened(Event(act.id, Kind.DID, "only observed", value=act.ours[-1]))
             return
         self._do(now, json.loads(now.ours[-1]), Kind.DID if now.phase is Phase.WRITING else Kind.RETUNED)
+
+    def _stopped(self, act: Act) -> str:
+        return guards.stopped(self.state, self._world(self.around.clock.now_ms()), act)
 
     def _do(self, act: Act, wanted: Any, done: Kind) -> None:
         action, task = self._means(act)

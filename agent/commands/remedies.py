@@ -38,7 +38,7 @@ def list_(config_path: Path | None) -> None:
         say(f"  {each['does']}{'' if each['reversible'] else '; cannot be put back'}")
         say(f"  for {', '.join(each['match'])}")
         last = [f"last tried {_when(each['last_ms'])}"] if each["last_ms"] is not None else []
-        last += [f"last effect: {each['effect']}"] if each["effect"] else []
+        last += [f"last effect: {effect}"] if (effect := each.get("effect")) else []
         for line in [*filter(None, [each["why"]]), *each.get("now", ()), *last, *each["waiting"]]:
             say(f"  {line}")
 

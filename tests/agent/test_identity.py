@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,7 @@ def test_what_was_held_before_is_still_claimed(tmp_path: Path) -> None:
     held = Act(
         1, "cool", "pace r1", OLD, False, True, Phase.HELD, 0, (Claim("cool", OLD, 0.7),), 0, "1.0", ("0.7",), True
     )
+    held = replace(held, trial=held.claims[0])
     before = State(
         next_id=2,
         acts=(held,),
@@ -105,5 +107,6 @@ def test_what_was_held_before_is_still_claimed(tmp_path: Path) -> None:
     state = Remedies(_surroundings(tmp_path, rules, history), Remediation(), []).state
 
     assert [(act.labels, [claim.labels for claim in act.claims]) for act in state.acts] == [(NOW, [NOW])]
+    assert [act.tried for act in state.acts] == [("cool", NOW)]
     assert [(each.labels, each.attempts) for each in state.sessions] == [(NOW, 2), (POSTED, 0)]
     assert [latch.labels for latch in state.latches] == [POSTED]

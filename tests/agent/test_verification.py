@@ -133,5 +133,6 @@ def test_a_journal_of_before_is_read() -> None:
     for key in ("plan", "before"):
         del older["acts"][0][key]
 
+    assert msgspec.json.decode('[{"r1":124.0},{"r1":2},78.0]', type=Measure) == Measure({"r1": 124.0}, {"r1": 2}, 78.0)
     assert msgspec.json.decode(line, type=Entry).after is None
     assert msgspec.json.decode(json.dumps(older), type=State).acts == (ACT,)
