@@ -47,6 +47,7 @@ PACED = (
     EDITED.replace("{mode: enforce}", "{mode: enforce, disable: [cool-memory]}")
     + """\
   - {name: hold, match: ['alertname="DimmHot"'], action: pace, target: {engine: r1}, plausible: [-1000, 1000],
+      cooldown: 1m, max_attempts: 10, max_per_hour: 10,
       parameters: {duty: 0.5}, verify: {expr: "vector(1)", within: 1m}}
 engines: [{name: r1, kind: reference, url: "http://127.0.0.1:8001"}]
 """
