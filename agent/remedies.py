@@ -77,6 +77,7 @@ class Remedies:
         self._journalled: State | None = self.state
         self._memory: dict[int, Any] = {}
         self._touched: dict[int, float] = {}
+        self._began = around.clock.monotonic()
         self._told: dict[int, tuple[str, float]] = {}
         self._failing: set[int] = set()
         self.counts: dict[tuple[str, str], int] = {}
@@ -296,7 +297,8 @@ class Remedies:
         except Exception as error:  # its action has been uninstalled: it cannot be put back by us, and that is told
             self._happened(Event(act.id, Kind.CHANGED, f"cannot be put back: {type(error).__name__}: {error}"))
             return
-        self._errands.run(act.id, errands.undoing(act, action, task, self._access()), now)
+        untouched = now - self._touched.get(act.id, self._began)
+        self._errands.run(act.id, errands.undoing(act, action, task, self._access(), untouched), now)
 
     def _means(self, act: Act) -> tuple[Action, Task]:
         name = act.strictest.remedy if act.claims else act.remedy

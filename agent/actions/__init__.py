@@ -20,8 +20,8 @@ A module has
   `memory` is whatever it gave the time before; where that is a Steered, people are told of it.
 
 plan, do and undo run in a thread of their own, with a deadline; steer runs on the event loop. Values are JSON.
-FailedError: it was not done. UnknownError, or anything else that is raised from `do`: nobody knows, and it is not tried
-again.
+FailedError: it was not done; so what is read before the first write is read by `_looking.first`. RefusedError from `do`:
+nothing was touched. UnknownError, or anything else that is raised from `do`: nobody knows, and it is not tried again.
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ class Plan(NamedTuple):
     says: str
     ours: tuple[Any, ...] = ()
     """What we may have written already."""
+    untouched: float = 0.0
+    """For `undo`: seconds for which nobody has renewed it."""
 
 
 class Moment(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import ChangedError, FailedError, Moment, Plan, Reach, RefusedError, Task
+from agent.actions import ChangedError, FailedError, Moment, Plan, Reach, RefusedError, Task, _looking
 
 TARGET = ("socket", "backend", "server")
 REVERSIBLE = True
@@ -81,13 +81,16 @@ def plan(task: Task, reach: Reach) -> Plan:
 
 def do(task: Task, plan: Plan, reach: Reach) -> Any:
     """Writes what differs, unless somebody else has set it meanwhile, and reads it back."""
-    now = _ours(task, plan, (plan.prior, plan.wanted, *plan.ours), reach)
+    now = _looking.first(lambda: _ours(task, plan, (plan.prior, plan.wanted, *plan.ours), reach))
     return _set(task, now, plan.wanted, reach)
 
 
 def undo(task: Task, plan: Plan, reach: Reach) -> None:
     """As it was; a HAProxy that was restarted meanwhile has its own configuration's value, and is left alone."""
-    now = _ours(task, plan, (plan.prior, *plan.ours), reach)
+    try:
+        now = _ours(task, plan, (plan.prior, *plan.ours), reach)
+    except RefusedError:  # the server has left its backend, and what was set with it
+        return
     _set(task, now, plan.prior, reach)
 
 

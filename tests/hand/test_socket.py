@@ -188,7 +188,8 @@ def test_what_is_left_over_is_refused(given_arguments: dict[str, object]) -> Non
         ('[peer]\nuser = "root"\n[commands.c]\nargv = ["sh"]', "expected the program with its whole path"),
         ('[peer]\nuser = "root"\n[commands.c]\nargv = ["/bin/sh"]\nuser = "nobody-of-this-name"', "no user is named"),
         ('[peer]\nuser = "root"\n[commands.c]\nargv = ["/bin/sh"]\nenvironment = ["PATH"]', "begin with STEADYTOK_"),
-        ('[peer]\nuser = "root"\n[commands.c]\nargv = ["/bin/sh"]\ntimeout = 0', "more than 0 and at most 300"),
+        ('[peer]\nuser = "root"\n[commands.c]\nargv = ["/bin/sh"]\ntimeout = 0', "more than 0 and at most 60"),
+        ('[peer]\nuser = "root"\n[commands.c]\nargv = ["/bin/sh"]\ntimeout = 61', "more than 0 and at most 60"),
     ],
 )
 def test_a_wrong_configuration_is_refused_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
