@@ -582,7 +582,7 @@ class Anything(RuleBasedStateMachine):
         if not acts:
             return
         act = acts[pick % len(acts)]
-        if (act.phase, kind) == (Phase.STARTED, Kind.REFUSED):
+        if act.phase in (Phase.STARTED, Phase.WRITING) and kind is Kind.REFUSED:
             self.uncounted.add(act.id)
         self.bench.happens(act, kind, prior="1.0", value=value)
 
