@@ -23,6 +23,7 @@ from agent import errands, guards, hand_client, life, remedybook, verification
 from agent.actions import Action, Moment, Steered, Task
 from agent.acts import Act, Entry, Event, Kind, Phase, Seen, State, Step, World
 from agent.clock import Clock
+from agent.dead_man import DeadMan
 from agent.errands import Errands
 from agent.journal import Journal, JournalError, boot_now
 from agent.judging import verdicts
@@ -81,6 +82,7 @@ class Remedies:
         self._told: dict[int, tuple[str, float]] = {}
         self._failing: set[int] = set()
         self.counts: dict[tuple[str, str], int] = {}
+        self._dead_man = DeadMan(around.folder, around.hand, around.token_file)
         self.replace(settings, book)
 
     def replace(self, settings: Remediation, book: Iterable[Bound]) -> None:
@@ -130,6 +132,7 @@ class Remedies:
 
     def _look(self, now_ms: int) -> None:
         self._errands.expire(self.around.clock.monotonic())
+        self._dead_man.see(bound.action for bound in self.book.values() if bound.remedy.enabled and not self.observing)
         alerts = [seen.alert for seen in self._seen(now_ms)]
         for event in verdicts(self.state.acts, self.book, alerts, self._ask, now_ms):
             self._happened(event)
@@ -367,6 +370,7 @@ class Remedies:
                     await asyncio.sleep(0.02)
         if self._journal is not None:
             self._journal.close()
+        await self._dead_man.close()
 
     def _let_go(self, act: Act) -> None:
         released = replace(act, phase=Phase.RELEASING)

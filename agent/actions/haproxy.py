@@ -1,8 +1,8 @@
 """
 haproxy: sends an engine less, by the weight of its server in a HAProxy or by draining it, over the runtime socket.
 
-The socket must be of `level admin` and open to the agent's user. HAProxy knows no lease: what is journalled here is
-put back when the alert ends or, after a crash, when the agent starts again.
+The socket must be of `level admin` and open to the agent's user. HAProxy knows no lease: each renewal looks whether it
+still has what was set, which a reload of HAProxy undoes, and a child of the agent's puts it back when the agent dies.
 https://docs.haproxy.org/2.6/management.html#9.3 (set server, set weight, show servers state)
 """
 
@@ -18,7 +18,8 @@ from agent.actions import ChangedError, FailedError, Moment, Plan, Reach, Refuse
 
 TARGET = ("socket", "backend", "server")
 REVERSIBLE = True
-TTL = None
+TTL = 30.0
+LASTING = True
 VERBS: tuple[str, ...] = ()
 DRAIN = 0x08  # srv_admin_state: drain was asked for over the socket
 MAINTENANCE = 0x01 | 0x02 | 0x04 | 0x20  # the same of maintenance, whatever it comes from

@@ -100,7 +100,7 @@ def test_a_killed_hand_leaves_nothing_frozen_for_long(hand: Running) -> None:
 
 
 def test_freeze_goes_on_when_the_unit_is_restarted(hand: Running) -> None:
-    """The cgroup goes and comes back with the unit: told meanwhile, then frozen and thawed again under the same lease."""
+    """Its cgroup goes and comes back: told meanwhile, then frozen and thawed again under the same lease."""
     cgroup = hand.root / UNIT
     hand.result("freeze", unit="llama.service", duty=0.5, period=0.1, lease="f", ttl=60)
     cgroup.rename(cgroup.with_name("away"))
