@@ -213,7 +213,7 @@ def test_the_configuration_of_the_documentation_is_right(tmp_path: Path) -> None
     config = load(path, trusted=frozenset({os.getuid()}))
 
     assert config.units["llama.service"].freeze
-    assert config.commands["fans-up"].environment == {"STEADYTOK_REMEDY", "STEADYTOK_LABEL_DIMM"}
+    assert config.commands["tell"].environment == {"STEADYTOK_REMEDY", "STEADYTOK_LABEL_DIMM"}
 
 
 def test_a_configuration_that_others_can_write_is_not_believed(tmp_path: Path) -> None:
