@@ -2,8 +2,8 @@
 Puts back what an agent that has died held where no lease is known, a server's weight in a HAProxy for one.
 
 `python -m agent.dead_man FOLDER HAND TOKEN_FILE` is a child that waits until its standard input closes, which even
-kill -9 of the agent brings about, and then reads in the journal what was held. It heeds no SIGTERM: systemd sends that
-to every process of a unit at once, to this one too early.
+kill -9 of the agent brings about, and then reads in the journal what was held. It has loaded all that it needs by then:
+an agent is killed where memory or the disk has run out.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from agent.journal import Journal, boot_now
 from agent.reach import Access
 from rules.history import History
 
+TOO_EARLY = (signal.SIGTERM, signal.SIGINT, signal.SIGABRT)
+"""What systemd sends to every process of a unit at once when it stops it, by its watchdog too: not heeded."""
 LONGEST = 8.0  # seconds: after ten systemd kills what is left of the unit
 AGAIN = 0.5  # seconds until what did not answer is asked again
 
@@ -48,7 +50,7 @@ class DeadMan:
 
 def main() -> int:
     """0 where nothing is held any more; else 1, and the agent's next start sees to it."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in TOO_EARLY:
         signal.signal(number, signal.SIG_IGN)
     folder, hand, token_file = sys.argv[1:]
     reach = Access(History(60_000).snapshot({}), 0, "/", hand, Path(token_file))

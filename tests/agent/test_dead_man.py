@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import socketserver
 import subprocess
 import sys
@@ -70,7 +69,7 @@ def journalled(folder: Path, *acts: Act) -> None:
 def child(folder: Path) -> subprocess.Popen[bytes]:
     arguments = ["-P", "-m", "agent.dead_man", str(folder), "/nobody", str(folder / "token")]
     process = subprocess.Popen([sys.executable, *arguments], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-    processes.until(lambda: ignores(process.pid, signal.SIGTERM), 20, "the child waits")
+    processes.until(lambda: all(ignores(process.pid, number) for number in dead_man.TOO_EARLY), 20, "the child waits")
     return process
 
 
@@ -86,7 +85,8 @@ def test_a_weight_comes_back_when_the_agent_is_dead(proxy: Proxy, tmp_path: Path
     observed = replace(proxy.act(), id=3, observed=True, prior=json.dumps({"weight": 1, "drain": False}))
     journalled(tmp_path, paced, observed, proxy.act())
     process = child(tmp_path)
-    process.send_signal(signal.SIGTERM)
+    for number in dead_man.TOO_EARLY:
+        process.send_signal(number)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.3)
     assert proxy.server.weight == 20
