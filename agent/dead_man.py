@@ -20,7 +20,7 @@ from agent import errands, remedybook
 from agent.actions import Action, Reach
 from agent.acts import Act, Kind, Phase
 from agent.children import Child
-from agent.journal import Journal, boot_now
+from agent.journal import JournalError, stored
 from agent.reach import Access
 from rules.history import History
 
@@ -56,14 +56,18 @@ def main() -> int:
     reach = Access(History(60_000).snapshot({}), 0, "/", hand, Path(token_file))
     while os.read(sys.stdin.fileno(), 1 << 12):
         pass
-    return 0 if put_back(Path(folder), reach) else 1
+    try:
+        return 0 if put_back(Path(folder), reach) else 1
+    except JournalError as error:
+        _say(str(error))
+        return 1
 
 
 def put_back(folder: Path, reach: Reach) -> bool:
     """Whether all that lasts has been put back, or is somebody else's by now; raises JournalError."""
-    journal = Journal(folder, lambda: boot_now(round(time.time() * 1000)))
-    journal.close()
-    left = [act for act in journal.state.acts if act.phase is not Phase.STARTED and act.reversible and not act.observed]
+    left = [
+        act for act in stored(folder).acts if act.phase is not Phase.STARTED and act.reversible and not act.observed
+    ]
     until = time.monotonic() + LONGEST
     while left := [act for act in left if not _let_go(act, reach)]:
         if time.monotonic() > until:
@@ -83,7 +87,7 @@ def _let_go(act: Act, reach: Reach) -> bool:
         return True
     event = errands.undoing(act, action, task, reach, 0.0)()
     _say(f"{act.resource}: {event.kind.value} {event.says}".strip())
-    return event.kind is not Kind.FAILED
+    return event.kind in (Kind.RESTORED, Kind.CHANGED)
 
 
 def _lasts(action: Action) -> bool:

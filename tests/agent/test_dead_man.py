@@ -15,7 +15,7 @@ import pytest
 
 from agent import dead_man
 from agent.acts import Act, Claim, Phase, State
-from agent.journal import Journal, boot_now
+from agent.journal import FILE, Journal, boot_now
 from agent.reach import Access
 from rules.history import History
 from tests import processes
@@ -94,6 +94,16 @@ def test_a_weight_comes_back_when_the_agent_is_dead(proxy: Proxy, tmp_path: Path
     _, said = process.communicate(timeout=20)
     assert (process.returncode, proxy.server.weight) == (0, 100)
     assert said.decode() == f"haproxy {proxy.path} llm/a: restored\n"
+
+
+def test_a_journal_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
+    """And status 1: what was held is the next agent's, or a person's, to see to."""
+    (tmp_path / FILE).write_text("no database, and longer than the header that one has" * 9)
+    process = child(tmp_path)
+
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert said.decode() == f"{tmp_path / FILE} cannot be read: file is not a database\n"
 
 
 def access(folder: Path) -> Access:
