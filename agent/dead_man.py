@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from agent import errands, remedybook
+from agent import errands, remedybook, terminal
 from agent.actions import Action, Reach
 from agent.acts import Act, Kind, Phase
 from agent.children import Child
@@ -96,8 +96,7 @@ def _lasts(action: Action) -> bool:
 
 def _say(sentence: str) -> None:
     with contextlib.suppress(OSError):  # whoever read this is dead
-        sys.stderr.write(f"{sentence}\n")
-        sys.stderr.flush()
+        terminal.say(sentence, err=True)
 
 
 if __name__ == "__main__":
