@@ -26,7 +26,8 @@ from rules.history import History
 
 TOO_EARLY = (signal.SIGTERM, signal.SIGINT, signal.SIGABRT)
 """What systemd sends to every process of a unit at once when it stops it, by its watchdog too: not heeded."""
-LONGEST = 8.0  # seconds: after ten systemd kills what is left of the unit
+LONGEST = 5.0  # seconds: after ten systemd kills what is left of the unit
+FAREWELL = 6.0  # seconds for all of it where the agent waits; it may have been started just now, on a busy host
 AGAIN = 0.5  # seconds until what did not answer is asked again
 
 
@@ -35,7 +36,7 @@ class DeadMan:
 
     def __init__(self, folder: Path, hand: str, token_file: Path) -> None:
         arguments = ("agent.dead_man", str(folder), hand, str(token_file))
-        self._child = Child("dead_man", arguments, on_line=lambda _: None, on_end=lambda: None)
+        self._child = Child("dead_man", arguments, on_line=lambda _: None, on_end=lambda: None, patience=FAREWELL)
 
     def see(self, actions: Iterable[Action]) -> None:
         """Starts it where one of the actions that may really be done lasts."""
