@@ -117,7 +117,9 @@ def of_edac(samples: Sequence[Sample]) -> Found:
 
 def of_dmi(samples: Sequence[Sample]) -> list[Device]:
     """The slots in the order of the firmware's table."""
-    sizes = {dict(labels)["handle"]: size for labels, size in _values(samples, "steadytok_dmi_memory_size_bytes").items()}
+    sizes = {
+        dict(labels)["handle"]: size for labels, size in _values(samples, "steadytok_dmi_memory_size_bytes").items()
+    }
     told = (labels for labels, _ in _named(samples, "steadytok_dmi_memory_info"))
     return [Device(**labels, filled=bool(sizes.get(labels["handle"]))) for labels in told]
 

@@ -211,9 +211,7 @@ def test_the_table_need_not_be_readable_here(machine: Machine, series: Series, t
     found = _made(host, series, ipmi=_ipmi("P1-DIMMA1 Temp", 40) + _ipmi("DIMM P2 A1 Temp", 41))
 
     heat = {name for name in found if name.startswith("steadytok_dimm_temperature")}
-    assert heat == {
-        f'steadytok_dimm_temperature_celsius{{dimm="P{socket}-DIMMA1",source="ipmi"}}' for socket in (1, 2)
-    }
+    assert heat == {f'steadytok_dimm_temperature_celsius{{dimm="P{socket}-DIMMA1",source="ipmi"}}' for socket in (1, 2)}
 
 
 def test_labels_stay_until_the_configuration_changes(machine: Machine, series: Series, tmp_path: Path) -> None:
