@@ -34,7 +34,7 @@ _LONGEST = 4096  # characters of a value
 def answer(line: bytes, proc: Path = Path("/proc")) -> dict[str, Any]:
     """What a request line gives: `variables` and `sockets`, or `error`; both empty where there is no such process."""
     if not _PID.fullmatch(line):
-        return {"error": f"expected the number of a process, found {ascii(line[:_LINE])}"}
+        return {"error": f"expected the number of a process, found {line[:_LINE]!a}"}
     folder = proc / line.decode().strip()
     try:
         return {"variables": _variables(folder / "environ"), "sockets": _sockets(folder / "fd")}
