@@ -45,6 +45,8 @@ remedies:
       cooldown: 1m, max_attempts: 10, max_per_hour: 10,
       verify: {{expr: "vector(1)", within: 1m}}}}
 """
+SERVED = 'engines: [{name: r1, kind: reference, url: "http://127.0.0.1:8001"}]\n'
+UNIT = "steadytok-engine@r1.service"
 ENGINE = "import time; held = bytearray(64 << 20); time.sleep(100000)"  # another user's, with 64 MiB
 LISTENER = "import socket, time; door = socket.create_server(('127.0.0.1', 18321)); time.sleep(100000)"
 ALERTMANAGER = "route: {receiver: nobody, group_wait: 1s, group_interval: 1s}\nreceivers: [{name: nobody}]\n"
@@ -237,9 +239,7 @@ def series(name: str) -> list[Any]:
 
 def placed() -> list[Any]:
     """Shares of the engine's pages by node, of a sample that only the eye can take."""
-    return [
-        (metric, share) for metric, share in series("steadytok_process_node_share_ratio") if metric["engine"] == "lab"
-    ]
+    return series("steadytok_process_node_share_ratio%7Bengine=%22lab%22%7D")
 
 
 def listener() -> None:
@@ -250,11 +250,26 @@ def listener() -> None:
     run("systemd-run", "--unit=lab-odd", "--uid=nobody", *wish, "/run/lab-bin/llama-server", "-c", LISTENER)
 
 
+def serve() -> None:
+    """The reference engine as a service, with nothing said about a token."""
+    CONFIG.with_name("engine-r1.env").write_text("OPTIONS=--port 8001 --size 1MiB --context 64 --slots 1\n")
+    run("systemctl", "start", UNIT)
+
+
+def paced() -> float | None:
+    """The duty that the engine is held to, by its own word; None at full speed, and where it does not tell."""
+    with contextlib.suppress(OSError), urllib.request.urlopen("http://127.0.0.1:8001/metrics", timeout=10) as answer:
+        duty = float(re.search(r"^steadytok_reference_duty (\S+)$", answer.read().decode(), re.M)[1])
+        return duty if duty < 1 else None
+    return None
+
+
 def hot() -> dict[str, Any]:
-    """Heat in a module: an alert at a real Alertmanager, and a remedy that the kernel counts."""
+    """Heat in a module: an alert at a real Alertmanager, a remedy that the kernel counts, one that an engine tells."""
     module()
     manager()
-    CONFIG.write_text(EDITED)
+    serve()
+    CONFIG.write_text(EDITED + SERVED)
     run("systemd-run", "--unit=lab-engine", "--uid=nobody", "python3", "-c", ENGINE, "lab-engine")
     listener()
     saw: dict[str, Any] = {"bmc": bmc(), "install": run(COMMAND, "install")}
@@ -271,16 +286,26 @@ def hot() -> dict[str, Any]:
     try:
         saw["after"] = until("a drop of the page cache", lambda: dropped() > saw["before"] and dropped(), 300.0)
         saw["placed"] = until("where the engine's pages are", placed)
-        saw["asked"] = until("what the engine was asked", lambda: series("steadytok_process_asked_info"))
+        saw["asked"] = until(
+            "what an engine was asked", lambda: series("steadytok_process_asked_info%7Bengine=%22odd%22%7D")
+        )
         saw["ipmi"] = until("the BMC's sensors", lambda: series("steadytok_ipmi_temperature_celsius"))
         saw["fan"] = series("steadytok_ipmi_fan_rpm")
         saw["dimms"] = [metric for metric, _ in series("steadytok_dimm_temperature_celsius")]
         saw["slots"] = [metric for metric, _ in series("steadytok_dimm_info")]
+        saw["paced"] = until("a pace of the service", paced)
+        saw["served"] = show(UNIT, "ActiveState", "NRestarts", "User")
+        status = Path(f"/proc/{show(UNIT, 'MainPID')['MainPID']}/status").read_text()
+        saw["rights"] = re.findall(r"^(Cap\w+):\s+(\w+)$", status, re.M)
     finally:
         run(COMMAND, "remedies", "list", "--config", str(CONFIG))
         saw["audit"] = run(COMMAND, "remedies", "audit", "--config", str(CONFIG))
         saw["hand"] = run("journalctl", "--no-pager", "--output=cat", "--unit=steadytok-hand.service")["out"]
+        saw["served_journal"] = run("journalctl", "--no-pager", "--output=cat", f"--unit={UNIT}")["out"]
         cache.unlink()
+        CONFIG.write_text(EDITED)
+        run("systemctl", "reload", "steadytok.service")
+        run("systemctl", "stop", UNIT)
     return saw
 
 
