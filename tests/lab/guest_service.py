@@ -201,7 +201,7 @@ def appear(driver: str, address: str) -> None:
 
 
 def bmc() -> dict[str, Any]:
-    """The operator loads the drivers of his BMC: who has the device then."""
+    """The drivers of the BMC, where udev has not loaded them at the boot: who has the device then."""
     for name in ("ipmi_si", "ipmi_devintf"):
         run("modprobe", name)
     device = until("/dev/ipmi0", lambda: Path("/dev/ipmi0").exists() and Path("/dev/ipmi0"))

@@ -18,7 +18,7 @@ from tests.lab.guest_service import EDITED
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
 
 Saw = Callable[[str], dict[str, Any]]
-# Absent in such a machine at first: no BMC, no RAPL, no EDAC, no throttle counters, no resctrl, no cpufreq, no engine.
+# Absent in such a machine: no RAPL, no EDAC, no throttle counters, no resctrl, no cpufreq, no engine.
 WORKING = {"meminfo", "node_meminfo", "numastat", "vmstat", "stat", "pressure", "topology", "kmsg", "dmi"}
 
 
