@@ -48,6 +48,7 @@ class Collector:
     isolated: bool
     own: Any = None
     after: tuple[str, ...] = ()
+    awaits: tuple[str, ...] = ()
     join: Join | None = None
     privileged: bool = False
 
@@ -102,6 +103,7 @@ def bind(module: ModuleType, name: str, *, interval: float | None, deadline: flo
         isolated=bool(getattr(module, "ISOLATED", False)),
         own=own,
         after=tuple(getattr(module, "AFTER", ())),
+        awaits=tuple(getattr(module, "AWAITS", ())),
         join=join,
         privileged=bool(getattr(module, "PRIVILEGED", False)),
     )

@@ -137,6 +137,7 @@ class Course:
         self.last: Pass | None = None
         self.good_at: float | None = None
         self.born = now
+        self.passes = 0
         self._costs: deque[float] = deque(maxlen=5)
 
     @property
@@ -156,6 +157,7 @@ class Course:
     def ended(self, result: Pass) -> None:
         """Takes note of a pass."""
         self.last = result
+        self.passes += 1
         self.overdue = False
         if result.samples or result.outcome is Outcome.ABSENT:
             self.good_at = result.began
@@ -164,6 +166,11 @@ class Course:
         if len(self._costs) == self._costs.maxlen:
             wanted = max(wanted, sorted(self._costs)[len(self._costs) // 2] / SHARE)  # the median
         self.interval = max(self.collector.interval, min(wanted, LONGEST))
+
+    @property
+    def unheard(self) -> bool:
+        """Whether it has still to say its first word; a first pass that broke off, as an eye comes up, is no word."""
+        return self.passes == 0 or (self.passes == 1 and self.last is not None and self.last.error is not None)
 
     @property
     def took(self) -> float:
@@ -263,6 +270,8 @@ class Gather:
 
     def _join(self, collector: Collector) -> Pass | None:
         """Makes what is not made yet; a source that gives nothing any more has no part in it."""
+        if any(self.courses[name].unheard for name in collector.awaits if name in self.courses):
+            return None
         before = self._made.get(collector.name, {})
         sources = [self.courses[name].last for name in collector.after if name in self.courses]
         made = {

@@ -7,7 +7,7 @@ from agent.gather import REFUSALS, Outcome, Pass
 _REFUSED = {
     "kmsg": "sudo setcap cap_syslog+ep on a private interpreter, or run as the systemd service",
     "ipmi": "/dev/ipmi0 is root's; run as root or as the systemd service, or let the BMC be asked over the LAN",
-    "dmi": "only root may read the firmware's tables; without them DIMMs keep the names of their sensors",
+    "dmi": "only root may read the firmware's tables: run as the systemd service; without, DIMMs are named by sensor",
     "powercap": "readable by root only since Linux 5.4.77 (PLATYPUS); run as the systemd service",
     "process": "where pages are is told to root only (CAP_SYS_PTRACE); run as the systemd service",
 }

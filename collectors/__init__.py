@@ -13,6 +13,7 @@ The contract of a collector module, all of it:
     AFTER = (names)         with join(readings, host) instead of collect, or join(readings, host, config): made from the
                             Samples of those collectors, which come as a mapping from a collector's name to its newest
                             Samples; of each source by itself, since they are recorded together with its own
+    AWAITS = ()             those of AFTER, the first ones, whose first Samples come before any of the others'
 
 What must outlast the process (host.shelf) is a saving, such as a list that takes a BMC ten seconds to give.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from collectors import _asked_words as words_of
+from collectors import _look
 from collectors._asked_words import VARIABLES, Asked, Machine
 from collectors._cpulist import parse_cpulist, written
 from collectors._engine_processes import EngineProcess
@@ -70,6 +71,8 @@ def _command(host: Host, pid: int) -> list[str]:
 
 
 def _variables(host: Host, pid: int) -> dict[str, str]:
+    if (seen := _look.told(host, pid)) is not None:
+        return {name: value for name, value in seen.variables.items() if name in VARIABLES}
     text = host.read(f"proc/{pid}/environ", optional=True) or ""
     pairs = (entry.partition("=") for entry in text.split("\0"))
     return {name: value for name, _, value in pairs if name in VARIABLES}

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from collectors._places import Sensor
+from collectors._places import Device, Sensor
 from collectors._sample import Labels, Sample
 from collectors._slots import refusal
 from collectors._slots import slot as slot_of
@@ -113,6 +113,15 @@ def of_edac(samples: Sequence[Sample]) -> Found:
         sensor = Sensor("edac", name, label or name, socket=int(source[1]) if source is not None else None)
         reads.append(Read(sensor, correctable=corrected.get(pairs), uncorrectable=uncorrected.get(pairs)))
     return reads, {}
+
+
+def of_dmi(samples: Sequence[Sample]) -> list[Device]:
+    """The slots in the order of the firmware's table."""
+    sizes = {
+        dict(labels)["handle"]: size for labels, size in _values(samples, "steadytok_dmi_memory_size_bytes").items()
+    }
+    told = (labels for labels, _ in _named(samples, "steadytok_dmi_memory_info"))
+    return [Device(**labels, filled=bool(sizes.get(labels["handle"]))) for labels in told]
 
 
 def _named(samples: Iterable[Sample], name: str) -> Iterator[tuple[dict[str, str], float]]:

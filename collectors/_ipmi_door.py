@@ -131,7 +131,7 @@ def read_credentials(host: Host, path: str) -> Credentials | None:
     except OSError as error:
         return host.note(path, error.strerror or str(error))
     if status.st_mode & 0o004:
-        return host.note(path, "everybody may read the password; chmod 600 it")
+        return host.note(path, "everybody may read the password; chmod 640 it, with root:steadytok-eye for the service")
     pairs = dict(line.split("=", 1) for line in host.lines(path) if "=" in line)
     user, password = pairs.get("username", ""), pairs.get("password", "")
     if not user or not password:

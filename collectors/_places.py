@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from collectors._host import Host
-from collectors._nodes import blocks_by_node, nodes, nodes_by_package
+from collectors._nodes import nodes, nodes_by_package
 from collectors._slots import Slot, cleaned, folded, same, slot, slots
-from collectors._smbios import MemoryDevice, Ranges, memory_devices
 
 
 class Sensor(NamedTuple):
@@ -42,12 +41,27 @@ class Place(NamedTuple):
     reason: str = ""
 
 
+class Device(NamedTuple):
+    """A slot as the collector dmi tells of it, empty where it does not; `node` is the one that its addresses are of."""
+
+    handle: str
+    locator: str = ""
+    bank: str = ""
+    manufacturer: str = ""
+    part_number: str = ""
+    serial_number: str = ""
+    type: str = ""
+    node: str = ""
+    filled: bool = False
+    """Whether a module of known size is in it."""
+
+
 class _Known(NamedTuple):
     """A slot that the firmware's table tells of."""
 
     dimm: str
     slot: Slot
-    device: MemoryDevice
+    device: Device
     node: str
 
 
@@ -55,15 +69,17 @@ class Places:
     """
     The places of all sensors; each is decided when its sensor is first seen and stays as long as this lives.
 
-    `names` maps SOURCE/SENSOR to a module, `nodes_told` a module to its node. Reads the table and the nodes once.
+    `names` maps SOURCE/SENSOR to a module, `nodes_told` a module to its node; `devices` are the firmware's table, which
+    the agent itself may not be allowed to read. Reads the nodes once.
     """
 
-    def __init__(self, host: Host, names: Mapping[str, str], nodes_told: Mapping[str, int]) -> None:
+    def __init__(
+        self, host: Host, devices: Sequence[Device], names: Mapping[str, str], nodes_told: Mapping[str, int]
+    ) -> None:
         self._names, self._nodes_told = names, nodes_told
         self._all_nodes = nodes(host)
         self._packages = nodes_by_package(host) if len(self._all_nodes) > 1 else {}
-        devices = memory_devices(Host(host.root))  # a Host of its own: that it may not be read is told by dmi
-        self.known = tuple(self._slots(host, devices))
+        self.known = tuple(self._slots(devices))
         self._placed: dict[str, Place] = {}
         self._owners: dict[tuple[str, str], list[str]] = {}
 
@@ -146,14 +162,13 @@ class Places:
         found = self._packages[packages[index]] if index < len(packages) else []
         return found[0] if len(found) == 1 else ""
 
-    def _slots(self, host: Host, devices: Sequence[MemoryDevice]) -> Iterator[_Known]:
+    def _slots(self, devices: Sequence[Device]) -> Iterator[_Known]:
         names = _unique(devices)
         said = [slot(name) for name in names]
         numbers = self._numbers(said)
-        by_address = _by_address(host, devices)
         for name, each, device in zip(names, said, devices, strict=True):
             node = self._of_package(numbers.index(each.socket)) if each.socket in numbers else ""
-            yield _Known(name, each, device, self._node(name) or node or by_address[device.ranges])
+            yield _Known(name, each, device, self._node(name) or node or device.node)
 
 
 def _names(known: _Known) -> tuple[str, ...]:
@@ -161,7 +176,7 @@ def _names(known: _Known) -> tuple[str, ...]:
     return folded(known.dimm), folded(f"{known.device.bank} {known.device.locator}")
 
 
-def _unique(devices: Sequence[MemoryDevice]) -> list[str]:
+def _unique(devices: Sequence[Device]) -> list[str]:
     """A name for each slot: what is printed beside it, with its bank or its handle where that is not unique."""
     locators = Counter(device.locator for device in devices)
     both = Counter((device.bank, device.locator) for device in devices)
@@ -169,17 +184,5 @@ def _unique(devices: Sequence[MemoryDevice]) -> list[str]:
     for device in devices:
         name = device.locator if locators[device.locator] == 1 else f"{device.bank} {device.locator}".strip()
         unique = name and both[device.bank, device.locator] == 1
-        names.append(cleaned(name) if unique else f"{name} 0x{device.handle:04X}".strip())
+        names.append(cleaned(name) if unique else f"{name} {device.handle}".strip())
     return names
-
-
-def _by_address(host: Host, devices: Iterable[MemoryDevice]) -> dict[Ranges, str]:
-    """The node that each device's addresses are of, as the kernel's blocks of memory are; empty unless it is one."""
-    size, blocks = blocks_by_node(host)
-    return {ranges: _node_of(ranges, size, blocks) for ranges in {device.ranges for device in devices}}
-
-
-def _node_of(ranges: Ranges, size: int, blocks: Mapping[str, frozenset[int]]) -> str:
-    spans = [range(start // size, -(-end // size)) for start, end in ranges] if size else []
-    found = [node for node, numbers in blocks.items() if any(number in span for span in spans for number in numbers)]
-    return found[0] if len(found) == 1 else ""

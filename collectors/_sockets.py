@@ -8,8 +8,9 @@ https://docs.kernel.org/networking/proc_net_tcp.html
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from collectors import _look
 from collectors._host import Host
 
 _LISTENS = re.compile(
@@ -52,6 +53,8 @@ def addresses(host: Host, pid: int) -> set[str]:
     return set(_LOCAL.findall(host.read(f"proc/{pid}/net/fib_trie", optional=True) or ""))
 
 
-def _sockets(host: Host, pid: int) -> list[str]:
+def _sockets(host: Host, pid: int) -> Sequence[str]:
+    if (seen := _look.told(host, pid)) is not None:
+        return seen.sockets
     folder = f"proc/{pid}/fd"
     return [name for name in (host.link(f"{folder}/{number}") for number in host.names(folder)) if name]

@@ -13,11 +13,11 @@ from typing import Annotated
 import msgspec
 
 from collectors import Host, Labels, Metric, Reading, Sample, counter, gauge
-from collectors._dimm_sources import Read, of_edac, of_hsmp, of_hwmon, of_ipmi, throttled
-from collectors._places import Place, Places
-from collectors._smbios import MemoryDevice
+from collectors._dimm_sources import Read, of_dmi, of_edac, of_hsmp, of_hwmon, of_ipmi, throttled
+from collectors._places import Device, Place, Places
 
-AFTER = ("hwmon", "ipmi", "hsmp", "edac", "dmi")
+AFTER = ("dmi", "hwmon", "ipmi", "hsmp", "edac")
+AWAITS = ("dmi",)  # the slots have the names that the modules keep
 
 TEMPERATURE = gauge("steadytok_dimm_temperature_celsius", "Temperature of a memory module's sensor.")
 LIMIT = gauge(
@@ -81,11 +81,12 @@ def join(readings: Mapping[str, Sequence[Sample]], host: Host, config: Config | 
     """
     What is made of the Samples of one or several sources, which come by the name of their collector.
 
-    Nothing here depends on another source's Samples, so that each may come at its own time.
+    Of dmi the first are remembered, which come before all others'; else nothing here depends on another source's
+    Samples, so that each may come at its own time.
     """
     kept, config = host.kept(_Kept), config or Config()
     if kept.places is None or kept.config != config:
-        kept.config, kept.places = config, Places(host, config.names, config.nodes)
+        kept.config, kept.places = config, Places(host, of_dmi(readings.get("dmi", ())), config.names, config.nodes)
     for source, find in _SOURCES.items():
         if source in readings:
             reads, refused = find(readings[source])
@@ -168,10 +169,10 @@ def _sum(metric: Metric, counts: Sequence[float | None], place: Place) -> Iterat
 
 def _infos(places: Places) -> Iterator[Reading]:
     for known in places.known:
-        if known.device.size:
+        if known.device.filled:
             yield INFO.sample(1.0, dimm=known.dimm, node=known.node, **_told(known.device))
 
 
-def _told(device: MemoryDevice) -> dict[str, str]:
+def _told(device: Device) -> dict[str, str]:
     fields = ("locator", "bank", "manufacturer", "part_number", "serial_number", "type")
     return {field: getattr(device, field) for field in fields}

@@ -6,10 +6,11 @@ Reads sys/firmware/dmi/tables/DMI, which only root may. https://www.dmtf.org/sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from collectors import Host, Reading, gauge
-from collectors._smbios import MemoryDevice, memory_devices
+from collectors._nodes import blocks_by_node
+from collectors._smbios import MemoryDevice, Ranges, memory_devices
 
 INTERVAL = 60.0
 PRIVILEGED = True
@@ -19,13 +20,31 @@ SPEED = gauge(
     "steadytok_dmi_memory_transfers_per_second",
     "Speed that a memory module was set to at the boot: two modules per channel, or a slower one, lower it.",
 )
-METRICS = (SIZE, SPEED)
+INFO = gauge(
+    "steadytok_dmi_memory_info",
+    "What the firmware's table says of a slot, and the NUMA node whose memory its addresses are, where it is one.",
+)
+METRICS = (SIZE, SPEED, INFO)
+_TOLD = ("manufacturer", "part_number", "serial_number", "type")
+
+
+class _Kept:
+    """The node of each slot, as it was when its addresses were first seen: no label changes in a run."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[Ranges, str] = {}
 
 
 def collect(host: Host) -> Iterator[Reading]:
     """One pass over the slots. The kernel has copied the table at the boot, so that reading it asks no hardware."""
-    for device in memory_devices(host):
+    devices, kept = memory_devices(host), host.kept(_Kept)
+    if any(device.ranges not in kept.nodes for device in devices):
+        size, blocks = blocks_by_node(host)
+        kept.nodes = {ranges: _node_of(ranges, size, blocks) for ranges in {device.ranges for device in devices}}
+    for device in devices:
         labels = _labels(device)
+        told = {field: getattr(device, field) for field in _TOLD}
+        yield INFO.sample(1.0, **labels, **told, node=kept.nodes[device.ranges])
         if device.size is not None:
             yield SIZE.sample(device.size, **labels)
         if device.size and device.speed:
@@ -35,3 +54,10 @@ def collect(host: Host) -> Iterator[Reading]:
 def _labels(device: MemoryDevice) -> dict[str, str]:
     # The handle, because boards exist whose firmware gives all slots one name.
     return {"handle": f"0x{device.handle:04X}", "locator": device.locator, "bank": device.bank}
+
+
+def _node_of(ranges: Ranges, size: int, blocks: Mapping[str, frozenset[int]]) -> str:
+    """The node that addresses are of, as the kernel's blocks of memory are; empty unless it is one."""
+    spans = [range(start // size, -(-end // size)) for start, end in ranges] if size else []
+    found = [node for node, numbers in blocks.items() if any(number in span for span in spans for number in numbers)]
+    return found[0] if len(found) == 1 else ""

@@ -1,8 +1,8 @@
 """
 Memory traffic of each L3 domain, local and remote, where the operator has mounted resctrl.
 
-Reads sys/fs/resctrl/{mon_data,GROUP/mon_data}/mon_L3_*/mbm_*, as root only. It is never mounted here: that changes what
-the whole machine can measure. https://docs.kernel.org/filesystems/resctrl.html
+Reads sys/fs/resctrl/{mon_data,GROUP/mon_data}/mon_L3_*/mbm_*, as anybody may. It is never mounted here: that changes
+what the whole machine can measure. https://docs.kernel.org/filesystems/resctrl.html
 
 The kernel counts what missed a CPU's L3; devices are not in it. A value may be a word (Unavailable, Unassigned, Error),
 and a group's value falls when one of its monitoring groups is removed: to take that for a counter that began again

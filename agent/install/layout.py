@@ -17,7 +17,7 @@ RUNTIME = ("/run/steadytok", "/run/steadytok-hand")
 USERS = ("steadytok", "steadytok-eye", "steadytok-engine")
 
 DAEMON = "steadytok.service"
-SOCKETS = ("steadytok-eye.socket", "steadytok-hand.socket")
+SOCKETS = ("steadytok-eye.socket", "steadytok-look.socket", "steadytok-hand.socket")
 CONFINED = (DAEMON, "steadytok-eye@.service")
 """Units whose interpreter is all that they may execute."""
 
@@ -37,6 +37,8 @@ PIECES = (
             DAEMON,
             "steadytok-eye.socket",
             "steadytok-eye@.service",
+            "steadytok-look.socket",
+            "steadytok-look@.service",
             "steadytok-hand.socket",
             "steadytok-hand.service",
             "steadytok-engine@.service",

@@ -71,7 +71,12 @@ def _enabled(target: Target, purge: bool) -> Iterator[Path]:
 def _stop(target: Target) -> None:
     """The doors first, so that nobody comes back in; the hand puts back what it holds when it ends."""
     target.step("stop the service and its doors", lambda: _systemctl("disable", "--now", "--quiet", DAEMON, *SOCKETS))
-    others = ("steadytok-hand.service", "steadytok-eye@*.service", "steadytok-engine@*.service")
+    others = (
+        "steadytok-hand.service",
+        "steadytok-eye@*.service",
+        "steadytok-look@*.service",
+        "steadytok-engine@*.service",
+    )
     target.step("stop hand, eyes and engines", lambda: _systemctl("stop", *others))
 
 

@@ -307,6 +307,41 @@ def test_a_source_that_gives_nothing_has_no_part() -> None:
     assert result.began == 5.0
 
 
+def test_a_join_waits_for_the_source_that_it_must_know_first() -> None:
+    """Nothing is made before that source's first word, with Samples or without, and then its Samples come first."""
+    waiting = collector("joined", after=("a", "b"), awaits=("a",), join=joined().join)
+    for values, made in ((1, ["a", "b"]), (0, ["b"])):
+        gather = Gather(lambda _: HeldLane(), [collector("a"), collector("b"), waiting], 0.0)
+        gather.ended(ended("b", 1.0))
+        assert gather.joins(["b"]) == []
+        gather.ended(ended("a", 2.0, values=values))
+        (result,) = gather.joins(["a"])
+
+        assert [dict(sample.labels)["source"] for sample in result.samples] == made
+
+
+def test_a_source_that_always_breaks_off_is_not_waited_for() -> None:
+    """An eye that is just coming up is given a second pass; where it never comes, DIMMs must not go unwatched."""
+    waiting = collector("joined", after=("a", "b"), awaits=("a",), join=joined().join)
+    gather = Gather(lambda _: HeldLane(), [collector("a"), collector("b"), waiting], 0.0)
+    gather.ended(ended("b", 1.0))
+    gather.ended(ended("a", 2.0, values=0, error="the eye is not running"))
+    assert gather.joins(["a", "b"]) == []
+    gather.ended(ended("a", 62.0, values=0, error="the eye is not running"))
+    (result,) = gather.joins(["a"])
+
+    assert [dict(sample.labels)["source"] for sample in result.samples] == ["b"]
+
+
+def test_a_source_that_is_switched_off_is_not_waited_for() -> None:
+    """The operator may not want it."""
+    waiting = collector("joined", after=("a", "b"), awaits=("a",), join=joined().join)
+    gather = Gather(lambda _: HeldLane(), [collector("b"), waiting], 0.0)
+    gather.ended(ended("b", 1.0))
+
+    assert len(gather.joins(["b"])) == 1
+
+
 def test_a_join_is_no_sampling_group() -> None:
     """Nothing is recorded by the name of a join."""
     gather = Gather(lambda _: HeldLane(), [collector("a"), joined()], 0.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from collectors import Host, Reading, counter, dimm, gauge
+from collectors import Host, Reading, counter, dimm, dmi, gauge
 from tests.machines.smbios import END, memory_device
 
 Machine = Callable[[Mapping[str, str]], Host]
@@ -103,11 +103,12 @@ def _edac(where: str, label: str, corrected: float | None, uncorrected: float | 
     return [EDAC_CORRECTED.sample(corrected, **labels), EDAC_UNCORRECTED.sample(uncorrected, **labels)]
 
 
-def _table(host: Host, *locators: str) -> Host:
-    path = Path(host.path("sys/firmware/dmi/tables/DMI"))
+def _table(folder: Path, *locators: str) -> list[Reading]:
+    """What dmi tells of a machine that has such slots; the join's own machine has no table that it could read."""
+    path = folder / "firmware/sys/firmware/dmi/tables/DMI"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"".join(memory_device(0x20 + n, locator) for n, locator in enumerate(locators)) + END)
-    return host
+    return list(dmi.collect(Host(folder / "firmware")))
 
 
 @pytest.mark.parametrize(("critical", "limit"), [(54.9, 85), (55, 55), (85, 85), (100, 85), (127, 85), (-128, 85)])
@@ -193,31 +194,42 @@ def test_firmware_that_throttles_is_counted(machine: Machine, series: Series) ->
     assert _made(machine({}), series, ipmi=log) == {'steadytok_dimm_throttled_total{source="ipmi"}': 0}
 
 
-def test_what_a_slot_holds_is_told(machine: Machine, series: Series) -> None:
+def test_what_a_slot_holds_is_told(machine: Machine, series: Series, tmp_path: Path) -> None:
     """A module's info has its slot, maker, part and serial number; an empty slot has none."""
-    host = _table(machine({"sys/devices/system/node/node0/cpulist": "0"}), "P1-DIMMA1", "P1-DIMMB1")
+    host = machine({"sys/devices/system/node/node0/cpulist": "0"})
 
-    assert set(_made(host, series, dmi=[])) == {
+    assert set(_made(host, series, dmi=_table(tmp_path, "P1-DIMMA1", "P1-DIMMB1"))) == {
         f'steadytok_dimm_info{{dimm="P1-DIMM{channel}1",locator="P1-DIMM{channel}1",node="0",type="DDR4"}}'
         for channel in "AB"
     }
 
 
-def test_labels_stay_until_the_configuration_changes(machine: Machine, series: Series) -> None:
+def test_the_table_need_not_be_readable_here(machine: Machine, series: Series, tmp_path: Path) -> None:
+    """Installed, only the eye may read the firmware's table: what dmi told first names the modules of all sources."""
+    host = machine({})
+    _made(host, series, dmi=_table(tmp_path, "P1-DIMMA1", "P2-DIMMA1"))
+    found = _made(host, series, ipmi=_ipmi("P1-DIMMA1 Temp", 40) + _ipmi("DIMM P2 A1 Temp", 41))
+
+    heat = {name for name in found if name.startswith("steadytok_dimm_temperature")}
+    assert heat == {f'steadytok_dimm_temperature_celsius{{dimm="P{socket}-DIMMA1",source="ipmi"}}' for socket in (1, 2)}
+
+
+def test_labels_stay_until_the_configuration_changes(machine: Machine, series: Series, tmp_path: Path) -> None:
     """A table that can be read only later changes no name in a run; a new map of the operator does."""
     host = machine({})
     before = _made(host, series, ipmi=_ipmi("DIMM A1 Temp", 40))
-    _table(host, "DIMM_A1")
+    table = _table(tmp_path, "DIMM_A1")
+    _made(host, series, dmi=table)
 
     assert _made(host, series, ipmi=_ipmi("DIMM A1 Temp", 40)) == before
-    assert any(
-        'dimm="DIMM_A1"' in name for name in _made(host, series, dimm.Config(limit=80), ipmi=_ipmi("DIMM A1 Temp", 40))
-    )
+    _made(host, series, changed := dimm.Config(limit=80), dmi=table)
+    assert any('dimm="DIMM_A1"' in name for name in _made(host, series, changed, ipmi=_ipmi("DIMM A1 Temp", 40)))
 
 
-def test_what_fits_no_slot_is_told_in_each_pass(machine: Machine, series: Series) -> None:
+def test_what_fits_no_slot_is_told_in_each_pass(machine: Machine, series: Series, tmp_path: Path) -> None:
     """`steadytok check` shows the sensor and what was tried; nothing is missing, so that nothing is complained of."""
-    host = _table(machine({}), "P1-DIMMA1")
+    host = machine({})
+    _made(host, series, dmi=_table(tmp_path, "P1-DIMMA1"))
     reason = "no serial number can be read from its SPD"
     for _ in range(2):
         found = _made(host, series, hwmon=_sensor("3-0050", 40))
@@ -235,15 +247,15 @@ def test_a_slip_in_the_operators_map_is_told(machine: Machine, series: Series) -
     assert 'reason="is in collectors.dimm.names and nowhere else",sensor="3-0055",source="hwmon"' in told
 
 
-def test_sources_apart_are_sources_together(machine: Machine, series: Series) -> None:
-    """Nothing that is made of one source needs another's Samples: each may come at its own time."""
+def test_sources_apart_are_sources_together(machine: Machine, series: Series, tmp_path: Path) -> None:
+    """Once dmi has told, nothing that is made of one source needs another's Samples: each may come at its own time."""
     sources = {
+        "dmi": _table(tmp_path, "P1-DIMMA1", "P2-DIMMA1"),
         "hwmon": _sensor("3-0050", 40),
         "ipmi": _ipmi("P1-DIMMA1 Temp", 41) + _ipmi("P2-DIMMA1 Temp", 42),
         "edac": _edac("mc0/dimm0", "P1-DIMMA1", 0),
-        "dmi": [],
     }
-    host = _table(machine({}), "P1-DIMMA1", "P2-DIMMA1")
+    host = machine({})
     apart = [_made(host, series, **{name: readings}) for name, readings in sources.items()]
 
     assert _made(Host(host.root), series, **sources) == {name: value for part in apart for name, value in part.items()}

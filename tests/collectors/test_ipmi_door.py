@@ -85,7 +85,11 @@ def test_a_password_may_hold_what_it_likes(tmp_path: Path) -> None:
         (None, 0, "No such file or directory"),
         (f"admin {SECRET}\n", 0o600, "expected two lines, username=… and password=…"),
         (f"username={SECRET}\n", 0o600, "expected two lines, username=… and password=…"),
-        (f"username=admin\npassword={SECRET}\n", 0o644, "everybody may read the password; chmod 600 it"),
+        (
+            f"username=admin\npassword={SECRET}\n",
+            0o644,
+            "everybody may read the password; chmod 640 it, with root:steadytok-eye for the service",
+        ),
     ],
 )
 def test_a_bad_credentials_file_is_said_without_its_content(

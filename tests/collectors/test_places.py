@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from collectors import Host
+from collectors import Host, dmi
+from collectors._dimm_sources import of_dmi
 from collectors._places import Place, Places, Sensor
 from tests.machines.smbios import END, array_address, device_address, memory_device
 
@@ -46,14 +47,22 @@ def ipmi(*names: str) -> list[Sensor]:
     return [Sensor("ipmi", name, name) for name in names]
 
 
+def places_of(
+    host: Host, names: Mapping[str, str] | None = None, nodes_told: Mapping[str, int] | None = None
+) -> Places:
+    """The places of a machine, of whose table only dmi has told."""
+    table = of_dmi([reading for reading in dmi.collect(host) if reading is not None])
+    return Places(host, table, names or {}, nodes_told or {})
+
+
 def place(host: Host, *sensors: Sensor, names: Mapping[str, str] | None = None) -> list[Place]:
-    return Places(host, names or {}, {}).place(sensors)
+    return places_of(host, names).place(sensors)
 
 
 def test_each_source_finds_the_same_module(tmp_path: Path) -> None:
     """A serial number, a BMC's name and a driver's label are one module, and one node."""
     table = (memory_device(0x20, "P1-DIMMA1", serial="3A2B1C0D"), *board(SUPERMICRO[1:]))
-    places = Places(machine(tmp_path, *table), {}, {})
+    places = places_of(machine(tmp_path, *table))
     sensors = (
         Sensor("hwmon", "3-0050", "3-0050", serial_number="3A2B1C0D"),
         Sensor("ipmi", "P1-DIMMA1 Temp", "P1-DIMMA1 Temp"),
@@ -83,7 +92,7 @@ def test_the_operators_map_goes_before_all(tmp_path: Path) -> None:
 
 def test_the_operators_node_goes_before_all(tmp_path: Path) -> None:
     """The node that the configuration names is believed."""
-    places = Places(machine(tmp_path, *board(SUPERMICRO)), {}, {"P1-DIMMA1": 1})
+    places = places_of(machine(tmp_path, *board(SUPERMICRO)), nodes_told={"P1-DIMMA1": 1})
 
     assert places.place(ipmi("P1-DIMMA1 Temp")) == [Place("P1-DIMMA1", "1")]
 
@@ -130,7 +139,7 @@ def test_slots_that_share_a_name_are_told_apart_by_their_bank(tmp_path: Path) ->
 def test_slots_that_share_all_names_are_told_apart_by_their_handle(tmp_path: Path) -> None:
     """Boards exist whose firmware has one name for all slots: none of them can be found by it."""
     host = machine(tmp_path, memory_device(0x41, "DIMM"), memory_device(0x42, "DIMM"))
-    places = Places(host, {}, {})
+    places = places_of(host)
 
     assert [known.dimm for known in places.known] == ["DIMM 0x0041", "DIMM 0x0042"]
     assert places.place(ipmi("DIMM Temp"))[0].dimm.startswith("DIMM")
@@ -146,7 +155,7 @@ def test_two_sensors_of_one_source_are_not_one_module(tmp_path: Path) -> None:
 
 def test_ranks_share_a_module(tmp_path: Path) -> None:
     """EDAC counts each rank, and both are of one module."""
-    places = Places(machine(tmp_path, *board(SUPERMICRO)), {}, {})
+    places = places_of(machine(tmp_path, *board(SUPERMICRO)))
     ranks = [Sensor("edac", f"mc0/rank{n}", "P1-DIMMA1") for n in range(2)]
 
     assert places.place(ranks, shared=True) == [Place("P1-DIMMA1", "0")] * 2
@@ -154,7 +163,7 @@ def test_ranks_share_a_module(tmp_path: Path) -> None:
 
 def test_a_place_never_changes(tmp_path: Path) -> None:
     """What was decided at first sight stays, whatever else is seen later: labels do not change during a run."""
-    places = Places(machine(tmp_path), {}, {})
+    places = places_of(machine(tmp_path))
     (alone,) = places.place(ipmi("P1-DIMMA1 Temp"))  # of two processors' sensors only one has a reading yet
 
     assert alone == Place("P1-DIMMA1", "")
@@ -201,7 +210,19 @@ def test_addresses_tell_the_node(tmp_path: Path) -> None:
     )
     host = machine(tmp_path, *table, packages=(0, 0), blocks={0: range(4), 1: range(4, 8)})
 
-    assert [known.node for known in Places(host, {}, {}).known] == ["0", "1", ""]
+    assert [known.node for known in places_of(host).known] == ["0", "1", ""]
+
+
+def test_a_slots_node_stays(tmp_path: Path) -> None:
+    """Memory that is plugged in while dmi runs moves no slot to another node: labels do not change in a run."""
+    table = (memory_device(0x11, "A1", array=0x1000), array_address(0x1900, 0x1000, 0, 4 * GIB))
+    host = machine(tmp_path, *table, packages=(0, 0), blocks={0: range(2)})
+    (before,) = places_of(host).known
+    machine(tmp_path, packages=(0, 0), blocks={1: range(2, 4)})
+
+    assert before.node == "0"
+    assert [known.node for known in places_of(host).known] == ["0"]
+    assert [known.node for known in places_of(Host(tmp_path)).known] == [""]
 
 
 def test_who_knows_the_processor_needs_no_name(tmp_path: Path) -> None:
@@ -214,7 +235,7 @@ def test_who_knows_the_processor_needs_no_name(tmp_path: Path) -> None:
 
 def test_names_for_sensors_that_are_not_there_are_told(tmp_path: Path) -> None:
     """A typing error in the operator's map is no silent one."""
-    places = Places(machine(tmp_path), {"hwmon/3-0099": "A1", "ipmi/X": "A2"}, {})
+    places = places_of(machine(tmp_path), {"hwmon/3-0099": "A1", "ipmi/X": "A2"})
     places.place([Sensor("hwmon", "3-0050", "3-0050")])
 
     assert list(places.strangers("hwmon")) == ["3-0099"]

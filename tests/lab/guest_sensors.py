@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from collectors import Host, dimm, hwmon
+from collectors import Host, dimm, dmi, hwmon
 from collectors import cpufreq as frequency
 from tests.lab import machine, observe
 
@@ -85,7 +85,8 @@ def dimms() -> dict[str, Any]:
 
 def _dimms(host: Host) -> dict[str, Any]:
     samples = [sample for sample in hwmon.collect(host, hwmon.Config()) if sample is not None]
-    saw = observe.series([*samples, *dimm.join({"hwmon": samples}, host)])
+    table = [sample for sample in dmi.collect(host) if sample is not None]
+    saw = observe.series([*samples, *dimm.join({"dmi": table, "hwmon": samples}, host)])
     return {"series": saw, "notes": [list(note) for note in host.take_notes()]}
 
 

@@ -31,11 +31,14 @@ MANAGER = "192.0.2.10"  # an address of this host alone, which the configuration
 STRANGER = "192.0.2.66"  # another one, which nobody names
 AGENT = "http://127.0.0.1:9817"
 DIMM, CAPABILITY, CRITICAL, TEMPERATURE, MAKER, DEVICE = "0x18", 0x00, 0x04, 0x05, 0x06, 0x07
+EEPROM, PAGES = "0x50", "0x36,0x37"  # its SPD; the stub has one page, so that the second one's bytes stand there too
+PLATE = {0x02: 0x0C, **dict(zip(range(325 - 256, 329 - 256), bytes.fromhex("3A2B1C0E"), strict=True))}  # machine.SLOT's
 EDITED = f"""# edited by hand
 state: {{dir: /var/lib/steadytok}}
 external_labels: {{instance: guest}}
 alerting: {{resend_delay: 5s, alertmanagers: [{{static_configs: [{{targets: ["{MANAGER}:9093"]}}]}}]}}
-collectors: {{process: {{interval: 5s, engines: [{{name: lab, command: "lab-engine"}}]}}}}
+collectors: {{process: {{interval: 5s, engines: [{{name: lab, command: "lab-engine"}},
+  {{name: odd, url: "http://127.0.0.1:18321"}}]}}}}
 remediation: {{mode: enforce}}
 remedies:
   - {{name: drop, match: ['alertname="DimmHot"'], action: drop_caches, rollback: never, plausible: [-1000, 1000],
@@ -54,6 +57,7 @@ engines: [{name: r1, kind: reference, url: "http://127.0.0.1:8001"}]
 )
 UNIT = "steadytok-engine@r1.service"
 ENGINE = "import time; held = bytearray(64 << 20); time.sleep(100000)"  # another user's, with 64 MiB
+LISTENER = "import socket, time; door = socket.create_server(('127.0.0.1', 18321)); time.sleep(100000)"
 ALERTMANAGER = "route: {receiver: nobody, group_wait: 1s, group_interval: 1s}\nreceivers: [{name: nobody}]\n"
 PATIENCE = 180.0  # seconds, for anything that is waited for
 _PTRACE_SEIZE, _PTRACE_INTERRUPT, _PTRACE_DETACH, _WALL = 0x4206, 0x4207, 17, 0x40000000  # ptrace(2), waitpid(2)
@@ -157,9 +161,9 @@ def install() -> dict[str, Any]:
     return saw
 
 
-def eyes() -> list[str]:
-    """The eyes that run."""
-    units = run("systemctl", "list-units", "--state=running", "--no-legend", "--plain", "steadytok-eye@*.service")
+def eyes(pattern: str = "steadytok-eye@*.service") -> list[str]:
+    """The eyes that run, or other units."""
+    units = run("systemctl", "list-units", "--state=running", "--no-legend", "--plain", pattern)
     return [line.split()[0] for line in units["out"].splitlines()]
 
 
@@ -169,9 +173,9 @@ def sensor(celsius: float) -> None:
     register(TEMPERATURE, (value & 0xFF) << 8 | value >> 8)
 
 
-def register(number: int, value: int) -> None:
-    """Writes a word of the module's."""
-    done = run("i2cset", "-y", "-f", str(bus()), DIMM, f"0x{number:02x}", f"0x{value:04x}", "w")
+def register(number: int, value: int, address: str = DIMM, size: str = "w") -> None:
+    """Writes a word of the module's, or a byte of its SPD."""
+    done = run("i2cset", "-y", "-f", str(bus()), address, f"0x{number:02x}", f"0x{value:02x}", size)
     assert done["status"] == 0, done
 
 
@@ -184,15 +188,34 @@ def bus() -> int:
 
 
 def module() -> None:
-    """A memory module with a sensor, at 45 °C, with its critical limit at 95 °C."""
-    for name in ("i2c-dev", "jc42"):
+    """A memory module with a sensor, at 45 °C, with its critical limit at 95 °C, and its serial number in its SPD."""
+    for name in ("i2c-dev", "ee1004"):
         run("modprobe", name)
-    run("modprobe", "i2c-stub", f"chip_addr={DIMM}")
+    run("modprobe", "i2c-stub", f"chip_addr={DIMM},{EEPROM},{PAGES}")
     for number, value in ((CAPABILITY, 0x7F00), (MAKER, 0xB311), (DEVICE, 0x0029), (CRITICAL, 0xF005)):
         register(number, value)
     sensor(45.0)
+    for number, value in PLATE.items():
+        register(number, value, EEPROM, "b")
+    appear("ee1004", EEPROM)
+    run("systemd-tmpfiles", "--create", "steadytok.conf")  # as at a boot at which the driver is there already
+    run("modprobe", "jc42")
+    appear("jc42", DIMM)
+
+
+def appear(driver: str, address: str) -> None:
+    """A device on the bus."""
     with contextlib.suppress(OSError):  # the driver found it by itself
-        Path(f"/sys/bus/i2c/devices/i2c-{bus()}/new_device").write_text(f"jc42 {DIMM}")
+        Path(f"/sys/bus/i2c/devices/i2c-{bus()}/new_device").write_text(f"{driver} {address}")
+
+
+def bmc() -> dict[str, Any]:
+    """The drivers of the BMC, where udev has not loaded them at the boot: who has the device then."""
+    for name in ("ipmi_si", "ipmi_devintf"):
+        run("modprobe", name)
+    device = until("/dev/ipmi0", lambda: Path("/dev/ipmi0").exists() and Path("/dev/ipmi0"))
+    until("udev's rule", lambda: device.stat().st_gid != 0, 10.0)
+    return {"group": device.group(), "mode": oct(device.stat().st_mode & 0o777)}
 
 
 def manager() -> None:
@@ -217,12 +240,23 @@ def dropped() -> int:
     return int(re.search(r"^drop_pagecache (\d+)$", Path("/proc/vmstat").read_text(), re.M)[1])
 
 
+def series(name: str) -> list[Any]:
+    """The series of a metric as the agent has them now, with their values."""
+    answer = ask(f"{AGENT}/api/v1/query?query={name}") or {"data": {"result": []}}
+    return [(each["metric"], float(each["value"][1])) for each in answer["data"]["result"]]
+
+
 def placed() -> list[Any]:
     """Shares of the engine's pages by node, of a sample that only the eye can take."""
-    answer = ask(f"{AGENT}/api/v1/query?query=steadytok_process_node_share_ratio%7Bengine=%22lab%22%7D") or {
-        "data": {"result": []}
-    }
-    return [(series["metric"], float(series["value"][1])) for series in answer["data"]["result"]]
+    return series("steadytok_process_node_share_ratio%7Bengine=%22lab%22%7D")
+
+
+def listener() -> None:
+    """An engine of another user's on a port that only its sockets tell, with a wish that only its environment tells."""
+    Path("/run/lab-bin").mkdir()
+    Path("/run/lab-bin/llama-server").symlink_to("/usr/bin/python3")
+    wish = ("--setenv=LLAMA_ARG_NUMA=distribute", "--setenv=SECRET=swordfish")
+    run("systemd-run", "--unit=lab-odd", "--uid=nobody", *wish, "/run/lab-bin/llama-server", "-c", LISTENER)
 
 
 def serve() -> None:
@@ -246,7 +280,8 @@ def hot() -> dict[str, Any]:
     serve()
     CONFIG.write_text(PACED)
     run("systemd-run", "--unit=lab-engine", "--uid=nobody", "python3", "-c", ENGINE, "lab-engine")
-    saw: dict[str, Any] = {"install": run(COMMAND, "install")}
+    listener()
+    saw: dict[str, Any] = {"bmc": bmc(), "install": run(COMMAND, "install")}
     saw["network"] = Path("/usr/local/lib/systemd/system/steadytok.service.d/20-network.conf").read_text()
     cache = Path("/root/cache")
     with cache.open("wb+") as file:
@@ -260,6 +295,13 @@ def hot() -> dict[str, Any]:
     try:
         saw["after"] = until("a drop of the page cache", lambda: dropped() > saw["before"] and dropped(), 300.0)
         saw["placed"] = until("where the engine's pages are", placed)
+        saw["asked"] = until(
+            "what an engine was asked", lambda: series("steadytok_process_asked_info%7Bengine=%22odd%22%7D")
+        )
+        saw["ipmi"] = until("the BMC's sensors", lambda: series("steadytok_ipmi_temperature_celsius"))
+        saw["fan"] = series("steadytok_ipmi_fan_rpm")
+        saw["dimms"] = [metric for metric, _ in series("steadytok_dimm_temperature_celsius")]
+        saw["slots"] = [metric for metric, _ in series("steadytok_dimm_info")]
         saw["paced"] = until("a pace of the service", paced)
         saw["served"] = show(UNIT, "ActiveState", "NRestarts", "User")
         status = Path(f"/proc/{show(UNIT, 'MainPID')['MainPID']}/status").read_text()
@@ -404,7 +446,7 @@ def restarts() -> dict[str, Any]:
         result = show("steadytok.service", "Result", "ExecMainStatus", "ExecMainCode")
         saw["stops"].append({"took": stopped["took"], **result})
         if turn in (0, 9):
-            until("the eye's end", lambda: not eyes())
+            until("the eye's end", lambda: not eyes() and not eyes("steadytok-look@*.service"))
             saw["first" if turn == 0 else "last"] = remains()
         run("systemctl", "start", "steadytok.service")
     saw["state"] = state()

@@ -179,11 +179,7 @@ def _command(parts: Parts, out: Path, shape: Shape, bmc: int | None) -> list[str
     share = "security_model=none,multidevs=remap"
     command += ["-virtfs", f"local,path=/,mount_tag=root,{share},readonly=on"]
     command += ["-virtfs", f"local,path={out},mount_tag=out,{share}"]
-    if bmc is not None:
-        command += ["-chardev", f"socket,id=ipmi0,host=127.0.0.1,port={bmc},reconnect=2"]
-        command += ["-device", "ipmi-bmc-extern,chardev=ipmi0,id=bmc0", "-device", "isa-ipmi-kcs,bmc=bmc0"]
-    slot = ",".join(f"{key}={value}" for key, value in SLOT.items())
-    command += ["-smbios", f"type=17,{slot}"]
+    command += board(bmc)
     command += ["-nic", "none", "-display", "none", "-monitor", "none", "-no-reboot"]
     command += ["-serial", f"file:{out / 'console'}", "-kernel", str(parts.kernel), "-initrd", str(parts.initrd)]
     movable = f"movablecore={shape.movable * len(shape.memory)}M"
@@ -202,6 +198,16 @@ def processors(parts: Parts, shape: Shape) -> list[str]:
         command += ["-numa", f"node,nodeid={node},cpus={cpus},memdev=m{node}"]
     for node, other in itertools.permutations(range(len(shape.cpus)), 2):
         command += ["-numa", f"dist,src={node},dst={other},val={DISTANCE}"]
+    return command
+
+
+def board(bmc: int | None) -> list[str]:
+    """The one memory module in the firmware's table, and a BMC where OpenIPMI's simulator waits on that port."""
+    slot = ",".join(f"{key}={value}" for key, value in SLOT.items())
+    command = ["-smbios", f"type=17,{slot}"]
+    if bmc is not None:
+        command += ["-chardev", f"socket,id=ipmi0,host=127.0.0.1,port={bmc},reconnect=2"]
+        command += ["-device", "ipmi-bmc-extern,chardev=ipmi0,id=bmc0", "-device", "isa-ipmi-kcs,bmc=bmc0"]
     return command
 
 

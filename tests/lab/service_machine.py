@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.bmc import SimulatedBmc, SimulatedSensor
 from tests.lab import machine
 from tests.lab.machine import LabError, Parts
 
@@ -26,9 +27,16 @@ HOUSE = Path(__file__).parents[2]
 _PROGRAMS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "prometheus-alertmanager": "prometheus-alertmanager"}
 _PACKAGES = ("systemd-sysv", "udev", "kmod", "python3", "i2c-tools", "iproute2", "passwd")
 _FOR_THE_ROOT = ("virtio_pci", "virtio_blk", "ext4", "9pnet_virtio", "9p")
-_FOR_THE_GUEST = ("i2c-dev", "i2c-stub", "jc42")
+_FOR_THE_GUEST = ("i2c-dev", "i2c-stub", "jc42", "ee1004", "ipmi_si", "ipmi_devintf")
 _UNWANTED = ("doc", "man", "locale", "info", "zoneinfo/right", "zoneinfo/posix")
 _SIZE = "1600M"
+DIMM = f"{machine.SLOT['loc_pfx']} 0"  # QEMU counts the modules of a board
+SENSORS = (
+    SimulatedSensor("P1-DIMMA0 Temp", 42, instance=0x60, upper=(95, 85, 78)),
+    SimulatedSensor("Inlet Temp", 24, entity=0x37, upper=(50, 45, 40)),
+    SimulatedSensor("FAN1", 60, type=4, unit=18, entity=29, m=100, lower=(3, 5, 8)),
+)
+"""What its BMC measures: the module of the firmware's table under another name, the air, and a fan."""
 _INIT = """#!/bin/busybox sh
 B=/bin/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
@@ -204,10 +212,19 @@ def furnish(out: Path) -> None:
 
 
 def run(image: Image, out: Path) -> None:
-    """Boots, and comes back when the guest has switched itself off; `out` is its /run/lab. Raises LabError."""
-    began = time.monotonic()
+    """
+    Boots, and comes back when the guest has switched itself off; `out` is its /run/lab. Raises LabError.
+
+    It has a BMC, which is OpenIPMI's simulator on this host.
+    """
+    with SimulatedBmc(out / "bmc", SENSORS, in_band=True) as bmc:
+        _run(image, out, bmc)
+
+
+def _run(image: Image, out: Path, bmc: SimulatedBmc) -> None:
+    began, command = time.monotonic(), _command(image, out, bmc.serial_port)
     with (out / "qemu.log").open("wb") as log:
-        process = subprocess.Popen(_command(image, out), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         while process.poll() is None and time.monotonic() - began < LIMIT:
             time.sleep(0.5)
@@ -219,8 +236,9 @@ def run(image: Image, out: Path) -> None:
         raise LabError(f"the guest did not come to its end\n{tails}")
 
 
-def _command(image: Image, out: Path) -> list[str]:
+def _command(image: Image, out: Path, bmc: int | None) -> list[str]:
     command = machine.processors(image.parts, machine.TWO_NODES)
+    command += machine.board(bmc)
     command += ["-drive", f"file={image.root},format=raw,if=virtio,snapshot=on,discard=unmap"]
     command += ["-virtfs", f"local,path={out},mount_tag=out,security_model=none,multidevs=remap"]
     # No -no-reboot: the machine that comes up again has the disk that it left.

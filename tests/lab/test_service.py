@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.lab import service_machine
+from tests.lab import machine, service_machine
 from tests.lab.conftest import stage
 from tests.lab.guest_service import EDITED
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
 
 Saw = Callable[[str], dict[str, Any]]
-# Absent in such a machine: no BMC, no RAPL, no EDAC, no throttle counters, no resctrl, no cpufreq, no engine.
+# Absent in such a machine: no RAPL, no EDAC, no throttle counters, no resctrl, no cpufreq, no engine.
 WORKING = {"meminfo", "node_meminfo", "numastat", "vmstat", "stat", "pressure", "topology", "kmsg", "dmi"}
 
 
@@ -130,8 +130,39 @@ def test_heat_reaches_a_real_alertmanager(saw: Saw) -> None:
     (alert,) = seen["told"]
 
     assert "IPAddressAllow=192.0.2.10\n" in seen["network"]
-    assert alert["labels"]["instance"] == "guest"
+    assert (alert["labels"]["instance"], alert["labels"]["dimm"]) == ("guest", service_machine.DIMM)
     assert "is at 99.0 °C" in alert["annotations"]["summary"]
+
+
+def test_a_module_has_one_name_from_every_source(saw: Saw) -> None:
+    """The firmware's table, the SPD's serial number and the BMC are read by three doors, and all mean one slot."""
+    seen = saw("hot")
+
+    assert {(told["dimm"], told["source"]) for told in seen["dimms"]} == {
+        (service_machine.DIMM, "hwmon"),
+        (service_machine.DIMM, "ipmi"),
+    }
+    assert [(slot["dimm"], slot["serial_number"]) for slot in seen["slots"]] == [
+        (service_machine.DIMM, machine.SLOT["serial"])
+    ]
+
+
+def test_the_bmc_is_the_eyes(saw: Saw) -> None:
+    """udev gives /dev/ipmi0 to the eye's group alone, its unit lets it be opened, and what the BMC measures is told."""
+    seen = saw("hot")
+
+    assert seen["bmc"] == {"group": "steadytok-eye", "mode": "0o660"}
+    assert {metric["sensor"]: value for metric, value in seen["ipmi"]} == {"P1-DIMMA0 Temp": 42.0, "Inlet Temp": 24.0}
+    assert [value for _, value in seen["fan"]] == [6000.0]
+
+
+def test_an_engine_of_another_users_is_known_by_its_port_and_its_wishes(saw: Saw) -> None:
+    """Its sockets and its environment are its own user's files: what is needed of them is told, and no word more."""
+    seen = saw("hot")
+    wishes = {(metric["engine"], metric["source"], metric["policy"]) for metric, _ in seen["asked"]}
+
+    assert wishes == {("odd", "LLAMA_ARG_NUMA", "distribute")}
+    assert "swordfish" not in json.dumps(seen)
 
 
 def test_the_remedy_is_in_proc(saw: Saw) -> None:
