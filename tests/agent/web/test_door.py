@@ -6,6 +6,8 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
+import resource
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -16,6 +18,7 @@ import bcrypt
 import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from agent.config import ConfigError
 from agent.web import door, listener, webconfig
@@ -118,6 +121,15 @@ def users(folder: Path, more: str = "") -> str:
 
 def basic(name: str, password: str) -> dict[str, str]:
     return {"Authorization": f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"}
+
+
+def over_tls(folder: Path, more: str = "") -> tuple[str, ssl.SSLContext]:
+    """A web configuration with a server's certificate, and how a client asks that trusts its authority."""
+    authority = certificates.authority(folder)
+    certificates.signed(folder, "server")
+    path = folder / "web.yml"
+    path.write_text(f"tls_server_config: {{cert_file: server.crt, key_file: server.key}}\n{more}")
+    return str(path), ssl.create_default_context(cafile=str(authority))
 
 
 BEARER = {"Authorization": f"Bearer {OWN}"}
@@ -511,19 +523,26 @@ def test_who_takes_nothing_is_cut_off(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    "said",
+    ("said", "tls"),
     [
-        b"",
-        b"GET /metrics HTTP/1.1\r\nX: ",
-        b"POST /api/v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nq",
-        b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 30,
+        (b"", False),
+        (b"GET /metrics HTTP/1.1\r\nX: ", False),
+        (b"POST /api/v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nq", False),
+        (b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 30, False),
+        (b"", True),
+        (b"\x16\x03\x01", True),
     ],
 )
 def test_strangers_who_hold_every_place_keep_nobody_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes, tls: bool
 ) -> None:
-    """Whoever is silent, slow in sending or takes no answer makes room when all places are taken, the oldest first."""
+    """
+    Whoever is silent, slow in sending or takes no answer makes room when all places are taken, the oldest first.
+
+    Over TLS also who never agrees on it.
+    """
     monkeypatch.setattr(listener, "MOST", 8)
+    config, context = over_tls(tmp_path) if tls else (None, None)
 
     async def test(here: Place) -> None:
         held = [await asyncio.open_connection("127.0.0.1", here.port, limit=1024) for _ in range(40)]
@@ -532,12 +551,57 @@ def test_strangers_who_hold_every_place_keep_nobody_out(
                 writer.write(said)
         await asyncio.sleep(0.1)
         for _ in range(5):
-            assert (await here.ask("GET", READ))[0] == 200
+            assert (await here.ask("GET", READ, context=context))[0] == 200
         assert here.door.listener is not None
         assert here.door.listener.connections <= 8
         assert here.door.listener.turned_away >= 32
         for _, writer in held:
             writer.close()
+
+    within(tmp_path, test, config=config)
+
+
+def test_strangers_before_tls_make_room_before_whoever_came_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that has agreed on TLS, and has yet to ask, keeps its place while older strangers hold one."""
+    monkeypatch.setattr(listener, "MOST", 4)
+    config, context = over_tls(tmp_path)
+
+    async def test(here: Place) -> None:
+        held = [await asyncio.open_connection("127.0.0.1", here.port) for _ in range(3)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", here.port, ssl=context)
+        held += [await asyncio.open_connection("127.0.0.1", here.port) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        writer.write(b"GET /-/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        for _, each in [*held, (reader, writer)]:
+            each.close()
+
+    within(tmp_path, test, config=config)
+
+
+def test_no_descriptor_left_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often accepting is tried in vain; and whoever has waited is answered once there are descriptors again."""
+    monkeypatch.setattr(listener, "AGAIN", 0.01)
+
+    async def test(here: Place) -> None:
+        asking = socket.socket()
+        asking.setblocking(False)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with capture_logs() as lines, open(os.devnull) as lowest:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest.fileno() + 1, hard))
+            try:
+                await asyncio.get_running_loop().sock_connect(asking, ("127.0.0.1", here.port))
+                await asyncio.sleep(0.3)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            reader, writer = await asyncio.open_connection(sock=asking)
+            writer.write(b"GET /-/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 200")
+            writer.close()
+
+        assert [line["reason"] for line in lines] == ["Too many open files"]
 
     within(tmp_path, test)
 
