@@ -30,6 +30,9 @@ ANSWER = 30.0
 IDLE = 120.0
 """Seconds that a connection may stay without a request: longer than the interval of any usual scrape."""
 
+MOST_AT_ONCE = 8 << 20
+"""Bytes that may come from one head to the next: far more than any body may have (door.py), so it is refused already."""
+
 BACKLOG = 1024
 AGAIN = 0.1  # seconds until accepting is tried again after the system had no file descriptor left
 QUIET = 60.0  # seconds without such a fault after which it is news again
@@ -159,6 +162,7 @@ class Guard(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
+        self._came = 0
         self._waiting = True
         self._working = False
 
@@ -183,7 +187,11 @@ class Guard(asyncio.Protocol):
         if not self._working and not self._waiting:
             self._waiting = True
             self._cut_in(HEAD)
-        self._inner.data_received(data)
+        self._came += len(data)
+        if self._came > MOST_AT_ONCE:
+            self.abort()
+        else:
+            self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
         return self._inner.eof_received()
@@ -200,6 +208,7 @@ class Guard(asyncio.Protocol):
 
     def headed(self) -> None:
         """The head of a request is there; its body has a limit of its own."""
+        self._came = 0
         self._waiting = True
         if self._limit is not None:
             self._limit.cancel()

@@ -432,7 +432,7 @@ def test_chunks_without_end_are_refused(tmp_path: Path, path: str, most: int) ->
         writer.write(head.encode())
         sent = 0
         with contextlib.suppress(ConnectionError):
-            while sent < 4 << 30 and not reader.at_eof():
+            while sent < 1 << 30 and not reader.at_eof():
                 writer.write(b"10000\r\n" + b"x" * 65536 + b"\r\n")
                 await writer.drain()
                 await asyncio.sleep(0)
@@ -443,7 +443,7 @@ def test_chunks_without_end_are_refused(tmp_path: Path, path: str, most: int) ->
         writer.close()
 
         assert told.startswith(b"HTTP/1.1 413") or not told  # a reset may overtake the answer
-        assert sent < 4 << 30
+        assert sent < 64 << 20  # what the listener lets by, and the buffers of both sockets
         assert here.reached == []
         assert here.refused("size") == 1
 
