@@ -200,7 +200,7 @@ class Web(Section, frozen=True):
     tokens: dict[str, str] = {}
     """Bearer tokens of machines: a name for each, and the file that it is in."""
     read: Literal["open", "credential"] = "open"
-    """Whether reading needs a credential too; with users in `config` it always does."""
+    """Whether reading needs a credential too; with users in `config` it always does, and only they open the page."""
     hosts: tuple[str, ...] = ()
     """Names under which a listener on loopback may be asked, beside its own."""
     external_url: str | None = None

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NoReturn
@@ -144,10 +144,11 @@ class Doorkeeper:
                 self._reopen(self._path)
 
     def _reopen(self, path: str) -> None:
+        files = webconfig.as_they_are(path)  # a bad one is read again when it changes, and not before
         try:
-            self.opened = webconfig.opened(path)
+            self.opened = webconfig.opened(path, self.opened)
         except ConfigError as error:
-            self.opened = Opened(self.opened.settings, self.opened.context, webconfig.as_they_are(self.opened, path))
+            self.opened = replace(self.opened, files=files)
             self._log.error("the new web configuration is not used; the old one stays", faults=error.messages)
             return
         if self.listener is not None:

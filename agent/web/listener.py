@@ -31,7 +31,7 @@ IDLE = 120.0
 """Seconds that a connection may stay without a request: longer than the interval of any usual scrape."""
 
 MOST_AT_ONCE = 8 << 20
-"""Bytes that may come from one head to the next: far more than any body may have (door.py), so it is refused already."""
+"""Bytes that may come from one head to the next: far more than a body may have (door.py), so it is refused already."""
 
 BACKLOG = 1024
 AGAIN = 0.1  # seconds until accepting is tried again after the system had no file descriptor left

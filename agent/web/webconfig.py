@@ -3,7 +3,8 @@ The web configuration file, in the format that Prometheus' own servers share: TL
 
 https://prometheus.io/docs/prometheus/latest/configuration/https/. What Python's TLS cannot do is refused with a
 sentence, never ignored. The file and what it names are looked at again each second, so a new certificate or password
-needs no restart; a bad new file keeps the old one and says so.
+needs no restart; a bad new file keeps the old one and says so, and so does one that would open what is closed: a file
+that is being written is empty for a moment.
 """
 
 from __future__ import annotations
@@ -89,17 +90,32 @@ class Opened:
         return any(stamp(name) != state for name, state in self.files)
 
 
-def opened(path: str | None) -> Opened:
-    """The file at `path` read, checked, and its certificates loaded. Raises ConfigError with every fault."""
+def opened(path: str | None, before: Opened | None = None) -> Opened:
+    """
+    The file at `path` read, checked, and its certificates loaded. Raises ConfigError with every fault.
+
+    With `before`, whose place it takes while the agent runs, it is a fault as well to close less than that did.
+    """
     if path is None:
         return Opened()
-    document = configuration.document(Path(path))
-    settings = _read(document, path)
+    states = as_they_are(path)  # before anything is read: what is written meanwhile is looked at once more
+    settings = _read(configuration.document(Path(path)), path)
+    gone = [] if before is None else [name for name in _closing(before.settings) if name not in _closing(settings)]
+    if gone:
+        raise ConfigError([f"{path}: expected {', '.join(gone)}, which the running agent has; without needs a restart"])
     tls = settings.tls_server_config
-    # Paths are relative to the file, as exporter-toolkit has them.
-    names = [path, *(_beside(path, name) for name in _named(tls))]
-    states = tuple((name, stamp(name)) for name in names)
     return Opened(settings, None if tls is None else _context(path, tls), states)
+
+
+def _closing(settings: WebConfig) -> list[str]:
+    """The keys that are set of those that keep somebody out."""
+    tls = settings.tls_server_config
+    keys = [] if tls is None else ["tls_server_config", *_set(tls, "client_ca_file", "client_allowed_sans")]
+    return keys + _set(settings, "basic_auth_users")
+
+
+def _set(section: Section, *names: str) -> list[str]:
+    return [name for name in names if getattr(section, name)]
 
 
 def speaks_tls(path: str | None) -> bool:
@@ -110,14 +126,16 @@ def speaks_tls(path: str | None) -> bool:
         return False
 
 
-def as_they_are(opened: Opened, path: str) -> Files:
-    """What the files look like now: a bad one is read again when it changes, and not before."""
-    names = dict.fromkeys([path, *(name for name, _ in opened.files)])
-    return tuple((name, stamp(name)) for name in names)
-
-
-def _named(tls: TlsServer | None) -> list[str]:
-    return [] if tls is None else [name for name in (tls.cert_file, tls.key_file, tls.client_ca_file) if name]
+def as_they_are(path: str) -> Files:
+    """What the file and those that it names look like now, also those that are not there yet."""
+    own = (path, stamp(path))
+    try:
+        tls = _read(configuration.document(Path(path)), path).tls_server_config
+    except ConfigError:
+        return (own,)  # what is wrong stands in the file itself
+    names = [] if tls is None else filter(None, (tls.cert_file, tls.key_file, tls.client_ca_file))
+    # Paths are relative to the file, as exporter-toolkit has them.
+    return (own, *((beside, stamp(beside)) for beside in (_beside(path, name) for name in names)))
 
 
 def _beside(path: str, name: str) -> str:

@@ -658,27 +658,34 @@ def test_tls_and_its_clients(tmp_path: Path) -> None:
     within(tmp_path, test, config=str(path))
 
 
+def test_a_certificate_stands_in_for_no_user(tmp_path: Path) -> None:
+    """Where both both are asked for, as in Prometheus' own servers; a machine's token stands in for one."""
+    config, context = over_tls(tmp_path, f"basic_auth_users: {{alice: '{ALICE}'}}\n")
+    path = Path(config)
+    demand = "client_ca_file: ca.crt, client_auth_type: RequireAndVerifyClientCert"
+    path.write_text(path.read_text().replace("}", f", {demand}}}", 1))
+    context.load_cert_chain(*certificates.signed(tmp_path, "prometheus"))
+
+    async def test(here: Place) -> None:
+        assert (await here.ask("GET", READ, context=context))[0] == 401
+        assert (await here.ask("POST", WRITE, JSON, b"{}", context=context))[0] == 401
+        assert (await here.ask("GET", READ, basic("alice", "x"), context=context))[0] == 401
+        assert (await here.ask("GET", READ, basic("alice", "wonderland"), context=context))[0] == 200
+        assert (await here.ask("POST", WRITE, {**JSON, **BEARER}, b"{}", context=context))[0] == 200
+
+    within(tmp_path, test, config=config)
+
+
 def test_a_changed_file_holds_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new certificate and a new user are taken over; a bad file keeps the old one, and is read again once mended."""
     monkeypatch.setattr(door, "LOOK_AGAIN", 0.02)
-    authority = certificates.authority(tmp_path)
-    certificates.signed(tmp_path, "server")
-    path = tmp_path / "web.yml"
-    tls = "tls_server_config: {cert_file: server.crt, key_file: server.key}\n"
-    path.write_text(tls)
-
-    async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-        for _ in range(300):
-            if await condition():
-                return
-            await asyncio.sleep(0.02)
-        pytest.fail("the file was never taken over")
+    config, context = over_tls(tmp_path)
+    path = Path(config)
+    tls = path.read_text()
 
     async def test(here: Place) -> None:
-        context = ssl.create_default_context(cafile=str(authority))
-
-        async def status() -> int:
-            return (await here.ask("GET", READ, context=context))[0]
+        async def status(**alice: str) -> int:
+            return (await here.ask("GET", READ, alice and basic("alice", alice["password"]), context=context))[0]
 
         async def serial() -> Any:
             _reader, writer = await asyncio.open_connection("127.0.0.1", here.port, ssl=context)
@@ -694,10 +701,93 @@ def test_a_changed_file_holds_without_a_restart(tmp_path: Path, monkeypatch: pyt
         path.write_text("basic_auth_users: {alice: plain}\n")
         await asyncio.sleep(0.2)
         assert await status() == 401
-        path.write_text(tls)
-        await until(lambda: _is(status, 200))
+        looking = bcrypt.hashpw(b"looking-glass", bcrypt.gensalt(4)).decode()
+        path.write_text(f"{tls}basic_auth_users: {{alice: '{looking}'}}\n")
+        await until(lambda: _is(lambda: status(password="looking-glass"), 200))
 
-    within(tmp_path, test, config=str(path))
+    within(tmp_path, test, config=config)
+
+
+@pytest.mark.parametrize(
+    ("cut", "gone"), [(0, "tls_server_config, client_ca_file, basic_auth_users"), (1, "tls"), (2, "basic")]
+)
+def test_a_file_that_is_being_written_opens_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, gone: str
+) -> None:
+    """A file that has, for a moment or for good, less of what keeps people out is not used; the reason is told."""
+    monkeypatch.setattr(door, "LOOK_AGAIN", 0.02)
+    optional = "client_ca_file: ca.crt, client_auth_type: VerifyClientCertIfGiven"
+    config, context = over_tls(tmp_path, f"basic_auth_users: {{alice: '{ALICE}'}}\n")
+    path = Path(config)
+    whole = path.read_text().replace("}", f", {optional}}}", 1)
+    path.write_text(whole)
+    tls, people = whole.splitlines(keepends=True)
+
+    async def test(here: Place) -> None:
+        with capture_logs() as lines:
+            path.write_text(("", people, tls)[cut])
+            await until(lambda: _is(lambda: _said(lines), True))
+            assert (await here.ask("GET", READ, context=context))[0] == 401
+            path.write_text(f"{whole}http_server_config: {{headers: {{X-Frame-Options: SAMEORIGIN}}}}\n")
+            await until(lambda: _is(lambda: _framed(here, context), "SAMEORIGIN"))
+
+        assert f"{path}: expected {gone}" in str(lines)
+
+    within(tmp_path, test, config=config)
+
+
+def test_a_certificate_that_comes_late_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new file that names a certificate which is not there yet holds as soon as it is."""
+    monkeypatch.setattr(door, "LOOK_AGAIN", 0.02)
+    config, context = over_tls(tmp_path)
+
+    async def test(here: Place) -> None:
+        with capture_logs() as lines:
+            Path(config).write_text("tls_server_config: {cert_file: late.crt, key_file: late.key}\n")
+            await until(lambda: _is(lambda: _said(lines), True))
+        certificates.signed(tmp_path, "late")
+
+        async def name() -> Any:
+            _reader, writer = await asyncio.open_connection("127.0.0.1", here.port, ssl=context)
+            found = writer.get_extra_info("peercert")["subject"]
+            writer.close()
+            return found
+
+        await until(lambda: _is(name, ((("commonName", "late"),),)))
+
+    within(tmp_path, test, config=config)
+
+
+def test_what_is_written_while_it_is_read_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write between the reading of the file and its use makes it changed."""
+    path = Path(users(tmp_path))
+    document = webconfig.configuration.document
+
+    def read_and_written(read: Path | None) -> dict[str, Any]:
+        found = document(read)
+        with path.open("a") as file:
+            file.write("# more\n")
+        return found
+
+    monkeypatch.setattr(webconfig.configuration, "document", read_and_written)
+
+    assert webconfig.opened(str(path)).changed
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    for _ in range(300):
+        if await condition():
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("the file was never taken over")
+
+
+async def _said(lines: list[Any]) -> bool:
+    return any(line["log_level"] == "error" for line in lines)
+
+
+async def _framed(here: Place, context: ssl.SSLContext) -> str | None:
+    return (await here.ask("GET", READ, context=context))[1].get("x-frame-options")
 
 
 async def _is(asked: Callable[[], Awaitable[Any]], wanted: Any) -> bool:
