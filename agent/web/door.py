@@ -199,7 +199,8 @@ class Doorkeeper:
         _check_length(request, most)
         allowed = _allowed_names(self.opened)
         if allowed and not has_allowed_name(request, allowed):
-            raise RefusedError(HTTPStatus.FORBIDDEN, "certificate", "the client certificate has no name that is let in")
+            says = "the client certificate has no name of client_allowed_sans"
+            raise RefusedError(HTTPStatus.FORBIDDEN, "certificate", says)
         if changes:
             self._check_origin(request)
         if changes or self._policy.closed or self.opened.settings.basic_auth_users:

@@ -20,11 +20,12 @@ import msgspec
 
 from agent import config as configuration
 from agent.config import ConfigError
-from agent.settings import Section, TlsVersion
+from agent.settings import ClientCertificate, Section, TlsVersion
 from agent.stamp import Stamp, stamp
 from agent.tls import bound, load_pair
 
-CLIENTS = ("NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert")
+REQUIRED = "RequireAndVerifyClientCert"
+CLIENTS = ("NoClientCert", "VerifyClientCertIfGiven", REQUIRED)
 HEADERS = (
     "Content-Security-Policy",
     "Strict-Transport-Security",
@@ -175,8 +176,8 @@ def _faults_of_tls(tls: TlsServer) -> Iterator[tuple[str, str]]:
         yield f"{where}.client_auth_type", f"expected {', '.join(CLIENTS)}; {hint}"
     if (tls.client_auth_type != "NoClientCert") != bool(tls.client_ca_file):
         yield f"{where}.client_ca_file", "expected together with a client_auth_type that verifies, and only then"
-    if tls.client_allowed_sans and tls.client_auth_type != "RequireAndVerifyClientCert":
-        yield f"{where}.client_allowed_sans", "expected client_auth_type: RequireAndVerifyClientCert beside it"
+    if tls.client_allowed_sans and tls.client_auth_type != REQUIRED:
+        yield f"{where}.client_allowed_sans", f"expected client_auth_type: {REQUIRED} beside it"
     if tls.min_version > tls.max_version:
         yield f"{where}.min_version", f"expected no more than max_version ({tls.max_version})"
     for suite in tls.cipher_suites:
@@ -218,7 +219,7 @@ def _context(path: str, tls: TlsServer) -> ssl.SSLContext:
         step = "client_ca_file"
         if tls.client_ca_file:
             context.load_verify_locations(_beside(path, tls.client_ca_file))
-            must = tls.client_auth_type == "RequireAndVerifyClientCert"
+            must = tls.client_auth_type == REQUIRED
             context.verify_mode = ssl.CERT_REQUIRED if must else ssl.CERT_OPTIONAL
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = getattr(error, "strerror", None) or str(error)
@@ -226,11 +227,12 @@ def _context(path: str, tls: TlsServer) -> ssl.SSLContext:
     return context
 
 
-def client(path: str) -> ssl.SSLContext:
+def client(path: str, shown: ClientCertificate | None) -> ssl.SSLContext:
     """
     How a command on this host asks the agent over TLS: it trusts the very certificate that the file names.
 
-    Where the agent wants a certificate of its clients it shows the agent's own. Raises ConfigError.
+    Where the agent asks for a certificate it gets `shown`. Without one it gets its own where it requires any: that
+    suffices if one authority signs for both sides. Raises ConfigError.
     """
     tls = _read(configuration.document(Path(path)), path).tls_server_config
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -238,11 +240,15 @@ def client(path: str) -> ssl.SSLContext:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if tls is None:
         return context
+    used = f"{path}: its certificate"
     try:
         context.load_verify_locations(_beside(path, tls.cert_file))
-        if tls.client_auth_type != "NoClientCert":
+        if shown is not None:
+            used = "web.client_certificate"
+            load_pair(context, shown.cert_file, shown.key_file)
+        elif tls.client_auth_type == REQUIRED:
             load_pair(context, _beside(path, tls.cert_file), _beside(path, tls.key_file))
     except OSError as error:  # ssl.SSLError is one
         hint = "run this as the agent's user"
-        raise ConfigError([f"{path}: its certificate cannot be used: {error.strerror or error}; {hint}"]) from error
+        raise ConfigError([f"{used} cannot be used: {error.strerror or error}; {hint}"]) from error
     return context

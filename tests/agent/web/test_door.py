@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from agent.config import ConfigError
+from agent.settings import ClientCertificate
 from agent.web import door, listener, webconfig
 from agent.web.credentials import Credentials
 from agent.web.door import CREDENTIAL, Doorkeeper, policy
@@ -824,6 +825,16 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, fault: str) -> No
 
     assert fault in str(raised.value)
     assert "wonderland" not in str(raised.value)
+
+
+def test_a_command_says_which_certificate_cannot_be_used(tmp_path: Path) -> None:
+    """Its own, or the agent's: with the key or the file under which it stands."""
+    config, _ = over_tls(tmp_path)
+    with pytest.raises(ConfigError, match=r"web.client_certificate cannot be used: No such file .*; run this as the"):
+        webconfig.client(config, ClientCertificate("nowhere.crt", "nowhere.key"))
+    (tmp_path / "server.crt").unlink()
+    with pytest.raises(ConfigError, match=r"web.yml: its certificate cannot be used: No such file"):
+        webconfig.client(config, None)
 
 
 def test_cipher_suites_go_by_gos_names() -> None:
