@@ -179,7 +179,7 @@ def unanswered(url: str, error: Exception) -> str:
     why = getattr(reason, "strerror", None) or reason or type(error).__name__
     # A certificate that does not suffice is not told to the client: the connection ends without an answer.
     ended = url.startswith("https:") and isinstance(reason, (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError))
-    hint = "if it asks for a certificate, name one that its client_ca_file signed as web.client_certificate"
+    hint = "if it asks for a certificate, set web.client_certificate to one that its client_ca_file signed"
     return f"no agent answers at {url}/: {why}; {hint if ended else 'is it running?'}"
 
 

@@ -103,7 +103,7 @@ def opened(path: str | None, before: Opened | None = None) -> Opened:
     settings = _read(configuration.document(Path(path)), path)
     gone = [] if before is None else [name for name in _closing(before.settings) if name not in _closing(settings)]
     if gone:
-        raise ConfigError([f"{path}: expected {', '.join(gone)}, which the running agent has; without needs a restart"])
+        raise ConfigError([f"{path}: expected {', '.join(gone)}, which keeps people out now; a restart does without"])
     tls = settings.tls_server_config
     return Opened(settings, None if tls is None else _context(path, tls), states)
 

@@ -79,7 +79,7 @@ def test_without_one_the_error_says_what_to_do(home: Path, arguments: tuple[str,
 
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1
-    assert "name one that its client_ca_file signed as web.client_certificate" in done.stderr
+    assert "set web.client_certificate to one that its client_ca_file signed" in done.stderr
 
 
 def test_one_of_another_name_is_refused(home: Path) -> None:
