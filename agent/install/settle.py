@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import click
 import msgspec
 
 from agent.install import InstallError, Target, environment
@@ -28,6 +27,7 @@ from agent.install.layout import (
 from agent.install.programs import call
 from agent.install.walls import Walls
 from agent.state import written
+from agent.terminal import say
 
 _MADE = "# Made by `steadytok install` for this host and its configuration; run it again rather than edit this.\n"
 
@@ -55,7 +55,7 @@ def _go_back(target: Target, before: Path) -> None:
     try:
         call([before / "bin/python", "-I", "-m", "agent.install.settle", target.prefix, before], loud=True)
     except InstallError as error:
-        click.echo(f"steadytok: and {before} could not be put back: {error}", err=True)
+        say(*f"steadytok: and {before} could not be put back: {error}".split("\n"), err=True)
 
 
 def _put(target: Target, folder: Path, walls: Walls | None) -> None:
@@ -73,7 +73,7 @@ def _place(target: Target, piece: Piece) -> None:
     if there == text:
         return
     if there is not None and piece.edited:
-        click.echo(f"  keep {path}, which has been edited")
+        say(f"  keep {path}, which has been edited")
         return
     target.step(f"write {path}", lambda: _write(path, text))
 
@@ -99,7 +99,7 @@ def _write_walls(target: Target, walls: Walls | None) -> None:
             "write for this host which files the service may execute, and whom it may reach", lambda: None
         )
     for sentence in walls.told:
-        click.echo(f"  note: {sentence}")
+        say(f"  note: {sentence}")
     execute = "".join(f"ExecPaths={path}\n" for path in walls.execute)
     execute += "".join(f"NoExecPaths=-{path}\n" for path in walls.leave)
     for unit, reached in ((DAEMON, walls.agent), ("steadytok-eye@.service", walls.eye)):
@@ -163,7 +163,7 @@ def main() -> int:
     try:
         settle(Target(prefix), folder)
     except InstallError as error:
-        click.echo(f"steadytok: {error}", err=True)
+        say(*f"steadytok: {error}".split("\n"), err=True)
         return 1
     return 0
 
