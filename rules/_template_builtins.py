@@ -7,7 +7,7 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 
 from rules._template_lexer import TemplateError
-from rules._template_values import Record, Strings, joined, shown, sprintf, type_name
+from rules._template_values import Record, Strings, joined, shown, spaced, sprintf, type_name
 
 _JS = {"\\": "\\\\", "'": "\\'", '"': '\\"', "<": "\\u003C", ">": "\\u003E", "&": "\\u0026", "=": "\\u003D"}
 _BAD_COMPARISON = "incompatible types for comparison"
@@ -151,7 +151,7 @@ def _printf(template: str, *args: object) -> str:
 
 
 def _println(*args: object) -> str:
-    return " ".join(map(shown, args)) + "\n"
+    return spaced(map(shown, args)) + "\n"
 
 
 def builtins() -> dict[str, tuple[Callable[..., object], tuple[str, ...], bool]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NoReturn, cast
 
+from rules._template_budget import LONGEST, STEP
 from rules._template_builtins import truth
 from rules._template_functions import Function, Surroundings, functions
 from rules._template_lexer import TemplateError
@@ -29,8 +30,6 @@ from rules._template_nodes import (
 )
 from rules._template_values import QueryResult, QuerySample, Record, Strings, shown, type_name
 
-MOST_STEPS = 100_000  # nodes one expansion may run; a text for a person takes a few hundred
-MOST_SIGNS = 1 << 20  # characters one expansion may write
 DEEPEST = 50  # templates calling templates
 
 _ABSENT = object()
@@ -54,12 +53,13 @@ class Interpreter:
         self.functions: dict[str, Function] = functions(around)
         self.out: list[str] = []
         self.signs = 0
-        self.steps = 0
+        self.budget = around.budget
         self.depth = 0
         self.variables: list[tuple[str, object]] = []
 
     def run(self, data: object) -> str:
         """The whole text; raises TemplateError."""
+        self.budget.begin()
         self.variables = [("$", data)]
         self.walk(self.bodies[self.name], data)
         return "".join(self.out)
@@ -76,17 +76,16 @@ class Interpreter:
 
     def write(self, text: str) -> None:
         self.signs += len(text)
-        if self.signs > MOST_SIGNS:
-            raise TemplateError(f"template {self.name} writes more than {MOST_SIGNS} characters")
+        if self.signs > LONGEST:
+            raise TemplateError(f"template {self.name} writes more than {LONGEST} characters")
+        self.budget.take(text)
         self.out.append(text)
 
     # -- nodes
 
     def walk(self, body: Body, dot: object) -> None:
         for node in body:
-            self.steps += 1
-            if self.steps > MOST_STEPS:
-                raise TemplateError(f"template {self.name} takes more than {MOST_STEPS} steps")
+            self.budget.spend(STEP)
             self.node(node, dot)
 
     def node(self, node: Node, dot: object) -> None:
@@ -121,6 +120,7 @@ class Interpreter:
         mark = len(self.variables)
         empty = True
         for key, element in self.elements(node, value):
+            self.budget.spend(STEP)
             empty = False
             self.bind(node.pipe, key, element)
             try:
@@ -145,6 +145,7 @@ class Interpreter:
         if isinstance(value, list):
             return enumerate(value)
         if isinstance(value, Mapping):
+            self.budget.spend(STEP * len(value))
             return ((key, value[key]) for key in sorted(value))
         if isinstance(value, int) and not isinstance(value, bool):
             return ((index, index) for index in range(value))
@@ -242,7 +243,7 @@ class Interpreter:
     def function(
         self, node: Identifier, command: Operand | Command, args: tuple[Operand, ...], dot: object, final: object
     ) -> object:
-        self.steps += 1
+        self.budget.spend(STEP * len(args))
         if node.name in ("and", "or"):
             return self.short_circuit(node, args[1:], dot, final)
         call, parameters, repeats = self.functions[node.name]
@@ -253,10 +254,18 @@ class Interpreter:
         ]
         if final is not _ABSENT:
             values.append(self.fitting(parameters[min(count, len(parameters)) - 1], args[-1], final))
+        return self.called(command, node.name, call, values)
+
+    def called(self, node: object, name: str, call: Callable[..., object], values: Sequence[object]) -> object:
+        """What a function or method gives; what it is given and gives is charged."""
         try:
-            return call(*values)
+            for value in values:
+                self.budget.take(value)
+            result = call(*values)
+            self.budget.take(result)
         except TemplateError as error:
-            raise self.error(command, f"error calling {node.name}: {error}") from None
+            raise self.error(node, f"error calling {name}: {error}") from None
+        return result
 
     def counted(self, node: Identifier, wanted: int, repeats: bool, count: int) -> None:
         if repeats and count < wanted - 1:

@@ -28,6 +28,7 @@ from rules._template_nodes import (
 )
 
 DEEPEST = 100  # nested blocks and parentheses; the interpreter is recursive and so is this parser
+MOST_VARIABLES = 200  # in one place; each is looked for among all
 _ESCAPES = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "\\": 92, "'": 39, '"': 34}
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{3}|.)|([^\\]+)", re.DOTALL)
 
@@ -270,6 +271,8 @@ class _Parser:
         self.check(commands, context)
         if declares and not assigns:
             self.variables.extend(declares)
+            if len(self.variables) > MOST_VARIABLES:
+                self.fail(f"more than {MOST_VARIABLES} variables")
         return Pipe(first.position, first.line, declares, assigns, tuple(commands))
 
     def check(self, commands: list[Command], context: str) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+
+from rules._template_budget import bounded
 
 WIDEST = 1_000_000  # Go's own cap on a width or precision in a verb
 
@@ -179,9 +181,9 @@ def shown(value: object) -> str:
     if isinstance(value, float):
         return go_float(value)
     if isinstance(value, Mapping):
-        return "map[" + " ".join(f"{key}:{shown(value[key])}" for key in sorted(value)) + "]"
+        return f"map[{spaced(f'{key}:{shown(value[key])}' for key in sorted(value))}]"
     if isinstance(value, list):
-        return "[" + " ".join(map(shown, value)) + "]"
+        return f"[{spaced(map(shown, value))}]"
     if isinstance(value, Time | Duration):
         return str(value)
     if isinstance(value, Record):
@@ -189,14 +191,21 @@ def shown(value: object) -> str:
     return str(value)
 
 
+def spaced(texts: Iterable[str]) -> str:
+    """Texts with a space between each."""
+    return bounded(f" {text}" if index else text for index, text in enumerate(texts))
+
+
 def joined(values: Sequence[object]) -> str:
     """fmt.Sprint: a space between two neighbours where neither is a string."""
-    out: list[str] = []
+    return bounded(_side_by_side(values))
+
+
+def _side_by_side(values: Sequence[object]) -> Iterator[str]:
     for index, value in enumerate(values):
         if index and not isinstance(value, str) and not isinstance(values[index - 1], str):
-            out.append(" ")
-        out.append(shown(value))
-    return "".join(out)
+            yield " "
+        yield shown(value)
 
 
 def quoted(text: str) -> str:
@@ -217,9 +226,7 @@ def _quoted_sign(sign: str) -> str:
 
 def sprintf(template: str, values: Sequence[object]) -> str:
     """fmt.Sprintf, with Go's `%!verb(type=value)` where a verb does not fit."""
-    printer = _Printer(values)
-    out = _VERB.sub(printer.verb, template)
-    return out + printer.extra()
+    return bounded(_Printer(values).pieces(template))
 
 
 class _Printer:
@@ -227,16 +234,26 @@ class _Printer:
         self.values = values
         self.used = 0
 
+    def pieces(self, template: str) -> Iterator[str]:
+        end = 0
+        for found in _VERB.finditer(template):
+            yield template[end : found.start()]
+            yield self.verb(found)
+            end = found.end()
+        yield template[end:]
+        yield from self.extra()
+
     def take(self) -> object:
         self.used += 1
         return self.values[self.used - 1]
 
-    def extra(self) -> str:
+    def extra(self) -> Iterator[str]:
         rest = self.values[self.used :]
-        if not rest:
-            return ""
-        listed = ", ".join("<nil>" if v is None else f"{type_name(v)}={shown(v)}" for v in rest)
-        return f"%!(EXTRA {listed})"
+        for index, value in enumerate(rest):
+            yield ", " if index else "%!(EXTRA "
+            yield "<nil>" if value is None else f"{type_name(value)}={shown(value)}"
+        if rest:
+            yield ")"
 
     def size(self, written: str | None, bad: str) -> tuple[int | None, str]:
         if written is None:

@@ -60,6 +60,26 @@ def answer(path):
 json.dump([answer(path) for path in json.load(sys.stdin)], sys.stdout)
 """
 
+_EXPAND = """
+import json, sys
+from pathlib import Path
+from collectors import Sample, counter
+from rules.groups import Rules
+from rules.history import History
+from rules.rulefile import load_rules
+
+path, series = json.load(sys.stdin)
+held = History(3_600_000)
+metric = counter("work_total", "Work.")
+labels = [(("node", str(number)),) for number in range(series)]
+for second in range(0, 600, 10):
+    held.record("host", second * 1000, [Sample(metric, each, float(second)) for each in labels])
+rules = Rules(load_rules([Path(path)]), interval_ms=1000, external_labels={}, external_url="")
+rules.evaluate(held, 600_000)
+health = [each.error for each in rules.health if each.error]
+json.dump([health, [dict(alert.annotations)["text"] for alert in rules.alerts()]], sys.stdout)
+"""
+
 
 def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -197,6 +217,55 @@ def test_hostile_rule_files_are_refused(tmp_path: Path) -> None:
 
     assert (error, groups) == (None, 1)
     assert [name for name, answer in zip(RULE_FILES, refused, strict=True) if answer[0] is None] == []
+
+
+WORK = "does more work than one may"
+TEMPLATES = {
+    "{{ range 1000000000 }}{{ end }}": WORK,
+    "{{ range 1000000000 }}{{ continue }}{{ end }}": WORK,
+    "{{ $x := `ab` }}{{ range 22 }}{{ $x = print $x $x }}{{ end }}": WORK,
+    "{{ $x := 1 }}{{ range 40 }}{{ $x = args $x $x }}{{ end }}{{ $x }}": "longer than 1,048,576 characters",
+    "{{ $x := printf `%1000000d` 1 }}{{ range 100000 }}{{ $y := toUpper $x }}{{ end }}": WORK,
+    "{{ $x := printf `%1000000d` 1 }}{{ range 100000 }}{{ $y := title $x }}{{ end }}": WORK,
+    "{{ $x := printf `%100000d` 1 }}{{ reReplaceAll `` $x $x }}": "longer than 1,048,576 characters",
+    "{{ $x := printf `%100000d` 1 }}{{ reReplaceAll `^` (reReplaceAll ` ` `$0` $x) $x }}": WORK,
+    "{{ range $i := 100000 }}{{ $y := match (print `\\pN{150}` $i) `x` }}{{ end }}": WORK,
+    "{{ printf `" + "%1000000d" * 100 + "`" + " 1" * 100 + " }}": "longer than 1,048,576 characters",
+    "{{ range 100000 }}{{ $y := and" + " 1" * 30_000 + " }}{{ end }}": WORK,
+    "{{ range 100000 }}{{ $y := query `vector(1)` }}{{ end }}": WORK,
+    "{{ $x := args }}{{ range 100000 }}{{ $x = args $x (query `work_total`) }}{{ end }}": WORK,
+    "{{ range 9 }}{{ range 99 }}{{ $y := query `"
+    "sum_over_time(max_over_time(work_total[9m:100ms])[9m:100ms])` }}{{ end }}{{ end }}": "would look at more than",
+}
+
+
+def _alerts(templates: list[str]) -> str:
+    rules = [{"alert": "A", "expr": "work_total >= 0", "annotations": {"text": text}} for text in templates]
+    return json.dumps({"groups": [{"name": "g", "rules": rules}]})
+
+
+def test_hostile_templates_are_cut_short(tmp_path: Path) -> None:
+    """Loops, strings, regular expressions and queries share one budget; the alert says so, and the next is well."""
+    file = tmp_path / "rules.yml"
+    file.write_text(_alerts([*TEMPLATES, "node {{ $labels.node }}"]))
+    health, (*cut, well) = in_a_cell(_EXPAND, [str(file), 1])
+
+    assert (health, well) == ([], "node 0")
+    assert [
+        (text, shown[-300:]) for text, shown in zip(TEMPLATES, cut, strict=True) if TEMPLATES[text] not in shown
+    ] == []
+
+
+def test_the_alerts_of_a_rule_share_what_their_templates_may_cost(tmp_path: Path) -> None:
+    """A thousand alerts of a costly template do not take a thousand times as long; each of them is still there."""
+    file = tmp_path / "rules.yml"
+    file.write_text(_alerts(["{{ range 200000 }}{{ end }}done", "well"]))
+    health, texts = in_a_cell(_EXPAND, [str(file), 1000])
+
+    assert health == []
+    assert 5 < texts.count("done") < 50
+    assert sum("than they may together" in text for text in texts) + texts.count("done") == 1000
+    assert texts.count("well") == 1000
 
 
 @pytest.mark.parametrize("text", ["abs(" * 199 + "work_total" + ")" * 199, "-" * 199 + "work_total"])
