@@ -186,6 +186,26 @@ def _merges() -> str:
     return "groups:\n- &m0 {name: g}\n" + "\n".join(levels) + "\n"
 
 
+def _bomb(groups: int, rules: int) -> str:
+    """Rules written once and named in each group: few bytes, and the product of both is to be compiled."""
+    first = "- name: g0\n  rules: &rules\n" + "  - {record: r, expr: '1'}\n" * rules
+    return f"groups:\n{first}" + "".join(f"- {{name: g{number}, rules: *rules}}\n" for number in range(1, groups))
+
+
+def _labels(count: int) -> str:
+    """The same with labels: each rule has all of them."""
+    labels = ", ".join(f"l{number}: v" for number in range(count))
+    rules = "  - {record: r, expr: '1', labels: *labels}\n" * count
+    return f"groups:\n- name: g\n  rules:\n  - {{record: r, expr: '1', labels: &labels {{{labels}}}}}\n{rules}"
+
+
+def _expressions(count: int) -> str:
+    """And with an expression that takes long to read."""
+    rules = "  - {record: r, expr: *long}\n" * count
+    long = 'm{a="' + "b" * 60_000 + '"}'
+    return f"groups:\n- name: g\n  rules:\n  - {{record: r, expr: &long '{long}'}}\n{rules}"
+
+
 RULE_FILES = {
     "100 KB expression": _rule("work_total + " * 8_000 + "1"),
     "parentheses": _rule("(" * 10_000 + "1" + ")" * 10_000),
@@ -217,6 +237,20 @@ def test_hostile_rule_files_are_refused(tmp_path: Path) -> None:
 
     assert (error, groups) == (None, 1)
     assert [name for name, answer in zip(RULE_FILES, refused, strict=True) if answer[0] is None] == []
+
+
+def test_aliases_count_as_what_they_stand_for(tmp_path: Path) -> None:
+    """What is written once and named a thousand times is refused before any of it is compiled; a few times it is well."""
+    bombs = [_bomb(200, 200), _labels(5_000), _expressions(1_000), _bomb(2, 3), _labels(10), _expressions(10)]
+    paths = [tmp_path / f"{number}.yml" for number in range(len(bombs))]
+    for path, text in zip(paths, bombs, strict=True):
+        path.write_text(text)
+    (rules, _), (elements, _), (characters, _), *well = in_a_cell(_LOAD, [str(path) for path in paths])
+
+    assert rules == f"{paths[0]}: 2:1: 40,000 rules, and 20,000 are the most of a file; split it"
+    assert "more than 500000 elements, aliases written out" in elements
+    assert "more than 16777216 characters, aliases written out" in characters
+    assert well == [[None, 2], [None, 1], [None, 1]]
 
 
 WORK = "does more work than one may"
