@@ -138,7 +138,7 @@ class _Extent:
         self.elements = 0
         self.characters = 0
         self.within: list[tuple[str | None, int, int]] = []
-        self._anchored: dict[str, tuple[int, int]] = {}
+        self._anchored: dict[str | None, tuple[int, int]] = {}
 
     def see(self, event: yaml.Event) -> None:
         before = self.elements, self.characters

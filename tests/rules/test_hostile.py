@@ -80,6 +80,17 @@ health = [each.error for each in rules.health if each.error]
 json.dump([health, [dict(alert.annotations)["text"] for alert in rules.alerts()]], sys.stdout)
 """
 
+_RELOAD = """
+import json, sys
+from pathlib import Path
+from rules.groups import Rules
+from rules.rulefile import load_rules
+
+first, second = (load_rules([Path(path)]) for path in json.load(sys.stdin))
+after = Rules(first, interval_ms=1000, external_labels={}, external_url="").replaced(second)
+json.dump(len(set(after.sampling_groups())), sys.stdout)
+"""
+
 
 def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -251,6 +262,15 @@ def test_aliases_count_as_what_they_stand_for(tmp_path: Path) -> None:
     assert "more than 500000 elements, aliases written out" in elements
     assert "more than 16777216 characters, aliases written out" in characters
     assert well == [[None, 2], [None, 1], [None, 1]]
+
+
+def test_a_reload_of_thousands_of_rules_compares_them_once(tmp_path: Path) -> None:
+    """Who takes over whose alerts is looked up, not searched for; and rules of one name get a name each."""
+    paths = [tmp_path / "first.yml", tmp_path / "second.yml"]
+    for path in paths:
+        path.write_text(_bomb(1, 0) + "".join(f"  - {{record: {path.stem}, expr: m{n}}}\n" for n in range(6_000)))
+
+    assert in_a_cell(_RELOAD, [str(path) for path in paths]) == 6_000
 
 
 WORK = "does more work than one may"
