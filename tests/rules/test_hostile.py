@@ -251,7 +251,7 @@ def test_hostile_rule_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_aliases_count_as_what_they_stand_for(tmp_path: Path) -> None:
-    """What is written once and named a thousand times is refused before any of it is compiled; a few times it is well."""
+    """What is written once and named a thousand times is refused before any is compiled; a few times it is well."""
     bombs = [_bomb(200, 200), _labels(5_000), _expressions(1_000), _bomb(2, 3), _labels(10), _expressions(10)]
     paths = [tmp_path / f"{number}.yml" for number in range(len(bombs))]
     for path, text in zip(paths, bombs, strict=True):
