@@ -175,7 +175,8 @@ def _relabelled(draw: Draw, depth: int) -> str:
         ),
     )
     join = one(draw, ('"new", "-", "node", "slot"', '"slot", "", "slot", "none"', '"node", ","'))
-    return one(draw, (f"label_replace({below}, {replace})", f"label_join({below}, {join})", f"sort({below})"))
+    ordered = f"{one(draw, ('sort', 'sort_desc'))}({below})"
+    return one(draw, (f"label_replace({below}, {replace})", f"label_join({below}, {join})", ordered))
 
 
 def _without_series(draw: Draw, depth: int) -> str:
@@ -261,7 +262,7 @@ def rough(draw: Draw, depth: int, ragged: bool) -> str:
         inner = windowed_range(draw, ("p", "n", "limit", "c_total"))
         moving = inner.split("@")[0].rstrip()
         ahead = tuple(f"predict_linear({moving}, {seconds})" for seconds in ("600", "-60.5", "scalar(limit)"))
-        return one(draw, (f"deriv({inner})", *ahead))
+        return one(draw, (f"deriv({inner})", f"delta({inner})", *ahead))
     if shape == "deviation":
         return f"{one(draw, ('stddev', 'stdvar'))} {one(draw, BY)} ({selector(draw, ('p', 'n', 'limit'))})"
     if shape == "curve":
