@@ -19,7 +19,8 @@ from rules._duration import parse_duration
 from rules._template_budget import MATCH, QUERY, Budget, bounded
 from rules._template_builtins import builtins, escape_query
 from rules._template_lexer import TemplateError
-from rules._template_values import Duration, QueryResult, QuerySample, Strings, Time, go_float, quoted, type_name
+from rules._template_times import Duration, Time
+from rules._template_values import QueryResult, QuerySample, Strings, go_float, quoted, type_name
 
 QueryFunction = Callable[[str], Sequence[tuple[Sequence[tuple[str, str]], float]]]
 """Answers a PromQL expression with (labels, value) pairs; it may raise any Exception with a readable message."""
@@ -79,7 +80,7 @@ def functions(around: Surroundings) -> dict[str, Function]:
         "strvalue": (lambda sample: sample.Labels.get("__value__", ""), ("sample",)),
         "tableLink": (lambda text: f"/graph?g0.expr={escape_query(text)}&g0.tab=1", ("string",)),
         "title": (_title, ("string",)),
-        "toDuration": (lambda value: Duration(_nanoseconds(value, "duration")), ("any",)),
+        "toDuration": (lambda value: Duration(_nanoseconds(value, "duration"), "*time.Duration"), ("any",)),
         "toLower": (lambda text: "".join(map(_lower, text)), ("string",)),
         "toTime": (lambda value: _time(value), ("any",)),
         "toUpper": (lambda text: "".join(map(_upper, text)), ("string",)),
@@ -91,9 +92,9 @@ def functions(around: Surroundings) -> dict[str, Function]:
 
 
 def number(value: object) -> float:
-    """A float of what Go's convertToFloat takes: a number, or a string that is one."""
+    """A float of what Go's convertToFloat takes: a number, a string that is one, or a duration, in seconds."""
     if isinstance(value, Duration):
-        return float(value.ns)
+        return value.ns / 1e9
     if isinstance(value, float | int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, str):
@@ -290,7 +291,8 @@ def _nanoseconds(value: object, what: str) -> int:
 
 def _time(value: object) -> Time:
     ns = _nanoseconds(value, "timestamp")
-    return Time(abs(ns) // 1_000_000 * (-1 if ns < 0 else 1))
+    ms = abs(ns) // 1_000_000 * (-1 if ns < 0 else 1)  # all that Prometheus keeps of a time
+    return Time(ms * 1_000_000, "*time.Time")
 
 
 def _humanize_timestamp(value: object) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import NamedTuple
 
 from rules._template_budget import bounded
 
@@ -25,14 +25,30 @@ class Strings(dict[str, str]):
     """A map[string]string: a key it lacks is the empty string."""
 
 
+class Method(NamedTuple):
+    """A method of a Record: its function, the Go types of its parameters, and the kind of time it gives, if one."""
+
+    call: Callable[..., object]
+    parameters: tuple[str, ...] = ()
+    gives: str = ""
+
+
 class Record:
-    """A Go struct: its fields by name."""
+    """A Go struct: its fields and methods by name."""
 
     type_name = "struct {}"
 
     def fields(self) -> Mapping[str, object]:
         """The exported fields, in Go's order."""
-        raise NotImplementedError
+        return {}
+
+    @property
+    def methods(self) -> Mapping[str, Method]:
+        """The methods that a template may call."""
+        return {}
+
+    def __str__(self) -> str:
+        return "{" + spaced(map(shown, self.fields().values())) + "}"
 
 
 @dataclass(frozen=True)
@@ -52,78 +68,29 @@ class QueryResult(list[QuerySample]):
     """What `query` gives: samples in the order of evaluation."""
 
 
-@dataclass(frozen=True)
-class Time(Record):
-    """A time.Time in UTC, to the millisecond as Prometheus keeps it."""
+class Named(int):
+    """An int that prints as a name: a time.Month or a time.Weekday."""
 
-    ms: int
+    def __new__(cls, value: int, names: Sequence[str], type_name: str) -> Named:
+        made = super().__new__(cls, value)
+        made.name, made.type_name = names[value], type_name
+        return made
 
-    type_name = "*time.Time"
+    name: str
+    type_name: str
 
-    def fields(self) -> Mapping[str, object]:
-        at = self.when()
-        return {
-            "Year": at.year,
-            "Month": _MonthName(at.strftime("%B")),
-            "Day": at.day,
-            "Hour": at.hour,
-            "Minute": at.minute,
-            "Second": at.second,
-            "Unix": self.ms // 1000,
-            "UnixMilli": self.ms,
-            "String": str(self),
-        }
-
-    def when(self) -> datetime:
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=self.ms)
+    @property
+    def methods(self) -> Mapping[str, Method]:
+        """`(toTime 0).Month.String`."""
+        return {"String": Method(str)}
 
     def __str__(self) -> str:
-        fraction = f".{self.ms % 1000:03d}".rstrip("0").rstrip(".")
-        at = self.when()
-        return f"{at.year:04d}-{at.month:02d}-{at.day:02d} {at:%H:%M:%S}{fraction} +0000 UTC"
-
-
-class _MonthName(str):
-    """A time.Month prints as its name."""
-
-
-@dataclass(frozen=True)
-class Duration(Record):
-    """A time.Duration in nanoseconds."""
-
-    ns: int
-
-    type_name = "*time.Duration"
-
-    def fields(self) -> Mapping[str, object]:
-        return {
-            "Hours": self.ns / 3.6e12,
-            "Minutes": self.ns / 6e10,
-            "Seconds": self.ns / 1e9,
-            "Milliseconds": int(self.ns / 1e6),
-            "String": str(self),
-        }
-
-    def __str__(self) -> str:
-        size, sign = abs(self.ns), "-" if self.ns < 0 else ""
-        for unit, suffix in ((1, "ns"), (1_000, "µs"), (1_000_000, "ms")):
-            if 0 < size < 1000 * unit:
-                return f"{sign}{_plain(Decimal(size) / unit)}{suffix}"
-        hours, rest = divmod(size, 3_600_000_000_000)
-        minutes, ns = divmod(rest, 60_000_000_000)
-        shown = f"{hours}h" if hours else ""
-        shown += f"{minutes}m" if hours or minutes else ""
-        return f"{sign}{shown}{_plain(Decimal(ns) / 1_000_000_000)}s"
-
-
-def _plain(number: Decimal) -> str:
-    text = f"{number:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+        return self.name
 
 
 def type_name(value: object) -> str:
     """The Go type of a value, as it stands in Go's errors."""
-    if isinstance(value, Record):
+    if isinstance(value, Record | Named):
         return value.type_name
     for kind, name in _TYPES:
         if isinstance(value, kind):
@@ -184,10 +151,6 @@ def shown(value: object) -> str:
         return f"map[{spaced(f'{key}:{shown(value[key])}' for key in sorted(value))}]"
     if isinstance(value, list):
         return f"[{spaced(map(shown, value))}]"
-    if isinstance(value, Time | Duration):
-        return str(value)
-    if isinstance(value, Record):
-        return "{" + " ".join(map(shown, value.fields().values())) + "}"
     return str(value)
 
 
@@ -301,8 +264,10 @@ def formatted(verb: str, flags: str, precision: int | None, value: object) -> st
     text: str | None
     if isinstance(value, bool):
         text = shown(value) if verb in "tv" else None
+    elif isinstance(value, Named) and verb in "vsqxX":
+        text = _string(verb, precision, str(value))
     elif isinstance(value, int):
-        text = _integer(verb, flags, value)
+        text = _integer(verb, flags, int(value))
     elif isinstance(value, float):
         text = _floating(verb, flags, precision, value)
     elif isinstance(value, str):
@@ -327,7 +292,8 @@ def _integer(verb: str, flags: str, value: int) -> str | None:
     if verb in "cqU":
         valid = 0 <= value < 0x110000 and not 0xD800 <= value < 0xE000
         sign = chr(value) if valid else "\ufffd"
-        return {"c": sign, "q": f"'{sign}'", "U": f"U+{value:04X}"}[verb]
+        inside = {"'": "\\'", '"': '"'}.get(sign) or _quoted_sign(sign)
+        return {"c": sign, "q": f"'{inside}'", "U": f"U+{value:04X}"}[verb]
     return None
 
 
