@@ -17,7 +17,12 @@ from rules._template_budget import bounded
 
 WIDEST = 1_000_000  # Go's own cap on a width or precision in a verb
 
-_VERB = re.compile(r"%([-+# 0]*)(\*|\d+)?(?:\.(\*|\d*))?(.)?", re.DOTALL)
+_VERB = re.compile(
+    r"%(?P<flags>[-+# 0]*)(?P<first>\[[^\]]*\])?(?P<width>\*|\d+)?"
+    r"(?:\.(?P<second>\[[^\]]*\])?(?P<precision>\*|\d*))?(?P<third>\[[^\]]*\])?(?P<verb>.)?",
+    re.DOTALL,
+)
+_ARGUMENT = re.compile(r"\[(\d{1,7})\]", re.ASCII)
 _QUOTES = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
 
 
@@ -196,6 +201,7 @@ class _Printer:
     def __init__(self, values: Sequence[object]) -> None:
         self.values = values
         self.used = 0
+        self.reordered = False
 
     def pieces(self, template: str) -> Iterator[str]:
         end = 0
@@ -211,7 +217,7 @@ class _Printer:
         return self.values[self.used - 1]
 
     def extra(self) -> Iterator[str]:
-        rest = self.values[self.used :]
+        rest = () if self.reordered else self.values[self.used :]
         for index, value in enumerate(rest):
             yield ", " if index else "%!(EXTRA "
             yield "<nil>" if value is None else f"{type_name(value)}={shown(value)}"
@@ -231,16 +237,32 @@ class _Printer:
             return value, ""
         return None, bad
 
+    def goes_to(self, argument: str | None) -> bool:
+        """Goes on with the argument of an index such as `[2]`; False where there is none of that number."""
+        if argument is None:
+            return True
+        self.reordered = True
+        found = _ARGUMENT.fullmatch(argument)
+        if found is None or not 1 <= int(found[1]) <= len(self.values):
+            return False
+        self.used = int(found[1]) - 1
+        return True
+
     def verb(self, found: re.Match[str]) -> str:
-        flags, verb = found[1], found[4]
-        width, bad_width = self.size(found[2], "%!(BADWIDTH)")
-        precision, bad_precision = self.size(found[3], "%!(BADPREC)")
+        flags, verb = found["flags"], found["verb"]
+        # Go's own rule: `%[1]*d` and `%6.[1]f` are well, `%[1]6d` and `%[1].2f` are not.
+        fixed = (found["width"] or "*") != "*" or (found["precision"] is not None and not found["width"])
+        there = self.goes_to(found["first"]) and not (found["first"] and fixed)
+        width, bad_width = self.size(found["width"], "%!(BADWIDTH)")
+        there = self.goes_to(found["second"]) and there
+        precision, bad_precision = self.size(found["precision"], "%!(BADPREC)")
+        there = self.goes_to(found["third"]) and there
         if verb is None:
             return bad_width + bad_precision + "%!(NOVERB)"
         if verb == "%":
             return "%"
-        if self.used >= len(self.values):
-            return f"{bad_width}{bad_precision}%!{verb}(MISSING)"
+        if not there or self.used >= len(self.values):
+            return f"{bad_width}{bad_precision}%!{verb}({'MISSING' if there else 'BADINDEX'})"
         text = formatted(verb, flags, precision, self.take())
         return bad_width + bad_precision + padded(text, flags, width or 0)
 

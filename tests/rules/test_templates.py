@@ -112,6 +112,7 @@ def test_numbers_are_humanized(template: str, value: float, text: str) -> None:
         ("{{ $x := 1 }}{{ if true }}{{ $x = 2 }}{{ end }}{{ $x }}", "2"),
         ("a {{- `b` -}} c {{- /* gone */}}", "abc"),
         ("{{ printf `%.1f%% of %s|%5d|%q` $value $labels.i 7 `x` }}", '21.0% of 1|    7|"x"'),
+        ("{{ printf `%[2]s-%[1]s %[1]q|%[3]*[1]s|%[9]s` `a` `b` 3 }}", 'b-a "a"|  a|%!s(BADINDEX)'),
         ("{{ args 1 `b` }} {{ (args 1).arg9 }}", "map[arg0:1 arg1:b] <no value>"),
         ("{{ safeHtml `<b>` }}{{ html `<b>` }}{{ js `'` }}{{ urlquery `a b` }}", "<b>&lt;b&gt;\\'a+b"),
         ("{{ len `äb` }} {{ index $labels `i` }} {{ slice `abc` 1 }} {{ eq 2 1 2 }}", "3 1 bc true"),
