@@ -70,7 +70,7 @@ def windowed(draw: Draw, names: tuple[str, ...]) -> str:
 
 
 def number(draw: Draw) -> str:
-    scalars = ('scalar(limit{node="0"})', "scalar(n)", "pi()", "(2 + 3 * 2 ^ 2 % 5)", "(1 > bool 2)", "-(3)")
+    scalars = ('scalar(limit{node="0"})', "scalar(n)", "time()", "pi()", "(2 + 3 * 2 ^ 2 % 5)", "(1 > bool 2)", "-(3)")
     return one(draw, (*NUMBERS, *NUMBERS, *scalars))
 
 
@@ -256,7 +256,8 @@ def histogram(draw: Draw, ragged: bool) -> str:
 def rough(draw: Draw, depth: int, ragged: bool) -> str:
     """Values that may differ in their last bits, and what may safely be made of them."""
     shape = one(
-        draw, ("positive", "positive", "positive", "trend", "deviation", "curve", "power", "scaled", "threshold")
+        draw,
+        ("positive", "positive", "positive", "trend", "deviation", "curve", "curve", "power", "scaled", "threshold"),
     )
     if shape == "trend":
         inner = windowed_range(draw, ("p", "n", "limit", "c_total"))
