@@ -34,28 +34,31 @@ MOST_TOGETHER = 32_000_000
 """Of all expansions that one evaluation of a rule asks for: some seconds at worst."""
 
 
+_TOO_MUCH = "the template does more work than one may; loop over less or make shorter texts"
+_TOO_MUCH_TOGETHER = "the templates of this rule do more work, over all its alerts, than they may together"
+
+
 class Budget:
     """What the templates of one evaluation of a rule may still cost, in characters touched."""
 
-    __slots__ = ("_each", "_patterns", "_together")
+    __slots__ = ("_left", "_patterns", "_together")
 
     def __init__(self) -> None:
         self._together = MOST_TOGETHER
-        self._each = MOST_EACH
+        self._left = 0
         self._patterns: set[str] = set()
 
     def begin(self) -> None:
         """Before each expansion."""
-        self._each = MOST_EACH
+        both = self._together + self._left
+        self._left = min(both, MOST_EACH)
+        self._together = both - self._left
 
     def spend(self, units: int) -> None:
         """Before work that costs so much; TemplateError where too little is left."""
-        self._each -= units
-        self._together -= units
-        if self._each < 0:
-            raise TemplateError("the template does more work than one may; loop over less or make shorter texts")
-        if self._together < 0:
-            raise TemplateError("the templates of this rule do more work, over all its alerts, than they may together")
+        self._left -= units
+        if self._left < 0:
+            raise TemplateError(_TOO_MUCH if self._together else _TOO_MUCH_TOGETHER)
 
     def take(self, value: object) -> None:
         """For a value that a function is given or gives; no deeper than its own length, which needs no walk."""

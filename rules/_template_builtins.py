@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import urllib.parse
 from collections.abc import Callable, Mapping
+from functools import cache
 
 from rules._template_lexer import TemplateError
 from rules._template_times import Duration
@@ -161,7 +162,8 @@ def _println(*args: object) -> str:
     return spaced(map(shown, args)) + "\n"
 
 
-def builtins() -> dict[str, tuple[Callable[..., object], tuple[str, ...], bool]]:
+@cache
+def builtins() -> Mapping[str, tuple[Callable[..., object], tuple[str, ...], bool]]:
     """
     Name to (function, its parameters' Go types, whether the last may repeat).
 

@@ -237,7 +237,7 @@ class Interpreter:
             if isinstance(node.node, Nil):
                 self.fail(node, f"indirection through explicit nil in {node}")
             value = self.operand(node.node, dot)
-        where = _last(node)
+        where = _last(node) if isinstance(node, Chain) else node
         for name in node.names[:-1]:
             value = self.field(where, value, name, dot)
         return self.field(where, value, node.names[-1], dot, args, final) if node.names else value
@@ -251,8 +251,8 @@ class Interpreter:
         args: tuple[Operand, ...] = (),
         final: object = _ABSENT,
     ) -> object:
-        self.budget.spend(STEP)
         if isinstance(value, Record | Named) and (method := value.methods.get(name)) is not None:
+            self.budget.spend(STEP)
             values = self.arguments(node, name, (method.parameters, False), args, dot, final)
             return self.called(node, name, method.call, [value, *values])
         given = len(args) > 1 or final is not _ABSENT
