@@ -53,9 +53,10 @@ class LazyGroup(click.Group):
 
 def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     if wanted:
+        from agent.terminal import say
         from agent.version import version
 
-        click.echo(f"steadytok {version()}")
+        say(f"steadytok {version()}")
         ctx.exit()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from collectors import Labels
 from rules._select import Matchers
@@ -21,6 +21,15 @@ Source = Literal["local", "webhook"]
 
 SOURCE = "__source__"
 """The label that a posted alert has beside its own, so that it is never taken for one of ours."""
+
+
+def whole(labels: Labels, identity: Mapping[str, str]) -> Labels:
+    """The labels with which an alert of ours leaves the host; those of a posted one are whole."""
+    told = dict(labels)
+    if SOURCE in told or identity.keys() <= told.keys():
+        return labels
+    return tuple(sorted({**identity, **told}.items()))
+
 
 HOST = "*"
 """The latch of everything: the budget of the host is spent."""
@@ -179,6 +188,9 @@ class Session:
     lost: bool = False
 
 
+_Labelled = TypeVar("_Labelled", Act, Claim, Latch, Session)
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """All that the guards remember."""
@@ -222,6 +234,19 @@ class State:
         times += [max(act.began_ms, act.did_ms or act.began_ms) for act in self.acts]
         times += [each.since_ms for each in self.sessions if each.since_ms is not None] + [*self.resumed_ms.values()]
         return self.shifted(min(0, now_ms - max(times, default=now_ms)))
+
+    def whole(self, identity: Mapping[str, str]) -> State:
+        """The same with whole labels, which journals of before rules saw the identity do not have."""
+
+        def seen(one: _Labelled) -> _Labelled:
+            return replace(one, labels=whole(one.labels, identity))
+
+        return replace(
+            self,
+            acts=tuple(replace(seen(act), claims=tuple(map(seen, act.claims))) for act in self.acts),
+            latches=tuple(map(seen, self.latches)),
+            sessions=tuple(map(seen, self.sessions)),
+        )
 
     def act(self, number: int) -> Act | None:
         """The act of that number while it is open."""

@@ -20,10 +20,10 @@ import structlog
 
 from agent import config as configuration
 from agent.config import ConfigError
-from agent.meaning import is_host_port
+from agent.meaning import found, is_host_port
 from agent.settings import Alerting, AlertmanagerSettings, FileConfig, Section, TlsClient
 from agent.stamp import Stamp, stamp
-from agent.tls import bound, load_pair
+from agent.tls import bound, in_file, load_pair
 
 if TYPE_CHECKING:
     import aiohttp
@@ -74,6 +74,7 @@ class Discovery:
         self._groups = tuple(groups)
         self._stamps: dict[str, Stamp] = {}
         self._found: dict[str, tuple[TargetGroup, ...]] = {}
+        self._missing: set[str] = set()
         self._log = structlog.get_logger()
 
     @property
@@ -94,12 +95,22 @@ class Discovery:
 
     def _in_files(self, told: FileConfig) -> Iterator[TargetGroup]:
         # Looked at more often than refresh_interval, which Prometheus has for when it misses a change.
-        for path in sorted({path for pattern in told.files for path in glob.glob(pattern)}):
+        for path in self._paths(told.files):
             now = stamp(path)
             if self._stamps.get(path) != now:
                 self._stamps[path] = now
                 self._read(path)
             yield from self._found.get(path, ())
+
+    def _paths(self, patterns: Iterable[str]) -> list[str]:
+        found: set[str] = set()
+        for pattern in patterns:
+            paths = glob.glob(pattern)
+            found.update(paths)
+            if not paths and "*" not in pattern and pattern not in self._missing:
+                self._log.warning("there is no such file of Alertmanagers; it is looked for again", file=pattern)
+            (self._missing.discard if paths else self._missing.add)(pattern)
+        return sorted(found)
 
     def _read(self, path: str) -> None:
         try:
@@ -112,14 +123,14 @@ def _entries(path: str) -> tuple[TargetGroup, ...]:
     entries = configuration.entries(TargetGroup, Path(path))
     wrong = [target for entry in entries for target in entry.targets if not is_host_port(target)]
     if wrong:
-        raise ConfigError([f"{path}: expected HOST:PORT without a scheme, found {target!r}" for target in wrong])
+        raise ConfigError([f"{path}: expected HOST:PORT without a scheme, {found(target)}" for target in wrong])
     return entries
 
 
 def _target(group: AlertmanagerSettings, address: str, labels: Mapping[str, str]) -> Target:
     scheme = labels.get(_SCHEME) or group.scheme
     prefix = labels.get(_PATH, "").removesuffix("/api/v2/alerts") or group.path_prefix
-    return Target(f"{scheme}://{address}{prefix.rstrip('/')}", group)
+    return Target(f"{scheme}://{address}/{prefix.strip('/')}".rstrip("/"), group)
 
 
 def options(target: Target) -> dict[str, Any]:
@@ -159,13 +170,14 @@ def _stamps(tls: TlsClient) -> tuple[Stamp, ...]:
 @functools.lru_cache(maxsize=16)
 def _context(tls: TlsClient, stamps: tuple[Stamp, ...]) -> ssl.SSLContext:
     """The context of these settings, made anew when a file has another stamp."""
-    context = ssl.create_default_context(cafile=tls.ca_file)
+    context = ssl.create_default_context(cafile=tls.ca_file, cadata=tls.ca)
     bound(context, tls.min_version, tls.max_version)
     if tls.insecure_skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if tls.cert_file is not None:
-        load_pair(context, tls.cert_file, tls.key_file)
+    with in_file(tls.cert, tls.cert_file) as certificate, in_file(tls.key, tls.key_file) as key:
+        if certificate is not None:
+            load_pair(context, certificate, key)
     return context
 
 

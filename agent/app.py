@@ -74,7 +74,7 @@ class Agent:
         self._engines_changed = asyncio.Event()
         self._registry = CollectorRegistry(auto_describe=False)
         self._counters = Counters(self._registry)
-        self._exposition = Exposition()
+        self._exposition = Exposition(config.identity())
         self._viewer = Viewer()
         self._footprint = Footprint()
         self._reloading: asyncio.Task[None] | None = None
@@ -89,7 +89,7 @@ class Agent:
         self.state = StateFolder(folder(config.state.dir))
         self._stack.callback(self.state.close)
         self.baseline = Baseline(self.state.read(given.STORED))
-        self.history = History(round(config.sample.keep * 1000))
+        self.history = History(round(config.sample.keep * 1000), identity=config.identity())
         own.declare(self.history, self.baseline)
         self.canary = self._canary()
         shelf = str(place(self.state.path, self.place.root) / SHELF)
@@ -112,7 +112,7 @@ class Agent:
         self.continuity = Continuity(place(self.state.path, self.place.root))
         self._stack.callback(lambda: self.continuity.close(self.loop, self.clock.now_ms()))
         self.continuity.resume(self.loop, self.gather.sampling_groups(), self.clock.now_ms())
-        external = config.external_labels.resolved()
+        external = config.external()
         self.fleet = Fleet(place(self.state.path, self.place.root), external, self.clock.now_ms())
         self._stack.push_async_callback(self.fleet.close)
         self.remedies = self._remedies(config)
@@ -124,13 +124,13 @@ class Agent:
         return Rules(
             rule_set(config, self.place.config_name),
             interval_ms=round(config.rules.interval * 1000),
-            external_labels=config.external_labels.resolved(),
+            external_labels=config.external(),
             external_url=self._external_url(config),
             clock=time.perf_counter,
         )
 
     def _notifier(self, config: Config) -> Notifier:
-        external = config.external_labels.resolved()
+        external = config.external()
         return Notifier(config.alerting, external, self._external_url(config), self._counters)
 
     def _remedies(self, config: Config) -> Remedies:
@@ -138,7 +138,7 @@ class Agent:
             clock=self.clock,
             history=self.history,
             rules=lambda: self.loop.rules,
-            identity=config.external_labels.resolved(),
+            identity=config.identity(),
             root=self.place.root,
             folder=place(self.state.path, self.place.root),
             token_file=self.state.token_file(),
@@ -237,7 +237,7 @@ class Agent:
             history=self.history,
             rules=lambda: self.loop.rules,
             now_ms=self.clock.now_ms,
-            identity=self.config.external_labels.resolved(),
+            identity=self.config.identity(),
             version=self._version,
             subquery_step_ms=round(self.config.rules.interval * 1000),
         )
@@ -258,6 +258,7 @@ class Agent:
             since_tick=self._since_tick,
             registry=self._registry,
             inbox=self.fleet.inbox,
+            external=self.config.external(),
             external_url=self._external_url(self.config),
         )
         server, self.address = await site.opened(self.config, parts)
@@ -367,8 +368,8 @@ class Agent:
         await self.fleet.configure(config)
         old, self.loop.notifier = self.loop.notifier, self._notifier(self.config)
         self.loop.notifier.take_over(old)
+        await old.close()  # first: then nobody counts any more for an Alertmanager that has gone
         await self.loop.notifier.start()
-        await old.close()
         self._replace_collectors()
         self._log.info("configuration reloaded")
 

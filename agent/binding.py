@@ -8,7 +8,7 @@ from types import ModuleType
 
 import msgspec
 
-from agent import discovery, remedybook
+from agent import discovery, relative, remedybook
 from agent.config import document, enabled_collectors, parse
 from agent.discovery import Collector
 from agent.settings import CANARY, Config
@@ -23,6 +23,8 @@ def read(path: Path | None, hand: str | None = None) -> tuple[Config, dict[str, 
     told = document(path)
     modules = discovery.modules(enabled_collectors(told))
     config = parse(told, str(path), discovery.config_types(modules))
+    if path is not None:
+        config = relative.resolved(config, path)
     if hand is not None:
         told_hand = msgspec.structs.replace(config.remediation, hand=hand)
         config = msgspec.structs.replace(config, remediation=told_hand)

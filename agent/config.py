@@ -165,6 +165,8 @@ class _Reader:
         if hint == dict[str, CollectorSettings]:
             return self._collectors(raw, path)
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+        if origin is dict and raw is None:
+            return {}
         if origin is tuple and _is_section(arguments[0]):
             return self._list(arguments[0], raw, path)
         if _is_section(hint):

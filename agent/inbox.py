@@ -3,7 +3,8 @@
 
 What counts as the same is Alertmanager's fingerprint, the moment the alert began, and whether it fires: deliveries are
 tried again, doubled by a second Alertmanager, and arrive out of order. A post is answered when it is on the disk; all
-that come within WINDOW share one write. An alert that is not told again for so long has expired, and stays so.
+that come within WINDOW share one write. An alert that is not told again for so long has expired; told once more that
+it fires, it begins anew, for Alertmanager tells only of what fires now. One that has resolved never does.
 https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
 """
 
@@ -17,7 +18,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -114,6 +115,7 @@ class Inbox:
         self._rows: dict[Key, Row] = {}
         self._pending: dict[Key, Row] = {}
         self._waiting = 0
+        self._fault: str | None = None
         self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._database: sqlite3.Connection | None = None
         try:
@@ -155,7 +157,7 @@ class Inbox:
         if not rows:
             return outcomes
         self._make_sure_of_room(rows.values(), now_ms)
-        fault = await self._written(list(rows.values()), self._superfluous(len(rows), now_ms))
+        fault = await self._written(list(rows.values()), self._superfluous(rows, now_ms))
         if fault is not None:
             raise FullError(fault)
         return outcomes
@@ -166,30 +168,30 @@ class Inbox:
     def _after(self, before: Row | None, told: Told, now_ms: int) -> tuple[Row, str]:
         if before is None:
             return Row(told, now_ms, now_ms), "taken" if told.firing else "resolved"
-        if before.told.firing and not told.firing:
+        if not before.told.firing:  # what has resolved is over: whatever else comes of it is late
+            return before, "repeated"
+        if not told.firing:
             return replace(before, told=before.told._replace(firing=False), seen_ms=now_ms), "resolved"
-        # Told again: it goes on if it still counts, and nothing that is over begins anew.
-        goes_on = told.firing and self._fires(before, now_ms)
-        return replace(before, seen_ms=now_ms) if goes_on else before, "repeated"
+        # An expired one is news: with the 4 h that Alertmanager repeats after, it would be lost after its first 15 min.
+        return replace(before, seen_ms=now_ms), "repeated" if self._fires(before, now_ms) else "taken"
 
     def _make_sure_of_room(self, rows: Iterable[Row], now_ms: int) -> None:
         if self._waiting >= MOST_POSTS:
             raise FullError(f"{MOST_POSTS} posts wait for the disk")
-        new = [row for row in rows if row.told.firing and self._known(row.key) is None]
-        if not new:
-            return
-        firing = sum(self._fires(self._rows[key], now_ms) for key in self._firing)
-        coming = sum(row.told.firing for key, row in self._pending.items() if key not in self._firing)
-        if firing + coming + len(new) > MOST_FIRING:
+        firing = {key for key in self._firing if self._fires(self._rows[key], now_ms)}
+        firing |= {key for key, row in self._pending.items() if row.told.firing}
+        new = {row.key for row in rows if row.told.firing} - firing
+        if new and len(firing | new) > MOST_FIRING:
             raise FullError(f"{MOST_FIRING} posted alerts fire already")
 
-    def _superfluous(self, coming: int, now_ms: int) -> list[Key]:
+    def _superfluous(self, coming: Collection[Key], now_ms: int) -> list[Key]:
         """What must be forgotten for others: of those that are over, the oldest."""
-        if len(self._rows) + coming <= MOST_ROWS:
+        if len(self._rows) + len(coming) <= MOST_ROWS:
             return []
-        over = [row for row in self._rows.values() if not self._fires(row, now_ms) and row.key not in self._pending]
+        needed = {*self._pending, *coming}
+        over = [row for row in self._rows.values() if not self._fires(row, now_ms) and row.key not in needed]
         over.sort(key=lambda row: row.seen_ms)
-        return [row.key for row in over[: coming + MOST_ROWS // 10]]
+        return [row.key for row in over[: len(coming) + MOST_ROWS // 10]]
 
     async def _written(self, rows: list[Row], gone: list[Key]) -> str | None:
         loop = asyncio.get_running_loop()
@@ -248,17 +250,26 @@ class Inbox:
             self._database.close()
 
     def _commit(self, batches: Sequence[Batch]) -> None:
+        if not batches:
+            return
         fault = None
         try:
-            if batches:
-                if self._database is None:
-                    self._database = opened(self.path, _SCHEMA, _VERSION, "FULL")
-                _write(self._database, batches)
+            if self._database is None:
+                self._database = opened(self.path, _SCHEMA, _VERSION, "FULL")
+            _write(self._database, batches)
         except (sqlite3.Error, OSError) as error:
             fault = f"{FILE} cannot be written: {error}"
-            self._log.error("posted alerts are not taken; free the disk of the state folder", reason=str(error))
+        self._tell(fault)
         for batch in batches:
             batch.done(fault)
+
+    def _tell(self, fault: str | None) -> None:
+        """Says once that the disk takes nothing, and once that it does again: there may be 200 writes in a second."""
+        if fault != self._fault and fault is not None:
+            self._log.error("posted alerts are not taken; free the disk of the state folder", reason=fault)
+        elif fault != self._fault:
+            self._log.info("posted alerts are taken again")
+        self._fault = fault
 
 
 def _read(database: sqlite3.Connection) -> Iterable[Row]:

@@ -6,7 +6,7 @@ import re
 import urllib.parse
 from collections.abc import Iterator
 
-from agent.settings import CANARY, AlertmanagerSettings, Config, EngineTarget
+from agent.settings import CANARY, AlertmanagerSettings, Config, EngineTarget, TlsClient
 from agent.units import written
 
 Fault = tuple[str, str]
@@ -15,6 +15,7 @@ Fault = tuple[str, str]
 LONGEST_INTERVAL = 120.0  # seconds: a rule looks back five minutes, so anything slower would blink out of sight
 _SIZE = re.compile(r"auto|\d+(\.\d+)?\s*([KMG]i?B?|B)?", re.IGNORECASE)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 
 
@@ -24,6 +25,9 @@ def faults(config: Config) -> Iterator[Fault]:
     yield from _collectors(config)
     yield from _engines(config)
     yield from _addresses(config)
+    for name in config.external_labels:
+        if not _LABEL.fullmatch(name) or name.startswith("__"):
+            yield "$.external_labels", f"expected names of labels such as cluster, found {name!r}"
 
 
 def _durations(config: Config) -> Iterator[Fault]:
@@ -75,7 +79,7 @@ def _engine(path: str, engine: EngineTarget) -> Iterator[Fault]:
     elif not _NAME.fullmatch(engine.name):
         yield f"{path}.name", f"expected letters, digits and _.:/- , found {engine.name!r}"
     if not _is_url(engine.url):
-        yield f"{path}.url", f"expected http://HOST:PORT, found {engine.url!r}"
+        yield f"{path}.url", f"expected http://HOST:PORT, {found(engine.url)}"
 
 
 def _addresses(config: Config) -> Iterator[Fault]:
@@ -83,7 +87,7 @@ def _addresses(config: Config) -> Iterator[Fault]:
     if not (host and port.isdecimal() and int(port) < 65536):
         yield "$.web.listen", f"expected ADDRESS:PORT such as 127.0.0.1:9817, found {config.web.listen!r}"
     if config.web.external_url is not None and not _is_url(config.web.external_url):
-        yield "$.web.external_url", f"expected http://HOST:PORT/, found {config.web.external_url!r}"
+        yield "$.web.external_url", f"expected http://HOST:PORT/, {found(config.web.external_url)}"
     for index, group in enumerate(config.alerting.alertmanagers):
         yield from _alertmanagers(f"$.alerting.alertmanagers[{index}]", group)
 
@@ -91,7 +95,7 @@ def _addresses(config: Config) -> Iterator[Fault]:
 def _alertmanagers(path: str, group: AlertmanagerSettings) -> Iterator[Fault]:
     for target in (target for static in group.static_configs for target in static.targets):
         if not is_host_port(target):
-            yield f"{path}.static_configs", f"expected HOST:PORT without a scheme, found {target!r}"
+            yield f"{path}.static_configs", f"expected HOST:PORT without a scheme, {found(target)}"
     for file in (file for each in group.file_sd_configs for file in each.files):
         if not file.endswith((".json", ".yml", ".yaml")) or "*" in file.rpartition("/")[0]:
             yield f"{path}.file_sd_configs", f"expected a .json, .yml or .yaml file, with * in its name only: {file!r}"
@@ -106,11 +110,21 @@ def _alertmanagers(path: str, group: AlertmanagerSettings) -> Iterator[Fault]:
         yield from _one_of(f"{path}.authorization", **credentials)
         if other.type.lower() == "basic" or not _TOKEN.fullmatch(other.type):
             yield f"{path}.authorization.type", "expected Bearer or another scheme; Basic is basic_auth's"
-    tls = group.tls_config
-    if tls is not None and (tls.cert_file is None) != (tls.key_file is None):
-        yield f"{path}.tls_config", "expected cert_file and key_file together"
-    if tls is not None and tls.min_version > tls.max_version:
-        yield f"{path}.tls_config.min_version", f"expected no more than max_version ({tls.max_version})"
+    if group.tls_config is not None:
+        yield from _tls(f"{path}.tls_config", group.tls_config)
+
+
+def _tls(path: str, tls: TlsClient) -> Iterator[Fault]:
+    pieces = (("ca", tls.ca, tls.ca_file), ("cert", tls.cert, tls.cert_file), ("key", tls.key, tls.key_file))
+    for name, text, file in pieces:
+        if text is not None and file is not None:
+            yield path, f"expected {name} or {name}_file, not both"
+        if text is not None and "-----BEGIN " not in text:
+            yield f"{path}.{name}", f"expected PEM, which begins with -----BEGIN; a path is {name}_file's"
+    if (tls.cert is None and tls.cert_file is None) != (tls.key is None and tls.key_file is None):
+        yield path, "expected cert_file and key_file together, or cert and key"
+    if tls.min_version > tls.max_version:
+        yield f"{path}.min_version", f"expected no more than max_version ({tls.max_version})"
 
 
 def _one_of(path: str, **told: str | None) -> Iterator[Fault]:
@@ -121,15 +135,23 @@ def _one_of(path: str, **told: str | None) -> Iterator[Fault]:
 def _is_url(text: str) -> bool:
     try:
         parts = urllib.parse.urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        return sound and "@" not in parts.netloc
     except ValueError:  # a port that is no number
         return False
 
 
 def is_host_port(text: str) -> bool:
-    """Whether a text is HOST:PORT and nothing else."""
+    """Whether a text is HOST:PORT and nothing else: no user and no password, which metrics and logs would show."""
     try:
         parts = urllib.parse.urlsplit(f"//{text}")
-        return bool(parts.hostname) and parts.port is not None and parts.netloc == text
+        return bool(parts.hostname) and parts.port is not None and parts.netloc == text and "@" not in text
     except ValueError:  # a port that is no number
         return False
+
+
+def found(text: str) -> str:
+    """What stands where an address should; one that may have a password in it is not shown."""
+    if "@" in text:
+        return "found a user in it, which metrics and logs would show; for Alertmanagers there is basic_auth"
+    return f"found {text!r}"

@@ -13,9 +13,9 @@ _REFUSED = {
 }
 _ABSENT = {
     "pressure": "boot with psi=1 (some distributions switch PSI off)",
-    "hwmon": "sudo modprobe jc42 spd5118 coretemp (on many servers only the BMC sees the DIMMs)",
-    "ipmi": "sudo modprobe ipmi_si ipmi_devintf, or name the BMC: collectors.ipmi.address and credentials_file",
-    "edac": "sudo modprobe this platform's EDAC driver (skx_edac, i10nm_edac, amd64_edac); a virtual machine has none",
+    "hwmon": "sudo modprobe -a jc42 spd5118 coretemp (on many servers only the BMC sees the DIMMs)",
+    "ipmi": "sudo modprobe -a ipmi_si ipmi_devintf, or name the BMC: collectors.ipmi.address and credentials_file",
+    "edac": "sudo modprobe skx_edac, i10nm_edac or amd64_edac, whichever this platform has; a virtual machine has none",
     "cpufreq": "no cpufreq driver: usual in a virtual machine; on hardware check the firmware's power settings",
     "thermal_throttle": "Intel processors only, and not where firmware owns the thermal interrupt",
     "powercap": "sudo modprobe intel_rapl_msr; virtual machines have none",

@@ -15,7 +15,7 @@ import datetime
 import re
 import urllib.parse
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -87,7 +87,7 @@ class Counters:
     """What the notifier counts about itself, under Prometheus' own words."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        from prometheus_client import Counter, Gauge, disable_created_metrics
+        from prometheus_client import Counter, Gauge, Summary, disable_created_metrics
 
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, of no use here
 
@@ -99,11 +99,20 @@ class Counters:
         self.invalid = Counter(f"{name}_invalid", "Alerts that Alertmanager would not take.", registry=registry)
         self.discovered = Gauge(f"{name}_alertmanagers_discovered", "Alertmanagers told.", registry=registry)
         self.waiting = Gauge(f"{name}_queue_length", "Alerts waiting to be sent.", where, registry=registry)
+        self.latency = Summary(
+            f"{name}_latency_seconds", "What a request took, also one that failed.", where, registry=registry
+        )
+        self._urls: frozenset[str] = frozenset()
 
-    def born(self, url: str) -> None:
-        """Starts every counter of an Alertmanager at 0, so that its first increase is seen."""
-        for metric in (self.sent, self.errors, self.dropped, self.waiting):
-            metric.labels(url)
+    def follow(self, urls: Collection[str]) -> None:
+        """Starts a newcomer's at 0, so that its first increase is seen; one that has gone leaves no queue behind."""
+        for metric in (self.sent, self.errors, self.dropped, self.waiting, self.latency):
+            for url in self._urls.difference(urls):
+                metric.remove(url)
+            for url in urls:
+                metric.labels(url)
+        self._urls = frozenset(urls)
+        self.discovered.set(len(urls))
 
 
 class Sender:
@@ -118,7 +127,6 @@ class Sender:
         self._failing = False
         self._sending = False
         self._log = structlog.get_logger().bind(alertmanager=target.url)
-        counters.born(target.url)
         self._task = asyncio.get_running_loop().create_task(self._send_for_ever(), name=f"notify {target.url}")
 
     def put(self, alerts: Iterable[dict[str, Any]]) -> None:
@@ -143,7 +151,8 @@ class Sender:
                 self._sending = False
 
     async def _send(self, batch: list[dict[str, Any]]) -> None:
-        fault = await post(self._session, self._target, batch)
+        with self._counters.latency.labels(self._target.url).time():
+            fault = await post(self._session, self._target, batch)
         if fault is not None and fault.of_content and len(batch) > 1:
             # One alert spoils it; the others go on in halves. What a 400 has taken already does no harm twice.
             await self._send(batch[: len(batch) // 2])
@@ -167,6 +176,7 @@ class Sender:
                 while self._queue or self._sending:
                     await asyncio.sleep(0.02)
         self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)  # ends by being cancelled
 
 
 class Notifier:
@@ -203,6 +213,7 @@ class Notifier:
         import aiohttp
 
         if not self._alerting.alertmanagers:
+            self._counters.follow(())
             return
         self._session = aiohttp.ClientSession(trust_env=False)
         self._discovery = Discovery(self._alerting.alertmanagers)
@@ -223,8 +234,8 @@ class Notifier:
         new = [target for target in wanted if target not in self._senders]
         senders = self._senders | {target: Sender(target, self._session, self._counters) for target in new}
         self._senders = {target: sender for target, sender in senders.items() if target in wanted}
-        self._counters.discovered.set(len(wanted))
         await asyncio.gather(*(sender.close() for sender in gone))
+        self._counters.follow({target.url for target in wanted})
 
     def observe(self, alerts: Iterable[Alert], now_ms: int) -> int:
         """Queues every alert that is due; returns how many."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.overview import STEP, AlertSeen, CollectorSeen, Overview, Shown
 from agent.panels import Panel
+from agent.printable import printable
 from agent.screen import COLOURS, Row, sparkline
 
 if TYPE_CHECKING:
@@ -28,11 +29,6 @@ _WORDS = {
     "failed": "failed",
     "helped": "helped",
 }
-
-
-def printable(text: str) -> str:
-    """The text with every control character escaped: a label must not move the cursor, or more, of whoever looks."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
 
 
 def lines(seen: Overview) -> Iterator[str]:

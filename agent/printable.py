@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _CONTROLS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -16,5 +17,5 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """The same for text of several lines, which stay lines."""
-    return "\n".join(map(printable, text.split("\n")))
+    """The same for text of several lines, which stay lines, and whose tabs stay tabs."""
+    return re.sub(r"[^\n\t]+", lambda piece: printable(piece[0]), text)

@@ -21,7 +21,7 @@ import structlog
 
 from agent import errands, guards, hand_client, life, remedybook, verification
 from agent.actions import Action, Moment, Steered, Task
-from agent.acts import Act, Entry, Event, Kind, Phase, Seen, State, Step, World
+from agent.acts import Act, Entry, Event, Kind, Phase, Seen, State, Step, World, whole
 from agent.clock import Clock
 from agent.errands import Errands
 from agent.journal import Journal, JournalError, boot_now
@@ -73,7 +73,7 @@ class Remedies:
         except JournalError as error:
             self.halted = str(error)
             self._log.error("no remedy acts", reason=self.halted)
-        self.state = State() if self._journal is None else self._journal.state
+        self.state = State() if self._journal is None else self._journal.state.whole(around.identity)
         self._journalled: State | None = self.state
         self._memory: dict[int, Any] = {}
         self._touched: dict[int, float] = {}
@@ -161,7 +161,10 @@ class Remedies:
         )
 
     def _seen(self, now_ms: int) -> Iterable[Seen]:
-        yield from (Seen(alert, _window_ms(alert.expr)) for alert in self.around.rules().alerts())
+        for alert in self.around.rules().alerts():
+            labels = whole(alert.labels, self.around.identity)
+            told = alert if labels is alert.labels else replace(alert, labels=labels)
+            yield Seen(told, _window_ms(alert.expr))
         yield from (Seen(alert, source="webhook") for alert in self.around.posted(now_ms))
 
     def wants(self, alert: Alert) -> bool:

@@ -102,7 +102,7 @@ class _Book:
 
     def __init__(self, config: Config, known: Mapping[str, object]) -> None:
         self._engines = {engine.name: engine.url for engine in config.engines}
-        self._instance = config.external_labels.resolved()["instance"]
+        self._instance = config.external()["instance"]
         self._known = known
         self.faults: list[tuple[str, str]] = []
 

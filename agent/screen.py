@@ -78,7 +78,7 @@ class PlainLines:
 
 def plain(view: View) -> str:
     """The view in one line."""
-    return " | ".join(f"{row.label} {row.text}" for row in rows(view))
+    return printable(" | ".join(f"{row.label} {row.text}" for row in rows(view)))
 
 
 class Row(NamedTuple):

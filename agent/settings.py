@@ -33,17 +33,6 @@ class Sampling(Section, frozen=True):
     """Silent intervals of a collector after which its series end."""
 
 
-class ExternalLabels(Section, frozen=True):
-    """Labels added to whatever leaves the host."""
-
-    instance: str | None = None
-    """The host's name in whatever leaves it; null: the host's own."""
-
-    def resolved(self) -> dict[str, str]:
-        """The labels as they go out."""
-        return {"instance": self.instance or socket.gethostname(), "job": "steadytok"}
-
-
 class CollectorSettings(Section, frozen=True):
     """What every collector can be told; `own` is its own Config, or None where it has none."""
 
@@ -86,7 +75,7 @@ class RulesSettings(Section, frozen=True):
     builtin: bool = True
     """Whether the built-in rules are asked."""
     files: tuple[str, ...] = ()
-    """Further rule files, or patterns of their paths such as `/etc/steadytok/rules/*.yml`."""
+    """Further rule files, or patterns of their paths such as `rules/*.yml`, from the configuration's folder."""
     disable: tuple[str, ...] = ()
     """Names of rules that are left out."""
     interval: Seconds = 1.0
@@ -104,7 +93,7 @@ class FileConfig(Section, frozen=True):
     """Prometheus' own file_sd_config."""
 
     files: tuple[str, ...]
-    """Paths, also with `*`, of lists of addresses in YAML or JSON."""
+    """Paths, also with `*`, of lists of addresses in YAML or JSON; relative ones are of the configuration's folder."""
     refresh_interval: Seconds = 300.0
     """Until they are read again."""
 
@@ -142,12 +131,18 @@ class Authorization(Section, frozen=True):
 class TlsClient(Section, frozen=True):
     """Prometheus' own tls_config."""
 
+    ca: str | None = None
+    """Who signs for the server, in PEM; with neither this nor `ca_file` it is whom this host trusts."""
     ca_file: str | None = None
-    """Who signs for the server; null: whom this host trusts."""
+    """The file that has it."""
+    cert: str | None = None
+    """The certificate that is shown, in PEM."""
     cert_file: str | None = None
-    """The certificate that is shown."""
+    """The file that has it."""
+    key: str | None = None
+    """Its key, in PEM."""
     key_file: str | None = None
-    """Its key."""
+    """The file that has it."""
     server_name: str | None = None
     """The name that the server's certificate must have, where it is not the address."""
     insecure_skip_verify: bool = False
@@ -156,6 +151,9 @@ class TlsClient(Section, frozen=True):
     """The oldest that is spoken."""
     max_version: Literal["TLS12", "TLS13"] = "TLS13"
     """The newest that is spoken."""
+
+    def __repr__(self) -> str:
+        return "TlsClient(…)"  # as above: it may have a key
 
 
 class AlertmanagerSettings(Section, frozen=True):
@@ -276,7 +274,7 @@ class Remediation(Section, frozen=True):
     disable: tuple[str, ...] = ()
     """Names of remedies that are left out."""
     webhook_expire: Seconds = 900.0
-    """How long a posted alert counts as firing without being told again."""
+    """How long a posted alert counts as firing without being told again; longer than Alertmanager's repeat_interval."""
     silences: bool = False
     """Whether nothing is begun for an alert that an Alertmanager of `alerting` has silenced."""
 
@@ -285,7 +283,8 @@ class Config(Section, frozen=True):
     """The whole file."""
 
     sample: Sampling = Sampling()
-    external_labels: ExternalLabels = ExternalLabels()
+    external_labels: dict[str, str | None] = {}
+    """Added to every alert that goes out, where it has none of that name; without one `instance` is the host's name."""
     collectors: dict[str, CollectorSettings] = {}
     """By name; each collector adds its own keys to those below."""
     engine: Canary = Canary()
@@ -298,3 +297,12 @@ class Config(Section, frozen=True):
     """Further remedies; one with the name of one that ships takes its place."""
     web: Web = Web()
     state: State = State()
+
+    def external(self) -> dict[str, str]:
+        """The labels of whatever leaves the host; an empty one is none."""
+        told = {name: value for name, value in self.external_labels.items() if value}
+        return {"instance": socket.gethostname(), "job": "steadytok"} | told
+
+    def identity(self) -> dict[str, str]:
+        """Those that the host's series have where they are asked for, as if a Prometheus had scraped them."""
+        return {name: value for name, value in self.external().items() if name in ("instance", "job")}

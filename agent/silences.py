@@ -1,8 +1,8 @@
 """
 What operators have silenced in Alertmanager, for remedies that are told to honour it.
 
-Asked every EVERY seconds, never while a remedy waits. Silences are gossiped among Alertmanagers, so one that answers is
-enough; where none does, nothing counts as silenced, and that is said.
+Asked every EVERY seconds, never while a remedy waits. Silences are gossiped among Alertmanagers, so all are asked at
+once and the first that answers is enough; where none does, nothing counts as silenced, and that is said.
 https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml, GET /silences
 """
 
@@ -52,6 +52,10 @@ class _Silence(msgspec.Struct):
     matchers: list[_Matcher]
 
 
+class _NoAnswerError(Exception):
+    """An Alertmanager did not say what it has silenced."""
+
+
 class Silences:
     """The silences that are active, as far as they are known."""
 
@@ -73,8 +77,9 @@ class Silences:
     async def replace(self, alerting: Alerting, wanted: bool) -> None:
         """Asks these Alertmanagers from now on, or none."""
         await self.close()
-        self._active, self.known = (), True
-        if wanted:
+        if not wanted:
+            self._active, self.known = (), True
+        else:  # what is silenced stays so until these have answered, or none of them does
             discovery = Discovery(alerting.alertmanagers)
             self._task = asyncio.get_running_loop().create_task(self._ask_for_ever(discovery), name="silences")
 
@@ -94,20 +99,34 @@ class Silences:
                 await asyncio.sleep(EVERY)
 
     async def _ask(self, session: aiohttp.ClientSession, targets: list[Target]) -> None:
-        reasons = ["no Alertmanager is configured"] if not targets else []
-        for target in targets:
-            try:
-                self._active = _active(await _asked(session, target))
-            except (OSError, ValueError, TimeoutError) as error:  # aiohttp's own are OSErrors, or made to be
-                reasons.append(f"{target.root}: {str(error) or type(error).__name__}")
-                continue
-            if not self.known:
-                self._log.info("silences are known again")
-            self.known = True
-            return
+        questions = [asyncio.ensure_future(_told(session, target)) for target in targets]
+        reasons = [] if targets else ["no Alertmanager is configured"]
+        try:
+            for answer in asyncio.as_completed(questions):
+                try:
+                    self._active = await answer
+                except _NoAnswerError as error:
+                    reasons.append(str(error))
+                    continue
+                if not self.known:
+                    self._log.info("silences are known again")
+                self.known = True
+                return
+        finally:
+            for question in questions:
+                question.cancel()
+            await asyncio.gather(*questions, return_exceptions=True)  # why the others failed does not matter
         if self.known:
             self._log.warning("silences cannot be asked for; remedies act as if there were none", reasons=reasons)
         self._active, self.known = (), False
+
+
+async def _told(session: aiohttp.ClientSession, target: Target) -> tuple[Matchers, ...]:
+    """What one Alertmanager has silenced; _NoAnswerError with its address and the reason."""
+    try:
+        return _active(await _asked(session, target))
+    except (OSError, ValueError, TimeoutError) as error:  # aiohttp's own are OSErrors, or made to be
+        raise _NoAnswerError(f"{target.root}: {str(error) or type(error).__name__}") from error
 
 
 async def _asked(session: aiohttp.ClientSession, target: Target) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
@@ -35,6 +35,7 @@ class Parts:
     registry: CollectorRegistry
     """Where the door counts whom it refused, and the webhook what was posted."""
     inbox: Inbox
+    external: Mapping[str, str]
     external_url: str
 
 
@@ -76,7 +77,7 @@ def _posted(parts: Parts) -> Posted:
         remedies=parts.remedies,
         inbox=parts.inbox,
         alerts=lambda: sources.rules().alerts(),
-        external=sources.identity,
+        external=parts.external,
         external_url=parts.external_url,
         now_ms=sources.now_ms,
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from agent.settings import TlsVersion
 
@@ -18,3 +20,15 @@ def bound(context: ssl.SSLContext, least: TlsVersion, most: TlsVersion) -> None:
 def load_pair(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
     """Shows this certificate. Raises OSError, also for a key with a password: it would be asked for on the terminal."""
     context.load_cert_chain(certificate, key, password=lambda: "")
+
+
+@contextlib.contextmanager
+def in_file(text: str | None, file: str | None) -> Iterator[str | None]:
+    """The file's path, or for the time being one of the text, in memory: OpenSSL takes a key from a file alone."""
+    if text is None:
+        yield file
+        return
+    with os.fdopen(os.memfd_create("pem"), "wb") as memory:
+        memory.write(text.encode())
+        memory.flush()
+        yield f"/proc/self/fd/{memory.fileno()}"

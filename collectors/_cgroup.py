@@ -26,7 +26,7 @@ _ON_NODE = re.compile(r"N(\d{1,5})=(\d{1,20})", re.ASCII)
 
 INFO = gauge(
     "steadytok_process_cgroup_info",
-    "The path of the process's cgroup, and of the one whose memory limit is the smallest of all above it; always 1.",
+    "The path of the process's cgroup, and of the one, itself or above it, that is nearest to its limit; always 1.",
 )
 CURRENT = gauge(
     "steadytok_process_cgroup_current_bytes",
@@ -40,6 +40,10 @@ AVAILABLE = gauge(
     "steadytok_process_cgroup_available_bytes",
     "What can be taken before any limit above the process is reached, counting cache that can be given back as free.",
 )
+SHARE = gauge(
+    "steadytok_process_cgroup_available_ratio",
+    "The smallest share of a limit above the process that can still be taken, each of its own cgroup's limit.",
+)
 EVENTS = counter(
     "steadytok_process_cgroup_memory_events_total",
     "How often the cgroup with the smallest limit met low, high, max, oom, oom_kill, oom_group_kill.",
@@ -48,7 +52,7 @@ ANON = gauge(
     "steadytok_process_cgroup_anon_bytes",
     "Anonymous memory of the process's own cgroup on the node; ranks in one cgroup each show all of it.",
 )
-METRICS = (INFO, CURRENT, MAX, HIGH, AVAILABLE, EVENTS, ANON)
+METRICS = (INFO, CURRENT, MAX, HIGH, AVAILABLE, SHARE, EVENTS, ANON)
 
 
 class _Level(NamedTuple):
@@ -58,21 +62,29 @@ class _Level(NamedTuple):
     limits: dict[str, float | None]
 
 
+class _Room(NamedTuple):
+    """What can still be taken of a cgroup's limit, in bytes and as a share: infinite without one, None unknown."""
+
+    available: float | None
+    share: float | None
+
+
 def readings(host: Host, pid: int, who: dict[str, str]) -> Iterator[Reading]:
     """What there is to say of the cgroup of a process; nothing where it is in none, or none has a memory controller."""
     levels = _levels(host, pid)
     if not levels:
         return
-    limiting = _limiting(levels)
-    named = "" if limiting is None or limiting.limits["max"] == math.inf else f"/{limiting.path}"
+    limiting, rooms = _limiting(levels), [_room(host, level) for level in levels]
+    nearest = _least([room.share for room in rooms])
+    named = next((f"/{level.path}" for level, room in zip(levels, rooms, strict=True) if _is_at(room, nearest)), "")
     yield INFO.sample(1, **who, cgroup=f"/{levels[0].path}", limited_by=named)
     for limit, metric in zip(_LIMITS, (MAX, HIGH), strict=True):
         smallest = _least([level.limits[limit] for level in levels])
         if smallest != math.inf:  # no limit is no reading that is missing
             yield metric.sample(smallest, **who)
-    available = _least([_available(host, level) for level in levels])
-    if available != math.inf:
-        yield AVAILABLE.sample(available, **who)
+    for metric, least in ((AVAILABLE, _least([room.available for room in rooms])), (SHARE, nearest)):
+        if least != math.inf:
+            yield metric.sample(least, **who)
     if limiting is not None:
         yield CURRENT.sample(_bytes(host, limiting.path, "current"), **who)
         for event, count in _pairs(host, limiting.path, "events").items():
@@ -130,13 +142,20 @@ def _limit(host: Host, path: str, name: str) -> float | None:
     return math.inf if text == "max" else None if text is None else host.integer(text, file)
 
 
-def _available(host: Host, level: _Level) -> float | None:
-    """What can be taken before this cgroup's own limits are reached, in bytes."""
+def _room(host: Host, level: _Level) -> _Room:
+    """What can be taken before this cgroup's own limits are reached."""
     tightest = _least(list(level.limits.values()))
     if tightest is None or tightest == math.inf:
-        return tightest
+        return _Room(tightest, tightest)
     taken, spare = _bytes(host, level.path, "current"), _reclaimable(host, level.path)
-    return None if taken is None or spare is None else max(0, tightest - taken + spare)
+    if taken is None or spare is None:
+        return _Room(None, None)
+    available = max(0, tightest - taken + spare)
+    return _Room(available, min(1.0, available / tightest) if tightest else 0.0)
+
+
+def _is_at(room: _Room, nearest: float | None) -> bool:
+    return nearest is not None and room.share == nearest != math.inf
 
 
 def _reclaimable(host: Host, path: str) -> int | None:

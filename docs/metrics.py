@@ -58,7 +58,7 @@ def _table(metrics: Iterable[Metric]) -> Iterator[str]:
 
 def _counters() -> Iterator[str]:
     registry = CollectorRegistry(auto_describe=False)
-    Counters(registry).born("")
+    Counters(registry).follow({""})
     yield "| metric | type | what it is |\n|---|---|---|\n"
     for family in registry.collect():
         tail = "_total" if family.type == "counter" else ""

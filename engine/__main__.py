@@ -124,7 +124,7 @@ def _build(options: argparse.Namespace, site: Site) -> Server:
         Batch(model, Pace(time.monotonic), time.monotonic),
         Terms(model.context, config.vocab, tokenizer, template_of(tokenizer)),
         options.threads,
-        sgemv_bandwidth(model.weights.arrays()),
+        sgemv_bandwidth(model.weights),
         locality,
     )
     return Server((options.host, options.port), served, token)
@@ -146,7 +146,7 @@ def _replicate(options: argparse.Namespace, site: Site, arguments: list[str], pa
         ready = {**replicas.start(), "pid": os.getpid()}
         wait(json.dumps(ready), until_stdin_closes=options.until_stdin_closes)
     finally:
-        replicas.stop(patience.seconds)
+        replicas.stop(patience)
     return 0
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy.random  # noqa: F401  NumPy loads it when it is first used: it would count as the model's
 
+from engine.bandwidth import stand_in
 from engine.model import PREFILL_CHUNK, Memory, Model, Span, memory_of
 from engine.placement import Place
 from engine.products import BLOCK
@@ -29,17 +30,19 @@ class Need(NamedTuple):
     memory: Memory
     passes: int  # activations of the largest pass, and what is made of matrices for it
     around: int  # Python and the libraries
+    measuring: int  # for a moment at the start, to know what bandwidth there is
 
     @property
     def total(self) -> int:
-        """The whole process."""
-        return self.memory.total + self.passes + self.around
+        """The whole process, at its largest."""
+        return self.memory.total + self.passes + self.around + self.measuring
 
     def sentence(self, slots: int, places: Sequence[Place]) -> str:
         """The sum, and what there is to take it from: the smallest of what limits this process."""
         m = self.memory
         parts = [f"weights {mebibytes(m.weights)}", f"KV cache {mebibytes(m.kv_cache)} in {slots} slots"]
         parts += [f"scratch {mebibytes(m.scratch)}", f"passes {mebibytes(self.passes)}"]
+        parts += [f"measuring {mebibytes(self.measuring)} for a moment"] if self.measuring else []
         least = [f"; {mebibytes(place.available)} can be had of {place.name}" for place in places if place.available]
         return (
             f"memory: {', '.join(parts)}, Python and its libraries about {mebibytes(self.around)}, together "
@@ -51,19 +54,21 @@ def need(config: Config, context: int, slots: int, threads: int) -> Need:
     """
     What an engine of this shape will take.
 
-    Several threads of OpenBLAS pack a panel of the whole longest matrix at once, one packs a block of it (measured).
+    Several threads of OpenBLAS pack a panel of the whole longest matrix at once, one packs a block of it (measured); it
+    never starts more than the processors that this process may run on.
     """
+    threads = min(threads, len(os.sched_getaffinity(0)))
     rows = max(PREFILL_CHUNK, slots)
     activations = rows * (4 * config.dim + 2 * config.query_dim + 3 * config.hidden)
     packed = PANEL * 2 * config.hidden if threads > 1 and not config.int8 else 0
     packed += config.int8 * BLOCK  # of an 8-bit matrix a block at a time is made float32
     around = INTERPRETER + config.int8 * COMPILER
-    return Need(memory_of(config, context, slots), FLOAT_BYTES * (activations + packed), around)
+    return Need(memory_of(config, context, slots), FLOAT_BYTES * (activations + packed), around, stand_in(config))
 
 
 def taken(needed: Need, before: int | None, after: int | None, *, lazy: bool) -> str:
     """What was told beside what the process has grown by."""
-    told = needed.total - needed.around
+    told = needed.memory.total + needed.passes
     if before is None or after is None:
         return f"memory: {mebibytes(told)} were told; what was taken cannot be, without /proc"
     later = ", and the rest with the first request (--lazy)" if lazy else ""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from engine.weights import FLOAT_BYTES, Array, Weights
+from engine.weights import FLOAT_BYTES, Array, Config, Weights
 
 ENOUGH = 256 << 20  # bytes of matrices; more than a last-level cache holds, and read in a tenth of a second
 ROUNDS = 3  # the best of them: whatever else runs can only make one slower
@@ -40,15 +38,22 @@ class Traffic:
         )
 
 
-def sgemv_bandwidth(arrays: Iterable[NDArray[Any]]) -> float | None:
-    """
-    Bytes per second of sgemv over the float32 matrices among these, with the threads that decoding has; None without.
+def stand_in(config: Config) -> int:
+    """Bytes of float32 that `sgemv_bandwidth` takes for as long as it measures: 8-bit matrices are none of sgemv's."""
+    return min(config.weights_bytes, ENOUGH) if config.int8 else 0
 
-    Measured over the model's own weights, so that it takes no memory.
+
+def sgemv_bandwidth(weights: Weights) -> float:
     """
-    matrices = list(_some(array for array in arrays if array.ndim == 2 and array.dtype == np.float32))
-    if not matrices:
-        return None
+    Bytes per second of sgemv with the threads that decoding has, over the matrices of these weights.
+
+    Over a matrix as large in the place of 8-bit ones, which is given back; else it takes no memory.
+    """
+    if size := stand_in(weights.config):
+        columns = weights.config.dim
+        matrices = [np.ones((size // (FLOAT_BYTES * columns), columns), np.float32)]  # (rows, dim)
+    else:
+        matrices = list(_some(array for array in weights.arrays() if array.ndim == 2))
     vectors = [np.ones(matrix.shape[1], np.float32) for matrix in matrices]  # each (columns,)
     best = min(_seconds(matrices, vectors) for _ in range(ROUNDS))
     return sum(matrix.nbytes for matrix in matrices) / best

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import select
+import socket
 import socketserver
 import sys
+import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -13,8 +15,13 @@ from typing import Any
 from engine.fields import Fields, RefusedError
 from engine.sequence import StoppedError
 
+MOST_CONNECTIONS = 256  # each has a thread; more than may run and wait, so that /metrics and /pace still answer
 LARGEST_DRAIN = 32 << 20  # bytes read and thrown away, so that the client gets to read why it was refused
 ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+_CROWDED = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\n"
+    b"Too many connections are open already: come back later.\n"
+)
 
 
 class Listener(ThreadingHTTPServer):
@@ -22,6 +29,15 @@ class Listener(ThreadingHTTPServer):
 
     daemon_threads = True
     request_queue_size = 128  # connections that come while a thread starts; the default of 5 loses bursts
+
+    def __init__(
+        self, address: tuple[str, int], exchange: type[Exchange], most_connections: int = MOST_CONNECTIONS
+    ) -> None:
+        """`exchange` answers; more connections than `most_connections` are told to come back. Raises OSError."""
+        self.connections = 0
+        self.most_connections = most_connections
+        self._counting = threading.Lock()
+        super().__init__(address, exchange)
 
     @property
     def url(self) -> str:
@@ -32,6 +48,30 @@ class Listener(ThreadingHTTPServer):
         """Binds without the name look-up of HTTPServer, which hangs on hosts whose resolver is out of reach."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """A thread for the connection, unless there are too many."""
+        with self._counting:
+            crowded = self.connections >= self.most_connections
+            self.connections += not crowded
+        if crowded:
+            request.send(_CROWDED, socket.MSG_DONTWAIT)
+            super().shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread can be started: this connection is given up, not its place for ever
+            with self._counting:
+                self.connections -= 1
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """All that one connection asks."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._counting:
+                self.connections -= 1
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that leaves is no error; anything else keeps its traceback."""

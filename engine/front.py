@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from engine.exchange import Exchange, Listener
+from engine.exchange import MOST_CONNECTIONS, Exchange, Listener
 from engine.fields import RefusedError
 from engine.metrics import CONTENT_TYPE, PREFIX
 from engine.summed import Summed, Told
@@ -47,7 +47,7 @@ class Front(Listener):
         self.lease: Lease | None = None
         self.pacing = threading.Lock()
         self.summing = threading.Lock()
-        super().__init__(address, Door)
+        super().__init__(address, Door, MOST_CONNECTIONS * len(workers.all))
 
     def greet(self, worker: Worker) -> None:
         """A worker that takes another's place is held to the lease that its fellows have."""
@@ -122,23 +122,31 @@ class Door(Exchange):
 
     def _pass_on(self, body: bytes) -> None:
         tried: list[Worker] = []
+        full = b""  # what the last one that has no room answered
         while True:
             with self.server.workers.least_running(tried) as worker:
                 if worker is None:
-                    raise RefusedError(503, "No worker is up: they are being started again.", 1)
+                    break
                 tried.append(worker)
-                last = len(tried) == len(self.server.workers.all)
                 try:
-                    done = self._through(worker, body, may_refuse=last)
+                    unanswered = self._through(worker, body)
                 except ConnectionRefusedError:
                     continue  # it has just ended: nothing was asked of it yet
-                if done:
+                if unanswered is None:
                     return
+                full = unanswered or full
+        if not full:
+            raise RefusedError(503, "No worker is up: they are being started again.", 1)
+        self._begin(full)
 
-    def _through(self, worker: Worker, body: bytes, *, may_refuse: bool) -> bool:
-        """One exchange with a worker; False where another is to be asked, and nothing was sent to the client."""
+    def _through(self, worker: Worker, body: bytes) -> bytes | None:
+        """
+        One exchange with a worker; None where the client has its answer, or has left.
+
+        Else nothing was sent to the client, and another is to be asked: the whole 429 of a full one, b"" of a gone one.
+        """
         if worker.port is None:
-            return False
+            return b""
         with socket.create_connection(("127.0.0.1", worker.port), timeout=5.0) as upstream:
             upstream.settimeout(None)
             upstream.sendall(self._request(body))
@@ -147,14 +155,14 @@ class Door(Exchange):
             while b"\r\n\r\n" not in head and len(head) < LARGEST_HEAD:
                 part = stream.next()
                 if part is None:
-                    return True  # the client has left
+                    return None  # the client has left
                 if not part:
-                    return False  # ended before it answered: whether it had begun, nobody was told
+                    return b""  # ended before it answered: whether it had begun, nobody was told
                 head += part
-            if head[9:12] == b"429" and not may_refuse:
-                return False
+            if head[9:12] == b"429":
+                return _whole(head, stream)
             self._copy(worker, head, stream)
-        return True
+        return None
 
     def _request(self, body: bytes) -> bytes:
         fields = [(name, value) for name, value in self.headers.items() if name.lower() not in _OF_A_CONNECTION]
@@ -162,13 +170,17 @@ class Door(Exchange):
         lines = [f"{self.command} {self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
         return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace") + body
 
-    def _copy(self, worker: Worker, start: bytes, stream: _Stream) -> None:
+    def _begin(self, start: bytes) -> None:
+        """What a worker has sent so far, its head among it, with the word that we close."""
         head, _, rest = start.partition(b"\r\n\r\n")
-        low = head.lower()
-        if b"\r\nconnection:" not in low:
+        if b"\r\nconnection:" not in head.lower():
             head += b"\r\nConnection: close"
         self.wfile.write(head + b"\r\n\r\n" + rest)
-        tail = rest[-64:]
+
+    def _copy(self, worker: Worker, start: bytes, stream: _Stream) -> None:
+        self._begin(start)
+        head, _, rest = start.partition(b"\r\n\r\n")
+        low, tail = head.lower(), rest[-64:]
         while part := stream.next():
             self.wfile.write(part)
             tail = (tail + part)[-64:]
@@ -200,6 +212,13 @@ class _Stream:
             return self._upstream.recv(1 << 16)
         except ConnectionError:
             return b""  # reset: its process was killed with something unread
+
+
+def _whole(start: bytes, stream: _Stream) -> bytes | None:
+    """A short answer to its end; None where the client has left."""
+    while part := stream.next():
+        start += part
+    return None if part is None else start
 
 
 def _metrics_of(worker: Worker) -> str | None:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.front import Front
+from engine.lifetime import Patience
 from engine.placement import Node
-from engine.workers import PATIENCE, Say, Workers
+from engine.workers import Say, Workers
 
 
 class Replicas:
@@ -30,7 +31,7 @@ class Replicas:
         numa = {"asked": "replicate", "nodes": [int(worker.name) for worker in workers]}
         return {"url": self._front.url, **alike, "numa": numa, "workers": each}
 
-    def stop(self, patience: float = PATIENCE) -> None:
-        """Takes nothing new and ends the workers; those that still answer have `patience` seconds."""
+    def stop(self, patience: Patience) -> None:
+        """Takes nothing new and ends the workers; those that still answer have as long as `patience` says."""
         self._front.server_close()
         self._workers.stop(patience)

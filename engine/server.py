@@ -9,12 +9,10 @@ to be small, and the few requests that share a model need no thousands of connec
 from __future__ import annotations
 
 import hmac
-import socket
 import threading
 import time
 import urllib.parse
 from dataclasses import dataclass, field
-from typing import Any
 
 from engine.answers import Answer, ChatAnswer, model, models
 from engine.batch import Batch, ClosingError, FullError
@@ -27,7 +25,6 @@ from engine.sampler import Sampler
 from engine.sequence import FailedError, Request
 from engine.transcript import Transcript
 
-MOST_CONNECTIONS = 256  # each has a thread; more than may run and wait, so that /metrics and /pace still answer
 BYTES_PER_TOKEN = 16  # of a body, at most: text, its escapes and the JSON around it
 ROUTES = {
     "/v1/completions": "POST",
@@ -37,10 +34,6 @@ ROUTES = {
     "/metrics": "GET",
     "/healthz": "GET",
 }
-_CROWDED = (
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\n"
-    b"Too many connections are open already: come back later.\n"
-)
 
 
 @dataclass(frozen=True)
@@ -64,33 +57,8 @@ class Server(Listener):
         self.served = served
         self.token = token
         self._changed = threading.Condition()
-        self.connections = 0
         self._answering = 0
         super().__init__(address, Door)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """A thread for the connection, unless there are too many."""
-        with self._changed:
-            crowded = self.connections >= MOST_CONNECTIONS
-            self.connections += not crowded
-        if crowded:
-            request.send(_CROWDED, socket.MSG_DONTWAIT)
-            super().shutdown_request(request)
-            return
-        try:
-            super().process_request(request, client_address)
-        except RuntimeError:  # no thread can be started: this connection is given up, not its place for ever
-            with self._changed:
-                self.connections -= 1
-            raise
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """All that one connection asks."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            with self._changed:
-                self.connections -= 1
 
     def answering(self, change: int) -> None:
         """An answer begins (1) or is out (-1)."""

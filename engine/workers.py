@@ -19,10 +19,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from engine.lifetime import LOOK, Patience
+
 SHORTEST_PAUSE = 1.0  # seconds before one that ended is started again; doubles while it keeps ending
 LONGEST_PAUSE = 60.0
 STEADY = 60.0  # seconds of life after which the pause is short again
-PATIENCE = 5.0  # seconds for one that was told to end, beyond the time that its requests may take
+LAST_SECONDS = 5.0  # that one which was told to end may take beyond the drain: for LAST_WORDS, LAST_PASS and its exit
 
 Say = Callable[[str], None]
 Greet = Callable[["Worker"], None]
@@ -84,18 +86,13 @@ class Workers:
                     worker.running -= 1
                     self._changed.notify_all()
 
-    def stop(self, patience: float = PATIENCE) -> None:
-        """Ends them; each finishes what it does first, and is killed after `patience` seconds."""
+    def stop(self, patience: Patience) -> None:
+        """Ends them; each finishes what it does first. A second signal to us hurries them too: `patience` tells."""
         self._stopping.set()
-        until = time.monotonic() + patience
         living = [worker.process for worker in self.all if worker.process is not None]
         for process in living:
             process.terminate()
-        for process in living:
-            try:
-                process.wait(max(0.0, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
+        _wait_for(living, patience)
         with self._changed:  # the last bytes of an answer are still on their way to the client
             self._changed.wait_for(lambda: not any(worker.running for worker in self.all), timeout=1.0)
 
@@ -163,6 +160,21 @@ class Workers:
         for line in stream:
             worker.last_words = line.decode("utf-8", "replace").strip().removeprefix("engine: ")
             self._say(f"node {worker.name}: {worker.last_words}")
+
+
+def _wait_for(living: Sequence[subprocess.Popen[bytes]], patience: Patience) -> None:
+    """Until all have ended; SIGINT, which does not drain, once there is no patience left, and SIGKILL at the end."""
+    began, draining = time.monotonic(), True
+    while any(process.poll() is None for process in living):
+        if draining and not patience.seconds:
+            began, draining = time.monotonic(), False
+            for process in living:
+                process.send_signal(signal.SIGINT)
+        if time.monotonic() - began > patience.seconds + LAST_SECONDS:
+            for process in living:
+                process.kill()
+            return
+        time.sleep(LOOK)
 
 
 def _how(status: int | None, out_of_memory: bool) -> str:

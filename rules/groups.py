@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from collectors import Labels, Metric, Sample, gauge
 from rules._evaluation import Moment, RuleError, alert_samples, found_alerts, recorded, result_of
 from rules.alerts import Alert, Terms, advance, live
-from rules.history import History
-from rules.kept import Kept, keys, restored
+from rules.history import RECORDED, History
+from rules.kept import Kept, adopted, keys, restored
 from rules.rulefile import Group, Rule, RuleSet
 
 __all__ = ["RuleHealth", "RuleSet", "Rules"]
@@ -68,6 +68,8 @@ class _RuleState:
     sampling_group: str = ""
     """The group its series are recorded under; kept over reloads, because History remembers who owns a series."""
     active: dict[Labels, Alert] = field(default_factory=dict)
+    elders: frozenset[Labels] = frozenset()
+    """Which of these came back after a restart: they may be from before rules saw the identity."""
     wrote: bool = False
     """Whether its last evaluation left live series."""
     spoke: bool = True
@@ -197,6 +199,7 @@ class Rules:
             state = self._by_key.get(key)
             if state is not None and state.rule.kind == "alert":
                 state.active[alert.labels] = restored(alert, now_ms, saved_ms)
+                state.elders |= {alert.labels}
                 count += 1
         return count
 
@@ -290,7 +293,7 @@ def _name(groups: list[_GroupState], taken: set[str]) -> None:
     for group in groups:
         for state in group.rules:
             if not state.sampling_group:
-                name = f"rules:{group.group.file};{group.group.name};{state.rule.name}"
+                name = f"{RECORDED}{group.group.file};{group.group.name};{state.rule.name}"
                 state.sampling_group = _unused(name, taken, numbers)
                 taken.add(state.sampling_group)
 
@@ -323,7 +326,10 @@ def _alerting(state: _RuleState, moment: Moment, fresh: bool) -> int:
     if since:
         heard = all(moment.history.heard(name, min(since)) for name in state.sampled_names)
         terms = replace(terms, window_ms=state.window_ms + moment.group.query_offset_ms, heard=heard)
-    state.active = advance(state.active, found_alerts(rule, vector, moment), terms)
+    found = found_alerts(rule, vector, moment)
+    state.elders = state.elders.intersection(state.active)
+    before = adopted(state.active, state.elders, found, moment.history.identity)
+    state.active = advance(before, found, terms)
     if 0 < limit < (count := live(state.active)):
         state.active = {}
         raise RuleError(f"exceeded limit of {limit} with {count} alerts")
@@ -384,5 +390,5 @@ def _inherit(
 def _take_over(heir: _RuleState, old: _RuleState, alerts: bool) -> None:
     heir.wrote, heir.sampling_group, heir.spoke = old.wrote, old.sampling_group, old.spoke
     if alerts:
-        heir.active = old.active
+        heir.active, heir.elders = old.active, old.elders
         heir.health = replace(old.health, file=heir.health.file, group=heir.health.group)

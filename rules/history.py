@@ -3,6 +3,8 @@ The columnar memory of recent samples that rules are asked of.
 
 Per sampling group one row per pass and one column per series; staleness and lookback are Prometheus':
 https://prometheus.io/docs/prometheus/latest/querying/basics/#staleness
+Whoever selects sees the identity, `job` and `instance`, as if a Prometheus had scraped this host: on what was sampled,
+where it has no such label of its own, and not on what rules record, which have the labels that the rule gave them.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, compress, groupby, repeat
 from operator import attrgetter
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +29,14 @@ _SELECTIONS = 1024  # remembered selectors; a page that invents new ones must no
 _SEALED_CELL_BYTES = 4.5  # of one sealed cell: 0.1 (constant) to 8 (noise), 2.1 measured on a mixed host
 _SERIES_BYTES = 900  # labels, keys and per-column arrays of one series
 
+RECORDED = "rule:"
+"""
+How the groups begin that rules record under.
+
+It was `rules:` when rules saw no identity. What they recorded then are other series, and are not gone on with after an
+upgrade: each would have been there twice in every window of an hour.
+"""
+
 
 class _Pass(NamedTuple):
     """What the last pass of a group looked like; the next one is nearly always the same."""
@@ -39,14 +50,17 @@ class _Pass(NamedTuple):
 class History:
     """What was sampled within `keep_ms`: groups of series, each series owned by the group that first recorded it."""
 
-    def __init__(self, keep_ms: int, *, series_cap: int = 20_000) -> None:
+    def __init__(
+        self, keep_ms: int, *, series_cap: int = 20_000, identity: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.keep_ms = keep_ms
         self.series_cap = series_cap
+        self.identity = tuple(sorted(identity.items()))
         self.conflicts = 0
         self.dropped_series = 0
         self._groups: dict[str, Group] = {}
         self._passes: dict[str, _Pass] = {}
-        self._owners: dict[str, dict[Labels, Owner]] = {}
+        self._owners: dict[str, dict[Labels, Owner]] = {}  # by the labels that it is seen with, without the name
         self._ever: dict[str, set[str]] = {}
         self._made_of: dict[str, frozenset[str]] = {}
         self._epochs: dict[str, int] = {}
@@ -100,8 +114,9 @@ class History:
         return self._groups[name]
 
     def _resolve(self, group: Group, metrics: tuple[Metric, ...], labels: tuple[Labels, ...]) -> _Pass:
-        keys = [(metric.name, canonical(pairs)) for metric, pairs in zip(metrics, labels, strict=True)]
-        self._admit(group, metrics, keys)
+        recorded = [canonical(pairs) for pairs in labels]
+        keys = [(metric.name, self._seen(group, own)) for metric, own in zip(metrics, recorded, strict=True)]
+        self._admit(group, list(zip(metrics, recorded, strict=True)), keys)
         columns, taken, seen = [], [], set()
         for position, (name, pairs) in enumerate(keys):
             owner = self._owners.get(name, {}).get(pairs)
@@ -117,20 +132,27 @@ class History:
         whole = len(taken) == len(keys)
         return _Pass(metrics, labels, np.array(columns, np.intp), None if whole else np.array(taken, np.intp))
 
-    def _admit(self, group: Group, metrics: tuple[Metric, ...], keys: list[tuple[str, Labels]]) -> None:
-        new: dict[tuple[str, Labels], Metric] = {}
-        for metric, (name, pairs) in zip(metrics, keys, strict=True):
+    def _seen(self, group: Group, own: Labels) -> Labels:
+        """The labels that a series is known by: its own, and what it lacks of the identity."""
+        if not self.identity or group.name.startswith(RECORDED):
+            return own
+        names = {name for name, _ in own}
+        return tuple(sorted((*own, *(pair for pair in self.identity if pair[0] not in names))))
+
+    def _admit(self, group: Group, series: list[tuple[Metric, Labels]], keys: list[tuple[str, Labels]]) -> None:
+        new: dict[tuple[str, Labels], tuple[Metric, Labels]] = {}
+        for each, (name, pairs) in zip(series, keys, strict=True):
             if pairs not in self._owners.get(name, ()):
-                new.setdefault((name, pairs), metric)
+                new.setdefault((name, pairs), each)
         room = max(0, self.series_cap - self.series_count())
         self.dropped_series += max(0, len(new) - room)
         wanted = list(new.items())[:room]
-        slots = group.add_columns([(metric, pairs) for (_, pairs), metric in wanted])
-        for ((name, pairs), _), slot in zip(wanted, slots, strict=True):
+        slots = group.add_columns([each for _, each in wanted])
+        for ((name, pairs), (_, own)), slot in zip(wanted, slots, strict=True):
             full = tuple(sorted([*pairs, (NAME, name)]))
             self._owners.setdefault(name, {})[pairs] = Owner(group, slot, full)
             self._ever.setdefault(name, set()).add(group.name)
-            self._label_bytes += _label_bytes(full)
+            self._label_bytes += _label_bytes(own, full)
         self._changed({name for (name, _), _ in wanted})
 
     def _changed(self, names: set[str]) -> None:
@@ -191,8 +213,8 @@ class History:
         for slot in slots:
             metric = group.metrics[slot]
             assert metric is not None  # a column that ended was somebody's, and is freed once
-            owner = self._owners[metric.name].pop(group.labels[slot])
-            self._label_bytes -= _label_bytes(owner.labels)
+            owner = self._owners[metric.name].pop(self._seen(group, group.labels[slot]))
+            self._label_bytes -= _label_bytes(group.labels[slot], owner.labels)
             group.free(slot)
             names.add(metric.name)
             if not self._owners[metric.name]:
@@ -202,12 +224,12 @@ class History:
         self._passes.clear()
 
     def latest(self) -> Iterator[tuple[Metric, Labels, float, int]]:
-        """The live series with their newest value and its time in ms, in the order of groups and columns."""
+        """The live series as they were recorded, with their newest value and its time in ms, by groups and columns."""
         return chain.from_iterable(map(_latest, self._groups.values()))
 
     def value(self, name: str, **labels: str) -> float | None:
         """The newest value of one live series; None where it is not there or has ended."""
-        owner = self._owners.get(name, {}).get(canonical(tuple(labels.items())))
+        owner = self._owners.get(name, {}).get(canonical(({**dict(self.identity), **labels}).items()))
         if owner is None or owner.group.last_states()[owner.column] != VALUE:
             return None
         return float(owner.group.last_values()[owner.column])
@@ -244,7 +266,7 @@ class History:
         return selection
 
     def snapshot(self, identity: Mapping[str, str]) -> Snapshot:
-        """Everything as it is now, for a query in another thread; every series carries the identity's labels."""
+        """Everything as it is now, for a query in another thread; every series carries that identity."""
         if self._index[0] != self._changes:
             self._index = (self._changes, {name: series.copy() for name, series in self._owners.items()})
         return Snapshot({group.name: group.frozen() for group in self._groups.values()}, self._index[1], identity)
@@ -254,8 +276,8 @@ class History:
             owner
             for name in names
             if name_matches(matchers, name)
-            for labels, owner in self._owners.get(name, {}).items()
-            if labels_match(matchers, labels)
+            for owner in self._owners.get(name, {}).values()
+            if labels_match(matchers, owner.labels)
         ]
         chosen.sort(key=lambda owner: (owner.group.name, owner.column))
         parts, start = [], 0
@@ -283,7 +305,7 @@ def _latest(group: Group) -> Iterable[tuple[Metric, Labels, float, int]]:
     return zip(metrics, labels, values.tolist(), repeat(group.last_ms))  # type: ignore[arg-type]  # a live column has its metric
 
 
-def canonical(labels: Labels) -> Labels:
+def canonical(labels: Iterable[tuple[str, str]]) -> Labels:
     """Labels sorted by name, without empty values."""
     return tuple(sorted(pair for pair in labels if pair[1]))
 
@@ -300,13 +322,14 @@ def _columns_of(samples: Iterable[Sample]) -> tuple[tuple[Metric, ...], tuple[La
     return columns if columns else ((), (), ())  # type: ignore[return-value]  # zip(*) loses what Sample's fields are
 
 
-def _label_bytes(labels: Labels) -> int:
-    pairs = sum(sys.getsizeof(pair) + sys.getsizeof(pair[1]) for pair in labels)
-    return 2 * sys.getsizeof(labels) + pairs + sys.getsizeof(Owner) // 8 + 100
+def _label_bytes(own: Labels, full: Labels) -> int:
+    """What a series' labels take: its own pairs, which both share, and the tuples of them."""
+    pairs = sum(sys.getsizeof(pair) + sys.getsizeof(pair[1]) for pair in own)
+    return sys.getsizeof(own) + 2 * sys.getsizeof(full) + pairs + sys.getsizeof(Owner) // 8 + 200
 
 
 def _pass_bytes(known: _Pass) -> int:
     return sys.getsizeof(known.metrics) + sys.getsizeof(known.labels) + known.columns.nbytes
 
 
-__all__ = ["History", "Span", "bytes_needed", "canonical"]
+__all__ = ["RECORDED", "History", "Span", "bytes_needed", "canonical"]

@@ -7,11 +7,12 @@ not. The time that the agent was down counts, so `for` runs on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from rules.alerts import Alert, AlertState
+from collectors import Labels
+from rules.alerts import Active, Alert, AlertState
 from rules.rulefile import Rule
 
 
@@ -58,6 +59,22 @@ def restored(alert: Alert, now_ms: int, saved_ms: int) -> Alert:
         lost_since_ms=_not_after(now_ms, alert.lost_since_ms),
         restored_ms=None if alert.state is AlertState.RESOLVED else now_ms,
     )
+
+
+def adopted(active: Active, elders: Collection[Labels], found: Active, identity: Labels) -> Active:
+    """
+    The alerts under the labels that their rule gives them now.
+
+    Before rules saw the identity alerts were kept without it: an elder that is not found any more, while one is that
+    differs by the identity alone, is that one. For Alertmanager, whom both are told with it, they are the same anyway.
+    """
+    left = [labels for labels in elders if labels not in found]
+    if not left:
+        return active
+    without = {tuple(pair for pair in labels if pair not in identity): labels for labels in found}
+    now = {old: without[old] for old in left if old in without and without[old] not in active}
+    names = {old: now.get(old, old) for old in active}
+    return {names[old]: replace(alert, labels=names[old]) for old, alert in active.items()}
 
 
 def _not_after(now_ms: int, at_ms: int | None) -> int | None:

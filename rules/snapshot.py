@@ -1,9 +1,9 @@
 """
 What History held at one moment, for a query to read in another thread while the tick goes on.
 
-Taking one copies no samples (rules/_group.py says why that is safe). Its series carry the identity that History leaves
-out, `job` and `instance`: matchers, groupings and joins see them as if a Prometheus had scraped this host. A series
-that has such a label of its own keeps it, as with external labels in Prometheus.
+Taking one copies no samples (rules/_group.py says why that is safe). Every series carries the identity, `job` and
+`instance`, those too that a rule recorded without it: whoever asks may look at many hosts. A series that has such a
+label of its own keeps it, as with external labels in Prometheus.
 """
 
 from __future__ import annotations

@@ -197,6 +197,22 @@ def test_udev_has_one_door() -> None:
     assert found == []
 
 
+def test_printing_has_one_door() -> None:
+    """What others wrote must not talk to a terminal: commands print with agent/terminal.py, the log with its own."""
+    allowed = {"agent/terminal.py", "agent/log.py"}
+    # Both write only what is our own: a sentence before there is anything else, and JSON for a pipe.
+    allowed |= {"agent/__main__.py", "agent/install/walls.py"}
+    found = [
+        f"{named(path)}:{line} calls {name}"
+        for path in modules("agent")
+        if named(path) not in allowed
+        for line, name in calls(path)
+        if re.fullmatch(r"print|click\.s?echo|click\.echo_via_pager|sys\.std(out|err)\.write(lines)?", name)
+    ]
+
+    assert found == []
+
+
 def test_no_shell() -> None:
     """`shell=True` stands nowhere."""
     found = [

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from agent.commands import _options
+from agent.terminal import say
 
 prefix = click.option(
     "--prefix",
@@ -35,12 +36,10 @@ def failing() -> Iterator[None]:
 
 def begin(sentence: str) -> None:
     """The line above the steps."""
-    click.echo(sentence)
+    say(sentence)
 
 
 def end(prefix: Path, dry: bool) -> None:
     """What comes next."""
     if not dry and prefix == Path("/"):
-        click.echo(
-            "done; `systemctl status steadytok` says how it is, /etc/steadytok/steadytok.yml is its configuration"
-        )
+        say("done; `systemctl status steadytok` says how it is, /etc/steadytok/steadytok.yml is its configuration")

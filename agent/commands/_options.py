@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from agent.printable import printable_lines
+from agent.terminal import say
 
 config = click.option(
     "--config",
@@ -29,5 +29,5 @@ root = click.option(
 def die(messages: Iterable[str], status: int) -> NoReturn:
     """Prints each message on a line of standard error, and exits."""
     for message in messages:
-        click.echo(f"steadytok: {printable_lines(message)}", err=True)
+        say(*f"steadytok: {message}".split("\n"), err=True)
     sys.exit(status)

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from agent.commands import _options
+from agent.terminal import say
 
 
 @click.group(name="alert")
@@ -66,11 +67,11 @@ async def _send(config) -> int:  # type: ignore[no-untyped-def]  # Config is imp
         interval_ms=round(config.rules.interval * 1000),
     )
     url = config.web.external_url or site.url(config)
-    body = payload(alert, now_ms, 75_000, config.external_labels.resolved(), url)
+    body = payload(alert, now_ms, 75_000, config.external(), url)
     status = 0
     async with aiohttp.ClientSession() as session:
         for target in wanted:
             fault = await post(session, target, [body])
-            click.echo(f"{target.url}: {fault.says if fault else 'taken'}", err=fault is not None)
+            say(f"{target.url}: {fault.says if fault else 'taken'}", err=fault is not None)
             status = status or int(fault is not None)
     return status

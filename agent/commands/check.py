@@ -12,6 +12,7 @@ from agent import reading, state
 from agent.commands import _options
 from agent.gather import Outcome, Pass
 from agent.mending import mend
+from agent.terminal import say
 from collectors import Sample
 
 UNPLACED = "steadytok_dimm_unplaced_info"
@@ -35,8 +36,8 @@ def command(config_path: Path | None, root: str) -> None:
         _options.die(error.messages, 2)
     except discovery.DiscoveryError as error:
         _options.die([str(error)], 1)
-    click.echo(f"configuration  {config_path or 'none: every default'}: well")
-    click.echo(f"rules          {sum(len(group.rules) for group in rules.groups)} loaded")
+    say(f"configuration  {config_path or 'none: every default'}: well")
+    say(f"rules          {sum(len(group.rules) for group in rules.groups)} loaded")
     shelf = state.shelf(config.state.dir, root)
     passes = reading.read_once(binding.bind_all(config, modules), root, shelf=shelf)
     for result in passes:
@@ -45,13 +46,14 @@ def command(config_path: Path | None, root: str) -> None:
 
 
 def _report(result: Pass) -> None:
-    state = click.style(f"{result.outcome.value:8}", fg=_COLOURS[result.outcome])
     cost = f"{result.cpu_seconds * 1000:6.1f} ms of CPU  {len(result.samples):5} series"
     reason = mend(result)
-    click.echo(f"{result.collector:17}{state} {cost}" + (f"  {reason}" if reason else ""))
+    say(f"{result.collector:17}", end="")
+    say(f"{result.outcome.value:8}", colour=_COLOURS[result.outcome], end="")
+    say(f" {cost}" + (f"  {reason}" if reason else ""))
     if result.outcome is Outcome.OK:
         for note in result.notes[:3]:
-            click.echo(f"{'':17}missing  {note.path}: {note.reason}")
+            say(f"{'':17}missing  {note.path}: {note.reason}")
         _tell_unplaced(result.samples)
 
 
@@ -59,7 +61,7 @@ def _tell_unplaced(samples: Sequence[Sample]) -> None:
     """Each sensor of memory that fits no slot, as the operator's map calls it, and what was tried."""
     unplaced = [dict(sample.labels) for sample in samples if sample.metric.name == UNPLACED]
     for labels in unplaced[:_MOST]:
-        click.echo(f"{'':17}unplaced  {labels['source']}/{labels['sensor']}: {labels['reason']}")
+        say(f"{'':17}unplaced  {labels['source']}/{labels['sensor']}: {labels['reason']}")
     if unplaced:
         more = f"{len(unplaced) - _MOST} more; " if len(unplaced) > _MOST else ""
-        click.echo(f"{'':17}{more}collectors.dimm.names in the configuration can say which slot each is of")
+        say(f"{'':17}{more}collectors.dimm.names in the configuration can say which slot each is of")

@@ -14,6 +14,7 @@ import click
 from agent import discovery, reading, state
 from agent.commands import _options
 from agent.gather import Pass
+from agent.terminal import say, write
 from agent.web.exposition import Exposition, number
 
 
@@ -28,10 +29,9 @@ def command(names: tuple[str, ...], root: str, config_path: Path | None, as_json
     passes = reading.read_once(collectors, root, shelf=shelf)
     if names:
         passes = [result for result in passes if result.collector in names]
-    sys.stdout.write(_as_json(passes) if as_json else _as_text(passes))
+    write(_as_json(passes) if as_json else _as_text(passes))
     for result in passes:
         _complain(result)
-    sys.stdout.flush()
     sys.exit(1 if reading.failed(passes) else 0)
 
 
@@ -93,8 +93,8 @@ def _jsonable(value: float) -> float | str:
 
 def _complain(result: Pass) -> None:
     if result.error is not None:
-        click.echo(f"steadytok: {result.collector}: {result.error}", err=True)
+        say(f"steadytok: {result.collector}: {result.error}", err=True)
     for note in result.notes[:5]:
-        click.echo(f"steadytok: {result.collector}: missing: {note.path}: {note.reason}", err=True)
+        say(f"steadytok: {result.collector}: missing: {note.path}: {note.reason}", err=True)
     if len(result.notes) > 5:
-        click.echo(f"steadytok: {result.collector}: missing: {len(result.notes) - 5} more", err=True)
+        say(f"steadytok: {result.collector}: missing: {len(result.notes) - 5} more", err=True)

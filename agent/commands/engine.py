@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.commands import _options
+from agent.terminal import say, write
 
 if TYPE_CHECKING:
     from agent.settings import Config
@@ -176,15 +177,16 @@ def _tell(result: Result, given: dict[str, Any]) -> None:
 
     shown = (result.engine, result.run, result.before, result.after)
     if given["as_json"]:
-        click.echo(json.dumps({**report.as_json(*shown), "baseline_tokens_per_second": result.baseline}, indent=1))
+        told = {**report.as_json(*shown), "baseline_tokens_per_second": result.baseline}
+        write(json.dumps(told, indent=1) + "\n")
     else:
-        click.echo("\n".join(report.lines(*shown)))
+        say(*report.lines(*shown))
     if given["plot"] is not None:
         try:
             given["plot"].write_text(plot.svg(*shown), encoding="utf-8")
         except OSError as error:
             _options.die([f"--plot: cannot write {given['plot']}: {error.strerror}"], 1)
-        click.echo(f"plot: {given['plot']}", err=True)
+        say(f"plot: {given['plot']}", err=True)
 
 
 def _save(result: Result, state_dir: Path | None, config: Config) -> None:
@@ -204,10 +206,10 @@ def _save(result: Result, state_dir: Path | None, config: Config) -> None:
         _options.die([f"cannot write to the state folder: {error}; give the agent's with --state"], 1)
     whose = "by the engine's own count" if result.told else "as measured here, for the engine does not count it"
     model = f" ({key.model.partition(':')[0]})" if key.model else ""
-    click.echo(f"baseline of {key.engine}{model}: {speed:.1f} decode tokens/s, {whose}", err=True)
+    say(f"baseline of {key.engine}{model}: {speed:.1f} decode tokens/s, {whose}", err=True)
     if not given.has_agent(where):
-        click.echo(f"no agent runs with {where}: it will be taken when one starts there", err=True)
+        say(f"no agent runs with {where}: it will be taken when one starts there", err=True)
     elif given.is_taken(path, PATIENCE):
-        click.echo("the running agent has taken it", err=True)
+        say("the running agent has taken it", err=True)
     else:
         _options.die([f"the agent that runs with {where} has not taken it in {PATIENCE:g} s: {path} is still there"], 1)

@@ -14,6 +14,7 @@ from agent import binding, discovery, numa_maps, placement_table
 from agent.commands import _options
 from agent.looking import Look, LookError
 from agent.placed import Placed
+from agent.terminal import say, write
 
 
 @click.command(name="placement")
@@ -58,7 +59,7 @@ def command(
     except LookError as error:
         _options.die([str(error)], 1)
     except KeyboardInterrupt:
-        click.echo()
+        say("")
         sys.exit(0 if watch else 130)
     _show(found, missing, as_json=as_json, watched=False)
     sys.exit(1 if missing else 0)
@@ -83,7 +84,7 @@ def _ask_first(found: list[Placed], *, yes: bool) -> None:
     """Says what it will cost, and goes on only if somebody agrees."""
     for one in found:
         least, most = numa_maps.cost(one.resident)
-        click.echo(
+        say(
             f"{placement_table.title(one)}: reading numa_maps holds up its mmap and munmap, and with them perhaps its "
             f"tokens, for about {1000 * least:.1f} to {1000 * most:.1f} ms.",
             err=True,
@@ -98,16 +99,16 @@ def _ask_first(found: list[Placed], *, yes: bool) -> None:
 def _show(found: list[Placed], missing: list[str], *, as_json: bool, watched: bool) -> None:
     if as_json:
         told = [placement_table.as_json(one) for one in found]
-        click.echo(json.dumps(told, indent=None if watched else 1))
+        write(json.dumps(told, indent=None if watched else 1) + "\n")
     else:
         if watched and sys.stdout.isatty():
             click.clear()
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
-        click.echo("\n\n".join("\n".join(placement_table.table(one, width)) for one in found))
+        for index, one in enumerate(found):
+            say(*[""] * (index > 0), *placement_table.table(one, width))
         if watched:
-            click.echo(time.strftime("\n%H:%M:%S   Ctrl-C ends"))
+            say("", time.strftime("%H:%M:%S   Ctrl-C ends"))
     for reason in missing[:5]:
-        click.echo(f"steadytok: missing: {reason}", err=True)
+        say(f"steadytok: missing: {reason}", err=True)
     if len(missing) > 5:
-        click.echo(f"steadytok: missing: {len(missing) - 5} more", err=True)
-    sys.stdout.flush()
+        say(f"steadytok: missing: {len(missing) - 5} more", err=True)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import click
 
 from agent.commands import _options
+from agent.terminal import say, write
 
 
 class _Line(NamedTuple):
@@ -42,9 +43,9 @@ def show(
     if not lines:
         _options.die([f"nothing is recorded{f' of {metric}' if metric else ''} within {since}"], 1)
     if as_json:
-        click.echo(json.dumps([_as_json(line) for line in lines], indent=1))
+        write(json.dumps([_as_json(line) for line in lines], indent=1) + "\n")
     else:
-        click.echo("\n".join(_readings(lines) if metric else _summary(lines)))
+        say(*(_readings(lines) if metric else _summary(lines)))
 
 
 def _milliseconds(text: str) -> int:

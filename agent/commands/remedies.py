@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from agent.commands import _options, _running
-from agent.printable import printable
+from agent.terminal import say
 
 PATH = "/api/v1/remedies"
 
@@ -26,20 +26,20 @@ def list_(config_path: Path | None) -> None:
     """Every remedy: what it does, whether it may, and what it waits for."""
     told = _running.ask(config_path, "GET", PATH)
     word = "observing: nothing is touched" if told["mode"] == "observe" else "enforcing"
-    click.echo(f"Remedies are {word}.")
+    say(f"Remedies are {word}.")
     for why in filter(None, (told["halted"], "The kill-switch file is there." if told["killed"] else "")):
-        click.echo(why)
+        say(why)
     for pause in told["pauses"]:
-        click.echo(f"Paused: {pause}; `steadytok remedies resume {pause}` lifts it.")
+        say(f"Paused: {pause}; `steadytok remedies resume {pause}` lifts it.")
     for latch in told["latches"]:
-        click.echo(f"All given up: {latch['why']}; `steadytok remedies resume '*'` lifts it.")
+        say(f"All given up: {latch['why']}; `steadytok remedies resume '*'` lifts it.")
     for each in told["remedies"]:
-        click.echo(f"\n{each['name']}: {each['state']}, {each['left']} acts left this hour")
-        click.echo(f"  {each['does']}{'' if each['reversible'] else '; cannot be put back'}")
-        click.echo(f"  for {', '.join(each['match'])}")
+        say("", f"{each['name']}: {each['state']}, {each['left']} acts left this hour")
+        say(f"  {each['does']}{'' if each['reversible'] else '; cannot be put back'}")
+        say(f"  for {', '.join(each['match'])}")
         last = [f"last tried {_when(each['last_ms'])}"] if each["last_ms"] is not None else []
         for line in [*filter(None, [each["why"]]), *each.get("now", ()), *last, *each["waiting"]]:
-            click.echo(f"  {printable(line)}")
+            say(f"  {line}")
 
 
 @command.command()
@@ -60,7 +60,7 @@ def audit(config_path: Path | None, limit: int, as_json: bool) -> None:
     except (StateError, journal.JournalError) as error:
         _options.die([str(error)], 1)
     for entry in entries:
-        click.echo(json.dumps(_document(entry)) if as_json else printable(_line(entry)))
+        say(json.dumps(_document(entry)) if as_json else _line(entry))
 
 
 @command.command()
@@ -69,7 +69,7 @@ def audit(config_path: Path | None, limit: int, as_json: bool) -> None:
 def pause(config_path: Path | None, name: str) -> None:
     """Begin nothing until it is resumed; NAME says who or what asks. What is held stays until its alert ends."""
     _running.ask(config_path, "POST", f"{PATH}/pause", {"name": name})
-    click.echo(f"Paused: {name}. What is held stays until its alert ends; the kill-switch file would put it back now.")
+    say(f"Paused: {name}. What is held stays until its alert ends; the kill-switch file would put it back now.")
 
 
 @command.command()
@@ -78,7 +78,7 @@ def pause(config_path: Path | None, name: str) -> None:
 def resume(config_path: Path | None, name: str | None) -> None:
     """Lift a pause, or what a remedy has given up, by NAME; all of both without one."""
     told = _running.ask(config_path, "POST", f"{PATH}/resume", {} if name is None else {"name": name})
-    click.echo(f"Resumed: {told['resumed']}. Alerts that fire must go on firing for a whole cooldown first.")
+    say(f"Resumed: {told['resumed']}. Alerts that fire must go on firing for a whole cooldown first.")
 
 
 @command.command(name="try")
@@ -90,7 +90,7 @@ def try_(config_path: Path | None, name: str) -> None:
     if told["outcome"] != "intended":
         _options.die([f"{name} {told['outcome']}: {told['says']}"], 1)
     before = "" if told["prior"] in (None, "null") else f" (before: {told['prior']}, then: {told['would_write']})"
-    click.echo(f"{name} would act: {told['says']}{before}")
+    say(f"{name} would act: {told['says']}{before}")
 
 
 def _line(entry: Any) -> str:

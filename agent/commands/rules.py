@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from agent.terminal import say, write
 
 if TYPE_CHECKING:  # NumPy and the parser take a while, and --help needs neither
     from rules.rulefile import RuleSet
@@ -47,12 +50,12 @@ def check(files: tuple[Path, ...], lint: str, lint_fatal: bool) -> None:
             rules = load_rules([path])
         except RuleFileError as error:
             faulty = True
-            click.echo("\n".join(error.messages), err=True)
+            say(*error.messages, err=True)
             continue
-        click.echo(f"{path}: {sum(len(group.rules) for group in rules.groups)} rules found, all well")
+        say(f"{path}: {sum(len(group.rules) for group in rules.groups)} rules found, all well")
         for name in [] if lint == "none" else _twice(rules):
             doubtful = True
-            click.echo(f"{path}: {name} is there twice with the same labels; one may hide the other", err=True)
+            say(f"{path}: {name} is there twice with the same labels; one may hide the other", err=True)
     sys.exit(FAILED if faulty else LINT_FAILED if doubtful and lint_fatal else 0)
 
 
@@ -79,19 +82,17 @@ def test(files: tuple[Path, ...], as_json: bool) -> None:
 
     verdicts = [run_test_file(path) for path in files]
     if as_json:
-        click.echo(_as_json(verdicts))
+        write(_as_json(verdicts))
     else:
         for verdict in verdicts:
-            click.echo(str(verdict))
+            say(*str(verdict).split("\n"))
     sys.exit(0 if all(verdict.passed for verdict in verdicts) else FAILED)
 
 
 def _as_json(verdicts: list[Verdict]) -> str:
-    import msgspec
-
     results = [_shown(verdict, result) for verdict in verdicts for result in verdict.results]
     errors = [{"file": str(verdict.path), "error": error} for verdict in verdicts for error in verdict.errors]
-    return msgspec.json.format(msgspec.json.encode({"results": results, "errors": errors})).decode()
+    return json.dumps({"results": results, "errors": errors}, indent=2) + "\n"
 
 
 def _shown(verdict: Verdict, result: Result) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from agent.commands import _options, _running
+from agent.terminal import write
 
 
 @click.command(name="top")
@@ -37,7 +38,7 @@ def command(config_path: Path | None, url: str | None, once: bool, every: float)
     except NoAnswerError as error:
         _options.die([str(error)], 1)
     if once or not sys.stdout.isatty():
-        click.echo("\n".join(lines(first)))
+        write("".join(f"{line}\n" for line in lines(first)))
         return
     try:
         _live(agent, asked, first, every)

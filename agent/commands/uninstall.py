@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from agent.commands import _install
+from agent.terminal import say
 
 
 @click.command(name="uninstall")
@@ -21,6 +22,6 @@ def command(prefix: Path, dry_run: bool, purge: bool) -> None:
         target = flow.target(prefix, dry_run)
         _install.begin("removing steadytok")
         if not removal.remove(target, purge=purge):
-            click.echo("  nothing of it is here")
+            say("  nothing of it is here")
         elif not purge:
-            click.echo("kept: /etc/steadytok and /var/lib/steadytok; `uninstall --purge` removes them too")
+            say("kept: /etc/steadytok and /var/lib/steadytok; `uninstall --purge` removes them too")

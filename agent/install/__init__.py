@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
+from agent.terminal import say
 
 
 class InstallError(Exception):
@@ -38,7 +38,7 @@ class Target:
 
     def step(self, sentence: str, do: Callable[[], object]) -> None:
         """Tells a step, and takes it unless this is a rehearsal. What the system refuses becomes an InstallError."""
-        click.echo(f"  would {sentence}" if self.dry else f"  {sentence}")
+        say(f"  would {sentence}" if self.dry else f"  {sentence}")
         if self.dry:
             return
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ OPT = "/opt/steadytok"
 CURRENT = f"{OPT}/current"
 COMMAND = "/usr/local/bin/steadytok"
 UNITS = "/usr/local/lib/systemd/system"
+OPERATORS = "/etc/systemd/system"
 CONFIG = "/etc/steadytok"
 STATE = ("/var/lib/steadytok", "/var/lib/steadytok-eye", "/var/lib/steadytok-engine")
 RUNTIME = ("/run/steadytok", "/run/steadytok-hand")
@@ -55,6 +57,11 @@ def dropin(unit: str, name: str) -> str:
 
 GENERATED = tuple(dropin(unit, name) for unit in CONFINED for name in ("10-interpreter.conf", "20-network.conf"))
 """What is written for this host alone."""
+
+
+def ours(link: Path) -> bool:
+    """Whether the command is the link that we made: another installer (pipx --global) puts its own there."""
+    return link.is_symlink() and os.readlink(link).startswith(f"{OPT}/")
 
 
 def sources() -> Path:

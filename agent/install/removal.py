@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import pwd
 import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from agent.install import Target
-from agent.install.layout import COMMAND, CONFIG, DAEMON, GENERATED, OPT, PIECES, RUNTIME, SOCKETS, STATE, USERS
+from agent.install.layout import (
+    COMMAND,
+    CONFIG,
+    DAEMON,
+    GENERATED,
+    OPERATORS,
+    OPT,
+    PIECES,
+    RUNTIME,
+    SOCKETS,
+    STATE,
+    USERS,
+    ours,
+)
 from agent.install.programs import call
 
 _MADE_FOR = (
@@ -22,7 +36,9 @@ _MADE_FOR = (
 
 def remove(target: Target, *, purge: bool) -> bool:
     """False where there was nothing to remove."""
-    found = [target.at(path) for path in _paths(purge) if target.at(path).exists() or target.at(path).is_symlink()]
+    found = [path for path in map(target.at, _paths(purge)) if path.exists() or path.is_symlink()]
+    found = [path for path in found if path != target.at(COMMAND) or ours(path)]
+    found += _enabled(target, purge)
     if not found:
         return False
     if target.live and target.at(PIECES[0].path).exists():
@@ -40,8 +56,16 @@ def remove(target: Target, *, purge: bool) -> bool:
 
 def _paths(purge: bool) -> list[str]:
     pieces = [piece.path for piece in PIECES if purge or not piece.edited]
-    learnt = [*STATE, CONFIG, f"/etc/systemd/system/{DAEMON}.d"] if purge else []
+    learnt = [*STATE, CONFIG] if purge else []
     return [*GENERATED, *pieces, COMMAND, *RUNTIME, *learnt, OPT]
+
+
+def _enabled(target: Target, purge: bool) -> Iterator[Path]:
+    """What systemctl enable has linked (an engine's instance), and with purge what systemctl edit has written."""
+    system = target.at(OPERATORS)
+    yield from sorted(system.glob("*.wants/steadytok*"))
+    if purge:
+        yield from sorted(system.glob("steadytok*.d"))
 
 
 def _stop(target: Target) -> None:

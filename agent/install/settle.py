@@ -6,11 +6,10 @@ The second stage, by the new version's own code: files in place, users made, uni
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
-import click
+import msgspec
 
 from agent.install import InstallError, Target, environment
 from agent.install.layout import (
@@ -22,10 +21,13 @@ from agent.install.layout import (
     SOCKETS,
     Piece,
     dropin,
+    ours,
     sources,
 )
 from agent.install.programs import call
+from agent.install.walls import Walls
 from agent.state import written
+from agent.terminal import say
 
 _MADE = "# Made by `steadytok install` for this host and its configuration; run it again rather than edit this.\n"
 
@@ -33,22 +35,35 @@ _MADE = "# Made by `steadytok install` for this host and its configuration; run 
 def settle(target: Target, folder: Path) -> None:
     """Everything but the venv. InstallError where a step cannot be taken; what was in use before is in use again."""
     before = environment.current(target)
+    walls = None if target.dry else _walls(target, folder)  # first: a configuration that is no good changes nothing
+    try:
+        _put(target, folder, walls)
+        if target.live:
+            _tell_the_system(target)
+            _start(target)
+    except InstallError:
+        if target.live and before is not None and before != folder:
+            _go_back(target, before)
+        raise
+    if target.live:
+        target.step("remove what is no longer used", lambda: environment.sweep(target, folder))
+
+
+def _go_back(target: Target, before: Path) -> None:
+    """To the version before, by its own code: units of one version around the venv of another were never tried."""
+    target.step(f"use {before} again", lambda: environment.point(target, before))
+    try:
+        call([before / "bin/python", "-I", "-m", "agent.install.settle", target.prefix, before], loud=True)
+    except InstallError as error:
+        say(*f"steadytok: and {before} could not be put back: {error}".split("\n"), err=True)
+
+
+def _put(target: Target, folder: Path, walls: Walls | None) -> None:
     for piece in PIECES:
         _place(target, piece)
-    _write_walls(target, folder)
+    _write_walls(target, walls)
     target.step(f"use {folder} as {CURRENT}", lambda: environment.point(target, folder))
     target.step(f"make {COMMAND} a link to it", lambda: _link(target))
-    if not target.live:
-        return
-    _tell_the_system(target)
-    try:
-        _start(target)
-    except InstallError:
-        if before is not None and before != folder:
-            target.step(f"use {before} again", lambda: environment.point(target, before))
-            _start(target)
-        raise
-    target.step("remove what is no longer used", lambda: environment.sweep(target, folder))
 
 
 def _place(target: Target, piece: Piece) -> None:
@@ -58,7 +73,7 @@ def _place(target: Target, piece: Piece) -> None:
     if there == text:
         return
     if there is not None and piece.edited:
-        click.echo(f"  keep {path}, which has been edited")
+        say(f"  keep {path}, which has been edited")
         return
     target.step(f"write {path}", lambda: _write(path, text))
 
@@ -69,20 +84,25 @@ def _write(path: Path, text: str) -> None:
     path.chmod(0o644)
 
 
-def _write_walls(target: Target, folder: Path) -> None:
-    """What may be executed and reached, as the new venv sees this host."""
-    if target.dry:
+def _walls(target: Target, folder: Path) -> Walls:
+    """What may be executed and reached, as the new venv sees this host and its configuration, or the one it brings."""
+    # Below a prefix it is another host's configuration, which nobody has written yet.
+    there = target.at(f"{CONFIG}/steadytok.yml")
+    config = there if there.is_file() else sources() / "steadytok.yml"
+    told = call([folder / "bin/python", "-I", "-m", "agent.install.walls", config])
+    return msgspec.json.decode(told, type=Walls)
+
+
+def _write_walls(target: Target, walls: Walls | None) -> None:
+    if walls is None:
         return target.step(
             "write for this host which files the service may execute, and whom it may reach", lambda: None
         )
-    # Below a prefix it is another host's configuration, which nobody has written yet.
-    config = target.at(f"{CONFIG}/steadytok.yml")
-    told = json.loads(call([folder / "bin/python", "-I", "-m", "agent.install.walls", config]))
-    for sentence in told["told"]:
-        click.echo(f"  note: {sentence}")
-    execute = "".join(f"ExecPaths={path}\n" for path in told["execute"])
-    execute += "".join(f"NoExecPaths=-{path}\n" for path in told["leave"])
-    for unit, reached in ((DAEMON, told["agent"]), ("steadytok-eye@.service", told["eye"])):
+    for sentence in walls.told:
+        say(f"  note: {sentence}")
+    execute = "".join(f"ExecPaths={path}\n" for path in walls.execute)
+    execute += "".join(f"NoExecPaths=-{path}\n" for path in walls.leave)
+    for unit, reached in ((DAEMON, walls.agent), ("steadytok-eye@.service", walls.eye)):
         network = "".join(f"{line}\n" for line in reached)
         for name, lines in (("10-interpreter.conf", execute), ("20-network.conf", network)):
             _write_dropin(target, target.at(dropin(unit, name)), lines)
@@ -97,7 +117,7 @@ def _write_dropin(target: Target, path: Path, lines: str) -> None:
 
 def _link(target: Target) -> None:
     link = target.at(COMMAND)
-    if link.exists() and not link.is_symlink():
+    if (link.exists() or link.is_symlink()) and not ours(link):
         raise InstallError(f"{link} is somebody else's: move it away")
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
@@ -143,7 +163,7 @@ def main() -> int:
     try:
         settle(Target(prefix), folder)
     except InstallError as error:
-        click.echo(f"steadytok: {error}", err=True)
+        say(*f"steadytok: {error}".split("\n"), err=True)
         return 1
     return 0
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from agent import alertmanagers
 from agent.install.layout import OPT
 from agent.settings import Config
 
@@ -79,12 +80,15 @@ def mapped() -> str:
 
 
 def reached(config: Config) -> Iterator[str]:
-    """Each HOST or HOST:PORT that the agent speaks to."""
-    for manager in config.alerting.alertmanagers:
-        for static in manager.static_configs:
-            yield from (f"//{target}" for target in static.targets)
+    """The URL of each that the agent speaks to: those in files of Alertmanagers as they are now."""
+    yield from (manager.url for manager in alertmanagers.targets(config.alerting))
     yield from (engine.url for engine in config.engines)
-    yield from (remedy.target["url"] for remedy in config.remedies if "url" in remedy.target)
+    for remedy in config.remedies:
+        if "url" in remedy.target:
+            yield remedy.target["url"]
+        socket_of = remedy.target.get("socket", "/")
+        if not socket_of.startswith("/"):  # HAProxy's runtime socket at HOST:PORT
+            yield f"//{socket_of}"
 
 
 def bmc(config: Config) -> Iterator[str]:
@@ -143,15 +147,21 @@ def walls(config: Config, maps: str, interpreter: str) -> Walls:
             f"web.listen is {config.web.listen}, and nobody but this host may speak to the service: say who may with"
             " `systemctl edit steadytok`, such as  [Service] IPAddressAllow=10.0.0.0/8"
         )
+    if any(manager.file_sd_configs for manager in config.alerting.alertmanagers):
+        told.append(
+            "the Alertmanagers of file_sd_configs may be reached where they are now: when a file names new addresses,"
+            " install again"
+        )
     execute = executable(maps, interpreter)
     return Walls(tuple(execute), tuple(programs(execute)), tuple(agent), tuple(eye), (*told, *unknown))
 
 
 def main() -> int:
     """Prints them; 2 where the configuration cannot be used."""
-    from agent import binding
+    from agent import binding, log
     from agent.config import ConfigError
 
+    log.configure()  # to stderr: what is printed is for a program
     try:
         config, _ = binding.read(Path(sys.argv[1]))
     except ConfigError as error:

@@ -2,6 +2,7 @@
 POST /api/v1/webhook/alertmanager: alerts of a fleet's Alertmanager, for the remedies that want them.
 
 Payload version 4, with fields that we do not know; anything else is a 400, for Alertmanager does not try that again.
+One odd alert costs no other of its group its remedy: whoever can add one to a group could else keep all of them back.
 Everything in it is text that anybody may have written. What this agent told itself comes back as an echo and is
 ignored: its remedies know already. https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
 """
@@ -30,19 +31,20 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 PATH = "/api/v1/webhook/alertmanager"
-OUTCOMES = ("taken", "repeated", "resolved", "unwanted", "echo")
+OUTCOMES = ("taken", "repeated", "resolved", "unwanted", "echo", "refused")
 RESERVED = "__"
+MOST_LABELS = 64
+LONGEST_VALUE = 1024
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Value = Annotated[str, msgspec.Meta(max_length=1024)]
+_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 
 class PostedAlert(msgspec.Struct):
     """One alert of a payload, as far as it is looked at."""
 
     status: Literal["firing", "resolved"]
-    labels: Annotated[dict[Name, Value], msgspec.Meta(min_length=1, max_length=64)]
-    startsAt: str  # noqa: N815  Alertmanager's own spelling
+    labels: Annotated[dict[str, str], msgspec.Meta(min_length=1)]
+    startsAt: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT")]  # noqa: N815  Alertmanager's own spelling
     fingerprint: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{1,64}$")]
     generatorURL: str = ""  # noqa: N815  as above
 
@@ -107,7 +109,9 @@ class Webhook:
         wanted = []
         for posted in payload.alerts:
             told = _told(posted)
-            if self._is_echo(posted, told.labels):
+            if told is None:
+                outcomes["refused"] += 1
+            elif self._is_echo(posted, told.labels):
                 outcomes["echo"] += 1
             elif self._posted.remedies.wants(inbox.alert(told)):
                 wanted.append(told)
@@ -138,10 +142,21 @@ def _decoded(body: bytes) -> Payload:
     return payload
 
 
-def _told(posted: PostedAlert) -> Told:
+def _told(posted: PostedAlert) -> Told | None:
+    """The alert; None where its labels are too many or too long, or no calendar has the day on which it began."""
+    if len(posted.labels) > MOST_LABELS or not all(map(_is_sound, posted.labels, posted.labels.values())):
+        return None
+    try:
+        starts_ms = parse_time(posted.startsAt)
+    except ValueError:
+        return None  # counted as refused; Go has a year 0
     # Reserved names are ours: what comes from outside must not say where it is from.
     labels = tuple(sorted((name, value) for name, value in posted.labels.items() if not name.startswith(RESERVED)))
-    return Told(posted.fingerprint, parse_time(posted.startsAt), posted.status == "firing", labels)
+    return Told(posted.fingerprint, starts_ms, posted.status == "firing", labels)
+
+
+def _is_sound(name: str, value: str) -> bool:
+    return _NAME.fullmatch(name) is not None and len(value) <= LONGEST_VALUE
 
 
 def _answer(status: HTTPStatus, body: bytes) -> web.Response:

@@ -17,6 +17,7 @@ from rules.history import History
 ABOUT = "all built-in rules on a tree of 256 CPUs, 8 nodes and 32 DIMMs with one engine, an hour remembered"
 KEEP_MS, START_MS = 3_600_000, 1_761_955_200_000
 TICKS = 60
+IDENTITY = {"instance": "bench", "job": "steadytok"}
 DEAREST = 6
 
 
@@ -24,14 +25,14 @@ def measure(_seconds: float) -> Row:
     """An hour is recorded without rules; then so many ticks with them."""
     with processes.folder() as place:
         sources = courses(place)
-    history = History(KEEP_MS)
+    history = History(KEEP_MS, identity=IDENTITY)
     hour = KEEP_MS // 1000
     for second in range(hour):
         record(history, sources, START_MS, second)
     rules = Rules(
         rule_set(Config(), "bench"),
         interval_ms=1000,
-        external_labels={"instance": "bench", "job": "steadytok"},
+        external_labels=IDENTITY,
         external_url="http://127.0.0.1:9817",
         clock=time.thread_time,
     )

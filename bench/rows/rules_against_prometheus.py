@@ -55,7 +55,7 @@ def measure(seconds: float) -> Row:
 
 
 def _ours(place: Path, series: wide.Wide) -> Costs:
-    history = History(WINDOW * 2_000)
+    history = History(WINDOW * 2_000, identity=wide.IDENTITY)
     for second in range(WINDOW + 1):
         history.record("wide", START_MS + second * 1000, series.samples(second))
     shapes = _timed(place, [*wide.groups(400), *wide.groups(4_000)], history, series, WINDOW)

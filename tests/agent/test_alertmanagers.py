@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from agent import notify
+from agent import binding, notify
 from agent.alertmanagers import Discovery, post, targets
 from agent.config import ConfigError, parse
 from agent.notify import Counters, Notifier
@@ -39,12 +39,14 @@ class Peer:
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.context = context
         self.headers: list[Any] = []
+        self.shown: list[bool] = []
         self.batches: list[list[dict[str, Any]]] = []
         self.answer: Callable[[list[dict[str, Any]]], web.Response] = lambda batch: web.Response()
         self.address = ""
 
     async def take(self, request: web.Request) -> web.Response:
         self.headers.append(request.headers)
+        self.shown.append(bool(request.get_extra_info("peercert")))
         self.batches.append(await request.json())
         return self.answer(self.batches[-1])
 
@@ -114,7 +116,7 @@ def test_a_secret_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 
 
 def test_tls_in_prometheus_own_keys(tmp_path: Path) -> None:
-    """ca_file, cert_file, server_name, insecure_skip_verify, min_version."""
+    """ca_file, cert_file, the same inline, server_name, insecure_skip_verify, min_version."""
     authority = certificates.authority(tmp_path)
     server = certificates.signed(tmp_path, "am", "DNS:am.example")
     certificate, key = map(str, certificates.signed(tmp_path, "agent"))
@@ -122,6 +124,8 @@ def test_tls_in_prometheus_own_keys(tmp_path: Path) -> None:
     context.load_cert_chain(*server)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_OPTIONAL
+    inline = {"ca": authority.read_text(), "server_name": "am.example"}
+    texts = {"cert": Path(certificate).read_text(), "key": Path(key).read_text()}
     peer = Peer(context)
     ours = {"ca_file": str(authority), "server_name": "am.example"}
     said: list[str | None] = []
@@ -130,6 +134,8 @@ def test_tls_in_prometheus_own_keys(tmp_path: Path) -> None:
         for tls in (
             ours,
             {**ours, "cert_file": certificate, "key_file": key},
+            {**inline, **texts},
+            {**inline, "cert_file": certificate, "key": texts["key"]},
             {"insecure_skip_verify": True},
             {},
             {"ca_file": str(authority)},
@@ -139,9 +145,9 @@ def test_tls_in_prometheus_own_keys(tmp_path: Path) -> None:
 
     peer.within(test)
 
-    assert said[:3] == [None, None, None]
-    assert all(said[3:])
-    assert len(peer.batches) == 3
+    assert said[:5] == [None] * 5
+    assert all(said[5:])
+    assert peer.shown == [False, True, True, True, False]
 
 
 def test_no_redirect_is_followed() -> None:
@@ -182,6 +188,59 @@ def test_files_name_alertmanagers(tmp_path: Path) -> None:
     assert urls() == [whole[0]]
 
 
+RELATIVE = """
+rules: {files: [rules/*.yml, /etc/rules.yml]}
+alerting:
+  alertmanagers:
+    - file_sd_configs: [{files: [am/*.json, /etc/am.json]}]
+      tls_config: {ca_file: ca.pem, cert_file: /etc/cert.pem, key_file: ../key.pem}
+      basic_auth: {username: u, password_file: secret}
+    - static_configs: [{targets: ["am1:9093"]}]
+      authorization: {credentials_file: token}
+"""
+
+
+def test_a_relative_path_is_of_the_configurations_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the agent was started; a folder whose name looks like a pattern is none."""
+    folder = tmp_path / "[conf]"
+    (folder / "am").mkdir(parents=True)
+    (folder / "am" / "one.json").write_text('[{"targets": ["am2:9093"]}]')
+    (folder / "steadytok.yml").write_text(RELATIVE)
+    monkeypatch.chdir(tmp_path)
+    config, _ = binding.read(Path("[conf]/steadytok.yml"))
+    first, second = config.alerting.alertmanagers
+    assert first.tls_config is not None
+    assert first.basic_auth is not None
+    assert second.authorization is not None
+
+    assert [target.url for target in targets(config.alerting)] == [
+        "http://am2:9093/api/v2/alerts",
+        "http://am1:9093/api/v2/alerts",
+    ]
+    assert first.tls_config.ca_file == f"{folder}/ca.pem"
+    assert (first.tls_config.cert_file, first.tls_config.key_file) == ("/etc/cert.pem", f"{folder}/../key.pem")
+    assert (first.basic_auth.username_file, first.basic_auth.password_file) == (None, f"{folder}/secret")
+    assert second.authorization.credentials_file == f"{folder}/token"
+    assert config.rules.files[1] == "/etc/rules.yml"
+
+
+def test_a_file_that_is_not_there_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that is named whole was meant to be there; a pattern may have none. Once it is there it is used."""
+    file = tmp_path / "am.json"
+    patterns = [str(file), f"{tmp_path}/*.yml"]
+    discovery = Discovery(alerting({"file_sd_configs": [{"files": patterns}]}).alertmanagers)
+
+    assert discovery.targets() == discovery.targets() == []
+    file.write_text('[{"targets": ["am1:9093"]}]')
+    assert len(discovery.targets()) == 1
+    file.unlink()
+    assert discovery.targets() == []
+    said = capsys.readouterr()
+    told = [line for line in (said.out + said.err).splitlines() if "there is no such file of Alertmanagers" in line]
+    assert len(told) == 2
+    assert all("am.json" in line for line in told)
+
+
 @pytest.mark.parametrize(
     ("group", "said"),
     [
@@ -193,6 +252,9 @@ def test_files_name_alertmanagers(tmp_path: Path) -> None:
         ({"tls_config": {"cert_file": "a"}}, "tls_config: expected cert_file and key_file together"),
         ({"tls_config": {"min_version": "TLS13", "max_version": "TLS12"}}, "expected no more than max_version"),
         ({"tls_config": {"cafile": "a"}}, "tls_config.cafile: unknown key (did you mean 'ca_file'?)"),
+        ({"tls_config": {"ca": "-----BEGIN C", "ca_file": "a"}}, "tls_config: expected ca or ca_file, not both"),
+        ({"tls_config": {"ca": "/etc/ca.pem"}}, "tls_config.ca: expected PEM, which begins with -----BEGIN"),
+        ({"tls_config": {"key": "-----BEGIN K"}}, "tls_config: expected cert_file and key_file together, or cert and"),
         ({"file_sd_configs": [{"files": ["/etc/*/x.json"]}]}, "with * in its name only"),
         ({"file_sd_configs": [{"files": ["/etc/x.txt"]}]}, "expected a .json, .yml or .yaml file"),
     ],
@@ -203,9 +265,40 @@ def test_what_cannot_be_meant(group: dict[str, Any], said: str) -> None:
         alerting({"static_configs": [{"targets": ["am:9093"]}], **group})
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"alerting": {"alertmanagers": [{"static_configs": [{"targets": ["user:pass-phrase@am1:9093"]}]}]}},
+        {"alerting": {"alertmanagers": [{"static_configs": [{"targets": ["http://user:pass-phrase@am1:9093"]}]}]}},
+        {"web": {"external_url": "https://user:pass-phrase@h/"}},
+        {"web": {"external_url": "user:pass-phrase@h"}},
+        {"engines": [{"name": "a", "url": "http://user:pass-phrase@h:8000"}]},
+    ],
+)
+def test_an_address_has_no_password(document: dict[str, Any]) -> None:
+    """It would stand in a metric, a log line or a link of every alert; the refusal does not show it either."""
+    with pytest.raises(ConfigError, match="found a user in it, which metrics and logs would show") as refused:
+        parse(document, "f", {})
+
+    assert "pass-phrase" not in str(refused.value)
+
+
+def test_an_address_in_a_file_has_no_password(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is not used, and the log line does not show it."""
+    file = tmp_path / "am.json"
+    file.write_text('[{"targets": ["user:pass-phrase@am1:9093"]}]')
+
+    assert targets(alerting({"file_sd_configs": [{"files": [str(file)]}]})) == []
+    told = capsys.readouterr()
+    assert "found a user in it" in told.out + told.err
+    assert "pass-phrase" not in told.out + told.err
+
+
 def test_a_printed_configuration_has_no_secret() -> None:
     """Neither in a log nor in a traceback."""
-    told = alerting({"basic_auth": {"username": "u", "password": "pass-phrase"}})
+    key = "-----BEGIN PRIVATE KEY-----pass-phrase"
+    tls = {"cert_file": "c", "key": key}
+    told = alerting({"basic_auth": {"username": "u", "password": "pass-phrase"}, "tls_config": tls})
     told = msgspec.structs.replace(told, alertmanagers=told.alertmanagers * 2)
 
     assert "pass-phrase" not in repr(told)
@@ -309,3 +402,34 @@ def test_twenty_thousand_alerts_fit() -> None:
 def _value(registry: CollectorRegistry, what: str, address: str) -> float | None:
     where = {"alertmanager": f"http://{address}/api/v2/alerts"}
     return registry.get_sample_value(f"steadytok_notifications_{what}", where)
+
+
+def test_one_that_has_gone_is_counted_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its queue does not stand for ever; a configuration without any has none, and what a request takes is known."""
+    monkeypatch.setattr(notify, "LOOK_AGAIN", 0.01)
+    peer, file, registry = Peer(), tmp_path / "am.json", CollectorRegistry()
+    names = ("sent_total", "errors_total", "dropped_total", "queue_length", "latency_seconds_count")
+
+    async def test() -> None:
+        file.write_text(json.dumps([{"targets": [peer.address, "127.0.0.1:9"]}]))
+        counters = Counters(registry)
+        notifier = Notifier(alerting({"file_sd_configs": [{"files": [str(file)]}]}), {}, "http://h", counters)
+        await notifier.start()
+        assert registry.get_sample_value("steadytok_notifications_alertmanagers_discovered") == 2.0
+        assert [_value(registry, name, "127.0.0.1:9") for name in names] == [0.0] * 5
+        notifier.observe([FIRING], 2_000_000)
+        async with asyncio.timeout(10):
+            while not all(_value(registry, "latency_seconds_count", each) for each in (peer.address, "127.0.0.1:9")):
+                await asyncio.sleep(0.01)
+            file.write_text(json.dumps([{"targets": [peer.address]}]))
+            while _value(registry, "errors_total", "127.0.0.1:9") is not None:
+                await asyncio.sleep(0.01)
+        assert [_value(registry, name, "127.0.0.1:9") for name in names] == [None] * 5
+        assert _value(registry, "sent_total", peer.address) == 1.0
+        await notifier.close()
+        await Notifier(Alerting(), {}, "http://h", counters).start()
+
+    peer.within(test)
+
+    assert registry.get_sample_value("steadytok_notifications_alertmanagers_discovered") == 0.0
+    assert [_value(registry, name, peer.address) for name in names] == [None] * 5

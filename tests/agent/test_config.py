@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import msgspec
@@ -67,6 +68,25 @@ web: {listen: "127.0.0.1:9817", config: null, hosts: [box], tokens: {am: /x}, ex
 
 
 @pytest.mark.parametrize(
+    ("text", "more"),
+    [
+        ("", {}),
+        ("external_labels:", {}),
+        ("external_labels: {instance: null, rack: ''}", {}),
+        ("external_labels: {instance: box, cluster: eu-1}", {"instance": "box", "cluster": "eu-1"}),
+    ],
+)
+def test_external_labels(text: str, more: dict[str, str], tmp_path: Path) -> None:
+    """Any, as Prometheus has them; the host's name and the job are there without being told, an empty one is none."""
+    (tmp_path / "c.yml").write_text(text)
+    config = load(tmp_path / "c.yml", {})
+    plain = {"instance": socket.gethostname(), "job": "steadytok"}
+
+    assert config.external() == plain | more
+    assert config.identity() == plain | {name: more[name] for name in more if name in plain}
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("sampel: {}", "$.sampel: unknown key (did you mean 'sample'?)"),
@@ -95,6 +115,9 @@ web: {listen: "127.0.0.1:9817", config: null, hosts: [box], tokens: {am: /x}, ex
         ("engines: [{name: '', url: 'http://x'}]", "$.engines[0].name: expected letters, digits and _.:/- , found ''"),
         ("engines: [{name: a, url: 'http://'}]", "$.engines[0].url: expected http://HOST:PORT, found 'http://'"),
         ("engines: [{name: a, url: 'http://x:y'}]", "$.engines[0].url: expected http://HOST:PORT, found 'http://x:y'"),
+        ("external_labels: {a-b: x}", "$.external_labels: expected names of labels such as cluster, found 'a-b'"),
+        ("external_labels: {__a: x}", "$.external_labels: expected names of labels such as cluster, found '__a'"),
+        ("external_labels: {cluster: 5}", "$.external_labels: expected `str | null`, got `int` - inside at `[...]`"),
         ("web: {external_url: banana}", "$.web.external_url: expected http://HOST:PORT/, found 'banana'"),
         ("sample: {stale_after: 0}", "$.sample.stale_after: expected `int` >= 1"),
         ("sample: []", "$.sample: expected a mapping, found a list"),

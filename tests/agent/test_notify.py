@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from prometheus_client import CollectorRegistry
 
 from agent.alertmanagers import targets
@@ -75,14 +76,14 @@ def test_an_alerts_own_label_wins() -> None:
 
 def test_every_alertmanager_is_a_target() -> None:
     """Each address of each static_config gets the API's path, with scheme and prefix."""
-    settings = AlertmanagerSettings(
-        static_configs=(StaticConfig(targets=("am1:9093", "am2:9093")),), scheme="https", path_prefix="/am/"
-    )
+    settings = AlertmanagerSettings(static_configs=(StaticConfig(targets=("am1:9093", "am2:9093")),), scheme="https")
 
-    assert [target.url for target in targets(Alerting(alertmanagers=(settings,)))] == [
-        "https://am1:9093/am/api/v2/alerts",
-        "https://am2:9093/am/api/v2/alerts",
-    ]
+    for prefix, path in (("/am/", "/am"), ("am", "/am"), ("/", "")):
+        group = structs.replace(settings, path_prefix=prefix)
+        assert [target.url for target in targets(Alerting(alertmanagers=(group,)))] == [
+            f"https://am1:9093{path}/api/v2/alerts",
+            f"https://am2:9093{path}/api/v2/alerts",
+        ]
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=30))

@@ -20,12 +20,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 from agent.overview import AlertSeen, CollectorSeen, Overview, Shown
-from agent.overview_table import lines, printable, rows, table
+from agent.overview_table import lines, rows, table
 from agent.panels import panels
 from tests import processes
 from tests.conftest import MACHINES, load
@@ -210,15 +208,6 @@ def test_other_answers_are_said(status: int, body: bytes, says: str) -> None:
 
     assert (shown.returncode, shown.stderr.count("\n")) == (1, 1)
     assert says in shown.stderr
-
-
-@given(st.text())
-def test_nothing_steers_the_terminal(text: str) -> None:
-    """Of whatever text every character that comes out is printable; what was printable is as it was."""
-    shown = printable(text)
-
-    assert all(each.isprintable() for each in shown)
-    assert shown == text or not text.isprintable()
 
 
 def test_a_label_cannot_clear_the_screen() -> None:

@@ -61,6 +61,7 @@ def test_what_a_service_with_a_limit_has(machine: Machine, series: Series) -> No
         'info{cgroup="/system.slice/r1.service",limited_by="/system.slice/r1.service"}': 1,
         "max_bytes": 4 * GIB,
         "available_bytes": GIB,
+        "available_ratio": 0.25,
         "current_bytes": 3 * GIB,
         'memory_events_total{event="low"}': 0,
         'memory_events_total{event="high"}': 0,
@@ -85,17 +86,22 @@ def test_the_smallest_limit_above_counts(machine: Machine, series: Series) -> No
 
 
 def test_of_equal_limits_the_nearest_counts(machine: Machine, series: Series) -> None:
-    """Container runtimes write a pod's limit at the container too."""
-    read = _read(machine(_process("/pod/c") | _group("pod", 2, 8 * GIB) | _group("pod/c", 1, 8 * GIB)), series)
+    """Container runtimes write a pod's limit at the container too; usage and events are told of the container."""
+    groups = _group("pod", GIB, 8 * GIB, events="max 3\n") | _group("pod/c", GIB, 8 * GIB)
+    read = _read(machine(_process("/pod/c") | groups), series)
 
     assert 'info{cgroup="/pod/c",limited_by="/pod/c"}' in read
+    assert read['memory_events_total{event="max"}'] == 7
 
 
 def test_a_wider_limit_that_others_have_filled_is_what_is_left(machine: Machine, series: Series) -> None:
     """What can still be taken is the least of all levels, and that need not be the smallest limit's."""
     groups = _group("pod", 99 * GIB, 100 * GIB) | _group("pod/c", 20 * GIB, 64 * GIB)
 
-    assert _read(machine(_process("/pod/c") | groups), series)["available_bytes"] == GIB
+    read = _read(machine(_process("/pod/c") | groups), series)
+
+    assert (read["available_bytes"], read["available_ratio"]) == (GIB, 0.01)
+    assert 'info{cgroup="/pod/c",limited_by="/pod"}' in read
 
 
 def test_cache_that_can_be_given_back_is_available(machine: Machine, series: Series) -> None:
@@ -118,7 +124,7 @@ def test_without_limits_there_is_no_limit(machine: Machine, series: Series) -> N
     host = machine(_process("/c") | _group("c"))
     read = _read(host, series)
 
-    assert not {"max_bytes", "high_bytes", "available_bytes"} & read.keys()
+    assert not {"max_bytes", "high_bytes", "available_bytes", "available_ratio"} & read.keys()
     assert 'info{cgroup="/c"}' in read
     assert read["current_bytes"] == GIB
     assert host.take_notes() == []

@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from agent.state import StateFolder
 
 pytestmark = pytest.mark.deep
 
@@ -56,3 +59,13 @@ def test_systemd_understands_every_line(analyze: str, unit: str, tmp_path: Path)
 
     ours = [line for line in done.stderr.splitlines() if str(tmp_path) in line or "steadytok" in line]
     assert ours == []
+
+
+def test_an_engine_is_given_the_token_that_the_daemon_makes(tmp_path: Path) -> None:
+    """Its unit names the file that the daemon's state folder has, where the configuration that ships has it."""
+    state = StateFolder(tmp_path)
+    token = state.token_file().name
+    state.close()
+    folder = yaml.safe_load((UNITS / "steadytok.yml").read_text())["state"]["dir"]
+
+    assert f"LoadCredential=token:{folder}/{token}\n" in (UNITS / "steadytok-engine@.service").read_text()

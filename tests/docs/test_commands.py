@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import subprocess
@@ -9,9 +10,10 @@ import subprocess
 import click
 import pytest
 
+from agent import mending
 from agent.__main__ import main
 from tests.docs.commands import EVERY, NOT_RUN, Command
-from tests.docs.pages import HOUSE
+from tests.docs.pages import HOUSE, PAGES
 
 OURS = [command for command in EVERY if re.match(r"steadytok\b", command.text)]
 MAKE = [command for command in EVERY if command.text.startswith("make ")]
@@ -54,6 +56,15 @@ def _parsed(command: click.Command, words: list[str]) -> None:
 
     assert len(given) >= len(required)
     return None
+
+
+def test_modprobe_is_told_of_several_modules() -> None:
+    """Without -a its second word is an option of the first module, and no error: that module is not loaded."""
+    texts = [inspect.getsource(mending), *(page.read_text(encoding="utf-8") for page in PAGES)]
+    several = [found for text in texts for found in re.findall(r"modprobe((?: -\w)?) (\w+\s+\w*[_\d]\w*)", text)]
+
+    assert (" -a", "ipmi_si ipmi_devintf") in several
+    assert {option for option, _ in several} == {" -a"}
 
 
 @pytest.mark.parametrize("command", MAKE, ids=str)

@@ -21,10 +21,11 @@ SIZE = re.compile(r"([\d.]+) MiB")
 
 
 class Engine(NamedTuple):
-    """A process, its ready line, and what it told and took, in MiB."""
+    """A process, its ready line, and what it told at most, told beside Python, and took, in MiB."""
 
     pid: int
     ready: dict[str, Any]
+    most: float
     told: float
     taken: float
 
@@ -40,8 +41,10 @@ def engine(*arguments: str) -> Iterator[Engine]:
         try:
             ready = json.loads(child.stdout.readline())
             lines = iter(child.stderr.readline, "")
+            most = re.search(r"together ([\d.]+) MiB", next(line for line in lines if "together" in line))
             told, taken = map(float, SIZE.findall(next(line for line in lines if "were told" in line)))
-            yield Engine(child.pid, ready, told, taken)
+            assert most is not None
+            yield Engine(child.pid, ready, float(most[1]), told, taken)
         finally:
             child.terminate()
             child.communicate(timeout=20)
@@ -77,6 +80,20 @@ def test_what_is_told_is_what_is_taken(arguments: tuple[str, ...]) -> None:
     """
     with engine(*arguments) as started:
         assert started.told == pytest.approx(started.taken, rel=0.03, abs=4 if "int8" in arguments else 1.5)
+
+
+def test_measuring_is_told_and_given_back() -> None:
+    """8-bit weights are measured beside a matrix in float32 for a moment: the process was never larger than it said."""
+    with engine("--size", "64MiB", "--context", "512", "--weights", "int8") as started:
+        peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{started.pid}/status").read_text())
+        complete(started.ready["url"], "a", 20)
+        with urllib.request.urlopen(f"{started.ready['url']}/metrics", timeout=20) as answer:
+            metrics = answer.read().decode()
+
+        assert peak is not None
+        assert started.most > int(peak[1]) / 1024 > resident(started.pid) + 50
+        assert re.search(r"^steadytok_reference_sgemv_bytes_per_second [\d.e+]+$", metrics, re.M)
+        assert re.search(r"^steadytok_reference_bandwidth_efficiency_ratio [\d.e-]+$", metrics, re.M)
 
 
 def test_the_first_request_takes_nothing() -> None:

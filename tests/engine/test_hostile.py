@@ -133,7 +133,7 @@ def test_a_long_context_takes_long_bodies(client: Client, monkeypatch: pytest.Mo
 
 def test_connections_are_bounded(client: Client, wait_until: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """One connection more than may be is told so and closed; when others close, there is room again."""
-    monkeypatch.setattr(server, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(client.server, "most_connections", 3)
     others = [raw(client) for _ in range(3)]
     wait_until(lambda: client.server.connections == 3)
     with raw(client) as connection:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,12 +18,16 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from engine.exchange import MOST_CONNECTIONS, Exchange, Listener
+from engine.fields import RefusedError
 from engine.front import Front
+from engine.lifetime import Patience
 from engine.workers import Worker, Workers
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "a-token"
 ARGUMENTS = ("--size", "1MiB", "--context", "512", "--slots", "1", "--nice", "0")
+LASTING = (*ARGUMENTS, "--context", "4096")  # room for an answer that takes seconds at a tenth of the speed
 Wait = Callable[[Callable[[], bool]], None]
 
 
@@ -69,7 +75,7 @@ def _both(monkeypatch: pytest.MonkeyPatch) -> Iterator[Both]:
         threading.Thread(target=front.serve_forever, args=(0.01,), daemon=True).start()
         yield Both(front, said)
     finally:
-        workers.stop(5.0)
+        workers.stop(Patience(0.0))
         front.shutdown()
         front.server_close()
 
@@ -188,6 +194,55 @@ def test_without_any_worker_it_says_when_to_come_back(both: Both, wait_until: Wa
     connection.close()
 
 
+class Full(Exchange):
+    """A worker without room."""
+
+    def answer(self, path: str, body: bytes) -> None:
+        """Refuses all."""
+        raise RefusedError(429, "There is no room.", 7)
+
+
+@contextlib.contextmanager
+def listening(listener: Listener) -> Iterator[Listener]:
+    """Has it answer until the end of the block."""
+    threading.Thread(target=listener.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield listener
+    finally:
+        listener.shutdown()
+        listener.server_close()
+
+
+@pytest.mark.parametrize("down", [(), ("0",), ("1",)])
+def test_a_full_worker_is_heard_whoever_else_is_down(down: tuple[str, ...]) -> None:
+    """Its 429, and when to come back, are what the client gets: a 503 would say that nobody is there."""
+    workers = Workers({"0": (), "1": ()}, lambda _: None)
+    with listening(Listener(("127.0.0.1", 0), Full)) as full, listening(Front(("127.0.0.1", 0), workers)) as front:
+        for worker in workers.all:
+            worker.port = None if worker.name in down else full.server_port
+        connection = http.client.HTTPConnection("127.0.0.1", front.server_port, timeout=20)
+        connection.request("POST", "/v1/completions", json.dumps({"prompt": "a"}))
+        answer = connection.getresponse()
+
+        assert (answer.status, answer.getheader("Retry-After")) == (429, "7")
+        assert json.loads(answer.read())["error"]["message"] == "There is no room."
+        assert sum(worker.taken for worker in workers.all) == 2 - len(down)
+        connection.close()
+
+
+def test_connections_of_the_front_are_bounded(wait_until: Wait) -> None:
+    """As many as its workers would take together; the next one is told so."""
+    workers = Workers({"0": (), "1": ()}, lambda _: None)
+    with listening(Front(("127.0.0.1", 0), workers)) as front, contextlib.ExitStack() as open_:
+        assert front.most_connections == 2 * MOST_CONNECTIONS
+        front.most_connections = 3
+        for _ in range(3):
+            open_.enter_context(socket.create_connection(("127.0.0.1", front.server_port), timeout=20))
+        wait_until(lambda: front.connections == 3)
+        with socket.create_connection(("127.0.0.1", front.server_port), timeout=20) as one_more:
+            assert one_more.recv(1000).startswith(b"HTTP/1.1 503 ")
+
+
 def test_one_that_cannot_start_ends_the_start_with_its_sentence() -> None:
     """Another try would fail the same way: the engine says which node, and why."""
     workers = Workers({"0": ARGUMENTS, "1": (*ARGUMENTS, "--seed", "-1")}, lambda _: None)
@@ -195,12 +250,59 @@ def test_one_that_cannot_start_ends_the_start_with_its_sentence() -> None:
         with pytest.raises(ValueError, match="the worker of node 1: cannot start: --seed must not be negative"):
             workers.start(lambda _: None)
     finally:
-        workers.stop(5.0)
+        workers.stop(Patience(0.0))
+
+
+def test_a_drain_that_is_over_ends_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker cuts what lasts longer than the drain, says its last words and exits: it is not killed meanwhile."""
+    monkeypatch.setenv("STEADYTOK_ENGINE_TOKEN", TOKEN)
+    workers = Workers({"0": (*LASTING, "--drain", "0.5")}, lambda _: None)
+    workers.start(lambda _: None)
+    with _held(workers.all[0].port or 0):
+        workers.stop(Patience(0.5))
+
+    assert workers.all[0].process is not None
+    assert workers.all[0].process.wait(20) == 0
+
+
+# Everything as it is with several nodes, on a machine that may have one.
+ENGINE = """
+import sys
+from engine import site
+site.Site.replicates = True
+from engine.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("hurry", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_hurries_the_workers_too(hurry: signal.Signals) -> None:
+    """With an hour to drain and a stream that lasts, the front ends when it is signalled again, and so do they."""
+    arguments = [*LASTING, "--numa", "replicate", "--drain", "3600"]
+    environment = {**os.environ, "STEADYTOK_ENGINE_TOKEN": TOKEN}
+    command = [sys.executable, "-c", ENGINE, *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True) as front:
+        assert front.stdout is not None
+        assert front.stderr is not None
+        ready = json.loads(front.stdout.readline())
+        with _held(int(ready["url"].rpartition(":")[2])):
+            front.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                front.wait(0.5)
+            front.send_signal(hurry)
+
+            assert front.wait(20) == 0
+        assert not any(_lives(worker["pid"]) for worker in ready["workers"])
+        assert "Traceback" not in front.stderr.read()
 
 
 FRONT = """
 import threading, sys
+from engine.exchange import MOST_CONNECTIONS, Exchange, Listener
+from engine.fields import RefusedError
 from engine.front import Front
+from engine.lifetime import Patience
 from engine.workers import Workers
 workers = Workers({"0": sys.argv[1:]}, lambda _: None)
 workers.start(lambda _: None)
@@ -219,6 +321,19 @@ def test_workers_do_not_outlive_a_killed_front(wait_until: Wait) -> None:
         front.wait(20)
 
     wait_until(lambda: not _lives(worker))
+
+
+@contextlib.contextmanager
+def _held(port: int) -> Iterator[None]:
+    """A stream that has begun and lasts, since the engine is paced."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as pacing:
+        pacing.request("PUT", "/pace", json.dumps({"duty": 0.1, "ttl": "60s"}), {"Authorization": f"Bearer {TOKEN}"})
+        assert pacing.getresponse().status == 200
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 4000, "stream": True}))
+        with connection.getresponse() as stream:
+            stream.readline()
+            yield
 
 
 def _lives(pid: int) -> bool:

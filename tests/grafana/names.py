@@ -34,8 +34,9 @@ def of_collectors() -> set[str]:
 def of_the_agent() -> set[str]:
     """What the agent measures of itself, and what its notifier counts."""
     registry = CollectorRegistry(auto_describe=False)
-    Counters(registry).born("http://am")
+    Counters(registry).follow({"http://am"})
     counted = {sample.name for family in registry.collect() for sample in family.samples}
+    counted |= {family.name for family in registry.collect() if family.type == "summary"}  # of a sum and a count
     return {metric.name for metric in METRICS} | counted
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from tests.lab import observe
 
 DEVICE = Path("/dev/ipmi0")
-PATIENCE = 30.0  # seconds for the driver to find its BMC
+PATIENCE = 90.0  # seconds for the driver to find its BMC
 # Each sensor set by rewriting its file, which lies where the guest may write.
 HOT = Path("/run/out/bmc/sensors/DIMMA1_Temp")
 

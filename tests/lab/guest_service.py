@@ -42,6 +42,8 @@ remedies:
       cooldown: 1m, max_attempts: 10, max_per_hour: 10,
       verify: {{expr: "vector(1)", within: 1m}}}}
 """
+SERVED = 'engines: [{name: r1, kind: reference, url: "http://127.0.0.1:8001"}]\n'
+UNIT = "steadytok-engine@r1.service"
 ENGINE = "import time; held = bytearray(64 << 20); time.sleep(100000)"  # another user's, with 64 MiB
 ALERTMANAGER = "route: {receiver: nobody, group_wait: 1s, group_interval: 1s}\nreceivers: [{name: nobody}]\n"
 PATIENCE = 180.0  # seconds, for anything that is waited for
@@ -208,15 +210,32 @@ def dropped() -> int:
 
 def placed() -> list[Any]:
     """Shares of the engine's pages by node, of a sample that only the eye can take."""
-    answer = ask(f"{AGENT}/api/v1/query?query=steadytok_process_node_share_ratio") or {"data": {"result": []}}
+    answer = ask(f"{AGENT}/api/v1/query?query=steadytok_process_node_share_ratio%7Bengine=%22lab%22%7D") or {
+        "data": {"result": []}
+    }
     return [(series["metric"], float(series["value"][1])) for series in answer["data"]["result"]]
 
 
+def serve() -> None:
+    """The reference engine as a service, with nothing said about a token."""
+    CONFIG.with_name("engine-r1.env").write_text("OPTIONS=--port 8001 --size 1MiB --context 64 --slots 1\n")
+    run("systemctl", "start", UNIT)
+
+
+def paced() -> float | None:
+    """The duty that the engine is held to, by its own word; None at full speed, and where it does not tell."""
+    with contextlib.suppress(OSError), urllib.request.urlopen("http://127.0.0.1:8001/metrics", timeout=10) as answer:
+        duty = float(re.search(r"^steadytok_reference_duty (\S+)$", answer.read().decode(), re.M)[1])
+        return duty if duty < 1 else None
+    return None
+
+
 def hot() -> dict[str, Any]:
-    """Heat in a module: an alert at a real Alertmanager, and a remedy that the kernel counts."""
+    """Heat in a module: an alert at a real Alertmanager, a remedy that the kernel counts, one that an engine tells."""
     module()
     manager()
-    CONFIG.write_text(EDITED)
+    serve()
+    CONFIG.write_text(EDITED + SERVED)
     run("systemd-run", "--unit=lab-engine", "--uid=nobody", "python3", "-c", ENGINE, "lab-engine")
     saw: dict[str, Any] = {"install": run(COMMAND, "install")}
     saw["network"] = Path("/usr/local/lib/systemd/system/steadytok.service.d/20-network.conf").read_text()
@@ -232,11 +251,19 @@ def hot() -> dict[str, Any]:
     try:
         saw["after"] = until("a drop of the page cache", lambda: dropped() > saw["before"] and dropped(), 300.0)
         saw["placed"] = until("where the engine's pages are", placed)
+        saw["paced"] = until("a pace of the service", paced)
+        saw["served"] = show(UNIT, "ActiveState", "NRestarts", "User")
+        status = Path(f"/proc/{show(UNIT, 'MainPID')['MainPID']}/status").read_text()
+        saw["rights"] = re.findall(r"^(Cap\w+):\s+(\w+)$", status, re.M)
     finally:
         run(COMMAND, "remedies", "list", "--config", str(CONFIG))
         saw["audit"] = run(COMMAND, "remedies", "audit", "--config", str(CONFIG))
         saw["hand"] = run("journalctl", "--no-pager", "--output=cat", "--unit=steadytok-hand.service")["out"]
+        saw["served_journal"] = run("journalctl", "--no-pager", "--output=cat", f"--unit={UNIT}")["out"]
         cache.unlink()
+        CONFIG.write_text(EDITED)
+        run("systemctl", "reload", "steadytok.service")
+        run("systemctl", "stop", UNIT)
     return saw
 
 

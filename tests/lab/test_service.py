@@ -151,6 +151,16 @@ def test_the_eye_sees_where_another_users_pages_are(saw: Saw) -> None:
     assert sum(share for _, share in shares) == pytest.approx(1.0)
 
 
+def test_an_engine_as_a_service_is_paced_as_it_ships(saw: Saw) -> None:
+    """systemd gives it the daemon's token, and the remedy that ships holds it back; it has no right at all."""
+    seen = saw("hot")
+
+    assert seen["served"] == {"ActiveState": "active", "NRestarts": "0", "User": "steadytok-engine"}
+    assert 0.1 <= seen["paced"] < 1, seen["served_journal"]
+    assert "cool-memory" in seen["audit"]["out"]
+    assert {mask for _, mask in seen["rights"]} == {"0" * 16}
+
+
 def test_nothing_is_written_outside_the_state_folder(saw: Saw) -> None:
     """Every folder and file of the machine was tried, /proc/sys and /sys too."""
     tried = saw("walls")["tried"]

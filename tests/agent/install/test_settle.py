@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.install import Target
+from agent.install import InstallError, Target, environment, programs
 from agent.install.layout import COMMAND, CURRENT, GENERATED, OPT, PIECES, STATE, sources
 from agent.install.removal import remove
 from agent.install.settle import settle
@@ -92,14 +92,37 @@ def test_a_rehearsal_touches_nothing(target: Target, capsys: pytest.CaptureFixtu
     assert "would write" in capsys.readouterr().out
 
 
+def test_another_installers_command_is_left_alone(settled: Target) -> None:
+    """pipx --global puts a link at the same place: it is neither overwritten nor removed."""
+    command = settled.at(COMMAND)
+    command.unlink()
+    command.symlink_to("/opt/pipx/venvs/steadytok/bin/steadytok")
+    with pytest.raises(InstallError, match="somebody else's: move it away"):
+        settle(settled, VENV)
+    remove(settled, purge=True)
+
+    assert command.is_symlink()
+
+
 def test_what_was_learnt_and_edited_outlives_the_service_until_a_purge(settled: Target) -> None:
     """uninstall keeps /etc and the state; --purge leaves no file and no folder of ours."""
     kept = {piece.path for piece in PIECES if piece.edited}
     journal = settled.at(STATE[0]) / "journal.db"
     journal.parent.mkdir(parents=True)
     journal.touch()
+    operators = settled.at("/etc/systemd/system")
+    dropin = operators / "steadytok-hand.service.d/override.conf"
+    wanted = operators / "multi-user.target.wants/steadytok-engine@r1.service"
+    for path in (dropin, wanted):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    wanted.symlink_to("/usr/local/lib/systemd/system/steadytok-engine@.service")
+    dropin.touch()
     assert remove(settled, purge=False)
-    assert files(settled) == {*kept, f"{STATE[0]}/journal.db"}
+    assert files(settled) == {
+        *kept,
+        f"{STATE[0]}/journal.db",
+        "/etc/systemd/system/steadytok-hand.service.d/override.conf",
+    }
 
     assert remove(settled, purge=True)
     assert not files(settled)
@@ -114,3 +137,56 @@ def test_others_folders_stay(settled: Target) -> None:
     remove(settled, purge=True)
 
     assert files(settled) == {"/usr/local/lib/systemd/system/other.service"}
+
+
+class Booted(Target):
+    """A host below a folder whose units can be started."""
+
+    live = True
+
+
+SYSTEMCTL = """\
+#!/bin/sh
+[ "$1" = restart ] && { echo no luck >&2; exit 1; }
+exit 0
+"""
+OLD = """\
+#!/bin/sh
+echo "$@" >>{said}
+readlink {current} >>{said}
+"""
+
+
+def test_an_upgrade_that_does_not_start_is_undone_by_the_old_versions_own_code(
+    settled: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its units and walls go around it again, not those of the version that failed; and it is what `current` is."""
+    host, said = Booted(settled.prefix), tmp_path / "said"
+    old = host.at(f"{OPT}/venv-1")
+    for name in ("systemctl", "systemd-sysusers", "systemd-tmpfiles", "udevadm"):
+        _program(tmp_path / "bin" / name, SYSTEMCTL)
+    _program(old / "bin/python", OLD.format(said=said, current=host.at(CURRENT)))
+    environment.point(host, old)
+    monkeypatch.setattr(programs, "_PATH", str(tmp_path / "bin"))
+    with pytest.raises(InstallError, match="no luck"):
+        settle(host, VENV)
+
+    assert said.read_text().splitlines() == [f"-I -m agent.install.settle {host.prefix} {old}", old.name]
+    assert environment.current(host) == old
+
+
+def _program(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def test_a_configuration_that_cannot_be_used_changes_nothing(settled: Target) -> None:
+    """It is read before any unit of the new version is written."""
+    unit = settled.at(PIECES[0].path)
+    settled.at("/etc/steadytok/steadytok.yml").write_text("nonsense: 1\n")
+    unit.write_text("# of the version before\n")
+    with pytest.raises(InstallError, match="nonsense"):
+        settle(settled, VENV)
+
+    assert unit.read_text() == "# of the version before\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -65,6 +67,38 @@ def test_whom_the_configuration_names_may_be_reached() -> None:
     lines = walls.walls(told, MAPS, "/usr/bin/python3.11").agent
 
     assert lines == tuple(f"IPAddressAllow={ip}" for ip in ("192.0.2.10", "2001:db8::1", "192.0.2.11", "192.0.2.12"))
+
+
+def test_alertmanagers_in_files_and_a_haproxy_far_away_are_among_them(tmp_path: Path) -> None:
+    """Files as they are now, which is told; a socket that is a path needs no line."""
+    (tmp_path / "am.yml").write_text('- targets: ["192.0.2.20:9093"]\n')
+    remedy = "match: ['alertname=\"X\"'], action: haproxy, parameters: {weight: 10}"
+    told = config(
+        f"""
+        alerting: {{alertmanagers: [{{file_sd_configs: [{{files: ["{tmp_path}/*.yml"]}}]}}]}}
+        remedies:
+        - {{name: far, {remedy}, target: {{socket: "192.0.2.21:9999", backend: b, server: s}}}}
+        - {{name: near, {remedy}, target: {{socket: /run/haproxy.sock, backend: b, server: s}}}}
+        """
+    )
+
+    found = walls.walls(told, MAPS, "/usr/bin/python3.11")
+
+    assert found.agent == ("IPAddressAllow=192.0.2.20", "IPAddressAllow=192.0.2.21")
+    assert any("install again" in sentence for sentence in found.told)
+
+
+def test_a_bad_file_of_alertmanagers_does_not_spoil_the_answer(tmp_path: Path) -> None:
+    """What is wrong with it stands in the log, on stderr: the installer reads stdout."""
+    (tmp_path / "am.yml").write_text("- nonsense\n")
+    path = tmp_path / "steadytok.yml"
+    path.write_text(f'alerting: {{alertmanagers: [{{file_sd_configs: [{{files: ["{tmp_path}/am.yml"]}}]}}]}}\n')
+    done = subprocess.run(
+        [sys.executable, "-I", "-m", "agent.install.walls", path], capture_output=True, text=True, check=False
+    )
+
+    assert msgspec.json.decode(done.stdout, type=walls.Walls).agent == ()
+    assert "am.yml" in done.stderr
 
 
 def test_a_name_without_an_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,194 @@
+"""Rules see `job` and `instance` as in a Prometheus that scrapes this host, and what was kept without them goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from collectors import Labels, Sample, gauge
+from rules import promql
+from rules.alerts import Alert
+from rules.groups import Rules
+from rules.history import RECORDED, History
+from rules.kept import Kept
+from rules.rulefile import RuleSet, load_rules
+
+SECOND = 1000
+IDENTITY = {"instance": "h1", "job": "steadytok"}
+HOT = gauge("hot", "Heat.")
+OWN = gauge("own", "What says itself whose it is.")
+
+
+def _rule_set(folder: Path, *rules: str) -> RuleSet:
+    path = folder / "r.yml"
+    path.write_text("groups:\n- name: g\n  rules:\n" + "".join(f"  - {rule}\n" for rule in rules))
+    return load_rules([path])
+
+
+class _Host:
+    """A History of one host that rules are asked of each second; `heat` None: the sensor is not there."""
+
+    def __init__(self, rule_set: RuleSet) -> None:
+        self.history = History(3600 * SECOND, identity=IDENTITY)
+        self.rules = Rules(rule_set, interval_ms=SECOND, external_labels=IDENTITY, external_url="")
+        self.now_ms = 0
+
+    def tick(self, heat: float | None = 60.0) -> None:
+        self.now_ms += SECOND
+        sensors = [] if heat is None else [Sample(HOT, (("dimm", "a"),), heat)]
+        self.history.record("hwmon", self.now_ms, [*sensors, Sample(OWN, (("instance", "other"),), 1.0)])
+        self.rules.evaluate(self.history, self.now_ms)
+
+    def ask(self, text: str) -> list[dict[str, str]]:
+        return [dict(labels) for labels, _ in promql.compile(text).at(self.history, self.now_ms)]
+
+    @property
+    def labels(self) -> list[dict[str, str]]:
+        return [dict(alert.labels) for alert in self.rules.alerts()]
+
+
+@pytest.mark.parametrize(
+    ("expr", "labels"),
+    [
+        ('hot{job="steadytok"} > 50', {"dimm": "a", **IDENTITY}),
+        ('hot{instance=~"h.",job!="node"} > 50', {"dimm": "a", **IDENTITY}),
+        ('{instance="h1",dimm="a"} > 50', {"dimm": "a", **IDENTITY}),
+        ('hot{instance!="h1"} > 50', None),
+        ('hot{instance=""} > 50', None),
+        ('max_over_time(hot{instance="h1"}[1m]) > 50', {"dimm": "a", **IDENTITY}),
+        ("sum by (instance) (hot) > 50", {"instance": "h1"}),
+        ("sum without (dimm) (hot) > 50", IDENTITY),
+        ("sum(hot) > 50", {}),
+        ("hot * on (job) group_left (instance) own > 50", {"dimm": "a", "job": "steadytok", "instance": "other"}),
+        ("hot > on (job, instance) own", None),
+        ('own{instance="other"} == 1', {"job": "steadytok", "instance": "other"}),
+        ('own{instance="h1"} == 1', None),
+        ('absent(hot{job="steadytok"})', None),
+        ('absent(hot{job="node"})', {"job": "node"}),
+    ],
+)
+def test_a_rule_sees_it(expr: str, labels: dict[str, str] | None, tmp_path: Path) -> None:
+    """Matchers, windows, groupings, joins and `absent`; a series with such a label of its own keeps that."""
+    host = _Host(_rule_set(tmp_path, f"{{alert: A, expr: '{expr}'}}"))
+    host.tick()
+
+    assert host.rules.health[0].error == ""
+    assert host.labels == ([] if labels is None else [{"alertname": "A", **labels}])
+
+
+def test_a_template_sees_it(tmp_path: Path) -> None:
+    """In `$labels`, and in what it queries itself."""
+    summary = '{{ $labels.instance }} of {{ range query "hot{job=\\"steadytok\\"}" }}{{ .Labels.job }}{{ end }}'
+    host = _Host(_rule_set(tmp_path, f"{{alert: A, expr: hot > 50, annotations: {{summary: '{summary}'}}}}"))
+    host.tick()
+
+    assert dict(host.rules.alerts()[0].annotations)["summary"] == "h1 of steadytok"
+
+
+def test_what_a_rule_records_has_the_labels_that_the_rule_gave_it(tmp_path: Path) -> None:
+    """Prometheus gives a recorded series nothing that its rule has aggregated away; nor does it ALERTS."""
+    host = _Host(
+        _rule_set(
+            tmp_path,
+            "{record: 'whole:hot', expr: hot}",
+            "{record: 'all:hot', expr: sum(hot)}",
+            "{alert: A, expr: 'sum(hot) == all:hot'}",
+            "{alert: B, expr: 'hot == whole:hot'}",
+        )
+    )
+    host.tick()
+
+    assert host.ask("whole:hot") == [{"__name__": "whole:hot", "dimm": "a", **IDENTITY}]
+    assert host.ask("all:hot") == [{"__name__": "all:hot"}]
+    assert host.ask('count by (alertname, instance) (ALERTS{alertstate="firing"})') == [
+        {"alertname": "A"},
+        {"alertname": "B", "instance": "h1"},
+    ]
+    shown = promql.compile("all:hot").at(host.history.snapshot(IDENTITY), host.now_ms)
+    assert [dict(labels) for labels in shown.labels] == [{"__name__": "all:hot", **IDENTITY}]
+
+
+def test_a_recorded_series_that_is_a_sampled_one_is_refused(tmp_path: Path) -> None:
+    """The first one's samples are kept and it is counted: the same labels are never there twice."""
+    host = _Host(_rule_set(tmp_path, "{record: hot, expr: hot + 1}"))
+    host.tick()
+
+    assert len(host.ask("hot")) == 1
+    assert host.history.conflicts == 1
+
+
+def test_a_series_that_is_forgotten_comes_back(tmp_path: Path) -> None:
+    """With the identity too a column is freed by the labels that it was known by."""
+    host = _Host(_rule_set(tmp_path, "{alert: A, expr: 'hot{job=\"steadytok\"} > 50'}"))
+    host.tick()
+    host.tick(None)
+    host.now_ms += 2 * 3600 * SECOND
+    host.tick(None)
+    host.history.forget(host.now_ms)
+    gone = host.history.names()
+    host.tick()
+
+    assert "hot" not in gone
+    assert host.history.value("hot", dimm="a") == 60
+    assert {"alertname": "A", "dimm": "a", **IDENTITY} in host.labels
+
+
+def test_a_reading_is_recorded_as_its_collector_gave_it(tmp_path: Path) -> None:
+    """What is written down and scraped lacks the identity, so that another host name makes no other series of it."""
+    host = _Host(_rule_set(tmp_path, "{alert: A, expr: hot > 50}"))
+    host.tick()
+    (rows,) = (rows for rows in host.history.rows({}) if rows.heading.group == "hwmon")
+
+    assert rows.heading.labels == ((("dimm", "a"),), (("instance", "other"),))
+    assert ("hot", (("dimm", "a"),)) in [(metric.name, labels) for metric, labels, *_ in host.history.latest()]
+    assert all(group.startswith(RECORDED) for group in host.rules.sampling_groups())
+
+
+def _without(kept: tuple[Kept, ...]) -> list[Kept]:
+    """As a version kept it whose rules saw no identity."""
+
+    def older(alert: Alert) -> Alert:
+        labels: Labels = tuple(pair for pair in alert.labels if pair not in IDENTITY.items())
+        return replace(alert, labels=labels)
+
+    return [Kept(rule, older(alert)) for rule, alert in kept]
+
+
+@pytest.mark.parametrize("expr", ["hot > 50", "max by (dimm) (hot) > 50", "sum by (job, instance) (hot) > 50"])
+def test_an_alert_that_was_kept_without_it_goes_on(expr: str, tmp_path: Path) -> None:
+    """After an upgrade it is the same alert with its times, once, and ends; `for` does not begin again."""
+    rule_set = _rule_set(tmp_path, f"{{alert: A, expr: '{expr}', for: 4s}}")
+    before, after = _Host(rule_set), _Host(rule_set)
+    before.tick()
+    before.tick()
+    after.now_ms = before.now_ms
+    after.rules.restore(_without(before.rules.kept()), after.now_ms, before.now_ms)
+    (whole,) = before.labels
+
+    for state in ("pending", "pending", "firing"):
+        after.tick()
+        (alert,) = after.rules.alerts()
+        assert (dict(alert.labels), alert.state.value, alert.active_at_ms) == (whole, state, SECOND)
+    after.tick(10)
+    assert [alert.state.value for alert in after.rules.alerts()] == ["resolved"]
+    after.tick()
+    assert [alert.state.value for alert in after.rules.alerts()] == ["pending"]
+
+
+def test_an_alert_that_had_ended_is_not_told_beside_its_next_one(tmp_path: Path) -> None:
+    """Alertmanager knows both by the same labels: what fires again must not be ended by the one of before."""
+    rule_set = _rule_set(tmp_path, "{alert: A, expr: hot > 50}")
+    before, after = _Host(rule_set), _Host(rule_set)
+    before.tick()
+    before.tick(10)
+    after.now_ms = before.now_ms
+    after.rules.restore(_without(before.rules.kept()), after.now_ms, before.now_ms)
+    after.tick(10)
+    assert [alert.state.value for alert in after.rules.alerts()] == ["resolved"]
+    after.tick()
+
+    assert [(dict(alert.labels), alert.state.value) for alert in after.rules.alerts()] == [
+        ({"alertname": "A", "dimm": "a", **IDENTITY}, "firing")
+    ]
