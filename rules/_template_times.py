@@ -42,7 +42,7 @@ class Duration(Record):
 
     @property
     def pointer(self) -> bool:
-        """Which is always true, and cannot be compared."""
+        """Whether it is one: that is always true, and cannot be compared."""
         return self.type_name.startswith("*")
 
     def __bool__(self) -> bool:
@@ -109,7 +109,7 @@ class Time(Record):
 
     def since(self, other: Time) -> Duration:
         """The time between, at most what a Duration can hold."""
-        return Duration(min(max(self.ns - other.ns, -_MOST_NS), _MOST_NS - 1))
+        return Duration(_within(self.ns - other.ns))
 
     def rounded(self, step: Duration) -> Time:
         """To the nearest multiple of the step since the year 1, halves up."""
