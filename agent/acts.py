@@ -95,6 +95,10 @@ class Measure(NamedTuple):
     """°C of the hottest DIMM."""
     available: Mapping[str, float] = {}
     """Bytes that each node can still give."""
+    shown: tuple[float, ...] | None = None
+    """What the remedy's own expression gave, None where it has none."""
+    context: Mapping[str, float] = {}
+    """KV cache in use of each engine, as a share of all of it for each request at once."""
 
     @property
     def words(self) -> str:
@@ -126,6 +130,13 @@ class Act:
     plan: str = ""
     """What its plan said."""
     before: Measure | None = None
+    trial: Claim | None = None
+    """The claim that tightened what was held already, while it is not known whether that helped."""
+
+    @property
+    def tried(self) -> tuple[str, Labels]:
+        """The remedy and the alert that a verdict is about."""
+        return (self.remedy, self.labels) if self.trial is None else (self.trial.remedy, self.trial.labels)
 
     @property
     def strictest(self) -> Claim:
@@ -144,8 +155,8 @@ class Act:
 
     @property
     def unverified(self) -> bool:
-        """Whether it keeps every other act back."""
-        return not self.observed and not self.verified
+        """Whether it keeps every other act back; what is being put back does not, were that to take for ever."""
+        return not self.observed and not self.verified and self.phase is not Phase.RELEASING
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +216,8 @@ class State:
     pauses: tuple[str, ...] = ()
     resumed_ms: Mapping[str, int] = field(default_factory=dict)
     """When each remedy was last resumed: budgets and evidence count from there."""
+    effects: Mapping[str, str] = field(default_factory=dict)
+    """What the newest verdict on each remedy said."""
 
     def shifted(self, delta_ms: int) -> State:
         """The same after the wall clock stepped by delta_ms."""
@@ -243,7 +256,10 @@ class State:
 
         return replace(
             self,
-            acts=tuple(replace(seen(act), claims=tuple(map(seen, act.claims))) for act in self.acts),
+            acts=tuple(
+                replace(seen(act), claims=tuple(map(seen, act.claims)), trial=act.trial and seen(act.trial))
+                for act in self.acts
+            ),
             latches=tuple(map(seen, self.latches)),
             sessions=tuple(map(seen, self.sessions)),
         )

@@ -35,7 +35,7 @@ from agent.pacing import thermals
 from agent.pacing.thermals import Thermals
 from agent.place import Place
 from agent.reloading import aside, needs_restart, replace_reloadable
-from agent.remedies import Remedies, Surroundings
+from agent.remedies import Remedies
 from agent.rulebook import RulebookError, rule_set
 from agent.schedule import Schedule
 from agent.screen import Screen
@@ -44,6 +44,7 @@ from agent.settings import CANARY, Config
 from agent.sight import Sight
 from agent.site import Parts
 from agent.state import SHELF, StateFolder, folder
+from agent.surroundings import Surroundings
 from agent.units import bytes_written
 from agent.version import version
 from agent.view import View, Viewer, shown

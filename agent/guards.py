@@ -1,5 +1,6 @@
 """
-Whether to act: the table GUARDS. What becomes of an act is agent/life.py's. Both are pure; the time is passed in.
+Whether to act: the table GUARDS. What becomes of an act is agent/life.py's, who holds what agent/claims.py's. All three
+are pure; the time is passed in.
 
 The contract is older than this file: each of its clauses stands in tests/agent/test_guards.py by name, with what it
 cost those who lacked it. In short: evidence that is there and holds; a cooldown that counts from the attempt, dry runs
@@ -14,6 +15,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from agent import claims
 from agent.acts import (
     HOST,
     Act,
@@ -31,7 +33,6 @@ from agent.acts import (
     overlap,
 )
 from agent.life import entry_of, with_session
-from collectors import Labels
 from rules.alerts import AlertState
 
 HOUR_MS = 3_600_000
@@ -60,7 +61,8 @@ def evidence_missing(remedy: Remedy, seen: Seen) -> str:
     if alert.keep_firing_since_ms is not None:
         return "the condition is over; the alert is only kept firing"
     if seen.source == "local" and not (math.isfinite(alert.value) and least <= alert.value <= most):
-        return f"the value {alert.value:g} is not plausible"
+        # Without the value, which stands beside it in the audit: a sensor that drifts would be told once a second.
+        return f"the value is not plausible: expected {least:g} to {most:g}"
     return ""
 
 
@@ -214,7 +216,7 @@ def decide(state: State, world: World) -> Step:
     """What is to be begun and put back now."""
     remedies = {remedy.name: remedy for remedy in world.remedies if remedy.enabled}
     state = replace(state, sessions=_sessions(state, world, remedies), attempts=_kept(state, world))
-    state, release, entries = _claims(state, world, remedies)
+    state, release, entries = claims.kept(state, world, remedies)
     begin: list[Act] = []
     alerts = {seen.alert.labels: seen for seen in world.alerts}
     for session in state.sessions:
@@ -227,6 +229,25 @@ def decide(state: State, world: World) -> Step:
             state = after
             entries += told
     return Step(state, tuple(begin), tuple(release), tuple(entries))
+
+
+STOPPING = (_paused, _halted, _silenced, _without_evidence)
+"""Asked once more before the write."""
+
+
+def stopped(state: State, world: World, act: Act) -> str:
+    """Why what has been planned may not be written any more: a plan may take minutes. Empty where it may."""
+    remedy = next((each for each in world.remedies if each.enabled and each.name == act.remedy), None)
+    firing = (seen for seen in world.alerts if seen.alert.state is AlertState.FIRING)
+    seen = next((seen for seen in firing if seen.alert.labels == act.labels), None)
+    if act.observed != world.observing:
+        return claims.mode(world)
+    if remedy is None:
+        return "the remedy has left the configuration"
+    if seen is None:
+        return "its alert has ended"
+    case = Case(state, world, remedy, seen, Session(remedy.name, act.labels, None))
+    return next(filter(None, (guard(case) for guard in STOPPING)), "")
 
 
 def _sessions(state: State, world: World, remedies: Mapping[str, Remedy]) -> tuple[Session, ...]:
@@ -254,46 +275,6 @@ def _kept(state: State, world: World) -> tuple[Attempt, ...]:
         for attempt in state.attempts
         if world.now_ms - attempt.began_ms <= HOUR_MS or newest[attempt.resource] is attempt or attempt.act in open_acts
     )
-
-
-def _claims(state: State, world: World, remedies: Mapping[str, Remedy]) -> tuple[State, list[Act], list[Entry]]:
-    """Every held resource with the claims that still stand; what nobody claims is put back."""
-    release, entries = [], []
-    firing = {(session.remedy, session.labels): session for session in state.sessions}
-    for act in state.acts:
-        if act.phase is not Phase.HELD or not act.reversible:
-            continue
-        standing = tuple(_standing(act, firing, remedies))
-        why = _why_let_go(act, world, standing)
-        if not why:
-            state = state.with_act(replace(act, claims=standing))
-            continue
-        act = replace(act, phase=Phase.RELEASING)
-        state = state.with_act(act)
-        release.append(act)
-        entries.append(entry_of(world.now_ms, act, "release", why))
-    return state, release, entries
-
-
-def _why_let_go(act: Act, world: World, standing: tuple[Claim, ...]) -> str:
-    if world.killed:
-        return "the kill-switch file is there"
-    if act.observed != world.observing:
-        return f"the mode is now {'observe' if world.observing else 'enforce'}"
-    return "" if standing else "no alert claims it any more"
-
-
-def _standing(act: Act, firing: Mapping[tuple[str, Labels], Session], remedies: Mapping[str, Remedy]) -> list[Claim]:
-    kept = []
-    for claim in act.claims:
-        session, remedy = firing.get((claim.remedy, claim.labels)), remedies.get(claim.remedy)
-        if remedy is None or remedy.resource != act.resource:
-            continue
-        if session is not None:
-            kept.append(replace(claim, lost=session.lost, strength=remedy.strength))
-        elif remedy.rollback != "on_resolve":
-            kept.append(claim)
-    return kept
 
 
 def _consider(case: Case) -> tuple[State, Act | None, list[Entry]]:
@@ -362,7 +343,14 @@ def _begun(case: Case, held: Act | None) -> tuple[State, Act | None, list[Entry]
         means=remedy.means,
     )
     if held is not None:  # stricter than what is held: the same engagement, tightened, and to be verified anew
-        act = replace(held, claims=(*held.claims, claim), did_ms=now, verified=held.observed)
+        act = replace(
+            held,
+            claims=(*held.claims, claim),
+            did_ms=now,
+            verified=held.observed,
+            trial=None if held.observed else claim,
+            before=None,
+        )
         state = state.with_act(act)
     else:
         state = replace(state, acts=(*state.acts, act))

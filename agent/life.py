@@ -15,6 +15,9 @@ from agent.acts import HOST, Act, Entry, Event, Kind, Latch, Phase, Session, Sta
 MOST_MISSES = 3
 """A remedy that did not help so often in a row switches itself off."""
 
+WORDS = {Kind.HELPED: "helped", Kind.USELESS: "did not help", Kind.UNJUDGED: "not judged"}
+"""The verdicts."""
+
 
 def apply(state: State, event: Event, now_ms: int) -> Step:
     """What an event makes of its act; one of an act that has ended, or that cannot be in its phase, is only noted."""
@@ -79,30 +82,43 @@ def _unchanged(state: State, act: Act, event: Event, now_ms: int) -> State:
 
 
 def _helped(state: State, act: Act, event: Event, now_ms: int) -> State:
-    misses = {name: count for name, count in state.misses.items() if name != act.remedy}
+    misses = {name: count for name, count in state.misses.items() if name != act.tried[0]}
     state = _marked(replace(state, misses=misses), act, failed=False)
-    return _judged(state, act)
+    return _judged(state, act, event)
 
 
 def _unjudged(state: State, act: Act, event: Event, now_ms: int) -> State:
-    return _judged(state, act)
+    return _judged(state, act, event)
 
 
-def _judged(state: State, act: Act) -> State:
-    return state.with_act(replace(act, verified=True)) if act.reversible else state.without_act(act.id)
+def _judged(state: State, act: Act, event: Event) -> State:
+    state = _told_of(state, act, event)
+    after = replace(act, verified=True, trial=None)
+    return state.with_act(after) if act.reversible else state.without_act(act.id)
 
 
 def _useless(state: State, act: Act, event: Event, now_ms: int) -> State:
-    count = state.misses.get(act.remedy, 0) + 1
-    state = replace(state, misses={**state.misses, act.remedy: count})
+    name, _ = act.tried
+    count = state.misses.get(name, 0) + 1
+    state = _told_of(replace(state, misses={**state.misses, name: count}), act, event)
     if count >= MOST_MISSES:
         state = _latch(state, act, f"it did not help {count} times in a row", now_ms)
-    return _failed(state, act, event, now_ms)
+    others = tuple(claim for claim in act.claims if claim.remedy != name)
+    if act.trial is None or not others:
+        return _failed(state, act, event, now_ms)
+    # What had been tightened goes back to what it was held at before, and not further.
+    return _marked(state, act).with_act(replace(act, claims=others, verified=True, trial=None))
+
+
+def _told_of(state: State, act: Act, event: Event) -> State:
+    """What the verdict says is what the remedy's last effect is known as."""
+    words = "; ".join(filter(None, (event.says, WORDS[event.kind])))
+    return replace(state, effects={**state.effects, act.tried[0]: words})
 
 
 def _retuning(state: State, act: Act, event: Event, now_ms: int) -> State:
     known = act.ours if event.value is None or event.value in act.ours else (*act.ours, event.value)
-    return state.with_act(replace(act, ours=known))
+    return state.with_act(replace(act, ours=known, before=act.before or event.before))
 
 
 def _retuned(state: State, act: Act, event: Event, now_ms: int) -> State:
@@ -111,7 +127,8 @@ def _retuned(state: State, act: Act, event: Event, now_ms: int) -> State:
 
 def _taken_over(state: State, act: Act, event: Event, now_ms: int) -> State:
     """Somebody else has changed what we hold: hands off, or two would fight over it."""
-    return _latch(state, act, f"{act.resource} was changed by someone else", now_ms).without_act(act.id)
+    why = f"{act.resource} was changed by someone else"
+    return _latch(state, replace(act, trial=None), why, now_ms).without_act(act.id)
 
 
 Change = Callable[[State, Act, Event, int], State]
@@ -122,6 +139,7 @@ LIFE: Mapping[tuple[Phase, Kind], Change] = {
     (Phase.STARTED, Kind.FAILED): _failed,
     (Phase.STARTED, Kind.UNKNOWN): _failed,  # a plan touches nothing
     (Phase.STARTED, Kind.INTERRUPTED): _ended,
+    (Phase.WRITING, Kind.REFUSED): _refused,  # what stopped it came between the plan and the write
     (Phase.WRITING, Kind.DID): _did,
     (Phase.WRITING, Kind.FAILED): _failed,
     (Phase.WRITING, Kind.UNKNOWN): _unknown,
@@ -139,6 +157,7 @@ LIFE: Mapping[tuple[Phase, Kind], Change] = {
     (Phase.RELEASING, Kind.RESTORED): _ended,
     (Phase.RELEASING, Kind.CHANGED): _ended,
     (Phase.RELEASING, Kind.FAILED): _unchanged,  # tried again until it is put back
+    (Phase.RELEASING, Kind.UNKNOWN): _unchanged,  # the same
     (Phase.RELEASING, Kind.INTERRUPTED): _unchanged,
 }
 """The whole life of an act; what is not in here cannot happen, and changes nothing."""
@@ -167,15 +186,16 @@ def resume(state: State, name: str | None, now_ms: int) -> State:
 
 
 def _latch(state: State, act: Act, why: str, now_ms: int) -> State:
-    if act.observed or any(latch.remedy == act.remedy for latch in state.latches):
+    name, labels = act.tried
+    if act.observed or any(latch.remedy == name for latch in state.latches):
         return state
-    return replace(state, latches=(*state.latches, Latch(act.remedy, act.labels, now_ms, why)))
+    return replace(state, latches=(*state.latches, Latch(name, labels, now_ms, why)))
 
 
 def _marked(state: State, act: Act, *, failed: bool = True) -> State:
     """The alert's session knows how its newest act ended."""
     for session in state.sessions:
-        if (session.remedy, session.labels) == (act.remedy, act.labels):
+        if (session.remedy, session.labels) == act.tried:
             return with_session(state, replace(session, failed=failed))
     return state
 
@@ -193,7 +213,11 @@ def _entry(at_ms: int, act: Act, event: Event) -> Entry:
     before = event.before if event.kind is Kind.INTENDED else act.before if event.after is not None else None
     words = before.words if event.kind is Kind.INTENDED and before is not None else ""
     says = f"{event.says}; before: {words}" if words else event.says
-    return entry_of(at_ms, act, event.kind.value, says)._replace(before=before, after=event.after)
+    entry = entry_of(at_ms, act, event.kind.value, says)._replace(before=before, after=event.after)
+    if event.kind not in WORDS:
+        return entry
+    remedy, labels = act.tried
+    return entry._replace(remedy=remedy, labels=labels)
 
 
 def entry_of(at_ms: int, act: Act, what: str, says: str) -> Entry:

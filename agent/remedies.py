@@ -12,51 +12,28 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
-from agent import errands, guards, hand_client, life, remedybook, verification
+from agent import errands, guards, hand_client, judging, life, remedybook
 from agent.actions import Action, Moment, Steered, Task
-from agent.acts import Act, Entry, Event, Kind, Phase, Seen, State, Step, World, whole
-from agent.clock import Clock
+from agent.acts import Act, Entry, Event, Kind, Phase, Seen, State, Step, World
 from agent.errands import Errands
 from agent.journal import Journal, JournalError, boot_now
-from agent.judging import verdicts
-from agent.reach import Access
 from agent.remedybook import Bound
 from agent.settings import Remediation
+from agent.surroundings import Surroundings
 from collectors import Labels
-from rules import promql
-from rules.alerts import Alert
-from rules.groups import Rules
-from rules.history import History
+from rules.alerts import Alert, AlertState
 
 AGAIN = 5.0  # seconds until what could not be put back is tried again
 RENEWALS = 3  # in each ttl of a lease, so that two may fail
 MOVES = (Kind.RETUNING.value, Kind.RETUNED.value)  # not in the audit: a controller moves each second
 TELL_EVERY = 60.0  # seconds between two lines of the audit on why what is held is moved
 FAREWELL = 3.0  # seconds for what is put back when the agent ends
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What remedies are given by the agent; the functions are asked on the event loop."""
-
-    clock: Clock
-    history: History
-    rules: Callable[[], Rules]
-    identity: Mapping[str, str]
-    root: str
-    folder: Path
-    token_file: Path
-    hand: str
-    posted: Callable[[int], Iterable[Alert]] = lambda now_ms: ()
-    """The alerts that Alertmanagers have posted and that still count as firing."""
-    silenced: Callable[[Labels], bool] = lambda labels: False
 
 
 class Remedies:
@@ -78,7 +55,7 @@ class Remedies:
         self._memory: dict[int, Any] = {}
         self._touched: dict[int, float] = {}
         self._told: dict[int, tuple[str, float]] = {}
-        self._failing: set[int] = set()
+        self._failing: dict[int, set[tuple[Phase, str]]] = {}
         self.counts: dict[tuple[str, str], int] = {}
         self.replace(settings, book)
 
@@ -129,26 +106,26 @@ class Remedies:
 
     def _look(self, now_ms: int) -> None:
         self._errands.expire(self.around.clock.monotonic())
-        alerts = [seen.alert for seen in self._seen(now_ms)]
-        for event in verdicts(self.state.acts, self.book, alerts, self._ask, now_ms):
+        present = self.around.present(now_ms)
+        for event in judging.verdicts(self.state.acts, self.book, present):
             self._happened(event)
         self._take(guards.decide(self.state, self._world(now_ms)))
         for act in self.state.acts:
             if act.phase is Phase.HELD and act.reversible and not act.observed:
-                self._hold(act, now_ms)
+                self._try_to_hold(act, now_ms)
             elif act.phase is Phase.RELEASING:
                 self._put_back(act)
         self._forget({act.id for act in self.state.acts})
 
     def _forget(self, living: set[int]) -> None:
         """What was kept of acts that have ended."""
-        kept: tuple[dict[int, Any], ...] = (self._memory, self._touched, self._told)
+        kept: tuple[dict[int, Any], ...] = (self._memory, self._touched, self._told, self._failing)
         for of_acts in kept:
             for number in [number for number in of_acts if abs(number) not in living]:
                 del of_acts[number]
 
     def _world(self, now_ms: int) -> World:
-        alerts = tuple(self._seen(now_ms))
+        alerts = tuple(self.around.seen(now_ms))
         return World(
             now_ms=now_ms,
             observing=self.observing,
@@ -160,13 +137,6 @@ class Remedies:
             silenced=frozenset(seen.alert.labels for seen in alerts if self.around.silenced(seen.alert.labels)),
         )
 
-    def _seen(self, now_ms: int) -> Iterable[Seen]:
-        for alert in self.around.rules().alerts():
-            labels = whole(alert.labels, self.around.identity)
-            told = alert if labels is alert.labels else replace(alert, labels=labels)
-            yield Seen(told, _window_ms(alert.expr))
-        yield from (Seen(alert, source="webhook") for alert in self.around.posted(now_ms))
-
     def wants(self, alert: Alert) -> bool:
         """Whether a remedy is for an alert that an Alertmanager posts."""
         seen = Seen(alert, source="webhook")
@@ -174,20 +144,22 @@ class Remedies:
 
     def _happened(self, event: Event) -> None:
         act = self.state.act(event.act)
-        if act is not None and act.phase is Phase.HELD and self._nothing_new(act, event):
+        if act is not None and act.phase in (Phase.HELD, Phase.RELEASING) and self._nothing_new(act, event):
             return
-        if event.kind is Kind.INTENDED:
-            event = event._replace(before=verification.measure(self._ask))
-        self._take(life.apply(self.state, event, self.around.clock.now_ms()))
+        now_ms = self.around.clock.now_ms()
+        if act is not None and act.before is None and event.kind in (Kind.INTENDED, Kind.RETUNING):
+            event = event._replace(before=judging.measured(act, self.book, self.around.present(now_ms)))
+        self._take(life.apply(self.state, event, now_ms))
 
     def _nothing_new(self, act: Act, event: Event) -> bool:
-        """A renewal that went as the one before is no line in the audit."""
-        went_ill = event.kind in (Kind.FAILED, Kind.UNKNOWN)
-        known = went_ill if act.id in self._failing else event.kind is Kind.RETUNED and act.ours == (event.value,)
-        if went_ill:
-            self._failing.add(act.id)
-        else:
-            self._failing.discard(act.id)
+        """A renewal that went as the one before is no line in the audit, nor what could not be put back once more."""
+        if event.kind not in (Kind.FAILED, Kind.UNKNOWN):
+            failing = self._failing.pop(act.id, None)
+            return not failing and event.kind is Kind.RETUNED and act.ours == (event.value,)
+        told = self._failing.setdefault(act.id, set())
+        failure = "" if act.phase is Phase.HELD else event.says
+        known = (act.phase, failure) in told
+        told.add((act.phase, failure))
         return known
 
     def _take(self, step: Step) -> None:
@@ -234,7 +206,7 @@ class Remedies:
             self._happened(Event(act.id, Kind.REFUSED, "the remedy has left the configuration"))
             return
         missing = functools.partial(self._missing, bound.action, act.observed)
-        job = errands.planning(act, bound.action, bound.task_for(dict(act.labels)), self._access(), missing)
+        job = errands.planning(act, bound.action, bound.task_for(dict(act.labels)), self.around.access(), missing)
         self._errands.run(act.id, job, self.around.clock.monotonic())
 
     def _missing(self, action: Action, observed: bool) -> str:
@@ -245,23 +217,36 @@ class Remedies:
         now = self.state.act(act.id)
         if now is None or now.phase not in (Phase.WRITING, Phase.HELD):
             return
+        if now.phase is Phase.WRITING and (why := self._stopped(now)):
+            self._happened(Event(act.id, Kind.REFUSED, f"{why}; nothing was written"))
+            return
         if act.observed:
             self._happened(Event(act.id, Kind.DID, "only observed", value=act.ours[-1]))
             return
         self._do(now, json.loads(now.ours[-1]), Kind.DID if now.phase is Phase.WRITING else Kind.RETUNED)
 
+    def _stopped(self, act: Act) -> str:
+        return guards.stopped(self.state, self._world(self.around.clock.now_ms()), act)
+
     def _do(self, act: Act, wanted: Any, done: Kind) -> None:
         action, task = self._means(act)
-        job = errands.doing(act, action, task, self._access(), wanted, done)
+        job = errands.doing(act, action, task, self.around.access(), wanted, done)
         if self._errands.run(act.id, job, self.around.clock.monotonic()):
             self._touched[act.id] = self.around.clock.monotonic()
+
+    def _try_to_hold(self, act: Act, now_ms: int) -> None:
+        try:
+            self._hold(act, now_ms)
+        except Exception as error:  # one action's fault must not cost the others their leases; its own then ends
+            reason = f"{type(error).__name__}: {error}"
+            self._log.error("what is held cannot be seen to", remedy=act.remedy, reason=reason)
 
     def _hold(self, act: Act, now_ms: int) -> None:
         """Renews a lease when it is due, and moves the value where its action wants it moved."""
         if self._errands.busy(act.id) or not act.claims:
             return
         action, task = self._means(act)
-        moment = Moment(now_ms, json.loads(act.ours[-1]), act.lost, self._ask, self._beside(act, task))
+        moment = Moment(now_ms, json.loads(act.ours[-1]), act.lost, self.around.ask, self._beside(act, task))
         self._memory[act.id], wanted = action.steer(task, self._memory.get(act.id), moment)
         self._tell_why(act, self._memory[act.id])
         since = self.around.clock.monotonic() - self._touched.get(act.id, -float("inf"))
@@ -299,7 +284,7 @@ class Remedies:
         except Exception as error:  # its action has been uninstalled: it cannot be put back by us, and that is told
             self._happened(Event(act.id, Kind.CHANGED, f"cannot be put back: {type(error).__name__}: {error}"))
             return
-        self._errands.run(act.id, errands.undoing(act, action, task, self._access()), now)
+        self._errands.run(act.id, errands.undoing(act, action, task, self.around.access()), now)
 
     def _means(self, act: Act) -> tuple[Action, Task]:
         name = act.strictest.remedy if act.claims else act.remedy
@@ -310,15 +295,6 @@ class Remedies:
         labels = {} if act.posted else dict(act.labels)
         return remedybook.by_means(act.remedy, act.means, labels)
 
-    def _ask(self, expr: str) -> list[tuple[dict[str, str], float]]:
-        found = _compiled(expr).at(self.around.history, self.around.clock.now_ms())
-        return [(dict(labels), value) for labels, value in found]
-
-    def _access(self) -> Access:
-        around = self.around
-        snapshot = around.history.snapshot(around.identity)
-        return Access(snapshot, around.clock.now_ms(), around.root, around.hand, around.token_file)
-
     def _tell(self, entry: Entry) -> None:
         self.counts[entry.remedy, entry.what] = self.counts.get((entry.remedy, entry.what), 0) + 1
         if entry.what in MOVES:
@@ -326,21 +302,22 @@ class Remedies:
         log = self._log.info if entry.observed or entry.what != "gave up" else self._log.error
         log(f"remedy: {entry.what}", remedy=entry.remedy, resource=entry.resource, says=entry.says or None)
 
-    def pause(self, name: str) -> None:
-        """Nothing is begun until it is resumed."""
-        self._take(Step(life.pause(self.state, name), entries=(self._by_people("paused", name),)))
+    def pause(self, name: str, who: str) -> None:
+        """Nothing is begun until it is resumed; `who` is told in the audit."""
+        self._take(Step(life.pause(self.state, name), entries=(self._by_people("paused", name, who),)))
 
-    def resume(self, name: str | None) -> bool:
+    def resume(self, name: str | None, who: str) -> bool:
         """Lifts a pause or a latch, or all; False where there was none of that name."""
         after = life.resume(self.state, name, self.around.clock.now_ms())
         lifted = (after.pauses, after.latches) != (self.state.pauses, self.state.latches)
         if lifted:
-            self._take(Step(after, entries=(self._by_people("resumed", name or "everything"),)))
+            self._take(Step(after, entries=(self._by_people("resumed", name or "everything", who),)))
         return lifted
 
     async def tried(self, name: str) -> Event:
-        """What a remedy's plan says now; nothing is touched and nothing counted."""
+        """What a remedy's plan says now, for an alert that fires where one does; nothing is touched or counted."""
         bound = self.book[name]
+        labels = self._firing(bound)
         told: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
 
         def deliver(event: Event) -> None:
@@ -349,12 +326,21 @@ class Remedies:
 
         act = Act(0, name, bound.remedy.resource, (), True, bound.remedy.reversible, Phase.STARTED, 0, ())
         missing = functools.partial(self._missing, bound.action, False)
-        job = errands.planning(act, bound.action, bound.task_for({}), self._access(), missing)
+        job = errands.planning(act, bound.action, bound.task_for(dict(labels or ())), self.around.access(), missing)
         Errands(deliver).run(0, job, self.around.clock.monotonic())
-        return await told
+        event = await told
+        if labels is None and event.kind is not Kind.INTENDED:
+            event = event._replace(says=f"{event.says}; planned without labels, since no alert that it is for fires")
+        return event
 
-    def _by_people(self, what: str, name: str) -> Entry:
-        return Entry(self.around.clock.now_ms(), "", (), "", what, name)
+    def _firing(self, bound: Bound) -> Labels | None:
+        """The labels of an alert that a remedy is for and that fires."""
+        seen = self.around.seen(self.around.clock.now_ms())
+        mine = (each.alert for each in seen if guards.matches(bound.remedy, each))
+        return next((alert.labels for alert in mine if alert.state is AlertState.FIRING), None)
+
+    def _by_people(self, what: str, name: str, who: str) -> Entry:
+        return Entry(self.around.clock.now_ms(), "", (), "", what, f"{name}, by {who}")
 
     async def close(self) -> None:
         """Puts back what is only to last while the agent does; leases of the rest end by themselves, or are adopted."""
@@ -373,13 +359,3 @@ class Remedies:
         released = replace(act, phase=Phase.RELEASING)
         entry = life.entry_of(self.around.clock.now_ms(), act, "release", "the agent ends")
         self._take(Step(self.state.with_act(released), release=(released,), entries=(entry,)))
-
-
-@functools.lru_cache(maxsize=512)
-def _compiled(expr: str) -> promql.Query:
-    return promql.compile(expr)
-
-
-@functools.lru_cache(maxsize=1024)
-def _window_ms(expr: str) -> int:
-    return promql.compile(expr).window_ms

@@ -218,9 +218,9 @@ class Verify(Section, frozen=True):
     """How an act is judged: an expression that gives something once it has helped, and how long it may take."""
 
     expr: str | None = None
-    """Gives something once the act has helped; `{{ $labels.NAME }}` are the alert's. null: by the time for a token."""
+    """Gives something once the act has helped; `{{ $labels.NAME }}` are the alert's. null: its end, or decode time."""
     within: Seconds = 300.0
-    """How long that may take."""
+    """How long that may take; what the expression looks back is waited for in any case."""
 
 
 class RemedySettings(Section, frozen=True):

@@ -17,6 +17,7 @@ from rules._evaluation import Moment, RuleError, alert_samples, found_alerts, re
 from rules.alerts import Alert, Terms, advance, live
 from rules.history import RECORDED, History
 from rules.kept import Kept, adopted, keys, restored
+from rules.promql import Query
 from rules.rulefile import Group, Rule, RuleSet
 
 __all__ = ["RuleHealth", "RuleSet", "Rules"]
@@ -187,6 +188,11 @@ class Rules:
     def alerts(self) -> tuple[Alert, ...]:
         """Pending, firing, and resolved for up to 15 minutes, in the order of the rules."""
         return tuple(alert for group in self._groups for state in group.rules for alert in state.active.values())
+
+    def window_ms(self, query: Query) -> int:
+        """How much of the past a query needs, that of the recording rules it builds on included."""
+        recorders = (state for state in self._states if state.rule.kind == "record" and state.rule.name in query.names)
+        return query.window_ms + max((state.window_ms for state in recorders), default=0)
 
     def kept(self) -> tuple[Kept, ...]:
         """What must outlive the process, in the order of the rules."""

@@ -143,7 +143,10 @@ def test_files_are_opened_at_the_door() -> None:
 
 
 PACING = ("plant", "control", "worth", "terms", "asking", "steering")
-DECIDING = ("agent/acts.py", "agent/guards.py", "agent/life.py", *(f"agent/pacing/{name}.py" for name in PACING))
+DECIDING = (
+    *(f"agent/{name}.py" for name in ("acts", "claims", "guards", "life")),
+    *(f"agent/pacing/{name}.py" for name in PACING),
+)
 
 
 def test_what_decides_has_no_clock_and_no_network() -> None:

@@ -38,6 +38,7 @@ def list_(config_path: Path | None) -> None:
         say(f"  {each['does']}{'' if each['reversible'] else '; cannot be put back'}")
         say(f"  for {', '.join(each['match'])}")
         last = [f"last tried {_when(each['last_ms'])}"] if each["last_ms"] is not None else []
+        last += [f"last effect: {effect}"] if (effect := each.get("effect")) else []
         for line in [*filter(None, [each["why"]]), *each.get("now", ()), *last, *each["waiting"]]:
             say(f"  {line}")
 
@@ -98,7 +99,7 @@ def _line(entry: Any) -> str:
     alert = dict(entry.labels).get("alertname")
     who = f"{entry.remedy} ({alert})" if alert else entry.remedy
     what = f"would have {_PAST.get(entry.what, entry.what)}" if entry.observed else entry.what
-    if entry.what in ("begin", "tighten") and entry.value is not None:
+    if entry.what in ("begin", "tighten", "suppressed") and entry.value is not None:
         what += f" at a value of {entry.value:g}"
     said = ": ".join(filter(None, (who, what, entry.says if entry.says != "only observed" else "")))
     return f"{_when(entry.at_ms)} {said}"

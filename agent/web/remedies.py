@@ -97,6 +97,7 @@ class Door:
             "why": latch.why if latch else "",
             "left": max(0, bound.remedy.max_per_hour - len(mine)),
             "last_ms": last,
+            "effect": state.effects.get(name, ""),
             "now": sorted(memory.says for act, memory in self._remedies.steered() if act in held),
             "waiting": sorted({each.told for each in state.sessions if each.remedy == name and each.told}),
         }
@@ -114,12 +115,12 @@ class Door:
 
     async def _pause(self, request: web.Request) -> Any:
         name = await _text(request, "name") or "operator"
-        self._remedies.pause(name)
+        self._remedies.pause(name, request[CREDENTIAL])
         return {"paused": name}
 
     async def _resume(self, request: web.Request) -> Any:
         name = await _text(request, "name")
-        if not self._remedies.resume(name):
+        if not self._remedies.resume(name, request[CREDENTIAL]):
             state = self._remedies.state
             there = ", ".join([*state.pauses, *(latch.remedy for latch in state.latches)]) or "nothing"
             asked = f"nothing named {name!r} is paused or given up" if name else "nothing is paused or given up"

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agent import guards, life
-from agent.acts import HOST, Act, Entry, Event, Kind, Phase, Remedy, Seen, State, Step, World, overlap
+from agent.acts import HOST, Act, Entry, Event, Kind, Measure, Phase, Remedy, Seen, State, Step, World, overlap
 from agent.config import ConfigError, parse
 from agent.guards import HOUR_MS
 from agent.journal import Journal, audit, boot_now
+from agent.judging import Present, verdicts
 from agent.matchers import matchers
-from agent.remedybook import bound
-from agent.settings import Config
+from agent.remedybook import Bound, bound
+from agent.settings import Config, RemedySettings
 from rules.alerts import Alert, AlertState
 
 MINUTE = 60_000
@@ -39,6 +40,9 @@ COOL = Remedy(
 COLDER = replace(COOL, name="colder", match=(matchers('alertname="Hotter"'),), strength=0.4)
 PART = replace(COOL, name="part", match=(matchers('alertname="Half"'),), resource="pace r1/0", strength=0.3)
 DROP = replace(COOL, name="drop", match=(matchers('alertname="Full"'),), resource="page cache", reversible=False)
+
+
+SETTINGS = RemedySettings(name="any", match=("",), action="pace")
 
 
 def hot(name: str = "Hot", dimm: str = "A1", **changes: Any) -> Alert:
@@ -75,7 +79,14 @@ class Bench:
         )
         return self._take(guards.decide(self.state, world))
 
-    def happens(self, act: Act, kind: Kind, **told: str) -> Step:
+    def judges(self, *alerts: Alert) -> None:
+        """What is due by now, of the remedies that there are."""
+        book = {each.name: Bound(each, SETTINGS, None, None, None) for each in self.remedies}
+        known = {alert.labels: alert for alert in alerts}
+        for event in list(verdicts(self.state.acts, book, Present(self.now, known, lambda _: [], lambda *_: True))):
+            self._take(life.apply(self.state, event, self.now))
+
+    def happens(self, act: Act, kind: Kind, **told: Any) -> Step:
         return self._take(life.apply(self.state, Event(act.id, kind, **told), self.now))
 
     def _take(self, step: Step) -> Step:
@@ -295,6 +306,41 @@ def test_5_what_overlaps_and_is_laxer_waits() -> None:
     assert [act.remedy for act in bench.state.acts] == ["colder"]
 
 
+def tightened() -> tuple[Bench, Act]:
+    """What "cool" holds, and has helped, is tightened by "colder"."""
+    bench = Bench(COOL, COLDER)
+    begun = bench.acts(hot())
+    bench.happens(begun, Kind.INTENDED, prior="1.0", value="0.7", before=Measure({"r1": 124.0}, {}, None))
+    bench.happens(begun, Kind.DID, value="0.7")
+    bench.happens(begun, Kind.HELPED)
+    bench.passes(12 * MINUTE, hot(), hot("Hotter"))
+    (act,) = bench.state.acts
+    assert act.unverified
+    return bench, act
+
+
+def test_5_what_tightens_is_judged_and_not_what_it_tightened() -> None:
+    """The miss is the stricter remedy's, with its alert; what was held before is held again, and verified."""
+    bench, act = tightened()
+    assert (act.tried, act.before) == (("colder", hot("Hotter").labels), None)
+    step = bench.happens(act, Kind.USELESS)
+
+    assert (bench.state.misses, step.release) == ({"colder": 1}, ())
+    assert [(entry.remedy, entry.labels) for entry in step.entries] == [("colder", hot("Hotter").labels)]
+    assert [session.remedy for session in bench.state.sessions if session.failed] == ["colder"]
+    (held,) = bench.state.acts
+    assert (held.phase, held.strictest.remedy, held.verified, held.trial) == (Phase.HELD, "cool", True, None)
+
+
+def test_5_what_is_tightened_is_measured_anew() -> None:
+    """Before the stricter value is written; that of the first act would make its effect the second one's too."""
+    bench, act = tightened()
+    measure = Measure({"r1": 90.0}, {}, None)
+    bench.happens(act, Kind.RETUNING, value="0.4", before=measure)
+
+    assert bench.state.acts[0].before == measure
+
+
 def test_6_the_prior_value_is_journalled_before_the_write() -> None:
     """An act is only written from a phase in which the prior value is known; out of order nothing happens."""
     bench = Bench()
@@ -378,6 +424,34 @@ def test_8_one_act_at_a_time_until_it_is_known_whether_it_helped() -> None:
     assert [one.remedy for one in bench.tick(hot(), hot("Full")).begin] == ["drop"]
 
 
+@pytest.mark.parametrize("gone", [DROP, COOL])
+def test_8_what_has_left_the_configuration_keeps_nobody_back(gone: Remedy) -> None:
+    """An act of a remedy that was removed meanwhile is not judged; nothing waits for it, whoever else claims it."""
+    other = replace(gone, name="other", match=(matchers('alertname="Other"'),))
+    third = replace(DROP, name="third", resource="swap", match=(matchers('alertname="Third"'),))
+    bench, alert = Bench(gone, other, third), hot("Full" if gone is DROP else "Hot")
+    bench.holds(bench.acts(alert))
+    bench.tick(alert, hot("Other"))
+    bench.remedies = (other, third)
+    bench.judges(alert)
+
+    assert [act.remedy for act in bench.tick(hot("Other"), hot("Third")).begin] == ["third"]
+    assert bench.state.effects == {gone.name: f"{gone.name} has left the configuration; not judged"}
+
+
+def test_8_what_is_being_put_back_keeps_nobody_back() -> None:
+    """That may take for ever, where the engine has gone; the resource alone waits for it."""
+    bench = Bench(COOL, DROP)
+    act = bench.holds(bench.acts(hot()))
+    bench.tick()
+    bench.happens(act, Kind.UNKNOWN, says="no end within 120 s")
+    bench.happens(act, Kind.FAILED, says="nobody is there")
+
+    assert [each.phase for each in bench.state.acts] == [Phase.RELEASING]
+    assert "unexpected: no end within 120 s" not in bench.said
+    assert [one.remedy for one in bench.passes(HOUR_MS, hot(), hot("Full"))] == ["drop"]
+
+
 def test_8_a_remedy_that_does_not_help_switches_itself_off() -> None:
     """Three acts in a row that did not help: given up, and what was held is put back each time."""
     bench = Bench(replace(COOL, max_attempts=99, max_per_hour=60))
@@ -442,6 +516,15 @@ def test_11_suppressions_are_told_once_for_each_reason() -> None:
         "refused: only 1 % would be freed",
         "suppressed: cooling down since the last attempt",
     ]
+
+
+def test_11_a_value_that_drifts_is_told_once() -> None:
+    """The number stands beside the reason: in it, an implausible sensor would write a line a second."""
+    bench = Bench(replace(COOL, plausible=(-40.0, 100.0)))
+    for second in range(60):
+        bench.tick(hot(value=300.0 + second))
+
+    assert bench.said == ["suppressed: the value is not plausible: expected -40 to 100"]
 
 
 def test_11_every_line_has_rule_labels_value_and_decision() -> None:
@@ -531,7 +614,8 @@ class Anything(RuleBasedStateMachine):
         often = {"cooldown_ms": 5 * MINUTE, "max_per_hour": 2, "max_attempts": 9}
         remedies = (replace(COOL, **often), replace(DROP, **often), replace(DROP, **often, **EMPTY))
         self.bench = Bench(*remedies, COLDER, PART, observing=observing, max_per_hour=3)
-        self.cooldowns = {remedy.name: remedy.cooldown_ms for remedy in self.bench.remedies}
+        self.all = self.bench.remedies
+        self.cooldowns = {remedy.name: remedy.cooldown_ms for remedy in self.all}
         self.alerts: dict[tuple[str, str], Alert] = {}
         self.clock = 0
         self.begun: deque[tuple[int, Act]] = deque()
@@ -548,7 +632,6 @@ class Anything(RuleBasedStateMachine):
 
     @rule(ms=st.sampled_from([1000, 1000, MINUTE, 5 * MINUTE, 6 * MINUTE, HOUR_MS // 2]))
     def ticks(self, ms: int) -> None:
-        unverified = sum(act.unverified for act in self.bench.state.acts)
         latched = {latch.remedy for latch in self.bench.state.latches}
         tightened = {act.id: len(act.claims) for act in self.bench.state.acts}
         step = self.bench.tick(*self.alerts.values(), after_ms=ms)
@@ -562,7 +645,7 @@ class Anything(RuleBasedStateMachine):
             assert alert.fresh
             assert alert.value == alert.value
             assert self.bench.observing or not latched & {entry.remedy, HOST}
-            assert unverified == 0
+            assert not [each for each in self.bench.state.acts if each.unverified and each.id != entry.act]
             act = self.bench.state.act(entry.act)
             assert act is not None
             self._cooled(act, entry.remedy)
@@ -582,7 +665,7 @@ class Anything(RuleBasedStateMachine):
         if not acts:
             return
         act = acts[pick % len(acts)]
-        if (act.phase, kind) == (Phase.STARTED, Kind.REFUSED):
+        if act.phase in (Phase.STARTED, Phase.WRITING) and kind is Kind.REFUSED:
             self.uncounted.add(act.id)
         self.bench.happens(act, kind, prior="1.0", value=value)
 
@@ -626,6 +709,19 @@ class Anything(RuleBasedStateMachine):
         self.ticks(ms)
         self.bench.killed, self.bench.halted = False, ""
         self.bench.state = replace(self.bench.state, pauses=())
+
+    @rule(names=st.sets(st.sampled_from(["cool", "colder", "drop", "empty", "part"])), name=st.sampled_from(NAMES))
+    def configuration_is_reloaded(self, names: set[str], name: tuple[str, str]) -> None:
+        """Some remedies leave it, others come back, while an act is not verified; what has left is not waited for."""
+        self.alerts[name] = hot(*name)
+        self.ticks(6 * MINUTE)
+        for act in self.bench.state.acts:
+            self.bench.happens(act, Kind.INTENDED, prior="1.0", value="0.7")
+            self.bench.happens(act, Kind.DID, value="0.7")
+        self.bench.remedies = tuple(each for each in self.all if each.name in names)
+        self.bench.judges(*self.alerts.values())
+        waited_for = [act for act in self.bench.state.acts if act.unverified and act.phase is Phase.HELD]
+        assert all(act.tried[0] in names for act in waited_for)
 
     @rule(observing=st.sampled_from([False, False, True]))
     def mode_is_set(self, observing: bool) -> None:
@@ -672,13 +768,18 @@ class Anything(RuleBasedStateMachine):
         since = max(self.clock - HOUR_MS, self.resumed)
         real = [one for at, one in self.begun if at > since and not one.observed and one.id not in self.uncounted]
         assert len(real) <= self.bench.max_per_hour
-        for remedy in self.bench.remedies:
+        for remedy in self.all:
             assert sum(one.remedy == remedy.name for one in real) <= remedy.max_per_hour
 
     @invariant()
     def nothing_is_held_without_a_claim(self) -> None:
         for act in self.bench.state.acts:
             assert act.phase is not Phase.HELD or act.claims
+
+    @invariant()
+    def what_is_tried_is_not_yet_known(self) -> None:
+        for act in self.bench.state.acts:
+            assert act.trial is None or not act.verified
 
     @invariant()
     def one_latch_a_remedy(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from agent.acts import SOURCE, Act, Claim, Latch, Phase, Session, State, whole
 from agent.clock import Clock
 from agent.journal import Journal, boot_now
 from agent.notify import payload
-from agent.remedies import Remedies, Surroundings
+from agent.remedies import Remedies
 from agent.settings import Remediation
+from agent.surroundings import Surroundings
 from agent.web.exposition import Exposition
 from collectors import Labels, Sample, gauge
 from rules.groups import Rules
@@ -80,7 +82,7 @@ def test_remedies_see_it(tmp_path: Path) -> None:
     """As the Alertmanager does whose matchers they are written like, of an alert too that has summed it away."""
     history, rules = _firing(tmp_path)
     remedies = Remedies(_surroundings(tmp_path, rules, history), Remediation(), [])
-    seen = [dict(each.alert.labels) for each in remedies._seen(1000)]
+    seen = [dict(each.alert.labels) for each in remedies.around.seen(1000)]
 
     assert seen == [dict(NOW), {"alertname": "All", **IDENTITY}]
 
@@ -90,6 +92,7 @@ def test_what_was_held_before_is_still_claimed(tmp_path: Path) -> None:
     held = Act(
         1, "cool", "pace r1", OLD, False, True, Phase.HELD, 0, (Claim("cool", OLD, 0.7),), 0, "1.0", ("0.7",), True
     )
+    held = replace(held, trial=held.claims[0])
     before = State(
         next_id=2,
         acts=(held,),
@@ -104,5 +107,6 @@ def test_what_was_held_before_is_still_claimed(tmp_path: Path) -> None:
     state = Remedies(_surroundings(tmp_path, rules, history), Remediation(), []).state
 
     assert [(act.labels, [claim.labels for claim in act.claims]) for act in state.acts] == [(NOW, [NOW])]
+    assert [act.tried for act in state.acts] == [("cool", NOW)]
     assert [(each.labels, each.attempts) for each in state.sessions] == [(NOW, 2), (POSTED, 0)]
     assert [latch.labels for latch in state.latches] == [POSTED]

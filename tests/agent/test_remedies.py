@@ -173,6 +173,7 @@ def test_a_firing_alert_paces_and_its_end_puts_back(stage: Stage) -> None:
     with stage.agent() as agent:
         stage.switch.running = 9
         processes.until(stage.is_paced, 20, "the engine is paced")
+        processes.until(lambda: stage.said("helped"), 10, "it has helped")
         shown = stage.ask("list")
         stage.switch.running = 0
         processes.until(stage.is_at_full_speed, 10, "the engine is at full speed")
@@ -182,6 +183,8 @@ def test_a_firing_alert_paces_and_its_end_puts_back(stage: Stage) -> None:
 
     assert [entry.what for entry in stage.entries()] == ["begin", "intended", "did", "helped", "release", "restored"]
     assert "slow: held, 2 acts left this hour" in shown.stdout
+    effect = "engine r1 from full speed to a duty of 0.5; its expression 1 -> 1; helped"
+    assert f"  last effect: {effect}\n" in shown.stdout
     assert stage.journalled().acts == ()
 
 

@@ -14,8 +14,9 @@ from agent.actions import Steered
 from agent.acts import Act, Claim, Phase
 from agent.clock import Clock
 from agent.config import parse
-from agent.remedies import Remedies, Surroundings
+from agent.remedies import Remedies
 from agent.settings import Remediation
+from agent.surroundings import Surroundings
 from rules.groups import Rules
 from rules.history import History
 from rules.rulefile import RuleSet

@@ -11,11 +11,16 @@ import pytest
 from agent import journal, life, verification
 from agent.acts import Act, Claim, Entry, Event, Kind, Measure, Phase, State
 from agent.commands import remedies as command
-from agent.verification import compared, judged
+from agent.verification import Evidence, compared, judged
 
-BEFORE = Measure({"r1": 124.0}, {"r1": 2}, 78.0, {"0": 40e9, "1": 1.2 * (1 << 30)})
-AFTER = Measure({"r1": 84.0}, {"r1": 2}, 74.0, {"0": 40e9, "1": 39.0 * (1 << 30)})
-CHANGE = "node 1 available 1.2 GiB -> 39.0 GiB; r1 124 -> 84 ms per token; hottest DIMM 78 -> 74 °C"
+BEFORE = Measure({"r1": 124.0}, {"r1": 2}, 78.0, {"0": 40e9, "1": 1.2 * (1 << 30)}, (), {"r1": 0.1})
+AFTER = Measure({"r1": 84.0}, {"r1": 2}, 74.0, {"0": 40e9, "1": 39.0 * (1 << 30)}, (39.5,), {"r1": 0.11})
+CHANGE = (
+    "node 1 available 1.2 GiB -> 39.0 GiB; r1 124 -> 84 ms per token; hottest DIMM 78 -> 74 °C; "
+    "its expression nothing -> 39.5"
+)
+OWN = BEFORE._replace(hottest=None, available={})
+"""Decode time alone."""
 LABELS = (("alertname", "NodeNearlyFull"), ("node", "1"))
 
 
@@ -28,32 +33,53 @@ def test_a_change_is_told_of_nodes_tokens_and_heat() -> None:
     ("before", "says", "faster"),
     [
         (None, "", None),
-        (BEFORE._replace(load={"r1": 3}, hottest=None, available={}), "", None),
-        (BEFORE._replace(ms_per_token={"r1": 85.0}, hottest=None, available={}), "r1 85 -> 84 ms per token", False),
+        (OWN._replace(load={"r1": 3}), "", None),
+        (OWN._replace(context={"r1": 0.05}), "", None),
+        (OWN._replace(context={}), "r1 124 -> 84 ms per token (context not known)", None),
+        (OWN._replace(ms_per_token={"r1": 85.0}), "r1 85 -> 84 ms per token", False),
     ],
 )
 def test_what_cannot_be_compared_is_not(before: Measure | None, says: str, faster: bool | None) -> None:
-    """Nothing known before, another load, or a difference that is noise."""
-    assert compared(before, AFTER) == (says, faster)
+    """Nothing known before, another load or context, a context that nobody knows, or a difference that is noise."""
+    assert compared(before, AFTER._replace(shown=None)) == (says, faster)
+
+
+FIRES = Evidence(None, True, "fires", False)
 
 
 @pytest.mark.parametrize(
-    ("shown", "ended", "over", "kind"),
+    ("evidence", "kind"),
     [
-        (True, False, False, Kind.HELPED),
-        (None, True, False, Kind.HELPED),
-        (False, True, False, None),
-        (None, False, False, None),
-        (None, False, True, Kind.HELPED),
-        (False, False, True, Kind.USELESS),
-        (False, True, True, Kind.UNJUDGED),
+        (FIRES._replace(shown=True), Kind.HELPED),
+        (FIRES._replace(shown=True, newer=False), None),
+        (FIRES._replace(alert="ended"), Kind.HELPED),
+        (FIRES._replace(alert="unknown"), None),
+        (FIRES._replace(shown=False, alert="ended"), None),
+        (FIRES, None),
+        (FIRES._replace(over=True), Kind.HELPED),
+        (FIRES._replace(shown=False, over=True), Kind.USELESS),
+        (FIRES._replace(shown=True, newer=False, over=True), Kind.UNJUDGED),
+        (FIRES._replace(shown=False, newer=False, over=True), Kind.UNJUDGED),
+        (FIRES._replace(shown=False, alert="ended", over=True), Kind.UNJUDGED),
+        (FIRES._replace(shown=False, alert="unknown", over=True), Kind.UNJUDGED),
     ],
 )
-def test_the_verdict(shown: bool | None, ended: bool, over: bool, kind: Kind | None) -> None:
-    """Its own expression first, then the alert's end, then decode time; none before its time."""
-    verdict = judged(shown, ended, over, BEFORE, AFTER)
+def test_the_verdict(evidence: Evidence, kind: Kind | None) -> None:
+    """Its own expression first, then the alert's end, then decode time; none before its time, or on what is old."""
+    verdict = judged(evidence, BEFORE, AFTER)
 
     assert (None if verdict is None else verdict[0]) == kind
+
+
+def test_an_alert_that_nobody_knows_of_is_no_success() -> None:
+    """Its rule was removed, or a posted one has expired: whether the act helped is not known."""
+    gone = Evidence(None, True, "unknown", True)
+
+    assert judged(gone, BEFORE, BEFORE) == (Kind.UNJUDGED, SAME + "; the alert is gone or its evidence lost")
+    assert judged(gone._replace(alert="fires"), BEFORE, BEFORE) == (Kind.USELESS, SAME)
+
+
+SAME = "r1 124 -> 124 ms per token; hottest DIMM 78 -> 78 °C; its expression nothing -> nothing"
 
 
 def test_measuring_asks_for_each() -> None:
@@ -107,5 +133,6 @@ def test_a_journal_of_before_is_read() -> None:
     for key in ("plan", "before"):
         del older["acts"][0][key]
 
+    assert msgspec.json.decode('[{"r1":124.0},{"r1":2},78.0]', type=Measure) == Measure({"r1": 124.0}, {"r1": 2}, 78.0)
     assert msgspec.json.decode(line, type=Entry).after is None
     assert msgspec.json.decode(json.dumps(older), type=State).acts == (ACT,)
