@@ -141,7 +141,6 @@ LIFE: Mapping[tuple[Phase, Kind], Change] = {
     (Phase.STARTED, Kind.INTERRUPTED): _ended,
     (Phase.WRITING, Kind.REFUSED): _refused,  # what stopped it came between the plan and the write
     (Phase.WRITING, Kind.DID): _did,
-    (Phase.WRITING, Kind.REFUSED): _refused,  # at its second look: nothing was touched
     (Phase.WRITING, Kind.FAILED): _failed,
     (Phase.WRITING, Kind.UNKNOWN): _unknown,
     (Phase.WRITING, Kind.CHANGED): _taken_over,  # between the plan and the write: it was not written
