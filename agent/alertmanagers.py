@@ -103,14 +103,14 @@ class Discovery:
             yield from self._found.get(path, ())
 
     def _paths(self, patterns: Iterable[str]) -> list[str]:
-        found: set[str] = set()
+        every: set[str] = set()
         for pattern in patterns:
             paths = glob.glob(pattern)
-            found.update(paths)
+            every.update(paths)
             if not paths and "*" not in pattern and pattern not in self._missing:
                 self._log.warning("there is no such file of Alertmanagers; it is looked for again", file=pattern)
             (self._missing.discard if paths else self._missing.add)(pattern)
-        return sorted(found)
+        return sorted(every)
 
     def _read(self, path: str) -> None:
         try:

@@ -34,7 +34,7 @@ from agent.notify import Counters, Notifier
 from agent.pacing import thermals
 from agent.pacing.thermals import Thermals
 from agent.place import Place
-from agent.reloading import needs_restart, replace_reloadable
+from agent.reloading import aside, needs_restart, replace_reloadable
 from agent.remedies import Remedies
 from agent.rulebook import RulebookError, rule_set
 from agent.schedule import Schedule
@@ -356,7 +356,7 @@ class Agent:
         try:
             told, modules = binding.read(self.place.config_path, self.place.hand)
             config = replace_reloadable(self.config, told)
-            rules = rule_set(config, self.place.config_name)
+            rules = await aside(lambda: rule_set(config, self.place.config_name))
             book = remedybook.bound(config, self.place.config_name)
         except (ConfigError, RulebookError, DiscoveryError) as error:
             self._log.error("the new configuration is not used; the old one stays", faults=str(error).splitlines())

@@ -33,8 +33,11 @@ class Child:
         on_line: Callable[[bytes], None],
         on_end: Callable[[], None],
         environment: Mapping[str, str] | None = None,
+        patience: float = 1.0,
     ) -> None:
+        """`patience`: seconds that it may take to end by itself at `close`."""
         self.name = name
+        self._patience = patience
         self._arguments = tuple(arguments)
         self._on_line = on_line
         self._on_end = on_end
@@ -148,7 +151,7 @@ class Child:
         if self._task is None:
             return
         for _ in range(2):
-            done, _pending = await asyncio.wait({self._task}, timeout=1.0)
+            done, _pending = await asyncio.wait({self._task}, timeout=self._patience)
             if done:
                 return
             self.kill()

@@ -97,6 +97,8 @@ def doing(act: Act, action: Action, task: Task, reach: Reach, wanted: Any, done:
             return Event(act.id, Kind.CHANGED, str(error))
         except FailedError as error:
             return Event(act.id, Kind.FAILED, str(error))
+        except RefusedError as error:  # at its second look, before it wrote anything
+            return Event(act.id, Kind.REFUSED if done is Kind.DID else Kind.FAILED, str(error))
         except Exception as error:  # it may have been done, or not
             return Event(act.id, Kind.UNKNOWN, _said(error))
         says = "" if action.REVERSIBLE else str(value)
@@ -105,12 +107,12 @@ def doing(act: Act, action: Action, task: Task, reach: Reach, wanted: Any, done:
     return job
 
 
-def undoing(act: Act, action: Action, task: Task, reach: Reach) -> Job:
-    """Puts back what is still ours."""
+def undoing(act: Act, action: Action, task: Task, reach: Reach, untouched: float) -> Job:
+    """Puts back what is still ours; `untouched`: for how many seconds nobody has renewed it."""
 
     def job() -> Event:
         try:
-            action.undo(task, plan_of(act, None), reach)
+            action.undo(task, plan_of(act, None)._replace(untouched=untouched), reach)
         except ChangedError as error:
             return Event(act.id, Kind.CHANGED, f"{error}; hands off")
         except Exception as error:  # tried again: to put back twice is to put back

@@ -26,7 +26,7 @@ def how_to_give_one(path: str) -> str:
 
 
 def ask(path: str, verb: str, arguments: dict[str, Any], patience: float = PATIENCE) -> dict[str, Any]:
-    """One request and its result; FailedError, ChangedError, or UnknownError where it was sent and no answer came."""
+    """One request and its result; FailedError, ChangedError, or UnknownError where nobody knows what was done."""
     line = msgspec.json.encode({"verb": verb, "arguments": arguments}) + b"\n"
     if len(line) > LONGEST_LINE:
         raise FailedError(f"the request to the hand would have {len(line)} bytes, and {LONGEST_LINE} are taken")
@@ -94,4 +94,6 @@ def _result(verb: str, line: bytes) -> dict[str, Any]:
     says = str(answer.get("error") or "it gave no reason")
     if answer.get("code") == "changed":
         raise ChangedError(says)
+    if answer.get("code") == "ambiguous":
+        raise UnknownError(f"the hand: {says}")
     raise FailedError(f"the hand: {says}")

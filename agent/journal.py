@@ -99,6 +99,16 @@ class Journal:
         self._thread.join(seconds)
 
 
+def stored(folder: Path) -> State:
+    """What is remembered, without touching the file, as after its agent has died; raises JournalError."""
+    path = folder / FILE
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0)) as database:
+            return _read(database, boot_now(round(time.time() * 1000)))
+    except (sqlite3.Error, msgspec.MsgspecError, ValueError, TypeError) as error:
+        raise JournalError(f"{path} cannot be read: {error}") from error
+
+
 def audit(path: Path, limit: int) -> list[Entry]:
     """The newest lines of the audit, oldest first; raises JournalError."""
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -168,10 +169,18 @@ class RunningAgent:
         except urllib.error.HTTPError as error:
             raise RefusedError(_refusal(self.url, error)) from error
         except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            why = getattr(reason, "strerror", None) or reason or type(error).__name__
-            raise NoAnswerError(f"no agent answers at {self.url}/: {why}; is it running?") from error
+            raise NoAnswerError(unanswered(self.url, error)) from error
         return json.loads(body)
+
+
+def unanswered(url: str, error: Exception) -> str:
+    """Why there is no answer, and what to do."""
+    reason = getattr(error, "reason", error)
+    why = getattr(reason, "strerror", None) or reason or type(error).__name__
+    # A certificate that does not suffice is not told to the client: the connection ends without an answer.
+    ended = url.startswith("https:") and isinstance(reason, (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError))
+    hint = "if it asks for a certificate, set web.client_certificate to one that its client_ca_file signed"
+    return f"no agent answers at {url}/: {why}; {hint if ended else 'is it running?'}"
 
 
 def _refusal(url: str, error: urllib.error.HTTPError) -> str:

@@ -21,6 +21,7 @@ import structlog
 from agent import errands, guards, hand_client, judging, life, remedybook
 from agent.actions import Action, Moment, Steered, Task
 from agent.acts import Act, Entry, Event, Kind, Phase, Seen, State, Step, World
+from agent.dead_man import DeadMan
 from agent.errands import Errands
 from agent.journal import Journal, JournalError, boot_now
 from agent.remedybook import Bound
@@ -54,9 +55,11 @@ class Remedies:
         self._journalled: State | None = self.state
         self._memory: dict[int, Any] = {}
         self._touched: dict[int, float] = {}
+        self._began = around.clock.monotonic()
         self._told: dict[int, tuple[str, float]] = {}
         self._failing: dict[int, set[tuple[Phase, str]]] = {}
         self.counts: dict[tuple[str, str], int] = {}
+        self._dead_man = DeadMan(around.folder, around.hand, around.token_file)
         self.replace(settings, book)
 
     def replace(self, settings: Remediation, book: Iterable[Bound]) -> None:
@@ -106,6 +109,7 @@ class Remedies:
 
     def _look(self, now_ms: int) -> None:
         self._errands.expire(self.around.clock.monotonic())
+        self._dead_man.see(bound.action for bound in self.book.values() if bound.remedy.enabled and not self.observing)
         present = self.around.present(now_ms)
         for event in judging.verdicts(self.state.acts, self.book, present):
             self._happened(event)
@@ -284,7 +288,8 @@ class Remedies:
         except Exception as error:  # its action has been uninstalled: it cannot be put back by us, and that is told
             self._happened(Event(act.id, Kind.CHANGED, f"cannot be put back: {type(error).__name__}: {error}"))
             return
-        self._errands.run(act.id, errands.undoing(act, action, task, self.around.access()), now)
+        untouched = now - self._touched.get(act.id, self._began)
+        self._errands.run(act.id, errands.undoing(act, action, task, self.around.access(), untouched), now)
 
     def _means(self, act: Act) -> tuple[Action, Task]:
         name = act.strictest.remedy if act.claims else act.remedy
@@ -354,6 +359,7 @@ class Remedies:
                     await asyncio.sleep(0.02)
         if self._journal is not None:
             self._journal.close()
+        await self._dead_man.close()
 
     def _let_go(self, act: Act) -> None:
         released = replace(act, phase=Phase.RELEASING)

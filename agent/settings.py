@@ -188,6 +188,15 @@ class Alerting(Section, frozen=True):
     """Between two tellings of an alert that goes on."""
 
 
+class ClientCertificate(Section, frozen=True):
+    """What a command shows to the agent."""
+
+    cert_file: str
+    """The certificate."""
+    key_file: str
+    """Its key."""
+
+
 class Web(Section, frozen=True):
     """The page, /metrics and their door."""
 
@@ -195,10 +204,12 @@ class Web(Section, frozen=True):
     """Address and port of the page, of /metrics and of the query API."""
     config: str | None = None
     """A web configuration file as exporter-toolkit has it: TLS, users, headers."""
+    client_certificate: ClientCertificate | None = None
+    """What `steadytok remedies` and `top` show where `config` asks for one; null: the agent's own."""
     tokens: dict[str, str] = {}
     """Bearer tokens of machines: a name for each, and the file that it is in."""
     read: Literal["open", "credential"] = "open"
-    """Whether reading needs a credential too; with users in `config` it always does."""
+    """Whether reading needs a credential too; with users in `config` it always does; a browser asks for those alone."""
     hosts: tuple[str, ...] = ()
     """Names under which a listener on loopback may be asked, beside its own."""
     external_url: str | None = None

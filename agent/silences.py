@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 EVERY = 15.0  # seconds
+PATIENCE = 2.0  # seconds for the first answer; until then a remedy would begin what is silenced
 LARGEST = 4 << 20  # bytes of an answer
 
 _OPS: Mapping[tuple[bool, bool], Op] = {
@@ -75,13 +76,21 @@ class Silences:
         return any(all(matcher.test(told.get(matcher.label, "")) for matcher in each) for each in self._active)
 
     async def replace(self, alerting: Alerting, wanted: bool) -> None:
-        """Asks these Alertmanagers from now on, or none."""
+        """Asks these Alertmanagers from now on, or none; at first their answer is waited for, a little."""
+        first = self._task is None
         await self.close()
         if not wanted:
             self._active, self.known = (), True
-        else:  # what is silenced stays so until these have answered, or none of them does
-            discovery = Discovery(alerting.alertmanagers)
-            self._task = asyncio.get_running_loop().create_task(self._ask_for_ever(discovery), name="silences")
+            return
+        # What is silenced stays so until these have answered, or none of them does.
+        answered = asyncio.Event()
+        asking = self._ask_for_ever(Discovery(alerting.alertmanagers), answered)
+        self._task = asyncio.get_running_loop().create_task(asking, name="silences")
+        if first:
+            try:
+                await asyncio.wait_for(answered.wait(), PATIENCE)
+            except TimeoutError:
+                self._forget([f"no answer within {PATIENCE:g} s"])
 
     async def close(self) -> None:
         """Asks no more."""
@@ -90,12 +99,13 @@ class Silences:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
-    async def _ask_for_ever(self, discovery: Discovery) -> None:
+    async def _ask_for_ever(self, discovery: Discovery, answered: asyncio.Event) -> None:
         import aiohttp
 
         async with aiohttp.ClientSession(trust_env=False) as session:
             while True:
                 await self._ask(session, discovery.targets())
+                answered.set()
                 await asyncio.sleep(EVERY)
 
     async def _ask(self, session: aiohttp.ClientSession, targets: list[Target]) -> None:
@@ -116,6 +126,9 @@ class Silences:
             for question in questions:
                 question.cancel()
             await asyncio.gather(*questions, return_exceptions=True)  # why the others failed does not matter
+        self._forget(reasons)
+
+    def _forget(self, reasons: list[str]) -> None:
         if self.known:
             self._log.warning("silences cannot be asked for; remedies act as if there were none", reasons=reasons)
         self._active, self.known = (), False

@@ -29,7 +29,8 @@ ISOLATED = True
 
 INFO = gauge(
     "steadytok_process_info",
-    "A process that holds an engine's memory, with its pid, its kind of engine and its command's name; always 1.",
+    "A process that holds an engine's memory, with its pid and starttime (clock ticks after boot), its kind of engine "
+    "and its command's name; always 1.",
 )
 MEMORY = gauge(
     "steadytok_process_memory_bytes", "Memory of the process that is in RAM, by kind: anon, file, shmem, hugetlb."
@@ -123,7 +124,8 @@ def collect(host: Host, config: Config) -> Iterator[Reading]:
         if seen is None or seen.started != one.started or seen.state in _ENDED:
             host.note(f"process {one.pid}", "ended while it was read")
             continue
-        yield INFO.sample(1.0, **who, pid=str(one.pid), kind=one.kind, command=one.command)
+        which = {"pid": str(one.pid), "starttime": str(one.started)}
+        yield INFO.sample(1.0, **who, **which, kind=one.kind, command=one.command)
         yield RUN_SECONDS.sample(seen.ticks / _TICKS_PER_SECOND, **who)
         yield MINOR_FAULTS.sample(seen.minor_faults, **who)
         yield MAJOR_FAULTS.sample(seen.major_faults, **who)

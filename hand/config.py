@@ -19,6 +19,7 @@ from typing import Any
 UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,200}\.(?:service|scope|slice)")
 COMMAND = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 VARIABLE = re.compile(r"STEADYTOK_[A-Z0-9_]{1,50}")
+LONGEST_COMMAND = 60.0  # seconds: no verb takes longer, and the agent waits for 90
 AGENT_USER = "steadytok"
 AGENT_UNIT = "/system.slice/steadytok.service"
 
@@ -126,7 +127,7 @@ def _command(name: str, values: dict[str, Any]) -> Command:
         raise ConfigError(f"{where}.environment: expected names that begin with STEADYTOK_")
     user = _text(values, f"{where}.user", "nobody")
     _uid(user)
-    return Command(tuple(argv), user, _seconds(values, f"{where}.timeout", 10.0, 300.0), frozenset(allowed))
+    return Command(tuple(argv), user, _seconds(values, f"{where}.timeout", 10.0, LONGEST_COMMAND), frozenset(allowed))
 
 
 def _table(table: dict[str, Any], name: str, known: set[str]) -> dict[str, Any]:

@@ -33,6 +33,12 @@ class LimitedError(HandError):
     code = "limited"
 
 
+class AmbiguousError(HandError):
+    """It may have been done, or not, or in part: not to be tried again by itself."""
+
+    code = "ambiguous"
+
+
 class ChangedError(HandError):
     """The value is no longer the one that was expected: somebody else changed it, and it is theirs."""
 

@@ -11,7 +11,7 @@ from typing import Any
 from hand import VERSION
 from hand.arguments import Arguments
 from hand.config import Unit
-from hand.errors import ChangedError, HandError, InvalidError, UnknownError
+from hand.errors import AmbiguousError, ChangedError, HandError, InvalidError, UnknownError
 from hand.leases import MOST, Lease
 from hand.limits import Limits
 from hand.verb import Bench, Result, Verb
@@ -40,8 +40,13 @@ class Service:
             verb, arguments = _request(line)
             return {"ok": True, "result": self._perform(verb, arguments, caller)}
         except HandError as error:
-            self._say(f"refused to {caller}: {error}")
-            return {"ok": False, "code": error.code, "error": str(error)}
+            return self._refusal(caller, error)
+        except Exception as error:  # a fault of ours: the caller hears of it, and the next request is answered
+            return self._refusal(caller, AmbiguousError(f"a fault of the hand: {type(error).__name__}: {error}"))
+
+    def _refusal(self, caller: str, error: HandError) -> Result:
+        self._say(f"refused to {caller}: {error}")
+        return {"ok": False, "code": error.code, "error": str(error)}
 
     def _perform(self, name: str, given: Mapping[str, Any], caller: str) -> Result:
         arguments = Arguments(given)
@@ -93,9 +98,20 @@ class Service:
         names = arguments.leases("leases", MOST)
         ttl = arguments.ttl()
         arguments.done()
-        renewed, unknown = self._bench.leases.renew(names, ttl)
+        lapsed = self._lapsed(names)
+        renewed, unknown = self._bench.leases.renew([name for name in names if name not in lapsed], ttl)
         self._changed.set()
-        return {"renewed": renewed, "unknown": unknown}
+        return {"renewed": renewed, "unknown": unknown, "lapsed": lapsed}
+
+    def _lapsed(self, names: list[str]) -> dict[str, str]:
+        """Those that hold nothing just now, with the reason: they are not renewed, and so end by themselves."""
+        found = {}
+        for lease in filter(None, map(self._bench.leases.get, names)):
+            verb = self._verbs.get(lease.verb)
+            if verb is not None and verb.lapsed is not None and (why := verb.lapsed(self._bench, lease)):
+                self._say(f"{lease.name} is not renewed: {why}")
+                found[lease.name] = why
+        return found
 
     def _release(self, arguments: Arguments) -> Result:
         name = arguments.lease_name()
@@ -156,7 +172,7 @@ class Service:
         except ChangedError as error:
             self._faults.pop(lease.name, None)
             self._say(str(error))
-        except HandError as error:
+        except Exception as error:  # whatever it is, the other leases must still end
             if self._faults.get(lease.name) != str(error):
                 self._say(f"cannot put back, and tries again each {_AGAIN:g} s: {error}")
             self._faults[lease.name] = str(error)

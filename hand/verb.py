@@ -43,6 +43,8 @@ class Verb:
     """Puts back what a lease of this verb holds; ChangedError where the value is no longer ours."""
     resume: Callable[[Bench, Lease], None] | None = None
     """Goes on with a lease that an earlier hand took."""
+    lapsed: Callable[[Bench, Lease], str] | None = None
+    """Why what a lease holds is not held just now; empty where it is."""
 
 
 def hold(bench: Bench, lease: Lease, ttl: float, expected: str | None, read: Callable[[], str]) -> Lease:

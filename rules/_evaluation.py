@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from collectors import Labels, Metric, Sample, gauge
 from rules.alerts import Active, Alert, AlertState
 from rules.history import History
-from rules.promql import PromqlError, Vector
+from rules.promql import Effort, PromqlError, Vector
 from rules.promql import compile as compile_query
 from rules.rulefile import Group, Rule, Templates
-from rules.templates import Scope
+from rules.templates import Budget, Scope
 
 ALERTS = gauge("ALERTS", "Alerts that are pending or firing, by alertname and alertstate.")
 ALERTS_FOR_STATE = gauge("ALERTS_FOR_STATE", "When an alert became active, in Unix seconds.")
@@ -39,9 +40,10 @@ class Moment:
         """The time that is asked about, and that results are stored at."""
         return self.now_ms - self.group.query_offset_ms
 
-    def ask(self, text: str) -> list[tuple[Labels, float]]:
-        """A template's query; PromqlError where it has no answer."""
-        return list(compile_query(text).at(self.history, self.at_ms))
+    def ask(self, effort: Effort, text: str) -> list[tuple[Labels, float]]:
+        """A template's query, at the expense of all templates of its rule; PromqlError where it has no answer."""
+        effort.release()
+        return list(compile_query(text).at(self.history, self.at_ms, effort))
 
 
 def result_of(rule: Rule, moment: Moment) -> Vector:
@@ -75,23 +77,24 @@ def relabelled(labels: Labels, changes: Sequence[tuple[str, str]]) -> Labels:
 def found_alerts(rule: Rule, vector: Vector, moment: Moment) -> dict[Labels, Alert]:
     """A pending Alert for each element of the result; raises RuleError where two have the same labels."""
     found: dict[Labels, Alert] = {}
+    budget, ask = Budget(), partial(moment.ask, Effort())
     for labels, value in vector:
-        alert = _alert(rule, labels, value, moment)
+        around = Scope(dict(labels), value, moment.external_labels, moment.external_url, moment.at_ms, ask, budget)
+        alert = _alert(rule, labels, around, moment)
         if alert.labels in found:
             raise RuleError(_DUPLICATE.format("alert"))
         found[alert.labels] = alert
     return found
 
 
-def _alert(rule: Rule, labels: Labels, value: float, moment: Moment) -> Alert:
-    around = Scope(dict(labels), value, moment.external_labels, moment.external_url, moment.at_ms, moment.ask)
+def _alert(rule: Rule, labels: Labels, around: Scope, moment: Moment) -> Alert:
     own = (*_expanded(rule.labels, around), ("alertname", rule.name))
     return Alert(
         name=rule.name,
         labels=relabelled(labels, own),
         annotations=_expanded(rule.annotations, around),
         state=AlertState.PENDING,
-        value=value,
+        value=around.value,
         active_at_ms=moment.now_ms,
         expr=rule.expr,
         interval_ms=moment.interval_ms,

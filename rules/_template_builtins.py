@@ -5,9 +5,11 @@ from __future__ import annotations
 import html
 import urllib.parse
 from collections.abc import Callable, Mapping
+from functools import cache
 
 from rules._template_lexer import TemplateError
-from rules._template_values import Record, Strings, joined, shown, sprintf, type_name
+from rules._template_times import Duration
+from rules._template_values import Strings, joined, shown, spaced, sprintf, type_name
 
 _JS = {"\\": "\\\\", "'": "\\'", '"': '\\"', "<": "\\u003C", ">": "\\u003E", "&": "\\u0026", "=": "\\u003D"}
 _BAD_COMPARISON = "incompatible types for comparison"
@@ -15,7 +17,7 @@ _BAD_COMPARISON = "incompatible types for comparison"
 
 def truth(value: object) -> bool:
     """Go's notion of true: not zero, not empty, not nil."""
-    return True if isinstance(value, Record) else bool(value)
+    return bool(value)
 
 
 def escape_query(text: str) -> str:
@@ -108,7 +110,12 @@ def _eq(first: object, *others: object) -> bool:
     return any(_equal(first, other) for other in others)
 
 
+def _bare(value: object) -> object:
+    return value.ns if isinstance(value, Duration) and not value.pointer else value
+
+
 def _equal(first: object, other: object) -> bool:
+    first, other = _bare(first), _bare(other)
     if first is None or other is None:
         return first is other
     if isinstance(first, dict | list):
@@ -119,6 +126,7 @@ def _equal(first: object, other: object) -> bool:
 
 
 def _lt(first: object, other: object) -> bool:
+    first, other = _bare(first), _bare(other)
     kind = _kind(first)
     if kind != _kind(other):
         raise TemplateError(_BAD_COMPARISON)
@@ -151,10 +159,11 @@ def _printf(template: str, *args: object) -> str:
 
 
 def _println(*args: object) -> str:
-    return " ".join(map(shown, args)) + "\n"
+    return spaced(map(shown, args)) + "\n"
 
 
-def builtins() -> dict[str, tuple[Callable[..., object], tuple[str, ...], bool]]:
+@cache
+def builtins() -> Mapping[str, tuple[Callable[..., object], tuple[str, ...], bool]]:
     """
     Name to (function, its parameters' Go types, whether the last may repeat).
 

@@ -10,21 +10,26 @@ import ipaddress
 import math
 import re
 import urllib.parse
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import re2
 
 from rules._duration import parse_duration
+from rules._template_budget import MATCH, QUERY, Budget, bounded
 from rules._template_builtins import builtins, escape_query
 from rules._template_lexer import TemplateError
-from rules._template_values import Duration, QueryResult, QuerySample, Strings, Time, go_float, quoted, type_name
+from rules._template_times import Duration, Time
+from rules._template_values import QueryResult, QuerySample, Strings, go_float, quoted, type_name
 
 QueryFunction = Callable[[str], Sequence[tuple[Sequence[tuple[str, str]], float]]]
 """Answers a PromQL expression with (labels, value) pairs; it may raise any Exception with a readable message."""
 
 Function = tuple[Callable[..., object], tuple[str, ...], bool]
 """A function, the Go types of its parameters, and whether the last may repeat."""
+
+LARGEST_PATTERN = 1 << 20
+"""Bytes that a compiled regular expression may take; with RE2's own 8 MiB a short one takes a quarter of a second."""
 
 _LARGEST_NS = 2**63
 _BIG = ("k", "M", "G", "T", "P", "E", "Z", "Y")
@@ -36,11 +41,12 @@ _TITLE_MIDDLE = "'’.:·"
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a template may ask of the world: the time in ms, the agent's address, and PromQL at that time."""
+    """What a template may ask of the world: the time in ms, the agent's address, PromQL at that time; its budget."""
 
     now_ms: int
     external_url: str
     query: QueryFunction
+    budget: Budget = field(default_factory=Budget)
 
 
 def names() -> frozenset[str]:
@@ -50,7 +56,7 @@ def names() -> frozenset[str]:
 
 def functions(around: Surroundings) -> dict[str, Function]:
     """Every function of a template with these surroundings, except `and` and `or`."""
-    address = urllib.parse.urlsplit(around.external_url)
+    address, budget = urllib.parse.urlsplit(around.external_url), around.budget
     table: dict[str, tuple[Callable[..., object], tuple[str, ...]]] = {
         "externalURL": (lambda: around.external_url, ()),
         "first": (_first, ("queryResult",)),
@@ -61,12 +67,12 @@ def functions(around: Surroundings) -> dict[str, Function]:
         "humanizePercentage": (lambda value: _short(number(value) * 100) + "%", ("any",)),
         "humanizeTimestamp": (_humanize_timestamp, ("any",)),
         "label": (lambda name, sample: sample.Labels.get(name, ""), ("string", "sample")),
-        "match": (lambda pattern, text: _pattern(pattern).search(text) is not None, ("string", "string")),
+        "match": (lambda pattern, text: _pattern(pattern, budget).search(text) is not None, ("string", "string")),
         "now": (lambda: around.now_ms / 1000.0, ()),
         "parseDuration": (_parse_duration, ("string",)),
         "pathPrefix": (lambda: address.path, ()),
-        "query": (lambda text: _query(around.query, text), ("string",)),
-        "reReplaceAll": (_replace_all, ("string", "string", "string")),
+        "query": (lambda text: _query(around, text), ("string",)),
+        "reReplaceAll": (lambda *texts: _replace_all(budget, *texts), ("string", "string", "string")),
         "safeHtml": (lambda text: text, ("string",)),
         "sortByLabel": (_sort_by_label, ("string", "queryResult")),
         "stripDomain": (_strip_domain, ("string",)),
@@ -74,7 +80,7 @@ def functions(around: Surroundings) -> dict[str, Function]:
         "strvalue": (lambda sample: sample.Labels.get("__value__", ""), ("sample",)),
         "tableLink": (lambda text: f"/graph?g0.expr={escape_query(text)}&g0.tab=1", ("string",)),
         "title": (_title, ("string",)),
-        "toDuration": (lambda value: Duration(_nanoseconds(value, "duration")), ("any",)),
+        "toDuration": (lambda value: Duration(_nanoseconds(value, "duration"), "*time.Duration"), ("any",)),
         "toLower": (lambda text: "".join(map(_lower, text)), ("string",)),
         "toTime": (lambda value: _time(value), ("any",)),
         "toUpper": (lambda text: "".join(map(_upper, text)), ("string",)),
@@ -86,9 +92,9 @@ def functions(around: Surroundings) -> dict[str, Function]:
 
 
 def number(value: object) -> float:
-    """A float of what Go's convertToFloat takes: a number, or a string that is one."""
+    """A float of what Go's convertToFloat takes: a number, a string that is one, or a duration, in seconds."""
     if isinstance(value, Duration):
-        return float(value.ns)
+        return value.ns / 1e9
     if isinstance(value, float | int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, str):
@@ -102,9 +108,10 @@ def _args(*values: object) -> dict[str, object]:
     return {f"arg{index}": value for index, value in enumerate(values)}
 
 
-def _query(query: QueryFunction, text: str) -> QueryResult:
+def _query(around: Surroundings, text: str) -> QueryResult:
+    around.budget.spend(QUERY + 10 * len(text))  # its parser takes longer for a character than any function here
     try:
-        return QueryResult(QuerySample(Strings(labels), value) for labels, value in query(text))
+        return QueryResult(QuerySample(Strings(labels), value) for labels, value in around.query(text))
     except Exception as error:  # whatever a query dies of is this template's error, never the rule's
         raise TemplateError(str(error)) from error
 
@@ -119,44 +126,54 @@ def _sort_by_label(label: str, samples: QueryResult) -> QueryResult:
     return QueryResult(sorted(samples, key=lambda sample: sample.Labels.get(label, "")))
 
 
-def _pattern(pattern: str) -> re.Pattern[str]:
+def _pattern(pattern: str, budget: Budget) -> re.Pattern[str]:
     options = re2.Options()
     options.log_errors = False  # the error is in the template's text already; RE2 would print it once more
+    options.max_mem = LARGEST_PATTERN
+    budget.compile(pattern)
     try:
         compiled: re.Pattern[str] = re2.compile(pattern, options)
     except re2.error as error:
         reason = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error.args[0])
         raise TemplateError(f"error parsing regexp: {reason}: `{pattern}`") from None
+    budget.compiled(pattern)
     return compiled
 
 
-def _replace_all(pattern: str, replacement: str, text: str) -> str:
+def _replace_all(budget: Budget, pattern: str, replacement: str, text: str) -> str:
     try:
-        compiled = _pattern(pattern)
+        compiled = _pattern(pattern, budget)
     except TemplateError as error:
         raise TemplateError(f"regexp: Compile(`{pattern}`): {error}") from None
-    out: list[str] = []
-    end = 0
-    for found in compiled.finditer(text):
-        if found.start() == found.end() == end and found.start() > 0 and out:
+    return bounded(_replaced(compiled, replacement, text, budget))
+
+
+def _replaced(pattern: re.Pattern[str], replacement: str, text: str, budget: Budget) -> Iterator[str]:
+    end = -1
+    for found in pattern.finditer(text):
+        budget.spend(MATCH + len(replacement))
+        if found.start() == found.end() == end:
             continue  # Go takes no empty match right after another match
-        out += (text[end : found.start()], _filled(replacement, found))
+        yield text[max(end, 0) : found.start()]
+        yield from _filled(replacement, found)
         end = found.end()
-    return "".join(out) + text[end:]
+    yield text[max(end, 0) :]
 
 
-def _filled(replacement: str, found: re.Match[str]) -> str:
+def _filled(replacement: str, found: re.Match[str]) -> Iterator[str]:
     """Go's Regexp.Expand: `$1x` is the group named "1x", which nobody has; `${1}x` is what was meant."""
+    end = 0
+    for reference in _REFERENCE.finditer(replacement):
+        yield replacement[end : reference.start()]
+        yield "$" if reference[3] else _group(reference[1] or reference[2], found)
+        end = reference.end()
+    yield replacement[end:]
 
-    def group(reference: re.Match[str]) -> str:
-        if reference[3]:
-            return "$"
-        name = reference[1] or reference[2]
-        if name.isdecimal():
-            return (found[int(name)] or "") if int(name) <= (found.re.groups or 0) else ""
-        return (found[name] or "") if name in found.re.groupindex else ""
 
-    return _REFERENCE.sub(group, replacement)
+def _group(name: str, found: re.Match[str]) -> str:
+    if name.isdecimal():
+        return (found[int(name)] or "") if int(name) <= (found.re.groups or 0) else ""
+    return (found[name] or "") if name in found.re.groupindex else ""
 
 
 def _upper(sign: str) -> str:
@@ -274,7 +291,8 @@ def _nanoseconds(value: object, what: str) -> int:
 
 def _time(value: object) -> Time:
     ns = _nanoseconds(value, "timestamp")
-    return Time(abs(ns) // 1_000_000 * (-1 if ns < 0 else 1))
+    ms = abs(ns) // 1_000_000 * (-1 if ns < 0 else 1)  # all that Prometheus keeps of a time
+    return Time(ms * 1_000_000, "*time.Time")
 
 
 def _humanize_timestamp(value: object) -> str:

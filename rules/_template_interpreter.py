@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NoReturn, cast
 
+from rules._template_budget import LONGEST, STEP
 from rules._template_builtins import truth
 from rules._template_functions import Function, Surroundings, functions
 from rules._template_lexer import TemplateError
@@ -27,14 +28,26 @@ from rules._template_nodes import (
     Text,
     Variable,
 )
-from rules._template_values import QueryResult, QuerySample, Record, Strings, shown, type_name
+from rules._template_times import Duration, Time
+from rules._template_values import Named, QueryResult, QuerySample, Record, Strings, shown, type_name
 
-MOST_STEPS = 100_000  # nodes one expansion may run; a text for a person takes a few hundred
-MOST_SIGNS = 1 << 20  # characters one expansion may write
 DEEPEST = 50  # templates calling templates
 
 _ABSENT = object()
-_TYPE_NAMES = {"sample": "*template.sample", "queryResult": "template.queryResult"}
+_TYPES: dict[str, type] = {
+    "string": str,
+    "int": int,
+    "sample": QuerySample,
+    "queryResult": QueryResult,
+    "duration": Duration,
+    "time": Time,
+}
+_TYPE_NAMES = {
+    "sample": "*template.sample",
+    "queryResult": "template.queryResult",
+    "duration": "time.Duration",
+    "time": "time.Time",
+}
 
 
 class _Leave(Exception):  # noqa: N818 - it is a jump, not an error
@@ -54,12 +67,13 @@ class Interpreter:
         self.functions: dict[str, Function] = functions(around)
         self.out: list[str] = []
         self.signs = 0
-        self.steps = 0
+        self.budget = around.budget
         self.depth = 0
         self.variables: list[tuple[str, object]] = []
 
     def run(self, data: object) -> str:
         """The whole text; raises TemplateError."""
+        self.budget.begin()
         self.variables = [("$", data)]
         self.walk(self.bodies[self.name], data)
         return "".join(self.out)
@@ -76,17 +90,16 @@ class Interpreter:
 
     def write(self, text: str) -> None:
         self.signs += len(text)
-        if self.signs > MOST_SIGNS:
-            raise TemplateError(f"template {self.name} writes more than {MOST_SIGNS} characters")
+        if self.signs > LONGEST:
+            raise TemplateError(f"template {self.name} writes more than {LONGEST} characters")
+        self.budget.take(text)
         self.out.append(text)
 
     # -- nodes
 
     def walk(self, body: Body, dot: object) -> None:
         for node in body:
-            self.steps += 1
-            if self.steps > MOST_STEPS:
-                raise TemplateError(f"template {self.name} takes more than {MOST_STEPS} steps")
+            self.budget.spend(STEP)
             self.node(node, dot)
 
     def node(self, node: Node, dot: object) -> None:
@@ -121,6 +134,7 @@ class Interpreter:
         mark = len(self.variables)
         empty = True
         for key, element in self.elements(node, value):
+            self.budget.spend(STEP)
             empty = False
             self.bind(node.pipe, key, element)
             try:
@@ -145,6 +159,7 @@ class Interpreter:
         if isinstance(value, list):
             return enumerate(value)
         if isinstance(value, Mapping):
+            self.budget.spend(STEP * len(value))
             return ((key, value[key]) for key in sorted(value))
         if isinstance(value, int) and not isinstance(value, bool):
             return ((index, index) for index in range(value))
@@ -189,7 +204,7 @@ class Interpreter:
         if isinstance(first, Identifier):
             return self.function(first, command, command.args, dot, final)
         if isinstance(first, Field | Variable | Chain):
-            return self.fielded(first, dot, len(command.args) > 1 or final is not _ABSENT)
+            return self.fielded(first, dot, command.args, final)
         if len(command.args) > 1 or final is not _ABSENT:
             self.fail(first, f"can't give argument to non-function {first}")
         if isinstance(first, Nil):
@@ -207,24 +222,40 @@ class Interpreter:
             return self.function(node, node, (node,), dot, _ABSENT)
         if isinstance(node, Nil):
             return None
-        return self.fielded(node, dot, False)
+        return self.fielded(node, dot)
 
-    def fielded(self, node: Field | Variable | Chain, dot: object, given: bool) -> object:
+    def fielded(
+        self, node: Field | Variable | Chain, dot: object, args: tuple[Operand, ...] = (), final: object = _ABSENT
+    ) -> object:
         if isinstance(node, Field):
             value = dot
         elif isinstance(node, Variable):
             value = next(value for name, value in reversed(self.variables) if name == node.name)
-            if given and not node.names:
+            if not node.names and (len(args) > 1 or final is not _ABSENT):
                 self.fail(node, f"can't give argument to non-function {node}")
         else:
             if isinstance(node.node, Nil):
                 self.fail(node, f"indirection through explicit nil in {node}")
             value = self.operand(node.node, dot)
-        for index, name in enumerate(node.names):
-            value = self.field(node, value, name, given and index == len(node.names) - 1)
-        return value
+        where = _last(node) if isinstance(node, Chain) else node
+        for name in node.names[:-1]:
+            value = self.field(where, value, name, dot)
+        return self.field(where, value, node.names[-1], dot, args, final) if node.names else value
 
-    def field(self, node: Operand, value: object, name: str, given: bool) -> object:
+    def field(
+        self,
+        node: Operand,
+        value: object,
+        name: str,
+        dot: object,
+        args: tuple[Operand, ...] = (),
+        final: object = _ABSENT,
+    ) -> object:
+        if isinstance(value, Record | Named) and (method := value.methods.get(name)) is not None:
+            self.budget.spend(STEP)
+            values = self.arguments(node, name, (method.parameters, False), args, dot, final)
+            return self.called(node, name, method.call, [value, *values])
+        given = len(args) > 1 or final is not _ABSENT
         if isinstance(value, Mapping):
             if given:
                 self.fail(node, f"{name} is not a method but has arguments")
@@ -242,27 +273,49 @@ class Interpreter:
     def function(
         self, node: Identifier, command: Operand | Command, args: tuple[Operand, ...], dot: object, final: object
     ) -> object:
-        self.steps += 1
+        self.budget.spend(STEP * len(args))
         if node.name in ("and", "or"):
             return self.short_circuit(node, args[1:], dot, final)
         call, parameters, repeats = self.functions[node.name]
-        count = len(args) - 1 + (final is not _ABSENT)
-        self.counted(node, len(parameters), repeats, count)
+        values = self.arguments(node, node.name, (parameters, repeats), args, dot, final)
+        return self.called(command, node.name, call, values)
+
+    def arguments(
+        self,
+        node: Operand,
+        name: str,
+        signature: tuple[tuple[str, ...], bool],
+        args: tuple[Operand, ...],
+        dot: object,
+        final: object,
+    ) -> list[object]:
+        """The values for a function's parameters; the first of `args` is the function itself."""
+        parameters, repeats = signature
+        count = len(args[1:]) + (final is not _ABSENT)
+        self.counted(node, name, len(parameters), repeats, count)
         values = [
             self.argument(parameters[min(index, len(parameters) - 1)], arg, dot) for index, arg in enumerate(args[1:])
         ]
         if final is not _ABSENT:
             values.append(self.fitting(parameters[min(count, len(parameters)) - 1], args[-1], final))
-        try:
-            return call(*values)
-        except TemplateError as error:
-            raise self.error(command, f"error calling {node.name}: {error}") from None
+        return values
 
-    def counted(self, node: Identifier, wanted: int, repeats: bool, count: int) -> None:
+    def called(self, node: object, name: str, call: Callable[..., object], values: Sequence[object]) -> object:
+        """What a function or method gives; what it is given and gives is charged."""
+        try:
+            for value in values:
+                self.budget.take(value)
+            result = call(*values)
+            self.budget.take(result)
+        except TemplateError as error:
+            raise self.error(node, f"error calling {name}: {error}") from None
+        return result
+
+    def counted(self, node: Operand, name: str, wanted: int, repeats: bool, count: int) -> None:
         if repeats and count < wanted - 1:
-            self.fail(node, f"wrong number of args for {node.name}: want at least {wanted - 1} got {count}")
+            self.fail(node, f"wrong number of args for {name}: want at least {wanted - 1} got {count}")
         if not repeats and count != wanted:
-            self.fail(node, f"wrong number of args for {node.name}: want {wanted} got {count}")
+            self.fail(node, f"wrong number of args for {name}: want {wanted} got {count}")
 
     def short_circuit(self, node: Identifier, args: tuple[Operand, ...], dot: object, final: object) -> object:
         if not args and final is _ABSENT:
@@ -275,19 +328,33 @@ class Interpreter:
         return value if final is _ABSENT else final
 
     def argument(self, kind: str, node: Operand, dot: object) -> object:
-        if isinstance(node, Constant) and kind != "any" and not (kind == "string" and isinstance(node.value, str)):
-            if kind == "string":
-                self.fail(node, f"expected string; found {node}")
-            self.fail(node, f"can't handle {node} for arg of type {_TYPE_NAMES[kind]}")
-        if isinstance(node, Nil) and kind == "string":
-            self.fail(node, "cannot assign nil to string")
+        if isinstance(node, Constant) and kind != "any":
+            return self.constant(kind, node)
+        if isinstance(node, Nil) and kind in ("string", "int", "duration", "time"):
+            self.fail(node, f"cannot assign nil to {_TYPE_NAMES.get(kind, kind)}")
         return self.fitting(kind, node, self.operand(node, dot))
 
+    def constant(self, kind: str, node: Constant) -> object:
+        value = node.value
+        if kind == "string":
+            return value if isinstance(value, str) else self.fail(node, f"expected string; found {node}")
+        if kind not in ("int", "duration"):
+            self.fail(node, f"can't handle {node} for arg of type {_TYPE_NAMES[kind]}")
+        if isinstance(value, bool | str) or value != int(value):
+            self.fail(node, f"expected integer; found {node}")
+        return Duration(int(value)) if kind == "duration" else int(value)
+
     def fitting(self, kind: str, node: Operand, value: object) -> object:
-        wanted: type = {"string": str, "sample": QuerySample, "queryResult": QueryResult}.get(kind, object)
-        if isinstance(value, wanted):
+        if isinstance(value, _TYPES.get(kind, object)):
             return value
         name = _TYPE_NAMES.get(kind, kind)
         if value is None:
             self.fail(node, f"invalid value; expected {name}")
         raise self.error(node, f"wrong type for value; expected {name}; got {type_name(value)}")
+
+
+def _last(node: Operand) -> Operand:
+    """Where Go is when it looks for a field: after a parenthesis still at what it met last inside."""
+    while isinstance(node, Chain | Pipe):
+        node = node.node if isinstance(node, Chain) else node.commands[-1].args[-1]
+    return node

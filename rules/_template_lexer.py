@@ -22,6 +22,8 @@ _NUMBER = re.compile(r"[+-]?(?:0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|(?:\d
 _QUOTED = re.compile(r'"(?:[^"\\\n]|\\[^\n])*"')
 _CHARACTER = re.compile(r"'(?:[^'\\\n]|\\[^\n])*'")
 _RAW = re.compile(r"`[^`]*`")
+_ESCAPES = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "\\": 92, "'": 39, '"': 34}
+_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{3}|.)|([^\\]+)", re.DOTALL)
 _SIGNS = {"|": "pipe", "=": "assign", "(": "left paren", ")": "right paren"}
 
 
@@ -49,6 +51,28 @@ class LexicalError(TemplateError):
 def tokens(text: str) -> list[Token]:
     """The tokens of a whole template, ended by one of kind `EOF`."""
     return list(_Lexer(text).run())
+
+
+def unquote(source: str) -> str:
+    """The value of a Go string or character literal, quotes included in what is passed; raises ValueError."""
+    if source[0] == "`":
+        return source[1:-1]
+    parts = [_unescaped(escape, plain) for escape, plain in _ESCAPE.findall(source[1:-1])]
+    return b"".join(parts).decode(errors="replace")
+
+
+def _unescaped(escape: str, plain: str) -> bytes:
+    if plain:
+        return plain.encode(errors="replace")
+    if escape in _ESCAPES:
+        return bytes([_ESCAPES[escape]])
+    if escape[0] in "uU" and len(escape) > 1:
+        return chr(int(escape[1:], 16)).encode()
+    if escape[0] == "x" and len(escape) > 1:
+        return bytes([int(escape[1:], 16)])
+    if len(escape) == 3:
+        return bytes([int(escape, 8)])
+    raise ValueError("invalid syntax")
 
 
 class _Lexer:

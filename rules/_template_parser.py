@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from typing import Literal, NoReturn, cast
 
-from rules._template_lexer import KEYWORDS, LexicalError, TemplateError, Token, tokens
+from rules._template_lexer import KEYWORDS, LexicalError, TemplateError, Token, tokens, unquote
 from rules._template_nodes import (
     Action,
     Body,
@@ -26,10 +26,10 @@ from rules._template_nodes import (
     Text,
     Variable,
 )
+from rules._template_times import KINDS
 
 DEEPEST = 100  # nested blocks and parentheses; the interpreter is recursive and so is this parser
-_ESCAPES = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "\\": 92, "'": 39, '"': 34}
-_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{3}|.)|([^\\]+)", re.DOTALL)
+MOST_VARIABLES = 200  # in one place; each is looked for among all
 
 
 def parse(name: str, text: str, functions: Collection[str]) -> dict[str, Body]:
@@ -38,28 +38,6 @@ def parse(name: str, text: str, functions: Collection[str]) -> dict[str, Body]:
         return _Parser(name, text, functions).whole()
     except LexicalError as error:
         raise TemplateError(f"template: {name}:{error.line}: {error}") from None
-
-
-def unquote(source: str) -> str:
-    """The value of a Go string or character literal, quotes included in what is passed; raises ValueError."""
-    if source[0] == "`":
-        return source[1:-1]
-    parts = [_unescaped(escape, plain) for escape, plain in _ESCAPE.findall(source[1:-1])]
-    return b"".join(parts).decode(errors="replace")
-
-
-def _unescaped(escape: str, plain: str) -> bytes:
-    if plain:
-        return plain.encode(errors="replace")
-    if escape in _ESCAPES:
-        return bytes([_ESCAPES[escape]])
-    if escape[0] in "uU" and len(escape) > 1:
-        return chr(int(escape[1:], 16)).encode()
-    if escape[0] == "x" and len(escape) > 1:
-        return bytes([int(escape[1:], 16)])
-    if len(escape) == 3:
-        return bytes([int(escape, 8)])
-    raise ValueError("invalid syntax")
 
 
 class _Parser:
@@ -270,6 +248,8 @@ class _Parser:
         self.check(commands, context)
         if declares and not assigns:
             self.variables.extend(declares)
+            if len(self.variables) > MOST_VARIABLES:
+                self.fail(f"more than {MOST_VARIABLES} variables")
         return Pipe(first.position, first.line, declares, assigns, tuple(commands))
 
     def check(self, commands: list[Command], context: str) -> None:
@@ -337,7 +317,24 @@ class _Parser:
             return Variable(position, node.name, tuple(names))
         if isinstance(node, Constant | Nil | Dot):
             self.fail(f'unexpected . after term "{node}"')
-        return Chain(position, node, tuple(names))
+        chain = Chain(position, node, tuple(names))
+        self.kind_of(chain)
+        return chain
+
+    def kind_of(self, node: Operand) -> str:
+        """Whether it is a time or a duration, where that can be seen; fails where it has not the method asked for."""
+        if isinstance(node, Pipe):
+            return self.kind_of(node.commands[-1].args[0])
+        if isinstance(node, Identifier):
+            return {"toTime": "time", "toDuration": "duration"}.get(node.name, "")
+        if not isinstance(node, Chain):
+            return ""
+        kind = self.kind_of(node.node)
+        for name in node.names:
+            if kind and name not in KINDS[kind]:
+                self.fail(f"a {kind} has no method {name} here; it has {', '.join(KINDS[kind])}")
+            kind = KINDS[kind][name].gives if kind else ""
+        return kind
 
     def term(self) -> Operand | None:
         token = self.next_solid()

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import NamedTuple
+
+from rules._template_budget import bounded
 
 WIDEST = 1_000_000  # Go's own cap on a width or precision in a verb
 
-_VERB = re.compile(r"%([-+# 0]*)(\*|\d+)?(?:\.(\*|\d*))?(.)?", re.DOTALL)
+_VERB = re.compile(
+    r"%(?P<flags>[-+# 0]*)(?P<first>\[[^\]]*\])?(?P<width>\*|\d+)?"
+    r"(?:\.(?P<second>\[[^\]]*\])?(?P<precision>\*|\d*))?(?P<third>\[[^\]]*\])?(?P<verb>.)?",
+    re.DOTALL,
+)
+_ARGUMENT = re.compile(r"\[(\d{1,7})\]", re.ASCII)
 _QUOTES = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
 
 
@@ -23,14 +30,30 @@ class Strings(dict[str, str]):
     """A map[string]string: a key it lacks is the empty string."""
 
 
+class Method(NamedTuple):
+    """A method of a Record: its function, the Go types of its parameters, and the kind of time it gives, if one."""
+
+    call: Callable[..., object]
+    parameters: tuple[str, ...] = ()
+    gives: str = ""
+
+
 class Record:
-    """A Go struct: its fields by name."""
+    """A Go struct: its fields and methods by name."""
 
     type_name = "struct {}"
 
     def fields(self) -> Mapping[str, object]:
         """The exported fields, in Go's order."""
-        raise NotImplementedError
+        return {}
+
+    @property
+    def methods(self) -> Mapping[str, Method]:
+        """The methods that a template may call."""
+        return {}
+
+    def __str__(self) -> str:
+        return "{" + spaced(map(shown, self.fields().values())) + "}"
 
 
 @dataclass(frozen=True)
@@ -50,78 +73,29 @@ class QueryResult(list[QuerySample]):
     """What `query` gives: samples in the order of evaluation."""
 
 
-@dataclass(frozen=True)
-class Time(Record):
-    """A time.Time in UTC, to the millisecond as Prometheus keeps it."""
+class Named(int):
+    """An int that prints as a name: a time.Month or a time.Weekday."""
 
-    ms: int
+    def __new__(cls, value: int, names: Sequence[str], type_name: str) -> Named:
+        made = super().__new__(cls, value)
+        made.name, made.type_name = names[value], type_name
+        return made
 
-    type_name = "*time.Time"
+    name: str
+    type_name: str
 
-    def fields(self) -> Mapping[str, object]:
-        at = self.when()
-        return {
-            "Year": at.year,
-            "Month": _MonthName(at.strftime("%B")),
-            "Day": at.day,
-            "Hour": at.hour,
-            "Minute": at.minute,
-            "Second": at.second,
-            "Unix": self.ms // 1000,
-            "UnixMilli": self.ms,
-            "String": str(self),
-        }
-
-    def when(self) -> datetime:
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=self.ms)
+    @property
+    def methods(self) -> Mapping[str, Method]:
+        """`(toTime 0).Month.String`."""
+        return {"String": Method(str)}
 
     def __str__(self) -> str:
-        fraction = f".{self.ms % 1000:03d}".rstrip("0").rstrip(".")
-        at = self.when()
-        return f"{at.year:04d}-{at.month:02d}-{at.day:02d} {at:%H:%M:%S}{fraction} +0000 UTC"
-
-
-class _MonthName(str):
-    """A time.Month prints as its name."""
-
-
-@dataclass(frozen=True)
-class Duration(Record):
-    """A time.Duration in nanoseconds."""
-
-    ns: int
-
-    type_name = "*time.Duration"
-
-    def fields(self) -> Mapping[str, object]:
-        return {
-            "Hours": self.ns / 3.6e12,
-            "Minutes": self.ns / 6e10,
-            "Seconds": self.ns / 1e9,
-            "Milliseconds": int(self.ns / 1e6),
-            "String": str(self),
-        }
-
-    def __str__(self) -> str:
-        size, sign = abs(self.ns), "-" if self.ns < 0 else ""
-        for unit, suffix in ((1, "ns"), (1_000, "µs"), (1_000_000, "ms")):
-            if 0 < size < 1000 * unit:
-                return f"{sign}{_plain(Decimal(size) / unit)}{suffix}"
-        hours, rest = divmod(size, 3_600_000_000_000)
-        minutes, ns = divmod(rest, 60_000_000_000)
-        shown = f"{hours}h" if hours else ""
-        shown += f"{minutes}m" if hours or minutes else ""
-        return f"{sign}{shown}{_plain(Decimal(ns) / 1_000_000_000)}s"
-
-
-def _plain(number: Decimal) -> str:
-    text = f"{number:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+        return self.name
 
 
 def type_name(value: object) -> str:
     """The Go type of a value, as it stands in Go's errors."""
-    if isinstance(value, Record):
+    if isinstance(value, Record | Named):
         return value.type_name
     for kind, name in _TYPES:
         if isinstance(value, kind):
@@ -179,24 +153,27 @@ def shown(value: object) -> str:
     if isinstance(value, float):
         return go_float(value)
     if isinstance(value, Mapping):
-        return "map[" + " ".join(f"{key}:{shown(value[key])}" for key in sorted(value)) + "]"
+        return f"map[{spaced(f'{key}:{shown(value[key])}' for key in sorted(value))}]"
     if isinstance(value, list):
-        return "[" + " ".join(map(shown, value)) + "]"
-    if isinstance(value, Time | Duration):
-        return str(value)
-    if isinstance(value, Record):
-        return "{" + " ".join(map(shown, value.fields().values())) + "}"
+        return f"[{spaced(map(shown, value))}]"
     return str(value)
+
+
+def spaced(texts: Iterable[str]) -> str:
+    """Texts with a space between each."""
+    return bounded(f" {text}" if index else text for index, text in enumerate(texts))
 
 
 def joined(values: Sequence[object]) -> str:
     """fmt.Sprint: a space between two neighbours where neither is a string."""
-    out: list[str] = []
+    return bounded(_side_by_side(values))
+
+
+def _side_by_side(values: Sequence[object]) -> Iterator[str]:
     for index, value in enumerate(values):
         if index and not isinstance(value, str) and not isinstance(values[index - 1], str):
-            out.append(" ")
-        out.append(shown(value))
-    return "".join(out)
+            yield " "
+        yield shown(value)
 
 
 def quoted(text: str) -> str:
@@ -217,26 +194,35 @@ def _quoted_sign(sign: str) -> str:
 
 def sprintf(template: str, values: Sequence[object]) -> str:
     """fmt.Sprintf, with Go's `%!verb(type=value)` where a verb does not fit."""
-    printer = _Printer(values)
-    out = _VERB.sub(printer.verb, template)
-    return out + printer.extra()
+    return bounded(_Printer(values).pieces(template))
 
 
 class _Printer:
     def __init__(self, values: Sequence[object]) -> None:
         self.values = values
         self.used = 0
+        self.reordered = False
+
+    def pieces(self, template: str) -> Iterator[str]:
+        end = 0
+        for found in _VERB.finditer(template):
+            yield template[end : found.start()]
+            yield self.verb(found)
+            end = found.end()
+        yield template[end:]
+        yield from self.extra()
 
     def take(self) -> object:
         self.used += 1
         return self.values[self.used - 1]
 
-    def extra(self) -> str:
-        rest = self.values[self.used :]
-        if not rest:
-            return ""
-        listed = ", ".join("<nil>" if v is None else f"{type_name(v)}={shown(v)}" for v in rest)
-        return f"%!(EXTRA {listed})"
+    def extra(self) -> Iterator[str]:
+        rest = () if self.reordered else self.values[self.used :]
+        for index, value in enumerate(rest):
+            yield ", " if index else "%!(EXTRA "
+            yield "<nil>" if value is None else f"{type_name(value)}={shown(value)}"
+        if rest:
+            yield ")"
 
     def size(self, written: str | None, bad: str) -> tuple[int | None, str]:
         if written is None:
@@ -251,16 +237,32 @@ class _Printer:
             return value, ""
         return None, bad
 
+    def goes_to(self, argument: str | None) -> bool:
+        """Goes on with the argument of an index such as `[2]`; False where there is none of that number."""
+        if argument is None:
+            return True
+        self.reordered = True
+        found = _ARGUMENT.fullmatch(argument)
+        if found is None or not 1 <= int(found[1]) <= len(self.values):
+            return False
+        self.used = int(found[1]) - 1
+        return True
+
     def verb(self, found: re.Match[str]) -> str:
-        flags, verb = found[1], found[4]
-        width, bad_width = self.size(found[2], "%!(BADWIDTH)")
-        precision, bad_precision = self.size(found[3], "%!(BADPREC)")
+        flags, verb = found["flags"], found["verb"]
+        # Go's own rule: `%[1]*d` and `%6.[1]f` are well, `%[1]6d` and `%[1].2f` are not.
+        fixed = (found["width"] or "*") != "*" or (found["precision"] is not None and not found["width"])
+        there = self.goes_to(found["first"]) and not (found["first"] and fixed)
+        width, bad_width = self.size(found["width"], "%!(BADWIDTH)")
+        there = self.goes_to(found["second"]) and there
+        precision, bad_precision = self.size(found["precision"], "%!(BADPREC)")
+        there = self.goes_to(found["third"]) and there
         if verb is None:
             return bad_width + bad_precision + "%!(NOVERB)"
         if verb == "%":
             return "%"
-        if self.used >= len(self.values):
-            return f"{bad_width}{bad_precision}%!{verb}(MISSING)"
+        if not there or self.used >= len(self.values):
+            return f"{bad_width}{bad_precision}%!{verb}({'MISSING' if there else 'BADINDEX'})"
         text = formatted(verb, flags, precision, self.take())
         return bad_width + bad_precision + padded(text, flags, width or 0)
 
@@ -284,8 +286,10 @@ def formatted(verb: str, flags: str, precision: int | None, value: object) -> st
     text: str | None
     if isinstance(value, bool):
         text = shown(value) if verb in "tv" else None
+    elif isinstance(value, Named) and verb in "vsqxX":
+        text = _string(verb, precision, str(value))
     elif isinstance(value, int):
-        text = _integer(verb, flags, value)
+        text = _integer(verb, flags, int(value))
     elif isinstance(value, float):
         text = _floating(verb, flags, precision, value)
     elif isinstance(value, str):
@@ -310,7 +314,8 @@ def _integer(verb: str, flags: str, value: int) -> str | None:
     if verb in "cqU":
         valid = 0 <= value < 0x110000 and not 0xD800 <= value < 0xE000
         sign = chr(value) if valid else "\ufffd"
-        return {"c": sign, "q": f"'{sign}'", "U": f"U+{value:04X}"}[verb]
+        inside = {"'": "\\'", '"': '"'}.get(sign) or _quoted_sign(sign)
+        return {"c": sign, "q": f"'{inside}'", "U": f"U+{value:04X}"}[verb]
     return None
 
 

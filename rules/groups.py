@@ -7,6 +7,7 @@ earlier ones recorded. A late tick is skipped, never caught up with. A query's e
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -252,13 +253,16 @@ class Rules:
         heirs = [(group, state) for group in after._groups for state in group.rules]
         for _, heir in heirs:
             heir.sampling_group = ""
-        for inherit in (_as_itself, _moved, _relabelled):
-            heirs = [(group, heir) for group, heir in heirs if not _inherit(group, heir, left, inherit)]
+        for key in (_itself, _identity, _series):
+            heirs, left = _inherit(heirs, left, key)
         leaving = {state.sampling_group for _, state in left} | set(self._ended)
         _name(after._groups, leaving)
         after._ended = (*self._ended, *(state.sampling_group for _, state in left if state.wrote))
+        before = {_place(group): group for group in self._groups}
         for group in after._groups:
-            _keep_schedule(group, self._groups)
+            if (old := before.get(_place(group))) is not None:
+                group.last_ms = old.last_ms
+                group.next_ms = old.next_ms if old.interval_ms == group.interval_ms else None
         return after
 
 
@@ -291,20 +295,20 @@ def _closure(state: _RuleState, recorders: Mapping[str, list[_RuleState]]) -> li
 def _name(groups: list[_GroupState], taken: set[str]) -> None:
     """Gives each rule that has none a sampling group nobody else has or is about to leave."""
     taken |= {state.sampling_group for group in groups for state in group.rules}
+    numbers: dict[str, int] = {}
     for group in groups:
         for state in group.rules:
             if not state.sampling_group:
-                state.sampling_group = _unused(
-                    f"{RECORDED}{group.group.file};{group.group.name};{state.rule.name}", taken
-                )
+                name = f"{RECORDED}{group.group.file};{group.group.name};{state.rule.name}"
+                state.sampling_group = _unused(name, taken, numbers)
                 taken.add(state.sampling_group)
 
 
-def _unused(name: str, taken: set[str]) -> str:
-    number, candidate = 1, name
+def _unused(name: str, taken: set[str], numbers: dict[str, int]) -> str:
+    candidate = name
     while candidate in taken:
-        number += 1
-        candidate = f"{name}#{number}"
+        numbers[name] = numbers.get(name, 1) + 1
+        candidate = f"{name}#{numbers[name]}"
     return candidate
 
 
@@ -355,18 +359,17 @@ def _write(state: _RuleState, moment: Moment, samples: list[Sample]) -> None:
 _Placed = tuple[_GroupState, _RuleState]
 
 
-def _as_itself(heir: _Placed, old: _Placed) -> bool:
-    return _moved(heir, old) and _place(heir[0]) == _place(old[0])
+def _itself(placed: _Placed) -> object:
+    return _place(placed[0]), _identity(placed)
 
 
-def _moved(heir: _Placed, old: _Placed) -> bool:
-    return heir[1].rule.identity == old[1].rule.identity
+def _identity(placed: _Placed) -> object:
+    return placed[1].rule.identity
 
 
-def _relabelled(heir: _Placed, old: _Placed) -> bool:
+def _series(placed: _Placed) -> object:
     """Not the same rule any more, but its series go on in the same sampling group."""
-    same_name = heir[1].rule.name == old[1].rule.name and heir[1].rule.kind == old[1].rule.kind
-    return same_name and _place(heir[0]) == _place(old[0])
+    return _place(placed[0]), placed[1].rule.name, placed[1].rule.kind
 
 
 def _place(group: _GroupState) -> tuple[str, str]:
@@ -374,22 +377,24 @@ def _place(group: _GroupState) -> tuple[str, str]:
 
 
 def _inherit(
-    group: _GroupState, heir: _RuleState, left: list[_Placed], inherits: Callable[[_Placed, _Placed], bool]
-) -> bool:
-    """Takes over from the first rule left that it inherits from."""
-    for index, old in enumerate(left):
-        if inherits((group, heir), old):
-            heir.wrote, heir.sampling_group, heir.spoke = old[1].wrote, old[1].sampling_group, old[1].spoke
-            if inherits is not _relabelled:
-                heir.active, heir.elders = old[1].active, old[1].elders
-                heir.health = replace(old[1].health, file=heir.health.file, group=heir.health.group)
-            del left[index]
-            return True
-    return False
+    heirs: list[_Placed], left: list[_Placed], key: Callable[[_Placed], object]
+) -> tuple[list[_Placed], list[_Placed]]:
+    """Each takes over from the first rule left of the same key; gives the heirs that found none, and what is left."""
+    waiting: dict[object, deque[_RuleState]] = {}
+    for old in left:
+        waiting.setdefault(key(old), deque()).append(old[1])
+    alone = []
+    for placed in heirs:
+        if same := waiting.get(key(placed)):
+            _take_over(placed[1], same.popleft(), key is not _series)
+        else:
+            alone.append(placed)
+    still = {id(state) for states in waiting.values() for state in states}
+    return alone, [old for old in left if id(old[1]) in still]
 
 
-def _keep_schedule(group: _GroupState, before: list[_GroupState]) -> None:
-    for old in before:
-        if _place(old) == _place(group):
-            group.last_ms = old.last_ms
-            group.next_ms = old.next_ms if old.interval_ms == group.interval_ms else None
+def _take_over(heir: _RuleState, old: _RuleState, alerts: bool) -> None:
+    heir.wrote, heir.sampling_group, heir.spoke = old.wrote, old.sampling_group, old.spoke
+    if alerts:
+        heir.active, heir.elders = old.active, old.elders
+        heir.health = replace(old.health, file=heir.health.file, group=heir.health.group)

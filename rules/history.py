@@ -21,7 +21,7 @@ import numpy as np
 from collectors import Labels, Metric, Sample
 from rules._blocks import VALUE, Integers
 from rules._group import HEAD_ROWS, NEVER_MS, Group, Span
-from rules._select import NAME, Matchers, Owner, Part, Selection, exact_name, labels_match, name_matches
+from rules._select import NAME, Matchers, Owner, Part, Selection, exact_name, labels_test, name_matches
 from rules.rows import Rows, append_rows, rows_after
 from rules.snapshot import Index, Snapshot, as_columns
 
@@ -136,8 +136,8 @@ class History:
         """The labels that a series is known by: its own, and what it lacks of the identity."""
         if not self.identity or group.name.startswith(RECORDED):
             return own
-        names = {name for name, _ in own}
-        return tuple(sorted((*own, *(pair for pair in self.identity if pair[0] not in names))))
+        names = dict(own)
+        return tuple(sorted(own + tuple([pair for pair in self.identity if pair[0] not in names])))
 
     def _admit(self, group: Group, series: list[tuple[Metric, Labels]], keys: list[tuple[str, Labels]]) -> None:
         new: dict[tuple[str, Labels], tuple[Metric, Labels]] = {}
@@ -272,12 +272,13 @@ class History:
         return Snapshot({group.name: group.frozen() for group in self._groups.values()}, self._index[1], identity)
 
     def _choose(self, matchers: Matchers, names: Iterable[str]) -> Selection:
+        meets = labels_test(matchers)
         chosen = [
             owner
             for name in names
             if name_matches(matchers, name)
             for owner in self._owners.get(name, {}).values()
-            if labels_match(matchers, owner.labels)
+            if meets(owner.labels)
         ]
         chosen.sort(key=lambda owner: (owner.group.name, owner.column))
         parts, start = [], 0

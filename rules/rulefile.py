@@ -24,6 +24,9 @@ __all__ = ["BUILTIN", "Group", "Rule", "RuleFileError", "RuleSet", "Template", "
 BUILTIN = Path(__file__).parent / "builtin"
 """The folder of the rules that ship with the agent: `*.yml`."""
 
+MOST_RULES = 20_000
+"""Of one file; an alias counts as often as it is named."""
+
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 _METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
@@ -165,8 +168,13 @@ class _File:
     def groups(self, root: Value) -> Iterator[Group]:
         table = self.table(root, "a mapping with the key groups")
         self.keys(table, _FILE_KEYS)
+        values = self.sequence(table.get("groups"), "groups: a list of rule groups")
+        count = sum(map(_rules_in, values))
+        if count > MOST_RULES:
+            self.say(table["groups"].mark, f"{count:,} rules, and {MOST_RULES:,} are the most of a file; split it")
+            return
         seen: set[str] = set()
-        for value in self.sequence(table.get("groups"), "groups: a list of rule groups"):
+        for value in values:
             group = self.group(value)
             if group is None:
                 continue
@@ -322,6 +330,11 @@ class _File:
         except ValueError as error:
             self.say(value.mark, f"{key}: {error}; expected {wanted}")
             return 0
+
+
+def _rules_in(group: Value) -> int:
+    rules = group.get("rules") if isinstance(group, Table) else None
+    return len(rules.values) if isinstance(rules, Listing) else 0
 
 
 def _whole(text: str) -> int:

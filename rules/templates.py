@@ -8,8 +8,9 @@ https://prometheus.io/docs/prometheus/latest/configuration/template_reference/
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from rules._template_budget import Budget
 from rules._template_functions import QueryFunction, Surroundings, names
 from rules._template_interpreter import Interpreter
 from rules._template_lexer import TemplateError
@@ -17,7 +18,13 @@ from rules._template_nodes import Body
 from rules._template_parser import parse
 from rules._template_values import Record, Strings
 
-__all__ = ["QueryFunction", "Scope", "Template", "TemplateError"]
+__all__ = ["Budget", "QueryFunction", "Scope", "Template", "TemplateError"]
+
+LONGEST = 64 << 10
+"""Characters of a template, as many as an expression may have."""
+
+LONGEST_REASON = 2_000
+"""Characters of what went wrong, which quotes the template and its values."""
 
 _PROLOGUE = (
     "{{$labels := .Labels}}{{$externalLabels := .ExternalLabels}}{{$externalURL := .ExternalURL}}{{$value := .Value}}"
@@ -26,7 +33,11 @@ _PROLOGUE = (
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What one alert gives its templates; `labels` are the sample's, with `__name__`; `query` may raise."""
+    """
+    What one alert gives its templates; `labels` are the sample's, with `__name__`; `query` may raise.
+
+    Alerts of one evaluation of a rule have one `budget` together.
+    """
 
     labels: Mapping[str, str]
     value: float
@@ -34,6 +45,7 @@ class Scope:
     external_url: str
     now_ms: int
     query: QueryFunction
+    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,8 @@ class Template:
         name = "__alert_" + alert
         if "{{" not in text:
             return cls(name, text, {})
+        if len(text) > LONGEST:
+            raise TemplateError(f"error parsing template {name}: it is longer than {LONGEST:,} characters")
         try:
             return cls(name, text, parse(name, _PROLOGUE + text, names()))
         except TemplateError as error:
@@ -68,10 +82,10 @@ class Template:
             return self._interpreted(scope)
         except Exception as error:  # a template may do anything; an alert is worth more than its text
             reason = "nested too deeply" if isinstance(error, RecursionError) else error
-            return f"<error expanding template: error executing template {self.name}: {reason}>"
+            return f"<error expanding template: error executing template {self.name}: {str(reason)[:LONGEST_REASON]}>"
 
     def _interpreted(self, scope: Scope) -> str:
-        around = Surroundings(scope.now_ms, scope.external_url, scope.query)
+        around = Surroundings(scope.now_ms, scope.external_url, scope.query, scope.budget)
         return Interpreter(self.name, _PROLOGUE + self.text, self.bodies, around).run(_Data(scope))
 
 

@@ -7,6 +7,7 @@ A module has
 - `Config`: its own parameters, a `msgspec.Struct` (frozen, keyword-only);
 - `TARGET`: the keys that `target:` may have; `REVERSIBLE`; `TTL`: seconds of its lease, None where it holds none;
   `VERBS`: those of the hand that it needs; `NAMED = True` where `engine: each` is not enough of an engine's name;
+  `LASTING = True` where what it writes knows no lease: a child of the agent's then undoes it when the agent dies;
 - `describe(task)`: what it does, in words, for people;
 - `resource(task)`: what it acts upon; of acts on one resource only one is held, and cooldowns are the resource's;
 - `strength(task)`: how restrictive it is; of two claims on a resource the lower one wins;
@@ -20,8 +21,8 @@ A module has
   `memory` is whatever it gave the time before; where that is a Steered, people are told of it.
 
 plan, do and undo run in a thread of their own, with a deadline; steer runs on the event loop. Values are JSON.
-FailedError: it was not done. UnknownError, or anything else that is raised from `do`: nobody knows, and it is not tried
-again.
+FailedError: it was not done, so `_looking.first` reads what is read before the first write. RefusedError from `do`:
+nothing was touched. UnknownError, or anything else that is raised from `do`: nobody knows, and it is not tried again.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class Plan(NamedTuple):
     says: str
     ours: tuple[Any, ...] = ()
     """What we may have written already."""
+    untouched: float = 0.0
+    """For `undo`: seconds for which nobody has renewed it."""
 
 
 class Moment(NamedTuple):

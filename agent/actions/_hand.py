@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.actions import ActionError, FailedError, Reach, RefusedError, UnknownError
+from agent.actions import ActionError, FailedError, Reach, RefusedError, UnknownError, _looking
 
 PIECE = 32  # leases in one request, which may have 4,096 bytes
 
@@ -30,9 +30,10 @@ def unit(reach: Reach, name: str, verb: str) -> Mapping[str, Any]:
 
 
 def renewed(reach: Reach, leases: Sequence[str], ttl: float) -> set[str]:
-    """Those leases that go on."""
+    """Those leases that go on: still held, with what they hold as it was left; FailedError where nobody answers."""
     pieces = [list(leases[start : start + PIECE]) for start in range(0, len(leases), PIECE)]
-    return {name for piece in pieces for name in reach.hand("renew", leases=piece, ttl=ttl)["renewed"]}
+    told = _looking.first(lambda: [reach.hand("renew", leases=piece, ttl=ttl) for piece in pieces])
+    return {name for answer in told for name in answer["renewed"]}
 
 
 def let_go(reach: Reach, leases: Sequence[str]) -> None:

@@ -1,8 +1,8 @@
 """
 haproxy: sends an engine less, by the weight of its server in a HAProxy or by draining it, over the runtime socket.
 
-The socket must be of `level admin` and open to the agent's user. HAProxy knows no lease: what is journalled here is
-put back when the alert ends or, after a crash, when the agent starts again.
+The socket must be of `level admin` and open to the agent's user. HAProxy knows no lease: each renewal looks whether it
+still has what was set, which a reload of HAProxy undoes, and a child of the agent's puts it back when the agent dies.
 https://docs.haproxy.org/2.6/management.html#9.3 (set server, set weight, show servers state)
 """
 
@@ -14,11 +14,12 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import ChangedError, FailedError, Moment, Plan, Reach, RefusedError, Task
+from agent.actions import ChangedError, FailedError, Moment, Plan, Reach, RefusedError, Task, _looking
 
 TARGET = ("socket", "backend", "server")
 REVERSIBLE = True
-TTL = None
+TTL = 30.0
+LASTING = True
 VERBS: tuple[str, ...] = ()
 DRAIN = 0x08  # srv_admin_state: drain was asked for over the socket
 MAINTENANCE = 0x01 | 0x02 | 0x04 | 0x20  # the same of maintenance, whatever it comes from
@@ -81,13 +82,16 @@ def plan(task: Task, reach: Reach) -> Plan:
 
 def do(task: Task, plan: Plan, reach: Reach) -> Any:
     """Writes what differs, unless somebody else has set it meanwhile, and reads it back."""
-    now = _ours(task, plan, (plan.prior, plan.wanted, *plan.ours), reach)
+    now = _looking.first(lambda: _ours(task, plan, (plan.prior, plan.wanted, *plan.ours), reach))
     return _set(task, now, plan.wanted, reach)
 
 
 def undo(task: Task, plan: Plan, reach: Reach) -> None:
     """As it was; a HAProxy that was restarted meanwhile has its own configuration's value, and is left alone."""
-    now = _ours(task, plan, (plan.prior, *plan.ours), reach)
+    try:
+        now = _ours(task, plan, (plan.prior, *plan.ours), reach)
+    except RefusedError:  # the server has left its backend, and what was set with it
+        return
     _set(task, now, plan.prior, reach)
 
 

@@ -130,15 +130,13 @@ def _pieces(whole: int, most: int) -> Iterator[int]:
 
 def _process(task: Task, reach: Reach) -> tuple[int, int]:
     """The pid of the engine's process and its start in clock ticks: with both, who it is."""
-    found = [labels["pid"] for labels, _ in reach.query(f"steadytok_process_info{_who(task)}") if "pid" in labels]
-    if len(set(found)) != 1:
-        many = f"{len(set(found))} processes; name one with target: {{rank: …}}" if found else "no process"
+    # Not from /proc, where the daemon's unit sees no process of others (ProtectProc=invisible).
+    found = [labels for labels, _ in reach.query(f"steadytok_process_info{_who(task)}")]
+    told = {(int(labels["pid"]), int(labels["starttime"])) for labels in found if {"pid", "starttime"} <= set(labels)}
+    if len(told) != 1:
+        many = f"{len(told)} processes; name one with target: {{rank: …}}" if told else "no process"
         raise RefusedError(f"engine {_name(task)} has {many}, as far as the process collector sees")
-    text = reach.host.read(f"proc/{found[0]}/stat", optional=True)
-    try:
-        return int(found[0]), int((text or "").rpartition(")")[2].split()[19])
-    except (IndexError, ValueError):
-        raise RefusedError(f"process {found[0]} has ended") from None
+    return told.pop()
 
 
 def _anonymous(task: Task, reach: Reach) -> tuple[float, float]:

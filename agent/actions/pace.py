@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import ChangedError, FailedError, Moment, Plan, Reach, RefusedError, Steered, Task
+from agent.actions import ChangedError, FailedError, Moment, Plan, Reach, RefusedError, Steered, Task, _looking
 from agent.pacing import asking, terms
 from agent.pacing.steering import Steering, looked
 from agent.pacing.terms import Terms
@@ -104,7 +104,7 @@ def _first(task: Task, reach: Reach) -> float:
 
 def do(task: Task, plan: Plan, reach: Reach) -> float:
     """Takes or renews the lease, unless somebody else has set a duty meanwhile."""
-    _look_again(task, plan, reach)
+    _looking.first(lambda: _look_again(task, plan, reach))
     _put(task, plan.wanted, TTL, reach)
     now = _now(task, reach)
     if now is not None and abs(now - plan.wanted) > _CLOSE:
@@ -113,8 +113,14 @@ def do(task: Task, plan: Plan, reach: Reach) -> float:
 
 
 def undo(task: Task, plan: Plan, reach: Reach) -> None:
-    """Full speed again; a lease that has ended by itself needs nothing."""
-    if _look_again(task, plan, reach):
+    """Full speed again; an engine that nobody finds any more has ended its lease by itself, once the ttl is over."""
+    try:
+        held = _looking.first(lambda: _look_again(task, plan, reach))
+    except FailedError:
+        if plan.untouched <= TTL:
+            raise
+        return
+    if held:
         _put(task, plan.prior, 1.0, reach)
 
 

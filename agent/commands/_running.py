@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -14,6 +15,8 @@ from agent.commands import _options
 
 def ask(config_path: Path | None, method: str, path: str, body: Mapping[str, str] | None = None) -> Any:
     """The agent's answer; ends the command with a sentence where there is none."""
+    from agent.overview import unanswered
+
     config = configuration(config_path)
     headers = {"Authorization": f"Bearer {_token(config)}", "Content-Type": "application/json"}
     data = None if body is None else json.dumps(body).encode()
@@ -24,9 +27,8 @@ def ask(config_path: Path | None, method: str, path: str, body: Mapping[str, str
             return json.load(answer)
     except urllib.error.HTTPError as error:
         _options.die([_refusal(error)], 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        _options.die([f"no agent answers at {url}/: {reason}; is it running?"], 1)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        _options.die([unanswered(url, error)], 1)
 
 
 def _token(config: Any) -> str:
@@ -53,7 +55,7 @@ def way(config: Any) -> tuple[str, urllib.request.OpenerDirector]:
     if not url.startswith("https:"):
         return url, urllib.request.build_opener(direct)
     try:
-        context = webconfig.client(config.web.config)
+        context = webconfig.client(config.web.config, config.web.client_certificate)
     except ConfigError as error:
         _options.die(error.messages, 1)
     return url, urllib.request.build_opener(direct, urllib.request.HTTPSHandler(context=context))

@@ -1,4 +1,8 @@
-"""Who is asking: a bearer token, a user's password, or a certificate that the listener has verified."""
+"""
+Who is asking: a bearer token, a user's password, or a certificate that the listener has verified.
+
+Where there are users a certificate does not stand in for one: as in Prometheus' own servers both are asked for.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +74,7 @@ class Credentials:
                 return self._bearer(given.strip().encode("utf-8", "surrogateescape"))
             if scheme.lower() == "basic" and settings.basic_auth_users:
                 return await self._basic(given.strip(), settings.basic_auth_users)
-        return _verified(request)
+        return None if settings.basic_auth_users else _verified(request)
 
     def _bearer(self, given: bytes) -> str | None:
         if hmac.compare_digest(given, self._own):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NoReturn
@@ -144,10 +144,11 @@ class Doorkeeper:
                 self._reopen(self._path)
 
     def _reopen(self, path: str) -> None:
+        files = webconfig.as_they_are(path)  # a bad one is read again when it changes, and not before
         try:
-            self.opened = webconfig.opened(path)
+            self.opened = webconfig.opened(path, self.opened)
         except ConfigError as error:
-            self.opened = Opened(self.opened.settings, self.opened.context, webconfig.as_they_are(self.opened, path))
+            self.opened = replace(self.opened, files=files)
             self._log.error("the new web configuration is not used; the old one stays", faults=error.messages)
             return
         if self.listener is not None:
@@ -198,7 +199,8 @@ class Doorkeeper:
         _check_length(request, most)
         allowed = _allowed_names(self.opened)
         if allowed and not has_allowed_name(request, allowed):
-            raise RefusedError(HTTPStatus.FORBIDDEN, "certificate", "the client certificate has no name that is let in")
+            says = "the client certificate has no name of client_allowed_sans"
+            raise RefusedError(HTTPStatus.FORBIDDEN, "certificate", says)
         if changes:
             self._check_origin(request)
         if changes or self._policy.closed or self.opened.settings.basic_auth_users:

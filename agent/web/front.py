@@ -48,7 +48,13 @@ class Front:
         """The page, and each of its files by its own address: no name from a request ever reaches the disk."""
         own = [web.get(f"/static/{name}", _serving(file)) for name, file in self._files.items() if name != INDEX]
         icon = _serving(self._files["icon.svg"])
-        return [web.get("/", _serving(self._files[INDEX])), web.get("/favicon.ico", icon), *own]
+        page = _serving(self._files[INDEX])
+        return [web.get("/", page), web.get("/graph", _to_the_page), web.get("/favicon.ico", icon), *own]
+
+
+async def _to_the_page(request: web.Request) -> web.Response:
+    """The link that an alert carries, as Prometheus makes it; relative, for a proxy may have put a prefix before it."""
+    return web.Response(status=HTTPStatus.FOUND, headers={"Location": "./"})
 
 
 def _read(path: Path) -> _File:

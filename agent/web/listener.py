@@ -4,7 +4,7 @@ The listening socket: how many may be connected, and how long each may take for 
 aiohttp has no time-out for a request that comes a byte at a time, nor a limit of connections; both are here, between
 the socket and its protocol. A client that has sent no whole request in HEAD seconds is cut off, one that takes nothing
 of its answer for ANSWER seconds too. When all places are taken, whoever has waited longest without a request under
-way makes room, so that strangers who only hold connections open cannot keep a scrape out.
+way makes room, also before TLS is agreed on, so that strangers who only hold connections open cannot keep a scrape out.
 """
 
 from __future__ import annotations
@@ -30,8 +30,12 @@ ANSWER = 30.0
 IDLE = 120.0
 """Seconds that a connection may stay without a request: longer than the interval of any usual scrape."""
 
+MOST_AT_ONCE = 8 << 20
+"""Bytes that may come from one head to the next: far more than a body may have (door.py), so it is refused already."""
+
 BACKLOG = 1024
 AGAIN = 0.1  # seconds until accepting is tried again after the system had no file descriptor left
+QUIET = 60.0  # seconds without such a fault after which it is news again
 
 Make = Callable[[], asyncio.Protocol]
 
@@ -45,7 +49,7 @@ class Listener:
         self._make = make
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
-        self._greeting: set[asyncio.Task[None]] = set()
+        # In the order in which they began to wait; those that still agree on TLS are among them.
         self._guards: dict[asyncio.BaseProtocol, Guard] = {}
         self._log = structlog.get_logger()
 
@@ -82,7 +86,7 @@ class Listener:
     @property
     def connections(self) -> int:
         """How many are connected, or are agreeing on TLS."""
-        return len(self._guards) + len(self._greeting)
+        return len(self._guards)
 
     def guard(self, protocol: asyncio.BaseProtocol) -> Guard | None:
         """Who watches over a connection; None once it has gone."""
@@ -90,7 +94,7 @@ class Listener:
 
     async def close(self) -> None:
         """Stops listening; connections that are there are their protocols' to end."""
-        tasks = [*self._accepting, *self._greeting]
+        tasks = [*self._accepting, *(guard.greeting for guard in self._guards.values() if guard.greeting)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -99,25 +103,27 @@ class Listener:
 
     async def _accept_for_ever(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+        told, failed = None, 0.0
         while True:
             try:
                 connection, _ = await loop.sock_accept(listening)
             except OSError as error:  # no file descriptors left, or the client has gone already
-                self._log.warning("a connection cannot be accepted", reason=error.strerror)
+                if error.errno != told or loop.time() > failed + QUIET:
+                    self._log.warning("a connection cannot be accepted", reason=error.strerror)
+                told, failed = error.errno, loop.time()
                 await asyncio.sleep(AGAIN)
                 continue
-            if not self._room():
+            if self._room():
+                self._take(connection)
+            else:
                 self.turned_away += 1
                 connection.close()
-                continue
-            task = loop.create_task(self._greet(connection))
-            self._greeting.add(task)
-            task.add_done_callback(self._greeting.discard)
+            # A flood would be accepted at one go, and whoever came first make room before anything he said was read.
+            await asyncio.sleep(0)
 
     def _room(self) -> bool:
         if self.connections < MOST:
             return True
-        # In the order in which they fell idle.
         idle = next((guard for guard in self._guards.values() if guard.idle), None)
         if idle is None:
             return False
@@ -125,34 +131,38 @@ class Listener:
         idle.abort()
         return True
 
-    async def _greet(self, connection: socket.socket) -> None:
+    def _take(self, connection: socket.socket) -> None:
+        guard = Guard(self._make(), self._guards)
+        guard.greeting = asyncio.get_running_loop().create_task(self._greet(connection, guard), name="greet")
+        # Not in the task itself, which may be cancelled before its first line.
+        guard.greeting.add_done_callback(lambda task: connection.close() if task.cancelled() else None)
+
+    async def _greet(self, connection: socket.socket, guard: Guard) -> None:
         loop = asyncio.get_running_loop()
         limit = None if self.context is None else HEAD
         try:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await loop.connect_accepted_socket(
-                self._guarded, connection, ssl=self.context, ssl_handshake_timeout=limit, ssl_shutdown_timeout=limit
+                lambda: guard, connection, ssl=self.context, ssl_handshake_timeout=limit, ssl_shutdown_timeout=limit
             )
         except OSError:  # no TLS, no certificate that holds, or gone: the client's affair, and it can come in floods
+            guard.leave()
             connection.close()
-        except asyncio.CancelledError:
-            connection.close()
-            raise
-
-    def _guarded(self) -> Guard:
-        return Guard(self._make(), self._guards)
 
 
 class Guard(asyncio.Protocol):
     """Stands between one connection and its protocol, and looks at the clock."""
 
     def __init__(self, inner: asyncio.Protocol, guards: dict[asyncio.BaseProtocol, Guard]) -> None:
+        self.greeting: asyncio.Task[None] | None = None
         self._inner = inner
         self._guards = guards
+        self._guards[inner] = self
         self._transport: asyncio.Transport | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
+        self._came = 0
         self._waiting = True
         self._working = False
 
@@ -163,12 +173,11 @@ class Guard(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._guards[self._inner] = self
         self._cut_in(HEAD)
         self._inner.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._guards.pop(self._inner, None)
+        self.leave()
         for handle in (self._limit, self._unread):
             if handle is not None:
                 handle.cancel()
@@ -178,7 +187,11 @@ class Guard(asyncio.Protocol):
         if not self._working and not self._waiting:
             self._waiting = True
             self._cut_in(HEAD)
-        self._inner.data_received(data)
+        self._came += len(data)
+        if self._came > MOST_AT_ONCE:
+            self.abort()
+        else:
+            self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
         return self._inner.eof_received()
@@ -195,6 +208,7 @@ class Guard(asyncio.Protocol):
 
     def headed(self) -> None:
         """The head of a request is there; its body has a limit of its own."""
+        self._came = 0
         self._waiting = True
         if self._limit is not None:
             self._limit.cancel()
@@ -212,9 +226,16 @@ class Guard(asyncio.Protocol):
         self._cut_in(IDLE)
 
     def abort(self) -> None:
-        """Cuts it off at once."""
+        """Cuts it off at once; its place is free."""
+        self.leave()
         if self._transport is not None:
             self._transport.abort()
+        elif self.greeting is not None:
+            self.greeting.cancel()
+
+    def leave(self) -> None:
+        """It is no longer counted."""
+        self._guards.pop(self._inner, None)
 
     def _cut_in(self, seconds: float) -> None:
         if self._limit is not None:

@@ -3,7 +3,8 @@ The web configuration file, in the format that Prometheus' own servers share: TL
 
 https://prometheus.io/docs/prometheus/latest/configuration/https/. What Python's TLS cannot do is refused with a
 sentence, never ignored. The file and what it names are looked at again each second, so a new certificate or password
-needs no restart; a bad new file keeps the old one and says so.
+needs no restart; a bad new file keeps the old one and says so, and so does one that would open what is closed: a file
+that is being written is empty for a moment.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import msgspec
 
 from agent import config as configuration
 from agent.config import ConfigError
-from agent.settings import Section, TlsVersion
+from agent.settings import ClientCertificate, Section, TlsVersion
 from agent.stamp import Stamp, stamp
 from agent.tls import bound, load_pair
 
-CLIENTS = ("NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert")
+REQUIRED = "RequireAndVerifyClientCert"
+CLIENTS = ("NoClientCert", "VerifyClientCertIfGiven", REQUIRED)
 HEADERS = (
     "Content-Security-Policy",
     "Strict-Transport-Security",
@@ -89,17 +91,32 @@ class Opened:
         return any(stamp(name) != state for name, state in self.files)
 
 
-def opened(path: str | None) -> Opened:
-    """The file at `path` read, checked, and its certificates loaded. Raises ConfigError with every fault."""
+def opened(path: str | None, before: Opened | None = None) -> Opened:
+    """
+    The file at `path` read, checked, and its certificates loaded. Raises ConfigError with every fault.
+
+    With `before`, whose place it takes while the agent runs, it is a fault as well to close less than that did.
+    """
     if path is None:
         return Opened()
-    document = configuration.document(Path(path))
-    settings = _read(document, path)
+    states = as_they_are(path)  # before anything is read: what is written meanwhile is looked at once more
+    settings = _read(configuration.document(Path(path)), path)
+    gone = [] if before is None else [name for name in _closing(before.settings) if name not in _closing(settings)]
+    if gone:
+        raise ConfigError([f"{path}: expected {', '.join(gone)}, which keeps people out now; a restart does without"])
     tls = settings.tls_server_config
-    # Paths are relative to the file, as exporter-toolkit has them.
-    names = [path, *(_beside(path, name) for name in _named(tls))]
-    states = tuple((name, stamp(name)) for name in names)
     return Opened(settings, None if tls is None else _context(path, tls), states)
+
+
+def _closing(settings: WebConfig) -> list[str]:
+    """The keys that are set of those that keep somebody out."""
+    tls = settings.tls_server_config
+    keys = [] if tls is None else ["tls_server_config", *_set(tls, "client_ca_file", "client_allowed_sans")]
+    return keys + _set(settings, "basic_auth_users")
+
+
+def _set(section: Section, *names: str) -> list[str]:
+    return [name for name in names if getattr(section, name)]
 
 
 def speaks_tls(path: str | None) -> bool:
@@ -110,14 +127,16 @@ def speaks_tls(path: str | None) -> bool:
         return False
 
 
-def as_they_are(opened: Opened, path: str) -> Files:
-    """What the files look like now: a bad one is read again when it changes, and not before."""
-    names = dict.fromkeys([path, *(name for name, _ in opened.files)])
-    return tuple((name, stamp(name)) for name in names)
-
-
-def _named(tls: TlsServer | None) -> list[str]:
-    return [] if tls is None else [name for name in (tls.cert_file, tls.key_file, tls.client_ca_file) if name]
+def as_they_are(path: str) -> Files:
+    """What the file and those that it names look like now, also those that are not there yet."""
+    own = (path, stamp(path))
+    try:
+        tls = _read(configuration.document(Path(path)), path).tls_server_config
+    except ConfigError:
+        return (own,)  # what is wrong stands in the file itself
+    names = [] if tls is None else filter(None, (tls.cert_file, tls.key_file, tls.client_ca_file))
+    # Paths are relative to the file, as exporter-toolkit has them.
+    return (own, *((beside, stamp(beside)) for beside in (_beside(path, name) for name in names)))
 
 
 def _beside(path: str, name: str) -> str:
@@ -157,8 +176,8 @@ def _faults_of_tls(tls: TlsServer) -> Iterator[tuple[str, str]]:
         yield f"{where}.client_auth_type", f"expected {', '.join(CLIENTS)}; {hint}"
     if (tls.client_auth_type != "NoClientCert") != bool(tls.client_ca_file):
         yield f"{where}.client_ca_file", "expected together with a client_auth_type that verifies, and only then"
-    if tls.client_allowed_sans and tls.client_auth_type != "RequireAndVerifyClientCert":
-        yield f"{where}.client_allowed_sans", "expected client_auth_type: RequireAndVerifyClientCert beside it"
+    if tls.client_allowed_sans and tls.client_auth_type != REQUIRED:
+        yield f"{where}.client_allowed_sans", f"expected client_auth_type: {REQUIRED} beside it"
     if tls.min_version > tls.max_version:
         yield f"{where}.min_version", f"expected no more than max_version ({tls.max_version})"
     for suite in tls.cipher_suites:
@@ -200,7 +219,7 @@ def _context(path: str, tls: TlsServer) -> ssl.SSLContext:
         step = "client_ca_file"
         if tls.client_ca_file:
             context.load_verify_locations(_beside(path, tls.client_ca_file))
-            must = tls.client_auth_type == "RequireAndVerifyClientCert"
+            must = tls.client_auth_type == REQUIRED
             context.verify_mode = ssl.CERT_REQUIRED if must else ssl.CERT_OPTIONAL
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = getattr(error, "strerror", None) or str(error)
@@ -208,11 +227,12 @@ def _context(path: str, tls: TlsServer) -> ssl.SSLContext:
     return context
 
 
-def client(path: str) -> ssl.SSLContext:
+def client(path: str, shown: ClientCertificate | None) -> ssl.SSLContext:
     """
     How a command on this host asks the agent over TLS: it trusts the very certificate that the file names.
 
-    Where the agent wants a certificate of its clients it shows the agent's own. Raises ConfigError.
+    Where the agent asks for a certificate it gets `shown`. Without one it gets its own where it requires any: that
+    suffices if one authority signs for both sides. Raises ConfigError.
     """
     tls = _read(configuration.document(Path(path)), path).tls_server_config
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -220,11 +240,15 @@ def client(path: str) -> ssl.SSLContext:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if tls is None:
         return context
+    used = f"{path}: its certificate"
     try:
         context.load_verify_locations(_beside(path, tls.cert_file))
-        if tls.client_auth_type != "NoClientCert":
+        if shown is not None:
+            used = "web.client_certificate"
+            load_pair(context, shown.cert_file, shown.key_file)
+        elif tls.client_auth_type == REQUIRED:
             load_pair(context, _beside(path, tls.cert_file), _beside(path, tls.key_file))
     except OSError as error:  # ssl.SSLError is one
         hint = "run this as the agent's user"
-        raise ConfigError([f"{path}: its certificate cannot be used: {error.strerror or error}; {hint}"]) from error
+        raise ConfigError([f"{used} cannot be used: {error.strerror or error}; {hint}"]) from error
     return context

@@ -37,7 +37,7 @@ def policy_verb(name: str, argument: str, file: str, choices: str) -> Verb:
         held = Lease(lease, name, f"{path}/{file}", "", word, 0.0)
         return lambda: _set(bench, held, ttl, expected)
 
-    return Verb(name, Limit(4096, 600.0), prepare, _missing(file), _put_back)
+    return Verb(name, Limit(4096, 600.0), prepare, _missing(file), _put_back, lapsed=_lapsed)
 
 
 def _missing(file: str) -> Callable[[Bench], str]:
@@ -72,6 +72,14 @@ def _give_up(bench: Bench, lease: Lease) -> None:
     """Nothing was changed, or nothing that could be read back: what was there is written once more, and that is all."""
     bench.files.write(lease.resource, lease.prior)
     bench.leases.drop(lease.name)
+
+
+def _lapsed(bench: Bench, lease: Lease) -> str:
+    try:
+        now = bench.files.read(lease.resource)
+    except HandError as error:  # its processor is offline, and may come back with any governor
+        return str(error)
+    return "" if now == lease.ours else f"{lease.resource} is {now} and no longer {lease.ours}"
 
 
 def _put_back(bench: Bench, lease: Lease) -> None:

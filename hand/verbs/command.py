@@ -18,7 +18,7 @@ from typing import Any
 
 from hand.arguments import Arguments
 from hand.config import COMMAND, VARIABLE, Command
-from hand.errors import HandError, InvalidError, RefusedError
+from hand.errors import AmbiguousError, HandError, InvalidError, RefusedError
 from hand.limits import Limit
 from hand.verb import Bench, Ready, Result, Verb
 
@@ -72,7 +72,7 @@ def _as(user: str) -> dict[str, Any]:
 
 
 def _output(process: subprocess.Popen[bytes], timeout: float) -> str:
-    """The end of what it says, until it ends; HandError, and its whole session killed, where that takes too long."""
+    """The end of what it says, until it ends; AmbiguousError, its whole session killed, where that takes too long."""
     assert process.stdout is not None  # it was asked for
     until, tail = time.monotonic() + timeout, b""
     with process.stdout as stream, selectors.DefaultSelector() as selector:
@@ -87,7 +87,7 @@ def _output(process: subprocess.Popen[bytes], timeout: float) -> str:
         with contextlib.suppress(ProcessLookupError):  # it ended just now
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        raise HandError(f"it did not end within {timeout:g} s and was killed") from None
+        raise AmbiguousError(f"it did not end within {timeout:g} s and was killed") from None
     return tail.decode(errors="replace")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from hand.arguments import Arguments
-from hand.errors import RefusedError
+from hand.errors import AmbiguousError
 from hand.limits import Limit
 from hand.verb import Bench, Ready, Result, Verb
 from hand.verbs._nodes import node_file
@@ -26,7 +26,7 @@ def _prepare(bench: Bench, arguments: Arguments) -> Ready:
 def _run(bench: Bench, path: str) -> Result:
     began = time.monotonic()
     if not bench.files.write_slowly(path, "1", LONGEST):
-        raise RefusedError(f"compaction was ended after {LONGEST:g} s")
+        raise AmbiguousError(f"compaction was ended after {LONGEST:g} s")
     return {"seconds": time.monotonic() - began}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from hand.arguments import Arguments
-from hand.errors import RefusedError
+from hand.errors import AmbiguousError
 from hand.limits import Limit
 from hand.verb import Bench, Ready, Result, Verb
 
@@ -25,7 +25,7 @@ def _prepare(bench: Bench, arguments: Arguments) -> Ready:
 def _run(bench: Bench) -> Result:
     before, began = bench.files.free_bytes(), time.monotonic()
     if not bench.files.write_slowly(FILE, "1", LONGEST):
-        raise RefusedError(f"dropping caches was ended after {LONGEST:g} s; what was dropped by then is dropped")
+        raise AmbiguousError(f"dropping caches was ended after {LONGEST:g} s; what was dropped by then is dropped")
     seconds = time.monotonic() - began
     return {"seconds": seconds, "freed_bytes": bench.files.free_bytes() - before}
 

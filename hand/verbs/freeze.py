@@ -22,12 +22,18 @@ _FULL = "1"
 
 
 class Cycle:
-    """The thread that freezes and thaws; when it ends, the unit is thawed."""
+    """
+    The thread that freezes and thaws; when it ends, the unit is thawed.
+
+    It outlives the cgroup, which goes when the unit stops and is there again when the unit restarts.
+    """
 
     def __init__(self, bench: Bench, path: str) -> None:
         self._bench = bench
         self._path = path
         self._ended = threading.Event()
+        self.fault = ""
+        """Why the last write failed."""
         self._duty, self._period = 1.0, 1.0
         self._thread = threading.Thread(target=self._run, name=f"freeze {path}", daemon=True)
 
@@ -38,11 +44,12 @@ class Cycle:
             self._thread.start()
 
     def end(self) -> None:
-        """Returns when the unit is thawed for good."""
+        """Returns when the unit is thawed for good; HandError where the kernel refuses."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._write("0")
+        if self._bench.files.exists(self._path):  # else the unit has been stopped: there is nothing to thaw
+            self._bench.files.write(self._path, "0")
 
     def _run(self) -> None:
         while not self._ended.wait(self._duty * self._period):
@@ -53,8 +60,9 @@ class Cycle:
     def _write(self, text: str) -> None:
         try:
             self._bench.files.write(self._path, text)
-        except HandError:  # the unit has been stopped, and its cgroup with it: there is nothing to thaw
-            self._ended.set()
+            self.fault = ""
+        except HandError as error:  # the unit has been stopped, and its cgroup with it; it may be started again
+            self.fault = str(error)
 
 
 def _prepare(bench: Bench, arguments: Arguments) -> Ready:
@@ -97,9 +105,14 @@ def _put_back(bench: Bench, lease: Lease) -> None:
     cycle.end()
 
 
+def _lapsed(bench: Bench, lease: Lease) -> str:
+    cycle = bench.cycles.get(lease.resource)
+    return "nobody freezes and thaws it" if cycle is None else cycle.fault
+
+
 def _missing(bench: Bench) -> str:
     named = any(unit.freeze for unit in bench.config.units.values())
     return "" if named else "hand.toml names no unit that may be frozen"
 
 
-VERB = Verb("freeze", Limit(600, 600.0), _prepare, _missing, _put_back, _resume)
+VERB = Verb("freeze", Limit(600, 600.0), _prepare, _missing, _put_back, _resume, _lapsed)

@@ -55,6 +55,7 @@ _EXPERIMENTAL = (
     (re.compile(r"\]\s*(?:smoothed|anchored)\b", re.IGNORECASE), "the range modifiers smoothed and anchored are"),
     (re.compile(r"\[[^\]]*[-+*/%^(][^\]]*\]|\boffset\s*-?\s*\(", re.IGNORECASE), "duration expressions are"),
 )
+_NATIVE = ("histogram_avg", "histogram_count", "histogram_stddev", "histogram_stdvar", "histogram_sum")
 _CARDS = {
     "OneToOne": "one-to-one",
     "ManyToOne": "many-to-one",
@@ -161,7 +162,7 @@ class _Planner:
     def _call(self, tree: Any) -> Node:
         name = tree.func.name
         if name not in FUNCTIONS:
-            raise PromqlError(_refusal("function", name, name.startswith("histogram_")))
+            raise PromqlError(_refusal("function", name, name in _NATIVE))
         return Call(name, tuple(self.plan(argument) for argument in tree.args))
 
     def _aggregate(self, tree: Any) -> Node:

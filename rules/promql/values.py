@@ -96,6 +96,10 @@ class Effort:
         self._most_held = cells
         self._left = visits
 
+    def release(self) -> None:
+        """Before the next of several evaluations that share one: the arrays of the one before are held no more."""
+        self._held = 0
+
     def hold(self, series: int, each: int) -> None:
         """Before an array of so many cells is made; PromqlError where it would be too large."""
         if series * each > MOST_CELLS:

@@ -241,6 +241,19 @@ def test_pace_leaves_an_engine_that_somebody_paces() -> None:
     assert reach.duty == 0.8
 
 
+def test_a_pace_ends_with_an_engine_that_is_gone() -> None:
+    """Nobody has renewed its lease for longer than the ttl: it has ended by itself, and the act with it."""
+
+    class Gone(Reach):
+        def http(self, *_: Any, **__: Any) -> Http:
+            raise FailedError("http://127.0.0.1:1: Connection refused")
+
+    plan = Plan(1.0, 0.5, "", (0.5,))
+    with pytest.raises(FailedError, match="Connection refused"):
+        ACTIONS["pace"].undo(task("pace"), plan._replace(untouched=29.0), Gone())
+    ACTIONS["pace"].undo(task("pace"), plan._replace(untouched=31.0), Gone())
+
+
 @pytest.mark.parametrize(("status", "words"), [(404, "has no PUT /pace"), (401, "refused the pace: HTTP 401: because")])
 def test_pace_says_why_an_engine_refused(status: int, words: str) -> None:
     """An engine without /pace and one with another token are told apart."""

@@ -151,8 +151,10 @@ def test_haproxy_keeps_its_hands_off() -> None:
         reach.admin = admin
         with pytest.raises(RefusedError, match=words):
             HAPROXY.plan(DRAIN, reach)
+    gone = task("haproxy", {"socket": "/s", "backend": "llm", "server": "b"})
+    HAPROXY.undo(gone, plan, reach)
     with pytest.raises(RefusedError, match="backend llm has no server b; there are: a"):
-        HAPROXY.plan(task("haproxy", {"socket": "/s", "backend": "llm", "server": "b"}), reach)
+        HAPROXY.plan(gone, reach)
 
 
 class Starter(Reach):

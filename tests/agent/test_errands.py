@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
-from agent.acts import Event, Kind
-from agent.errands import DEADLINE, Errands
+import pytest
+
+from agent import life
+from agent.actions import ChangedError, FailedError, RefusedError, Task, UnknownError
+from agent.acts import Act, Event, Kind, Phase, State
+from agent.errands import DEADLINE, Errands, doing
+from tests.agent.test_actions import ACTIONS, Reach, task
 
 DONE = Event(1, Kind.DID)
 
@@ -49,3 +55,64 @@ def test_what_is_over_its_deadline_is_not_known_and_stays_in_the_way() -> None:
         return told
 
     assert [event.kind for event in asyncio.run(run())] == [Kind.UNKNOWN]
+
+
+ACT = Act(1, "drop", "page cache", (), False, False, Phase.WRITING, 0, ())
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "latched"),
+    [
+        (RefusedError("somebody came"), Kind.REFUSED, False),
+        (FailedError("nobody answers"), Kind.FAILED, False),
+        (ChangedError("it is 7"), Kind.CHANGED, True),
+        (UnknownError("no answer"), Kind.UNKNOWN, True),
+        (KeyError("x"), Kind.UNKNOWN, True),
+    ],
+)
+def test_each_end_of_an_act_has_its_meaning(error: Exception, kind: Kind, latched: bool) -> None:
+    """What refused at its second look, or failed before it wrote, may be tried again; what nobody knows may not."""
+
+    class Broken:
+        REVERSIBLE = False
+
+        @staticmethod
+        def do(*_: Any) -> None:
+            raise error
+
+    action: Any = Broken
+    event = doing(ACT, action, task("drop_caches"), Reach(), "dropped", Kind.DID)()
+    after = life.apply(State(acts=(ACT,)), event, 0).state
+
+    assert event.kind is kind
+    assert after.acts == ()
+    assert bool(after.latches) == latched
+
+
+class Silent(Reach):
+    """A machine whose readings take too long; what is written is taken."""
+
+    def http(self, method: str, *arguments: Any, **more: Any) -> Any:
+        if method == "GET":
+            raise UnknownError("http://127.0.0.1:1: timed out")
+        return super().http(method, *arguments, **more)
+
+    def line(self, address: str, text: str) -> str:
+        if text.startswith("show"):
+            raise UnknownError(f"{address} did not answer")
+        return super().line(address, text)
+
+    def hand(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        if verb == "renew":
+            raise UnknownError("the hand did not answer renew")
+        return super().hand(verb, **arguments)
+
+
+@pytest.mark.parametrize("name", ["pace", "haproxy", "freeze"])
+def test_no_answer_to_a_look_is_a_failure(name: str) -> None:
+    """Before the first write there is no doubt about what was done: it must not latch the remedy."""
+    right: Task = task(name)
+    plan = ACTIONS[name].plan(right, Reach())
+
+    with pytest.raises(FailedError, match="nothing was done"):
+        ACTIONS[name].do(right, plan._replace(ours=(plan.wanted,)), Silent())

@@ -64,6 +64,7 @@ def test_a_request_is_one_line_and_gets_its_result(hand: Callable[[Answer], str]
     [
         (b'{"ok": false, "code": "refused", "error": "not now"}\n', FailedError, "the hand: not now"),
         (b'{"ok": false, "code": "changed", "error": "it is 7"}\n', ChangedError, "it is 7"),
+        (b'{"ok": false, "code": "ambiguous", "error": "it was killed"}\n', UnknownError, "the hand: it was killed"),
         (b"{}\n", FailedError, "it gave no reason"),
         (b"no json\n", UnknownError, "is not JSON"),
         (b"[1]\n", UnknownError, "is not JSON"),
@@ -76,7 +77,7 @@ def test_a_request_is_one_line_and_gets_its_result(hand: Callable[[Answer], str]
 def test_each_bad_answer_has_its_meaning(
     hand: Callable[[Answer], str], answer: bytes, error: type[ActionError], words: str
 ) -> None:
-    """Refused is not done, changed is hands off, and no whole answer is not known."""
+    """Refused is not done, changed is hands off; what was killed half-way, and no whole answer, is not known."""
     with pytest.raises(error, match=words):
         ask(hand(lambda _: answer), "governor", {})
 

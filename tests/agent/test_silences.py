@@ -157,6 +157,37 @@ def test_one_that_answers_is_enough(ill: str) -> None:
     among([first, second], scenario)
 
 
+def test_nothing_begins_before_the_first_answer() -> None:
+    """What is silenced is known when the agent begins; only one that hangs is not waited for."""
+
+    async def scenario(one: Silences) -> None:
+        assert one.silenced(HOT)
+
+    among([Peer(silence(("alertname", "Hot")))], scenario)
+
+
+def test_a_first_answer_that_stays_away_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The agent begins without it, says so once, and takes it when it comes."""
+    monkeypatch.setattr(silences, "PATIENCE", 0.05)
+    peer = Peer(silence(("alertname", "Hot")))
+    peer.hangs = True
+
+    async def scenario(one: Silences) -> None:
+        assert not one.known
+        assert not one.silenced(HOT)
+        peer.hangs = False
+        await until(lambda: one.silenced(HOT))
+        assert one.known
+
+    among([peer], scenario)
+    said = capsys.readouterr()
+
+    assert (said.out + said.err).count("silences cannot be asked for") == 1
+    assert (said.out + said.err).count("silences are known again") == 1
+
+
 def test_a_reload_keeps_what_is_silenced() -> None:
     """Until the Alertmanagers of the new configuration have answered; without them it ends at once."""
     peer = Peer(silence(("alertname", "Hot")))

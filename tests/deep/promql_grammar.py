@@ -70,7 +70,7 @@ def windowed(draw: Draw, names: tuple[str, ...]) -> str:
 
 
 def number(draw: Draw) -> str:
-    scalars = ('scalar(limit{node="0"})', "scalar(n)", "pi()", "(2 + 3 * 2 ^ 2 % 5)", "(1 > bool 2)", "-(3)")
+    scalars = ('scalar(limit{node="0"})', "scalar(n)", "time()", "pi()", "(2 + 3 * 2 ^ 2 % 5)", "(1 > bool 2)", "-(3)")
     return one(draw, (*NUMBERS, *NUMBERS, *scalars))
 
 
@@ -175,7 +175,8 @@ def _relabelled(draw: Draw, depth: int) -> str:
         ),
     )
     join = one(draw, ('"new", "-", "node", "slot"', '"slot", "", "slot", "none"', '"node", ","'))
-    return one(draw, (f"label_replace({below}, {replace})", f"label_join({below}, {join})", f"sort({below})"))
+    ordered = f"{one(draw, ('sort', 'sort_desc'))}({below})"
+    return one(draw, (f"label_replace({below}, {replace})", f"label_join({below}, {join})", ordered))
 
 
 def _without_series(draw: Draw, depth: int) -> str:
@@ -255,13 +256,14 @@ def histogram(draw: Draw, ragged: bool) -> str:
 def rough(draw: Draw, depth: int, ragged: bool) -> str:
     """Values that may differ in their last bits, and what may safely be made of them."""
     shape = one(
-        draw, ("positive", "positive", "positive", "trend", "deviation", "curve", "power", "scaled", "threshold")
+        draw,
+        ("positive", "positive", "positive", "trend", "deviation", "curve", "curve", "power", "scaled", "threshold"),
     )
     if shape == "trend":
         inner = windowed_range(draw, ("p", "n", "limit", "c_total"))
         moving = inner.split("@")[0].rstrip()
         ahead = tuple(f"predict_linear({moving}, {seconds})" for seconds in ("600", "-60.5", "scalar(limit)"))
-        return one(draw, (f"deriv({inner})", *ahead))
+        return one(draw, (f"deriv({inner})", f"delta({inner})", *ahead))
     if shape == "deviation":
         return f"{one(draw, ('stddev', 'stdvar'))} {one(draw, BY)} ({selector(draw, ('p', 'n', 'limit'))})"
     if shape == "curve":

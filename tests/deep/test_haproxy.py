@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import http.server
+import json
+import signal
+import subprocess
+import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +23,14 @@ from rules.history import History
 from tests import processes
 
 pytestmark = pytest.mark.deep
+
+RULES = """
+groups:
+  - name: test
+    rules:
+      - alert: Always
+        expr: steadytok_meminfo_mem_total_bytes > 0
+"""
 
 CONFIG = """
 global
@@ -60,11 +73,36 @@ class Proxy:
     socket: str
     a: int
     reach: Access
+    master: subprocess.Popen[bytes]
 
     def task(self, weight: int | None = None, *, drain: bool = False, server: str = "a") -> Task:
         """What a remedy asks."""
         target = {"socket": self.socket, "backend": "llm", "server": server}
         return Task("less", target, haproxy.Config(weight=weight, drain=drain), {}, {})
+
+    def weight(self) -> int:
+        """What server a has now."""
+        return int(self.reach.line(self.socket, "get weight llm/a").split()[0])
+
+    @contextlib.contextmanager
+    def agent(self, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+        """One whose only alert always fires, and whose only remedy takes weight from server a."""
+        (folder / "rules.yml").write_text(RULES)
+        target = {"socket": self.socket, "backend": "llm", "server": "a"}
+        remedy = {"name": "less", "match": ['alertname="Always"'], "action": "haproxy", "target": target}
+        config = {
+            "web": {"listen": f"127.0.0.1:{processes.free_port()}"},
+            "state": {"dir": str(folder / "state")},
+            "engine": {"enabled": False},
+            "sample": {"interval": "200ms"},
+            "rules": {"builtin": False, "files": [str(folder / "rules.yml")], "interval": "200ms"},
+            "remediation": {"mode": "enforce", "pause_file": str(folder / "pause"), "builtin": False},
+            "remedies": [{**remedy, "parameters": {"weight": 20}, "verify": {"expr": "vector(1)"}}],
+        }
+        (folder / "config.yml").write_text(json.dumps(config))
+        arguments = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(folder / "config.yml")]
+        with processes.running(arguments, folder / "agent.log") as process:
+            yield process
 
     def share(self) -> float:
         """Of fifty new connections, how many server a gets."""
@@ -92,11 +130,12 @@ def _proxy(request: pytest.FixtureRequest, tmp_path: Path, servers: list[int]) -
     told = {"balance": "roundrobin", "level": "admin", **getattr(request, "param", {})}
     port, (a, b) = processes.free_port(), servers
     (tmp_path / "cfg").write_text(CONFIG.format(socket=tmp_path / "sock", port=port, a=a, b=b, **told))
-    with processes.running([processes.program("haproxy"), "-f", str(tmp_path / "cfg")], tmp_path / "log"):
+    arguments = [processes.program("haproxy"), "-W", "-f", str(tmp_path / "cfg")]
+    with processes.running(arguments, tmp_path / "log") as master:
         url = f"http://127.0.0.1:{port}/"
         processes.until(lambda: processes.get(url) is not None, 20, "haproxy serves")
         reach = Access(History(60_000).snapshot({}), 0, "/", "/nobody", tmp_path / "token")
-        yield Proxy(url, str(tmp_path / "sock"), a, reach)
+        yield Proxy(url, str(tmp_path / "sock"), a, reach, master)
 
 
 def test_a_server_gets_less_and_then_its_share_again(proxy: Proxy) -> None:
@@ -166,3 +205,23 @@ def test_what_haproxy_refuses_is_told_in_its_own_words(proxy: Proxy, words: str)
     with pytest.raises(FailedError, match=words):
         haproxy.do(task, plan, proxy.reach)
     assert proxy.share() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_dead_agent_takes_no_weight(proxy: Proxy, tmp_path: Path, number: signal.Signals) -> None:
+    """However it ends and with nobody to start it again, the server has its share back."""
+    with proxy.agent(tmp_path) as agent:
+        processes.until(lambda: proxy.weight() == 20, 30, "the weight is taken")
+        agent.send_signal(number)
+        agent.wait(10)
+        processes.until(lambda: proxy.weight() == 100, 10, "the weight is back")
+    assert proxy.share() == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_reload_does_not_undo_what_is_held(proxy: Proxy, tmp_path: Path) -> None:
+    """The new worker begins with the weight of its configuration; the next renewal sets it again."""
+    with proxy.agent(tmp_path):
+        processes.until(lambda: proxy.weight() == 20, 30, "the weight is taken")
+        proxy.master.send_signal(signal.SIGUSR2)
+        processes.until(lambda: proxy.weight() == 100, 10, "HAProxy has its own weight again")
+        processes.until(lambda: proxy.weight() == 20, 20, "the weight is taken again")

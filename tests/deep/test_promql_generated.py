@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -34,6 +35,8 @@ from hypothesis import strategies as st
 from collectors import Labels
 from rules import promql
 from rules.history import History
+from rules.promql.aggregate import AGGREGATIONS
+from rules.promql.functions import FUNCTIONS
 from tests.deep import promql_grammar, promql_worlds
 from tests.deep.promql_peer import Peer, prometheus
 
@@ -44,6 +47,8 @@ EXPRESSIONS = 4_500  # drawn per world; some come twice
 INSTANTS = (1_700_000_333, 1_700_000_473, 1_700_000_733, 1_700_000_993, 1_700_001_293, 1_700_001_393)
 STARTS = (1_700_000_353, 1_700_000_853)
 STEPS, STEP = 26, 20
+
+NOT_COMPARED = {"first_over_time", "histogram_fraction"}
 
 Values = dict[tuple[Labels, int], float]
 
@@ -83,6 +88,27 @@ def test_generated_expressions_give_what_prometheus_gives(world: World) -> None:
     compare()
 
     assert len(world.compared) > 2_000
+
+
+def test_every_function_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every function and aggregation that both programs have is somewhere in the grammar's choices."""
+    seen: list[str] = []
+    choose = promql_grammar.one
+
+    def watched(draw: promql_grammar.Draw, choices: tuple[str, ...]) -> str:
+        seen.extend(choices)
+        return choose(draw, choices)
+
+    monkeypatch.setattr(promql_grammar, "one", watched)
+
+    @settings(max_examples=500, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @given(promql_grammar.expressions(ragged=False))
+    def draw(text: str) -> None:
+        seen.append(text)
+
+    draw()
+
+    assert {*FUNCTIONS, *AGGREGATIONS} - set(re.findall(r"[a-z_0-9]+", " ".join(seen))) == NOT_COMPARED
 
 
 def _compare(world: World, text: str, ask: Callable[[promql.Query, History], Values], expected: Values | str) -> None:

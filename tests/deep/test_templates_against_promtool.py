@@ -106,6 +106,11 @@ OTHERS = (
     "{{ printf `%d %d` 1 }} {{ printf `x` 1 `y` }} {{ printf `%` }} {{ printf `%z` 1 }} {{ printf `100%%` }}",
     "{{ printf `%T %T %T %T` 1 1.5 `x` $labels }}",
     "{{ printf `%*d|%.*f` 5 42 2 3.14159 }}",
+    "{{ printf `%[1]s %[1]q %[2]d %d|%[3]*.[2]*[1]f|%6.[1]s` `x` 2 }}",
+    "{{ printf `%[2]s %[1]s` `a` `b` }} {{ printf `%[2]*[1]d|%[1]d` 1 5 }} {{ printf `%[2]d` 1 2 3 }}",
+    "{{ printf `%[3]*.[2]*[1]f` 12.0 2 6 }} {{ printf `%.[2]*[1]f` 3.14159 2 }}",
+    "{{ printf `%[0]d %[9]d %[x]d %[]d %[2]d` 1 2 }} {{ printf `%[2]2d %[1].2f %[1]` 1 2 }} {{ printf `%[1]%` 1 }}",
+    "{{ printf `%s %[1]s %s` `a` `b` }} {{ printf `%[5]*d %d` 1 2 }}",
     "{{ printf 3 }}",
     "{{ 1e3 }} {{ 0x10 }} {{ 1_000 }} {{ 'a' }} {{ 1.5e-7 }} {{ 010 }} {{ -3 }} {{ .5 }}",
     '{{ `raw\\n` }}{{ "cooked\\t\\u00e4\\x41\\101" }}',
@@ -128,6 +133,67 @@ OTHERS = (
     "{{ true }} {{ (1) }} {{ (print `a` | print `b`) }}",
     "{{ with $x := 5 }}{{ $x }}{{ . }}{{ end }}",
     "{{ define `a` }}{{ $ }}{{ end }}{{ with 7 }}{{ template `a` . }}{{ $.Value }}{{ end }}",
+)
+FIELDS = "Year Month Day Hour Minute Second Nanosecond Weekday YearDay Unix UnixMilli UnixMicro UnixNano IsZero IsDST"
+LAYOUTS = (
+    "2006-01-02T15:04:05Z07:00",
+    "Mon, 02 Jan 2006 15:04:05 MST",
+    "Monday January _2 1 2 06 002 __2 _2006",
+    "3:4:5 03:04:05 PM pm 15h",
+    "05.000 05.999 05,000 05.000000000 05.9 05.00x 05.0001 .999x",
+    "-0700 -07:00 -07 -070000 -07:00:00 Z0700 Z07:00 Z07 Z070000 Z07:00:00",
+    "Janet Monte Jan. Mon. month 2007 20066 0 7 16 011 äJan",
+    "",
+)
+TIMES = (
+    *(f"{{{{ (toTime {at}).{name} }}}}" for name in FIELDS.split() for at in ("1435065584.128", "-86400.5")),
+    *(
+        f"{{{{ range query `sort(p)` }}}}{{{{ ((.Value | toTime).AddDate 44 7 13).Format `{layout}` }}}}{{{{ end }}}}"
+        for layout in LAYOUTS
+    ),
+    *(
+        f"{{{{ (toTime 1709214305.25).Format `{layout}` }}}} {{{{ (toTime -1).Format `{layout}` }}}}"
+        for layout in LAYOUTS
+    ),
+    "{{ `2006` | (toTime 0).Format }} {{ (toTime 0).Format (print `15` `:04`) }}",
+    "{{ (toTime 86400).Month }} {{ printf `%d %s %v %q %T` (toTime 0).Month (toTime 0).Month (toTime 0).Weekday 1 2 }}",
+    "{{ eq (toTime 0).Month 1 }} {{ (toTime 0).Month.String }}",
+    "{{ (toTime 0).Add ((toTime 1.5).Sub (toTime 0)) }} {{ (toTime 0).Add 1500 }} {{ ((toTime 0).Add 1500).UnixNano }}",
+    "{{ (toTime 0).Add 1.5 }}",
+    "{{ (toTime 0).Add `x` }}",
+    "{{ (toTime 0).Add nil }}",
+    "{{ (toTime 0).Add $labels.i }}",
+    "{{ $x := 5 }}{{ (toTime 0).Add $x }}",
+    "{{ (toTime 0).Add }}",
+    "{{ (toTime 0).Year 3 }}",
+    "{{ 3 | (toTime 0).Year }}",
+    "{{ (toTime 0).Format 3 }}",
+    "{{ (toTime 0).Before 3 }}",
+    "{{ (toTime 3).Sub (toTime 1.25) }} {{ ((toTime 3).Sub (toTime 1.25)).Milliseconds }} {{ (toTime 3).Sub }}",
+    "{{ (toTime 3).After (toTime 1) }} {{ (toTime 3).Before (toTime 1) }} {{ (toTime 3).Equal (toTime 3) }}",
+    "{{ (toTime 1709214305).AddDate 1 -1 1 }} {{ (toTime 1709214305).AddDate 0 12 0 }} {{ (toTime 0).AddDate 0 0 -1 }}",
+    "{{ (toTime 1706659200).AddDate 0 1 0 }} {{ (toTime 0).AddDate 1 2 }}",
+    "{{ (toTime 0).AddDate 1 2 3.5 }}",
+    "{{ (toTime 0).AddDate 1 2 1e1 }}",
+    *(
+        f"{{{{ ({value}).{name} {step} }}}}"
+        for value in ("(toTime 5415.75).Sub (toTime 0)", "(toTime 0).Sub (toTime 90)", "toTime 1435065584.5")
+        for name in ("Round", "Truncate")
+        for step in ("1000000000", "3600000000000", "500000000", "7", "7000000000", "-1", "0", "604800000000000")
+    ),
+    "{{ (toTime 1435065584.128).UTC.UTC.Truncate 1000000000 }} {{ ((toTime 5).UTC).Unix }}",
+    "{{ $t := toTime 1709214305 }}{{ $t.Year }}-{{ $t.YearDay }} {{ $t.Format `Jan` }} {{ with $t }}{{ .Hour }}{{end}}",
+    *(
+        f"{{{{ ((toTime {at}).Sub (toTime 0)).{name} }}}}"
+        for at in ("5415.75", "-0.001", "0")
+        for name in ("Hours", "Minutes", "Seconds", "Milliseconds", "Microseconds", "Nanoseconds", "String", "Abs")
+    ),
+    "{{ $d := (toTime 90).Sub (toTime 0) }}{{ gt $d 5 }} {{ eq $d $d }} {{ ne $d 90000000000 }} {{ if $d }}a{{ end }}",
+    "{{ if (toTime 0).Sub (toTime 0) }}a{{ else }}b{{ end }} {{ le ((toTime 0).Sub (toTime 0)) 0 }}",
+    "{{ $t := toTime 0 }}{{ $t.Foo }}",
+    "{{ $t := toTime 0 }}{{ $t.UTC.Foo }}",
+    "{{ printf `%v %s %T` (toTime 0) (toTime 0) (toTime 0) }} {{ printf `%T` (toTime 0).UTC }}",
+    "{{ printf `%v %s %T` ((toTime 1).Sub (toTime 0)) ((toTime 1).Sub (toTime 0)) ((toTime 1).Sub (toTime 0)) }}",
 )
 WRONG = (
     "{{ nofunction 1 }}",
@@ -221,6 +287,12 @@ def test_numbers_are_shown_alike(promtool: str, tmp_path: Path, template: str) -
 def test_templates_expand_alike(promtool: str, tmp_path: Path, template: str) -> None:
     """A template gives the same text, error texts with their place included."""
     assert _promtool(promtool, tmp_path, template, ("1234567",)) == ""
+
+
+@pytest.mark.parametrize("template", TIMES)
+def test_times_and_durations_have_go_s_methods(promtool: str, tmp_path: Path, template: str) -> None:
+    """Methods with their arguments, layouts of Format, and the errors of wrong arguments."""
+    assert _promtool(promtool, tmp_path, template, ("1",)) == ""
 
 
 @pytest.mark.parametrize("template", WRONG)

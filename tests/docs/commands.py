@@ -11,7 +11,9 @@ from tests.docs.pages import PAGES, blocks, named
 
 # What no test types, with the reason; the fast test still looks at its syntax and its options.
 NOT_RUN = {
-    r"^sudo ": "changes or reads this machine as root, and needs hardware or a Grafana that a test machine has not",
+    r"^sudo |\| sudo ": (
+        "changes or reads this machine as root, and needs hardware or a Grafana that a test machine has not"
+    ),
     r"^(systemctl|journalctl|systemd-cgtop)\b": "needs a machine that systemd has booted",
     r"^(turbostat|sensors|cpupower|ras-mc-ctl|perf|iostat|fincore|numactl|numastat|lscpu)\b": (
         "another package's program, which only shows what is there"

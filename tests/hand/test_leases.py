@@ -35,11 +35,24 @@ def test_a_lease_ends_by_itself(hand: Running) -> None:
 def test_a_renewed_lease_holds(hand: Running) -> None:
     """Renewing tells which leases go on and which are not held; the renewed one is still there."""
     hold(hand, 0.5)
-    assert hand.result("renew", leases=["cool", "gone"], ttl=60) == {"renewed": ["cool"], "unknown": ["gone"]}
+    told = hand.result("renew", leases=["cool", "gone"], ttl=60)
+    assert told == {"renewed": ["cool"], "unknown": ["gone"], "lapsed": {}}
 
     (lease,) = hand.result("hello")["leases"]
     assert lease["left"] > 30
     assert (lease["prior"], lease["ours"]) == ("powersave", "performance")
+
+
+def test_a_lease_whose_value_is_another_now_is_not_renewed(hand: Running) -> None:
+    """It is told with what is there, and ends by itself: a lease on paper alone would be believed for ever."""
+    hold(hand, 1.0)
+    hand.write(GOVERNOR, "schedutil")
+    told = hand.result("renew", leases=["cool"], ttl=60)
+
+    assert (told["renewed"], told["unknown"]) == ([], [])
+    assert told["lapsed"] == {"cool": f"{GOVERNOR} is schedutil and no longer performance"}
+    eventually(lambda: hand.result("hello")["leases"] == [])
+    assert hand.read(GOVERNOR) == "schedutil"
 
 
 def test_a_released_lease_is_put_back_at_once(hand: Running) -> None:

@@ -188,7 +188,8 @@ def test_what_is_left_over_is_refused(given_arguments: dict[str, object]) -> Non
         ('[peer]\nuser = "root"\n[commands.c]\nargv = ["sh"]', "expected the program with its whole path"),
         ('[peer]\nuser = "root"\n[commands.c]\nargv = ["/bin/sh"]\nuser = "nobody-of-this-name"', "no user is named"),
         ('[peer]\nuser = "root"\n[commands.c]\nargv = ["/bin/sh"]\nenvironment = ["PATH"]', "begin with STEADYTOK_"),
-        ('[peer]\nuser = "root"\n[commands.c]\nargv = ["/bin/sh"]\ntimeout = 0', "more than 0 and at most 300"),
+        ('[peer]\nuser = "root"\n[commands.c]\nargv = ["/bin/sh"]\ntimeout = 0', "more than 0 and at most 60"),
+        ('[peer]\nuser = "root"\n[commands.c]\nargv = ["/bin/sh"]\ntimeout = 61', "more than 0 and at most 60"),
     ],
 )
 def test_a_wrong_configuration_is_refused_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
@@ -212,7 +213,7 @@ def test_the_configuration_of_the_documentation_is_right(tmp_path: Path) -> None
     config = load(path, trusted=frozenset({os.getuid()}))
 
     assert config.units["llama.service"].freeze
-    assert config.commands["fans-up"].environment == {"STEADYTOK_REMEDY", "STEADYTOK_LABEL_DIMM"}
+    assert config.commands["tell"].environment == {"STEADYTOK_REMEDY", "STEADYTOK_LABEL_DIMM"}
 
 
 def test_a_configuration_that_others_can_write_is_not_believed(tmp_path: Path) -> None:

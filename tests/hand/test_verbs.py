@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.hand.conftest import POLICY, UNIT, Running, eventually
+from hand.config import Config
+from hand.files import Files
+from hand.leases import Leases
+from hand.service import Service
+from hand.verb import Bench
+from hand.verbs import VERBS
+from tests.hand.conftest import BOOT_ID, POLICY, UNIT, Running, eventually
+
+FREEZE = {"unit": "llama.service", "duty": 0.5, "period": 0.1, "lease": "f", "ttl": 60}
 
 
 def test_hello_tells_what_there_is(hand: Running) -> None:
@@ -89,6 +99,38 @@ def test_a_killed_hand_leaves_nothing_frozen_for_long(hand: Running) -> None:
     assert hand.read(f"{UNIT}/cgroup.freeze")[:1] == "0"
 
 
+def test_freeze_goes_on_when_the_unit_is_restarted(hand: Running) -> None:
+    """Its cgroup goes and comes back: told meanwhile, then frozen and thawed again under the same lease."""
+    cgroup = hand.root / UNIT
+    hand.result("freeze", unit="llama.service", duty=0.5, period=0.1, lease="f", ttl=60)
+    cgroup.rename(cgroup.with_name("away"))
+    eventually(lambda: "f" in hand.result("renew", leases=["f"], ttl=60)["lapsed"])
+    assert "the unit is not running" in hand.ask("freeze", **FREEZE)["error"]
+
+    (cgroup.with_name("away") / "cgroup.freeze").write_text("0\n")
+    cgroup.with_name("away").rename(cgroup)
+    eventually(lambda: hand.read(f"{UNIT}/cgroup.freeze")[:1] == "1")
+    eventually(lambda: hand.result("renew", leases=["f"], ttl=60)["renewed"] == ["f"])
+    assert hand.result("freeze", **FREEZE)["now"] == 0.5
+    hand.result("release", lease="f")
+    assert hand.read(f"{UNIT}/cgroup.freeze")[:1] == "0"
+
+
+def test_what_cannot_be_thawed_is_tried_again(hand: Running) -> None:
+    """A lease is not let go while its unit may stand still."""
+    file = hand.root / UNIT / "cgroup.freeze"
+    hand.result("freeze", **FREEZE)
+    file.rename(file.with_name("kept"))
+    file.mkdir()
+    answer = hand.ask("release", lease="f")
+    assert (answer["code"], "Is a directory" in answer["error"]) == ("failed", True)
+    assert len(hand.result("hello")["leases"]) == 1
+
+    file.rmdir()
+    file.with_name("kept").rename(file)
+    assert hand.result("release", lease="f") == {"restored": True}
+
+
 def test_freeze_minds_the_liveness_probe(hand: Running) -> None:
     """A unit is never stood still for longer than root said it may be."""
     answer = hand.ask("freeze", unit="llama.service", duty=0.5, period=2, lease="f", ttl=60)
@@ -127,5 +169,21 @@ def test_a_command_takes_nothing_else(hand: Running, arguments: dict[str, Any], 
 
 
 def test_a_command_that_does_not_end_is_killed(hand: Running) -> None:
-    """Its whole session, after the time that root gave it."""
-    assert hand.ask("command", name="sleep")["error"] == "it did not end within 0.3 s and was killed"
+    """Its whole session, after the time that root gave it; what it had done by then nobody knows."""
+    answer = hand.ask("command", name="sleep")
+
+    assert answer == {"ok": False, "code": "ambiguous", "error": "it did not end within 0.3 s and was killed"}
+
+
+def test_a_fault_of_the_hand_is_an_answer(folder: Path) -> None:
+    """Whatever a verb raises, the caller hears that nobody knows, the journal hears why, and the next is answered."""
+    (folder / "state").mkdir()
+    said: list[str] = []
+    broken = replace(VERBS["drop_caches"], prepare=lambda *_: lambda: {}["no"])
+    bench = Bench(Files(folder / "root"), Config(), Leases(folder / "state", BOOT_ID))
+    service = Service(bench, said.append, {"drop_caches": broken})
+    answer = service.answer(b'{"verb": "drop_caches"}', "a test")
+
+    assert answer == {"ok": False, "code": "ambiguous", "error": "a fault of the hand: KeyError: 'no'"}
+    assert said == ["refused to a test: a fault of the hand: KeyError: 'no'"]
+    assert service.answer(b'{"verb": "hello"}', "a test")["ok"]

@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 
 from agent import hand_client
-from agent.actions import ChangedError, FailedError, Plan, Task, command, compact_memory, drop_caches, freeze, governor
+from agent.actions import (
+    ChangedError,
+    FailedError,
+    Plan,
+    Task,
+    UnknownError,
+    command,
+    compact_memory,
+    drop_caches,
+    freeze,
+    governor,
+)
 from agent.actions import reclaim as reclaiming
 from collectors import Host
 from tests.hand.conftest import POLICY, UNIT, Running, eventually
@@ -75,6 +86,21 @@ def test_what_changed_between_plan_and_do_is_left(hand: Running, reach: Any) -> 
     assert hand.read(GOVERNOR) == "schedutil"
 
 
+def test_a_renewal_looks_at_the_value(hand: Running, reach: Any) -> None:
+    """The prior one is set again, as after a processor was offline; anything else is somebody's, and left."""
+    plan = governor.plan(TASK, reach)
+    held = plan._replace(ours=(plan.wanted,))
+    governor.do(TASK, plan, reach)
+    hand.write(GOVERNOR, "powersave")
+    governor.do(TASK, held, reach)
+    assert hand.read(GOVERNOR) == "performance"
+
+    hand.write(GOVERNOR, "schedutil")
+    with pytest.raises(ChangedError, match="is 'schedutil' now"):
+        governor.do(TASK, held, reach)
+    assert hand.read(GOVERNOR) == "schedutil"
+
+
 def test_an_agent_that_dies_leaves_no_governor(hand: Running, reach: Any) -> None:
     """Nobody renews: the hand puts it back by itself."""
     plan = governor.plan(TASK, reach)
@@ -134,6 +160,12 @@ def test_a_unit_is_frozen_for_its_share_and_thawed(hand: Running, reach: Any) ->
     assert freeze.do(task, plan, reach) == 0.4
     eventually(lambda: hand.read(f"{UNIT}/cgroup.freeze") == "1")
     assert freeze.do(task, plan._replace(ours=(0.4,)), reach) == 0.4
+    cgroup = hand.root / UNIT
+    cgroup.rename(cgroup.with_name("away"))
+    eventually(lambda: bool(hand.result("renew", leases=["freeze-llama.service"], ttl=30)["lapsed"]))
+    with pytest.raises(FailedError, match="the unit is not running"):
+        freeze.do(task, plan._replace(ours=(0.4,)), reach)
+    cgroup.with_name("away").rename(cgroup)
     assert freeze.do(task, plan._replace(wanted=0.5, ours=(0.4, 0.5)), reach) == 0.5
     assert [lease["ours"] for lease in hand.result("hello")["leases"]] == ["0.5 0.1"]
 
@@ -167,6 +199,8 @@ def test_a_command_is_started_with_the_labels_that_are_listed(hand: Running, rea
     plan = command.plan(task, reach)
     assert plan.wanted == {"name": "say", "environment": {"STEADYTOK_LABEL_DIMM": "A1_reboot"}}
     assert "STEADYTOK_LABEL_DIMM=A1_reboot" in command.do(task, plan, reach)
+    with pytest.raises(UnknownError, match=r"did not end within 0\.3 s and was killed"):
+        command.do(task, Plan(None, {"name": "sleep", "environment": {}}, ""), reach)
 
     with pytest.raises(FailedError, match="STEADYTOK_REMEDY' is not among those"):
         command.do(task, Plan(None, {"name": "say", "environment": {"STEADYTOK_REMEDY": "x"}}, ""), reach)

@@ -50,7 +50,8 @@ class Known(Access):
 
     def query(self, expr: str) -> Values:
         if "process_info" in expr:
-            return [({"pid": str(self._pid)}, 1.0)]
+            started = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()[19]
+            return [({"pid": str(self._pid), "starttime": started}, 1.0)]
         node = expr.partition('node="')[2][:1]
         read = {name: value for name, value in observe.look(node_meminfo).items() if f'node="{node}"' in name}
         read = {name.partition("{")[0]: value for name, value in read.items()}

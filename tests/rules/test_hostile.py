@@ -60,6 +60,37 @@ def answer(path):
 json.dump([answer(path) for path in json.load(sys.stdin)], sys.stdout)
 """
 
+_EXPAND = """
+import json, sys
+from pathlib import Path
+from collectors import Sample, counter
+from rules.groups import Rules
+from rules.history import History
+from rules.rulefile import load_rules
+
+path, series = json.load(sys.stdin)
+held = History(3_600_000)
+metric = counter("work_total", "Work.")
+labels = [(("node", str(number)),) for number in range(series)]
+for second in range(0, 600, 10):
+    held.record("host", second * 1000, [Sample(metric, each, float(second)) for each in labels])
+rules = Rules(load_rules([Path(path)]), interval_ms=1000, external_labels={}, external_url="")
+rules.evaluate(held, 600_000)
+health = [each.error for each in rules.health if each.error]
+json.dump([health, [dict(alert.annotations)["text"] for alert in rules.alerts()]], sys.stdout)
+"""
+
+_RELOAD = """
+import json, sys
+from pathlib import Path
+from rules.groups import Rules
+from rules.rulefile import load_rules
+
+first, second = (load_rules([Path(path)]) for path in json.load(sys.stdin))
+after = Rules(first, interval_ms=1000, external_labels={}, external_url="").replaced(second)
+json.dump(len(set(after.sampling_groups())), sys.stdout)
+"""
+
 
 def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -166,6 +197,26 @@ def _merges() -> str:
     return "groups:\n- &m0 {name: g}\n" + "\n".join(levels) + "\n"
 
 
+def _bomb(groups: int, rules: int) -> str:
+    """Rules written once and named in each group: few bytes, and the product of both is to be compiled."""
+    first = "- name: g0\n  rules: &rules\n" + "  - {record: r, expr: '1'}\n" * rules
+    return f"groups:\n{first}" + "".join(f"- {{name: g{number}, rules: *rules}}\n" for number in range(1, groups))
+
+
+def _labels(count: int) -> str:
+    """The same with labels: each rule has all of them."""
+    labels = ", ".join(f"l{number}: v" for number in range(count))
+    rules = "  - {record: r, expr: '1', labels: *labels}\n" * count
+    return f"groups:\n- name: g\n  rules:\n  - {{record: r, expr: '1', labels: &labels {{{labels}}}}}\n{rules}"
+
+
+def _expressions(count: int) -> str:
+    """And with an expression that takes long to read."""
+    rules = "  - {record: r, expr: *long}\n" * count
+    long = 'm{a="' + "b" * 60_000 + '"}'
+    return f"groups:\n- name: g\n  rules:\n  - {{record: r, expr: &long '{long}'}}\n{rules}"
+
+
 RULE_FILES = {
     "100 KB expression": _rule("work_total + " * 8_000 + "1"),
     "parentheses": _rule("(" * 10_000 + "1" + ")" * 10_000),
@@ -197,6 +248,78 @@ def test_hostile_rule_files_are_refused(tmp_path: Path) -> None:
 
     assert (error, groups) == (None, 1)
     assert [name for name, answer in zip(RULE_FILES, refused, strict=True) if answer[0] is None] == []
+
+
+def test_aliases_count_as_what_they_stand_for(tmp_path: Path) -> None:
+    """What is written once and named a thousand times is refused before any is compiled; a few times it is well."""
+    bombs = [_bomb(200, 200), _labels(5_000), _expressions(1_000), _bomb(2, 3), _labels(10), _expressions(10)]
+    paths = [tmp_path / f"{number}.yml" for number in range(len(bombs))]
+    for path, text in zip(paths, bombs, strict=True):
+        path.write_text(text)
+    (rules, _), (elements, _), (characters, _), *well = in_a_cell(_LOAD, [str(path) for path in paths])
+
+    assert rules == f"{paths[0]}: 2:1: 40,000 rules, and 20,000 are the most of a file; split it"
+    assert "more than 500000 elements, aliases written out" in elements
+    assert "more than 16777216 characters, aliases written out" in characters
+    assert well == [[None, 2], [None, 1], [None, 1]]
+
+
+def test_a_reload_of_thousands_of_rules_compares_them_once(tmp_path: Path) -> None:
+    """Who takes over whose alerts is looked up, not searched for; and rules of one name get a name each."""
+    paths = [tmp_path / "first.yml", tmp_path / "second.yml"]
+    for path in paths:
+        path.write_text(_bomb(1, 0) + "".join(f"  - {{record: {path.stem}, expr: m{n}}}\n" for n in range(6_000)))
+
+    assert in_a_cell(_RELOAD, [str(path) for path in paths]) == 6_000
+
+
+WORK = "does more work than one may"
+TEMPLATES = {
+    "{{ range 1000000000 }}{{ end }}": WORK,
+    "{{ range 1000000000 }}{{ continue }}{{ end }}": WORK,
+    "{{ $x := `ab` }}{{ range 22 }}{{ $x = print $x $x }}{{ end }}": WORK,
+    "{{ $x := 1 }}{{ range 40 }}{{ $x = args $x $x }}{{ end }}{{ $x }}": "longer than 1,048,576 characters",
+    "{{ $x := printf `%1000000d` 1 }}{{ range 100000 }}{{ $y := toUpper $x }}{{ end }}": WORK,
+    "{{ $x := printf `%1000000d` 1 }}{{ range 100000 }}{{ $y := title $x }}{{ end }}": WORK,
+    "{{ $x := printf `%100000d` 1 }}{{ reReplaceAll `` $x $x }}": "longer than 1,048,576 characters",
+    "{{ $x := printf `%100000d` 1 }}{{ reReplaceAll `^` (reReplaceAll ` ` `$0` $x) $x }}": WORK,
+    "{{ range $i := 100000 }}{{ $y := match (print `\\pN{150}` $i) `x` }}{{ end }}": WORK,
+    "{{ printf `" + "%1000000d" * 100 + "`" + " 1" * 100 + " }}": "longer than 1,048,576 characters",
+    "{{ range 100000 }}{{ $y := and" + " 1" * 30_000 + " }}{{ end }}": WORK,
+    "{{ range 100000 }}{{ $y := query `vector(1)` }}{{ end }}": WORK,
+    "{{ $x := args }}{{ range 100000 }}{{ $x = args $x (query `work_total`) }}{{ end }}": WORK,
+    "{{ range 9 }}{{ range 99 }}{{ $y := query `"
+    "sum_over_time(max_over_time(work_total[9m:100ms])[9m:100ms])` }}{{ end }}{{ end }}": "would look at more than",
+}
+
+
+def _alerts(templates: list[str]) -> str:
+    rules = [{"alert": "A", "expr": "work_total >= 0", "annotations": {"text": text}} for text in templates]
+    return json.dumps({"groups": [{"name": "g", "rules": rules}]})
+
+
+def test_hostile_templates_are_cut_short(tmp_path: Path) -> None:
+    """Loops, strings, regular expressions and queries share one budget; the alert says so, and the next is well."""
+    file = tmp_path / "rules.yml"
+    file.write_text(_alerts([*TEMPLATES, "node {{ $labels.node }}"]))
+    health, (*cut, well) = in_a_cell(_EXPAND, [str(file), 1])
+
+    assert (health, well) == ([], "node 0")
+    assert [
+        (text, shown[-300:]) for text, shown in zip(TEMPLATES, cut, strict=True) if TEMPLATES[text] not in shown
+    ] == []
+
+
+def test_the_alerts_of_a_rule_share_what_their_templates_may_cost(tmp_path: Path) -> None:
+    """A thousand alerts of a costly template do not take a thousand times as long; each of them is still there."""
+    file = tmp_path / "rules.yml"
+    file.write_text(_alerts(["{{ range 200000 }}{{ end }}done", "well"]))
+    health, texts = in_a_cell(_EXPAND, [str(file), 1000])
+
+    assert health == []
+    assert 5 < texts.count("done") < 50
+    assert sum("than they may together" in text for text in texts) + texts.count("done") == 1000
+    assert texts.count("well") == 1000
 
 
 @pytest.mark.parametrize("text", ["abs(" * 199 + "work_total" + ")" * 199, "-" * 199 + "work_total"])

@@ -30,6 +30,7 @@ from rules.promql.plan import Kind
         ("heat{a=~'(?=x)'}", "parse error"),
         ("mad_over_time(heat[5m])", "function mad_over_time() is experimental in Prometheus and not supported"),
         ("histogram_count(heat)", "function histogram_count() is for native histograms, which are not supported"),
+        ('histogram_quantiles(heat, "q", 0.5)', "function histogram_quantiles() is experimental in Prometheus"),
         ("limitk(1, heat)", "aggregation limitk() is experimental in Prometheus and not supported"),
         ("rate(heat[5m] smoothed)", "smoothed and anchored are experimental in Prometheus and not supported"),
         ("heat[5m * 2]", "duration expressions are experimental in Prometheus and not supported"),

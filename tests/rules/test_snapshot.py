@@ -123,3 +123,20 @@ def test_a_query_holds_no_more_than_it_may() -> None:
     assert len(query.over(history, 0, 99_000, 1000, Effort(cells=10_000))) == 1
     with pytest.raises(PromqlError, match="would hold more than 300 cells"):
         query.over(history, 0, 99_000, 1000, Effort(cells=300))
+
+
+def test_evaluations_that_share_an_effort_hold_their_arrays_one_after_the_other() -> None:
+    """What one has given back the next may hold; what both have looked at counts together."""
+    history = _filled(100)
+    query = promql.compile("sum_over_time(load[50s])")
+    effort = Effort(cells=300, visits=12_000)
+    for _ in range(2):
+        effort.release()
+        query.over(history, 0, 99_000, 1000, effort)
+
+    with pytest.raises(PromqlError, match="would hold more than"):
+        query.over(history, 0, 99_000, 1000, Effort(cells=50))
+    with pytest.raises(PromqlError, match="would look at more than"):
+        for _ in range(9):
+            effort.release()
+            query.over(history, 0, 99_000, 1000, effort)

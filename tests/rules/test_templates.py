@@ -92,6 +92,12 @@ def test_numbers_are_humanized(template: str, value: float, text: str) -> None:
         ("{{ now }}", "1.50000000025e+09"),
         ("{{ toTime 1.5 }} {{ (toTime 86400).Day }}", "1970-01-01 00:00:01.5 +0000 UTC 2"),
         ("{{ toDuration 5400 }} {{ toDuration 0.0015 }} {{ (toDuration 90).Minutes }}", "1h30m0s 1.5ms 1.5"),
+        ("{{ (1435065584.128 | toTime).Format `Mon 2 Jan 2006 3:04PM .000` }}", "Tue 23 Jun 2015 1:19PM .128"),
+        ("{{ (toTime 0).Weekday }} {{ (toTime 0).UTC.YearDay }} {{ (toTime 5.5).Unix }}", "Thursday 1 5"),
+        ("{{ ((toTime 60).Add (toDuration 90)).Sub (toTime 0) }} {{ (toTime 0).Before (toTime 1) }}", "2m30s true"),
+        ("{{ (toDuration 90).Round (toDuration 60) }} {{ (toDuration 90).Seconds }}", "2m0s 90"),
+        ("{{ (toDuration -90).Truncate (toDuration 60) }} {{ (toDuration 90).String }}", "-1m0s 1m30s"),
+        ("{{ toDuration 90 | humanizeDuration }} {{ gt ((toDuration 90).Round 1) 5 }}", "1m 30s true"),
         ("{{ parseDuration `1h30m` }} {{ urlQueryEscape `a b&` }}", "5400 a+b%26"),
         ("{{ with query `m` }}{{ . | first | value }}/{{ . | first | label `i` }}{{ end }}", "4/1"),
         ("{{ range query `p` | sortByLabel `k` }}{{ .Labels.k }}={{ .Value }} {{ end }}", "a=1 b=2 "),
@@ -106,6 +112,7 @@ def test_numbers_are_humanized(template: str, value: float, text: str) -> None:
         ("{{ $x := 1 }}{{ if true }}{{ $x = 2 }}{{ end }}{{ $x }}", "2"),
         ("a {{- `b` -}} c {{- /* gone */}}", "abc"),
         ("{{ printf `%.1f%% of %s|%5d|%q` $value $labels.i 7 `x` }}", '21.0% of 1|    7|"x"'),
+        ("{{ printf `%[2]s-%[1]s %[1]q|%[3]*[1]s|%[9]s` `a` `b` 3 }}", 'b-a "a"|  a|%!s(BADINDEX)'),
         ("{{ args 1 `b` }} {{ (args 1).arg9 }}", "map[arg0:1 arg1:b] <no value>"),
         ("{{ safeHtml `<b>` }}{{ html `<b>` }}{{ js `'` }}{{ urlquery `a b` }}", "<b>&lt;b&gt;\\'a+b"),
         ("{{ len `äb` }} {{ index $labels `i` }} {{ slice `abc` 1 }} {{ eq 2 1 2 }}", "3 1 bc true"),
@@ -127,8 +134,12 @@ def test_a_template_expands(template: str, text: str) -> None:
         ("{{ gt $value 1 }}", "incompatible types for comparison"),
         ("{{ template `x` }}", 'template "x" not defined'),
         ("{{ define `x` }}{{ template `x` }}{{ end }}{{ template `x` }}", "exceeded maximum template depth"),
+        ("{{ (toTime 0).Format }}", "at <0>: wrong number of args for Format: want 1 got 0"),
+        ("{{ (toTime 0).AddDate 9000 0 0 }}", "error calling AddDate: the time is outside the years 1 to 9999"),
+        ("{{ gt (toDuration 90) 5 }}", "invalid type for comparison"),
+        ("{{ $t := toTime 0 }}{{ $t.Never }}", "can't evaluate field Never in type *time.Time"),
         ("{{ reReplaceAll `(` `` `` }}", "error parsing regexp: missing )"),
-        ("{{ range 1000000 }}x{{ end }}", "takes more than 100000 steps"),
+        ("{{ range 1000000 }}x{{ end }}", "the template does more work than one may"),
         ("{{ $x := printf `%1000000d` 1 }}{{ $x }}{{ $x }}", "writes more than 1048576 characters"),
     ],
 )
@@ -150,9 +161,14 @@ def test_a_failure_becomes_the_text(template: str, reason: str) -> None:
         ("{{ $labels", "unclosed action"),
         ("{{ break }}", "{{break}} outside {{range}}"),
         ("{{ 1 | 2 }}", "non executable command in pipeline stage 2"),
+        ("{{ (toTime 0).Local }}", "a time has no method Local here; it has Add,"),
+        ("{{ ($value | toTime).UTC.Fromat `06` }}", "a time has no method Fromat here"),
+        ("{{ ((toTime 1).Sub (toTime 0)).Days }}", "a duration has no method Days here; it has Abs, Hours,"),
         ("{{ tmpl `x` . }}", 'function "tmpl" not defined'),
         ("{{ `a }}", "unterminated raw quoted string"),
         ("{{if 1}}" * 200 + "{{end}}" * 200, "nested more than 100 deep"),
+        ("".join(f"{{{{ $v{number} := 1 }}}}" for number in range(300)), "more than 200 variables"),
+        ("{{ 1 }}" + "x" * 65_536, "it is longer than 65,536 characters"),
     ],
 )
 def test_wrong_syntax_is_found_at_load(template: str, reason: str) -> None:
@@ -166,7 +182,8 @@ def test_wrong_syntax_is_found_at_load(template: str, reason: str) -> None:
 _WORDS = (
     "{{ }} {{- -}} if else end range with define template block break continue nil true $x := = | ( ) . .Labels $labels"
     " $value .Value `x` \"y\" 'c' 1 -2.5 1e3 0x1f humanize printf `%d%v` query `p` first index len eq and or not ,"
-    " slice args title reReplaceAll toTime sortByLabel print {{end}} {{else}} text ä /* */"
+    " slice args title reReplaceAll toTime toDuration .Format .Round .Add (toTime 1) sortByLabel print {{end}} {{else}}"
+    " text ä /* */"
 )
 _PIECES = st.sampled_from([*_WORDS.split(), "\n"])
 

@@ -6,6 +6,8 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
+import resource
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -16,8 +18,10 @@ import bcrypt
 import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from agent.config import ConfigError
+from agent.settings import ClientCertificate
 from agent.web import door, listener, webconfig
 from agent.web.credentials import Credentials
 from agent.web.door import CREDENTIAL, Doorkeeper, policy
@@ -118,6 +122,15 @@ def users(folder: Path, more: str = "") -> str:
 
 def basic(name: str, password: str) -> dict[str, str]:
     return {"Authorization": f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"}
+
+
+def over_tls(folder: Path, more: str = "") -> tuple[str, ssl.SSLContext]:
+    """A web configuration with a server's certificate, and how a client asks that trusts its authority."""
+    authority = certificates.authority(folder)
+    certificates.signed(folder, "server")
+    path = folder / "web.yml"
+    path.write_text(f"tls_server_config: {{cert_file: server.crt, key_file: server.key}}\n{more}")
+    return str(path), ssl.create_default_context(cafile=str(authority))
 
 
 BEARER = {"Authorization": f"Bearer {OWN}"}
@@ -420,7 +433,7 @@ def test_chunks_without_end_are_refused(tmp_path: Path, path: str, most: int) ->
         writer.write(head.encode())
         sent = 0
         with contextlib.suppress(ConnectionError):
-            while sent < 4 << 30 and not reader.at_eof():
+            while sent < 1 << 30 and not reader.at_eof():
                 writer.write(b"10000\r\n" + b"x" * 65536 + b"\r\n")
                 await writer.drain()
                 await asyncio.sleep(0)
@@ -431,7 +444,7 @@ def test_chunks_without_end_are_refused(tmp_path: Path, path: str, most: int) ->
         writer.close()
 
         assert told.startswith(b"HTTP/1.1 413") or not told  # a reset may overtake the answer
-        assert sent < 4 << 30
+        assert sent < 64 << 20  # what the listener lets by, and the buffers of both sockets
         assert here.reached == []
         assert here.refused("size") == 1
 
@@ -511,19 +524,26 @@ def test_who_takes_nothing_is_cut_off(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    "said",
+    ("said", "tls"),
     [
-        b"",
-        b"GET /metrics HTTP/1.1\r\nX: ",
-        b"POST /api/v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nq",
-        b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 30,
+        (b"", False),
+        (b"GET /metrics HTTP/1.1\r\nX: ", False),
+        (b"POST /api/v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nq", False),
+        (b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 30, False),
+        (b"", True),
+        (b"\x16\x03\x01", True),
     ],
 )
 def test_strangers_who_hold_every_place_keep_nobody_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes, tls: bool
 ) -> None:
-    """Whoever is silent, slow in sending or takes no answer makes room when all places are taken, the oldest first."""
+    """
+    Whoever is silent, slow in sending or takes no answer makes room when all places are taken, the oldest first.
+
+    Over TLS also who never agrees on it.
+    """
     monkeypatch.setattr(listener, "MOST", 8)
+    config, context = over_tls(tmp_path) if tls else (None, None)
 
     async def test(here: Place) -> None:
         held = [await asyncio.open_connection("127.0.0.1", here.port, limit=1024) for _ in range(40)]
@@ -532,12 +552,57 @@ def test_strangers_who_hold_every_place_keep_nobody_out(
                 writer.write(said)
         await asyncio.sleep(0.1)
         for _ in range(5):
-            assert (await here.ask("GET", READ))[0] == 200
+            assert (await here.ask("GET", READ, context=context))[0] == 200
         assert here.door.listener is not None
         assert here.door.listener.connections <= 8
         assert here.door.listener.turned_away >= 32
         for _, writer in held:
             writer.close()
+
+    within(tmp_path, test, config=config)
+
+
+def test_strangers_before_tls_make_room_before_whoever_came_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that has agreed on TLS, and has yet to ask, keeps its place while older strangers hold one."""
+    monkeypatch.setattr(listener, "MOST", 4)
+    config, context = over_tls(tmp_path)
+
+    async def test(here: Place) -> None:
+        held = [await asyncio.open_connection("127.0.0.1", here.port) for _ in range(3)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", here.port, ssl=context)
+        held += [await asyncio.open_connection("127.0.0.1", here.port) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        writer.write(b"GET /-/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        for _, each in [*held, (reader, writer)]:
+            each.close()
+
+    within(tmp_path, test, config=config)
+
+
+def test_no_descriptor_left_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often accepting is tried in vain; and whoever has waited is answered once there are descriptors again."""
+    monkeypatch.setattr(listener, "AGAIN", 0.01)
+
+    async def test(here: Place) -> None:
+        asking = socket.socket()
+        asking.setblocking(False)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with capture_logs() as lines, open(os.devnull) as lowest:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest.fileno() + 1, hard))
+            try:
+                await asyncio.get_running_loop().sock_connect(asking, ("127.0.0.1", here.port))
+                await asyncio.sleep(0.3)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            reader, writer = await asyncio.open_connection(sock=asking)
+            writer.write(b"GET /-/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 200")
+            writer.close()
+
+        assert [line["reason"] for line in lines] == ["Too many open files"]
 
     within(tmp_path, test)
 
@@ -594,27 +659,34 @@ def test_tls_and_its_clients(tmp_path: Path) -> None:
     within(tmp_path, test, config=str(path))
 
 
+def test_a_certificate_stands_in_for_no_user(tmp_path: Path) -> None:
+    """Where both both are asked for, as in Prometheus' own servers; a machine's token stands in for one."""
+    config, context = over_tls(tmp_path, f"basic_auth_users: {{alice: '{ALICE}'}}\n")
+    path = Path(config)
+    demand = "client_ca_file: ca.crt, client_auth_type: RequireAndVerifyClientCert"
+    path.write_text(path.read_text().replace("}", f", {demand}}}", 1))
+    context.load_cert_chain(*certificates.signed(tmp_path, "prometheus"))
+
+    async def test(here: Place) -> None:
+        assert (await here.ask("GET", READ, context=context))[0] == 401
+        assert (await here.ask("POST", WRITE, JSON, b"{}", context=context))[0] == 401
+        assert (await here.ask("GET", READ, basic("alice", "x"), context=context))[0] == 401
+        assert (await here.ask("GET", READ, basic("alice", "wonderland"), context=context))[0] == 200
+        assert (await here.ask("POST", WRITE, {**JSON, **BEARER}, b"{}", context=context))[0] == 200
+
+    within(tmp_path, test, config=config)
+
+
 def test_a_changed_file_holds_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new certificate and a new user are taken over; a bad file keeps the old one, and is read again once mended."""
     monkeypatch.setattr(door, "LOOK_AGAIN", 0.02)
-    authority = certificates.authority(tmp_path)
-    certificates.signed(tmp_path, "server")
-    path = tmp_path / "web.yml"
-    tls = "tls_server_config: {cert_file: server.crt, key_file: server.key}\n"
-    path.write_text(tls)
-
-    async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-        for _ in range(300):
-            if await condition():
-                return
-            await asyncio.sleep(0.02)
-        pytest.fail("the file was never taken over")
+    config, context = over_tls(tmp_path)
+    path = Path(config)
+    tls = path.read_text()
 
     async def test(here: Place) -> None:
-        context = ssl.create_default_context(cafile=str(authority))
-
-        async def status() -> int:
-            return (await here.ask("GET", READ, context=context))[0]
+        async def status(**alice: str) -> int:
+            return (await here.ask("GET", READ, alice and basic("alice", alice["password"]), context=context))[0]
 
         async def serial() -> Any:
             _reader, writer = await asyncio.open_connection("127.0.0.1", here.port, ssl=context)
@@ -630,10 +702,93 @@ def test_a_changed_file_holds_without_a_restart(tmp_path: Path, monkeypatch: pyt
         path.write_text("basic_auth_users: {alice: plain}\n")
         await asyncio.sleep(0.2)
         assert await status() == 401
-        path.write_text(tls)
-        await until(lambda: _is(status, 200))
+        looking = bcrypt.hashpw(b"looking-glass", bcrypt.gensalt(4)).decode()
+        path.write_text(f"{tls}basic_auth_users: {{alice: '{looking}'}}\n")
+        await until(lambda: _is(lambda: status(password="looking-glass"), 200))
 
-    within(tmp_path, test, config=str(path))
+    within(tmp_path, test, config=config)
+
+
+@pytest.mark.parametrize(
+    ("cut", "gone"), [(0, "tls_server_config, client_ca_file, basic_auth_users"), (1, "tls"), (2, "basic")]
+)
+def test_a_file_that_is_being_written_opens_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, gone: str
+) -> None:
+    """A file that has, for a moment or for good, less of what keeps people out is not used; the reason is told."""
+    monkeypatch.setattr(door, "LOOK_AGAIN", 0.02)
+    optional = "client_ca_file: ca.crt, client_auth_type: VerifyClientCertIfGiven"
+    config, context = over_tls(tmp_path, f"basic_auth_users: {{alice: '{ALICE}'}}\n")
+    path = Path(config)
+    whole = path.read_text().replace("}", f", {optional}}}", 1)
+    path.write_text(whole)
+    tls, people = whole.splitlines(keepends=True)
+
+    async def test(here: Place) -> None:
+        with capture_logs() as lines:
+            path.write_text(("", people, tls)[cut])
+            await until(lambda: _is(lambda: _said(lines), True))
+            assert (await here.ask("GET", READ, context=context))[0] == 401
+            path.write_text(f"{whole}http_server_config: {{headers: {{X-Frame-Options: SAMEORIGIN}}}}\n")
+            await until(lambda: _is(lambda: _framed(here, context), "SAMEORIGIN"))
+
+        assert f"{path}: expected {gone}" in str(lines)
+
+    within(tmp_path, test, config=config)
+
+
+def test_a_certificate_that_comes_late_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new file that names a certificate which is not there yet holds as soon as it is."""
+    monkeypatch.setattr(door, "LOOK_AGAIN", 0.02)
+    config, context = over_tls(tmp_path)
+
+    async def test(here: Place) -> None:
+        with capture_logs() as lines:
+            Path(config).write_text("tls_server_config: {cert_file: late.crt, key_file: late.key}\n")
+            await until(lambda: _is(lambda: _said(lines), True))
+        certificates.signed(tmp_path, "late")
+
+        async def name() -> Any:
+            _reader, writer = await asyncio.open_connection("127.0.0.1", here.port, ssl=context)
+            found = writer.get_extra_info("peercert")["subject"]
+            writer.close()
+            return found
+
+        await until(lambda: _is(name, ((("commonName", "late"),),)))
+
+    within(tmp_path, test, config=config)
+
+
+def test_what_is_written_while_it_is_read_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write between the reading of the file and its use makes it changed."""
+    path = Path(users(tmp_path))
+    document = webconfig.configuration.document
+
+    def read_and_written(read: Path | None) -> dict[str, Any]:
+        found = document(read)
+        with path.open("a") as file:
+            file.write("# more\n")
+        return found
+
+    monkeypatch.setattr(webconfig.configuration, "document", read_and_written)
+
+    assert webconfig.opened(str(path)).changed
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    for _ in range(300):
+        if await condition():
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("the file was never taken over")
+
+
+async def _said(lines: list[Any]) -> bool:
+    return any(line["log_level"] == "error" for line in lines)
+
+
+async def _framed(here: Place, context: ssl.SSLContext) -> str | None:
+    return (await here.ask("GET", READ, context=context))[1].get("x-frame-options")
 
 
 async def _is(asked: Callable[[], Awaitable[Any]], wanted: Any) -> bool:
@@ -670,6 +825,16 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, fault: str) -> No
 
     assert fault in str(raised.value)
     assert "wonderland" not in str(raised.value)
+
+
+def test_a_command_says_which_certificate_cannot_be_used(tmp_path: Path) -> None:
+    """Its own, or the agent's: with the key or the file under which it stands."""
+    config, _ = over_tls(tmp_path)
+    with pytest.raises(ConfigError, match=r"web.client_certificate cannot be used: No such file .*; run this as the"):
+        webconfig.client(config, ClientCertificate("nowhere.crt", "nowhere.key"))
+    (tmp_path / "server.crt").unlink()
+    with pytest.raises(ConfigError, match=r"web.yml: its certificate cannot be used: No such file"):
+        webconfig.client(config, None)
 
 
 def test_cipher_suites_go_by_gos_names() -> None:

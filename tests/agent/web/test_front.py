@@ -6,11 +6,14 @@ import asyncio
 import gzip
 import re
 from collections.abc import Mapping
+from urllib.parse import urljoin
 
 import pytest
 
+from agent.notify import payload
 from agent.web.front import FOLDER, TYPES, Front
 from agent.web.server import Server
+from rules.alerts import Alert, AlertState
 
 NAMES = sorted(path.name for path in FOLDER.iterdir())
 SCRIPTS = [name for name in NAMES if name.endswith(".js")]
@@ -58,6 +61,17 @@ def test_each_file_is_served_as_what_it_is(name: str) -> None:
     assert (answer.status, answer.body) == (200, (FOLDER / name).read_bytes())
     assert answer.headers["content-type"] == TYPES[name[name.rindex(".") :]]
     assert answer.headers["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize("outside", ["http://box:9817", "https://fleet.example/agents/box", "https://fleet.example/a/"])
+def test_the_link_of_an_alert_leads_to_the_page(outside: str) -> None:
+    """Also through a proxy that has put a prefix before it and takes it away again."""
+    alert = Alert("Hot", (), (), AlertState.FIRING, 1.0, active_at_ms=0, expr='up{a="b"} == 1', interval_ms=1000)
+    link = payload(alert, 0, 60_000, {}, outside)["generatorURL"]
+    answer = get(link.removeprefix(outside.rstrip("/")))
+
+    assert (answer.status, answer.body) == (302, b"")
+    assert urljoin(link, answer.headers["location"]) == f"{outside.rstrip('/')}/"
 
 
 def test_what_the_browser_has_is_not_sent_again() -> None:

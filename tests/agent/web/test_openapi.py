@@ -34,7 +34,7 @@ def agents_routes() -> list[Any]:
 def test_every_route_is_described() -> None:
     """And nothing else is; what only reads is open, and what changes something names its credential."""
     told = yaml.safe_load(DESCRIPTION.read_text())
-    own = {("GET", path) for path in ("/", "/metrics", "/-/healthy", "/-/ready", "/openapi.yml")}
+    own = {("GET", path) for path in ("/", "/graph", "/metrics", "/-/healthy", "/-/ready", "/openapi.yml")}
     found = {(route.method, route.path) for route in agents_routes()} | own
 
     assert described() == found

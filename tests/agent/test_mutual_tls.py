@@ -1,0 +1,90 @@
+"""The commands that ask the running agent, where it wants a certificate that another authority than its own signed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import certificates, processes
+
+CONFIG = "steadytok.yml"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of an agent that lets in whom its clients' authority names `command.example`, and of certificates."""
+    here = tmp_path_factory.mktemp("mutual")
+    for name in ("servers", "clients"):
+        (here / name).mkdir()
+        certificates.authority(here / name)
+    certificates.signed(here / "servers", "agent")
+    certificates.signed(here / "clients", "command", "DNS:command.example")
+    certificates.signed(here / "clients", "stranger", "DNS:stranger.example")
+    (here / "web.yml").write_text(
+        "tls_server_config: {cert_file: servers/agent.crt, key_file: servers/agent.key,"
+        " client_auth_type: RequireAndVerifyClientCert, client_ca_file: clients/ca.crt,"
+        " client_allowed_sans: [command.example]}\n"
+    )
+    port = processes.free_port()
+    configure(here, port, None)
+    agent = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(here / CONFIG)]
+    with processes.running(agent, here / "log"):
+        processes.until(lambda: '"history"' in (here / "log").read_text(), 30, "readings")
+        yield here
+
+
+def configure(here: Path, port: int, shown: str | None) -> None:
+    web: dict[str, object] = {"listen": f"127.0.0.1:{port}", "config": str(here / "web.yml")}
+    if shown is not None:
+        pair = {
+            f"{kind}_file": str(here / "clients" / f"{shown}.{end}") for kind, end in (("cert", "crt"), ("key", "key"))
+        }
+        web["client_certificate"] = pair
+    document = {"engine": {"enabled": False}, "web": web, "state": {"dir": str(here / "state")}}
+    (here / CONFIG).write_text(json.dumps(document))
+
+
+def steadytok(here: Path, *arguments: str, shown: str | None) -> subprocess.CompletedProcess[str]:
+    port = json.loads((here / CONFIG).read_text())["web"]["listen"].rpartition(":")[2]
+    configure(here, int(port), shown)
+    command = [sys.executable, "-m", "agent", *arguments, "--config", str(here / CONFIG)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("remedies", "list"), "Remedies are"),
+        (("remedies", "pause", "night"), "Paused: night"),
+        (("top", "--once"), "collector meminfo"),
+    ],
+)
+def test_a_command_shows_its_own_certificate(home: Path, arguments: tuple[str, ...], says: str) -> None:
+    """With `web.client_certificate` it is let in."""
+    done = steadytok(home, *arguments, shown="command")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert says in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [("remedies", "list"), ("top", "--once")])
+def test_without_one_the_error_says_what_to_do(home: Path, arguments: tuple[str, ...]) -> None:
+    """The agent's own certificate is none that the other authority has signed: one sentence names the key to set."""
+    done = steadytok(home, *arguments, shown=None)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "set web.client_certificate to one that its client_ca_file signed" in done.stderr
+
+
+def test_one_of_another_name_is_refused(home: Path) -> None:
+    """And the command says by which key."""
+    done = steadytok(home, "remedies", "list", shown="stranger")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "has no name of client_allowed_sans" in done.stderr
