@@ -65,10 +65,13 @@ def _sockets(folder: Path) -> list[str]:
 
 
 def main() -> int:
-    """Answers until whoever asks has hung up."""
-    while line := sys.stdin.buffer.readline(_LINE):
-        sys.stdout.write(json.dumps(answer(line)) + "\n")
-        sys.stdout.flush()
+    """Answers until whoever asks has hung up, and does not mind where that is before the answer."""
+    try:
+        while line := sys.stdin.buffer.readline(_LINE):
+            sys.stdout.write(json.dumps(answer(line)) + "\n")
+            sys.stdout.flush()
+    except (BrokenPipeError, ConnectionResetError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter minds it as it ends
     return 0
 
 

@@ -78,6 +78,20 @@ def test_a_real_process_is_looked_at_until_its_asker_hangs_up() -> None:
         assert itself["variables"] == {"USE_NUMA": "1"}
 
 
+def test_who_hangs_up_before_the_answer_leaves_no_complaint() -> None:
+    """An eye waits for a while only; what then ends is no failed unit, and writes nothing into the journal."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.sendall(b"1\n")
+        ours.close()
+        command = [sys.executable, "-m", "hand.look"]
+        done = subprocess.run(
+            command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, cwd=HOUSE, check=False, timeout=30
+        )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_both_sides_mean_the_same_variables() -> None:
     """The hand imports nothing of the house, so that the list stands there twice."""
     assert look.VARIABLES == _asked_words.VARIABLES
