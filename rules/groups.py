@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from collectors import Labels, Metric, Sample, gauge
 from rules._evaluation import Moment, RuleError, alert_samples, found_alerts, recorded, result_of
+from rules._sources import sources
 from rules.alerts import Alert, Terms, advance, live
 from rules.history import RECORDED, History
 from rules.kept import Kept, adopted, keys, restored
@@ -272,24 +273,8 @@ def _new_state(group: Group, rule: Rule) -> _RuleState:
 
 
 def _connect(states: list[_RuleState]) -> None:
-    recorders: dict[str, list[_RuleState]] = {}
-    for state in states:
-        if state.rule.kind == "record":
-            recorders.setdefault(state.rule.name, []).append(state)
-    for state in states:
-        state.sources = tuple(_closure(state, recorders))
-
-
-def _closure(state: _RuleState, recorders: Mapping[str, list[_RuleState]]) -> list[_RuleState]:
-    found: list[_RuleState] = []
-    names = list(state.rule.query.names)
-    seen = set(names)
-    for name in names:
-        for recorder in recorders.get(name, ()):
-            found.append(recorder)
-            names += recorder.rule.query.names - seen
-            seen |= recorder.rule.query.names
-    return found
+    for state, found in zip(states, sources([state.rule for state in states]), strict=True):
+        state.sources = tuple(states[index] for index in found)
 
 
 def _name(groups: list[_GroupState], taken: set[str]) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rules._duration import parse_duration
+from rules._sources import MOST as MOST_LINKS
+from rules._sources import TooManyError, sources
 from rules._strict_yaml import Listing, Mark, Scalar, StrictYamlError, Table, Value, load
 from rules.promql import PromqlError, Query
 from rules.promql import compile as compile_query
@@ -135,7 +137,22 @@ def load_rules(paths: Sequence[Path], *, subquery_step_ms: int = 60_000) -> Rule
         messages += reader.messages
     if messages:
         raise RuleFileError(messages)
-    return RuleSet(tuple(groups))
+    found = RuleSet(tuple(groups))
+    _check_links(found)
+    return found
+
+
+def _check_links(found: RuleSet) -> None:
+    """RuleFileError where what the rules build on would fill the memory: a chain of n rules has n * n / 2 links."""
+    try:
+        sources(tuple(found.rules))
+    except TooManyError as error:
+        places = [(group, rule) for group in found.groups for rule in group.rules]
+        group, rule = places[error.index]
+        says = (
+            f"{rule.name} is one too many: recording rules build on each other {MOST_LINKS:,} times; shorten the chain"
+        )
+        raise RuleFileError([f"{group.file}:{rule.line}: {says}"]) from None
 
 
 def _with_rules(group: Group, rules: tuple[Rule, ...]) -> Group:

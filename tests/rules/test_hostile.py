@@ -264,6 +264,23 @@ def test_aliases_count_as_what_they_stand_for(tmp_path: Path) -> None:
     assert well == [[None, 2], [None, 1], [None, 1]]
 
 
+def test_rules_that_build_on_each_other_without_end_are_refused(tmp_path: Path) -> None:
+    """A chain is as long as a person would make it, a ring of rules is a chain that ends, and 20,000 are too many."""
+    paths = [tmp_path / f"{number}.yml" for number in range(3)]
+    paths[0].write_text(_chain(20_000))
+    paths[1].write_text(_chain(300))
+    paths[2].write_text(_chain(300) + "  - {record: r0, expr: r300}\n")
+    (error, _), *well = in_a_cell(_LOAD, [str(path) for path in paths])
+
+    assert error.startswith(f"{paths[0]}:636: r633 is one too many: recording rules build on each other")
+    assert well == [[None, 1], [None, 1]]
+
+
+def _chain(length: int) -> str:
+    rules = "".join(f"  - {{record: r{number + 1}, expr: r{number}}}\n" for number in range(length))
+    return f"groups:\n- name: g\n  rules:\n{rules}"
+
+
 def test_a_reload_of_thousands_of_rules_compares_them_once(tmp_path: Path) -> None:
     """Who takes over whose alerts is looked up, not searched for; and rules of one name get a name each."""
     paths = [tmp_path / "first.yml", tmp_path / "second.yml"]
