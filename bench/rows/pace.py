@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 from bench.processes import HOUSE
 from bench.report import Figure, Row
+from engine.pace import BURST
 
 ABOUT = "tokens per second over those at duty 1, inside running streams: how far from the duty"
 DUTIES = (0.8, 0.5, 0.2)
@@ -171,7 +173,8 @@ def _streaming(engine: _Engine, streams: int) -> Iterator[None]:
 
 def _window(engine: _Engine, duty: float, seconds: float) -> Window:
     engine.ask("PUT", "/pace", json.dumps({"duty": duty, "ttl": seconds + 10}))
-    time.sleep(SETTLE)
+    # A duty begins its account anew: without chance each window would begin at the same place of a burst and its rest.
+    time.sleep(SETTLE + random.uniform(0, BURST / duty))
     began, before = time.monotonic(), engine.counted()
     time.sleep(seconds)
     after = engine.counted()
