@@ -9,19 +9,28 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from agent.settings import Config, Section
+from agent.settings import Config, Section, Web
 
 _Section = TypeVar("_Section", bound=Section)
 
 
 def resolved(config: Config, path: Path) -> Config:
-    """The configuration of this file with the paths of rules, and of Alertmanagers' files and secrets, made whole."""
+    """The configuration of this file, with the paths of rules, of Alertmanagers and of the door made whole."""
     if not path.is_file():
         return config  # a pipe (`--config <(…)`) lies in no folder of the operator's
     folder = str(path.parent.absolute())
     return msgspec.structs.replace(
-        config, rules=_section(config.rules, folder), alerting=_section(config.alerting, folder)
+        config,
+        rules=_section(config.rules, folder),
+        alerting=_section(config.alerting, folder),
+        web=_door(_section(config.web, folder), folder),
     )
+
+
+def _door(web: Web, folder: str) -> Web:
+    tokens = {name: os.path.join(folder, file) for name, file in web.tokens.items()}
+    file = None if web.config is None else os.path.join(folder, web.config)
+    return msgspec.structs.replace(web, config=file, tokens=tokens)
 
 
 def _section(section: _Section, folder: str) -> _Section:

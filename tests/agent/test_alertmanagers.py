@@ -197,6 +197,7 @@ alerting:
       basic_auth: {username: u, password_file: secret}
     - static_configs: [{targets: ["am1:9093"]}]
       authorization: {credentials_file: token}
+web: {config: web.yml, tokens: {grafana: /etc/grafana, other: other}, client_certificate: {cert_file: c, key_file: k}}
 """
 
 
@@ -222,6 +223,12 @@ def test_a_relative_path_is_of_the_configurations_folder(tmp_path: Path, monkeyp
     assert (first.basic_auth.username_file, first.basic_auth.password_file) == (None, f"{folder}/secret")
     assert second.authorization.credentials_file == f"{folder}/token"
     assert config.rules.files[1] == "/etc/rules.yml"
+    assert (config.web.config, config.web.tokens) == (
+        f"{folder}/web.yml",
+        {"grafana": "/etc/grafana", "other": f"{folder}/other"},
+    )
+    assert config.web.client_certificate is not None
+    assert config.web.client_certificate.cert_file == f"{folder}/c"
 
 
 def test_a_file_that_is_not_there_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
