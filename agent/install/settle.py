@@ -148,8 +148,8 @@ def _start(target: Target) -> None:
 
 
 def _restart() -> None:
-    """The daemon, and a hand that runs: both are of the version before."""
-    call(["systemctl", "try-restart", "steadytok-hand.service"])
+    """The daemon, and a hand and engines that run: all are of the version before, whose folder will be swept."""
+    call(["systemctl", "try-restart", "steadytok-hand.service", "steadytok-engine@*.service"])
     call(["systemctl", "reset-failed", DAEMON])  # starts that failed before count no more
     try:
         call(["systemctl", "restart", DAEMON])

@@ -257,6 +257,7 @@ function remedy(each, again) {
       each.state === "given up" ? again(each.name) : null,
     ),
     element("p", { className: "dim", textContent: [each.does, each.why, ...each.waiting].filter(Boolean).join(" · ") }),
+    each.effect ? element("p", { className: "dim", textContent: `last effect: ${each.effect}` }) : null,
   );
 }
 
