@@ -36,7 +36,7 @@ def test_a_governor_is_held_and_put_back_though_the_hand_was_killed(saw: Saw) ->
     assert seen["answer"]["result"] == {"prior": seen["prior"], "now": seen["wanted"]}
     assert (seen["held"], seen["after_kill"]) == (seen["wanted"], seen["wanted"])
     assert [lease["prior"] for lease in seen["leases"]] == [seen["prior"]]
-    assert seen["renewed"]["result"] == {"renewed": ["g"], "unknown": []}
+    assert seen["renewed"]["result"] == {"renewed": ["g"], "unknown": [], "lapsed": {}}
     assert seen["after"] == seen["prior"]
 
 
