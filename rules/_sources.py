@@ -3,24 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-
-class _Query(Protocol):
-    @property
-    def names(self) -> frozenset[str]: ...
-
-
-class _Rule(Protocol):
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def query(self) -> _Query: ...
-
+if TYPE_CHECKING:
+    from rules.rulefile import Rule
 
 MOST = 200_000
 """Pairs of a rule and one that it builds on, of all rules: each tick looks at them. A chain of 630 has as many."""
@@ -34,7 +20,7 @@ class TooManyError(Exception):
         self.index = index
 
 
-def sources(rules: Sequence[_Rule], most: int = MOST) -> list[list[int]]:
+def sources(rules: Sequence[Rule], most: int) -> list[list[int]]:
     """For each rule the indexes of those that it builds on, itself among them where it does; raises TooManyError."""
     recorders: dict[str, list[int]] = {}
     for index, rule in enumerate(rules):
@@ -49,7 +35,7 @@ def sources(rules: Sequence[_Rule], most: int = MOST) -> list[list[int]]:
     return found
 
 
-def _closure(rule: _Rule, rules: Sequence[_Rule], recorders: dict[str, list[int]], most: int) -> list[int]:
+def _closure(rule: Rule, rules: Sequence[Rule], recorders: dict[str, list[int]], most: int) -> list[int]:
     """Nearest first; one more than `most` is enough."""
     found: list[int] = []
     names = list(rule.query.names)

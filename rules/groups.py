@@ -7,6 +7,7 @@ earlier ones recorded. A late tick is skipped, never caught up with. A query's e
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -273,7 +274,8 @@ def _new_state(group: Group, rule: Rule) -> _RuleState:
 
 
 def _connect(states: list[_RuleState]) -> None:
-    for state, found in zip(states, sources([state.rule for state in states]), strict=True):
+    # Without a bound: that was asked about when the files were read, where it can be said to somebody.
+    for state, found in zip(states, sources([state.rule for state in states], sys.maxsize), strict=True):
         state.sources = tuple(states[index] for index in found)
 
 

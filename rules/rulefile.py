@@ -145,7 +145,7 @@ def load_rules(paths: Sequence[Path], *, subquery_step_ms: int = 60_000) -> Rule
 def _check_links(found: RuleSet) -> None:
     """RuleFileError where what the rules build on would fill the memory: a chain of n rules has n * n / 2 links."""
     try:
-        sources(tuple(found.rules))
+        sources(tuple(found.rules), MOST_LINKS)
     except TooManyError as error:
         places = [(group, rule) for group in found.groups for rule in group.rules]
         group, rule = places[error.index]
