@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -17,6 +13,7 @@ from agent.__main__ import main
 from agent.commands import _running
 from agent.gather import Pass
 from collectors import Metric, Note, Sample
+from tests.answering import answering
 
 EVIL = "\x1b]0;title\x07\x9b2J\u202e"
 SHOWN = r"\x1b]0;title\x07\x9b2J\u202e"
@@ -43,30 +40,6 @@ def test_what_programs_read_is_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr("sys.stdout", stream)
         terminal.write(text)
         assert stream.getvalue() == shown
-
-
-@contextlib.contextmanager
-def answering(status: int, body: bytes) -> Iterator[str]:
-    """A server that answers every POST with this; gives HOST:PORT."""
-
-    class Peer(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Peer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_a_peers_answer() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.server
 import io
 import json
 import os
@@ -12,7 +11,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from agent.overview import AlertSeen, CollectorSeen, Overview, Shown
 from agent.overview_table import lines, rows, table
 from agent.panels import panels
 from tests import processes
+from tests.answering import answering
 from tests.conftest import MACHINES, load
 from tests.scene import SECRET, Scene
 
@@ -189,22 +188,8 @@ def test_without_an_agent_there_is_one_sentence() -> None:
 )
 def test_other_answers_are_said(status: int, body: bytes, says: str) -> None:
     """Whatever answers, one sentence and no traceback."""
-
-    class Other(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Other)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    shown = top("--once", "--url", f"http://127.0.0.1:{server.server_port}")
-    server.shutdown()
-    server.server_close()
+    with answering(status, body) as address:
+        shown = top("--once", "--url", f"http://{address}")
 
     assert (shown.returncode, shown.stderr.count("\n")) == (1, 1)
     assert says in shown.stderr
