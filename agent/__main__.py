@@ -53,8 +53,8 @@ class LazyGroup(click.Group):
 
 def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from agent.terminal import say
-        from agent.version import version
+        from agent.runtime.version import version
+        from agent.text.terminal import say
 
         say(f"steadytok {version()}")
         ctx.exit()

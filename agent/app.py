@@ -14,47 +14,51 @@ from types import ModuleType
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
-from agent import binding, given, own, remedybook, signals, site
-from agent.baseline import Baseline
-from agent.binding import bind_all
-from agent.canary import Canary
-from agent.clock import Clock
-from agent.config import ConfigError
-from agent.continuity import Continuity, place
-from agent.discovery import Collector, DiscoveryError
-from agent.estimate import Estimate
-from agent.eye_door import eye_door
+from agent import configuration
+from agent.alerting.notifier import Counters, Notifier
+from agent.config.loader import ConfigError
+from agent.config.reload_policy import aside, needs_restart, replace_reloadable
+from agent.config.schema import CANARY, Config
+from agent.configuration import bind_all
+from agent.console.host_view import View, Viewer, shown
+from agent.console.live_table import Screen
+from agent.engines import baseline_handover
+from agent.engines.baseline import Baseline
+from agent.engines.canary import Canary
 from agent.fleet import Fleet
-from agent.footprint import Footprint, leave_the_lasting_alone
-from agent.gather import Course, Gather, Lane, Pass, ThreadLane
 from agent.hand import Hand
-from agent.hotplug import Hotplug
 from agent.loop import Loop
-from agent.notify import Counters, Notifier
-from agent.pacing import thermals
-from agent.pacing.thermals import Thermals
-from agent.place import Place
-from agent.reloading import aside, needs_restart, replace_reloadable
-from agent.remedies import Remedies
+from agent.pacing import learner
+from agent.pacing.learner import Thermals
+from agent.persistence import Continuity, place
+from agent.remediation import catalog
+from agent.remediation.context import Surroundings
+from agent.remediation.remediator import Remedies
 from agent.rulebook import RulebookError, rule_set
-from agent.schedule import Schedule
-from agent.screen import Screen
-from agent.sd_notify import Systemd
-from agent.settings import CANARY, Config
-from agent.sight import Sight
-from agent.site import Parts
-from agent.state import SHELF, StateFolder, folder
-from agent.surroundings import Surroundings
-from agent.units import bytes_written
-from agent.version import version
-from agent.view import View, Viewer, shown
-from agent.web.api import Sources
+from agent.runtime.clock import Clock
+from agent.runtime.run_options import Place
+from agent.runtime.scheduler import Schedule
+from agent.runtime.sd_notify import Systemd
+from agent.runtime.version import version
+from agent.sampling.eye_pool import Sight
+from agent.sampling.eye_socket import eye_door
+from agent.sampling.hotplug import Hotplug
+from agent.sampling.plugins import Collector, DiscoveryError
+from agent.sampling.sampler import Course, Gather, Lane, Pass, ThreadLane
+from agent.selfmetrics import definitions, readings
+from agent.selfmetrics.memory_estimate import Estimate
+from agent.selfmetrics.process import Footprint, leave_the_lasting_alone
+from agent.storage.state_dir import SHELF, StateFolder, folder
+from agent.text.units import bytes_written
+from agent.web import site
 from agent.web.compact import compact
 from agent.web.exposition import Exposition
+from agent.web.query_api import Sources
+from agent.web.site import Parts
 from collectors import Host, Reading
 from rules.alerts import AlertState
-from rules.groups import Rules
-from rules.history import History
+from rules.evaluator import Rules
+from rules.history.history import History
 
 LEARN_EVERY = 5.0  # seconds between observations for the baseline
 SAVE_EVERY = 60.0  # seconds between writings of the baseline
@@ -89,9 +93,9 @@ class Agent:
         config = self.config
         self.state = StateFolder(folder(config.state.dir))
         self._stack.callback(self.state.close)
-        self.baseline = Baseline(self.state.read(given.STORED))
+        self.baseline = Baseline(self.state.read(baseline_handover.STORED))
         self.history = History(round(config.sample.keep * 1000), identity=config.identity())
-        own.declare(self.history, self.baseline)
+        readings.declare(self.history, self.baseline)
         self.canary = self._canary()
         shelf = str(place(self.state.path, self.place.root) / SHELF)
         door = eye_door(self.place.root)
@@ -117,7 +121,7 @@ class Agent:
         self.fleet = Fleet(place(self.state.path, self.place.root), external, self.clock.now_ms())
         self._stack.push_async_callback(self.fleet.close)
         self.remedies = self._remedies(config)
-        self.thermals = Thermals(self.state.read(thermals.STORED), lambda: self.remedies.pacing_terms)
+        self.thermals = Thermals(self.state.read(learner.STORED), lambda: self.remedies.pacing_terms)
         self.schedule = Schedule()
         self.hotplug = Hotplug(lambda names: self.gather.hurry(names, self.clock.monotonic()))
 
@@ -147,7 +151,7 @@ class Agent:
             posted=self.fleet.inbox.alerts,
             silenced=self.fleet.silences.silenced,
         )
-        return Remedies(around, config.remediation, remedybook.bound(config, self.place.config_name))
+        return Remedies(around, config.remediation, catalog.bound(config, self.place.config_name))
 
     @staticmethod
     def _external_url(config: Config) -> str:
@@ -176,20 +180,20 @@ class Agent:
         return ThreadLane(collector.name, Host(self.place.root), deliver)
 
     def _own(self, now: float, now_ms: int) -> Iterator[Reading]:
-        yield signals.BUILD_INFO.sample(1.0, version=self._version)
-        yield signals.TICK_SECONDS.sample(self.loop.busy_seconds)
-        yield signals.TICK_LATE.sample(self.loop.late_seconds)
-        yield signals.UEVENT_OVERFLOWS.sample(self.hotplug.overflows)
-        yield from own.of_collectors(self.gather, now, self.config.sample.stale_after)
+        yield definitions.BUILD_INFO.sample(1.0, version=self._version)
+        yield definitions.TICK_SECONDS.sample(self.loop.busy_seconds)
+        yield definitions.TICK_LATE.sample(self.loop.late_seconds)
+        yield definitions.UEVENT_OVERFLOWS.sample(self.hotplug.overflows)
+        yield from readings.of_collectors(self.gather, now, self.config.sample.stale_after)
         yield from self._footprint.readings(self._pids(), now)
-        yield from own.of_rules(self.loop.rules)
-        yield from own.of_history(self.history)
+        yield from readings.of_rules(self.loop.rules)
+        yield from readings.of_history(self.history)
         configured = [engine.name for engine in self.config.engines]
         canary = CANARY if self.canary is not None else None
         duties = self.remedies.duties()
-        yield from own.of_engines(self.baseline, self.history, now_ms, configured, canary, duties)
-        yield from own.of_remedies(self.remedies)
-        yield from own.of_pacing(self.thermals, self.remedies)
+        yield from readings.of_engines(self.baseline, self.history, now_ms, configured, canary, duties)
+        yield from readings.of_remedies(self.remedies)
+        yield from readings.of_pacing(self.thermals, self.remedies)
 
     def _pids(self) -> dict[str, int | None]:
         canary = None if self.canary is None else self.canary.child.pid
@@ -276,8 +280,8 @@ class Agent:
     def _start_schedule(self) -> None:
         now = self.clock.now_ms
         self.schedule.every(LEARN_EVERY, lambda: self.baseline.learn(self.history, now()))
-        self.schedule.every(LEARN_EVERY, lambda: given.take(self.state, self.baseline))
-        self.schedule.every(thermals.EVERY, lambda: self.thermals.observe(self.history, now()))
+        self.schedule.every(LEARN_EVERY, lambda: baseline_handover.take(self.state, self.baseline))
+        self.schedule.every(learner.EVERY, lambda: self.thermals.observe(self.history, now()))
         self.schedule.every(SAVE_EVERY, self._save)
         self.schedule.every(10.0, lambda: self.history.forget(now()))
         for course in self.gather.courses.values():
@@ -299,8 +303,8 @@ class Agent:
 
     def _save(self) -> None:
         try:
-            self.state.write(given.STORED, self.baseline.stored())
-            self.state.write(thermals.STORED, self.thermals.stored())
+            self.state.write(baseline_handover.STORED, self.baseline.stored())
+            self.state.write(learner.STORED, self.thermals.stored())
         except OSError as error:
             self._log.warning("what was learnt cannot be saved", folder=str(self.state.path), reason=error.strerror)
 
@@ -354,10 +358,10 @@ class Agent:
 
     async def _reload_once(self) -> None:
         try:
-            told, modules = binding.read(self.place.config_path, self.place.hand)
+            told, modules = configuration.read(self.place.config_path, self.place.hand)
             config = replace_reloadable(self.config, told)
             rules = await aside(lambda: rule_set(config, self.place.config_name))
-            book = remedybook.bound(config, self.place.config_name)
+            book = catalog.bound(config, self.place.config_name)
         except (ConfigError, RulebookError, DiscoveryError) as error:
             self._log.error("the new configuration is not used; the old one stays", faults=str(error).splitlines())
             return

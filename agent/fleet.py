@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from agent.inbox import Inbox
-from agent.settings import Config
-from agent.silences import Silences
+from agent.alerting.silences import Silences
+from agent.alerting.webhook_inbox import Inbox
+from agent.config.schema import Config
 
 
 class Fleet:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import structlog
 
-from agent.children import Child
-from agent.hand_client import SOCKET
+from agent.remediation.hand import SOCKET
+from agent.runtime.child_process import Child
 
 
 class Hand:

@@ -7,14 +7,14 @@ from typing import Literal, NamedTuple
 
 import structlog
 
-from agent import verification
-from agent.acts import Act, Event, Kind, Measure, Phase
-from agent.remedybook import Bound
-from agent.verification import Ask, Evidence
+from agent.remediation import verification
+from agent.remediation.catalog import Bound
+from agent.remediation.model import Act, Event, Kind, Measure, Phase
+from agent.remediation.verification import Ask, Evidence
 from collectors import Labels
 from rules import promql
 from rules.alerts import Alert, AlertState
-from rules.templates import Scope
+from rules.templates.template import Scope
 
 
 class Present(NamedTuple):

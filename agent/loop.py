@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from agent.clock import Clock
-from agent.gather import Gather, Outcome, Pass
-from agent.notify import Notifier
-from agent.sight import Sight
+from agent.alerting.notifier import Notifier
+from agent.runtime.clock import Clock
+from agent.sampling.eye_pool import Sight
+from agent.sampling.sampler import Gather, Outcome, Pass
 from collectors import Reading
-from rules.groups import Rules
-from rules.history import History
+from rules.evaluator import Rules
+from rules.history.history import History
 
 OWN = "agent"  # the sampling group of what the agent measures about itself
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.gather import REFUSALS, Outcome, Pass
+from agent.sampling.sampler import REFUSALS, Outcome, Pass
 
 _REFUSED = {
     "kmsg": "sudo setcap cap_syslog+ep on a private interpreter, or run as the systemd service",

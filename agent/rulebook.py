@@ -5,9 +5,9 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
-from agent.settings import Config
-from agent.units import written
-from rules.groups import RuleSet
+from agent.config.schema import Config
+from agent.text.units import written
+from rules.evaluator import RuleSet
 from rules.rulefile import BUILTIN, RuleFileError, load_rules
 
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from engine.model import Model, memory_of
-from engine.products import product
-from engine.sizing import available_memory
-from engine.weights import Array, Config, Matrix, seeded_weights
+from engine.decoder.matmul import product
+from engine.decoder.model import Model, memory_of
+from engine.decoder.weights import Array, Config, Matrix, seeded_weights
+from engine.memory.sizing import available_memory
 
 SHAPES = {
     "15M": Config(vocab=32000, dim=288, layers=6, heads=6, kv_heads=6, head_dim=48, hidden=768),

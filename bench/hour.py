@@ -18,7 +18,7 @@ import numpy.typing as npt
 import psutil
 
 from collectors import Labels, Metric, Sample, counter, gauge
-from rules.history import History, bytes_needed
+from rules.history.history import History, bytes_needed
 
 SERIES, INTERVAL_MS, KEEP_MS = 2_500, 1_000, 3_600_000
 BEYOND = 600  # passes after the hour, so that what is old is being dropped meanwhile

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from bench.decoding import CONTEXT, fastest, shape
-from engine.gguf_file import gguf_name
-from engine.model import Model
-from engine.weights import Array, Config, seeded_weights
+from engine.checkpoints.gguf import gguf_name
+from engine.decoder.model import Model
+from engine.decoder.weights import Array, Config, seeded_weights
 
 SHAPE, PROMPT = "110M", 32
 

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from agent import discovery, reading, signals
-from agent.binding import bind_all
-from agent.discovery import Collector
-from agent.gather import Pass
-from agent.settings import Config, EngineTarget
+from agent.config.schema import Config, EngineTarget
+from agent.configuration import bind_all
+from agent.sampling import once, plugins
+from agent.sampling.plugins import Collector
+from agent.sampling.sampler import Pass
+from agent.selfmetrics import definitions
 from bench.tree import Shape, build, move
 from collectors import Sample
-from rules.history import History
+from rules.history.history import History
 
 ENGINE = EngineTarget(name="r1", url="http://127.0.0.1:8000", kind="reference")
 OWN = "agent"
@@ -39,7 +40,7 @@ def courses(place: Path) -> list[Course]:
     """Every collector of the agent on a new tree below this folder, an engine and the agent's own readings with it."""
     root, shape = place / "root", Shape()
     build(root, shape)
-    found = bind_all(Config(engines=(ENGINE,)), discovery.modules())
+    found = bind_all(Config(engines=(ENGINE,)), plugins.modules())
     before = _read(found, root, 0)
     move(root, shape, 1)
     after = _read(found, root, 1)
@@ -51,7 +52,7 @@ def _read(found: list[Collector], root: Path, second: int) -> dict[str, Pass]:
     page = root / f"http/{ENGINE.url.removeprefix('http://')}/metrics"
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(_engine(second))
-    return {result.collector: result for result in reading.read_once(found, str(root))}
+    return {result.collector: result for result in once.read_once(found, str(root))}
 
 
 def _engine(second: int) -> str:
@@ -83,16 +84,16 @@ def _own(names: list[str]) -> Course:
 
 def _own_readings(names: list[str]) -> Iterator[Sample | None]:
     for name in names:
-        yield signals.SUCCESS.sample(1.0, collector=name)
-        yield signals.AGE.sample(0.4, collector=name)
-        yield signals.INTERVAL.sample(1.0, collector=name)
-        yield signals.OVERRUNS.sample(0.0, collector=name)
-        yield signals.DURATION.sample(0.003, collector=name)
-        yield signals.CPU.sample(0.001, collector=name)
-        yield signals.MISSING.sample(0.0, collector=name)
-    yield signals.TOKENS_PER_SECOND.sample(44.0, engine=ENGINE.name)
-    yield signals.BASELINE.sample(45.0, engine=ENGINE.name)
-    yield signals.CONFIGURED.sample(1.0, engine=ENGINE.name)
+        yield definitions.SUCCESS.sample(1.0, collector=name)
+        yield definitions.AGE.sample(0.4, collector=name)
+        yield definitions.INTERVAL.sample(1.0, collector=name)
+        yield definitions.OVERRUNS.sample(0.0, collector=name)
+        yield definitions.DURATION.sample(0.003, collector=name)
+        yield definitions.CPU.sample(0.001, collector=name)
+        yield definitions.MISSING.sample(0.0, collector=name)
+    yield definitions.TOKENS_PER_SECOND.sample(44.0, engine=ENGINE.name)
+    yield definitions.BASELINE.sample(45.0, engine=ENGINE.name)
+    yield definitions.CONFIGURED.sample(1.0, engine=ENGINE.name)
 
 
 def record(history: History, sources: list[Course], start_ms: int, second: int) -> None:

@@ -20,7 +20,7 @@ What must outlast the process (host.shelf) is a saving, such as a list that take
 The folder is the list: a file without a leading underscore is a collector. Collectors do not import each other.
 """
 
-from collectors._host import Host, Note, natural
-from collectors._sample import Labels, Metric, Reading, Sample, counter, gauge
+from collectors._host.host import Host, Note, natural
+from collectors._host.sample import Labels, Metric, Reading, Sample, counter, gauge
 
 __all__ = ["Host", "Labels", "Metric", "Note", "Reading", "Sample", "counter", "gauge", "natural"]

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from collectors import Host, Reading, gauge
-from collectors._cpulist import parse_cpulist
-from collectors._nodes import cpus_by_node
+from collectors._host.cpulist import parse_cpulist
+from collectors._host.nodes import cpus_by_node
 
 INTERVAL = 5.0
 DEADLINE = 2.0

@@ -13,8 +13,8 @@ from typing import Annotated
 import msgspec
 
 from collectors import Host, Labels, Metric, Reading, Sample, counter, gauge
-from collectors._dimm_sources import Read, of_dmi, of_edac, of_hsmp, of_hwmon, of_ipmi, throttled
-from collectors._places import Device, Place, Places
+from collectors._dimm.slot_assignment import Device, Place, Places
+from collectors._dimm.sources import Read, of_dmi, of_edac, of_hsmp, of_hwmon, of_ipmi, throttled
 
 AFTER = ("dmi", "hwmon", "ipmi", "hsmp", "edac")
 AWAITS = ("dmi",)  # the slots have the names that the modules keep

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from collectors import Host, Reading, gauge
-from collectors._nodes import blocks_by_node
-from collectors._smbios import MemoryDevice, Ranges, memory_devices
+from collectors._dimm.smbios import MemoryDevice, Ranges, memory_devices
+from collectors._host.nodes import blocks_by_node
 
 INTERVAL = 60.0
 PRIVILEGED = True

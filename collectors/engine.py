@@ -17,8 +17,8 @@ from typing import Literal
 import msgspec
 
 from collectors import Host, Reading, counter, gauge
-from collectors._engines import DIALECTS, fingerprint, value
-from collectors._exposition import is_exposition, points
+from collectors._engine.dialects import DIALECTS, fingerprint, value
+from collectors._engine.exposition import is_exposition, points
 
 INTERVAL = 1.0
 DEADLINE = 0.5

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from collectors import Host, Reading, gauge
-from collectors._hsmp import PATH, Message, Port, port
+from collectors._kernel.hsmp import PATH, Message, Port, port
 
 INTERVAL = 2.0
 DEADLINE = 1.5

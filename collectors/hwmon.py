@@ -18,8 +18,8 @@ from typing import NamedTuple
 import msgspec
 
 from collectors import Host, Metric, Reading, gauge
-from collectors._patience import Patience
-from collectors._spd import Plate, plate
+from collectors._dimm.spd import Plate, plate
+from collectors._host.timed_reads import Patience
 
 INTERVAL = 2.0
 DEADLINE = 1.5

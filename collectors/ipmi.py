@@ -14,11 +14,11 @@ from collections.abc import Iterator
 import msgspec
 
 from collectors import Host, Reading, counter, gauge
-from collectors._ipmi import Bmc, BmcError, CodeError
-from collectors._ipmi_door import open_bmc
-from collectors._ipmi_sdr import Repository
-from collectors._ipmi_sel import Log
-from collectors._ipmi_sweep import Sweep, Wanted, headroom
+from collectors._ipmi.client import Bmc, BmcError, CodeError
+from collectors._ipmi.sdr import Repository
+from collectors._ipmi.sel import Log
+from collectors._ipmi.session import open_bmc
+from collectors._ipmi.sweep import Sweep, Wanted, headroom
 
 INTERVAL = 10.0  # near a limit; else the pass itself asks for more
 DEADLINE = 15.0

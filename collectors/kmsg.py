@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from collectors import Host, Reading, counter, gauge
-from collectors._kmsg import Cursor, Record, look
+from collectors._kernel.kmsg import Cursor, Record, look
 
 INTERVAL = 1.0
 PRIVILEGED = True

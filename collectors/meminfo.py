@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from collectors import Host, Reading, gauge
-from collectors._meminfo import HOST_FIELDS, SHARED_FIELDS, Fields, field_metric
+from collectors._kernel.meminfo import HOST_FIELDS, SHARED_FIELDS, Fields, field_metric
 
 INTERVAL = 1.0
 

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 
 from collectors import Host, Labels, Reading, Sample, gauge
-from collectors._meminfo import NODE_FIELDS, SHARED_FIELDS, Fields, field_metric
-from collectors._nodes import FOLDER, nodes
+from collectors._host.nodes import FOLDER, nodes
+from collectors._kernel.meminfo import NODE_FIELDS, SHARED_FIELDS, Fields, field_metric
 
 INTERVAL = 1.0
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from collectors import Host, Reading, Sample, counter
-from collectors._nodes import FOLDER, nodes
+from collectors._host.nodes import FOLDER, nodes
 
 INTERVAL = 1.0
 

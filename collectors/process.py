@@ -13,15 +13,16 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from collectors import Host, Reading, _asked, _cgroup, counter, gauge
-from collectors._cpulist import parse_cpulist
-from collectors._engine_processes import EngineProcess, find
-from collectors._engine_targets import Target
-from collectors._nodes import cpus_by_node, nodes
-from collectors._page_sample import FEWEST, MOST, Placement
-from collectors._page_shares import SHARES, of_pages
-from collectors._process_stat import Status, stat, status
-from collectors._threads import Threads, Watch
+from collectors import Host, Reading, counter, gauge
+from collectors._host.cpulist import parse_cpulist
+from collectors._host.nodes import cpus_by_node, nodes
+from collectors._process import cgroup, placement_request
+from collectors._process.engine_processes import EngineProcess, find
+from collectors._process.page_sample import FEWEST, MOST, Placement
+from collectors._process.page_shares import SHARES, of_pages
+from collectors._process.stat import Status, stat, status
+from collectors._process.targets import Target
+from collectors._process.threads import Threads, Watch
 
 INTERVAL = 15.0
 DEADLINE = 2.0
@@ -71,8 +72,8 @@ METRICS = (
     MAJOR_FAULTS,
     THREAD_MIGRATIONS,
     PAGES_MIGRATED,
-    *_asked.METRICS,
-    *_cgroup.METRICS,
+    *placement_request.METRICS,
+    *cgroup.METRICS,
 )
 
 _FIELDS = {"anon": "RssAnon", "file": "RssFile", "shmem": "RssShmem", "hugetlb": "HugetlbPages"}  # of status
@@ -142,8 +143,8 @@ def _around(
 ) -> Iterator[Reading]:
     """What was asked of the process, and the limits above it."""
     if whole:  # else which node a CPU has, and which nodes are all of them, cannot be told
-        yield from _asked.readings(host, one, cpus_of, who)
-    yield from _cgroup.readings(host, one.pid, who)
+        yield from placement_request.readings(host, one, cpus_of, who)
+    yield from cgroup.readings(host, one.pid, who)
 
 
 def _of_memory(told: Status, known: Sequence[str], who: dict[str, str]) -> Iterator[Reading]:
@@ -171,6 +172,6 @@ def _of_threads(threads: Threads, known: Sequence[str], *, whole: bool, who: dic
 def _placement(host: Host, one: EngineProcess, pages: int) -> Placement | None:
     if not host.live:
         return None
-    from collectors._move_pages import sample  # ctypes, for hosts that have an engine only
+    from collectors._process.move_pages import sample  # ctypes, for hosts that have an engine only
 
     return sample(host, one.pid, one.started, pages)

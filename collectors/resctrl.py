@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from collectors import Host, Reading, counter, natural
-from collectors._nodes import cpus_by_node, listed
+from collectors._host.nodes import cpus_by_node, listed
 
 INTERVAL = 1.0
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from operator import add, sub
 
 from collectors import Host, Labels, Reading, Sample, counter, gauge
-from collectors._nodes import cpus_by_node, listed, nodes
+from collectors._host.nodes import cpus_by_node, listed, nodes
 
 INTERVAL = 1.0
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from collectors import Host, Reading, counter
-from collectors._cpulist import parse_cpulist
+from collectors._host.cpulist import parse_cpulist
 
 INTERVAL = 5.0
 

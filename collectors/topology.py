@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 
 from collectors import Host, Reading, gauge
-from collectors._meminfo import fields
-from collectors._nodes import FOLDER, cpus_by_node, listed, nodes
+from collectors._host.nodes import FOLDER, cpus_by_node, listed, nodes
+from collectors._kernel.meminfo import fields
 
 INTERVAL = 60.0  # rules look back five minutes: what is read every ten would be out of their sight half the time
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agent import discovery, settings
+from agent.config import schema
+from agent.sampling import plugins
 from docs.fields import Field, fields
 
 HEAD = """# Configuration reference
@@ -18,14 +19,14 @@ It is checked whole: every fault is told at once, with its place and what was ex
 
 def page() -> str:
     """The whole page, as Markdown."""
-    parts = [HEAD, *_section("The file", "", settings.Config)]
+    parts = [HEAD, *_section("The file", "", schema.Config)]
     parts += ["## Collectors\n\n", "What every collector can be told, under `collectors.NAME`:\n\n"]
-    parts += _table(field for field in fields(settings.CollectorSettings) if field.name != "own")
-    found = discovery.modules()
+    parts += _table(field for field in fields(schema.CollectorSettings) if field.name != "own")
+    found = plugins.modules()
     for name, module in sorted(found.items()):
         parts += _collector(name, module)
     parts += ["## Actions\n\n", "What stands under a remedy's `parameters`, by its `action`:\n\n"]
-    for name, module in sorted(discovery.actions().items()):
+    for name, module in sorted(plugins.actions().items()):
         parts += [f"### {name}\n\n", f"{_first_line(module.__doc__)}\n\n", *_with_inner(module.Config, "")]
     return "".join(parts).rstrip() + "\n"
 
@@ -52,7 +53,7 @@ def _section(title: str, path: str, kind: type) -> Iterator[str]:
     known = [field for field in fields(kind) if field.name != "own"]
     yield from _table(known)
     for field in known:
-        if field.inner is not None and field.inner is not settings.CollectorSettings:
+        if field.inner is not None and field.inner is not schema.CollectorSettings:
             inner = f"{path}.{field.name}".strip(".")
             yield from _section(inner, inner, field.inner)
 

@@ -7,9 +7,10 @@ from types import ModuleType
 
 from prometheus_client import CollectorRegistry
 
-from agent import discovery, signals
-from agent.discovery import Collector
-from agent.notify import Counters
+from agent.alerting.notifier import Counters
+from agent.sampling import plugins
+from agent.sampling.plugins import Collector
+from agent.selfmetrics import definitions
 from collectors import Metric
 
 HEAD = """# Metrics reference
@@ -24,15 +25,18 @@ what the agent may read: `steadytok check` says so. In the query API, and in ale
 def page() -> str:
     """The whole page, as Markdown."""
     parts = [HEAD]
-    for name, module in sorted(discovery.modules().items()):
+    for name, module in sorted(plugins.modules().items()):
         parts += _collector(name, module)
-    parts += ["## The agent\n\nWhat it measures of itself, of engines and of remedies.\n\n", *_table(signals.METRICS)]
+    parts += [
+        "## The agent\n\nWhat it measures of itself, of engines and of remedies.\n\n",
+        *_table(definitions.METRICS),
+    ]
     parts += ["### Counted for the scrape alone\n\nThe query API does not have these.\n\n", *_counters()]
     return "".join(parts).rstrip() + "\n"
 
 
 def _collector(name: str, module: ModuleType) -> Iterator[str]:
-    bound = discovery.bind(module, name, interval=None, deadline=None, own=None)
+    bound = plugins.bind(module, name, interval=None, deadline=None, own=None)
     yield f"## {name}\n\n{_about(module)}\n\n{_when(bound)}\n\n"
     yield from _table(bound.metrics)
 

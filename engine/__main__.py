@@ -15,18 +15,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.lifetime import Patience, serve, wait
-from engine.placement import Place
-from engine.policy import WORDS
-from engine.room import fitting
-from engine.site import Site, nearest, settle
-from engine.sizing import SHARE, automatic_size, last_level_cache, mebibytes, parse_size
+from engine.memory.binding import Site, nearest, settle
+from engine.memory.limits import fitting
+from engine.memory.numa_nodes import Place
+from engine.memory.numa_policy import WORDS
+from engine.memory.sizing import SHARE, automatic_size, last_level_cache, mebibytes, parse_size
+from engine.serving.shutdown import Patience, serve, wait
 
 if TYPE_CHECKING:
-    from engine.allocation import Need
-    from engine.checkpoint import Checkpoint
-    from engine.server import Server
-    from engine.weights import Config
+    from engine.checkpoints.checkpoint import Checkpoint
+    from engine.decoder.weights import Config
+    from engine.memory.budget import Need
+    from engine.serving.server import Server
 
 TOKEN_VARIABLE = "STEADYTOK_ENGINE_TOKEN"
 SLOTS = 4  # each has a KV cache of its own
@@ -93,15 +93,15 @@ def _build(options: argparse.Namespace, site: Site) -> Server:
         os.environ[name] = str(options.threads)
     # Threads that wait busily take the CPUs of BLAS', and of others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from engine.allocation import give_back, resident, taken, warm_up
-    from engine.bandwidth import sgemv_bandwidth
-    from engine.batch import Batch
-    from engine.chat import template_of
-    from engine.locality import Locality
-    from engine.model import Model
-    from engine.pace import Pace
-    from engine.requests import Terms
-    from engine.server import Served, Server, is_loopback
+    from engine.decoder.model import Model
+    from engine.memory.bandwidth import sgemv_bandwidth
+    from engine.memory.budget import give_back, resident, taken, warm_up
+    from engine.memory.locality import Locality
+    from engine.serving.chat import template_of
+    from engine.serving.pace import Pace
+    from engine.serving.requests import Terms
+    from engine.serving.scheduler import Batch
+    from engine.serving.server import Served, Server, is_loopback
 
     checkpoint, needed = _checkpoint(options, site)
     config = checkpoint.config
@@ -132,7 +132,7 @@ def _build(options: argparse.Namespace, site: Site) -> Server:
 
 def _replicate(options: argparse.Namespace, site: Site, arguments: list[str], patience: Patience) -> int:
     """A worker for each node; of each option the last that is given counts, so ours come behind."""
-    from engine.replicas import Replicas
+    from engine.serving.replicas import Replicas
 
     _token(options.token_file)
     _give_way(options.nice)
@@ -152,10 +152,10 @@ def _replicate(options: argparse.Namespace, site: Site, arguments: list[str], pa
 
 def _checkpoint(options: argparse.Namespace, site: Site, times: int = 1) -> tuple[Checkpoint, Need]:
     """A model that may be as large as it is, and what it needs; ValueError where it may not, `times` over."""
-    from engine.allocation import need
-    from engine.checkpoint import open_checkpoint, seeded
-    from engine.tokenizer import VOCAB
-    from engine.weights import config_of_size
+    from engine.checkpoints.checkpoint import open_checkpoint, seeded
+    from engine.checkpoints.tokenizer import VOCAB
+    from engine.decoder.weights import config_of_size
+    from engine.memory.budget import need
 
     int8 = bool(options.weights == "int8")
 

@@ -5,6 +5,6 @@ The middle floor: decides from History alone, with no clock but the `now` it is 
     promql/     Prometheus' query language over History
 """
 
-from rules.history import History
+from rules.history.history import History
 
 __all__ = ["History"]

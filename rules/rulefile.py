@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rules._duration import parse_duration
-from rules._sources import MOST as MOST_LINKS
-from rules._sources import TooManyError, sources
-from rules._strict_yaml import Listing, Mark, Scalar, StrictYamlError, Table, Value, load
+from rules.dependencies import MOST as MOST_LINKS
+from rules.dependencies import TooManyError, sources
+from rules.durations import parse_duration
 from rules.promql import PromqlError, Query
 from rules.promql import compile as compile_query
-from rules.templates import Template, TemplateError
+from rules.strict_yaml import Listing, Mark, Scalar, StrictYamlError, Table, Value, load
+from rules.templates.template import Template, TemplateError
 
 __all__ = ["BUILTIN", "Group", "Rule", "RuleFileError", "RuleSet", "Template", "load_rules"]
 

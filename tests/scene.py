@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agent.given import Given, give
+from agent.engines.baseline_handover import Given, give
 from tests import processes
 
 RUNNING = 4  # requests at once

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bench.bmc import SimulatedSensor
-from collectors._ipmi import BmcError, Request
+from collectors._ipmi.client import BmcError, Request
 
 Answer = tuple[int, bytes]
 _LAST = 0xFFFF

@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from agent.pacing import control
-from agent.pacing.control import Seen, State
-from agent.pacing.plant import Plant
-from agent.pacing.terms import Terms
-from agent.pacing.thermals import Engine
+from agent.pacing import controller
+from agent.pacing.controller import Seen, State
+from agent.pacing.learner import Engine
+from agent.pacing.settings import Terms
+from agent.pacing.thermal_model import Plant
 
 
 @dataclass
@@ -84,9 +84,9 @@ def run(
     steered: bool = True,
 ) -> Iterator[Second]:
     """The loop as the agent has it: the plant is learnt and the duty moved each five seconds."""
-    state = state or control.begun(0.7)
+    state = state or controller.begun(0.7)
     known = Engine()
-    every = int(control.EVERY)
+    every = int(controller.EVERY)
     for at in range(seconds):
         disturb(at, dimm)
         duty = state.duty if steered else 1.0
@@ -100,4 +100,4 @@ def run(
             known.observe(headroom, share, None if duty < 1 or not share else tokens / share, every, terms, dimm.period)
             told = {} if headroom is None else {"A": headroom}
             seen = Seen(told, load(at), dimm.period, known.plant, known.throttled_speed)
-            state = control.step(state, seen, terms, every)
+            state = controller.step(state, seen, terms, every)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from agent.actions import Reach, RefusedError
-from agent.units import bytes_written
+from agent.text.units import bytes_written
 
 GROWING = 5e7  # bytes a second of page cache: files are being loaded
 THRASHING = 1000.0  # refaults a second: what is dropped is wanted at once

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from agent.actions import Moment, Plan, Reach, RefusedError, Task, _engine
-from agent.units import bytes_written
+from agent.text.units import bytes_written
 
 TARGET = ("engine", "node")
 REVERSIBLE = False

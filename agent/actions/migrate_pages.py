@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from agent.actions import FailedError, Moment, Plan, Reach, RefusedError, Task, _engine
-from agent.units import bytes_written, size
+from agent.text.units import bytes_written, size
 
 TARGET = ("engine", "rank")
 REVERSIBLE = False

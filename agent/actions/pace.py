@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 
 from agent.actions import ChangedError, FailedError, Moment, Plan, Reach, RefusedError, Steered, Task, _looking
-from agent.pacing import asking, terms
-from agent.pacing.steering import Steering, looked
-from agent.pacing.terms import Terms
+from agent.actions._controller import Steering, looked
+from agent.pacing import inputs, settings
+from agent.pacing.settings import Terms
 
 TARGET = ("engine", "url")
 REVERSIBLE = True
@@ -76,7 +76,7 @@ def faults(task: Task) -> Iterable[str]:
     if not 0.1 <= task.own.duty < 1:
         yield "duty: expected 0.1 or more, and less than 1"
     if task.own.control is not None:
-        yield from terms.faults(task.own.control)
+        yield from settings.faults(task.own.control)
 
 
 def plan(task: Task, reach: Reach) -> Plan:
@@ -91,7 +91,7 @@ def plan(task: Task, reach: Reach) -> Plan:
 def _first(task: Task, reach: Reach) -> float:
     """The duty to begin with: the predicted one where there is a prediction and a controller that asks for it."""
     control = task.own.control
-    held, left, pays = (None, None, None) if control is None else asking.predicted(reach.query, _engine(task))
+    held, left, pays = (None, None, None) if control is None else inputs.predicted(reach.query, _engine(task))
     if control is None or held is None or left is None:
         return float(task.own.duty)
     if pays == 0 and not control.always:
@@ -145,8 +145,8 @@ def _looked(task: Task, before: Steering | None, moment: Moment) -> Steering | N
     if task.own.control is None:
         return None
 
-    def see() -> asking.Seen:
-        return asking.seen(moment.query, _engine(task))
+    def see() -> inputs.Seen:
+        return inputs.seen(moment.query, _engine(task))
 
     held = float(moment.held)
     return looked(before, held, moment.now_ms, task.own.control, _name(task), see, lost=moment.lost)

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from agent.actions import Moment, Plan, Reach, RefusedError, Task, _hand, _page_cache
-from agent.units import bytes_written, size
+from agent.text.units import bytes_written, size
 
 TARGET = ("node", "unit")
 REVERSIBLE = False

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from agent.actions import FailedError, Moment, Plan, Reach, Task
-from agent.units import origin
+from agent.text.units import origin
 
 TARGET = ("url",)
 REVERSIBLE = False

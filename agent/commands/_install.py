@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from agent.commands import _options
-from agent.terminal import say
+from agent.text.terminal import say
 
 prefix = click.option(
     "--prefix",

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from agent.terminal import say
+from agent.text.terminal import say
 
 config = click.option(
     "--config",

@@ -15,7 +15,7 @@ from agent.commands import _options
 
 def ask(config_path: Path | None, method: str, path: str, body: Mapping[str, str] | None = None) -> Any:
     """The agent's answer; ends the command with a sentence where there is none."""
-    from agent.overview import unanswered
+    from agent.console.top_client import unanswered
 
     config = configuration(config_path)
     headers = {"Authorization": f"Bearer {_token(config)}", "Content-Type": "application/json"}
@@ -32,7 +32,7 @@ def ask(config_path: Path | None, method: str, path: str, body: Mapping[str, str
 
 
 def _token(config: Any) -> str:
-    from agent.state import StateError, folder
+    from agent.storage.state_dir import StateError, folder
 
     try:
         token_file = folder(config.state.dir) / "token"
@@ -46,9 +46,8 @@ def _token(config: Any) -> str:
 
 def way(config: Any) -> tuple[str, urllib.request.OpenerDirector]:
     """The agent's URL, and what opens it. No proxies: the agent is on this host, and a proxy would get the token."""
-    from agent import site
-    from agent.config import ConfigError
-    from agent.web import webconfig
+    from agent.config.loader import ConfigError
+    from agent.web import site, webconfig
 
     direct = urllib.request.ProxyHandler({})
     url = site.url(config)
@@ -70,12 +69,13 @@ def _refusal(error: urllib.error.HTTPError) -> str:
 
 def configuration(path: Path | None) -> Any:
     """The configuration in a file; ends the command with every fault of it."""
-    from agent import binding, discovery
-    from agent.config import ConfigError
+    from agent import configuration as binding
+    from agent.config.loader import ConfigError
+    from agent.sampling import plugins
 
     try:
         return binding.read(path)[0]
     except ConfigError as error:
         _options.die(error.messages, 2)
-    except discovery.DiscoveryError as error:
+    except plugins.DiscoveryError as error:
         _options.die([str(error)], 1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from agent.commands import _options
-from agent.terminal import say
+from agent.text.terminal import say
 
 
 @click.group(name="alert")
@@ -25,17 +25,18 @@ def test(config_path: Path | None, address: str | None) -> None:
     """Send one alert named SteadytokTest to every Alertmanager; it ends by itself after five minutes."""
     import msgspec
 
-    from agent import binding, discovery
-    from agent.config import ConfigError, parse
+    from agent import configuration
+    from agent.config.loader import ConfigError, parse
+    from agent.sampling import plugins
 
     document = {"alerting": {"alertmanagers": [{"static_configs": [{"targets": [address]}]}]}}
     try:
-        config, _modules = binding.read(config_path)
+        config, _modules = configuration.read(config_path)
         if address is not None:
             config = msgspec.structs.replace(config, alerting=parse(document, "--alertmanager", {}).alerting)
     except ConfigError as error:
         _options.die(error.messages, 2)
-    except discovery.DiscoveryError as error:
+    except plugins.DiscoveryError as error:
         _options.die([str(error)], 1)
     sys.exit(asyncio.run(_send(config)))
 
@@ -43,9 +44,9 @@ def test(config_path: Path | None, address: str | None) -> None:
 async def _send(config) -> int:  # type: ignore[no-untyped-def]  # Config is imported lazily
     import aiohttp
 
-    from agent import site
-    from agent.alertmanagers import post, targets
-    from agent.notify import payload
+    from agent.alerting.alertmanagers import post, targets
+    from agent.alerting.notifier import payload
+    from agent.web import site
     from rules.alerts import Alert, AlertState
 
     wanted = targets(config.alerting)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import click
 
-from agent import reading, state
 from agent.commands import _options
-from agent.gather import Outcome, Pass
 from agent.mending import mend
-from agent.terminal import say
+from agent.sampling import once
+from agent.sampling.sampler import Outcome, Pass
+from agent.storage import state_dir
+from agent.text.terminal import say
 from collectors import Sample
 
 UNPLACED = "steadytok_dimm_unplaced_info"
@@ -25,24 +26,25 @@ _COLOURS = {Outcome.OK: "green", Outcome.FAILED: "red", Outcome.ABSENT: "bright_
 @_options.root
 def command(config_path: Path | None, root: str) -> None:
     """Say what works on this host, what does not, why, and what mends it."""
-    from agent import binding, discovery
-    from agent.config import ConfigError
+    from agent import configuration
+    from agent.config.loader import ConfigError
     from agent.rulebook import RulebookError, rule_set
+    from agent.sampling import plugins
 
     try:
-        config, modules = binding.read(config_path)
+        config, modules = configuration.read(config_path)
         rules = rule_set(config, str(config_path or "configuration"))
     except (ConfigError, RulebookError) as error:
         _options.die(error.messages, 2)
-    except discovery.DiscoveryError as error:
+    except plugins.DiscoveryError as error:
         _options.die([str(error)], 1)
     say(f"configuration  {config_path or 'none: every default'}: well")
     say(f"rules          {sum(len(group.rules) for group in rules.groups)} loaded")
-    shelf = state.shelf(config.state.dir, root)
-    passes = reading.read_once(binding.bind_all(config, modules), root, shelf=shelf)
+    shelf = state_dir.shelf(config.state.dir, root)
+    passes = once.read_once(configuration.bind_all(config, modules), root, shelf=shelf)
     for result in passes:
         _report(result)
-    sys.exit(1 if reading.failed(passes) else 0)
+    sys.exit(1 if once.failed(passes) else 0)
 
 
 def _report(result: Pass) -> None:

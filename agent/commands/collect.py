@@ -11,10 +11,11 @@ from pathlib import Path
 
 import click
 
-from agent import discovery, reading, state
 from agent.commands import _options
-from agent.gather import Pass
-from agent.terminal import say, write
+from agent.sampling import once, plugins
+from agent.sampling.sampler import Pass
+from agent.storage import state_dir
+from agent.text.terminal import say, write
 from agent.web.exposition import Exposition, number
 
 
@@ -26,43 +27,43 @@ from agent.web.exposition import Exposition, number
 def command(names: tuple[str, ...], root: str, config_path: Path | None, as_json: bool) -> None:
     """Read collectors once (all, or those named) and print the readings as Prometheus text."""
     collectors, shelf = _wanted(names, config_path, root)
-    passes = reading.read_once(collectors, root, shelf=shelf)
+    passes = once.read_once(collectors, root, shelf=shelf)
     if names:
         passes = [result for result in passes if result.collector in names]
     write(_as_json(passes) if as_json else _as_text(passes))
     for result in passes:
         _complain(result)
-    sys.exit(1 if reading.failed(passes) else 0)
+    sys.exit(1 if once.failed(passes) else 0)
 
 
-def _wanted(names: Sequence[str], config_path: Path | None, root: str) -> tuple[list[discovery.Collector], Path | None]:
+def _wanted(names: Sequence[str], config_path: Path | None, root: str) -> tuple[list[plugins.Collector], Path | None]:
     """The collectors to read, and the folder for what they keep."""
     try:
         bound, folder = _bound(config_path)
-    except discovery.DiscoveryError as error:
+    except plugins.DiscoveryError as error:
         _options.die([str(error)], 1)
     known_names = sorted(collector.name for collector in bound)
     unknown = [name for name in names if name not in known_names]
     if unknown:
         known = ", ".join(known_names)
         _options.die([f"no collector is named {name!r}; there are: {known}" for name in unknown], 2)
-    return reading.with_sources(names, bound) if names else bound, state.shelf(folder, root)
+    return once.with_sources(names, bound) if names else bound, state_dir.shelf(folder, root)
 
 
-def _bound(config_path: Path | None) -> tuple[list[discovery.Collector], str | None]:
+def _bound(config_path: Path | None) -> tuple[list[plugins.Collector], str | None]:
     if config_path is not None:
         return _configured(config_path)
     plain = {"interval": None, "deadline": None, "own": None}
-    return [discovery.bind(module, name, **plain) for name, module in discovery.modules().items()], None
+    return [plugins.bind(module, name, **plain) for name, module in plugins.modules().items()], None
 
 
-def _configured(config_path: Path) -> tuple[list[discovery.Collector], str | None]:
-    from agent import binding
-    from agent.config import ConfigError
+def _configured(config_path: Path) -> tuple[list[plugins.Collector], str | None]:
+    from agent import configuration
+    from agent.config.loader import ConfigError
 
     try:
-        config, modules = binding.read(config_path)
-        return binding.bind_all(config, modules), config.state.dir
+        config, modules = configuration.read(config_path)
+        return configuration.bind_all(config, modules), config.state.dir
     except ConfigError as error:
         _options.die(error.messages, 2)
 

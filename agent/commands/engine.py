@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.commands import _options
-from agent.terminal import say, write
+from agent.text.terminal import say, write
 
 if TYPE_CHECKING:
-    from agent.settings import Config
-    from agent.stress.bench import Plan, Result
-    from agent.stress.run import Run
+    from agent.config.schema import Config
+    from agent.enginebench.bench import Plan, Result
+    from agent.enginebench.load import Run
 
 PATIENCE = 15.0  # seconds for a running agent to take a baseline; it looks every five
 
@@ -70,20 +70,22 @@ def bench(**given: Any) -> None:
     The speed of each request, percentiles of the time to the first token and between tokens, what heat did
     meanwhile, and a verdict. Exit status 1 where requests failed.
     """
-    from agent import binding, discovery, log
-    from agent.config import ConfigError
-    from agent.stress.bench import run
-    from agent.stress.client import EngineError
+    from agent import configuration
+    from agent.config.loader import ConfigError
+    from agent.enginebench.bench import run
+    from agent.enginebench.client import EngineError
+    from agent.sampling import plugins
+    from agent.text import log
 
     log.configure(sys.stderr, level=40)  # an engine's every line is not ours to print
     try:
-        config, modules = binding.read(given["config_path"])
+        config, modules = configuration.read(given["config_path"])
         plan = _plan(config, given)
         with _progress(plan.requests) as progress:
-            result = run(plan, modules, binding.bind_all(config, modules), progress)
+            result = run(plan, modules, configuration.bind_all(config, modules), progress)
     except ConfigError as error:
         _options.die(error.messages, 2)
-    except (discovery.DiscoveryError, EngineError) as error:
+    except (plugins.DiscoveryError, EngineError) as error:
         _options.die([str(error)], 1)
     except KeyboardInterrupt:
         _options.die(["stopped before there was anything to tell"], 130)
@@ -94,9 +96,9 @@ def bench(**given: Any) -> None:
 
 
 def _plan(config: Config, given: dict[str, Any]) -> Plan:
-    from agent.canary import PROMPT, small
-    from agent.stress.bench import Plan
-    from agent.stress.client import Order
+    from agent.enginebench.bench import Plan
+    from agent.enginebench.client import Order
+    from agent.engines.canary import PROMPT, small
 
     own, url = given["arguments"], given["url"]
     if url is not None and own:
@@ -149,7 +151,7 @@ def _key(path: Path | None) -> str:
 
 
 def _seconds(text: str) -> float:
-    from agent.units import duration
+    from agent.text.units import duration
 
     try:
         return duration(text)
@@ -173,7 +175,7 @@ def _speed(run: Run | None) -> str:
 
 
 def _tell(result: Result, given: dict[str, Any]) -> None:
-    from agent.stress import plot, report
+    from agent.enginebench import plot, report
 
     shown = (result.engine, result.run, result.before, result.after)
     if given["as_json"]:
@@ -191,8 +193,8 @@ def _tell(result: Result, given: dict[str, Any]) -> None:
 
 def _save(result: Result, state_dir: Path | None, config: Config) -> None:
     """Leaves the baseline for the agent, and says what came of it."""
-    from agent import given
-    from agent.state import StateError, folder
+    from agent.engines import baseline_handover as given
+    from agent.storage.state_dir import StateError, folder
 
     speed, key = result.baseline, result.key
     if speed is None or result.run.failures or result.run.stopped:

@@ -19,17 +19,17 @@ def command(prefix: Path, dry_run: bool, what: str | None) -> None:
 
     Run it again after the configuration names other addresses; an edited configuration is kept.
     """
-    from agent.install import environment, flow
+    from agent.install import environment, stages
 
     with _install.failing():
-        target = flow.target(prefix, dry_run)
+        target = stages.target(prefix, dry_run)
         there = environment.current(target)
         if there is not None and what is None:
             _install.begin(
                 f"steadytok {environment.installed_version(there)} is in {there}: putting the rest in its place"
             )
-            flow.settle_with(target, there)
+            stages.settle_with(target, there)
         else:
             _install.begin("installing steadytok")
-            flow.install(target, what or environment.source())
+            stages.install(target, what or environment.source())
     _install.end(prefix, dry_run)

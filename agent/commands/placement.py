@@ -10,11 +10,13 @@ from pathlib import Path
 
 import click
 
-from agent import binding, discovery, numa_maps, placement_table
+from agent import configuration
 from agent.commands import _options
-from agent.looking import Look, LookError
-from agent.placed import Placed
-from agent.terminal import say, write
+from agent.placement import numa_maps, table
+from agent.placement.process_placement import Placed
+from agent.placement.query import Look, LookError
+from agent.sampling import plugins
+from agent.text.terminal import say, write
 
 
 @click.command(name="placement")
@@ -66,14 +68,14 @@ def command(
 
 
 def _look(config_path: Path | None, root: str, who: str | None) -> Look:
-    from agent.config import ConfigError
+    from agent.config.loader import ConfigError
 
     try:
-        config, modules = binding.read(config_path)
-        bound = {collector.name: collector for collector in binding.bind_all(config, modules)}
+        config, modules = configuration.read(config_path)
+        bound = {collector.name: collector for collector in configuration.bind_all(config, modules)}
     except ConfigError as error:
         _options.die(error.messages, 2)
-    except discovery.DiscoveryError as error:
+    except plugins.DiscoveryError as error:
         _options.die([str(error)], 1)
     if "process" not in bound:
         _options.die(["the collector process is switched off in the configuration"], 2)
@@ -85,7 +87,7 @@ def _ask_first(found: list[Placed], *, yes: bool) -> None:
     for one in found:
         least, most = numa_maps.cost(one.resident)
         say(
-            f"{placement_table.title(one)}: reading numa_maps holds up its mmap and munmap, and with them perhaps its "
+            f"{table.title(one)}: reading numa_maps holds up its mmap and munmap, and with them perhaps its "
             f"tokens, for about {1000 * least:.1f} to {1000 * most:.1f} ms.",
             err=True,
         )
@@ -98,14 +100,14 @@ def _ask_first(found: list[Placed], *, yes: bool) -> None:
 
 def _show(found: list[Placed], missing: list[str], *, as_json: bool, watched: bool) -> None:
     if as_json:
-        told = [placement_table.as_json(one) for one in found]
+        told = [table.as_json(one) for one in found]
         write(json.dumps(told, indent=None if watched else 1) + "\n")
     else:
         if watched and sys.stdout.isatty():
             click.clear()
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
         for index, one in enumerate(found):
-            say(*[""] * (index > 0), *placement_table.table(one, width))
+            say(*[""] * (index > 0), *table.table(one, width))
         if watched:
             say("", time.strftime("%H:%M:%S   Ctrl-C ends"))
     for reason in missing[:5]:

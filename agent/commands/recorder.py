@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import click
 
 from agent.commands import _options
-from agent.terminal import say, write
+from agent.text.terminal import say, write
 
 
 class _Line(NamedTuple):
@@ -49,7 +49,7 @@ def show(
 
 
 def _milliseconds(text: str) -> int:
-    from agent.units import duration
+    from agent.text.units import duration
 
     try:
         return round(duration(text) * 1000)
@@ -58,23 +58,23 @@ def _milliseconds(text: str) -> int:
 
 
 def _folder(config_path: Path | None, root: str, state_dir: Path | None) -> Path:
-    from agent import binding
-    from agent.config import ConfigError
-    from agent.continuity import place
-    from agent.recorder import FOLDER
-    from agent.state import folder
+    from agent import configuration
+    from agent.config.loader import ConfigError
+    from agent.persistence import place
+    from agent.recorder.recorder import FOLDER
+    from agent.storage.state_dir import folder
 
     if state_dir is not None:
         return place(state_dir, root) / FOLDER
     try:
-        config, _modules = binding.read(config_path)
+        config, _modules = configuration.read(config_path)
     except ConfigError as error:
         _options.die(error.messages, 2)
     return place(folder(config.state.dir), root) / FOLDER
 
 
 def _lines(folder: Path, since_ms: int, metric: str | None) -> Iterable[_Line]:
-    from agent.recorder import recorded
+    from agent.recorder.recorder import recorded
 
     found: dict[tuple[str, tuple[tuple[str, str], ...]], _Line] = {}
     try:

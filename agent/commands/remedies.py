@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from agent.commands import _options, _running
-from agent.terminal import say
+from agent.text.terminal import say
 
 PATH = "/api/v1/remedies"
 
@@ -49,9 +49,9 @@ def list_(config_path: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def audit(config_path: Path | None, limit: int, as_json: bool) -> None:
     """The diary: what was done and what was not, with the reason. Read from the file, so no agent need run."""
-    from agent import journal
-    from agent.continuity import place
-    from agent.state import StateError, folder
+    from agent.persistence import place
+    from agent.remediation import journal
+    from agent.storage.state_dir import StateError, folder
 
     try:
         path = place(folder(_running.configuration(config_path).state.dir), "/") / journal.FILE

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.terminal import say, write
+from agent.text.terminal import say, write
 
 if TYPE_CHECKING:  # NumPy and the parser take a while, and --help needs neither
     from rules.rulefile import RuleSet
-    from rules.rulestest import Result, Verdict
+    from rules.unittests.runner import Result, Verdict
 
 _FILES = click.Path(path_type=Path)
 
@@ -78,7 +78,7 @@ def test(files: tuple[Path, ...], as_json: bool) -> None:
     What was expected and not got is marked -, what was got and not expected +. The exit status is 0 where every test
     holds, else 1.
     """
-    from rules.rulestest import run_test_file
+    from rules.unittests.runner import run_test_file
 
     verdicts = [run_test_file(path) for path in files]
     if as_json:
@@ -110,7 +110,7 @@ def _shown(verdict: Verdict, result: Result) -> dict[str, Any]:
 
 
 def _items(kind: str, items: tuple[tuple[Any, Any], ...]) -> Iterator[dict[str, Any]]:
-    from agent.web._answers import value
+    from agent.web.prometheus_json import value
 
     for labels, other in items:
         if kind == "expr":

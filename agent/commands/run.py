@@ -31,17 +31,20 @@ def command(config_path: Path | None, root: str, hand: str | None, plain: bool) 
         _options.die([f"--hand direct: {why}"], 1)
     import faulthandler
 
-    from agent import binding, discovery, log, site
+    from agent import configuration
     from agent.app import Agent
-    from agent.config import ConfigError
-    from agent.place import Place, StartError
+    from agent.config.loader import ConfigError
+    from agent.console.live_table import PlainLines, open_screen
     from agent.rulebook import RulebookError
-    from agent.screen import PlainLines, open_screen
-    from agent.state import StateError
+    from agent.runtime.run_options import Place, StartError
+    from agent.sampling import plugins
+    from agent.storage.state_dir import StateError
+    from agent.text import log
+    from agent.web import site
 
     faulthandler.enable()  # systemd's watchdog ends a loop that stands still by SIGABRT: the journal then says where
     try:
-        config, modules = binding.read(config_path, hand)
+        config, modules = configuration.read(config_path, hand)
         where = f"{site.url(config)}/"
         # The screen first: it takes standard error over, so that log lines scroll above the table.
         screen = PlainLines(sys.stdout) if plain else open_screen(sys.stdout, where)
@@ -56,5 +59,5 @@ def command(config_path: Path | None, root: str, hand: str | None, plain: bool) 
             screen.close()
     except (ConfigError, RulebookError) as error:
         _options.die(error.messages, 2)
-    except (StartError, StateError, discovery.DiscoveryError) as error:
+    except (StartError, StateError, plugins.DiscoveryError) as error:
         _options.die([str(error)], 1)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from agent.commands import _options, _running
-from agent.terminal import write
+from agent.text.terminal import write
 
 
 @click.command(name="top")
@@ -28,9 +28,9 @@ from agent.terminal import write
 )
 def command(config_path: Path | None, url: str | None, once: bool, every: float) -> None:
     """Show speed, heat, memory, alerts, remedies and collectors of the running agent, live."""
-    from agent.overview import NoAnswerError
-    from agent.overview_table import lines
-    from agent.panels import panels
+    from agent.console.panels import panels
+    from agent.console.top_client import NoAnswerError
+    from agent.console.top_table import lines
 
     agent, asked = _agent(config_path, url), panels()
     try:
@@ -52,7 +52,7 @@ def _agent(config_path: Path | None, url: str | None) -> Any:
     """The agent at a URL, which gets no credential; or the configuration's, with its token where we may read that."""
     from urllib.parse import urlsplit
 
-    from agent.overview import RunningAgent
+    from agent.console.top_client import RunningAgent
 
     if url is None:
         config = _running.configuration(config_path)
@@ -64,7 +64,7 @@ def _agent(config_path: Path | None, url: str | None) -> Any:
 
 def _credential(config: Any) -> dict[str, str]:
     """For an agent whose reading is not open; where it is, none is needed, and most users cannot read the token."""
-    from agent.state import StateError, folder
+    from agent.storage.state_dir import StateError, folder
 
     try:
         return {"Authorization": f"Bearer {(folder(config.state.dir) / 'token').read_text(encoding='utf-8').strip()}"}
@@ -77,8 +77,8 @@ def _live(agent: Any, asked: Any, seen: Any, every: float) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    from agent.overview import NoAnswerError
-    from agent.overview_table import table
+    from agent.console.top_client import NoAnswerError
+    from agent.console.top_table import table
 
     since, notice = time.time(), ""
     live = Live(table(seen), console=Console(), screen=True, auto_refresh=False, vertical_overflow="crop")

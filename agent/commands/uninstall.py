@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from agent.commands import _install
-from agent.terminal import say
+from agent.text.terminal import say
 
 
 @click.command(name="uninstall")
@@ -16,12 +16,12 @@ from agent.terminal import say
 @click.option("--purge", is_flag=True, help="Also the configuration, what it has learnt, and its users.")
 def command(prefix: Path, dry_run: bool, purge: bool) -> None:
     """Stop the service and remove it; configuration and state stay, unless --purge."""
-    from agent.install import flow, removal
+    from agent.install import stages, uninstall
 
     with _install.failing():
-        target = flow.target(prefix, dry_run)
+        target = stages.target(prefix, dry_run)
         _install.begin("removing steadytok")
-        if not removal.remove(target, purge=purge):
+        if not uninstall.remove(target, purge=purge):
             say("  nothing of it is here")
         elif not purge:
             say("kept: /etc/steadytok and /var/lib/steadytok; `uninstall --purge` removes them too")

@@ -20,11 +20,11 @@ def command(prefix: Path, dry_run: bool, what: str | None) -> None:
     From the installed service the newest there is, from another environment that environment's version. One that does
     not come up leaves the one before in use.
     """
-    from agent.install import environment, flow
+    from agent.install import environment, stages
 
     with _install.failing():
-        target = flow.target(prefix, dry_run)
-        there = flow.installed(target)
+        target = stages.target(prefix, dry_run)
+        there = stages.installed(target)
         _install.begin(f"upgrading steadytok {environment.installed_version(there)}")
-        flow.install(target, what or flow.newest(target))
+        stages.install(target, what or stages.newest(target))
     _install.end(prefix, dry_run)

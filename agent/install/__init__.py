@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.terminal import say
+from agent.text.terminal import say
 
 
 class InstallError(Exception):

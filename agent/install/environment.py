@@ -12,8 +12,8 @@ from pathlib import Path
 
 from agent.install import InstallError, Target
 from agent.install.layout import CURRENT, OPT
-from agent.install.programs import call
-from agent.version import version
+from agent.install.subprocesses import call
+from agent.runtime.version import version
 
 _UNSEEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 """Folders that a service with ProtectHome= and PrivateTmp= does not see."""

@@ -24,10 +24,10 @@ from agent.install.layout import (
     ours,
     sources,
 )
-from agent.install.programs import call
-from agent.install.walls import Walls
-from agent.state import written
-from agent.terminal import say
+from agent.install.sandbox import Walls
+from agent.install.subprocesses import call
+from agent.storage.state_dir import written
+from agent.text.terminal import say
 
 _MADE = "# Made by `steadytok install` for this host and its configuration; run it again rather than edit this.\n"
 
@@ -89,7 +89,7 @@ def _walls(target: Target, folder: Path) -> Walls:
     # Below a prefix it is another host's configuration, which nobody has written yet.
     there = target.at(f"{CONFIG}/steadytok.yml")
     config = there if there.is_file() else sources() / "steadytok.yml"
-    told = call([folder / "bin/python", "-I", "-m", "agent.install.walls", config])
+    told = call([folder / "bin/python", "-I", "-m", "agent.install.sandbox", config])
     return msgspec.json.decode(told, type=Walls)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agent.pacing.control import State
-from agent.pacing.plant import Plant
-from agent.pacing.worth import Worth
+from agent.pacing.benefit import Worth
+from agent.pacing.controller import State
+from agent.pacing.thermal_model import Plant
 from collectors import Reading, gauge
 
 GAIN = gauge("steadytok_pace_gain_celsius", "Degrees that the engine adds to its hottest DIMM when it always works.")

@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
-from agent.stamp import Stamp, stamp
+from agent.storage.file_stamp import Stamp, stamp
 from agent.web.passwords import Passwords
 from agent.web.webconfig import WebConfig
 

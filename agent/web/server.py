@@ -12,7 +12,7 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from agent.web.door import MOST_BODY, Doorkeeper
+from agent.web.access import MOST_BODY, Doorkeeper
 from agent.web.exposition import CONTENT_TYPE
 from agent.web.listener import IDLE, Listener
 

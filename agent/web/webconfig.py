@@ -18,11 +18,11 @@ from typing import Annotated, Any
 
 import msgspec
 
-from agent import config as configuration
-from agent.config import ConfigError
-from agent.settings import ClientCertificate, Section, TlsVersion
-from agent.stamp import Stamp, stamp
-from agent.tls import bound, load_pair
+from agent.config import loader as configuration
+from agent.config.loader import ConfigError
+from agent.config.schema import ClientCertificate, Section, TlsVersion
+from agent.runtime.tls import bound, load_pair
+from agent.storage.file_stamp import Stamp, stamp
 
 REQUIRED = "RequireAndVerifyClientCert"
 CLIENTS = ("NoClientCert", "VerifyClientCertIfGiven", REQUIRED)

@@ -53,7 +53,7 @@ def measure(_seconds: float) -> Row:
         Figure("steadytok --version", _wall("-m", "agent", "--version"), "ms"),
         Figure("steadytok collect meminfo", _wall("-m", "agent", "collect", "meminfo"), "ms"),
     ]
-    for module in ("agent.app", "agent.eye"):
+    for module in ("agent.app", "agent.sampling.eye"):
         figures += _figures(f"import {module}", _import(module))
     for name in dependencies():
         figures += _figures(f"{name}", _import(MODULES.get(name, name)))

@@ -16,8 +16,8 @@ from bench import processes
 from bench.bmc import PASSWORD, PROGRAM, USER, SimulatedBmc, dimms
 from bench.report import Figure, Row
 from collectors import Host, ipmi
-from collectors._ipmi import Bmc, Request
-from collectors._ipmi_door import open_bmc
+from collectors._ipmi.client import Bmc, Request
+from collectors._ipmi.session import open_bmc
 
 ABOUT = "32 DIMM temperatures of a BMC that takes 5 ms for each command, steady state"
 PEER = "ipmitool"

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from bench.processes import HOUSE
 from bench.report import Figure, Row
-from engine.pace import BURST
+from engine.serving.pace import BURST
 
 ABOUT = "tokens per second over those at duty 1, inside running streams: how far from the duty"
 DUTIES = (0.8, 0.5, 0.2)

@@ -17,9 +17,9 @@ import psutil
 
 from bench.report import Figure, Row, shown
 from collectors import Host
-from collectors._move_pages import sample
-from collectors._page_sample import Placement
-from collectors._process_stat import stat
+from collectors._process.move_pages import sample
+from collectors._process.page_sample import Placement
+from collectors._process.stat import stat
 
 ABOUT = "the nodes of a process's pages of 4 KiB, by a sample of 8,192 of them, against numastat -p"
 PEER = "numastat"

@@ -6,13 +6,13 @@ import statistics
 import time
 from collections.abc import Sequence
 
+from agent.config.schema import Config
 from agent.rulebook import rule_set
-from agent.settings import Config
 from bench import processes
 from bench.replay import Course, courses, record
 from bench.report import Figure, Row
-from rules.groups import Rules
-from rules.history import History
+from rules.evaluator import Rules
+from rules.history.history import History
 
 ABOUT = "all built-in rules on a tree of 256 CPUs, 8 nodes and 32 DIMMs with one engine, an hour remembered"
 KEEP_MS, START_MS = 3_600_000, 1_761_955_200_000

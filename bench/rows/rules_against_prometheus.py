@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 from bench import processes, wide
 from bench.processes import Program
 from bench.report import Figure, Row
-from rules.groups import Rules
-from rules.history import History
+from rules.evaluator import Rules
+from rules.history.history import History
 from rules.rulefile import load_rules
 
 NAME = "rules_against_prometheus"

@@ -15,7 +15,7 @@ from bench import processes, scrape
 from bench.processes import Program
 from bench.report import Figure, Row, shown
 from bench.tree import Shape, build
-from rules.history import bytes_needed
+from rules.history.history import bytes_needed
 
 ABOUT = "a tree of 256 CPUs, 8 nodes and 32 DIMMs, sampled and scraped each second, against node_exporter"
 PEER = "prometheus-node-exporter"

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from collectors import Labels
-from rules._blocks import Floats
-from rules._select import NAME
-from rules.promql.labelled import LABEL_NAME, with_label
+from rules.history.blocks import Floats
+from rules.history.selection import NAME
+from rules.promql.label_functions import LABEL_NAME, with_label
 from rules.promql.plan import Aggregate, PromqlError
 from rules.promql.summation import Ways, summed
 from rules.promql.values import Bools, Effort, LabelSets, Moment, Series

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from rules._blocks import Floats
-from rules.promql.matching import and_or_unless, matched
+from rules.history.blocks import Floats
 from rules.promql.plan import Binary, PromqlError
 from rules.promql.values import Bools, Effort, Moment, Series, all_nameless, unique
+from rules.promql.vector_matching import and_or_unless, matched
 
 
 def _power(base: Any, exponent: Any) -> Any:

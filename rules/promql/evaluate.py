@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rules._blocks import Floats, Times
+from rules.history.blocks import Floats, Times
 from rules.promql.aggregate import aggregate
 from rules.promql.binary import binary
 from rules.promql.functions import FUNCTIONS

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from collectors import Labels
-from rules._blocks import Floats
-from rules._select import NAME
-from rules.promql import calendar, windowed
+from rules.history.blocks import Floats
+from rules.history.selection import NAME
+from rules.promql import date_functions, range_functions
 from rules.promql.histogram import histogram_fraction, histogram_quantile
-from rules.promql.labelled import label_join, label_replace
+from rules.promql.label_functions import label_join, label_replace
 from rules.promql.plan import Call, Node, Range, Select, Subquery
+from rules.promql.range_functions import Asked, WindowFunction
 from rules.promql.selectors import instant_with_times
 from rules.promql.values import LABELS, Bools, LabelSets, Moment, Series, Windows, all_nameless, unique
-from rules.promql.windowed import Asked, WindowFunction
 
 Function = Callable[[Call, Moment], Series | Floats]
 
@@ -137,7 +137,7 @@ def _absent(call: Call, moment: Moment) -> Series:
 def _absent_over_time(call: Call, moment: Moment) -> Series:
     windows = moment.windows(call.arguments[0])
     asked = Asked(windows.starts, windows.ends, moment.times, windows.range_ms, ())
-    return _where_nothing(call.arguments[0], _over_strips(windowed.present_over_time, windows, asked), moment)
+    return _where_nothing(call.arguments[0], _over_strips(range_functions.present_over_time, windows, asked), moment)
 
 
 def _where_nothing(argument: Node, series: Series, moment: Moment) -> Series:
@@ -189,48 +189,48 @@ FUNCTIONS: dict[str, Function] = {
     "asinh": _elementwise(np.arcsinh),
     "atan": _elementwise(np.arctan),
     "atanh": _elementwise(np.arctanh),
-    "avg_over_time": _windowed(windowed.avg_over_time),
+    "avg_over_time": _windowed(range_functions.avg_over_time),
     "ceil": _elementwise(np.ceil),
-    "changes": _windowed(windowed.changes),
+    "changes": _windowed(range_functions.changes),
     "clamp": _clamp,
     "clamp_max": _elementwise(_at_most),
     "clamp_min": _elementwise(_at_least),
     "cos": _elementwise(np.cos),
     "cosh": _elementwise(np.cosh),
-    "count_over_time": _windowed(windowed.count_over_time),
-    "day_of_month": calendar.calendar(calendar.day_of_month),
-    "day_of_week": calendar.calendar(calendar.day_of_week),
-    "day_of_year": calendar.calendar(calendar.day_of_year),
-    "days_in_month": calendar.calendar(calendar.days_in_month),
+    "count_over_time": _windowed(range_functions.count_over_time),
+    "day_of_month": date_functions.calendar(date_functions.day_of_month),
+    "day_of_week": date_functions.calendar(date_functions.day_of_week),
+    "day_of_year": date_functions.calendar(date_functions.day_of_year),
+    "days_in_month": date_functions.calendar(date_functions.days_in_month),
     "deg": _elementwise(lambda values: values * 180 / np.pi),
-    "delta": _windowed(windowed.delta),
-    "deriv": _windowed(windowed.deriv, weight=10),
+    "delta": _windowed(range_functions.delta),
+    "deriv": _windowed(range_functions.deriv, weight=10),
     "exp": _elementwise(np.exp),
-    "first_over_time": _windowed(windowed.first_over_time, keeps_name=True),
+    "first_over_time": _windowed(range_functions.first_over_time, keeps_name=True),
     "floor": _elementwise(np.floor),
     "histogram_fraction": histogram_fraction,
     "histogram_quantile": histogram_quantile,
-    "hour": calendar.calendar(calendar.hour),
-    "idelta": _windowed(windowed.idelta),
-    "increase": _windowed(windowed.increase),
-    "irate": _windowed(windowed.irate),
+    "hour": date_functions.calendar(date_functions.hour),
+    "idelta": _windowed(range_functions.idelta),
+    "increase": _windowed(range_functions.increase),
+    "irate": _windowed(range_functions.irate),
     "label_join": _relabelled(label_join),
     "label_replace": _relabelled(label_replace),
-    "last_over_time": _windowed(windowed.last_over_time, keeps_name=True),
+    "last_over_time": _windowed(range_functions.last_over_time, keeps_name=True),
     "ln": _elementwise(np.log),
     "log10": _elementwise(np.log10),
     "log2": _elementwise(np.log2),
-    "max_over_time": _windowed(windowed.max_over_time),
-    "min_over_time": _windowed(windowed.min_over_time),
-    "minute": calendar.calendar(calendar.minute),
-    "month": calendar.calendar(calendar.month),
+    "max_over_time": _windowed(range_functions.max_over_time),
+    "min_over_time": _windowed(range_functions.min_over_time),
+    "minute": date_functions.calendar(date_functions.minute),
+    "month": date_functions.calendar(date_functions.month),
     "pi": _pi,
-    "predict_linear": _windowed(windowed.predict_linear, weight=10),
-    "present_over_time": _windowed(windowed.present_over_time),
-    "quantile_over_time": _windowed(windowed.quantile_over_time, weight=10),
+    "predict_linear": _windowed(range_functions.predict_linear, weight=10),
+    "present_over_time": _windowed(range_functions.present_over_time),
+    "quantile_over_time": _windowed(range_functions.quantile_over_time, weight=10),
     "rad": _elementwise(lambda values: values * np.pi / 180),
-    "rate": _windowed(windowed.rate),
-    "resets": _windowed(windowed.resets),
+    "rate": _windowed(range_functions.rate),
+    "resets": _windowed(range_functions.resets),
     "round": _elementwise(_round),
     "scalar": _scalar,
     "sgn": _elementwise(_sign),
@@ -239,13 +239,13 @@ FUNCTIONS: dict[str, Function] = {
     "sort": _sorted,
     "sort_desc": _sorted,
     "sqrt": _elementwise(np.sqrt),
-    "stddev_over_time": _windowed(windowed.stddev_over_time, weight=10),
-    "stdvar_over_time": _windowed(windowed.stdvar_over_time, weight=10),
-    "sum_over_time": _windowed(windowed.sum_over_time),
+    "stddev_over_time": _windowed(range_functions.stddev_over_time, weight=10),
+    "stdvar_over_time": _windowed(range_functions.stdvar_over_time, weight=10),
+    "sum_over_time": _windowed(range_functions.sum_over_time),
     "tan": _elementwise(np.tan),
     "tanh": _elementwise(np.tanh),
     "time": _time,
     "timestamp": _timestamp,
     "vector": _vector,
-    "year": calendar.calendar(calendar.year),
+    "year": date_functions.calendar(date_functions.year),
 }

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from collectors import Labels
-from rules._blocks import Floats
-from rules._select import NAME
+from rules.history.blocks import Floats
+from rules.history.selection import NAME
 from rules.promql.plan import Call, Node
 from rules.promql.values import Bools, LabelSets, Moment, Series
 

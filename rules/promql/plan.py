@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from rules._select import Matchers
+from rules.history.selection import Matchers
 
 Kind = Literal["vector", "scalar", "matrix", "string"]
 LOOKBACK_MS = 300_000

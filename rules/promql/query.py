@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from collectors import Labels
-from rules._blocks import Floats, Times
-from rules._select import Matchers, exact_name
-from rules.history import History
+from rules.history.blocks import Floats, Times
+from rules.history.history import History
+from rules.history.selection import Matchers, exact_name
 from rules.promql.evaluate import run, windows_at
 from rules.promql.parse import parse
 from rules.promql.plan import Aggregate, Call, Kind, Moved, Node, PromqlError, Select, Text, kind, reach_ms, selectors

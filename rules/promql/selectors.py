@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from rules._blocks import VALUE, Floats, Times
-from rules._group import Group
-from rules._select import Part, Selection
+from rules.history.blocks import VALUE, Floats, Times
+from rules.history.sample_group import Group
+from rules.history.selection import Part, Selection
 from rules.promql.plan import LOOKBACK_MS, Moved, Node, PromqlError, Range, Select, Subquery
 from rules.promql.values import Bools, Moment, Series, Strip, Windows
 

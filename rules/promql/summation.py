@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rules._blocks import Floats
+from rules.history.blocks import Floats
 from rules.promql.values import Strip
 
 _SHRINK = 2.0**-600

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from collectors import Labels
-from rules._blocks import Floats, Times
-from rules._select import NAME, Matchers, Selection
+from rules.history.blocks import Floats, Times
+from rules.history.selection import NAME, Matchers, Selection
 from rules.promql.plan import Memo, Node, PromqlError
 
 Bools = npt.NDArray[np.bool_]

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from agent.clock import Clock
-from agent.discovery import Collector
-from agent.gather import Gather, Pass
+from agent.alerting.notifier import Counters, Notifier
+from agent.config.schema import Alerting
 from agent.loop import Loop
-from agent.notify import Counters, Notifier
-from agent.settings import Alerting
-from agent.sight import Sight
+from agent.runtime.clock import Clock
+from agent.sampling.eye_pool import Sight
+from agent.sampling.plugins import Collector
+from agent.sampling.sampler import Gather, Pass
 from collectors import Reading, Sample, counter, gauge
 from rules import promql
 from rules.alerts import AlertState
-from rules.groups import Rules
-from rules.history import History
+from rules.evaluator import Rules
+from rules.history.history import History
 from rules.rulefile import load_rules
 
 HEAT = gauge("steadytok_heat_celsius", "Heat.")

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.discovery import bind, modules
-from agent.gather import Pass
-from agent.sight import Sight
+from agent.sampling.eye_pool import Sight
+from agent.sampling.plugins import bind, modules
+from agent.sampling.sampler import Pass
 
 
 class Watched:

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from collectors import Host, Reading, engine
-from collectors._engines import DIALECTS, fingerprint
+from collectors._engine.dialects import DIALECTS, fingerprint
 
 Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]

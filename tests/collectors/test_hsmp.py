@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 import pytest
 
 from collectors import Host, Reading, hsmp
-from collectors._hsmp import COMMAND, Message, first_word, packed, port
+from collectors._kernel.hsmp import COMMAND, Message, first_word, packed, port
 
 Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]

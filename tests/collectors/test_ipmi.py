@@ -10,7 +10,7 @@ import pytest
 
 from bench.bmc import SimulatedSensor, dimms, others
 from collectors import Host, Reading, ipmi
-from collectors._ipmi import Bmc, BmcError, Request
+from collectors._ipmi.client import Bmc, BmcError, Request
 from tests.scripted_bmc import Answer, ScriptedBmc
 
 ONLY_READS = {request for request in Request if request.name.startswith("GET_")} | {

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from collectors import Host, Reading, kmsg
-from collectors._kmsg import parse_record, read_records
+from collectors._kernel.kmsg import parse_record, read_records
 
 Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]

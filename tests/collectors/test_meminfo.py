@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors import Host, Metric, Reading, gauge, meminfo, node_meminfo
-from collectors._meminfo import Fields, fields, snake
+from collectors._kernel.meminfo import Fields, fields, snake
 
 Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]

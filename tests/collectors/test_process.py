@@ -14,15 +14,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collectors import Host, Reading, _move_pages, process
-from collectors import _engine_commands as commands
-from collectors._engine_processes import find
-from collectors._engine_targets import Target
-from collectors._maps import Mapping as Mapped
-from collectors._maps import mappings
-from collectors._move_pages import sample
-from collectors._process_stat import stat
-from collectors._threads import Watch
+from collectors import Host, Reading, process
+from collectors._process import command_lines as commands
+from collectors._process import move_pages
+from collectors._process.engine_processes import find
+from collectors._process.maps import Mapping as Mapped
+from collectors._process.maps import mappings
+from collectors._process.move_pages import sample
+from collectors._process.stat import stat
+from collectors._process.targets import Target
+from collectors._process.threads import Watch
 
 Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]
@@ -436,7 +437,7 @@ def test_a_program_that_it_becomes_is_not_taken_for_it(monkeypatch: pytest.Monke
             said.append(pid)
             return old
 
-        monkeypatch.setattr(_move_pages, "mappings", become)
+        monkeypatch.setattr(move_pages, "mappings", become)
         placement = sample(host, one_process.pid, first.started, 4096)
         one_process.kill()
 

@@ -17,7 +17,7 @@ FOLDER = "sys/class/powercap"
 # The imports come first: the user without rights may not be able to read this code either.
 READ_WITHOUT_RIGHTS = f"""
 import json, os, sys
-from agent.gather import perform
+from agent.sampling.sampler import perform
 from collectors import Host, powercap
 
 root, refused = sys.argv[1:]

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from agent.baseline import Baseline, Key
-from agent.placement import Whose
+from agent.engines.baseline import Baseline, Key
+from agent.engines.placement_baseline import Whose
 from tests import processes
 from tests.conftest import MACHINES, load
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from collectors import Labels, Sample, gauge
-from rules.history import History
+from rules.history.history import History
 from tests.deep.promql_peer import Stream
 
 START_MS = 1_699_998_800_137  # no whole second, so never the edge of a window; and long before anything is asked

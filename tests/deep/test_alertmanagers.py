@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from agent import journal
+from agent.remediation import journal
 from tests import processes
 from tests.alertmanagers import active, alertmanager, machine
 

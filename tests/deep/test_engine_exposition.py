@@ -7,15 +7,15 @@ import time
 
 import pytest
 
-from engine.batch import Batch
-from engine.metrics import exposition
-from engine.model import Model
-from engine.pace import Pace
-from engine.sampler import Sampler
-from engine.sequence import Request
-from engine.tokenizer import ByteTokenizer, encode
-from engine.transcript import Transcript
-from engine.weights import Config, seeded_weights
+from engine.checkpoints.tokenizer import ByteTokenizer, encode
+from engine.decoder.model import Model
+from engine.decoder.sampler import Sampler
+from engine.decoder.weights import Config, seeded_weights
+from engine.serving.metrics import exposition
+from engine.serving.pace import Pace
+from engine.serving.request_stream import Request
+from engine.serving.scheduler import Batch
+from engine.serving.transcript import Transcript
 from tests import processes
 
 pytestmark = pytest.mark.deep

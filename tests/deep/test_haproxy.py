@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from agent.actions import ChangedError, FailedError, RefusedError, Task, haproxy
-from agent.reach import Access
-from rules.history import History
+from agent.remediation.action_context import Access
+from rules.history.history import History
 from tests import processes
 
 pytestmark = pytest.mark.deep

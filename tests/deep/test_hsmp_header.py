@@ -49,7 +49,7 @@ int ioctl(int fd, unsigned long request, ...)
 """
 ASK = """
 import sys
-from collectors._hsmp import Device, Message
+from collectors._kernel.hsmp import Device, Message
 device = Device(sys.argv[1])
 for message in Message:
     for socket in (0, 1):
@@ -65,7 +65,7 @@ except OSError as error:
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the header is x86's")
 def test_every_message_is_what_the_header_lays_down(tmp_path: Path) -> None:
     """Each message passes the driver's checks, and number, socket, argument and answer stand where the header says."""
-    from collectors._hsmp import Message
+    from collectors._kernel.hsmp import Message
 
     compiler = program("cc")
     header = subprocess.run([compiler, "-E", "-include", "asm/amd_hsmp.h", "-xc", os.devnull], capture_output=True)

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from agent import journal
-from agent.pacing.plant import Plant
+from agent.pacing.thermal_model import Plant
+from agent.remediation import journal
 from tests import processes
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(240)]

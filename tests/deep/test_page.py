@@ -22,7 +22,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from agent.continuity import place
+from agent.persistence import place
 from tests import processes
 from tests.conftest import MACHINES, load
 from tests.scene import Scene

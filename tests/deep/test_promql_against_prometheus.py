@@ -17,7 +17,7 @@ import pytest
 
 from collectors import Labels, Sample, gauge
 from rules import promql
-from rules.history import History
+from rules.history.history import History
 from tests.deep.promql_peer import Peer, Stream, prometheus
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(180)]

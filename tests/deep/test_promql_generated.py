@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 
 from collectors import Labels
 from rules import promql
-from rules.history import History
+from rules.history.history import History
 from rules.promql.aggregate import AGGREGATIONS
 from rules.promql.functions import FUNCTIONS
 from tests.deep import promql_grammar, promql_worlds

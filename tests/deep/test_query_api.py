@@ -22,11 +22,11 @@ from typing import Any
 
 import pytest
 
-from agent.web.api import Api, Sources
+from agent.web.query_api import Api, Sources
 from agent.web.server import Server
 from collectors import Metric, Sample, counter, gauge
-from rules.groups import Rules
-from rules.history import History
+from rules.evaluator import Rules
+from rules.history.history import History
 from rules.rulefile import load_rules
 from tests import processes
 

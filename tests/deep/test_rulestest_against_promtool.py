@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rules.rulefile import BUILTIN, RuleFileError, load_rules
-from rules.rulestest import run_test_file
+from rules.unittests.runner import run_test_file
 from tests import processes
 
 pytestmark = pytest.mark.deep

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from collectors import Host
-from collectors._smbios import TABLE, memory_devices
+from collectors._dimm.smbios import TABLE, memory_devices
 from tests.machines.smbios import END, array_address, device_address, memory_device, structure
 from tests.processes import program
 

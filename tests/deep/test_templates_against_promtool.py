@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rules.templates import Scope, Template
+from rules.templates.template import Scope, Template
 from tests import processes
 
 pytestmark = pytest.mark.deep

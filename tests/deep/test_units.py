@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent.state import StateFolder
+from agent.storage.state_dir import StateFolder
 
 pytestmark = pytest.mark.deep
 

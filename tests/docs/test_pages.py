@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from agent import config, discovery, settings
+from agent.config import loader, schema
+from agent.sampling import plugins
 from collectors import Host
 from docs import fields
 from docs.__main__ import stale
@@ -39,15 +40,15 @@ def test_the_generated_pages_are_current() -> None:
 def test_every_setting_says_what_it_is() -> None:
     """Each key has a sentence below it in the source: that is what the reference shows."""
     kinds: list[type] = [
-        kind for kind in vars(settings).values() if isinstance(kind, type) and issubclass(kind, settings.Section)
+        kind for kind in vars(schema).values() if isinstance(kind, type) and issubclass(kind, schema.Section)
     ]
-    kinds += [kind for kind in discovery.config_types(discovery.modules()).values() if kind is not None]
-    kinds += [module.Config for module in discovery.actions().values()]
+    kinds += [kind for kind in plugins.config_types(plugins.modules()).values() if kind is not None]
+    kinds += [module.Config for module in plugins.actions().values()]
     silent = [
         f"{kind.__module__}.{kind.__name__}.{field.name}"
         for kind in kinds
         for field in fields.fields(kind)
-        if not field.about and not (kind is settings.CollectorSettings and field.name == "own")
+        if not field.about and not (kind is schema.CollectorSettings and field.name == "own")
     ]
 
     assert silent == []
@@ -123,8 +124,8 @@ def test_an_example_in_yaml_is_taken(block: Block, tmp_path: Path) -> None:
         path.write_text(block.text)
         assert load_rules([path]).groups
     elif not {"route", "receivers"} & told.keys():
-        types = discovery.config_types(discovery.modules())
-        assert config.parse(told, str(block), types) is not None
+        types = plugins.config_types(plugins.modules())
+        assert loader.parse(told, str(block), types) is not None
 
 
 def test_our_own_loader_takes_the_rules_of_a_fleet() -> None:

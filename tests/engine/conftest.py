@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from engine.batch import Batch
-from engine.chat import Plain
-from engine.model import Model
-from engine.pace import Pace
-from engine.requests import Terms
-from engine.server import Served, Server
-from engine.tokenizer import ByteTokenizer
-from engine.weights import Array, Config, seeded_weights
+from engine.checkpoints.tokenizer import ByteTokenizer
+from engine.decoder.model import Model
+from engine.decoder.weights import Array, Config, seeded_weights
+from engine.serving.chat import Plain
+from engine.serving.pace import Pace
+from engine.serving.requests import Terms
+from engine.serving.scheduler import Batch
+from engine.serving.server import Served, Server
 
 CONTEXT = 128
 TOKEN = "a-token"

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.model import Model
-from engine.weights import Array
+from engine.decoder.model import Model
+from engine.decoder.weights import Array
 
 GOLDEN = Path(__file__).parent / "golden"
 STEP = 8  # logits are kept after every eighth token of the prompt

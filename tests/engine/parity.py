@@ -19,9 +19,9 @@ import numpy as np
 import torch
 import transformers
 
-from engine.checkpoint import open_checkpoint
-from engine.model import Model
-from engine.vocabulary import VocabularyTokenizer
+from engine.checkpoints.checkpoint import open_checkpoint
+from engine.checkpoints.vocabulary import VocabularyTokenizer
+from engine.decoder.model import Model
 from tests.engine.families import FAMILIES, PROMPT, write_checkpoint
 from tests.engine.greedy import GOLDEN, MADE, STEP, WITHIN, Golden, greedy, logits_of, read_golden, relative_difference
 

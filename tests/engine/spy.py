@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.model import Model
-from engine.weights import Array, Layer, Weights
+from engine.decoder.model import Model
+from engine.decoder.weights import Array, Layer, Weights
 
 
 class Spy(np.ndarray[Any, Any]):

@@ -14,8 +14,8 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 import collectors
-from agent.notify import Counters
-from agent.signals import METRICS
+from agent.alerting.notifier import Counters
+from agent.selfmetrics.definitions import METRICS
 
 HOUSE = Path(__file__).parents[2]
 EXAMPLES = HOUSE / "docs" / "examples"
@@ -56,7 +56,7 @@ def emitted() -> set[str]:
 def of_the_engine() -> set[str]:
     """What the reference engine exposes itself, as it names it in its source."""
     prefix = "steadytok_reference_"
-    text = "".join((HOUSE / "engine" / name).read_text() for name in ("metrics.py", "locality.py"))
+    text = "".join((HOUSE / "engine" / name).read_text() for name in ("serving/metrics.py", "memory/locality.py"))
     return {prefix + found.removeprefix(prefix) for found in re.findall(r'"([a-z]\w+_\w+)"', text)}
 
 

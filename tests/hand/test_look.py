@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from collectors import _asked_words
+from collectors._process import placement_options
 from hand import look
 
 HOUSE = Path(__file__).parents[2]
@@ -94,4 +94,4 @@ def test_who_hangs_up_before_the_answer_leaves_no_complaint() -> None:
 
 def test_both_sides_mean_the_same_variables() -> None:
     """The hand imports nothing of the house, so that the list stands there twice."""
-    assert look.VARIABLES == _asked_words.VARIABLES
+    assert look.VARIABLES == placement_options.VARIABLES

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from agent import hand_client
 from agent.actions import (
     ChangedError,
     FailedError,
@@ -22,6 +21,7 @@ from agent.actions import (
     governor,
 )
 from agent.actions import reclaim as reclaiming
+from agent.remediation import hand as hand_client
 from collectors import Host
 from tests.hand.conftest import POLICY, UNIT, Running, eventually
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from agent.actions import RefusedError, Task, compact_memory, migrate_pages, reclaim
 from agent.actions import Vector as Values
-from agent.reach import Access
+from agent.remediation.action_context import Access
 from collectors import node_meminfo
-from rules.history import History
+from rules.history.history import History
 from tests.lab import observe
 from tests.lab.guest_hand import FOLDER, GOVERNOR, HOLD, UNIT, Hand, pages_of, unit, until
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from collectors import Host, process
-from collectors._maps import mappings
-from collectors._move_pages import sample
-from collectors._process_stat import stat
+from collectors._process.maps import mappings
+from collectors._process.move_pages import sample
+from collectors._process.stat import stat
 from tests.lab import observe
 
 FOLDER = Path("/sys/devices/system/node")

@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 import collectors
-from agent.signals import METRICS as SIGNALS
+from agent.selfmetrics.definitions import METRICS as SIGNALS
 from rules.rulefile import load_rules
-from rules.rulestest import run_test_file
+from rules.unittests.runner import run_test_file
 
 HOUSE = Path(__file__).parents[2]
 FILES = sorted((HOUSE / "rules" / "builtin").glob("*.yml"))

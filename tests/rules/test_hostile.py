@@ -23,7 +23,7 @@ _ASK = """
 import json, sys
 from collectors import Sample, counter
 from rules import promql
-from rules.history import History
+from rules.history.history import History
 
 start = 1_700_000_000_000
 held = History(3_600_000)
@@ -64,8 +64,8 @@ _EXPAND = """
 import json, sys
 from pathlib import Path
 from collectors import Sample, counter
-from rules.groups import Rules
-from rules.history import History
+from rules.evaluator import Rules
+from rules.history.history import History
 from rules.rulefile import load_rules
 
 path, series = json.load(sys.stdin)
@@ -83,7 +83,7 @@ json.dump([health, [dict(alert.annotations)["text"] for alert in rules.alerts()]
 _RELOAD = """
 import json, sys
 from pathlib import Path
-from rules.groups import Rules
+from rules.evaluator import Rules
 from rules.rulefile import load_rules
 
 first, second = (load_rules([Path(path)]) for path in json.load(sys.stdin))

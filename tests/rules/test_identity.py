@@ -9,10 +9,10 @@ import pytest
 
 from collectors import Labels, Sample, gauge
 from rules import promql
+from rules.alert_restore import Kept
 from rules.alerts import Alert
-from rules.groups import Rules
-from rules.history import RECORDED, History
-from rules.kept import Kept
+from rules.evaluator import Rules
+from rules.history.history import RECORDED, History
 from rules.rulefile import RuleSet, load_rules
 
 SECOND = 1000

@@ -9,9 +9,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rules._duration import format_duration, parse_duration
-from rules._strict_yaml import StrictYamlError, load
+from rules.durations import format_duration, parse_duration
 from rules.rulefile import Rule, RuleFileError, RuleSet, load_rules
+from rules.strict_yaml import StrictYamlError, load
 
 GOOD = """
 groups:

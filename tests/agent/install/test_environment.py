@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.commands import _install
-from agent.install import InstallError, Target, environment, flow
+from agent.install import InstallError, Target, environment, stages
 from agent.install.layout import OPT
 
 
@@ -67,14 +67,14 @@ def test_a_python_that_services_do_not_see_is_refused(monkeypatch: pytest.Monkey
 def test_without_root_or_systemd_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is begun; a rehearsal needs neither."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert flow.target(Path("/"), dry=True).dry
+    assert stages.target(Path("/"), dry=True).dry
     with pytest.raises(InstallError, match="this needs root"):
-        flow.target(Path("/"), dry=False)
+        stages.target(Path("/"), dry=False)
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(Path, "is_dir", lambda path: False)
     with pytest.raises(InstallError, match="not started by systemd"):
-        flow.target(Path("/"), dry=False)
+        stages.target(Path("/"), dry=False)
 
 
 def test_a_version_that_cannot_be_settled_leaves_the_one_before(target: Target, wheel: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_version_that_cannot_be_settled_leaves_the_one_before(target: Target, 
     before.mkdir(parents=True)
     environment.point(target, before)
     with pytest.raises(InstallError, match="not finished, for the reason above"):
-        flow.install(target, str(wheel))
+        stages.install(target, str(wheel))
 
     assert environment.current(target) == before
     assert sorted(path.name for path in target.at(OPT).iterdir()) == ["current", "venv-1"]
@@ -130,4 +130,4 @@ def test_a_strict_umask_does_not_lock_the_service_out(tmp_path: Path) -> None:
 def test_an_upgrade_needs_something_to_upgrade(target: Target) -> None:
     """And says which command makes it."""
     with pytest.raises(InstallError, match="`steadytok install` does that"):
-        flow.installed(target)
+        stages.installed(target)

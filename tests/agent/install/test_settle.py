@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.install import InstallError, Target, environment, programs
+from agent.install import InstallError, Target, environment, subprocesses
 from agent.install.layout import COMMAND, CURRENT, GENERATED, OPT, PIECES, STATE, sources
-from agent.install.removal import remove
 from agent.install.settle import settle
+from agent.install.uninstall import remove
 
 VENV = Path(sys.prefix)
 
@@ -167,7 +167,7 @@ def test_an_upgrade_that_does_not_start_is_undone_by_the_old_versions_own_code(
         _program(tmp_path / "bin" / name, SYSTEMCTL)
     _program(old / "bin/python", OLD.format(said=said, current=host.at(CURRENT)))
     environment.point(host, old)
-    monkeypatch.setattr(programs, "_PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(subprocesses, "_PATH", str(tmp_path / "bin"))
     with pytest.raises(InstallError, match="no luck"):
         settle(host, VENV)
 

@@ -10,10 +10,10 @@ import aiohttp
 import yaml
 from prometheus_client import CollectorRegistry
 
-from agent.web.api import Api
-from agent.web.remedies import Door
+from agent.web.query_api import Api
+from agent.web.remedies_api import Door
 from agent.web.server import DESCRIPTION, Server
-from agent.web.webhook import Posted, Webhook
+from agent.web.webhook_api import Posted, Webhook
 
 
 def described() -> set[tuple[str, str]]:

@@ -1,0 +1,192 @@
+"""
+`alerts.db`: the alerts that are pending, firing or lately resolved, and when each was last sent.
+
+Written by a thread of its own, and only what changed, so that a quiet host writes nothing. SQLite with a write-ahead
+log: a kill loses nothing that was committed, a loss of power at most the last moments, neither the file.
+https://www.sqlite.org/wal.html, https://www.sqlite.org/pragma.html#pragma_synchronous
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import structlog
+
+from agent.runtime.writer_thread import Writer
+from agent.storage.sqlite import opened, set_aside, transaction
+from collectors import Labels
+from rules.alert_restore import Kept, RuleKey
+from rules.alerts import Alert, AlertState
+
+FILE = "alerts.db"
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS alerts
+    (rule TEXT, labels TEXT, sent_ms INTEGER, alert TEXT, crc INTEGER, PRIMARY KEY (rule, labels)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS saved (at_ms INTEGER);
+"""
+
+
+class Saved(NamedTuple):
+    """What a restart goes on with; `saved_ms` is when it was written, `sent` when each alert was last sent."""
+
+    kept: tuple[Kept, ...]
+    sent: Mapping[Labels, int]
+    saved_ms: int
+
+
+class _Stored(msgspec.Struct):
+    """An alert as it lies in the file; the value as text, for JSON has no NaN."""
+
+    name: str
+    annotations: Labels
+    state: AlertState
+    value: str
+    active_at_ms: int
+    fired_at_ms: int | None
+    resolved_at_ms: int | None
+    keep_firing_since_ms: int | None
+    lost_since_ms: int | None
+    interval_ms: int
+    fresh: bool
+
+
+_Key = tuple[RuleKey, Labels]
+_Row = tuple[Kept, int | None]
+
+
+class AlertStore:
+    """The open file."""
+
+    def __init__(self, folder: Path) -> None:
+        """Opens it; one that cannot be read is moved aside, with a log line, and a new one begun."""
+        self.path = folder / FILE
+        self._log = structlog.get_logger()
+        self._failing = False
+        self._database: sqlite3.Connection | None = None
+        self.saved = Saved((), {}, 0)
+        try:
+            self._database = _opened(self.path)
+            self.saved = _read(self._database)
+        except (sqlite3.Error, msgspec.DecodeError, ValueError, TypeError) as error:
+            self._start_clean(error)
+        # What the file holds, by what matters of each alert; None: not known, so all of it is written again.
+        self._written: dict[_Key, tuple[Any, ...]] | None = None
+        self._writer = Writer("alerts.db")
+
+    def _start_clean(self, error: Exception) -> None:
+        aside = set_aside(self.path, self._database)
+        self._log.warning("alerts.db cannot be read; moved aside, starting clean", reason=str(error), aside=str(aside))
+        try:
+            self._database = _opened(self.path)
+        except sqlite3.Error:
+            self._database = None
+
+    def save(self, kept: Iterable[Kept], sent: Mapping[Labels, int], now_ms: int) -> bool:
+        """Hands over what changed since it was last written; False where nothing did, or the disk is still busy."""
+        if self._writer.busy:
+            return False
+        rows = {(each.rule, each.alert.labels): (each, sent.get(each.alert.labels)) for each in kept}
+        if not rows and self._written == {}:
+            return False
+        wanted = {key: _substance(row) for key, row in rows.items()}
+        if wanted == self._written:
+            return False
+        before = self._written
+        gone = None if before is None else [key for key in before if key not in wanted]
+        changed = [row for key, row in rows.items() if before is None or before.get(key) != wanted[key]]
+        self._written = wanted
+        return self._writer.offer(lambda: self._write(gone, changed, now_ms))
+
+    def _write(self, gone: list[_Key] | None, changed: list[_Row], now_ms: int) -> None:
+        try:
+            if self._database is None:
+                self._database = _opened(self.path)
+            _replace(self._database, gone, changed, now_ms)
+        except sqlite3.Error as error:
+            self._written = None
+            if not self._failing:
+                hint = "free its disk; until then a restart loses what alerts have waited"
+                self._log.warning("alerts cannot be saved", file=str(self.path), reason=str(error), hint=hint)
+            self._failing = True
+            return
+        if self._failing:
+            self._log.info("alerts are saved again", file=str(self.path))
+        self._failing = False
+
+    def wait(self, seconds: float = 2.0) -> bool:
+        """Waits until everything handed over is written."""
+        return self._writer.wait(seconds)
+
+    def close(self) -> None:
+        """Ends, when what was handed over is written."""
+        if self._writer.wait(2.0):
+            self._writer.offer(self._close)
+        self._writer.close()
+
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    return opened(path, _SCHEMA, _VERSION, "NORMAL")
+
+
+def _read(database: sqlite3.Connection) -> Saved:
+    kept, sent = [], {}
+    for *row, crc in database.execute("SELECT rule, labels, sent_ms, alert, crc FROM alerts"):
+        if _checksum(row) != crc:
+            raise ValueError("an alert is not what was written")
+        rule, labels, sent_ms, alert = row
+        key = msgspec.json.decode(rule, type=RuleKey)
+        stored = msgspec.json.decode(alert, type=_Stored)
+        kept.append(Kept(key, _alert(stored, key, msgspec.json.decode(labels, type=Labels))))
+        if sent_ms is not None:
+            sent[kept[-1].alert.labels] = int(sent_ms)
+    (saved_ms,) = database.execute("SELECT max(at_ms) FROM saved").fetchone()
+    return Saved(tuple(kept), sent, int(saved_ms or 0))
+
+
+def _alert(stored: _Stored, key: RuleKey, labels: Labels) -> Alert:
+    fields = {field: getattr(stored, field) for field in stored.__struct_fields__}
+    return Alert(**{**fields, "value": float(stored.value)}, labels=labels, expr=key.expr)
+
+
+def _substance(row: _Row) -> tuple[Any, ...]:
+    """What is worth writing again for; the value moves each second and is written along with it only."""
+    alert, sent_ms = row[0].alert, row[1]
+    times = (alert.active_at_ms, alert.fired_at_ms, alert.resolved_at_ms, alert.keep_firing_since_ms)
+    return (alert.state, *times, alert.lost_since_ms, sent_ms)
+
+
+def _replace(database: sqlite3.Connection, gone: list[_Key] | None, changed: list[_Row], now_ms: int) -> None:
+    with transaction(database):
+        if gone is None:
+            database.execute("DELETE FROM alerts")
+        else:
+            database.executemany("DELETE FROM alerts WHERE rule = ? AND labels = ?", [_texts(key) for key in gone])
+        database.executemany("INSERT OR REPLACE INTO alerts VALUES (?, ?, ?, ?, ?)", map(_stored, changed))
+        database.execute("DELETE FROM saved")
+        database.execute("INSERT INTO saved VALUES (?)", (now_ms,))
+
+
+def _texts(key: _Key) -> tuple[str, str]:
+    return msgspec.json.encode(key[0]).decode(), msgspec.json.encode(key[1]).decode()
+
+
+def _stored(row: _Row) -> tuple[str | int | None, ...]:
+    alert = row[0].alert
+    fields = {field: getattr(alert, field) for field in _Stored.__struct_fields__ if field != "value"}
+    text = msgspec.json.encode(_Stored(**fields, value=repr(alert.value))).decode()
+    columns = (*_texts((row[0].rule, alert.labels)), row[1], text)
+    return (*columns, _checksum(columns))
+
+
+def _checksum(columns: Iterable[object]) -> int:
+    return zlib.crc32(msgspec.json.encode(list(columns)))

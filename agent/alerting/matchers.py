@@ -1,0 +1,55 @@
+"""
+Label matchers as Alertmanager writes them: `alertname="DimmHot"`, `severity=~"warning|critical"`, `{a="b", c!=d}`.
+
+Regular expressions are RE2 and match the whole value; a label that is not there has the empty value.
+https://prometheus.io/docs/alerting/latest/configuration/#matcher
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, cast
+
+from rules.history.selection import Matcher, Matchers
+
+Op = Literal["=", "!=", "=~", "!~"]
+
+_NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_BARE = r"""[^\s,{}"'`=!~\\]"""
+_MATCHER = re.compile(rf"\s*({_NAME}|{_QUOTED})\s*(=~|!~|!=|=)\s*({_QUOTED}|{_BARE}*)\s*", re.ASCII)
+_ESCAPES = {"n": "\n", '"': '"', "\\": "\\"}
+
+
+def matchers(text: str) -> Matchers:
+    """The matchers in one text, with braces or without, separated by commas; ValueError with a sentence."""
+    inner = text.strip()
+    if inner.startswith("{") != inner.endswith("}"):
+        raise ValueError(f"expected both braces or none, found {text!r}")
+    inner = inner[1:-1] if inner.startswith("{") else inner
+    found: list[Matcher] = []
+    at = 0
+    while at < len(inner) or not found:
+        match = _MATCHER.match(inner, at)
+        if match is None:
+            raise ValueError(f'expected a matcher such as alertname="DimmHot" or severity=~"a|b", found {text!r}')
+        label, op, value = match.groups()
+        found.append(sound(_bare(label), cast(Op, op), _bare(value)))
+        at = match.end()
+        if at < len(inner) and inner[at] != ",":
+            raise ValueError(f"expected a comma after {match[0].strip()!r} in {text!r}")
+        at += 1
+    return tuple(found)
+
+
+def sound(label: str, op: Op, value: str) -> Matcher:
+    """A matcher that can be asked; ValueError for a regular expression that is none."""
+    matcher = Matcher(label, op, value)
+    matcher.test  # noqa: B018  a regular expression that is none is found now, with its ValueError
+    return matcher
+
+
+def _bare(text: str) -> str:
+    if not text.startswith('"'):
+        return text
+    return re.sub(r"\\(.)", lambda match: _ESCAPES.get(match[1], match[0]), text[1:-1])

@@ -1,0 +1,188 @@
+"""
+What tokens per second should be: the one place that knows.
+
+Per engine, model and number of requests at once the 90th percentile of decode tokens per decode second, learnt while
+the engine runs and nothing hurts it. By the number of requests, because engines count each request's decode time for
+itself: a busy batch makes fewer tokens in each of its seconds and is not slow for that.
+
+Kept as counts in bins of one percent, so that it is small, exact to a percent, and follows a changed host within days:
+the counts are halved once a day's worth is in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import msgspec
+import structlog
+
+from agent.engines.placement_baseline import Learnt, Placement, Whose
+from rules import promql
+from rules.history.history import History
+
+BIN = math.log(1.01)
+QUANTILE = 0.9
+ENOUGH = 60  # observations before a baseline is told: five minutes, one each five seconds
+DAY = 17_280  # observations, one each five seconds
+GIVEN = DAY // 9  # observations that a measurement by hand counts for: it stays the 90th percentile for a day
+WINDOW = "30s"
+
+# Decode tokens per decode second where the engine counts both; else tokens per second of an engine that was never idle.
+NOW = f"""
+  increase(steadytok_engine_generated_tokens_total[{WINDOW}])
+    / (increase(steadytok_engine_decode_seconds_total[{WINDOW}]) > 0)
+or
+  (rate(steadytok_engine_generated_tokens_total[{WINDOW}]) > 0)
+    and min_over_time(steadytok_engine_requests_running[{WINDOW}]) > 0
+"""
+PLACED = "steadytok_process_node_share_ratio"
+GOOD = 0.9  # of the baseline: an engine that is slower than this shows no placement to hold on to
+PACED = "steadytok_engine_duty < 1 or steadytok_pace_duty < 1"
+RUNNING = f"max_over_time(steadytok_engine_requests_running[{WINDOW}])"
+# What the rules have found counts too: on AMD only they see that a processor was slowed.
+HURT = """
+  min(steadytok_dimm_headroom_celsius) < 10
+or
+  sum(increase(steadytok_thermal_throttle_core_events_total[2m])) > 0
+or
+  sum(increase(steadytok_thermal_throttle_package_events_total[2m])) > 0
+or
+  count(ALERTS{
+    alertstate="firing",
+    alertname=~"DimmHot|CpuThermalThrottling|NumaAllocationDrift|PlacementDrift|MemoryPressure|WeightsEvicted"
+  })
+"""
+
+
+class Key(NamedTuple):
+    """What a baseline belongs to."""
+
+    engine: str
+    model: str = ""
+    batch: str = "1"
+
+
+class _Stored(msgspec.Struct):
+    version: int
+    bins: dict[str, dict[str, int]]
+    placements: dict[str, Learnt] = {}
+
+
+class Baseline:
+    """The baselines of all engines; `learn` is asked every few seconds, `now` at each tick."""
+
+    def __init__(self, stored: str | None = None) -> None:
+        self._bins: dict[Key, Counter[int]] = {}
+        self._queries: dict[str, promql.Query] = {name: promql.compile(text) for name, text in _QUERIES.items()}
+        self.models: dict[str, str] = {}
+        self._batches: dict[str, str] = {}
+        self._placement = Placement()
+        if stored is not None:
+            self._restore(stored)
+
+    def _restore(self, stored: str) -> None:
+        try:
+            told = msgspec.json.decode(stored, type=_Stored)
+            self._bins = {
+                Key(*key.split("\x1f")): Counter({_place(place): count for place, count in counts.items() if count > 0})
+                for key, counts in told.bins.items()
+            }
+            self._placement.restore(told.placements)
+        except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            structlog.get_logger().warning("the stored baseline cannot be read; learning anew", reason=str(error))
+
+    def stored(self) -> str:
+        """All baselines as JSON, to be given to the next start."""
+        bins = {"\x1f".join(key): {str(place): n for place, n in counts.items()} for key, counts in self._bins.items()}
+        return msgspec.json.encode(_Stored(1, bins, self._placement.stored())).decode()
+
+    def now(self, history: History, at_ms: int) -> dict[str, float]:
+        """Tokens per second of each engine now; an idle engine is not in it. Takes note of their batches."""
+        running = self._queries["running"].at(history, at_ms)
+        self._batches = {dict(labels).get("engine", ""): _bucket(value) for labels, value in running}
+        return {dict(labels).get("engine", ""): value for labels, value in self._queries["now"].at(history, at_ms)}
+
+    def learn(self, history: History, at_ms: int) -> None:
+        """Takes the present speeds in, except of engines that are paced, and not while heat hurts the host."""
+        if len(self._queries["hurt"].at(history, at_ms).labels):
+            return
+        paced = {dict(labels).get("engine", "") for labels, _ in self._queries["paced"].at(history, at_ms)}
+        placed = self._placed(history, at_ms)
+        for engine, speed in self.now(history, at_ms).items():
+            if engine in paced:
+                continue
+            for rank, shares in placed.get(engine, {}).items() if speed >= GOOD * (self.value(engine) or 0.0) else ():
+                self._placement.observe(Whose(engine, self.models.get(engine, ""), rank), shares)
+            self.observe(self.key(engine), speed)
+
+    def drifts(self, history: History, at_ms: int) -> Iterator[tuple[str, str, float]]:
+        """(engine, rank, drift) of each process whose placement has been learnt, 0 to 1."""
+        for engine, ranks in self._placed(history, at_ms).items():
+            for rank, shares in ranks.items():
+                drift = self._placement.drift(Whose(engine, self.models.get(engine, ""), rank), shares)
+                if drift is not None:
+                    yield engine, rank, drift
+
+    def _placed(self, history: History, at_ms: int) -> dict[str, dict[str, dict[str, float]]]:
+        """Where the memory of each engine and rank is now, as shares by node."""
+        placed: dict[str, dict[str, dict[str, float]]] = {}
+        for labels, share in self._queries["placed"].at(history, at_ms):
+            of = dict(labels)
+            placed.setdefault(of.get("engine", ""), {}).setdefault(of.get("rank", ""), {})[of.get("node", "")] = share
+        return placed
+
+    def sources(self, query: Literal["now", "placed"]) -> frozenset[str]:
+        """The metrics that speeds, or drifts, are made of."""
+        return self._queries[query].names
+
+    def key(self, engine: str) -> Key:
+        """The key that an engine's present model and batch have."""
+        return Key(engine, self.models.get(engine, ""), self._batches.get(engine, "1"))
+
+    def observe(self, key: Key, speed: float) -> None:
+        """Takes one speed in."""
+        if not (speed > 0 and math.isfinite(speed)):
+            return
+        bins = self._bins.setdefault(key, Counter())
+        bins[round(math.log(speed) / BIN)] += 1
+        if bins.total() > DAY:
+            self._bins[key] = Counter({place: count // 2 for place, count in bins.items() if count > 1})
+
+    def give(self, key: Key, speed: float) -> None:
+        """Sets a baseline that was measured by hand; learning goes on from it. Raises ValueError."""
+        if not (speed > 0 and math.isfinite(speed)):
+            raise ValueError(f"{speed} tokens/s cannot be a baseline")
+        self._bins[key] = Counter({round(math.log(speed) / BIN): GIVEN})
+
+    def progress(self, engine: str) -> float:
+        """How much of what is needed for a baseline has been learnt, 0 to 1."""
+        bins = self._bins.get(self.key(engine))
+        return min(1.0, bins.total() / ENOUGH) if bins else 0.0
+
+    def value(self, engine: str) -> float | None:
+        """Tokens per second that the engine should have, or None while it is being learnt."""
+        bins = self._bins.get(self.key(engine))
+        if bins is None or bins.total() < ENOUGH:
+            return None
+        left = QUANTILE * bins.total()
+        for place in sorted(bins):
+            left -= bins[place]
+            if left <= 0:
+                return math.exp(place * BIN)
+        return None
+
+
+def _place(text: str) -> int:
+    math.exp(int(text) * BIN)  # OverflowError here, and not at each tick
+    return int(text)
+
+
+def _bucket(running: float) -> str:
+    """The number of requests at once, by powers of two: 1, 2 (and 3), 4 (to 7), …"""
+    return str(2 ** int(math.log2(running))) if running >= 1 and math.isfinite(running) else "1"
+
+
+_QUERIES = {"now": NOW, "paced": PACED, "hurt": HURT, "running": RUNNING, "placed": PLACED}

@@ -1,0 +1,177 @@
+"""
+The lines of the units that only this host can give: what may be executed, and who may be reached.
+
+`python -m agent.install.sandbox CONFIG` is run by the venv that is being installed, because it is its interpreter, its
+libraries and its reading of the configuration that count; it prints one Walls as JSON.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from agent.alerting import alertmanagers
+from agent.config.schema import Config
+from agent.install.layout import OPT
+
+LOCAL = "localhost"
+
+
+class Walls(msgspec.Struct, frozen=True):
+    """Paths for ExecPaths= and NoExecPaths=, lines for IPAddressAllow=, and sentences for the operator."""
+
+    execute: tuple[str, ...]
+    leave: tuple[str, ...]
+    agent: tuple[str, ...]
+    eye: tuple[str, ...]
+    told: tuple[str, ...] = ()
+
+
+def executable(maps: str, interpreter: str) -> list[str]:
+    """
+    The interpreter and the folders of what a process has mapped to be executed, from its /proc/PID/maps.
+
+    Folders and not files, so that an upgrade of a library needs nothing from us; whatever lies below /opt/steadytok is
+    that folder.
+    """
+    found = {OPT, interpreter}
+    for line in maps.splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and "x" in fields[1] and fields[5].startswith("/"):
+            path = fields[5].removesuffix(" (deleted)")
+            found.add(path if path == interpreter else os.path.dirname(path))
+    inner = {path for path in found if any(path.startswith(f"{other}/") for other in found if other != interpreter)}
+    return sorted(path for path in found - inner if f"{OPT}/" not in path)
+
+
+def programs(folders: Iterable[str]) -> list[str]:
+    """The folders below those of libraries in which a distribution keeps programs: nothing of these is executed."""
+    wanted = {folder for folder in folders if folder != OPT and os.path.isdir(folder)}
+    found = set()
+    for top in wanted:
+        for folder, folders_below, names in os.walk(top):
+            folders_below[:] = [name for name in folders_below if f"{folder}/{name}" not in wanted]
+            if folder != top and any(_is_program(f"{folder}/{name}") for name in names):
+                found.add(folder)
+                folders_below.clear()  # whatever lies below is left with it
+    return sorted(found)
+
+
+def _is_program(path: str) -> bool:
+    return ".so" not in os.path.basename(path) and os.path.isfile(path) and os.access(path, os.X_OK)
+
+
+def mapped() -> str:
+    """The maps of this process once it has loaded whatever agent and eye may load."""
+    import agent.app
+    import agent.sampling.eye  # noqa: F401  for its libraries
+    from agent.sampling import hotplug, plugins
+
+    plugins.modules()
+    hotplug.udev()
+    return Path("/proc/self/maps").read_text(encoding="utf-8")
+
+
+def reached(config: Config) -> Iterator[str]:
+    """The URL of each that the agent speaks to: those in files of Alertmanagers as they are now."""
+    yield from (manager.url for manager in alertmanagers.targets(config.alerting))
+    yield from (engine.url for engine in config.engines)
+    for remedy in config.remedies:
+        if "url" in remedy.target:
+            yield remedy.target["url"]
+        socket_of = remedy.target.get("socket", "/")
+        if not socket_of.startswith("/"):  # HAProxy's runtime socket at HOST:PORT
+            yield f"//{socket_of}"
+
+
+def bmc(config: Config) -> Iterator[str]:
+    """The BMC, where it is asked over the network."""
+    told = config.collectors.get("ipmi")
+    address = getattr(told.own, "address", "local") if told is not None else "local"
+    if address != "local":
+        yield f"//{address}"
+
+
+def allowed(urls: Iterable[str]) -> tuple[list[str], list[str]]:
+    """IPAddressAllow= lines for these URLs, names looked up now; and a sentence for each name that is unknown."""
+    lines: dict[str, None] = {}
+    told: list[str] = []
+    names = False
+    for host in dict.fromkeys(filter(None, (urlsplit(url).hostname for url in urls))):
+        addresses = _addresses(host)
+        names = names or addresses != [host]
+        if not addresses:
+            told.append(f"{host} has no address now, so the service will not reach it: see to its name, install again")
+        elif not all(ipaddress.ip_address(address).is_loopback for address in addresses):
+            lines |= dict.fromkeys([f"# {host}"] if addresses != [host] else [])
+            lines |= dict.fromkeys(f"IPAddressAllow={address}" for address in addresses)
+    if names and lines:  # whoever speaks to names must ask for them
+        lines |= dict.fromkeys(f"IPAddressAllow={server}" for server in _nameservers())
+    return list(lines), told
+
+
+def _addresses(host: str) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return []
+    return sorted({str(address[0]).partition("%")[0] for *_, address in found})
+
+
+def _nameservers(file: Path = Path("/etc/resolv.conf")) -> Iterator[str]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return  # no resolver: names come from /etc/hosts
+    for words in map(str.split, lines):
+        if len(words) > 1 and words[0] == "nameserver" and not ipaddress.ip_address(words[1]).is_loopback:
+            yield words[1]
+
+
+def walls(config: Config, maps: str, interpreter: str) -> Walls:
+    """Everything, for one configuration on this host."""
+    agent, told = allowed(reached(config))
+    eye, unknown = allowed(bmc(config))
+    if eye:
+        eye.insert(0, "RestrictAddressFamilies=AF_INET AF_INET6")
+    listens = config.web.listen.rpartition(":")[0].strip("[]")
+    if listens not in (LOCAL, "127.0.0.1", "::1"):
+        told.append(
+            f"web.listen is {config.web.listen}, and nobody but this host may speak to the service: say who may with"
+            " `systemctl edit steadytok`, such as  [Service] IPAddressAllow=10.0.0.0/8"
+        )
+    if any(manager.file_sd_configs for manager in config.alerting.alertmanagers):
+        told.append(
+            "the Alertmanagers of file_sd_configs may be reached where they are now: when a file names new addresses,"
+            " install again"
+        )
+    execute = executable(maps, interpreter)
+    return Walls(tuple(execute), tuple(programs(execute)), tuple(agent), tuple(eye), (*told, *unknown))
+
+
+def main() -> int:
+    """Prints them; 2 where the configuration cannot be used."""
+    from agent import configuration
+    from agent.config.loader import ConfigError
+    from agent.text import log
+
+    log.configure()  # to stderr: what is printed is for a program
+    try:
+        config, _ = configuration.read(Path(sys.argv[1]))
+    except ConfigError as error:
+        sys.stderr.write("\n".join(error.messages) + "\n")
+        return 2
+    found = walls(config, mapped(), os.path.realpath(sys.executable))
+    sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

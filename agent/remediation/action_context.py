@@ -1,0 +1,119 @@
+"""How far an action reaches in its thread: History as it was when asked, HTTP, the hand, the machine's files."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.actions import PATIENCE, FailedError, Http, UnknownError, Vector
+from agent.remediation import hand as hand_client
+from agent.text.units import origin
+from collectors import Host
+from rules import promql
+from rules.history.snapshot import Snapshot
+
+LARGEST = 1 << 20  # bytes of an answer
+
+
+class Access:
+    """What one act may use; made anew for each, so that nothing is shared between threads."""
+
+    def __init__(self, snapshot: Snapshot, at_ms: int, root: str, hand: str, token_file: Path) -> None:
+        self.host = Host(root)
+        self._snapshot = snapshot
+        self._at_ms = at_ms
+        self._hand = hand
+        self._token_file = token_file
+
+    def query(self, expr: str) -> Vector:
+        """What an expression gives."""
+        return [(dict(labels), value) for labels, value in promql.compile(expr).at(self._snapshot, self._at_ms)]
+
+    def hand(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """One request to the hand."""
+        return hand_client.ask(self._hand, verb, arguments)
+
+    def token(self, file: str | None) -> str:
+        """The credential for PUT /pace."""
+        path = Path(file) if file is not None else self._token_file
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise FailedError(f"the token in {path} cannot be read: {error}") from error
+
+    def wait(self, seconds: float) -> None:
+        """Lets time pass; this is a thread of the act's own."""
+        time.sleep(seconds)
+
+    def line(self, address: str, text: str) -> str:
+        """One line to a socket and all that comes back."""
+        with contextlib.closing(_connected(address)) as connection:
+            try:
+                connection.sendall(text.encode() + b"\n")
+                received = b""
+                while (part := connection.recv(1 << 16)) and len(received) < LARGEST:
+                    received += part
+            except OSError as error:
+                raise UnknownError(f"{address} did not answer: {error.strerror or error}") from error
+        return received.decode("utf-8", "replace")
+
+    def http(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        patience: float = PATIENCE,
+    ) -> Http:
+        """One request; whatever the status, an answer is an answer."""
+        request = urllib.request.Request(url, data=body, headers=dict(headers or {}), method=method)
+        try:
+            with _OPENER.open(request, timeout=patience) as answer:
+                return Http(answer.status, answer.read(LARGEST).decode("utf-8", "replace"))
+        except urllib.error.HTTPError as error:
+            with error:
+                return Http(error.code, error.read(LARGEST).decode("utf-8", "replace"))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _failure(url, error) from error
+
+
+def _connected(address: str) -> socket.socket:
+    """FailedError where nobody is there, or where we may not knock."""
+    try:
+        if not address.startswith("/"):
+            host, _, port = address.rpartition(":")
+            return socket.create_connection((host.strip("[]"), int(port)), PATIENCE)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(PATIENCE)
+            connection.connect(address)
+        except OSError:
+            connection.close()
+            raise
+    except (OSError, ValueError) as error:
+        raise FailedError(f"{address}: {getattr(error, 'strerror', None) or error}") from error
+    return connection
+
+
+def _failure(url: str, error: Exception) -> FailedError | UnknownError:
+    """Nobody was there, and so nothing was done; or somebody was, and nobody knows."""
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, ConnectionRefusedError) or (isinstance(error, ValueError)):
+        return FailedError(f"{origin(url)}: {getattr(reason, 'strerror', None) or reason}")
+    return UnknownError(f"{origin(url)}: {reason or type(error).__name__}")
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        """A credential is not carried to wherever an answer points."""
+
+
+# No proxies: engines are met where they are, and a proxy would get the token.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)

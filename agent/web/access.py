@@ -1,0 +1,320 @@
+"""
+The door: what every request must pass before anything answers it, and what every answer carries.
+
+In this order: a name that this listener goes by, so that a page elsewhere cannot reach a listener on loopback through
+a name of its own (DNS rebinding); for what changes something, an origin that is ours and a credential, on loopback
+too; a body that is not too large and comes in time. Reading is open unless the configuration says otherwise. What is
+not known to be reading counts as changing something, so that a new route is closed until somebody opens it.
+https://fetch.spec.whatwg.org/#origin-header, https://www.w3.org/TR/CSP3/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import urlsplit
+
+import structlog
+from aiohttp import web
+
+from agent.config.loader import ConfigError
+from agent.web import prometheus_json, webconfig
+from agent.web.credentials import Credentials, has_allowed_name
+from agent.web.listener import Guard, Listener
+from agent.web.passwords import BusyError
+from agent.web.webconfig import Opened
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler, Middleware
+    from prometheus_client import CollectorRegistry
+
+MOST_BODY = 1 << 20
+"""Bytes of what a credential may send; a webhook of thousands of alerts."""
+
+MOST_FORM = 256 << 10
+"""Bytes of what anybody may send: an expression may have 64 KiB, before its brackets become %28."""
+
+BODY = 10.0
+"""Seconds in which a body must have come."""
+
+LOOK_AGAIN = 1.0
+"""Seconds between looks at the web configuration's files."""
+
+CREDENTIAL = web.RequestKey("credential", str)
+"""Under this key a request has the name of whoever asks, once a credential has been looked at."""
+
+REASONS = (
+    *("address", "body", "busy", "certificate", "credential", "encoding"),
+    *("host", "origin", "size", "slow", "type", "version"),
+)
+"""Why requests are refused, as they are counted: from 0, so that the first increase is seen."""
+
+CLOSES = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "Server": "steadytok",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_READING = ("GET", "HEAD", "OPTIONS")
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the configuration says of the door."""
+
+    hosts: frozenset[str]
+    """The names that are answered to; empty: all."""
+    loopback: bool
+    """Whether any name of loopback is answered to as well."""
+    origin: str | None
+    """The origin that people reach us by through a proxy."""
+    closed: bool
+    """Whether reading needs a credential."""
+    forms: Collection[str]
+    """The paths that take a form and change nothing."""
+
+
+def policy(
+    listen: str, hosts: Collection[str], external_url: str | None, *, closed: bool, forms: Collection[str]
+) -> Policy:
+    """The policy of a listener at `listen`; on loopback it answers to its own names, and `hosts`, and no other."""
+    own = listen.rpartition(":")[0].strip("[]").lower()
+    loopback = _is_loopback(own)
+    outside = urlsplit(external_url) if external_url else None
+    names = {name.lower() for name in hosts}
+    if loopback or names:
+        names |= {own, *([outside.hostname or ""] if outside else [])}
+    origin = f"{outside.scheme}://{outside.netloc.lower()}" if outside else None
+    return Policy(frozenset(names), loopback, origin, closed, frozenset(forms))
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+class RefusedError(Exception):
+    """A request that is not answered; `reason` is one word for the counter."""
+
+    def __init__(self, status: HTTPStatus, reason: str, says: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(says)
+        self.status = status
+        self.reason = reason
+        self.headers = headers or {}
+
+
+class Doorkeeper:
+    """The middleware around every route of one server."""
+
+    def __init__(
+        self, policy: Policy, credentials: Credentials, path: str | None, registry: CollectorRegistry | None = None
+    ) -> None:
+        """`path` is the web configuration file's. Raises ConfigError where it cannot be used."""
+        from prometheus_client import Counter
+
+        self._policy = policy
+        self._credentials = credentials
+        self._path = path
+        self._log = structlog.get_logger()
+        self.opened = webconfig.opened(path)
+        self.listener: Listener | None = None
+        self._refused = Counter(
+            "steadytok_http_refused", "Requests that were refused at the door.", ["reason"], registry=registry
+        )
+        for reason in REASONS:
+            self._refused.labels(reason)
+
+    async def watch(self) -> None:
+        """Takes a changed web configuration over, for connections that come after."""
+        while self._path is not None:
+            await asyncio.sleep(LOOK_AGAIN)
+            if self.opened.changed:
+                self._reopen(self._path)
+
+    def _reopen(self, path: str) -> None:
+        files = webconfig.as_they_are(path)  # a bad one is read again when it changes, and not before
+        try:
+            self.opened = webconfig.opened(path, self.opened)
+        except ConfigError as error:
+            self.opened = replace(self.opened, files=files)
+            self._log.error("the new web configuration is not used; the old one stays", faults=error.messages)
+            return
+        if self.listener is not None:
+            self.listener.context = self.opened.context
+        self._log.info("web configuration reloaded", file=path)
+
+    def middleware(self) -> Middleware:
+        """What aiohttp calls for each request."""
+
+        @web.middleware
+        async def keep(request: web.Request, handler: Handler) -> web.StreamResponse:
+            guard = None if self.listener is None else self.listener.guard(request.protocol)
+            if guard is not None:
+                guard.headed()
+            try:
+                answer = await self._answer(request, handler, guard)
+                self._dress(answer)
+                # Sent here and not behind the middleware: while it is being sent, the connection is not idle.
+                await answer.prepare(request)
+                await answer.write_eof()
+            finally:
+                if guard is not None:
+                    guard.ended()
+            return answer
+
+        return keep
+
+    async def _answer(self, request: web.Request, handler: Handler, guard: Guard | None) -> web.StreamResponse:
+        try:
+            await self._admit(request)
+            if guard is not None:
+                guard.begun()
+            return await handler(request)
+        except RefusedError as error:
+            self._refused.labels(error.reason).inc()
+            return _refusal(error.status, error.reason, str(error), error.headers)
+        except web.HTTPException as error:  # aiohttp's own: no such page, wrong method, body too large
+            allowed = {name: value for name, value in error.headers.items() if name == "Allow"}
+            return _refusal(HTTPStatus(error.status), "not_found", error.reason, allowed)
+        except Exception as error:  # a fault in answering one request is that request's alone
+            self._log.exception("a request failed", path=request.path, reason=type(error).__name__)
+            return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "internal error; the log has its reason")
+
+    async def _admit(self, request: web.Request) -> None:
+        self._check_host(request)
+        changes = self._changes(request)
+        most = MOST_BODY if changes else MOST_FORM
+        _check_length(request, most)
+        allowed = _allowed_names(self.opened)
+        if allowed and not has_allowed_name(request, allowed):
+            says = "the client certificate has no name of client_allowed_sans"
+            raise RefusedError(HTTPStatus.FORBIDDEN, "certificate", says)
+        if changes:
+            self._check_origin(request)
+        if changes or self._policy.closed or self.opened.settings.basic_auth_users:
+            await self._check_credential(request)
+        if request.method not in _READING and request.can_read_body:
+            await _read_body(request, most, json=changes)
+
+    def _changes(self, request: web.Request) -> bool:
+        """Whether a request may change something; asked of the route, so that no spelling of a path can matter."""
+        if request.method in _READING:
+            return False
+        resource = request.match_info.route.resource
+        return resource is None or resource.canonical not in self._policy.forms
+
+    def _check_host(self, request: web.Request) -> None:
+        # The form `GET http://other/ HTTP/1.1` names a host of its own, which would count instead of the header.
+        if not request.raw_path.startswith("/"):
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "address", "expected an address that begins with /")
+        if request.version < (1, 0):
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "version", "expected HTTP/1.1")
+        told = request.headers.getall("Host", ())
+        if not told and request.version < (1, 1):
+            return  # a load balancer's check; every browser sends one
+        name = _host(told[0].lower()) if len(told) == 1 else None
+        if name is None:
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "host", "expected one Host header of the form NAME:PORT")
+        if not self._policy.hosts or name in self._policy.hosts or (self._policy.loopback and _is_loopback(name)):
+            return
+        raise RefusedError(
+            HTTPStatus.MISDIRECTED_REQUEST, "host", f"this agent does not go by the name {name[:100]!r}; see web.hosts"
+        )
+
+    def _check_origin(self, request: web.Request) -> None:
+        origin = request.headers.get("Origin")
+        elsewhere = request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none")
+        if origin is None and not elsewhere:
+            return  # no browser, or a page of ours
+        if origin is not None and self._is_ours(origin.lower(), request):
+            return
+        raise RefusedError(HTTPStatus.FORBIDDEN, "origin", "a page of another origin may not change anything here")
+
+    def _is_ours(self, origin: str, request: web.Request) -> bool:
+        # Not the scheme, which a proxy that ends TLS changes; external_url says the rest.
+        authority = origin.partition("://")[2]
+        return origin == self._policy.origin or authority == request.headers.get("Host", "none").lower()
+
+    async def _check_credential(self, request: web.Request) -> None:
+        settings = self.opened.settings
+        try:
+            who = await self._credentials.who(request, settings)
+        except BusyError:
+            raise RefusedError(
+                HTTPStatus.TOO_MANY_REQUESTS, "busy", "too many passwords to look at", {"Retry-After": "1"}
+            ) from None
+        if who is None:
+            scheme = "Basic" if settings.basic_auth_users else "Bearer"
+            raise RefusedError(
+                HTTPStatus.UNAUTHORIZED,
+                "credential",
+                "expected a credential, such as Authorization: Bearer and the token of the state folder",
+                {"WWW-Authenticate": f'{scheme} realm="steadytok"'},
+            )
+        request[CREDENTIAL] = who
+
+    def _dress(self, answer: web.StreamResponse) -> None:
+        if answer.prepared:
+            return
+        for name, value in HEADERS.items():
+            answer.headers.setdefault(name, value)
+        answer.headers.update(self.opened.settings.http_server_config.headers)
+
+
+def _allowed_names(opened: Opened) -> tuple[str, ...]:
+    tls = opened.settings.tls_server_config
+    return () if tls is None else tls.client_allowed_sans
+
+
+def _host(told: str) -> str | None:
+    found = _HOST.fullmatch(told)
+    return None if found is None else found[1].strip("[]").rstrip(".")
+
+
+def _check_length(request: web.Request, most: int) -> None:
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "encoding", "expected a body that is not compressed")
+    if (request.content_length or 0) > most:
+        _too_large(most)
+
+
+def _too_large(most: int) -> NoReturn:
+    raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "size", f"expected at most {most} bytes")
+
+
+async def _read_body(request: web.Request, most: int, *, json: bool) -> None:
+    """Reads the body, which aiohttp then remembers for whoever asks."""
+    if json and request.content_type != "application/json":
+        raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "type", "expected Content-Type: application/json")
+    try:
+        async with asyncio.timeout(BODY):
+            body = await request.read()
+    except TimeoutError:
+        raise RefusedError(HTTPStatus.REQUEST_TIMEOUT, "slow", f"the body did not come in {BODY:g} s") from None
+    except web.HTTPRequestEntityTooLarge:
+        _too_large(MOST_BODY)
+    except web.RequestPayloadError:
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "body", "the body is not what its headers say") from None
+    if len(body) > most:
+        _too_large(most)
+
+
+def _refusal(status: HTTPStatus, reason: str, says: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    answer = web.Response(
+        status=status, body=prometheus_json.failure(reason, says), headers=headers, content_type="application/json"
+    )
+    if status in CLOSES:
+        answer.force_close()  # what is still to come of the request is not read
+    return answer

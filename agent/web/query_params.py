@@ -1,0 +1,127 @@
+"""
+What a query request asks for: times, durations, matchers, limits, from the address or from a form.
+
+The forms and the words of every refusal are Prometheus': https://prometheus.io/docs/prometheus/latest/querying/api/
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import urllib.parse
+from collections.abc import Callable
+from datetime import datetime
+from typing import TypeVar
+
+from aiohttp import web
+
+from rules.durations import parse_duration
+
+FORM = "application/x-www-form-urlencoded"
+FARTHEST_MS = 10**15  # the year 33658; beyond it, arithmetic on times would overflow
+MOST_FIELDS = 1000
+
+_FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_DATE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
+_WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_ENDS = {"-292273086-05-16T16:47:06Z": -FARTHEST_MS, "292277025-08-18T07:12:54.999999999Z": FARTHEST_MS}
+
+_T = TypeVar("_T")
+
+
+class BadRequestError(Exception):
+    """A parameter that cannot be used; the message names it."""
+
+
+class Parameters:
+    """The parameters of one request; those of a form come before those of the address."""
+
+    def __init__(self, pairs: list[tuple[str, str]], *, packed: bool = False) -> None:
+        self._pairs = pairs
+        self.packed = packed
+        """Whether the client takes gzip."""
+
+    def text(self, name: str) -> str:
+        """The first value, "" where there is none."""
+        return next((value for key, value in self._pairs if key == name), "")
+
+    def texts(self, name: str) -> list[str]:
+        """Every value."""
+        return [value for key, value in self._pairs if key == name]
+
+    def time(self, name: str, default: int | None = None) -> int:
+        """A time in ms; BadRequestError where it is none, or is missing and has no default."""
+        if default is None:
+            return self._read(name, parse_time)
+        return self._read(name, parse_time, f"Invalid time value for '{name}': ") if self.text(name) else default
+
+    def duration(self, name: str, default: int | None = None) -> int:
+        """A duration in ms."""
+        if default is not None and not self.text(name):
+            return default
+        return self._read(name, parse_step)
+
+    def limit(self, name: str = "limit") -> int:
+        """How many results are wanted; 0 is all."""
+        return self._read(name, _whole) if self.text(name) else 0
+
+    def _read(self, name: str, read: Callable[[str], _T], before: str = "") -> _T:
+        try:
+            return read(self.text(name))
+        except ValueError as error:
+            raise BadRequestError(f'invalid parameter "{name}": {before}{error}') from None
+
+
+async def parameters(request: web.Request) -> Parameters:
+    """The request's parameters, of GET or of a form; BadRequestError where it has too many."""
+    text = await request.text() if request.method == "POST" and request.content_type == FORM else ""
+    try:
+        form = urllib.parse.parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+        address = urllib.parse.parse_qsl(request.query_string, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise BadRequestError(f"error parsing form values: more than {MOST_FIELDS} fields") from None
+    packed = "gzip" in request.headers.get("Accept-Encoding", "")
+    return Parameters([*request.match_info.items(), *form, *address], packed=packed)
+
+
+def parse_time(text: str) -> int:
+    """Milliseconds of Unix seconds or of an RFC 3339 date; ValueError."""
+    if _FLOAT.fullmatch(text):
+        return _within(float(text) * 1000)
+    if text in _ENDS:
+        return _ENDS[text]
+    found = _DATE.fullmatch(text)
+    try:
+        if found is not None:
+            seconds = datetime.fromisoformat(found[1] + found[3].upper()).timestamp()
+            return _within(seconds * 1000 + int((found[2] or "0").ljust(3, "0")[:3]))
+    except ValueError:
+        pass  # a date of the right form that no calendar has
+    raise ValueError(f'cannot parse "{text}" to a valid timestamp')
+
+
+def _within(ms: float) -> int:
+    if not math.isfinite(ms):
+        raise ValueError("the time is out of range")
+    return round(min(max(ms, -FARTHEST_MS), FARTHEST_MS))
+
+
+def parse_step(text: str) -> int:
+    """Milliseconds of a number of seconds or of a duration such as 1m30s; ValueError."""
+    if _FLOAT.fullmatch(text):
+        ms = float(text) * 1000
+        if abs(ms) > FARTHEST_MS:
+            raise ValueError(f'cannot parse "{text}" to a valid duration. It overflows int64')
+        return int(ms)
+    try:
+        return parse_duration(text)
+    except ValueError:
+        raise ValueError(f'cannot parse "{text}" to a valid duration') from None
+
+
+def _whole(text: str) -> int:
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f'cannot parse "{text}" to a whole number')
+    if int(text) < 0:
+        raise ValueError("limit must be non-negative")
+    return int(text)

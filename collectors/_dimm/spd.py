@@ -1,0 +1,74 @@
+"""
+The door to the plate of a memory module, its SPD EEPROM: who made it, which part it is, its serial number.
+
+The kernel's drivers ee1004 (DDR4) and spd5118 (DDR5) show it as the file `eeprom` of the device; JEDEC standard 21-C
+annex L and JESD400-5 say where what stands. Few bytes are read, because the bus is slow and the firmware's too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+from collectors._host.host import Host
+
+_TYPE = 2  # the byte that says which kind of memory this is
+_DEVICE = re.compile(r"(\d+)-00([0-9a-f]{2})")
+_SENSOR, _EEPROM, _SAME_SLOT = 0x18, 0x50, 0x07  # on the bus: the three low bits of both addresses are the slot's
+
+
+class _Layout(NamedTuple):
+    """Where the serial number (four bytes) and behind it the part number stand."""
+
+    serial: int
+    part_length: int
+
+
+_LAYOUTS = {0x0C: _Layout(325, 20), 0x12: _Layout(517, 30)}  # DDR4, DDR5
+
+
+class Plate(NamedTuple):
+    """What a module says of itself; the serial number in hexadecimal, as firmware writes it."""
+
+    serial_number: str
+    part_number: str
+
+
+def plate(host: Host, device: str) -> Plate | None:
+    """The plate of the module whose sensor is this i2c device (3-0050, 0-0018); None where it cannot be had."""
+    path = _path(device)
+    if path is None:
+        return None
+    try:
+        descriptor = os.open(host.path(path), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None  # no driver for it, or readable by root only: the join says what it would be good for
+    try:
+        return _read(descriptor)
+    except OSError as error:
+        return host.note(path, error.strerror or str(error))
+    finally:
+        os.close(descriptor)
+
+
+def _path(device: str) -> str | None:
+    match = _DEVICE.fullmatch(device)
+    if match is None:
+        return None
+    address = int(match[2], 16)
+    if address & ~_SAME_SLOT == _SENSOR:
+        address = _EEPROM | address & _SAME_SLOT
+    return f"sys/bus/i2c/devices/{match[1]}-{address:04x}/eeprom"
+
+
+def _read(descriptor: int) -> Plate | None:
+    kind = int.from_bytes(os.pread(descriptor, 1, _TYPE), "little")
+    layout = _LAYOUTS.get(kind)
+    if layout is None:
+        raise OSError(0, f"expected the SPD of a DDR4 or DDR5 module, found type 0x{kind:02X}")
+    raw = os.pread(descriptor, 4 + layout.part_length, layout.serial)
+    serial, part = raw[:4], raw[4:].decode("ascii", "replace").strip(" \0")
+    if len(serial) < 4 or serial in (b"\0" * 4, b"\xff" * 4):
+        return None
+    return Plate(serial.hex().upper(), part if part.isprintable() else "")

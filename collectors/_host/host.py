@@ -1,0 +1,199 @@
+"""
+The only door to a machine's files.
+
+Here, and nowhere else, the kernel's moods are handled: a file that is absent, empty, unreadable, not text, or larger
+than any kernel file has a reason to be. A collector sees a value or None; the reason is noted and counted.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import http.client
+import os
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
+
+from collectors._host.cache import Shelf
+from collectors._host.files import LARGEST, PAGE, http_get, read_all
+
+_DIGITS = re.compile(r"(\d+)")
+_INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+_T = TypeVar("_T")
+
+
+class Note(NamedTuple):
+    """One reading that is missing, and why."""
+
+    path: str
+    reason: str
+
+
+class Host:
+    """The door for reading files under a root folder, so that a folder is a machine."""
+
+    def __init__(self, root: str | Path = "/", shelf: str | Path | None = None) -> None:
+        """The machine below `root`; collectors keep what is to outlast the process in the folder `shelf`, if any."""
+        self.root = os.path.abspath(root)
+        self.live = self.root == "/"
+        self.shelf = Shelf(shelf)
+        self._prefix = self.root.rstrip("/") + "/"
+        self._notes: list[Note] = []
+        self._kept: dict[type, Any] = {}
+        self._spent = 0.0
+        self._again: float | None = None
+
+    def path(self, relative: str) -> str:
+        """Where a file of this machine really lies."""
+        return self._prefix + relative.lstrip("/")
+
+    def exists(self, relative: str) -> bool:
+        """Whether there is such a file or folder; asking is not a reading and leaves no note."""
+        return os.path.exists(self.path(relative))
+
+    def read(self, relative: str, *, optional: bool = False, largest: int = LARGEST) -> str | None:
+        """
+        The file's text without surrounding white space, or None with a note.
+
+        An optional file may be absent or empty without a note: many kernels simply do not have it, and a process
+        may end. One of more than `largest` bytes is not read to its end.
+        """
+        raw = self.read_bytes(relative, optional=optional, largest=largest)
+        if raw is None:
+            return None
+        try:
+            text = raw.decode("utf-8").strip()
+        except UnicodeDecodeError:
+            return self.note(relative, "not text")
+        if not text:
+            return None if optional else self.note(relative, "empty")
+        return text
+
+    def read_bytes(self, relative: str, *, optional: bool = False, largest: int = LARGEST) -> bytes | None:
+        """The file's bytes, or None with a note; an optional file may be absent without one."""
+        try:
+            return read_all(self._prefix + relative.lstrip("/"), PAGE if relative.startswith("sys/") else 0, largest)
+        except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+            return None if optional else self.note(relative, "no such file")
+        except OSError as error:
+            return self.note(relative, error.strerror or str(error))
+
+    def read_int(self, relative: str, *, optional: bool = False) -> int | None:
+        """The whole number that is the file's only content, or None with a note."""
+        text = self.read(relative, optional=optional)
+        if text is None:
+            return None
+        return self.integer(text, relative)
+
+    def integer(self, text: str, relative: str) -> int | None:
+        """`text` as a whole number, or None with a note; `1_000` and `<unknown>` are not numbers."""
+        if _INTEGER.fullmatch(text) is None or len(text) > 20:
+            return self.note(relative, f"expected a whole number, found {text[:40]!r}")
+        return int(text)
+
+    def lines(self, relative: str, *, optional: bool = False) -> list[str]:
+        """The file's lines; none where it cannot be read, with a note."""
+        text = self.read(relative, optional=optional)
+        return [] if text is None else text.splitlines()
+
+    def names(self, relative: str) -> list[str]:
+        """The entries of a folder, numbers in natural order (node2 before node10); none where it is absent."""
+        try:
+            return sorted(filter(_is_text, os.listdir(self.path(relative))), key=natural)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            self.note(relative, error.strerror or str(error))
+            return []
+
+    def glob(self, pattern: str) -> list[str]:
+        """Relative paths that match, in natural order; each segment may have shell wildcards."""
+        found = [""]
+        for segment in pattern.strip("/").split("/"):
+            found = [path for parent in found for path in self._matches(parent, segment)]
+        return found
+
+    def _matches(self, parent: str, segment: str) -> Iterable[str]:
+        join = f"{parent}/" if parent else ""
+        if not any(wild in segment for wild in "*?["):
+            return [join + segment] if self.exists(join + segment) else []
+        return [join + name for name in self.names(parent) if fnmatch.fnmatchcase(name, segment)]
+
+    def link(self, relative: str) -> str | None:
+        """The last name in what a symbolic link says, such as 3-0050; None where there is no such link."""
+        try:
+            name = os.path.basename(os.readlink(self.path(relative)).rstrip("/"))
+            # A name that is not UTF-8 could leave this process neither as a label nor in a log line.
+            return os.fsencode(name).decode("utf-8", "replace") or None
+        except OSError:
+            return None  # a name that is not known is a label that is not there
+
+    def get(self, url: str, *, timeout: float = 0.4) -> str | None:
+        """
+        The body of an HTTP GET, or None with a note.
+
+        Under a root that is not `/` the answer is the file `http/HOST:PORT/PATH` there, so that a fixture never
+        talks to this machine's engines.
+        """
+        if not self.live:
+            parts = urllib.parse.urlsplit(url)
+            query = f"?{parts.query}" if parts.query else ""
+            return self.read(f"http/{parts.netloc}{parts.path}{query}")
+        try:
+            return http_get(url, timeout)
+        except urllib.error.HTTPError as error:
+            return self.note(url, f"HTTP {error.code}")
+        except UnicodeDecodeError:
+            return self.note(url, "not text")
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            return self.note(url, str(getattr(error, "reason", error)) or type(error).__name__)
+
+    def note(self, where: str, reason: str) -> None:
+        """Counts a reading that is missing; returns None so that `return host.note(…)` reads as what it means."""
+        self._notes.append(Note(where, reason))
+
+    def take_notes(self) -> list[Note]:
+        """The notes since the last call; the pass that reads them is the pass they belong to."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def spend(self, seconds: float) -> None:
+        """Counts processor time that another thread took for this pass."""
+        self._spent += seconds
+
+    def take_spent(self) -> float:
+        """That time since the last call."""
+        spent, self._spent = self._spent, 0.0
+        return spent
+
+    def again(self, seconds: float) -> None:
+        """Asks for the next pass so many seconds after the beginning of this one, where that is more than INTERVAL."""
+        self._again = seconds
+
+    def take_again(self) -> float | None:
+        """What was asked for in this pass, if anything."""
+        seconds, self._again = self._again, None
+        return seconds
+
+    def kept(self, kind: type[_T]) -> _T:
+        """
+        This collector's own memory from pass to pass: the one `kind()` of this Host, made at the first call.
+
+        Each collector is given a Host of its own, so nothing is shared and nothing lives in a module.
+        """
+        if kind not in self._kept:
+            self._kept[kind] = kind()
+        return cast("_T", self._kept[kind])
+
+
+def _is_text(name: str) -> bool:
+    return name.isprintable()  # what is not UTF-8 comes as lone surrogates, which are not
+
+
+def natural(name: str) -> list[Any]:
+    """A sort key that puts node2 before node10."""
+    return [int(part) if part.isdecimal() else part for part in _DIGITS.split(name)]

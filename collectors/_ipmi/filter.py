@@ -1,0 +1,71 @@
+"""
+Which of a BMC's sensors are wanted, by what they are on and by their names as vendors give them.
+
+The entity comes first: some name every sensor `Temp`. A regulator beside the DIMMs is no DIMM, whatever it is on.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+from collectors._ipmi.sensor import BMC_ADDRESS, FAN, TEMPERATURE, Sensor
+
+Kind = Literal["memory", "margin", "inlet", "fan", "other"]
+"""What a sensor measures: memory's heat, or its distance to a limit; incoming air; a fan; what was included."""
+
+_MEMORY_ENTITIES = (0x08, 0x20)  # memory module, memory device
+_INLET_ENTITIES = (0x37, 0x40)  # air inlet, under both its numbers
+# `_` is a letter to \b, so the edges of words are said: VR_DIMMG0_TEMP, P1 MEM01 VRD Hot, VDIMM, Vmem, MEM_VDDQ.
+_MEMORY_NAME = re.compile(r"DIMM|(?<![A-Za-z])MEM", re.IGNORECASE)
+_REGULATOR_NAME = re.compile(
+    r"(?<![A-Za-z])(?:P|C)?V(?:R[MD]?|DD\w*|PP|TT|CC\w*|[-_ ]?DIMM\w*|[-_ ]?MEM\w*)(?![A-Za-z])", re.IGNORECASE
+)
+_MARGIN_NAME = re.compile(r"Mrgn|Margin", re.IGNORECASE)
+_INLET_NAME = re.compile(r"Inlet|Ambient|Air[-_ ]?In(?![A-Za-z])", re.IGNORECASE)
+_OTHER_MEMORY = re.compile(r"(?<![A-Za-z])(?:GPU|HBM|ACC)", re.IGNORECASE)
+
+
+def kind_of(sensor: Sensor, include: Iterable[str], exclude: Iterable[str]) -> Kind | None:
+    """What a wanted sensor is wanted for, None for all others; the operator's patterns (`PSU*Temp`) go first."""
+    if _matches(sensor.name, exclude):
+        return None
+    kind = _kind(sensor)
+    if kind is not None or not _matches(sensor.name, include):
+        return kind
+    return "fan" if sensor.type == FAN else "other" if sensor.type == TEMPERATURE else None
+
+
+def _kind(sensor: Sensor) -> Kind | None:
+    if sensor.type == FAN:
+        return "fan" if sensor.measures else None  # a discrete one tells whether there is a fan
+    if sensor.type != TEMPERATURE:
+        return None
+    if is_memory(sensor):
+        return "margin" if _MARGIN_NAME.search(sensor.name) else "memory"
+    inlet = sensor.entity_id in _INLET_ENTITIES or _INLET_NAME.search(sensor.name)
+    return "inlet" if inlet and not _REGULATOR_NAME.search(sensor.name) else None
+
+
+def is_memory(sensor: Sensor) -> bool:
+    """Whether it is on memory: by its entity, or by a name that says DIMM or MEM and no regulator."""
+    if _REGULATOR_NAME.search(sensor.name):
+        return False
+    named = _MEMORY_NAME.search(sensor.name) and not _OTHER_MEMORY.search(sensor.name)
+    return sensor.entity_id in _MEMORY_ENTITIES or bool(named)
+
+
+def refusal(sensor: Sensor) -> str | None:
+    """Why a wanted sensor cannot be read, or None."""
+    if sensor.owner != BMC_ADDRESS:
+        return f"belongs to another controller (0x{sensor.owner:02X}), which is reached by bridged requests only"
+    units = ("rpm", "percent") if sensor.type == FAN else ("celsius", "fahrenheit", "kelvin")
+    if not sensor.measures or sensor.unit not in units:
+        return "is discrete, or in no unit that is known: what it says is a state and no measure"
+    return None
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name.lower(), pattern.lower()) for pattern in patterns)

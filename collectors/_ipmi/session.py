@@ -1,0 +1,139 @@
+"""
+Opens the door to the BMC that the configuration names, and keeps from being locked out.
+
+BMCs lock an account after a few wrong passwords, and then lock out whoever repairs the host: after three refused
+log-ins no more are tried until the file with the credentials changes, in this process or a later one.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import msgspec
+
+from collectors._host.host import Host
+from collectors._ipmi.client import DEVICES, Bmc, BmcError, CodeError, Picture, RefusedError, Wire
+
+PORT = 623
+REFUSALS = 3
+_SHELF = "ipmi-refused.json"
+
+
+class Credentials(NamedTuple):
+    """A user of the BMC; `file` tells one version of the file from the next without telling its content."""
+
+    user: str
+    password: str
+    file: str
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """How often the BMC refused what a version of the credentials file says."""
+
+    address: str = ""
+    file: str = ""
+    times: int = 0
+
+
+def open_bmc(host: Host, address: str, credentials_file: str | None) -> Bmc | None:
+    """The BMC, or None: without a note where this machine has none, with one that says why where it must have."""
+    wire = None
+    try:
+        wire = _wire(host, address, credentials_file)
+        return None if wire is None else Bmc(wire, _name(address))
+    except (BmcError, CodeError) as error:
+        if wire is not None:
+            wire.close()
+        return host.note(_name(address), str(error))
+
+
+def _name(address: str) -> str:
+    return DEVICES[0] if address == "local" else f"BMC {address}"
+
+
+def _wire(host: Host, address: str, credentials_file: str | None) -> Wire | None:
+    if address != "local" and host.live:
+        return _over_lan(host, address, credentials_file)
+    device = next(filter(host.exists, DEVICES), None)
+    if device is None or not host.live:
+        return None if device is None else Picture(host)
+    from collectors._ipmi.inband import InBand  # pyghmi takes 55 ms to import
+
+    try:
+        return InBand(host.path(device))
+    except OSError as error:
+        return host.note(device, error.strerror or str(error))
+
+
+def _over_lan(host: Host, address: str, credentials_file: str | None) -> Wire | None:
+    place = split_address(address)
+    if place is None:
+        return host.note(f"BMC {address}", "expected local, HOST or HOST:PORT as collectors.ipmi.address")
+    if credentials_file is None:
+        return host.note(
+            f"BMC {address}", "needs collectors.ipmi.credentials_file: two lines, username=… and password=…"
+        )
+    credentials = read_credentials(host, credentials_file)
+    return None if credentials is None else _log_in(host, address, place, credentials, credentials_file)
+
+
+def _log_in(host: Host, address: str, place: tuple[str, int], credentials: Credentials, path: str) -> Wire | None:
+    refused = _refused(host, address, credentials.file)
+    if refused.times >= REFUSALS:
+        reason = f"the BMC refused this user and password {REFUSALS} times; not tried again until this file changes"
+        return host.note(path, reason)
+    from collectors._ipmi.lan import Lan  # as above
+
+    try:
+        lan = Lan(*place, credentials.user, credentials.password)
+    except RefusedError as error:
+        times = refused.times + 1
+        _remember(host, msgspec.structs.replace(refused, times=times))
+        return host.note(path, f"{error} ({times} of {REFUSALS} tries)")
+    if refused.times:
+        _remember(host, msgspec.structs.replace(refused, times=0))
+    return lan
+
+
+def _remember(host: Host, refused: Refused) -> None:
+    host.shelf.put(_SHELF, msgspec.json.encode(refused).decode())
+
+
+def _refused(host: Host, address: str, file: str) -> Refused:
+    told = host.shelf.get(_SHELF)
+    try:
+        refused = Refused() if told is None else msgspec.json.decode(told, type=Refused)
+    except msgspec.MsgspecError:
+        refused = Refused()  # half a file is none
+    return refused if (refused.address, refused.file) == (address, file) else Refused(address, file)
+
+
+def split_address(address: str) -> tuple[str, int] | None:
+    """HOST, HOST:PORT or [IPV6]:PORT as host and port; None where it is none of them."""
+    host, colon, port = address.rpartition(":")
+    if not colon or (address.count(":") > 1 and not host.endswith("]")):
+        host, port = address, str(PORT)
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        return None
+    return host, int(port)
+
+
+def read_credentials(host: Host, path: str) -> Credentials | None:
+    """
+    What the file says in two lines, `username=…` and `password=…`, as mount.cifs(8) has them; or None with a note.
+
+    No note has a word of the content. A file that anybody may read is refused.
+    """
+    try:
+        status = os.stat(host.path(path))
+    except OSError as error:
+        return host.note(path, error.strerror or str(error))
+    if status.st_mode & 0o004:
+        return host.note(path, "everybody may read the password; chmod 640 it, with root:steadytok-eye for the service")
+    pairs = dict(line.split("=", 1) for line in host.lines(path) if "=" in line)
+    user, password = pairs.get("username", ""), pairs.get("password", "")
+    if not user or not password:
+        return host.note(path, "expected two lines, username=… and password=…")
+    return Credentials(user, password, f"{status.st_mtime_ns}.{status.st_size}.{status.st_ino}")

@@ -1,0 +1,123 @@
+"""
+The door to the kernel's log, /dev/kmsg: a stream of records, each given by one read(2).
+
+https://www.kernel.org/doc/Documentation/ABI/testing/dev-kmsg
+Under a root that is not `/` the log is a plain file with the same records.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from collectors._host.host import Host
+
+PATH = "dev/kmsg"
+_LONGEST = 8192  # bytes; a shorter buffer than the record is answered with EINVAL
+_MOST = 200_000  # records in one pass: a ring of 16 MiB, the largest that is usual, holds fewer
+_HEAD = re.compile(r"(\d{1,5}),(\d{1,20}),(\d{1,20}),[^;]*;(.*)", re.ASCII | re.DOTALL)
+_ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
+
+
+class Record(NamedTuple):
+    """One message; `microseconds` since the boot, `facility` 0 is the kernel itself."""
+
+    facility: int
+    sequence: int
+    microseconds: int
+    text: str
+
+
+class Log(NamedTuple):
+    """What one look at the log gave: records not seen before; of those, the old were there before the first look."""
+
+    records: list[Record]
+    old: bool
+
+
+class Cursor:
+    """How far the log has been read; closes its descriptor when it is forgotten."""
+
+    def __init__(self) -> None:
+        self.descriptor: int | None = None
+        self.sequence = -1
+
+    def __del__(self) -> None:
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+
+
+def parse_record(text: str) -> Record | None:
+    """One record without its continuation lines (` KEY=value`), or None where it is none."""
+    match = _HEAD.fullmatch(text.split("\n", 1)[0])
+    if match is None:
+        return None
+    message = _ESCAPED.sub(lambda escaped: chr(int(escaped[1], 16)), match[4])
+    return Record(int(match[1]) >> 3, int(match[2]), int(match[3]), message)
+
+
+def look(host: Host, cursor: Cursor) -> Log | None:
+    """The records that came since the last look, or None, with a note, where the log cannot be read."""
+    if not host.live:
+        return _look_in_file(host, cursor)
+    old = cursor.descriptor is None
+    if not _open(host, cursor) or cursor.descriptor is None:
+        return None
+    descriptor = cursor.descriptor
+    raw = read_records(lambda: os.read(descriptor, _LONGEST), host)
+    return Log(_fresh((text.decode("utf-8", "replace") for text in raw), cursor), old)
+
+
+def _open(host: Host, cursor: Cursor) -> bool:
+    if cursor.descriptor is not None:
+        return True
+    try:
+        cursor.descriptor = os.open(host.path(PATH), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False  # a container without a log of its own
+    except OSError as error:
+        # EPERM: kernel.dmesg_restrict=1 asks for CAP_SYSLOG.
+        host.note(PATH, error.strerror or str(error))
+        return False
+    return True
+
+
+def read_records(read: Callable[[], bytes], host: Host) -> Iterator[bytes]:
+    """Every record that `read` has now; a log that was overwritten meanwhile is noted and read on."""
+    for _ in range(_MOST):
+        try:
+            record = read()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.EPIPE:
+                host.note(PATH, error.strerror or str(error))
+                return
+            host.note(PATH, "records were overwritten before they were read")
+            continue  # the kernel has moved on to the oldest record that is left
+        if not record:
+            return
+        yield record
+
+
+def _look_in_file(host: Host, cursor: Cursor) -> Log | None:
+    text = host.read(PATH, optional=True)
+    if text is None:
+        return None
+    lines = [line for line in text.splitlines() if not line.startswith(" ")]
+    if not any(map(parse_record, lines)):
+        host.note(PATH, f"expected records such as 6,339,5140900,-;text, found {text[:40]!r}")
+        return None
+    return Log(_fresh(iter(lines), cursor), old=False)
+
+
+def _fresh(texts: Iterator[str], cursor: Cursor) -> list[Record]:
+    records = []
+    for record in map(parse_record, texts):
+        if record is not None and record.sequence > cursor.sequence:
+            cursor.sequence = record.sequence
+            records.append(record)
+    return records

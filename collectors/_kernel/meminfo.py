@@ -1,0 +1,152 @@
+"""
+The lines of /proc/meminfo and of node*/meminfo: `MemFree:  123 kB`, `Node 0 MemFree:  123 kB`, `HugePages_Free:  4`.
+
+https://docs.kernel.org/filesystems/proc.html#meminfo
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from collectors._host.host import Host
+from collectors._host.sample import Labels, Metric, Sample, gauge
+
+_LINE = re.compile(r"^(?:Node \d+ )?([A-Za-z][A-Za-z0-9_()]{0,63}): +(\d{1,16})( kB)?$", re.ASCII | re.MULTILINE)
+_WORD_STARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+# `promtool check metrics` takes the word for a unit, so `s_reclaimable` must not be; it joins the word beside it.
+_UNIT_WORDS = re.compile(r"(?:(?<![a-z0-9])(?:[smhdb]|[mun]s|sec|[kmgtp]b)_)+|(?:_(?:[smhdb]|[mun]s|sec|[kmgtp]b))+$")
+_HUGE_PAGES = "HugePages_"
+_MOST_FIELDS = 500  # Linux 6.18 has 55; a file whose fields change at each pass must not fill the memory
+
+# Field and what it is. A field that is not here (a newer kernel's) is read all the same.
+SHARED_FIELDS = (
+    ("MemTotal", "Usable memory: physical memory less what firmware and the kernel image keep"),
+    ("MemFree", "Memory that nothing uses, not even the page cache"),
+    ("SwapCached", "Memory that is also still in swap"),
+    ("Active", "Memory used recently"),
+    ("Inactive", "Memory not used recently, first to be reclaimed"),
+    ("Active(anon)", "Anonymous memory used recently"),
+    ("Inactive(anon)", "Anonymous memory not used recently"),
+    ("Active(file)", "Page cache used recently"),
+    ("Inactive(file)", "Page cache not used recently"),
+    ("Unevictable", "Memory that cannot be reclaimed, such as locked memory"),
+    ("Mlocked", "Memory locked with mlock"),
+    ("Dirty", "Memory waiting to be written to disk"),
+    ("Writeback", "Memory being written to disk"),
+    ("AnonPages", "Anonymous memory mapped by processes"),
+    ("Mapped", "Files mapped by processes"),
+    ("Shmem", "Shared memory and tmpfs"),
+    ("KReclaimable", "Kernel memory that can be reclaimed, SReclaimable included"),
+    ("Slab", "Memory of the kernel's own data structures"),
+    ("SReclaimable", "Slab that can be reclaimed, such as caches of inodes"),
+    ("SUnreclaim", "Slab that cannot be reclaimed"),
+    ("KernelStack", "Kernel stacks of all tasks"),
+    ("PageTables", "Page tables of processes"),
+    ("SecPageTables", "Page tables of virtual machines and IOMMUs"),
+    ("NFS_Unstable", "Always 0 since Linux 5.8"),
+    ("Bounce", "Bounce buffers of block devices"),
+    ("WritebackTmp", "Write-back buffers of FUSE"),
+    ("AnonHugePages", "Anonymous memory in transparent huge pages"),
+    ("ShmemHugePages", "Shared memory in huge pages"),
+    ("ShmemPmdMapped", "Shared memory mapped by huge pages"),
+    ("FileHugePages", "Page cache in huge pages"),
+    ("FilePmdMapped", "Page cache mapped by huge pages"),
+    ("Unaccepted", "Memory that a confidential guest has not accepted yet"),
+)
+HOST_FIELDS = (
+    ("MemAvailable", "The kernel's estimate of what can be had without swapping"),
+    ("Buffers", "Page cache of block devices"),
+    ("Cached", "Page cache of files, shared memory included"),
+    ("SwapTotal", "Size of swap"),
+    ("SwapFree", "Swap that is not used"),
+    ("Zswap", "Memory that compressed swap takes"),
+    ("Zswapped", "Memory that is kept in compressed swap, before compression"),
+    ("CommitLimit", "What may be committed under strict overcommit"),
+    ("Committed_AS", "Memory that processes have asked for, used or not"),
+    ("VmallocTotal", "Address space for vmalloc"),
+    ("VmallocUsed", "Address space for vmalloc in use"),
+    ("VmallocChunk", "Always 0 since Linux 4.4"),
+    ("Percpu", "Memory of per-CPU allocations"),
+    ("HardwareCorrupted", "Memory taken out of use because the hardware reported it corrupt"),
+    ("CmaTotal", "Memory reserved for contiguous allocations"),
+    ("CmaFree", "Memory reserved for contiguous allocations that is free"),
+    ("Balloon", "Memory that balloon drivers gave back to the hypervisor"),
+    ("Hugepagesize", "Size of a default huge page"),
+    ("Hugetlb", "Memory in huge pages of all sizes"),
+    ("DirectMap4k", "Memory that the kernel maps by 4 KiB pages"),
+    ("DirectMap2M", "Memory that the kernel maps by 2 MiB pages"),
+    ("DirectMap1G", "Memory that the kernel maps by 1 GiB pages"),
+)
+NODE_FIELDS = (
+    ("MemUsed", "Memory of the node that is not free, page cache included"),
+    ("FilePages", "Page cache of the node, shared memory included"),
+)
+
+
+def fields(text: str) -> list[tuple[str, str, str]]:
+    """(field, digits, unit) of each well-formed line; the unit is ` kB`, or empty where the field is a count."""
+    found: list[tuple[str, str, str]] = _LINE.findall(text)
+    return found
+
+
+def snake(field: str) -> str:
+    """`Active(file)` as `active_file`, `DirectMap2M` as `direct_map2m`, `SReclaimable` as `sreclaimable`."""
+    words = _WORD_STARTS.sub("_", re.sub(r"[^A-Za-z0-9]+", "_", field).strip("_")).lower()
+    return _UNIT_WORDS.sub(lambda found: found[0].replace("_", ""), words)
+
+
+def field_metric(prefix: str, field: str, meaning: str) -> Metric:
+    """The gauge of a field, in bytes."""
+    return gauge(f"{prefix}_{snake(field)}_bytes", f"{meaning} ({field}).")
+
+
+def unit_is_wrong(field: str, unit: str) -> bool:
+    """Whether the unit is not the field's own: a line was cut, or a count has become a size."""
+    return field.startswith(_HUGE_PAGES) == bool(unit)
+
+
+class Fields:
+    """The series of one kind of meminfo file, by field; those of fields not known in advance are made once."""
+
+    def __init__(self, prefix: str, known: tuple[tuple[str, Metric], ...], huge_pages: Metric) -> None:
+        self._prefix = prefix
+        self._huge_pages = huge_pages
+        self._series: dict[str, tuple[Metric, Labels] | None] = {field: (metric, ()) for field, metric in known}
+        self._taken: set[tuple[str, Labels]] = {(metric.name, ()) for _, metric in known}
+
+    def samples(self, host: Host, relative: str, text: str, labels: Labels) -> Iterator[Sample]:
+        """
+        A Sample for each field of the text, in bytes or huge pages; lines that are not understood are noted.
+
+        `labels` come before the label `state` in the alphabet.
+        """
+        found = {field: (digits, unit) for field, digits, unit in fields(text)}
+        if strange := text.count("\n") + 1 - len(found):
+            host.note(relative, f"{strange} lines unlike `MemFree: 123 kB`")
+        for field, (digits, unit) in found.items():
+            if unit_is_wrong(field, unit):
+                self._note_unit(host, relative, field)
+            elif (series := self._series_of(field)) is None:
+                host.note(relative, f"{field} can have no series of its own")
+            else:
+                metric, state = series
+                yield Sample(metric, labels + state, int(digits) * (1024.0 if unit else 1.0))
+
+    def _note_unit(self, host: Host, relative: str, field: str) -> None:
+        # A new field without a unit is neither bytes nor huge pages: it has no name here, and nothing is missing.
+        if field in self._series or field.startswith(_HUGE_PAGES):
+            host.note(relative, f"{field} has not the unit it always has")
+
+    def _series_of(self, field: str) -> tuple[Metric, Labels] | None:
+        if field not in self._series and len(self._series) < _MOST_FIELDS:
+            metric, state = self._new_series(field)
+            # Two fields whose names differ in punctuation only cannot both have the series.
+            self._series[field] = None if (metric.name, state) in self._taken else (metric, state)
+            self._taken.add((metric.name, state))
+        return self._series.get(field)
+
+    def _new_series(self, field: str) -> tuple[Metric, Labels]:
+        if field.startswith(_HUGE_PAGES):
+            return self._huge_pages, (("state", snake(field.removeprefix(_HUGE_PAGES)) or "unnamed"),)
+        return field_metric(self._prefix, field, "Memory as the kernel reports it"), ()

@@ -1,0 +1,193 @@
+"""
+The memory limits that a process lives under, and what its cgroup has taken of them; cgroup v2 only.
+
+Reads /proc/PID/cgroup and sys/fs/cgroup/**/memory.{current,max,high,events,stat,numa_stat}. A limit of any ancestor
+binds, so all of them are looked at. https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
+
+File cache is charged to whoever touched a page first, and is given back when memory is short: a cgroup that has read
+a model stands at its limit and is well. What cannot be given back is what counts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from collectors._host.host import Host
+from collectors._host.sample import Reading, counter, gauge
+
+FOLDER = "sys/fs/cgroup"
+_LIMITS = ("max", "high")  # beyond max the kernel kills, beyond high it slows the process down
+_PAIR = re.compile(r"^(\w+) (\d{1,20})$", re.ASCII | re.MULTILINE)
+_ANON = re.compile(r"^anon((?: N\d{1,5}=\d{1,20})+)$", re.ASCII | re.MULTILINE)
+_ON_NODE = re.compile(r"N(\d{1,5})=(\d{1,20})", re.ASCII)
+
+INFO = gauge(
+    "steadytok_process_cgroup_info",
+    "The path of the process's cgroup, and of the one, itself or above it, that is nearest to its limit; always 1.",
+)
+CURRENT = gauge(
+    "steadytok_process_cgroup_current_bytes",
+    "Memory of the cgroup with the smallest limit (of the process's own where there is none), page cache included.",
+)
+MAX = gauge("steadytok_process_cgroup_max_bytes", "The smallest memory.max of the process's cgroup and all above it.")
+HIGH = gauge(
+    "steadytok_process_cgroup_high_bytes", "The smallest memory.high of the process's cgroup and all above it."
+)
+AVAILABLE = gauge(
+    "steadytok_process_cgroup_available_bytes",
+    "What can be taken before any limit above the process is reached, counting cache that can be given back as free.",
+)
+SHARE = gauge(
+    "steadytok_process_cgroup_available_ratio",
+    "The smallest share of a limit above the process that can still be taken, each of its own cgroup's limit.",
+)
+EVENTS = counter(
+    "steadytok_process_cgroup_memory_events_total",
+    "How often the cgroup with the smallest limit met low, high, max, oom, oom_kill, oom_group_kill.",
+)
+ANON = gauge(
+    "steadytok_process_cgroup_anon_bytes",
+    "Anonymous memory of the process's own cgroup on the node; ranks in one cgroup each show all of it.",
+)
+METRICS = (INFO, CURRENT, MAX, HIGH, AVAILABLE, SHARE, EVENTS, ANON)
+
+
+class _Level(NamedTuple):
+    """One cgroup on the way up: its path below FOLDER, and its limits in bytes by name; None is not known."""
+
+    path: str
+    limits: dict[str, float | None]
+
+
+class _Room(NamedTuple):
+    """What can still be taken of a cgroup's limit, in bytes and as a share: infinite without one, None unknown."""
+
+    available: float | None
+    share: float | None
+
+
+def readings(host: Host, pid: int, who: dict[str, str]) -> Iterator[Reading]:
+    """What there is to say of the cgroup of a process; nothing where it is in none, or none has a memory controller."""
+    levels = _levels(host, pid)
+    if not levels:
+        return
+    limiting, rooms = _limiting(levels), [_room(host, level) for level in levels]
+    nearest = _least([room.share for room in rooms])
+    named = next((f"/{level.path}" for level, room in zip(levels, rooms, strict=True) if _is_at(room, nearest)), "")
+    yield INFO.sample(1, **who, cgroup=f"/{levels[0].path}", limited_by=named)
+    for limit, metric in zip(_LIMITS, (MAX, HIGH), strict=True):
+        smallest = _least([level.limits[limit] for level in levels])
+        if smallest != math.inf:  # no limit is no reading that is missing
+            yield metric.sample(smallest, **who)
+    for metric, least in ((AVAILABLE, _least([room.available for room in rooms])), (SHARE, nearest)):
+        if least != math.inf:
+            yield metric.sample(least, **who)
+    if limiting is not None:
+        yield CURRENT.sample(_bytes(host, limiting.path, "current"), **who)
+        for event, count in _pairs(host, limiting.path, "events").items():
+            yield EVENTS.sample(count, **who, event=event)
+    for node, size in _anon(host, levels[0].path):
+        yield ANON.sample(int(size), **who, node=node)
+
+
+def _least(values: Sequence[float | None]) -> float | None:
+    """The smallest; None where one is not known, for that may be the smallest."""
+    known = [value for value in values if value is not None]
+    return min(known) if len(known) == len(values) else None
+
+
+def _limiting(levels: Sequence[_Level]) -> _Level | None:
+    """The cgroup whose memory.max binds: of equal ones the nearest, without any the process's own."""
+    smallest = _least([level.limits["max"] for level in levels])
+    return next((level for level in levels if level.limits["max"] == smallest), None) if smallest is not None else None
+
+
+def path_of(host: Host, pid: int) -> str | None:
+    """The cgroup of a process below FOLDER, as this process may see it; None where it is in none of version 2."""
+    for line in host.lines(f"proc/{pid}/cgroup", optional=True):
+        if line.startswith("0::/"):
+            path = line.removeprefix("0::/").removesuffix(" (deleted)")
+            # Outside of our own cgroup namespace: there is a path, and no way to it from here.
+            if path.split("/")[0] == "..":
+                return host.note(f"proc/{pid}/cgroup", "is in a cgroup that this process's namespace does not show")
+            return path
+    return None
+
+
+def _levels(host: Host, pid: int) -> list[_Level]:
+    """The cgroups that account for its memory, from its own up; threaded ones and those without the controller not."""
+    path = path_of(host, pid)
+    if path is None:
+        return []
+    steps = path.split("/") if path else []
+    # The topmost counts too: in a container that is the container's own cgroup; a host's root has no memory.current.
+    paths = ["/".join(steps[:depth]) for depth in range(len(steps), -1, -1)]
+    return [
+        _Level(path, {name: _limit(host, path, name) for name in _LIMITS})
+        for path in paths
+        if any(host.exists(_file(path, name)) for name in ("current", *_LIMITS))
+    ]
+
+
+def _file(path: str, name: str) -> str:
+    return f"{FOLDER}/{path}/memory.{name}" if path else f"{FOLDER}/memory.{name}"
+
+
+def _limit(host: Host, path: str, name: str) -> float | None:
+    file = _file(path, name)
+    text = host.read(file)
+    return math.inf if text == "max" else None if text is None else host.integer(text, file)
+
+
+def _room(host: Host, level: _Level) -> _Room:
+    """What can be taken before this cgroup's own limits are reached."""
+    tightest = _least(list(level.limits.values()))
+    if tightest is None or tightest == math.inf:
+        return _Room(tightest, tightest)
+    taken, spare = _bytes(host, level.path, "current"), _reclaimable(host, level.path)
+    if taken is None or spare is None:
+        return _Room(None, None)
+    available = max(0, tightest - taken + spare)
+    return _Room(available, min(1.0, available / tightest) if tightest else 0.0)
+
+
+def _is_at(room: _Room, nearest: float | None) -> bool:
+    return nearest is not None and room.share == nearest != math.inf
+
+
+def _reclaimable(host: Host, path: str) -> int | None:
+    """Bytes that can be given back: file pages that nobody has mapped, and slab. Mapped ones are the weights."""
+    sizes = _pairs(host, path, "stat")
+    wanted = ("active_file", "inactive_file", "file_mapped")
+    if not sizes or any(name not in sizes for name in wanted):
+        return host.note(_file(path, "stat"), f"expected lines such as `{wanted[0]} 123`")
+    active, inactive, mapped = (sizes[name] for name in wanted)
+    return max(0, active + inactive - mapped) + sizes.get("slab_reclaimable", 0)
+
+
+def _bytes(host: Host, path: str, name: str) -> int | None:
+    return host.read_int(_file(path, name))
+
+
+def _pairs(host: Host, path: str, name: str) -> dict[str, int]:
+    file = _file(path, name)
+    text = host.read(file)
+    found = {key: int(value) for key, value in _PAIR.findall(text or "")}
+    if text is not None and not found:
+        host.note(file, f"expected lines of a word and a number, found {text[:40]!r}")
+    return found
+
+
+def _anon(host: Host, path: str) -> list[tuple[str, str]]:
+    file = _file(path, "numa_stat")
+    text = host.read(file, optional=True)  # a kernel without NUMA has no such file
+    if text is None:
+        return []
+    line = _ANON.search(text)
+    if line is None:
+        host.note(file, "expected a line such as `anon N0=123 N1=0`")
+        return []
+    return _ON_NODE.findall(line[1])

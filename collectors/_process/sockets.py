@@ -1,0 +1,60 @@
+"""
+Which process listens on which TCP port, in each network namespace: a container has one of its own.
+
+/proc/PID/net shows the sockets of that process's namespace, /proc/PID/fd which of them are its own.
+https://docs.kernel.org/networking/proc_net_tcp.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from collectors._host.host import Host
+from collectors._process import private_files
+
+_LISTENS = re.compile(
+    r"^ *\d+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F]+:[0-9A-F]{4} 0A (?:\S+ +){3}\S+ +\d+ +(\d+) ", re.ASCII | re.MULTILINE
+)
+_LOCAL = re.compile(r"\|-- (\d{1,3}(?:\.\d{1,3}){3})\s+/32 host LOCAL", re.ASCII)
+
+
+def namespace(host: Host, pid: int) -> str | None:
+    """The network namespace of a process as its link says it, net:[4026531840]; None where it is not told."""
+    return host.link(f"proc/{pid}/ns/net")
+
+
+def listening(host: Host, pid: int) -> dict[str, int]:
+    """The ports that are listened on in a process's network namespace, by socket as /proc/PID/fd writes it."""
+    found: dict[str, int] = {}
+    for table in ("tcp", "tcp6"):
+        path = f"proc/{pid}/net/{table}"
+        text = host.read(path, optional=True)
+        if text is None:
+            continue
+        if not text.startswith("sl "):
+            host.note(path, f"expected a table of sockets, found {text[:40]!r}")
+        found |= {f"socket:[{inode}]": int(port, 16) for port, inode in _LISTENS.findall(text)}
+    return found
+
+
+def ports(host: Host, pids: Iterable[int]) -> set[int]:
+    """The ports on which these processes, of one network namespace, listen."""
+    sockets: Mapping[str, int] | None = None
+    found: set[int] = set()
+    for pid in pids:
+        sockets = listening(host, pid) if sockets is None else sockets
+        found |= {sockets[name] for name in _sockets(host, pid) if name in sockets}
+    return found
+
+
+def addresses(host: Host, pid: int) -> set[str]:
+    """The IPv4 addresses of a process's network namespace."""
+    return set(_LOCAL.findall(host.read(f"proc/{pid}/net/fib_trie", optional=True) or ""))
+
+
+def _sockets(host: Host, pid: int) -> Sequence[str]:
+    if (seen := private_files.told(host, pid)) is not None:
+        return seen.sockets
+    folder = f"proc/{pid}/fd"
+    return [name for name in (host.link(f"{folder}/{number}") for number in host.names(folder)) if name]

@@ -1,0 +1,136 @@
+"""
+Where the threads of a process run and may run, by node; and how often they and their pages were moved.
+
+Reads /proc/PID/task/*/{stat,status,sched}. What is counted per thread is lost with it, so sums are kept here.
+https://docs.kernel.org/scheduler/sched-debug.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from collectors._host.cpulist import parse_cpulist
+from collectors._host.host import Host
+from collectors._process.stat import stat, status
+
+_MOST = 4096  # threads of one process; it costs 50 µs to look at each
+_COUNTS = re.compile(r"^(se\.nr_migrations|numa_pages_migrated)\s*:\s*(\d{1,20})$", re.ASCII | re.MULTILINE)
+_MOVES = ("se.nr_migrations", "numa_pages_migrated")
+
+NodeOf = Mapping[int, str]
+"""The node of each CPU."""
+
+
+class Threads(NamedTuple):
+    """
+    What was seen of a process's threads, by node; None where it is not known of every thread.
+
+    `running`: threads by where they ran last. `ticks`: processor time by the same, since the pass before in which there
+    was any. `allowed` and `bound`: threads whose affinity has CPUs of the node, and has none of another.
+    """
+
+    running: Counter[str] | None
+    ticks: Counter[str] | None
+    allowed: Counter[str] | None
+    bound: Counter[str] | None
+    thread_migrations: int | None
+    pages_migrated: int | None
+
+
+class _Thread(NamedTuple):
+    node: str
+    ticks: int
+    nodes: frozenset[str] | None
+    moves: tuple[int | None, ...]
+
+
+class Watch:
+    """What is remembered of one process from pass to pass."""
+
+    def __init__(self) -> None:
+        self._ticks_of: dict[str, int] = {}
+        self._ticks: Counter[str] | None = None
+        self._moves = [_Sum() for _ in _MOVES]
+
+    def look(self, host: Host, pid: int, node_of: NodeOf) -> Threads:
+        """One look at all threads."""
+        threads = _threads(host, pid, node_of)
+        if threads is None:
+            return Threads(None, None, None, None, None, None)
+        ticks: Counter[str] = Counter()
+        for name, thread in threads.items():
+            ticks[thread.node] += max(0, thread.ticks - self._ticks_of.get(name, 0))
+        if self._ticks is None or ticks.total():
+            self._ticks = ticks  # of a process that has rested the last place where it worked says more
+        self._ticks_of = {name: thread.ticks for name, thread in threads.items()}
+        running = Counter(thread.node for thread in threads.values())
+        allowed, bound = _affinity(threads)
+        moves = (
+            of_all.add({name: thread.moves[place] for name, thread in threads.items()})
+            for place, of_all in enumerate(self._moves)
+        )
+        return Threads(running, self._ticks, allowed, bound, *moves)
+
+
+class _Sum:
+    """A count of all threads that does not fall when one of them ends."""
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._last: dict[str, int] = {}
+
+    def add(self, counts: Mapping[str, int | None]) -> int | None:
+        """The sum so far; None where the count of a thread is missing, which a later look makes good."""
+        last, self._last = self._last, {}
+        for name, count in counts.items():
+            before = last.get(name, 0)
+            self._last[name] = before if count is None else count
+            self._total += max(0, self._last[name] - before)
+        return None if None in counts.values() else self._total
+
+
+def _threads(host: Host, pid: int, node_of: NodeOf) -> dict[str, _Thread] | None:
+    """Every thread by its number; None, with a note, where one cannot be read."""
+    folder = f"proc/{pid}/task"
+    names = host.names(folder)
+    if len(names) > _MOST:
+        return host.note(folder, f"more than {_MOST} threads are not looked at")
+    found: dict[str, _Thread] = {}
+    for name in names:
+        thread = _thread(host, f"{pid}/task/{name}", node_of)
+        if thread is not None:
+            found[name] = thread
+        elif host.exists(f"{folder}/{name}"):  # else it has ended
+            return host.note(f"{folder}/{name}", "cannot be read, or is on a processor of no known node")
+    return found or None
+
+
+def _thread(host: Host, task: str, node_of: NodeOf) -> _Thread | None:
+    seen = stat(host, task)
+    if seen is None or seen.processor not in node_of:
+        return None
+    allowed = status(host, task)
+    cpus = parse_cpulist(allowed.cpus) if allowed is not None else None
+    # The list has CPUs that are not there, too: those of sockets that are empty.
+    nodes = None if cpus is None else frozenset(node_of[cpu] for cpu in cpus if cpu in node_of)
+    moves = dict(_COUNTS.findall(host.read(f"proc/{task}/sched", optional=True) or ""))
+    return _Thread(node_of[seen.processor], seen.ticks, nodes, tuple(map(_number, map(moves.get, _MOVES))))
+
+
+def _number(text: str | None) -> int | None:
+    return None if text is None else int(text)
+
+
+def _affinity(threads: Mapping[str, _Thread]) -> tuple[Counter[str] | None, Counter[str] | None]:
+    allowed: Counter[str] = Counter()
+    bound: Counter[str] = Counter()
+    for thread in threads.values():
+        if not thread.nodes:
+            return None, None
+        allowed.update(thread.nodes)
+        if len(thread.nodes) == 1:
+            bound.update(thread.nodes)
+    return allowed, bound

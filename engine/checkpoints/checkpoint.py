@@ -1,0 +1,64 @@
+"""Where a model comes from: a seed, a folder as Hugging Face has them, or a GGUF file; known before it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from engine.checkpoints.tokenizer import VOCAB, ByteTokenizer, Tokenizer
+from engine.decoder.int8 import kernels
+from engine.decoder.weights import Config, Weights, config_of_size, seeded_weights
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What is known of a model from its header."""
+
+    name: str
+    config: Config
+    tokenizer: Tokenizer
+    load_as: Callable[[Config], Weights]
+    trained_context: int | None = None  # tokens; more than these it has never seen
+
+    def load(self) -> Weights:
+        """Makes the weights, as `config` says."""
+        return self.load_as(self.config)
+
+    def in_int8(self) -> Checkpoint:
+        """The same with 8-bit matrices; ValueError where Numba is not installed."""
+        try:
+            kernels()
+        except ModuleNotFoundError as missing:
+            raise ValueError(
+                f"{missing.name} is needed for 8-bit weights: install it with pip install 'steadytok[int8]'"
+            ) from None
+        return replace(self, config=replace(self.config, int8=True))
+
+
+def seeded(size: int, seed: int, *, int8: bool = False) -> Checkpoint:
+    """A model of about so many bytes made from a seed, which speaks bytes; ValueError below 1 MiB."""
+    config = config_of_size(size, VOCAB, int8=int8)
+    name = f"seeded-{config.weights_bytes / (1 << 20):.0f}MiB"
+    return Checkpoint(name, config, ByteTokenizer(), lambda shape: seeded_weights(shape, seed))
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """
+    The checkpoint in a folder (config.json, *.safetensors, tokenizer.json) or a .gguf file.
+
+    Reads headers and the tokenizer only. ValueError or OSError with a sentence where it is none that this engine can
+    run, or where what reads it is not installed.
+    """
+    try:
+        if path.is_dir():
+            from engine.checkpoints.huggingface import open_folder
+
+            return open_folder(path)
+        from engine.checkpoints.gguf import open_gguf
+
+        return open_gguf(path)
+    except ModuleNotFoundError as missing:
+        raise ValueError(
+            f"{missing.name} is needed to read {path}: install it with pip install 'steadytok[models]'"
+        ) from None

@@ -1,0 +1,182 @@
+"""
+A checkpoint in GGUF, llama.cpp's own format; quantised tensors become float32 by the `gguf` library's own routines.
+
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor
+from gguf.quants import dequantize
+
+from engine.checkpoints.checkpoint import Checkpoint
+from engine.checkpoints.gguf_vocabulary import tokenizer_from_metadata
+from engine.decoder.rope import Rope, scaled
+from engine.decoder.weight_loading import Fetch, assemble
+from engine.decoder.weights import Array, Config
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3")  # Mistral's are llama
+TYPES = tuple(GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"))
+WRONG = (ValueError, TypeError, AttributeError, ArithmeticError, IndexError)  # what a wrong type or number comes to
+_SHARD = re.compile(r"(.*)-00001-of-(\d{5})\.gguf", re.ASCII)
+_ENDS = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+_PARTS = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+class Metadata:
+    """The keys and values of a file's header."""
+
+    def __init__(self, reader: GGUFReader) -> None:
+        self._fields = reader.fields
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A value, or the default where the key is not there."""
+        field = self._fields.get(key)
+        return default if field is None else field.contents()
+
+    def whole(self, key: str, default: int | None = None) -> int:
+        """A whole number from 1; ValueError where it is missing or none."""
+        value = self.get(key, default)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{key} must be a whole number from 1, not {value!r}")
+        return value
+
+
+def open_gguf(path: Path) -> Checkpoint:
+    """The checkpoint in a file, or in several of which this is the first; ValueError with a sentence."""
+    readers = [_opened(file) for file in _files(path)]
+    metadata = Metadata(readers[0])
+    tensors = {tensor.name: tensor for reader in readers for tensor in reader.tensors}
+    try:
+        config = config_of(metadata, tensors)
+        tokenizer = tokenizer_from_metadata(metadata.get)
+    except WRONG as error:
+        raise ValueError(f"{path}: {error}") from None
+    trained = metadata.get(f"{metadata.get('general.architecture')}.context_length")
+    return Checkpoint(
+        path.stem, config, tokenizer, lambda shape: assemble(shape, _fetch(shape, tensors, metadata)), trained
+    )
+
+
+def config_of(metadata: Metadata, tensors: dict[str, ReaderTensor]) -> Config:
+    """The shape that a header tells; ValueError where it is none of ARCHITECTURES, or has what this engine has not."""
+    architecture = metadata.get("general.architecture")
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"the architecture {architecture!r} is not supported: expected {', '.join(ARCHITECTURES)}")
+    if metadata.get(f"{architecture}.expert_count"):
+        raise ValueError("mixtures of experts are not supported")
+    dim = metadata.whole(f"{architecture}.embedding_length")
+    heads = metadata.whole(f"{architecture}.attention.head_count")
+    layers = metadata.whole(f"{architecture}.block_count")
+    head_dim = metadata.whole(f"{architecture}.attention.key_length", dim // heads)
+    window = metadata.get(f"{architecture}.attention.sliding_window")
+    if metadata.whole(f"{architecture}.rope.dimension_count", head_dim) != head_dim:
+        raise ValueError("RoPE over a part of each head is not supported")
+    if "token_embd.weight" not in tensors:
+        raise ValueError("there is no tensor token_embd.weight")
+    return Config(
+        vocab=int(tensors["token_embd.weight"].shape[1]),  # (dim, vocab): GGUF has the dimensions the other way round
+        dim=dim,
+        layers=layers,
+        heads=heads,
+        kv_heads=metadata.whole(f"{architecture}.attention.head_count_kv", heads),
+        head_dim=head_dim,
+        hidden=metadata.whole(f"{architecture}.feed_forward_length"),
+        norm_epsilon=float(metadata.get(f"{architecture}.attention.layer_norm_rms_epsilon", 1e-6)),
+        rope=_rope(metadata, architecture, head_dim, tensors),
+        tied="output.weight" not in tensors,
+        attention_bias="blk.0.attn_q.bias" in tensors,
+        head_norm="blk.0.attn_q_norm.weight" in tensors,
+        windows=(int(window),) * layers if window else (),
+    )
+
+
+def _rope(metadata: Metadata, architecture: str, head_dim: int, tensors: dict[str, ReaderTensor]) -> Rope:
+    def value(name: str, default: Any = None) -> Any:
+        return metadata.get(f"{architecture}.rope.{name}", default)
+
+    theta = float(value("freq_base", 10_000.0))
+    if (divisors := tensors.get("rope_freqs.weight")) is not None:  # how llama.cpp keeps Llama 3's scaling
+        return Rope(theta, tuple(_array(divisors).tolist()))
+    scaling = {
+        "rope_type": {"none": "default"}.get(kind := value("scaling.type", "none"), kind),
+        "factor": value("scaling.factor", 1.0),
+        "original_max_position_embeddings": value("scaling.original_context_length"),
+        "attention_factor": value("scaling.attn_factor"),
+    }
+    return scaled(theta, head_dim, {name: told for name, told in scaling.items() if told is not None})
+
+
+def _fetch(config: Config, tensors: dict[str, ReaderTensor], metadata: Metadata) -> Fetch:
+    interleaved = metadata.get("general.architecture") == "llama"
+
+    def fetch(name: str) -> Array:
+        array = _array(tensors[gguf_name(name)])
+        if interleaved and ".self_attn.q_proj." in name:
+            return _halves(array, config.heads)
+        if interleaved and ".self_attn.k_proj." in name:
+            return _halves(array, config.kv_heads)
+        return array
+
+    return fetch
+
+
+def gguf_name(name: str) -> str:
+    """`model.layers.0.self_attn.q_proj.weight` is `blk.0.attn_q.weight`; KeyError for what GGUF has not."""
+    stem, _, kind = name.rpartition(".")
+    if stem in _ENDS:
+        return f"{_ENDS[stem]}.{kind}"
+    number, _, part = stem.removeprefix("model.layers.").partition(".")
+    return f"blk.{number}.{_PARTS[part]}.{kind}"
+
+
+def _halves(array: Array, heads: int) -> Array:
+    """
+    Rows (heads * head_dim, …) whose RoPE pairs are neighbours, in the order where they are half a head apart.
+
+    llama.cpp's converter puts queries and keys of this architecture the other way round.
+    """
+    by_pair = array.reshape(heads, -1, 2, *array.shape[1:])  # (heads, head_dim / 2, 2, …)
+    return by_pair.swapaxes(1, 2).reshape(array.shape)
+
+
+def _array(tensor: ReaderTensor) -> Array:
+    if tensor.tensor_type not in TYPES:
+        known = ", ".join(kind.name for kind in TYPES)
+        raise ValueError(f"{tensor.name} is {tensor.tensor_type.name}, which is not supported: expected {known}")
+    array = np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
+    return array.reshape(tuple(int(size) for size in reversed(tensor.shape)))  # rows first
+
+
+def _files(path: Path) -> Iterator[Path]:
+    match = _SHARD.fullmatch(path.name)
+    if match is None:
+        yield path
+        return
+    for number in range(1, int(match[2]) + 1):
+        yield path.with_name(f"{match[1]}-{number:05}-of-{match[2]}.gguf")
+
+
+def _opened(path: Path) -> GGUFReader:
+    try:
+        return GGUFReader(path)
+    except (ValueError, IndexError, KeyError) as error:  # cut short, or no GGUF at all
+        raise ValueError(f"{path} is not a GGUF file that can be read: {error}") from None

@@ -1,0 +1,71 @@
+"""From a checkpoint's named tensors, one at a time, to Weights; names are those of Hugging Face checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from engine.decoder.weights import Array, Config, Layer, Weights
+
+Fetch = Callable[[str], Array]  # a tensor by its name, in float32; KeyError where there is none of it
+
+
+def assemble(config: Config, fetch: Fetch) -> Weights:
+    """
+    Weights of this shape, in memory of their own.
+
+    ValueError where a tensor is missing or has another shape. No tensor is held longer than it takes to copy it.
+    """
+
+    def tensor(name: str, *shape: int) -> Array:
+        return _checked(fetch, name, shape)
+
+    embedding = config.stored(tensor("model.embed_tokens.weight", config.vocab, config.dim))  # (vocab, dim)
+    return Weights(
+        config,
+        embedding,
+        tuple(_layer(config, f"model.layers.{number}", tensor) for number in range(config.layers)),
+        tensor("model.norm.weight", config.dim),
+        embedding if config.tied else config.stored(tensor("lm_head.weight", config.vocab, config.dim)),
+    )
+
+
+def _layer(c: Config, name: str, tensor: Callable[..., Array]) -> Layer:
+    attention, feed_forward = f"{name}.self_attn", f"{name}.mlp"
+    rows = (c.query_dim, c.kv_dim, c.kv_dim)
+    projections = [f"{attention}.{part}_proj" for part in "qkv"]
+    gate_up = [f"{feed_forward}.gate_proj.weight", f"{feed_forward}.up_proj.weight"]
+    return Layer(
+        attention_norm=tensor(f"{name}.input_layernorm.weight", c.dim),
+        query_key_value=c.stored(_stacked(tensor, [f"{part}.weight" for part in projections], rows, (c.dim,))),
+        output=c.stored(tensor(f"{attention}.o_proj.weight", c.dim, c.query_dim)),
+        feed_forward_norm=tensor(f"{name}.post_attention_layernorm.weight", c.dim),
+        gate_up=c.stored(_stacked(tensor, gate_up, (c.hidden, c.hidden), (c.dim,))),
+        down=c.stored(tensor(f"{feed_forward}.down_proj.weight", c.dim, c.hidden)),
+        query_key_value_bias=(
+            _stacked(tensor, [f"{part}.bias" for part in projections], rows, ()) if c.attention_bias else None
+        ),
+        query_norm=tensor(f"{attention}.q_norm.weight", c.head_dim) if c.head_norm else None,
+        key_norm=tensor(f"{attention}.k_norm.weight", c.head_dim) if c.head_norm else None,
+    )
+
+
+def _stacked(tensor: Callable[..., Array], names: Iterable[str], rows: tuple[int, ...], rest: tuple[int, ...]) -> Array:
+    """Several tensors one under the other, (sum of rows, *rest)."""
+    whole = np.empty((sum(rows), *rest), np.float32)  # (sum of rows, *rest)
+    first = 0
+    for name, count in zip(names, rows, strict=True):
+        whole[first : first + count] = tensor(name, count, *rest)
+        first += count
+    return whole
+
+
+def _checked(fetch: Fetch, name: str, shape: tuple[int, ...]) -> Array:
+    try:
+        tensor = fetch(name)
+    except KeyError:
+        raise ValueError(f"the checkpoint has no tensor {name}") from None
+    if tensor.shape != shape:
+        raise ValueError(f"{name} has the shape {tensor.shape}, and the configuration says {shape}")
+    return np.require(tensor, np.float32, ["C", "O", "W"])  # of its own: the file may go

@@ -1,0 +1,176 @@
+"""The shape of a Llama-like model, its weights, and weights made from a seed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.decoder.int8 import Int8Matrix, quantised
+from engine.decoder.rope import Rope
+from engine.memory.sizing import SMALLEST
+
+Array = NDArray[np.float32]
+Matrix = Array | Int8Matrix
+PLAIN = Rope()
+
+FLOAT_BYTES = 4  # 16-bit weights are 16 to 30 times slower per weight in NumPy than float32
+WIDTHS = (64, 128, 256, 512, 768, 1024, 1536, 2048, 4096)  # candidates for `dim`, all with heads divisible by 4
+FEWEST_LAYERS = 4  # below this a model is too wide for its size to look like a Llama
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The shape of a model; raises ValueError where the numbers do not fit together."""
+
+    vocab: int
+    dim: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    hidden: int
+    norm_epsilon: float = 1e-5
+    rope: Rope = PLAIN
+    tied: bool = True  # the embedding is also the classifier
+    attention_bias: bool = False  # added to queries, keys and values (Qwen2)
+    head_norm: bool = False  # RMSNorm of each query and key head (Qwen3)
+    int8: bool = False  # matrices are kept in 8 bits
+    windows: tuple[int | None, ...] = ()  # how many tokens each layer looks back over, itself included; empty: all
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim ({self.head_dim}) must be even: RoPE turns pairs")
+        if len(self.windows) not in (0, self.layers):
+            raise ValueError(f"there are {len(self.windows)} windows for {self.layers} layers")
+
+    @property
+    def query_dim(self) -> int:
+        """Width of all query heads together."""
+        return self.heads * self.head_dim
+
+    @property
+    def kv_dim(self) -> int:
+        """Width of all key (or value) heads together."""
+        return self.kv_heads * self.head_dim
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of all weights; one decoded token reads nearly all of them once."""
+        qkv_dim = self.query_dim + 2 * self.kv_dim
+        small = FLOAT_BYTES * (2 * self.dim + self.attention_bias * qkv_dim + self.head_norm * 2 * self.head_dim)
+        attention = self._matrix_bytes(qkv_dim, self.dim) + self._matrix_bytes(self.dim, self.query_dim)
+        feed_forward = self._matrix_bytes(2 * self.hidden, self.dim) + self._matrix_bytes(self.dim, self.hidden)
+        ends = (2 - self.tied) * self._matrix_bytes(self.vocab, self.dim) + FLOAT_BYTES * self.dim
+        return ends + self.layers * (small + attention + feed_forward)
+
+    def _matrix_bytes(self, rows: int, columns: int) -> int:
+        return rows * (columns + FLOAT_BYTES) if self.int8 else rows * columns * FLOAT_BYTES
+
+    def stored(self, matrix: Array) -> Matrix:
+        """A matrix as this model keeps it."""
+        return quantised(matrix) if self.int8 else matrix
+
+
+def config_of_size(size: int, vocab: int, *, int8: bool = False) -> Config:
+    """
+    A Llama-like shape whose weights take at least `size` bytes, and at most a few per cent more.
+
+    Width and depth come from a ladder; the feed-forward width takes up what is left. ValueError below 1 MiB.
+    """
+    if size < SMALLEST:
+        raise ValueError(f"a model of {size} bytes is too small: expected at least 1MiB")
+    dim, layers = next(
+        (dim, layers) for dim in reversed(WIDTHS) if (layers := _layers_for(size, vocab, dim, int8)) >= FEWEST_LAYERS
+    )
+    empty = _shape(vocab, dim, layers, 0, int8).weights_bytes
+    per_step = _shape(vocab, dim, layers, 8, int8).weights_bytes - empty  # hidden moves in steps of 8
+    steps = (size - empty) / per_step
+    return _shape(vocab, dim, layers, 8 * max(1, math.ceil(steps)), int8)
+
+
+def _shape(vocab: int, dim: int, layers: int, hidden: int, int8: bool) -> Config:
+    head_dim = 64 if dim >= 256 else dim // 4
+    heads = dim // head_dim
+    return Config(vocab, dim, layers, heads, heads // 4, head_dim, hidden, int8=int8)
+
+
+def _layers_for(size: int, vocab: int, dim: int, int8: bool) -> int:
+    hidden = dim * 8 // 3
+    embedding = _shape(vocab, dim, 0, hidden, int8).weights_bytes
+    return round((size - embedding) / (_shape(vocab, dim, 1, hidden, int8).weights_bytes - embedding))
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One block's weights; a matrix is (output, input), so a row makes one output."""
+
+    attention_norm: Array  # (dim,)
+    query_key_value: Matrix  # (query_dim + 2 * kv_dim, dim): three matrices as one, because long gemv stream better
+    output: Matrix  # (dim, query_dim)
+    feed_forward_norm: Array  # (dim,)
+    gate_up: Matrix  # (2 * hidden, dim)
+    down: Matrix  # (dim, hidden)
+    query_key_value_bias: Array | None = None  # (query_dim + 2 * kv_dim,)
+    query_norm: Array | None = None  # (head_dim,)
+    key_norm: Array | None = None  # (head_dim,)
+
+    def arrays(self) -> list[NDArray[Any]]:
+        """Those it has, each in memory of its own."""
+        return [array for field in fields(self) for array in _arrays(getattr(self, field.name))]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """All weights of a model."""
+
+    config: Config
+    embedding: Matrix  # (vocab, dim)
+    layers: tuple[Layer, ...]
+    norm: Array  # (dim,)
+    classifier: Matrix  # (vocab, dim), the embedding itself where they are tied
+
+    def arrays(self) -> list[NDArray[Any]]:
+        """Every array, each in memory of its own."""
+        ends = [*_arrays(self.embedding), self.norm]
+        ends += [] if self.classifier is self.embedding else _arrays(self.classifier)
+        return [array for layer in self.layers for array in layer.arrays()] + ends
+
+
+def _arrays(weight: Matrix | None) -> list[NDArray[Any]]:
+    if isinstance(weight, Int8Matrix):
+        return [weight.rows, weight.scales]
+    return [] if weight is None else [weight]
+
+
+def seeded_weights(config: Config, seed: int) -> Weights:
+    """Weights from a seed: the same seed and shape give the same model."""
+    generator = np.random.default_rng(seed)
+    embedding = config.stored(_matrix(generator, config.vocab, config.dim))
+    layers = tuple(_seeded_layer(generator, config) for _ in range(config.layers))
+    return Weights(config, embedding, layers, np.ones(config.dim, np.float32), classifier=embedding)
+
+
+def _seeded_layer(generator: np.random.Generator, config: Config) -> Layer:
+    return Layer(
+        attention_norm=np.ones(config.dim, np.float32),
+        query_key_value=config.stored(_matrix(generator, config.query_dim + 2 * config.kv_dim, config.dim)),
+        output=config.stored(_matrix(generator, config.dim, config.query_dim)),
+        feed_forward_norm=np.ones(config.dim, np.float32),
+        gate_up=config.stored(_matrix(generator, 2 * config.hidden, config.dim)),
+        down=config.stored(_matrix(generator, config.dim, config.hidden)),
+    )
+
+
+def _matrix(generator: np.random.Generator, rows: int, columns: int) -> Array:
+    """Uniform with variance 1 / columns; uniform is filled several times faster than normal (2 GiB/s)."""
+    matrix = np.empty((rows, columns), np.float32)
+    generator.random(out=matrix, dtype=np.float32)
+    matrix -= 0.5
+    matrix *= math.sqrt(12 / columns)  # a Python float: a np.float64 here would promote everything after it
+    return matrix

@@ -1,0 +1,204 @@
+"""One HTTP connection: bodies in, answers and event streams out, and whether the client is still there."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import socketserver
+import sys
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from engine.serving.json_fields import Fields, RefusedError
+from engine.serving.request_stream import StoppedError
+
+MOST_CONNECTIONS = 256  # each has a thread; more than may run and wait, so that /metrics and /pace still answer
+LARGEST_DRAIN = 32 << 20  # bytes read and thrown away, so that the client gets to read why it was refused
+ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+_CROWDED = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\n"
+    b"Too many connections are open already: come back later.\n"
+)
+
+
+class Listener(ThreadingHTTPServer):
+    """Listens from the moment it is made; serve_forever answers, each connection in a thread of its own."""
+
+    daemon_threads = True
+    request_queue_size = 128  # connections that come while a thread starts; the default of 5 loses bursts
+
+    def __init__(
+        self, address: tuple[str, int], exchange: type[Exchange], most_connections: int = MOST_CONNECTIONS
+    ) -> None:
+        """`exchange` answers; more connections than `most_connections` are told to come back. Raises OSError."""
+        self.connections = 0
+        self.most_connections = most_connections
+        self._counting = threading.Lock()
+        super().__init__(address, exchange)
+
+    @property
+    def url(self) -> str:
+        """Where it answers, with the port that port 0 became."""
+        return f"http://{self.server_name}:{self.server_port}"
+
+    def server_bind(self) -> None:
+        """Binds without the name look-up of HTTPServer, which hangs on hosts whose resolver is out of reach."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """A thread for the connection, unless there are too many."""
+        with self._counting:
+            crowded = self.connections >= self.most_connections
+            self.connections += not crowded
+        if crowded:
+            request.send(_CROWDED, socket.MSG_DONTWAIT)
+            super().shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread can be started: this connection is given up, not its place for ever
+            with self._counting:
+                self.connections -= 1
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """All that one connection asks."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._counting:
+                self.connections -= 1
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that leaves is no error; anything else keeps its traceback."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
+
+class Exchange(BaseHTTPRequestHandler):
+    """Reads requests, and has `answer` answer them; RefusedError becomes its status and sentence."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "steadytok-reference"
+    sys_version = ""
+    timeout = 30  # seconds without a byte, after which a connection is dropped
+    disable_nagle_algorithm = True
+    largest_body = 1 << 20  # bytes
+    _streaming = False  # whether the status is out, so that what goes wrong now can only be told in the stream
+
+    def answer(self, path: str, body: bytes) -> None:
+        """Answers one request, or raises RefusedError or StoppedError."""
+        raise NotImplementedError
+
+    def do_GET(self) -> None:
+        """Answers, or says in one sentence why not."""
+        try:
+            self.answer(self.path.partition("?")[0], self._body())
+        except RefusedError as refused:
+            self._refuse(refused)
+        except StoppedError:
+            self.close_connection = True
+
+    do_POST = do_PUT = do_GET  # noqa: N815  the names are http.server's
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing: a canary asked every five seconds must not fill a journal."""
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What http.server itself refuses, in the same shape as our own refusals."""
+        self.close_connection = True
+        self._refuse(RefusedError(code, f"{message or HTTPStatus(code).phrase}."))
+
+    def gone(self) -> bool:
+        """Whether the client has closed its side; what it may have sent ahead is left alone. For any thread."""
+        poll = select.poll()
+        try:
+            poll.register(self.connection, select.POLLIN | select.POLLRDHUP)
+        except ValueError:
+            return True  # closed on our side
+        ready = poll.poll(0)
+        return bool(ready) and bool(ready[0][1] & (select.POLLRDHUP | select.POLLHUP | select.POLLERR))
+
+    def send_json(self, status: int, fields: Fields) -> None:
+        """An answer in JSON."""
+        self.send(status, json.dumps(fields).encode() + b"\n", "application/json")
+
+    def send(self, status: int, body: bytes, content_type: str, retry_after: int | None = None) -> None:
+        """An answer in one piece."""
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        if status == HTTPStatus.UNAUTHORIZED:
+            self.send_header("WWW-Authenticate", "Bearer")
+        if retry_after is not None:
+            self.send_header("Retry-After", str(retry_after))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def send_event(self, event: bytes) -> None:
+        """One server-sent event; the first one begins the stream. https://html.spec.whatwg.org/#server-sent-events"""
+        if not self._streaming:
+            self._start_stream()
+        self._send_chunk(b"data: " + event + b"\n\n")
+
+    def end_stream(self) -> None:
+        """The last chunk: a stream without it was cut, and its client can tell."""
+        self._send_chunk(b"")
+        self._streaming = False
+
+    def _start_stream(self) -> None:
+        self._streaming = True
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Cache-Control", "no-store")
+        if self._chunked():
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.close_connection = True  # the end of the connection is the end of the stream
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+
+    def _chunked(self) -> bool:
+        return self.request_version != "HTTP/1.0"
+
+    def _send_chunk(self, chunk: bytes) -> None:
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked() else chunk)
+
+    def _refuse(self, refused: RefusedError) -> None:
+        kind = ERROR_TYPES.get(refused.status, "server_error" if refused.status >= 500 else "invalid_request_error")
+        error = {"message": refused.sentence, "type": kind, "param": None, "code": refused.status}
+        if self._streaming:
+            self.close_connection = True
+            self.send_event(json.dumps({"error": error}).encode())
+            return
+        self.send(
+            refused.status, json.dumps({"error": error}).encode() + b"\n", "application/json", refused.retry_after
+        )
+
+    def _body(self) -> bytes:
+        length = self.headers.get("Content-Length", "0")
+        if "Transfer-Encoding" in self.headers:
+            self.close_connection = True
+            raise RefusedError(411, "Send the body with Content-Length, not in chunks.")
+        if not (length.isascii() and length.isdecimal() and len(length) < 16):
+            self.close_connection = True
+            raise RefusedError(400, "Content-Length is not a whole number.")
+        if int(length) > self.largest_body:
+            self.close_connection = True
+            self._drain(min(int(length), LARGEST_DRAIN))
+            raise RefusedError(413, f"The body has {length} bytes: at most {self.largest_body} are taken.")
+        body = self.rfile.read(int(length))
+        if len(body) < int(length):
+            raise StoppedError
+        return body
+
+    def _drain(self, length: int) -> None:
+        while length > 0 and (part := self.rfile.read(min(length, 1 << 16))):
+            length -= len(part)

@@ -1,0 +1,133 @@
+"""
+A checkpoint's own chat template, rendered as Hugging Face transformers does, in jinja2's sandbox and within bounds.
+
+https://huggingface.co/docs/transformers/chat_templating_writing and https://jinja.palletsprojects.com/sandbox/
+A template comes with the model, from the Internet, and messages come from clients: neither may run code, run for ever
+or fill the memory. The sandbox sees to the first only.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any, NoReturn
+
+from jinja2 import Template, TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from engine.serving.chat import Message
+from engine.serving.json_fields import RefusedError
+
+LONGEST_SOURCE = 1 << 18  # characters; the longest that are known have 20,000
+LONGEST_TEXT = 1 << 22  # characters of what is rendered
+MOST_LINES = 1_000_000  # of template code executed; about a quarter of a second
+
+
+class JinjaTemplate:
+    """One chat template; one that cannot be compiled refuses every chat with the reason."""
+
+    adds_begin = False  # a template writes the special tokens itself
+
+    def __init__(self, source: str, special: Mapping[str, str]) -> None:
+        """`special` are variables such as bos_token and eos_token."""
+        self._special = dict(special)
+        self._template: Template | None = None
+        try:
+            if len(source) > LONGEST_SOURCE:
+                raise TemplateError(f"it has {len(source)} characters, and {LONGEST_SOURCE} may be")
+            self._template = _environment().from_string(source)
+        except (TemplateError, RecursionError, SyntaxError) as error:  # SyntaxError: nested deeper than Python compiles
+            self.broken = _reason(error)
+
+    def render(self, messages: list[Message]) -> str:
+        """The text up to where the assistant's answer begins; raises RefusedError."""
+        if self._template is None:
+            raise RefusedError(400, f"The chat template of this model cannot be used: {self.broken}.")
+        asked = {"messages": [message._asdict() for message in messages], "add_generation_prompt": True}
+        try:
+            return _within_bounds(self._template, asked | self._special)
+        except Exception as error:  # what a template can raise has no bounds; it is told to the client
+            reason = _reason(error)
+        raise RefusedError(400, f"The chat template of this model does not take these messages: {reason}.")
+
+
+def _within_bounds(template: Template, variables: dict[str, Any]) -> str:
+    lines = _Lines()
+    before = sys.gettrace()
+    text, length = [], 0
+    sys.settrace(lines.count)  # of this thread only: jinja2 itself cannot end a loop
+    try:
+        for piece in template.generate(variables):
+            length += len(piece)
+            if length > LONGEST_TEXT:
+                raise TemplateError(f"what it writes is longer than {LONGEST_TEXT} characters")
+            text.append(piece)
+    finally:
+        sys.settrace(before)
+    return "".join(text)
+
+
+class _Lines:
+    """Counts the lines that are executed, and ends what executes too many."""
+
+    def __init__(self) -> None:
+        self._left = MOST_LINES
+
+    def count(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any]:
+        """A trace function. https://docs.python.org/3/library/sys.html#sys.settrace"""
+        self._left -= 1
+        if self._left < 0:
+            raise TemplateError("it does not come to an end")
+        return self.count
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """The sandbox, without what makes a large value in one operation."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Products and powers; raises TemplateError where they may be large."""
+        sizes = [len(side) if isinstance(side, str | list | tuple) else side for side in (left, right)]
+        small = all(isinstance(size, int | float) and abs(size) <= 1 << 16 for size in sizes)
+        if not small or (operator == "**" and abs(sizes[1]) > 64):
+            raise TemplateError(f"{operator} of values so large is not allowed")
+        return super().call_binop(context, operator, left, right)
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805  jinja2's signature
+        """Calls of functions and methods; raises TemplateError where a number among the arguments is large."""
+        if any(isinstance(value, int) and abs(value) > LONGEST_TEXT for value in (*args, *kwargs.values())):
+            raise TemplateError("a number so large is not allowed in a call")
+        return super().call(__context, __obj, *args, **kwargs)
+
+
+def _environment() -> _Sandbox:
+    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+def _tojson(value: Any, indent: int | None = None) -> str:
+    """JSON as it is: jinja2's own filter escapes it for HTML."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.datetime.now().strftime(form)
+
+
+def _reason(error: BaseException) -> str:
+    line = getattr(error, "lineno", None)
+    words = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+    return words if line is None else f"line {line}: {words}"

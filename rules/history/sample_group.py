@@ -1,0 +1,264 @@
+"""
+The rows of one sampling group: one time for the whole pass, one column per series.
+
+The newest rows lie plain, [column, row], so that a window over time is contiguous; older ones are sealed into blocks.
+A column without value is always preceded by a stale mark or by nothing at all, so the last row alone says who lives.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from collectors import Labels, Metric
+from rules.history.blocks import ABSENT, STALE, VALUE, Block, Floats, Integers, States, Times
+
+SEAL_ROWS = 128
+"""Rows per sealed block."""
+
+HEAD_ROWS = 900 + SEAL_ROWS
+"""Rows held plain at most: 15 minutes at one second are never unsealed for a rule."""
+
+NEVER_MS = -(1 << 62)
+ALIVE_MS = 1 << 62
+_FIRST_ROWS = 16
+_SLIDE_COLUMNS = 128  # columns moved at a time, so that sliding needs no second copy of the head
+
+Columns = Integers | slice
+
+
+class Span(NamedTuple):
+    """Consecutive rows of chosen columns; `states` is None where every cell has a value."""
+
+    times: Times
+    values: Floats
+    states: States | None
+
+
+class Group:
+    """One sampling group: its columns, its plain head and its sealed blocks."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.silent = False
+        self.last_ms = NEVER_MS
+        self.metrics: list[Metric | None] = []
+        self.labels: list[Labels] = []
+        self.blocks: deque[Block] = deque()
+        self.ended_ms = np.empty(0, np.int64)  # when the column's series ended; ALIVE_MS while it lives
+        self.hole_ms = np.empty(0, np.int64)  # the newest row in which the column had no value
+        self._free: list[int] = []
+        self._times = np.empty(_FIRST_ROWS, np.int64)
+        self._values = np.zeros((0, _FIRST_ROWS))
+        self._states = np.zeros((0, _FIRST_ROWS), np.uint8)
+        self._first = self._end = 0
+        self._shared = False
+
+    def frozen(self) -> Group:
+        """
+        The group as it is now, for another thread to read; the rows are not copied.
+
+        Rows are only ever added behind those it sees; what would move or change them makes new arrays first.
+        """
+        twin = copy.copy(self)
+        twin.blocks, twin.metrics, twin.labels = self.blocks.copy(), self.metrics.copy(), self.labels.copy()
+        twin.ended_ms, twin.hole_ms = self.ended_ms.copy(), self.hole_ms.copy()
+        self._shared = True
+        return twin
+
+    @property
+    def width(self) -> int:
+        """How many columns there are, free ones included."""
+        return len(self.metrics)
+
+    def last_states(self) -> States:
+        """The state of each column in the newest row."""
+        if self._end == self._first:
+            return np.zeros(self.width, np.uint8)
+        return self._states[: self.width, self._end - 1]
+
+    def last_values(self) -> Floats:
+        """The value of each column in the newest row; meaningless where it has none."""
+        if self._end == self._first:
+            return np.zeros(self.width)
+        return self._values[: self.width, self._end - 1]
+
+    def add_columns(self, keys: list[tuple[Metric, Labels]]) -> list[int]:
+        """A column for each new series; the slot of a series that is long forgotten is used again."""
+        slots = []
+        missing = len(keys) - len(self._free)
+        if missing > 0:
+            self._widen(missing)
+        for metric, labels in keys:
+            slot = self._free.pop()
+            self.metrics[slot], self.labels[slot] = metric, labels
+            self.ended_ms[slot], self.hole_ms[slot] = ALIVE_MS, self.last_ms
+            slots.append(slot)
+        return slots
+
+    def _widen(self, more: int) -> None:
+        old, new = self.width, self.width + more
+        self.metrics.extend([None] * more)
+        self.labels.extend([()] * more)
+        self.ended_ms = np.concatenate([self.ended_ms, np.full(more, NEVER_MS)])
+        self.hole_ms = np.concatenate([self.hole_ms, np.full(more, NEVER_MS)])
+        self._free.extend(range(new - 1, old - 1, -1))
+        if new > len(self._values):
+            self._reshape(new if not old else max(new, old + old // 8 + 8), self._values.shape[1])
+
+    def _reshape(self, columns: int, rows: int) -> None:
+        held, width = slice(self._first, self._end), min(len(self._values), columns)
+        count = self._end - self._first
+        times, values, states = np.empty(rows, np.int64), np.zeros((columns, rows)), np.zeros((columns, rows), np.uint8)
+        times[:count] = self._times[held]
+        values[:width, :count] = self._values[:width, held]
+        states[:width, :count] = self._states[:width, held]
+        self._times, self._values, self._states = times, values, states
+        self._first, self._end = 0, count
+        self._shared = False
+
+    def append(self, at_ms: int, columns: Integers, numbers: Floats) -> None:
+        """One row: `numbers` in `columns`, a stale mark in every other column that was alive."""
+        self._make_room()
+        row, width = self._end, self.width
+        before = self.last_states()
+        states = self._states[:width, row]
+        # A cell without value repeats the one before it, so that sealing finds nothing to store.
+        self._values[:width, row] = self.last_values()
+        self._values[columns, row] = numbers
+        states[:] = ABSENT
+        states[columns] = VALUE
+        states[(before == VALUE) & (states == ABSENT)] = STALE
+        self._end_row(at_ms, states)
+
+    def _end_row(self, at_ms: int, states: States) -> None:
+        ended = states == STALE
+        if ended.any():
+            self.ended_ms[ended] = at_ms
+        lives = states == VALUE
+        if not lives.all():
+            self.hole_ms[~lives] = at_ms
+        self.ended_ms[lives] = ALIVE_MS
+        self._times[self._end] = self.last_ms = at_ms
+        self._end += 1
+
+    def _make_room(self) -> None:
+        capacity = self._values.shape[1]
+        if self._end < capacity:
+            return
+        if 4 * self._first < capacity:
+            if capacity < HEAD_ROWS:
+                self._reshape(len(self._values), min(2 * capacity, HEAD_ROWS))
+                return
+            self._seal()
+        self._slide()
+
+    def _seal(self) -> None:
+        rows, width = slice(self._first, self._first + SEAL_ROWS), self.width
+        self.blocks.append(Block(self._times[rows], self._values[:width, rows], self._states[:width, rows]))
+        self._first += SEAL_ROWS
+
+    def _slide(self) -> None:
+        if self._shared:
+            self._reshape(*self._values.shape)
+            return
+        held, count = slice(self._first, self._end), self._end - self._first
+        self._times[:count] = self._times[held].copy()
+        for top in range(0, self.width, _SLIDE_COLUMNS):
+            some = slice(top, top + _SLIDE_COLUMNS)
+            self._values[some, :count] = self._values[some, held].copy()
+            self._states[some, :count] = self._states[some, held].copy()
+        self._first, self._end = 0, count
+
+    def shift(self, delta_ms: int) -> None:
+        """Moves every stored time."""
+        self._times = self._times + delta_ms
+        self.ended_ms[np.abs(self.ended_ms) < ALIVE_MS] += delta_ms
+        self.hole_ms[np.abs(self.hole_ms) < ALIVE_MS] += delta_ms
+        self.blocks = deque(block.moved(delta_ms) for block in self.blocks)
+        if self.last_ms != NEVER_MS:
+            self.last_ms += delta_ms
+
+    def forget(self, horizon_ms: int) -> list[int]:
+        """Drops rows older than the horizon (whole blocks only); the columns that have nothing left are freed."""
+        while self.blocks and self.blocks[0].last_ms < horizon_ms:
+            self.blocks.popleft()
+        if not self.blocks:
+            held = self._times[self._first : self._end]
+            self._first += int(np.searchsorted(held, horizon_ms))
+        gone = np.flatnonzero((self.ended_ms <= self.oldest_ms(horizon_ms)) & (self.ended_ms != NEVER_MS))
+        return [int(slot) for slot in gone]
+
+    def oldest_ms(self, horizon_ms: int = NEVER_MS) -> int:
+        """Time of the oldest row; the horizon where there is none."""
+        if self.blocks:
+            return self.blocks[0].first_ms
+        return int(self._times[self._first]) if self._end > self._first else horizon_ms
+
+    def free(self, slot: int) -> None:
+        """Gives back the slot of a series with nothing left."""
+        self.metrics[slot], self.labels[slot] = None, ()
+        self.ended_ms[slot] = NEVER_MS
+        self._free.append(slot)
+
+    def head_from_ms(self) -> int:
+        """Time of the oldest plain row; what is older must be unsealed."""
+        return int(self._times[self._first]) if self._end > self._first else ALIVE_MS
+
+    def head_times(self) -> Times:
+        """Times of the plain rows, a view."""
+        return self._times[self._first : self._end]
+
+    def row(self, columns: Columns, index: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        """One plain row: values, and which of the columns have one."""
+        at = self._first + index
+        return self._values[columns, at], self._states[columns, at] == VALUE
+
+    def rows_between(self, after_ms: int, until_ms: int) -> int:
+        """How many rows `span` would read."""
+        low, high = self.head_times().searchsorted((after_ms, until_ms), "right")
+        sealed = (block.rows for block in self.blocks if block.last_ms > after_ms and block.first_ms <= until_ms)
+        return int(high - low) + sum(sealed)
+
+    def span(self, columns: Columns, after_ms: int, until_ms: int) -> Span:
+        """All rows with after < time <= until; a view where that is the head and the columns are a slice."""
+        held = self.head_times()
+        low, high = held.searchsorted((after_ms, until_ms), "right")
+        rows = slice(self._first + int(low), self._first + int(high))
+        times, values = self._times[rows], self._values[columns, rows]
+        if not self.blocks or after_ms >= self.blocks[-1].last_ms:
+            whole = not len(times) or self._newest_hole(columns) < times[0]
+            return Span(times, values, None if whole else self._states[columns, rows])
+        return self._with_blocks(columns, after_ms, until_ms, Span(times, values, self._states[columns, rows]))
+
+    def _newest_hole(self, columns: Columns) -> int:
+        return int(self.hole_ms[columns].max(initial=NEVER_MS))
+
+    def _with_blocks(self, columns: Columns, after_ms: int, until_ms: int, head: Span) -> Span:
+        chosen = np.arange(self.width)[columns]
+        parts = [
+            _block_span(block, chosen, after_ms, until_ms)
+            for block in self.blocks
+            if block.last_ms > after_ms and block.first_ms <= until_ms
+        ]
+        parts.append(head)
+        states = np.concatenate([part.states for part in parts if part.states is not None], axis=1)
+        times = np.concatenate([part.times for part in parts])
+        values = np.concatenate([part.values for part in parts], axis=1)
+        return Span(times, values, None if (states == VALUE).all() else states)
+
+    def nbytes(self) -> int:
+        """Memory held by the arrays, unused capacity included."""
+        head = self._times.nbytes + self._values.nbytes + self._states.nbytes + 2 * self.ended_ms.nbytes
+        return head + sum(block.nbytes() for block in self.blocks)
+
+
+def _block_span(block: Block, columns: Integers, after_ms: int, until_ms: int) -> Span:
+    times = block.times()
+    low, high = np.searchsorted(times, (after_ms, until_ms), "right")
+    values, states = block.read(columns)
+    return Span(times[low:high], values[:, low:high], states[:, low:high])

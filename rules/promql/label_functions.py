@@ -1,0 +1,74 @@
+"""
+label_replace and label_join: new labels from old ones.
+
+The replacement text is Go's: https://pkg.go.dev/regexp#Regexp.Expand
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from collectors import Labels
+from rules.history.selection import pattern
+from rules.promql.plan import PromqlError
+from rules.promql.values import LabelSets
+
+LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_PIECE = re.compile(r"\$(?:(?P<dollar>\$)|(?P<bare>\w+)|\{(?P<braced>\w+)\})", re.ASCII)
+
+
+def label_replace(labels: LabelSets, texts: tuple[str, ...]) -> LabelSets:
+    """Sets `target` to the expanded replacement in each label set whose source label matches the whole pattern."""
+    target, replacement, source, expression = texts
+    _check_name("label_replace", target)
+    try:
+        compiled = pattern(expression)
+    except ValueError as error:
+        raise PromqlError(f"invalid regular expression in label_replace(): {expression}") from error
+    return tuple(_replaced(each, compiled, target, replacement, source) for each in labels)
+
+
+def _replaced(labels: Labels, compiled: Any, target: str, replacement: str, source: str) -> Labels:
+    found = compiled.fullmatch(dict(labels).get(source, ""))
+    return labels if found is None else with_label(labels, target, expand(found, replacement))
+
+
+def expand(found: Any, template: str) -> str:
+    """Go's Expand: `$1`, `${1}`, `$name`; the longest name counts, and a group that is not there is empty."""
+
+    def value(piece: re.Match[str]) -> str:
+        if piece["dollar"]:
+            return "$"
+        name = piece["bare"] or piece["braced"]
+        groups: dict[str, str | None] = found.groupdict()
+        if not name.isdecimal():
+            return groups.get(name) or ""
+        return (found.group(int(name)) or "") if int(name) <= len(found.groups()) else ""
+
+    return _PIECE.sub(value, template)
+
+
+def label_join(labels: LabelSets, texts: tuple[str, ...]) -> LabelSets:
+    """Sets `target` to the values of the source labels, joined."""
+    target, separator, *sources = texts
+    _check_name("label_join", target)
+    for source in sources:
+        if LABEL_NAME.fullmatch(source) is None:
+            raise PromqlError(f"invalid source label name in label_join(): {source}")
+    joined = []
+    for each in labels:
+        values = dict(each)
+        joined.append(with_label(each, target, separator.join(values.get(source, "") for source in sources)))
+    return tuple(joined)
+
+
+def _check_name(function: str, target: str) -> None:
+    if LABEL_NAME.fullmatch(target) is None:
+        raise PromqlError(f"invalid destination label name in {function}(): {target}")
+
+
+def with_label(labels: Labels, name: str, value: str) -> Labels:
+    """The labels with one of them set, or without it where the value is empty."""
+    rest = [pair for pair in labels if pair[0] != name]
+    return tuple(sorted([*rest, (name, value)])) if value else tuple(rest)

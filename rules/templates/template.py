@@ -1,0 +1,108 @@
+"""
+The templates of labels and annotations: a small Go text/template interpreter with Prometheus' functions.
+
+A template is parsed when its rule is loaded; expanding it never fails, what went wrong becomes its text.
+https://prometheus.io/docs/prometheus/latest/configuration/template_reference/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rules.templates.budget import Budget
+from rules.templates.functions import QueryFunction, Surroundings, names
+from rules.templates.interpreter import Interpreter
+from rules.templates.lexer import TemplateError
+from rules.templates.nodes import Body
+from rules.templates.parser import parse
+from rules.templates.values import Record, Strings
+
+__all__ = ["Budget", "QueryFunction", "Scope", "Template", "TemplateError"]
+
+LONGEST = 64 << 10
+"""Characters of a template, as many as an expression may have."""
+
+LONGEST_REASON = 2_000
+"""Characters of what went wrong, which quotes the template and its values."""
+
+_PROLOGUE = (
+    "{{$labels := .Labels}}{{$externalLabels := .ExternalLabels}}{{$externalURL := .ExternalURL}}{{$value := .Value}}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """
+    What one alert gives its templates; `labels` are the sample's, with `__name__`; `query` may raise.
+
+    Alerts of one evaluation of a rule have one `budget` together.
+    """
+
+    labels: Mapping[str, str]
+    value: float
+    external_labels: Mapping[str, str]
+    external_url: str
+    now_ms: int
+    query: QueryFunction
+    budget: Budget = field(default_factory=Budget)
+
+
+@dataclass(frozen=True)
+class Template:
+    """One label's or annotation's text, checked; without `{{` it is its own expansion."""
+
+    name: str
+    text: str
+    bodies: Mapping[str, Body]
+
+    @classmethod
+    def parse(cls, alert: str, text: str) -> Template:
+        """The template of an alert's label or annotation; raises TemplateError where its syntax is wrong."""
+        name = "__alert_" + alert
+        if "{{" not in text:
+            return cls(name, text, {})
+        if len(text) > LONGEST:
+            raise TemplateError(f"error parsing template {name}: it is longer than {LONGEST:,} characters")
+        try:
+            return cls(name, text, parse(name, _PROLOGUE + text, names()))
+        except TemplateError as error:
+            raise TemplateError(f"error parsing template {name}: {error}") from None
+
+    @classmethod
+    def plain(cls, text: str) -> Template:
+        """A text that is no template: what the labels of a recording rule are."""
+        return cls("", text, {})
+
+    def expand(self, scope: Scope) -> str:
+        """The text for one alert; never raises: `<error expanding template: ...>` says what went wrong."""
+        if not self.bodies:
+            return self.text
+        try:
+            return self._interpreted(scope)
+        except Exception as error:  # a template may do anything; an alert is worth more than its text
+            reason = "nested too deeply" if isinstance(error, RecursionError) else error
+            return f"<error expanding template: error executing template {self.name}: {str(reason)[:LONGEST_REASON]}>"
+
+    def _interpreted(self, scope: Scope) -> str:
+        around = Surroundings(scope.now_ms, scope.external_url, scope.query, scope.budget)
+        return Interpreter(self.name, _PROLOGUE + self.text, self.bodies, around).run(_Data(scope))
+
+
+class _Data(Record):
+    """The dot of an alert's template."""
+
+    type_name = (
+        "struct { Labels map[string]string; ExternalLabels map[string]string; ExternalURL string; Value float64 }"
+    )
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    def fields(self) -> Mapping[str, object]:
+        return {
+            "Labels": Strings(self.scope.labels),
+            "ExternalLabels": Strings(self.scope.external_labels),
+            "ExternalURL": self.scope.external_url,
+            "Value": self.scope.value,
+        }

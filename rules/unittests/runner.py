@@ -1,0 +1,175 @@
+"""
+Runs the unit tests of rule files, in the format and with the verdicts of `promtool test rules`.
+
+Every group is evaluated each `evaluation_interval`, whatever its own interval; only firing alerts are compared, with
+exact labels and annotations; an expression is asked at its `eval_time`; a rule that fails to evaluate fails its test.
+https://prometheus.io/docs/prometheus/latest/configuration/unit_testing_rules/
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from collectors import Labels, Metric, Sample, gauge
+from rules.alerts import AlertState
+from rules.durations import format_duration
+from rules.evaluator import Rules
+from rules.history.history import History
+from rules.promql import PromqlError
+from rules.promql import compile as compile_query
+from rules.rulefile import RuleFileError, RuleSet, load_rules
+from rules.unittests.report import Result, Verdict, compared, named
+from rules.unittests.test_file import (
+    STALE,
+    AlertTest,
+    Case,
+    ExprTest,
+    InputSeries,
+    TestFile,
+    TestFileError,
+    parse_metric,
+    parse_values,
+    read_test_file,
+    same_number,
+)
+
+__all__ = ["Result", "TestFileError", "Verdict", "parse_metric", "parse_values", "run_test_file"]
+
+DAY_MS = 86_400_000
+MOST_SERIES = 1_000_000
+
+
+def run_test_file(path: Path) -> Verdict:
+    """Runs every test of a file; never raises, a file that cannot be read or run is a failure."""
+    try:
+        tests = read_test_file(path)
+        paths, warnings = _rule_files(tests)
+        rule_set = load_rules(paths, subquery_step_ms=tests.interval_ms)
+    except TestFileError as error:
+        return Verdict(path, errors=(str(error),))
+    except RuleFileError as error:
+        return Verdict(path, errors=tuple(error.messages))
+    rule_set = _ordered(rule_set, tests.group_order)
+    runs = [_Run(case, tests, rule_set) for case in tests.cases]
+    results = tuple(result for run in runs for result in run.results())
+    return Verdict(path, results, tuple(error for run in runs for error in run.errors), tuple(warnings))
+
+
+def _rule_files(tests: TestFile) -> tuple[list[Path], list[str]]:
+    paths: list[Path] = []
+    warnings: list[str] = []
+    for pattern in tests.rule_files:
+        where = Path(pattern)
+        found = sorted(where.parent.glob(where.name) if where.is_absolute() else tests.path.parent.glob(pattern))
+        paths += found
+        if not found:
+            warnings.append(f"no file match pattern {tests.path.parent / pattern}")
+    return paths, warnings
+
+
+def _ordered(rule_set: RuleSet, order: Sequence[str]) -> RuleSet:
+    places = {name: place for place, name in enumerate(order)}
+    return RuleSet(tuple(sorted(rule_set.groups, key=lambda group: places.get(group.name, 0))))
+
+
+class _Run:
+    """One item of `tests`, evaluated from its start to its end."""
+
+    def __init__(self, case: Case, tests: TestFile, rule_set: RuleSet) -> None:
+        self.case = case
+        self.tests = tests
+        self.errors: list[str] = []
+        """Of rules; the first evaluation with one is the last."""
+        self.history = History(case.end_ms + DAY_MS + rule_set.reach_ms, series_cap=MOST_SERIES)
+        self.rules = Rules(
+            rule_set,
+            interval_ms=case.interval_ms,
+            external_labels=dict(case.external_labels),
+            external_url=case.external_url,
+            clock=lambda: 0.0,
+        )
+
+    def results(self) -> list[Result]:
+        case, step_ms = self.case, self.tests.interval_ms
+        feed = _Feed(case, self.history)
+        results: list[Result] = []
+        waiting = sorted(case.alert_tests, key=lambda test: test.eval_ms)
+        for elapsed in range(0, case.end_ms + 1, step_ms):
+            feed.until(elapsed)
+            self.rules.evaluate(self.history, case.start_ms + elapsed, every=True)
+            self.errors += _rule_errors(self.rules, elapsed, named(case.name))
+            if self.errors:
+                break
+            while waiting and waiting[0].eval_ms < elapsed + step_ms:
+                results.append(self.alert(waiting.pop(0)))
+        left = [_of_alert(test, case) for test in waiting]
+        if self.errors:
+            left += [_of_expr(test, case) for test in case.expr_tests]
+            return results + [replace(each, error="; ".join(self.errors), ran=False) for each in left]
+        return results + [self.expr(test) for test in case.expr_tests]
+
+    def alert(self, test: AlertTest) -> Result:
+        got = [
+            (alert.labels, tuple(sorted(alert.annotations)))
+            for alert in self.rules.alerts()
+            if alert.name == test.alertname and alert.state is AlertState.FIRING
+        ]
+        return compared(_of_alert(test, self.case), got, operator.eq)
+
+    def expr(self, test: ExprTest) -> Result:
+        result = _of_expr(test, self.case)
+        try:
+            query = compile_query(test.expr, subquery_step_ms=self.tests.interval_ms)
+            got = list(query.at(self.history, self.case.start_ms + test.eval_ms))
+        except PromqlError as error:
+            return replace(result, error=str(error))
+        return compared(result, got, partial(same_number, fuzzy=self.tests.fuzzy))
+
+
+def _of_alert(test: AlertTest, case: Case) -> Result:
+    expected = tuple((alert.labels, alert.annotations) for alert in test.alerts)
+    return Result(case.name, "alert", test.alertname, test.eval_time, expected)
+
+
+def _of_expr(test: ExprTest, case: Case) -> Result:
+    return Result(case.name, "expr", test.expr, test.eval_time, test.samples)
+
+
+class _Feed:
+    """Lets History see the input series up to a time, each in a sampling group of its own: `_` is no stale marker."""
+
+    def __init__(self, case: Case, history: History) -> None:
+        self.case = case
+        self.history = history
+        self.next_index = 0
+        self.series = [_metric_of(series) for series in case.inputs]
+        self.length = max((len(series.values) for series in case.inputs), default=0)
+
+    def until(self, elapsed_ms: int) -> None:
+        interval_ms = self.case.interval_ms
+        while self.next_index < self.length and self.next_index * interval_ms <= elapsed_ms:
+            self.record(self.next_index, self.case.start_ms + self.next_index * interval_ms)
+            self.next_index += 1
+
+    def record(self, index: int, at_ms: int) -> None:
+        for number, (series, (metric, labels)) in enumerate(zip(self.case.inputs, self.series, strict=True)):
+            value = series.values[index] if index < len(series.values) else None
+            if value == STALE:
+                self.history.record(f"input:{number}", at_ms, ())
+            elif isinstance(value, float):
+                self.history.record(f"input:{number}", at_ms, (Sample(metric, labels, value),))
+
+
+def _metric_of(series: InputSeries) -> tuple[Metric, Labels]:
+    name = dict(series.labels).get("__name__", "")
+    return gauge(name, "An input series of a test."), tuple(pair for pair in series.labels if pair[0] != "__name__")
+
+
+def _rule_errors(rules: Rules, elapsed_ms: int, prefix: str) -> Iterator[str]:
+    for health in rules.health:
+        if health.error:
+            yield f"{prefix}rule: {health.name}, time: {format_duration(elapsed_ms)}, err: {health.error}"

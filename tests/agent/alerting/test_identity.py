@@ -1,0 +1,112 @@
+"""Where the identity is added: once to an alert, never to /metrics, and to what a journal of before remembers."""
+
+from __future__ import annotations
+
+import queue
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.alerting.notifier import payload
+from agent.config.schema import Remediation
+from agent.remediation.context import Surroundings
+from agent.remediation.journal import Journal, boot_now
+from agent.remediation.model import SOURCE, Act, Claim, Latch, Phase, Session, State, whole
+from agent.remediation.remediator import Remedies
+from agent.runtime.clock import Clock
+from agent.web.exposition import Exposition
+from collectors import Labels, Sample, gauge
+from rules.evaluator import Rules
+from rules.history.history import History
+from rules.rulefile import load_rules
+
+IDENTITY = {"instance": "h1", "job": "steadytok"}
+HOT = gauge("steadytok_hot_celsius", "Heat.")
+OLD: Labels = (("alertname", "Hot"), ("dimm", "a"))
+NOW: Labels = (("alertname", "Hot"), ("dimm", "a"), ("instance", "h1"), ("job", "steadytok"))
+POSTED: Labels = ((SOURCE, "webhook"), ("alertname", "RackHot"))
+
+
+def _firing(folder: Path, *more: str) -> tuple[History, Rules]:
+    rules = ["{alert: Hot, expr: steadytok_hot_celsius > 50}", "{alert: All, expr: sum(steadytok_hot_celsius) > 50}"]
+    path = folder / "rules.yml"
+    path.write_text("groups:\n- name: g\n  rules:\n" + "".join(f"  - {rule}\n" for rule in (*rules, *more)))
+    history = History(3_600_000, identity=IDENTITY)
+    asked = Rules(load_rules([path]), interval_ms=1000, external_labels=IDENTITY, external_url="http://x")
+    history.record("hwmon", 1000, [Sample(HOT, (("dimm", "a"),), 60.0)])
+    asked.evaluate(history, 1000)
+    return history, asked
+
+
+def test_an_alert_leaves_with_it_once(tmp_path: Path) -> None:
+    """Whether its rule saw it or summed it away; what Alertmanager knew the alert by before is the same."""
+    _, rules = _firing(tmp_path)
+    told = {alert.name: payload(alert, 1000, 1000, IDENTITY, "http://x")["labels"] for alert in rules.alerts()}
+
+    assert told == {"Hot": dict(NOW), "All": {"alertname": "All", **IDENTITY}}
+
+
+def test_the_exposition_lacks_it(tmp_path: Path) -> None:
+    """Not even a series that a rule recorded under our prefix has it, which a scrape would call exported_job."""
+    expr = "max by (job, instance, dimm) (steadytok_hot_celsius)"
+    history, _ = _firing(tmp_path, f"{{record: steadytok_hottest_celsius, expr: '{expr}'}}")
+    lines = Exposition(IDENTITY).render(history.latest()).splitlines()
+
+    assert [line for line in lines if not line.startswith("#")] == [
+        'steadytok_hot_celsius{dimm="a"} 60',
+        'steadytok_hottest_celsius{dimm="a"} 60',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (OLD, NOW),
+        (NOW, NOW),
+        (POSTED, POSTED),
+        ((("instance", "other"),), (("instance", "other"), ("job", "steadytok"))),
+    ],
+)
+def test_labels_are_whole(labels: Labels, told: Labels) -> None:
+    """What an alert lacks is added; what it says itself stays, and a posted one is as it was posted."""
+    assert whole(labels, IDENTITY) == told
+
+
+def _surroundings(folder: Path, rules: Rules, history: History) -> Surroundings:
+    clock = Clock(lambda: 2.0)
+    return Surroundings(clock, history, lambda: rules, IDENTITY, "/", folder, folder / "token", "left")
+
+
+def test_remedies_see_it(tmp_path: Path) -> None:
+    """As the Alertmanager does whose matchers they are written like, of an alert too that has summed it away."""
+    history, rules = _firing(tmp_path)
+    remedies = Remedies(_surroundings(tmp_path, rules, history), Remediation(), [])
+    seen = [dict(each.alert.labels) for each in remedies.around.seen(1000)]
+
+    assert seen == [dict(NOW), {"alertname": "All", **IDENTITY}]
+
+
+def test_what_was_held_before_is_still_claimed(tmp_path: Path) -> None:
+    """A journal whose alerts lack it is read as if they had it: an upgrade puts nothing back and forgets no attempt."""
+    held = Act(
+        1, "cool", "pace r1", OLD, False, True, Phase.HELD, 0, (Claim("cool", OLD, 0.7),), 0, "1.0", ("0.7",), True
+    )
+    held = replace(held, trial=held.claims[0])
+    before = State(
+        next_id=2,
+        acts=(held,),
+        latches=(Latch("cool", POSTED, 0, "it did not help"),),
+        sessions=(Session("cool", OLD, 0, attempts=2), Session("tell", POSTED, 0)),
+    )
+    journal, answers = Journal(tmp_path, lambda: boot_now(2000)), queue.SimpleQueue[str | None]()
+    journal.commit(before, [], answers.put)
+    assert answers.get(timeout=10) is None
+    journal.close()
+    history, rules = _firing(tmp_path)
+    state = Remedies(_surroundings(tmp_path, rules, history), Remediation(), []).state
+
+    assert [(act.labels, [claim.labels for claim in act.claims]) for act in state.acts] == [(NOW, [NOW])]
+    assert [act.tried for act in state.acts] == [("cool", NOW)]
+    assert [(each.labels, each.attempts) for each in state.sessions] == [(NOW, 2), (POSTED, 0)]
+    assert [latch.labels for latch in state.latches] == [POSTED]

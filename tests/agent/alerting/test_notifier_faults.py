@@ -1,0 +1,81 @@
+"""What is told to Alertmanager when Alertmanager misbehaves. For tests/agent/alerting/test_notifier.py."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from agent.alerting.notifier import Counters, Notifier
+from agent.config.schema import Alerting, AlertmanagerSettings, StaticConfig
+from rules.alerts import Alert, AlertState
+
+FIRING = Alert(
+    name="DimmHot",
+    labels=(("alertname", "DimmHot"),),
+    annotations=(),
+    state=AlertState.FIRING,
+    value=1.0,
+    active_at_ms=1_000_000,
+    expr="up == 1",
+    interval_ms=1000,
+    fired_at_ms=1_060_000,
+)
+
+
+def test_an_answer_that_is_not_text_ends_nothing() -> None:
+    """A proxy's error page in no encoding at all costs its batch; the next resend arrives."""
+    bodies = [b"\xff\xfe\x00", b""]
+    taken: list[Any] = []
+
+    async def take(request: web.Request) -> web.Response:
+        body = bodies.pop(0)
+        if body:
+            return web.Response(status=502, body=body, content_type="text/html", charset="utf-8")
+        taken.append(await request.json())
+        return web.Response()
+
+    async def scenario(address: str) -> None:
+        settings = AlertmanagerSettings(static_configs=(StaticConfig(targets=(address,)),))
+        notifier = Notifier(
+            Alerting(alertmanagers=(settings,)),
+            {},
+            "http://h1",
+            Counters(CollectorRegistry()),
+        )
+        await notifier.start()
+        notifier.observe([FIRING], 1_060_000)
+        await until(lambda: len(bodies) == 1)
+        notifier.observe([replace(FIRING)], 1_130_000)
+        await until(lambda: bool(taken))
+        await notifier.close()
+
+    served(take, scenario)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def served(
+    take: Callable[[web.Request], Awaitable[web.Response]],
+    scenario: Callable[[str], Awaitable[None]],
+) -> None:
+    async def run() -> None:
+        app = web.Application()
+        app.router.add_post("/api/v2/alerts", take)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            await scenario(f"127.0.0.1:{runner.addresses[0][1]}")
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(run())

@@ -1,0 +1,223 @@
+"""What Alertmanagers have silenced is honoured; where none of them says, nothing is, and that is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from agent.alerting import silences
+from agent.alerting.silences import Silences
+from agent.config.loader import parse
+from agent.config.schema import Alerting
+from collectors import Labels
+
+HOT: Labels = (("alertname", "Hot"), ("dimm", "A1"))
+OTHER: Labels = (("alertname", "Other"),)
+WAIT = 10.0
+
+
+def silence(*matchers: tuple[str, str], state: str = "active", **more: bool) -> dict[str, Any]:
+    return {
+        "id": "x",
+        "status": {"state": state},
+        "matchers": [{"name": name, "value": value, "isRegex": False, **more} for name, value in matchers],
+    }
+
+
+class Peer:
+    """An Alertmanager on loopback: answers with its silences, with something else, or not at all."""
+
+    def __init__(self, *told: dict[str, Any]) -> None:
+        self.body: Any = list(told)
+        self.status = 200
+        self.hangs = False
+        self.asked = 0
+        self.address = ""
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.asked += 1
+        while self.hangs:
+            await asyncio.sleep(0.01)
+        body = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+        return web.Response(status=self.status, body=body, content_type="application/json")
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        app = web.Application()
+        app.router.add_get("/api/v2/silences", self.answer)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.address = f"127.0.0.1:{runner.addresses[0][1]}"
+
+
+def alerting(*peers: Peer) -> Alerting:
+    groups = [{"static_configs": [{"targets": [peer.address]}], "timeout": "30s"} for peer in peers]
+    return parse({"alerting": {"alertmanagers": groups}}, "f", {}).alerting
+
+
+def among(peers: list[Peer], scenario: Callable[[Silences], Awaitable[None]]) -> None:
+    """Runs a scenario with the silences of these peers; they are asked again each 20 ms."""
+
+    async def run() -> None:
+        async with AsyncExitStack() as stack:
+            for peer in peers:
+                await peer.open(stack)
+            one = Silences({"instance": "box"})
+            stack.push_async_callback(one.close)
+            await one.replace(alerting(*peers), wanted=True)
+            await scenario(one)
+            for peer in peers:
+                peer.hangs = False
+
+    asyncio.run(run())
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silences, "EVERY", 0.02)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    ("told", "silenced"),
+    [
+        (silence(("alertname", "Hot")), True),
+        (silence(("alertname", "Hot"), ("instance", "box")), True),
+        (silence(("alertname", "Hot"), ("dimm", "B1")), False),
+        (silence(("alertname", "H.*"), isRegex=True), True),
+        (silence(("alertname", "Hot"), isEqual=False), False),
+        (silence(("rack", "r7"), isEqual=False), True),
+        (silence(("alertname", "Hot"), state="expired"), False),
+        (silence(("alertname", "Hot"), state="pending"), False),
+    ],
+)
+def test_what_is_silenced(told: dict[str, Any], silenced: bool) -> None:
+    """All matchers of an active silence, of the alert's labels and the host's own."""
+    peer = Peer(told)
+
+    async def scenario(one: Silences) -> None:
+        await until(lambda: peer.asked > 1)
+        assert one.silenced(HOT) is silenced
+
+    among([peer], scenario)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(500, []), (200, b"garbage"), (200, {"a": 1}), (200, [{"matchers": []}]), (200, b" " * (silences.LARGEST + 1))],
+)
+def test_a_bad_answer_is_none(status: int, body: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing counts as silenced then, which is told once; and it is asked again, until there is an answer."""
+    peer = Peer(silence(("alertname", "Hot")))
+    good = peer.body
+
+    async def scenario(one: Silences) -> None:
+        await until(lambda: one.silenced(HOT))
+        peer.status, peer.body = status, body
+        await until(lambda: not one.known)
+        assert not one.silenced(HOT)
+        asked = peer.asked
+        await until(lambda: peer.asked > asked + 1)
+        peer.status, peer.body = 200, good
+        await until(lambda: one.known)
+        assert one.silenced(HOT)
+
+    among([peer], scenario)
+    said = capsys.readouterr()
+
+    assert (said.out + said.err).count("silences cannot be asked for") == 1
+    assert (said.out + said.err).count("silences are known again") == 1
+
+
+@pytest.mark.parametrize("ill", ["hangs", "fails"])
+def test_one_that_answers_is_enough(ill: str) -> None:
+    """Whatever the first does, the second's silences hold; one that hangs holds nobody up."""
+    first, second = Peer(), Peer(silence(("alertname", "Hot")))
+    first.hangs, first.status = ill == "hangs", 500
+
+    async def scenario(one: Silences) -> None:
+        await until(lambda: one.silenced(HOT))
+        assert one.known
+        assert not one.silenced(OTHER)
+        asked = second.asked
+        await until(lambda: second.asked > asked + 1)
+
+    among([first, second], scenario)
+
+
+def test_nothing_begins_before_the_first_answer() -> None:
+    """What is silenced is known when the agent begins; only one that hangs is not waited for."""
+
+    async def scenario(one: Silences) -> None:
+        assert one.silenced(HOT)
+
+    among([Peer(silence(("alertname", "Hot")))], scenario)
+
+
+def test_a_first_answer_that_stays_away_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The agent begins without it, says so once, and takes it when it comes."""
+    monkeypatch.setattr(silences, "PATIENCE", 0.05)
+    peer = Peer(silence(("alertname", "Hot")))
+    peer.hangs = True
+
+    async def scenario(one: Silences) -> None:
+        assert not one.known
+        assert not one.silenced(HOT)
+        peer.hangs = False
+        await until(lambda: one.silenced(HOT))
+        assert one.known
+
+    among([peer], scenario)
+    said = capsys.readouterr()
+
+    assert (said.out + said.err).count("silences cannot be asked for") == 1
+    assert (said.out + said.err).count("silences are known again") == 1
+
+
+def test_a_reload_keeps_what_is_silenced() -> None:
+    """Until the Alertmanagers of the new configuration have answered; without them it ends at once."""
+    peer = Peer(silence(("alertname", "Hot")))
+
+    async def scenario(one: Silences) -> None:
+        await until(lambda: one.silenced(HOT))
+        peer.hangs = True
+        asked = peer.asked
+        await one.replace(alerting(peer), wanted=True)
+        await until(lambda: peer.asked > asked)
+        assert one.silenced(HOT)
+        peer.body = []
+        peer.hangs = False
+        await until(lambda: not one.silenced(HOT))
+        peer.body = [silence(("alertname", "Hot"))]
+        await until(lambda: one.silenced(HOT))
+        await one.replace(alerting(peer), wanted=False)
+        assert not one.silenced(HOT)
+
+    among([peer], scenario)
+
+
+def test_without_an_alertmanager(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is silenced, and the log says why."""
+
+    async def scenario(one: Silences) -> None:
+        await until(lambda: not one.known)
+        assert not one.silenced(HOT)
+
+    among([], scenario)
+    said = capsys.readouterr()
+
+    assert "no Alertmanager is configured" in said.out + said.err

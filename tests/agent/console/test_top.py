@@ -1,0 +1,268 @@
+"""`steadytok top` against a real agent, what an agent tells anybody, and what needs its token."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from agent.console.panels import panels
+from agent.console.top_client import AlertSeen, CollectorSeen, Overview, Shown
+from agent.console.top_table import lines, rows, table
+from tests import processes
+from tests.answering import answering
+from tests.conftest import MACHINES, load
+from tests.scene import SECRET, Scene
+
+SPEED = panels()[0]
+QUIET = {"mode": "observe", "halted": "", "killed": False, "pauses": [], "latches": [], "remedies": []}
+SEEN = Overview(
+    now=1_700_000_000.0,
+    age=0.5,
+    host="box",
+    version="1",
+    panels=((SPEED, (Shown("r1", "line", 41.25, "", (None, 40.0, 41.25)),)),),
+    alerts=(AlertSeen("DimmHot", "firing", "critical", "DIMM a is hot.", 1_699_999_880.0),),
+    remedies=QUIET,
+    audit=(),
+    collectors=(CollectorSeen("hwmon", 1.0, 0.01, 0.002, "failing"),),
+)
+
+
+@pytest.fixture(scope="module", name="scene")
+def _scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    folder = tmp_path_factory.mktemp("scene")
+    root = folder / "root"
+    sensors = load(MACHINES / "two_nodes_sensors.py").files()
+    load(MACHINES / "two_nodes.py").build(root, sensors)
+    scene = Scene(folder, root)
+    scene.heat(60)
+    with scene.agent():
+        _until_told(scene, "speed: r1")  # only what was measured before an act is told of it
+        scene.heat(95)
+        _until_told(scene, "act of tell")
+        yield scene
+
+
+def _until_told(scene: Scene, text: str) -> None:
+    processes.until(lambda: text in top("--once", "--url", scene.url).stdout, 30, f"top says {text}")
+
+
+def top(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "agent", "top", *arguments], capture_output=True, text=True, timeout=30
+    )
+
+
+def asked(url: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json", **headers})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def test_once_says_it_all_for_scripts(scene: Scene) -> None:
+    """Each thing is a line with a tab: speed, heat, limit, memory, alert with its reason, remedy with its act, cost."""
+    shown = top("--once", "--config", str(scene.config))
+    told = dict(line.split("\t", 1) for line in shown.stdout.splitlines())
+
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert told["host"].startswith("box<1>, steadytok ")
+    assert re.fullmatch(r"[34]\d\.\d tokens/s", told["speed: r1"])
+    assert told["hottest dimm: 4-0052"] == "95.0 °C"
+    assert told["hottest dimm: limit"] == "85.0 °C"
+    assert told["memory used: node 1"] == "10 %, 226.3 GiB left"
+    assert told["kv cache used: r1"] == "50 %"
+    assert re.match(r"critical for \d+ s: DIMM 4-0052 is at 95 °C", told["alert ModuleHot"])
+    assert re.match(
+        r"\d+ s ago, for ModuleHot: would have: POST to http://127.0.0.1:1; before: r1 25 ms", told["act of tell"]
+    )
+    assert re.fullmatch(r"[\d.]+ s old, takes [\d.]+ ms, [\d.]+% of a core", told["collector hwmon"])
+
+
+def test_what_is_open_has_no_secret(scene: Scene) -> None:
+    """Remedies and their audit may be read by anybody, and so the address of a webhook is told without its path."""
+    (listed, remedies), (audited, audit) = (
+        asked(f"{scene.url}/api/v1/remedies{path}") for path in ("", "/audit?limit=1000")
+    )
+
+    assert (listed, audited) == (200, 200)
+    assert {entry["what"] for entry in audit} >= {"begin", "intended"}
+    assert "posts the alert to http://127.0.0.1:1" in [each["does"] for each in remedies["remedies"]]
+    assert SECRET not in json.dumps([remedies, audit])
+    assert scene.token not in json.dumps([remedies, audit])
+
+
+@pytest.mark.parametrize("path", ["", "static/page.js", "static/panels.json"])
+def test_the_pages_files_come_with_the_policy(scene: Scene, path: str) -> None:
+    """What the real agent serves them with: nothing from elsewhere, nothing inline, no guessing of types."""
+    with urllib.request.urlopen(f"{scene.url}/{path}", timeout=5) as answer:
+        headers = answer.headers
+
+    assert headers["Content-Security-Policy"].startswith("default-src 'self';")
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["pause", "resume", "try"])
+def test_what_changes_something_needs_the_token(scene: Scene, path: str) -> None:
+    """Without one or with a wrong one it is 401 and nothing is changed."""
+    url, body = f"{scene.url}/api/v1/remedies/{path}", b'{"name": "night"}'
+
+    assert asked(url, body)[0] == 401
+    assert asked(url, body, Authorization="Bearer guessed")[0] == 401
+    assert asked(f"{scene.url}/api/v1/remedies")[1]["pauses"] == []
+
+
+def test_a_pause_is_shown(scene: Scene) -> None:
+    """With the token remedies are paused, which `top` shows with the name of who did it, and resumed."""
+    url, right = f"{scene.url}/api/v1/remedies", {"Authorization": f"Bearer {scene.token}"}
+    assert asked(f"{url}/pause", b'{"name": "page"}', **right)[0] == 200
+    assert "remedies\tpaused by page\n" in top("--once", "--url", scene.url).stdout
+
+    assert asked(f"{url}/resume", b'{"name": "page"}', **right)[0] == 200
+    assert "paused by" not in top("--once", "--url", scene.url).stdout
+
+
+def test_on_a_terminal_it_is_live(scene: Scene) -> None:
+    """The table is drawn in place of the screen, and Ctrl-C leaves it without a traceback."""
+    primary, secondary = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "140", "LINES": "60"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agent", "top", "--url", scene.url, "--every", "0.5"],
+        stdin=secondary, stdout=secondary, stderr=secondary, env=environment, start_new_session=True,
+    )  # fmt: skip
+    os.close(secondary)
+    shown = ""
+    while "collector vmstat" not in shown:
+        shown += os.read(primary, 65536).decode("utf-8", "replace")
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # the other end has closed
+        while block := os.read(primary, 65536):
+            shown += block.decode("utf-8", "replace")
+    os.close(primary)
+
+    assert process.wait(10) == 0
+    assert "\x1b[?1049h" in shown
+    assert "\x1b[?1049l" in shown
+    assert "Traceback" not in shown
+
+
+def test_without_an_agent_there_is_one_sentence() -> None:
+    """Nobody there, something else there, and no address at all: what, where and what to do, and a status."""
+    nobody = top("--once", "--url", f"http://127.0.0.1:{processes.free_port()}")
+    wrong = top("--once", "--url", "localhost:9817")
+
+    assert (nobody.returncode, wrong.returncode) == (1, 2)
+    assert re.fullmatch(
+        r"steadytok: no agent answers at http://\S+/: Connection refused; is it running\?\n", nobody.stderr
+    )
+    assert wrong.stderr == "steadytok: --url: expected http://HOST:PORT, found 'localhost:9817'\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "says"),
+    [
+        (404, b"<html>", "answers HTTP 404: this is no agent that `top` can ask"),
+        (401, b'{"error": "expected a credential"}', "refuses: expected a credential"),
+        (200, b"<html>", "does not answer as this version"),
+        (200, b'{"data": {"result": [{"metric": {}}]}}', "does not answer as this version"),
+        (200, b'{"data": {"result": []}}', "has read nothing yet"),
+    ],
+)
+def test_other_answers_are_said(status: int, body: bytes, says: str) -> None:
+    """Whatever answers, one sentence and no traceback."""
+    with answering(status, body) as address:
+        shown = top("--once", "--url", f"http://{address}")
+
+    assert (shown.returncode, shown.stderr.count("\n")) == (1, 1)
+    assert says in shown.stderr
+
+
+def test_a_label_cannot_clear_the_screen() -> None:
+    """Escape sequences and line ends in names, sentences and reasons come out as text, in lines and in the table."""
+    evil = "\x1b[2J\x1b]0;x\x07a\nb\u202e"
+    shown = replace(
+        SEEN,
+        host=evil,
+        alerts=(replace(SEEN.alerts[0], name=evil, summary=evil),),
+        remedies={**QUIET, "pauses": [evil]},
+        collectors=(replace(SEEN.collectors[0], name=evil),),
+    )
+    stream = io.StringIO()
+    Console(file=stream, width=200, no_color=True).print(table(shown, evil))
+
+    assert all(line.replace("\t", "").isprintable() for line in lines(shown))
+    assert "\x1b" not in stream.getvalue()
+    assert r"\x1b[2J\x1b]0;x\x07a\nb\u202e" in stream.getvalue()
+
+
+def test_a_missing_reading_is_missing() -> None:
+    """A line whose newest two points are missing says so; one that has only not come yet shows the one before."""
+    gone, late = (
+        replace(SEEN, panels=((SPEED, (Shown("r1", "line", None, "", (40.0, before, None)),)),))
+        for before in (None, 41.0)
+    )
+
+    assert next(row.text for row in rows(gone) if row.label == "speed: r1") == "no reading"
+    assert next(row.text for row in rows(late) if row.label == "speed: r1") == "41.0 tokens/s"
+
+
+def test_an_agent_that_stands_still_is_said_to() -> None:
+    """One that answers and does not sample is not shown as if all were well."""
+    assert "but has read nothing for 42 s" in " ".join(lines(replace(SEEN, age=42.0)))
+
+
+def test_colours_say_how_bad() -> None:
+    """Critical is red, beyond a limit is red, a failing collector is red."""
+    heat = next(panel for panel in panels() if panel.id == "heat")
+    shown = (Shown("a", "line", 86.0, "", (86.0,)), Shown("limit", "limit", 85.0, "", (85.0,)))
+    colours = {row.label: row.colour for row in rows(replace(SEEN, panels=((heat, shown),)))}
+
+    assert "red" in colours["hottest dimm: a"]
+    assert "red" in colours["alert DimmHot"]
+    assert colours["collector hwmon"] == "red"
+
+
+@pytest.mark.parametrize(
+    ("whats", "observed", "says"),
+    [
+        (("begin", "intended", "did", "helped", "release", "restored"), False, "to 0.5 → done → helped → put back"),
+        (("begin", "intended", "did"), True, "would have: to 0.5"),
+        (("begin", "failed"), False, "no plan → failed"),
+        (("begin", "intended", "did", "useless"), False, "to 0.5 → done → did not help"),
+    ],
+)
+def test_an_act_tells_whether_it_helped(whats: tuple[str, ...], observed: bool, says: str) -> None:
+    """The lines of the audit of one act are one sentence: the plan and what became of it."""
+    entries = [
+        {
+            "at_ms": 1_699_999_990_000,
+            "remedy": "cool",
+            "labels": {"alertname": "DimmHot"},
+            "what": what,
+            "says": "to 0.5" if what == "intended" else "",
+            "observed": observed,
+            "act": 7,
+        }
+        for what in whats
+    ]
+    told = {row.label: row.text for row in rows(replace(SEEN, audit=entries))}
+
+    assert told["act of cool"] == f"10 s ago, for DimmHot: {says}"

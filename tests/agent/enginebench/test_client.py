@@ -1,0 +1,230 @@
+"""Any OpenAI-compatible engine: what is asked of it, and what its answer tells."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from agent.enginebench.client import Answer, Engine, EngineError, Order, Piece
+from tests.agent.enginebench.peers import Behave, Peer, Reply, data
+
+ORDER = Order("Hello", 5)
+Start = Callable[..., Peer]
+
+
+def ask(peer: Peer, times: int = 1, **more: Any) -> tuple[Engine, list[Answer]]:
+    """The answers to so many requests in a row."""
+
+    async def all_of_them() -> tuple[Engine, list[Answer]]:
+        engine = Engine(peer.url, **more)
+        try:
+            await engine.open(1, 5.0)
+            return engine, [await engine.ask(ORDER) for _ in range(times)]
+        finally:
+            await engine.close()
+
+    return asyncio.run(all_of_them())
+
+
+def text(*texts: str, **more: Any) -> list[bytes]:
+    """Events of /v1/completions."""
+    return [data({"choices": [{"index": 0, "text": each, "finish_reason": None}], **more}) for each in texts]
+
+
+def chat(*deltas: Any, finish: str | None = None) -> list[bytes]:
+    """Events of /v1/chat/completions."""
+    return [data({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}) for delta in deltas]
+
+
+def usage(tokens: int, **more: Any) -> bytes:
+    """The last event of those who were asked for usage."""
+    return data({"choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": tokens}, **more})
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def completions(events: Sequence[bytes]) -> Behave:
+    """An engine that answers /v1/completions so."""
+    return lambda path, _: Reply(events, pause=0.03) if path == "/v1/completions" else Reply([b"no"], 404, "text/plain")
+
+
+@pytest.mark.parametrize(
+    ("events", "tokens", "counted", "told"),
+    [
+        pytest.param([*text("", "a", "b", "c"), usage(3), DONE], 3, 3, 3, id="vLLM: an empty event first"),
+        pytest.param([*text("a", "b", usage={"completion_tokens": 7}), DONE], 7, 2, 7, id="usage in every event"),
+        pytest.param([b": ping\n\n", *text("a", "b", "c"), DONE], 3, 3, None, id="no usage, signs of life"),
+        pytest.param([*text("abc", "def", usage=None), usage(6), DONE], 6, 2, 6, id="several tokens in an event"),
+        pytest.param([*text("a", "", "b"), usage(3), DONE], 3, 3, 3, id="tokens that complete no character"),
+        pytest.param([*text("a", "b"), *text("", timings={"predicted_n": 2})], 2, 2, 2, id="llama.cpp: timings"),
+    ],
+)
+def test_tokens_are_counted(peer: Start, events: Sequence[bytes], tokens: int, counted: int, told: int | None) -> None:
+    """By the engine's own count where it has one, else by events with text; times are of events that are tokens."""
+    _, (answer,) = ask(peer(completions(events)))
+
+    assert (answer.tokens, len(answer.counted), answer.told) == (tokens, counted, told)
+    assert answer.first_token is not None
+    assert 0 < answer.first_token <= answer.seconds
+    assert answer.speed is not None
+    assert answer.speed > 0
+    assert 1 <= len(answer.gaps) <= counted - 1
+    assert min(answer.gaps) > 0
+
+
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        pytest.param([{"role": "assistant", "content": ""}, {"content": "a"}, {"content": "b"}], id="vLLM, SGLang"),
+        pytest.param([{"role": "assistant", "content": None}, {"content": "a"}, {"content": "b"}], id="llama.cpp"),
+        pytest.param(
+            [{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}], id="Ollama: always a role"
+        ),
+        pytest.param([{"reasoning_content": "a", "content": None}, {"reasoning": "b"}], id="reasoning is text too"),
+        pytest.param([{"tool_calls": [{"index": 0}]}, {"tool_calls": [{"index": 0}]}], id="so are tool calls"),
+    ],
+)
+def test_an_engine_that_only_chats(peer: Start, deltas: Sequence[Any]) -> None:
+    """It is found out by a 404, once; the role and the bare end of a chat are no tokens."""
+
+    def behave(path: str, body: dict[str, Any]) -> Reply:
+        if path != "/v1/chat/completions":
+            return Reply([b'{"detail": "Not Found"}'], 404, "application/json")
+        assert body["messages"] == [{"role": "user", "content": "Hello"}]
+        return Reply([*chat(*deltas), *chat({}, finish="stop"), usage(2), DONE], pause=0.005)
+
+    server = peer(behave)
+    engine, answers = ask(server, times=2)
+
+    assert [(answer.tokens, len(answer.counted)) for answer in answers] == [(2, 2)] * 2
+    assert engine.endpoint == "chat"
+    assert [path for path, _ in server.asked] == ["/v1/completions", *["/v1/chat/completions"] * 2]
+
+
+def test_what_an_engine_refuses_is_left_out(peer: Start) -> None:
+    """A field that it does not know costs one request, and is not sent again."""
+
+    def behave(_path: str, body: dict[str, Any]) -> Reply:
+        unknown = next((name for name in ("ignore_eos", "stream_options") if name in body), None)
+        if unknown:
+            error = b'{"error": {"message": "Unrecognized request argument supplied: %b"}}' % unknown.encode()
+            return Reply([error], 400, "application/json")
+        return Reply([*text("a", "b"), DONE], pause=0.005)
+
+    server = peer(behave)
+    _, answers = ask(server, times=2)
+
+    assert [answer.tokens for answer in answers] == [2, 2]
+    assert [len(body) for _, body in server.asked] == [7, 6, 5, 5]
+    assert server.asked[-1][1] == {
+        "model": "the-model",
+        "prompt": "Hello",
+        "max_tokens": 5,
+        "temperature": 0,
+        "stream": True,
+    }
+
+
+def test_an_answer_in_one_piece_has_no_first_token(peer: Start) -> None:
+    """Where the engine does not stream, tokens per second are of the whole, and the rest is not told."""
+    whole = b'{"choices": [{"text": "abc"}], "usage": {"completion_tokens": 3}}'
+    _, (answer,) = ask(peer(lambda *_: Reply([whole], 200, "application/json", pause=0.02)))
+
+    assert (answer.tokens, answer.first_token, answer.gaps) == (3, None, [])
+    assert answer.speed == pytest.approx(3 / answer.seconds)
+
+
+def test_the_model_and_the_key_are_sent(peer: Start) -> None:
+    """The first of /v1/models, or the one that is named; the key as a bearer; a URL may end in /v1."""
+    server = peer(completions([*text("a", "b"), DONE]))
+    server.url += "/v1/"
+    ask(server, key="secret")
+    ask(server, model="other")
+
+    assert [body["model"] for _, body in server.asked] == ["the-model", "other"]
+    assert server.headers[0]["Authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize("models", [None, Reply([b"[]"], 200, "application/json"), Reply([b"<html>"], 200)])
+def test_an_engine_without_a_list_of_models(peer: Start, models: Reply | None) -> None:
+    """It has one model, which needs no name."""
+    server = peer(completions([*text("a", "b"), DONE]), models)
+    ask(server)
+
+    assert "model" not in server.asked[0][1]
+
+
+@pytest.mark.parametrize(
+    ("reply", "sentence"),
+    [
+        (
+            Reply([b'{"error": {"message": "max_tokens is too large: 5."}}'], 400, "application/json"),
+            "answered 400: max_tokens is too large: 5.",
+        ),
+        (Reply([b'{"detail": "Unauthorized"}'], 401, "application/json"), "answered 401: Unauthorized"),
+        (Reply([b"busy\n  here"], 503, "text/plain"), "answered 503: busy here"),
+        (Reply([b""], 500, "text/plain"), "answered 500: nothing more"),
+        (Reply([b'{"error": "model not found"}'], 404, "application/json"), "answered 404: model not found"),
+        (Reply([data({"error": {"message": "out of memory"}})]), "sent an error instead of the end: out of memory"),
+        (Reply([b"data: nonsense\n\n"]), "sent an event that is not JSON: 'nonsense'"),
+        (Reply([b"data: [1]\n\n"]), "sent an event that is no object"),
+        (Reply([DONE]), "sent a stream without any text"),
+        (Reply([b"<html>"], 200, "text/html"), "sent neither events nor JSON"),
+        (Reply([b'{"choices": []}'], 200, "application/json"), "sent a whole answer without usage"),
+    ],
+)
+def test_what_goes_wrong_is_one_sentence(peer: Start, reply: Reply, sentence: str) -> None:
+    """With the URL, the status, and what the engine said, in whatever shape it said it."""
+    server = peer(lambda *_: reply)
+
+    with pytest.raises(EngineError) as caught:
+        ask(server)
+    assert sentence in str(caught.value)
+    assert str(caught.value).startswith(server.url)
+    assert "\n" not in str(caught.value)
+
+
+def test_nobody_there_is_one_sentence(peer: Start) -> None:
+    """A refused connection says that the engine cannot be reached."""
+    server = peer(completions([]))
+    server.close()
+
+    with pytest.raises(EngineError, match=r"cannot be reached: .*is the engine up"):
+        ask(server)
+
+
+def test_an_engine_that_falls_silent(peer: Start) -> None:
+    """Seconds without a byte end the wait, and the sentence says which option has them."""
+    server = peer(lambda *_: Reply([*text("a"), b""], pause=3.0))
+
+    async def impatient() -> None:
+        engine = Engine(server.url)
+        try:
+            await engine.open(1, 0.2)
+            await engine.ask(ORDER)
+        finally:
+            await engine.close()
+
+    with pytest.raises(EngineError, match="nothing came for too long"):
+        asyncio.run(impatient())
+
+
+def test_speeds_leave_the_first_token_out() -> None:
+    """Four tokens after the first in two seconds are 2 tokens/s, however long the first one took."""
+    pieces = tuple(Piece(float(at), text=True) for at in (7.0, 7.5, 8.0, 8.5, 9.0))
+    answer = Answer(sent=0.0, ended=9.1, pieces=pieces, told=5, streamed=True)
+
+    assert (answer.first_token, answer.speed, answer.gaps) == (7.0, 2.0, [0.5] * 4)
+    assert Answer(0.0, 1.0, pieces[:1], 1, streamed=True).speed is None
+
+
+def test_tokens_that_come_together_share_their_wait() -> None:
+    """Three that one read brought a second after the first are a third of a second apart, as far as one can see."""
+    pieces = tuple(Piece(float(at), text=True) for at in (1.0, 2.0, 2.0, 2.0))
+    answer = Answer(sent=0.0, ended=2.0, pieces=pieces, told=4, streamed=True)
+
+    assert answer.gaps == pytest.approx([1 / 3] * 3)

@@ -1,0 +1,151 @@
+"""The lines of the units that only this host can give."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+
+from agent.config.loader import parse
+from agent.config.schema import Config
+from agent.install import sandbox
+from agent.sampling.plugins import config_types, modules
+
+MAPS = """\
+00400000-00401000 r--p 00000000 fe:00 1 /usr/bin/python3.11
+00401000-00500000 r-xp 00001000 fe:00 1 /usr/bin/python3.11
+7f00-7f01 r-xp 00000000 fe:00 2 /usr/lib/x86_64-linux-gnu/libc.so.6
+7f02-7f03 r-xp 00000000 fe:00 3 /usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 (deleted)
+7f04-7f05 r-xp 00000000 fe:00 4 /usr/lib/python3.11/lib-dynload/_ssl.cpython-311-x86_64-linux-gnu.so
+7f06-7f07 r-xp 00000000 fe:00 5 /opt/steadytok/venv-3/lib/python3.11/site-packages/numpy/_core/_umath.so
+7f08-7f09 r--p 00000000 fe:00 6 /usr/share/data/only
+7f0a-7f0b r-xp 00000000 00:00 0 [vdso]
+"""
+LISTEN = "web: {listen: "
+
+
+def config(text: str) -> Config:
+    return parse(yaml.safe_load(text) or {}, "test", config_types(modules()))
+
+
+def test_the_interpreter_is_a_file_and_libraries_are_folders() -> None:
+    """Else whatever lies beside the interpreter in /usr/bin could be executed; data that is mapped does not count."""
+    assert sandbox.executable(MAPS, "/usr/bin/python3.11") == [
+        "/opt/steadytok",
+        "/usr/bin/python3.11",
+        "/usr/lib/python3.11/lib-dynload",
+        "/usr/lib/x86_64-linux-gnu",
+    ]
+
+
+def test_programs_among_the_libraries_are_left_out(tmp_path: Path) -> None:
+    """A folder with a program in it is; one with libraries alone, or that is itself mapped, is not."""
+    for name, mode in (("git/core", 0o755), ("git/more/deep", 0o755), ("ossl/legacy.so", 0o755), ("data/file", 0o644)):
+        path = tmp_path / "lib" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        path.chmod(mode)
+
+    assert sandbox.programs([str(tmp_path / "lib")]) == [str(tmp_path / "lib/git")]
+    assert sandbox.programs([str(tmp_path / "lib"), str(tmp_path / "lib/git")]) == [str(tmp_path / "lib/git/more")]
+
+
+def test_whom_the_configuration_names_may_be_reached() -> None:
+    """Alertmanagers, engines and webhooks; this host needs no line, and a name brings its address now."""
+    told = config(
+        """
+        alerting: {alertmanagers: [{static_configs: [{targets: ["192.0.2.10:9093", "[2001:db8::1]:9093"]}]}]}
+        engines: [{name: a, url: "http://127.0.0.1:8000"}, {name: b, url: "http://192.0.2.11:8000/"}]
+        remedies: [{name: page, match: ['alertname="X"'], action: webhook, target: {url: "https://192.0.2.12/x"}}]
+        """
+    )
+
+    lines = sandbox.walls(told, MAPS, "/usr/bin/python3.11").agent
+
+    assert lines == tuple(f"IPAddressAllow={ip}" for ip in ("192.0.2.10", "2001:db8::1", "192.0.2.11", "192.0.2.12"))
+
+
+def test_alertmanagers_in_files_and_a_haproxy_far_away_are_among_them(tmp_path: Path) -> None:
+    """Files as they are now, which is told; a socket that is a path needs no line."""
+    (tmp_path / "am.yml").write_text('- targets: ["192.0.2.20:9093"]\n')
+    remedy = "match: ['alertname=\"X\"'], action: haproxy, parameters: {weight: 10}"
+    told = config(
+        f"""
+        alerting: {{alertmanagers: [{{file_sd_configs: [{{files: ["{tmp_path}/*.yml"]}}]}}]}}
+        remedies:
+        - {{name: far, {remedy}, target: {{socket: "192.0.2.21:9999", backend: b, server: s}}}}
+        - {{name: near, {remedy}, target: {{socket: /run/haproxy.sock, backend: b, server: s}}}}
+        """
+    )
+
+    found = sandbox.walls(told, MAPS, "/usr/bin/python3.11")
+
+    assert found.agent == ("IPAddressAllow=192.0.2.20", "IPAddressAllow=192.0.2.21")
+    assert any("install again" in sentence for sentence in found.told)
+
+
+def test_a_bad_file_of_alertmanagers_does_not_spoil_the_answer(tmp_path: Path) -> None:
+    """What is wrong with it stands in the log, on stderr: the installer reads stdout."""
+    (tmp_path / "am.yml").write_text("- nonsense\n")
+    path = tmp_path / "steadytok.yml"
+    path.write_text(f'alerting: {{alertmanagers: [{{file_sd_configs: [{{files: ["{tmp_path}/am.yml"]}}]}}]}}\n')
+    done = subprocess.run(
+        [sys.executable, "-I", "-m", "agent.install.sandbox", path], capture_output=True, text=True, check=False
+    )
+
+    assert msgspec.json.decode(done.stdout, type=sandbox.Walls).agent == ()
+    assert "am.yml" in done.stderr
+
+
+def test_a_name_without_an_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It opens nothing, and the operator reads why."""
+    monkeypatch.setattr(sandbox, "_addresses", lambda host: [])
+    lines, told = sandbox.allowed(["//am.example:9093"])
+
+    assert lines == []
+    assert told[0].startswith("am.example has no address now")
+
+
+def test_a_name_needs_a_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What names resolve to now is let through, and so are the servers that are asked for them."""
+    monkeypatch.setattr(sandbox, "_addresses", lambda host: ["192.0.2.10"])
+    monkeypatch.setattr(sandbox, "_nameservers", lambda: iter(["192.0.2.53"]))
+
+    assert sandbox.allowed(["//am.example:9093"])[0] == [
+        "# am.example",
+        "IPAddressAllow=192.0.2.10",
+        "IPAddressAllow=192.0.2.53",
+    ]
+
+
+def test_the_eye_has_a_network_only_for_a_bmc_that_is_on_one() -> None:
+    """In-band it has none; over the LAN it reaches that address alone."""
+    maps = (MAPS, "/usr/bin/python3.11")
+
+    assert sandbox.walls(config(""), *maps).eye == ()
+    assert sandbox.walls(config("collectors: {ipmi: {address: 192.0.2.5}}"), *maps).eye == (
+        "RestrictAddressFamilies=AF_INET AF_INET6",
+        "IPAddressAllow=192.0.2.5",
+    )
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:9817", "[::1]:9817", "localhost:9817"])
+def test_listening_on_this_host_needs_nothing(listen: str) -> None:
+    """Nothing is told."""
+    assert sandbox.walls(config(f'{LISTEN}"{listen}"}}'), MAPS, "/p").told == ()
+
+
+def test_listening_to_the_network_needs_a_word_of_the_operator() -> None:
+    """Who scrapes stands in no configuration of ours, and is let in by nobody's guess."""
+    (told,) = sandbox.walls(config(f'{LISTEN}"0.0.0.0:9817"}}'), MAPS, "/p").told
+
+    assert "systemctl edit steadytok" in told
+
+
+def test_it_crosses_to_the_installer_as_json() -> None:
+    """The installer reads these keys."""
+    assert set(msgspec.to_builtins(sandbox.Walls((), (), (), ()))) == {"execute", "leave", "agent", "eye", "told"}

@@ -1,0 +1,92 @@
+"""How far an action reaches: what was not sent has failed, what was not answered is not known, what is told of it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.actions import FailedError, UnknownError
+from agent.remediation import action_context
+from agent.remediation.action_context import Access
+from rules.history.history import History
+from tests import processes
+
+SECRET = "T0K3N-0F-THE-CHAT"
+
+
+@pytest.fixture(name="access")
+def _access(tmp_path: Path) -> Access:
+    return Access(History(60_000).snapshot({}), 0, "/", "/nobody", tmp_path / "token")
+
+
+Door = Callable[[socket.AddressFamily, object, Callable[[socket.socket], None]], socket.socket]
+
+
+@pytest.fixture(name="door")
+def _door() -> Iterator[Door]:
+    """Makes a socket whose one caller gets what a test says."""
+    doors = []
+
+    def made(family: socket.AddressFamily, address: object, greet: Callable[[socket.socket], None]) -> socket.socket:
+        door = socket.socket(family, socket.SOCK_STREAM)
+        door.bind(address)
+        door.listen(1)
+        doors.append(door)
+
+        def serve() -> None:
+            connection, _ = door.accept()
+            with connection:
+                greet(connection)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return door
+
+    yield made
+    for door in doors:
+        door.close()
+
+
+def test_a_line_is_sent_and_all_is_read(access: Access, door: Door, tmp_path: Path) -> None:
+    """Over a Unix socket and over TCP alike, until the other end closes."""
+
+    def greet(connection: socket.socket) -> None:
+        connection.sendall(b"to " + connection.recv(99))
+        connection.sendall(b"and more\n")
+
+    door(socket.AF_UNIX, str(tmp_path / "sock"), greet)
+    port = door(socket.AF_INET, ("127.0.0.1", 0), greet).getsockname()[1]
+
+    for address in (str(tmp_path / "sock"), f"127.0.0.1:{port}"):
+        assert access.line(address, "show info") == "to show info\nand more\n"
+
+
+@pytest.mark.parametrize("address", ["/nobody/sock", "127.0.0.1:1", "127.0.0.1:x", "nowhere.invalid:80"])
+def test_nobody_there_is_a_failure(access: Access, address: str) -> None:
+    """Nothing was sent, so nothing was done."""
+    with pytest.raises(FailedError, match=address.split(":")[0]):
+        access.line(address, "show info")
+
+
+def test_no_answer_is_not_known(access: Access, door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was sent, and may have been done."""
+    monkeypatch.setattr(action_context, "PATIENCE", 0.1)
+    ended = threading.Event()
+    door(socket.AF_UNIX, str(tmp_path / "sock"), lambda _: ended.wait(10) or None)
+
+    with pytest.raises(UnknownError, match="did not answer"):
+        access.line(str(tmp_path / "sock"), "show info")
+    ended.set()
+
+
+def test_a_failure_does_not_tell_a_webhooks_secret(access: Access) -> None:
+    """The reason goes into the audit, which anybody may read: it has the host and the port, and no path."""
+    origin = f"http://127.0.0.1:{processes.free_port()}"
+
+    with pytest.raises(FailedError) as told:
+        access.http("POST", f"{origin}/services/{SECRET}?key={SECRET}", b"{}")
+
+    assert str(told.value) == f"{origin}: Connection refused"

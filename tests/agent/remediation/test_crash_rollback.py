@@ -1,0 +1,136 @@
+"""What the agent's child does when the agent is dead: it puts back what knows no lease, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.remediation import crash_rollback
+from agent.remediation.action_context import Access
+from agent.remediation.journal import FILE, Journal, boot_now
+from agent.remediation.model import Act, Claim, Phase, State
+from rules.history.history import History
+from tests import processes
+from tests.agent.actions.test_actions import Reach
+
+WEIGHT = {"weight": 20, "drain": False}
+PRIOR = {"weight": 100, "drain": False}
+
+
+class Proxy(socketserver.ThreadingUnixStreamServer):
+    """A HAProxy of one server, whose runtime socket is really one."""
+
+    daemon_threads = True
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.server = str(path), Reach()
+        self.server.weight = WEIGHT["weight"]
+        super().__init__(self.path, Answer)
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def act(self) -> Act:
+        """What the journal has of a weight that is held."""
+        target = {"socket": self.path, "backend": "llm", "server": "a"}
+        means = {"action": "haproxy", "target": target, "parameters": {"weight": 20}, "engines": {}}
+        claims = (Claim("less", (("alertname", "Hot"),), 20.0),)
+        held = Act(1, "less", f"haproxy {self.path} llm/a", claims[0].labels, False, True, Phase.HELD, 0, claims)
+        return replace(held, prior=json.dumps(PRIOR), ours=(json.dumps(WEIGHT),), means=json.dumps(means))
+
+
+class Answer(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        assert isinstance(self.server, Proxy)
+        self.wfile.write(self.server.server.line("", self.rfile.readline().decode()).encode())
+
+
+@pytest.fixture(name="proxy")
+def _proxy(tmp_path: Path) -> Iterator[Proxy]:
+    with Proxy(tmp_path / "sock") as proxy:
+        yield proxy
+        proxy.shutdown()
+
+
+def journalled(folder: Path, *acts: Act) -> None:
+    written = threading.Event()
+    journal = Journal(folder, lambda: boot_now(0))
+    journal.commit(State(acts=acts), (), lambda fault: written.set() if fault is None else None)
+    assert written.wait(10)
+    journal.close()
+
+
+def child(folder: Path) -> subprocess.Popen[bytes]:
+    arguments = ["-P", "-m", "agent.remediation.crash_rollback", str(folder), "/nobody", str(folder / "token")]
+    process = subprocess.Popen([sys.executable, *arguments], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    processes.until(
+        lambda: all(ignores(process.pid, number) for number in crash_rollback.TOO_EARLY), 20, "the child waits"
+    )
+    return process
+
+
+def ignores(pid: int, number: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.partition("SigIgn:")[2].split()[0], 16) >> (number - 1) & 1)
+
+
+def test_a_weight_comes_back_when_the_agent_is_dead(proxy: Proxy, tmp_path: Path) -> None:
+    """Not before standard input closes, whatever signal systemd sends to the whole unit; leases end by themselves."""
+    pace = {"action": "pace", "target": {"url": "http://127.0.0.1:1"}, "parameters": {}, "engines": {}}
+    paced = replace(proxy.act(), id=2, resource="pace", prior="1.0", ours=("0.5",), means=json.dumps(pace))
+    observed = replace(proxy.act(), id=3, observed=True, prior=json.dumps({"weight": 1, "drain": False}))
+    journalled(tmp_path, paced, observed, proxy.act())
+    process = child(tmp_path)
+    for number in crash_rollback.TOO_EARLY:
+        process.send_signal(number)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.3)
+    assert proxy.server.weight == 20
+
+    _, said = process.communicate(timeout=20)
+    assert (process.returncode, proxy.server.weight) == (0, 100)
+    assert said.decode() == f"haproxy {proxy.path} llm/a: restored\n"
+
+
+def test_a_journal_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
+    """And status 1: what was held is the next agent's, or a person's, to see to."""
+    (tmp_path / FILE).write_text("no database, and longer than the header that one has" * 9)
+    process = child(tmp_path)
+
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert said.decode() == f"{tmp_path / FILE} cannot be read: file is not a database\n"
+
+
+def access(folder: Path) -> Access:
+    return Access(History(60_000).snapshot({}), 0, "/", "/nobody", folder / "token")
+
+
+def test_what_somebody_else_set_stays(proxy: Proxy, tmp_path: Path) -> None:
+    """As when an alert ends: hands off."""
+    journalled(tmp_path, proxy.act())
+    proxy.server.weight = 7
+
+    assert crash_rollback.put_back(tmp_path, access(tmp_path))
+    assert proxy.server.weight == 7
+
+
+def test_a_proxy_that_does_not_answer_is_not_asked_for_ever(
+    proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives up before systemd kills it; an action that is not installed any more is in nobody's way."""
+    means = {"action": "gone", "target": {}, "parameters": {}, "engines": {}}
+    nowhere = json.loads(proxy.act().means)
+    nowhere["target"]["socket"] = "/nobody"
+    lost = replace(proxy.act(), id=2, means=json.dumps(nowhere))
+    journalled(tmp_path, replace(proxy.act(), id=3, means=json.dumps(means)), lost, proxy.act())
+    monkeypatch.setattr(crash_rollback, "LONGEST", 0.0)
+
+    assert not crash_rollback.put_back(tmp_path, access(tmp_path))
+    assert proxy.server.weight == 100

@@ -1,0 +1,118 @@
+"""Where actions run: one job at a time for each act, and none is waited for beyond its deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from agent.actions import ChangedError, FailedError, RefusedError, Task, UnknownError
+from agent.remediation import transitions
+from agent.remediation.executor import DEADLINE, Errands, doing
+from agent.remediation.model import Act, Event, Kind, Phase, State
+from tests.agent.actions.test_actions import ACTIONS, Reach, task
+
+DONE = Event(1, Kind.DID)
+
+
+def test_a_job_may_follow_another_as_soon_as_that_has_spoken() -> None:
+    """A thread that has delivered its event is not in the way, however long it takes to go."""
+
+    async def run() -> list[Event]:
+        told: asyncio.Queue[Event] = asyncio.Queue()
+        errands = Errands(told.put_nowait)
+        found = []
+        for _ in range(200):
+            assert errands.run(1, lambda: DONE, 0.0)
+            found.append(await asyncio.wait_for(told.get(), 10))
+        return found
+
+    assert asyncio.run(run()) == [DONE] * 200
+
+
+def test_what_is_over_its_deadline_is_not_known_and_stays_in_the_way() -> None:
+    """Nobody knows what it did; until it is gone nothing else is done for the act, and its late word is not heard."""
+
+    async def run() -> list[Event]:
+        told: list[Event] = []
+        errands, free = Errands(told.append), threading.Event()
+
+        def job() -> Event:
+            free.wait(10)
+            return DONE
+
+        errands.run(1, job, 0.0)
+        errands.expire(DEADLINE + 1)
+        assert not errands.run(1, lambda: DONE, 0.0)
+        assert errands.busy(1)
+        free.set()
+        while errands.busy(1):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert not errands.outstanding
+        return told
+
+    assert [event.kind for event in asyncio.run(run())] == [Kind.UNKNOWN]
+
+
+ACT = Act(1, "drop", "page cache", (), False, False, Phase.WRITING, 0, ())
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "latched"),
+    [
+        (RefusedError("somebody came"), Kind.REFUSED, False),
+        (FailedError("nobody answers"), Kind.FAILED, False),
+        (ChangedError("it is 7"), Kind.CHANGED, True),
+        (UnknownError("no answer"), Kind.UNKNOWN, True),
+        (KeyError("x"), Kind.UNKNOWN, True),
+    ],
+)
+def test_each_end_of_an_act_has_its_meaning(error: Exception, kind: Kind, latched: bool) -> None:
+    """What refused at its second look, or failed before it wrote, may be tried again; what nobody knows may not."""
+
+    class Broken:
+        REVERSIBLE = False
+
+        @staticmethod
+        def do(*_: Any) -> None:
+            raise error
+
+    action: Any = Broken
+    event = doing(ACT, action, task("drop_caches"), Reach(), "dropped", Kind.DID)()
+    after = transitions.apply(State(acts=(ACT,)), event, 0).state
+
+    assert event.kind is kind
+    assert after.acts == ()
+    assert bool(after.latches) == latched
+
+
+class Silent(Reach):
+    """A machine whose readings take too long; what is written is taken."""
+
+    def http(self, method: str, *arguments: Any, **more: Any) -> Any:
+        if method == "GET":
+            raise UnknownError("http://127.0.0.1:1: timed out")
+        return super().http(method, *arguments, **more)
+
+    def line(self, address: str, text: str) -> str:
+        if text.startswith("show"):
+            raise UnknownError(f"{address} did not answer")
+        return super().line(address, text)
+
+    def hand(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        if verb == "renew":
+            raise UnknownError("the hand did not answer renew")
+        return super().hand(verb, **arguments)
+
+
+@pytest.mark.parametrize("name", ["pace", "haproxy", "freeze"])
+def test_no_answer_to_a_look_is_a_failure(name: str) -> None:
+    """Before the first write there is no doubt about what was done: it must not latch the remedy."""
+    right: Task = task(name)
+    plan = ACTIONS[name].plan(right, Reach())
+
+    with pytest.raises(FailedError, match="nothing was done"):
+        ACTIONS[name].do(right, plan._replace(ours=(plan.wanted,)), Silent())

@@ -1,0 +1,109 @@
+"""The agent's end of the hand's socket, against one that answers well, badly, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.actions import ActionError, ChangedError, FailedError, UnknownError
+from agent.remediation.hand import ask, usable
+
+Answer = Callable[[bytes], bytes]
+
+
+@pytest.fixture(name="hand")
+def _hand(tmp_path: Path) -> Iterator[Callable[[Answer], str]]:
+    """Starts a hand that gives each request line to a function; its path."""
+    doors = []
+
+    def start(answer: Answer) -> str:
+        door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        door.bind(str(tmp_path / "hand.sock"))
+        door.listen()
+        doors.append(door)
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = door.accept()
+                except OSError:  # the test is over
+                    return
+                with connection, contextlib.suppress(OSError):  # a client that waits no longer
+                    connection.sendall(answer(connection.recv(4096)))
+
+        threading.Thread(target=serve, daemon=True).start()
+        return str(tmp_path / "hand.sock")
+
+    yield start
+    for door in doors:
+        door.shutdown(socket.SHUT_RDWR)
+        door.close()
+
+
+def test_a_request_is_one_line_and_gets_its_result(hand: Callable[[Answer], str]) -> None:
+    """Verb and arguments as JSON, the result as it came."""
+    heard: list[bytes] = []
+
+    def answer(line: bytes) -> bytes:
+        heard.append(line)
+        return b'{"ok": true, "result": {"freed_bytes": 7}}\n'
+
+    assert ask(hand(answer), "drop_caches", {}) == {"freed_bytes": 7}
+    assert json.loads(heard[0]) == {"verb": "drop_caches", "arguments": {}}
+    assert heard[0].endswith(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "words"),
+    [
+        (b'{"ok": false, "code": "refused", "error": "not now"}\n', FailedError, "the hand: not now"),
+        (b'{"ok": false, "code": "changed", "error": "it is 7"}\n', ChangedError, "it is 7"),
+        (b'{"ok": false, "code": "ambiguous", "error": "it was killed"}\n', UnknownError, "the hand: it was killed"),
+        (b"{}\n", FailedError, "it gave no reason"),
+        (b"no json\n", UnknownError, "is not JSON"),
+        (b"[1]\n", UnknownError, "is not JSON"),
+        (b'{"ok": tr', UnknownError, "half an answer"),
+        (b"", UnknownError, "the connection was closed"),
+        (b"x" * 9000 + b"\n", UnknownError, "is not JSON"),
+        (b"x" * (1 << 21), UnknownError, "more than 1048576 bytes"),
+    ],
+)
+def test_each_bad_answer_has_its_meaning(
+    hand: Callable[[Answer], str], answer: bytes, error: type[ActionError], words: str
+) -> None:
+    """Refused is not done, changed is hands off; what was killed half-way, and no whole answer, is not known."""
+    with pytest.raises(error, match=words):
+        ask(hand(lambda _: answer), "governor", {})
+
+
+def test_a_hand_that_is_not_there(tmp_path: Path) -> None:
+    """Nothing was done, and the message says how to give one; a request that is too long is not sent."""
+    with pytest.raises(FailedError, match=r"there is no hand at .*: start"):
+        ask(str(tmp_path / "none"), "hello", {})
+    with pytest.raises(FailedError, match="4096 are taken"):
+        ask(str(tmp_path / "none"), "command", {"environment": "x" * 5000})
+    assert usable(str(tmp_path / "none")) == []
+
+
+def test_a_hand_that_says_nothing_is_not_waited_for_for_ever(hand: Callable[[Answer], str]) -> None:
+    """After its patience the outcome is not known."""
+    silent = threading.Event()
+
+    def answer(_line: bytes) -> bytes:
+        silent.wait(5)
+        return b""
+
+    with pytest.raises(UnknownError, match="did not answer hello"):
+        ask(hand(answer), "hello", {}, patience=0.2)
+    silent.set()
+
+
+def test_what_a_hand_can_do(hand: Callable[[Answer], str]) -> None:
+    """The verbs of its hello."""
+    assert usable(hand(lambda _: b'{"ok": true, "result": {"verbs": ["governor"]}}\n')) == ["governor"]

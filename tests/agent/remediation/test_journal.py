@@ -1,0 +1,158 @@
+"""The journal: what is in it comes back whole, with the time it was away; what cannot be used stops acting."""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.remediation.journal import FILE, Boot, Journal, JournalError, audit, boot_now
+from agent.remediation.model import Act, Attempt, Claim, Entry, Latch, Phase, Session, State
+
+LABELS = (("alertname", "Hot"), ("dimm", 'A"1'))
+NOW = 1_000_000_000
+STATE = State(
+    next_id=8,
+    acts=(
+        Act(
+            id=7,
+            remedy="cool",
+            resource="pace r1",
+            labels=LABELS,
+            observed=False,
+            reversible=True,
+            phase=Phase.HELD,
+            began_ms=NOW - 9,
+            claims=(Claim("cool", LABELS, 0.7),),
+            did_ms=NOW - 5,
+            prior="1.0",
+            ours=("0.7",),
+        ),
+    ),
+    attempts=(Attempt(7, "cool", "pace r1", NOW - 5, NOW - 9, False),),
+    latches=(Latch("drop", LABELS, NOW - 1, "it did not help"),),
+    misses={"cool": 2},
+    sessions=(Session("cool", LABELS, NOW - 20, attempts=1),),
+    pauses=("night",),
+    resumed_ms={"drop": NOW - 100},
+)
+ENTRY = Entry(NOW, "cool", LABELS, "pace r1", "did", "it was done", act=7)
+
+
+class Clock:
+    """A wall clock that can be set, and one of the boot that cannot."""
+
+    def __init__(self) -> None:
+        self.wall, self.boot, self.name = NOW, 5_000, "boot-a"
+
+    def __call__(self) -> Boot:
+        return Boot(self.wall, self.boot, self.name)
+
+
+def written(folder: Path, clock: Clock, *states: State) -> str | None:
+    """Writes states one after another; the last answer."""
+    journal, answers = Journal(folder, clock), queue.SimpleQueue[str | None]()
+    for state in states:
+        journal.commit(state, [ENTRY], answers.put)
+    told = [answers.get(timeout=10) for _ in states]
+    journal.close()
+    return told[-1]
+
+
+def read(folder: Path, clock: Clock) -> State:
+    """What a new process finds."""
+    journal = Journal(folder, clock)
+    journal.close()
+    return journal.state
+
+
+def test_everything_comes_back(tmp_path: Path) -> None:
+    """State and audit, by whoever reads them next; the file is its owner's alone."""
+    assert written(tmp_path, Clock(), State(), STATE) is None
+
+    assert read(tmp_path, Clock()) == STATE
+    assert audit(tmp_path / FILE, 10) == [ENTRY, ENTRY]
+    assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+
+
+@settings(max_examples=20)  # each is a file with four syncs
+@given(set_ms=st.integers(-(10**11), 10**11), away_ms=st.integers(0, 10**9))
+def test_within_a_boot_no_clock_hides_how_long_we_were_away(
+    tmp_path_factory: pytest.TempPathFactory, set_ms: int, away_ms: int
+) -> None:
+    """A cooldown that had run for nine ms has run for nine and the time away, however the wall clock was set."""
+    folder, clock = tmp_path_factory.mktemp("journal"), Clock()
+    written(folder, clock, STATE)
+    clock.boot += away_ms
+    clock.wall += away_ms + set_ms
+
+    assert clock.wall - read(folder, clock).attempts[0].began_ms == 9 + away_ms
+
+
+def test_after_a_reboot_a_clock_that_went_back_leaves_nothing_ahead(tmp_path: Path) -> None:
+    """Then only the wall clock is known: the newest of all times counts as now, and the others keep their distance."""
+    clock = Clock()
+    written(tmp_path, clock, STATE)
+    clock.boot, clock.name, clock.wall = 10, "boot-b", NOW - 10**9
+
+    found = read(tmp_path, clock)
+    assert (found.latches[0].since_ms, found.attempts[0].began_ms) == (clock.wall, clock.wall - 8)
+
+
+@pytest.mark.parametrize("harm", ["no database", "another version", "a bit", "a state that is none"])
+def test_a_journal_that_cannot_be_read_is_left_as_it_is(tmp_path: Path, harm: str) -> None:
+    """A JournalError that says so, and the same bytes as before: it knows what has to be put back."""
+    path = tmp_path / FILE
+    written(tmp_path, Clock(), STATE)
+    if harm == "no database":
+        path.write_bytes(b"x" * 8192)
+    else:
+        orders = {
+            "another version": "PRAGMA user_version = 99",
+            "a bit": "UPDATE state SET body = replace(body, 'cool', 'fool')",
+            "a state that is none": "UPDATE state SET body = '[]'",
+        }
+        with sqlite3.connect(path) as database:
+            database.execute(orders[harm])
+        database.close()
+    before = path.read_bytes()
+
+    with pytest.raises(JournalError, match="cannot be read, so no remedy acts"):
+        Journal(tmp_path, Clock())
+    assert path.read_bytes() == before
+
+
+def test_a_full_disk_is_told_and_what_was_there_stays(tmp_path: Path) -> None:
+    """The commit answers with the fault; the state before it is whole; when there is room it goes on."""
+    journal, answers = Journal(tmp_path, Clock()), queue.SimpleQueue[str | None]()
+    journal.commit(STATE, [ENTRY], answers.put)
+    assert answers.get(timeout=10) is None
+    journal._database.execute("PRAGMA max_page_count = 1")  # to SQLite the same as a disk with no room
+    journal.commit(State(pauses=("x" * 100_000,)), [ENTRY], answers.put)
+
+    assert "full" in (answers.get(timeout=10) or "")
+    journal._database.execute("PRAGMA max_page_count = 1000000")
+    journal.commit(State(next_id=99), [], answers.put)
+    assert answers.get(timeout=10) is None
+    journal.close()
+    assert read(tmp_path, Clock()) == State(next_id=99)
+    assert len(audit(tmp_path / FILE, 10)) == 1
+
+
+def test_each_commit_is_synced(tmp_path: Path) -> None:
+    """synchronous=FULL (2): a loss of power takes nothing that was answered."""
+    journal = Journal(tmp_path, Clock())
+
+    assert journal._database.execute("PRAGMA synchronous").fetchone() == (2,)
+    journal.close()
+
+
+def test_the_clock_of_this_boot_is_told() -> None:
+    """The boot's id and a clock that runs through a suspend."""
+    now = boot_now(7)
+
+    assert (now.wall_ms, now.boot_ms > 0, len(now.boot)) == (7, True, 36)

@@ -1,0 +1,151 @@
+"""When a verdict is due, and on what it rests: samples newer than the act, an alert whose end is newer than the act."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import judging
+from agent.config.loader import parse
+from agent.remediation import catalog
+from agent.remediation.catalog import Bound
+from agent.remediation.context import Surroundings
+from agent.remediation.model import Act, Claim, Event, Kind, Phase
+from agent.runtime.clock import Clock
+from collectors import gauge
+from rules.alerts import Alert, AlertState
+from rules.evaluator import Rules
+from rules.history.history import History
+from rules.rulefile import RuleSet
+
+HEADROOM = gauge("steadytok_dimm_headroom_celsius", "Headroom.")
+LABELS = (("alertname", "DimmHot"), ("dimm", "A1"))
+EXPR = "steadytok_dimm_headroom_celsius < 5"
+SECOND = 1000
+BEGAN = 1_700_000_000_000
+ACT = Act(1, "cool-memory/r1", "pace engine r1", LABELS, False, True, Phase.HELD, BEGAN, (), BEGAN, "1.0", ("0.7",))
+HOT = Alert("DimmHot", LABELS, (), AlertState.FIRING, 3.0, BEGAN - 60_000, EXPR, SECOND, fired_at_ms=BEGAN - 60_000)
+
+
+class Host:
+    """One DIMM, read each second, and the remedies that ship with one of the operator's beside them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.history, self.now_ms, self.headroom = History(3_600_000), BEGAN - 300 * SECOND, 3.0
+        rules = Rules(RuleSet(()), interval_ms=SECOND, external_labels={}, external_url="")
+        clock = Clock(lambda: 0.0, lambda: self.now_ms / 1000)
+        self.around = Surroundings(clock, self.history, lambda: rules, {}, "/", folder, folder / "token", "none")
+        clock.now_ms = lambda: self.now_ms
+        plain = {"name": "plain", "match": ['alertname="DimmHot"'], "action": "pace", "target": {"engine": "r1"}}
+        told = {"engines": [{"name": "r1", "url": "http://127.0.0.1:1"}], "remedies": [plain]}
+        self.book = {each.remedy.name: each for each in catalog.bound(parse(told, "f", {}), "f")}
+
+    def passes(self, seconds: int, *, read: bool = True) -> None:
+        for _ in range(seconds):
+            self.now_ms += SECOND
+            if read:
+                self.history.record("dimm", self.now_ms, [HEADROOM.sample(self.headroom, dimm="A1")])
+
+    def verdict(self, act: Act = ACT, alert: Alert | None = HOT, book: dict[str, Bound] | None = None) -> Event | None:
+        present = self.around.present(self.now_ms)._replace(alerts={} if alert is None else {alert.labels: alert})
+        return next(judging.verdicts([act], self.book if book is None else book, present), None)
+
+
+@pytest.fixture(name="host")
+def _host(tmp_path: Path) -> Iterator[Host]:
+    host = Host(tmp_path)
+    host.passes(300)
+    yield host
+
+
+def test_the_remedy_that_ships_is_not_helped_by_what_was_before(host: Host) -> None:
+    """A DIMM flat at 3 °C below its limit fits the expression at once; it counts when two minutes of it are newer."""
+    host.passes(1)
+    verdicts = []
+    for _ in range(150):
+        verdicts.append(host.verdict())
+        host.passes(1)
+    kinds = [None if each is None else each.kind for each in verdicts]
+
+    assert kinds[:119] == [None] * 119
+    assert kinds[119:] == [Kind.HELPED] * 31
+
+
+def test_what_the_expression_gave_before_is_measured(host: Host) -> None:
+    """Beside what it gives after, so that the diary shows when it said the same without the act."""
+    started = replace(ACT, phase=Phase.STARTED, did_ms=None)
+    before = judging.measured(started, host.book, host.around.present(host.now_ms))
+    host.passes(200)
+    event = host.verdict(replace(ACT, before=before))
+
+    assert before.shown == (3.0,)
+    assert event is not None
+    assert event.says == "its expression 3 -> 3"
+
+
+def test_silent_sensors_judge_nothing(host: Host) -> None:
+    """Its time is up and nothing newer than the act was read: neither helped nor useless, and nobody waits longer."""
+    host.passes(299, read=False)
+    assert host.verdict() is None
+    host.passes(1, read=False)
+    event = host.verdict()
+
+    assert event is not None
+    assert (event.kind, event.says) == (Kind.UNJUDGED, "nothing newer than the act is known")
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"state": AlertState.RESOLVED, "resolved_at_ms": BEGAN + 5 * SECOND}, Kind.HELPED),
+        ({"state": AlertState.RESOLVED, "resolved_at_ms": BEGAN - SECOND}, Kind.UNJUDGED),
+        ({"state": AlertState.RESOLVED, "resolved_at_ms": BEGAN + 5 * SECOND, "fresh": False}, Kind.UNJUDGED),
+        ({"fresh": False, "lost_since_ms": BEGAN + SECOND}, Kind.UNJUDGED),
+        (None, Kind.UNJUDGED),
+        ({}, Kind.USELESS),
+    ],
+)
+def test_without_an_expression_the_alert_says(host: Host, changes: dict[str, Any] | None, kind: Kind) -> None:
+    """Its end counts where it rests on samples newer than the act; an alert that is gone or lost shows nothing."""
+    alert = None if changes is None else replace(HOT, **changes)
+    host.passes(300)
+    event = host.verdict(replace(ACT, remedy="plain"), alert)
+
+    assert event is not None
+    assert event.kind is kind
+
+
+def test_an_end_counts_at_once_and_on_a_sample_that_is_newer(host: Host) -> None:
+    """An alert that ends on what was read after the act has been helped, however soon; not on what was read before."""
+    ended = replace(HOT, state=AlertState.RESOLVED, resolved_at_ms=BEGAN + 700)
+    host.now_ms += 700
+    assert host.verdict(replace(ACT, remedy="plain"), ended) is None
+
+    host.passes(1)
+    event = host.verdict(replace(ACT, remedy="plain"), ended)
+    assert event is not None
+    assert event.kind is Kind.HELPED
+
+
+def test_a_remedy_that_is_gone_is_not_judged_and_waited_for(host: Host) -> None:
+    """At once, and whether it was the one that began or the one that tightened."""
+    gone = host.verdict(book={})
+    tightened = replace(ACT, trial=Claim("left", LABELS, 0.4))
+
+    assert gone is not None
+    assert (gone.kind, gone.says) == (Kind.UNJUDGED, "cool-memory/r1 has left the configuration")
+    assert [event.says for event in [host.verdict(tightened)] if event] == ["left has left the configuration"]
+
+
+def test_an_expression_that_cannot_be_asked_gives_nothing(host: Host) -> None:
+    """One that the alert's labels make unreadable never counts as helped, and takes nothing down."""
+    labels = (("alertname", "DimmHot"), ("dimm", 'A"1'))
+    host.passes(400)
+    event = host.verdict(replace(ACT, labels=labels), replace(HOT, labels=labels))
+
+    assert event is not None
+    assert event.kind is Kind.USELESS

@@ -1,0 +1,74 @@
+"""A child is replaced whatever goes wrong in starting or hearing it. For tests/agent/sampling/test_eye.py."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.runtime.child_process import Child
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def nothing() -> None:
+    """At the end of a child."""
+
+
+def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No memory for a process now is not no process for ever."""
+    monkeypatch.setattr("agent.runtime.child_process.SHORTEST_PAUSE", 0.02)
+    (tmp_path / "quiet.py").write_text("import sys\nsys.stdin.read()\n")
+
+    async def scenario() -> None:
+        child = Child(
+            "quiet",
+            ("quiet",),
+            on_line=len,
+            on_end=nothing,
+            environment={"PYTHONPATH": str(tmp_path)},
+        )
+        with monkeypatch.context() as broken:
+            broken.setattr(sys, "executable", str(tmp_path / "gone"))
+            child.start()
+            await asyncio.sleep(0.2)
+        try:
+            assert await child.alive(5.0)
+        finally:
+            await child.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_line_that_nobody_understands_does_not_lose_the_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where taking a line raises, the process is ended, not left without a reader, and another one is started."""
+    monkeypatch.setattr("agent.runtime.child_process.SHORTEST_PAUSE", 0.02)
+    (tmp_path / "talker.py").write_text("import sys\nprint('hello', flush=True)\nsys.stdin.read()\n")
+
+    def refuse(line: bytes) -> None:
+        raise ValueError("not understood")
+
+    async def scenario() -> None:
+        child = Child(
+            "talker",
+            ("talker",),
+            on_line=refuse,
+            on_end=nothing,
+            environment={"PYTHONPATH": str(tmp_path)},
+        )
+        child.start()
+        try:
+            await until(lambda: child.starts >= 2)
+        finally:
+            await child.close()
+
+    asyncio.run(scenario())

@@ -1,0 +1,55 @@
+"""One clock that never jumps."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.runtime.clock import Clock
+
+
+class Times:
+    """Two clocks that the test moves."""
+
+    def __init__(self) -> None:
+        self.monotonic = 100.0
+        self.wall = 1_700_000_000.0
+
+    def pass_by(self, seconds: float) -> None:
+        self.monotonic += seconds
+        self.wall += seconds
+
+    def clock(self) -> Clock:
+        return Clock(lambda: self.monotonic, lambda: self.wall)
+
+
+def test_now_follows_the_monotonic_clock() -> None:
+    """Until somebody asks about steps, setting the wall clock does not move `now`."""
+    times = Times()
+    clock = times.clock()
+    before = clock.now_ms()
+    times.pass_by(2)
+    times.wall += 3600
+
+    assert clock.now_ms() - before == 2000
+
+
+@pytest.mark.parametrize("step", [3600, -3600, -400 * 86400, 30 * 86400])
+def test_a_step_is_told_once(step: int) -> None:
+    """The step is what stored times must move by, and after it `now` is the wall time again."""
+    times = Times()
+    clock = times.clock()
+    times.pass_by(1)
+    times.wall += step
+
+    assert clock.stepped_ms() == step * 1000
+    assert clock.stepped_ms() == 0
+    assert clock.now_ms() == round(times.wall * 1000)
+
+
+def test_slewing_is_not_a_step() -> None:
+    """NTP that pulls the wall clock by less than a second is not a step."""
+    times = Times()
+    clock = times.clock()
+    times.wall += 0.9
+
+    assert clock.stepped_ms() == 0

@@ -1,0 +1,59 @@
+"""What is slower than 5 s keeps its beat whatever happens to the wall clock."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.runtime.scheduler import EveryTrigger, Schedule
+
+NOON = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
+
+
+@given(st.floats(0.5, 3600), st.integers(-(10**10), 10**10))
+def test_the_next_slot_is_never_past_and_never_far(seconds: float, step: int) -> None:
+    """Whatever step the clock took since the last firing, the next one is within one interval from now."""
+    trigger = EveryTrigger(seconds)
+    now = NOON + datetime.timedelta(seconds=step)
+    following = trigger.get_next_fire_time(NOON, now)
+
+    assert now < following <= now + datetime.timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("step", [3600, -3600, -400 * 86400, 30 * 86400])
+def test_a_step_neither_stops_nor_floods(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the wall clock steps, a job goes on at its beat: it is not silent, and missed slots are not replayed."""
+    offset = datetime.timedelta(0)
+
+    class Stepped(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Stepped:  # type: ignore[override]
+            moment = datetime.datetime.now(tz) + offset
+            return cls.fromtimestamp(moment.timestamp(), tz)
+
+    monkeypatch.setattr("apscheduler.schedulers.base.datetime", Stepped)
+    monkeypatch.setattr("apscheduler.executors.base.datetime", Stepped)
+    monkeypatch.setattr("agent.runtime.scheduler.now", lambda: Stepped.now(datetime.UTC))
+    fired: list[float] = []
+
+    async def scenario() -> None:
+        nonlocal offset
+        loop = asyncio.get_running_loop()
+        schedule = Schedule()
+        schedule.every(0.1, lambda: fired.append(loop.time()))
+        schedule.start()
+        await asyncio.sleep(0.35)
+        offset = datetime.timedelta(seconds=step)
+        schedule.stepped()
+        before = len(fired)
+        await asyncio.sleep(0.65)
+        schedule.close()
+
+        assert 1 <= before <= 4
+        assert 1 <= len(fired) - before <= 8
+
+    asyncio.run(scenario())

@@ -1,0 +1,62 @@
+"""What systemd hears of the daemon."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.runtime.sd_notify import Systemd
+
+
+@pytest.fixture(name="listener")
+def _listener(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(5)
+        yield listener
+
+
+def heard(listener: socket.socket) -> list[str]:
+    return listener.recv(4096).decode().split("\n")
+
+
+def test_ready_is_told_once_and_alive_with_each_tick(tmp_path: Path, listener: socket.socket) -> None:
+    """The first tick makes it ready; a status is told only when it changes."""
+    systemd = Systemd(str(tmp_path / "notify"))
+    for status in ("a", "a", "b"):
+        systemd.ticked(status)
+    systemd.ending()
+
+    assert heard(listener) == ["WATCHDOG=1", "READY=1", "STATUS=a"]
+    assert heard(listener) == ["WATCHDOG=1"]
+    assert heard(listener) == ["WATCHDOG=1", "STATUS=b"]
+    assert heard(listener) == ["STOPPING=1"]
+
+
+def test_an_address_in_the_abstract_namespace_is_understood() -> None:
+    """systemd writes @NAME where the first byte is 0."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind("")  # the kernel chooses an abstract name
+        listener.settimeout(5)
+        name = listener.getsockname()
+        Systemd("@" + name[1:].decode()).ending()
+
+        assert heard(listener) == ["STOPPING=1"]
+
+
+def test_children_cannot_speak_for_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address is gone from the environment once it is known."""
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
+    Systemd.of_environment()
+
+    assert "NOTIFY_SOCKET" not in os.environ
+
+
+def test_where_nobody_listens_nothing_happens(tmp_path: Path) -> None:
+    """No socket, or one that has gone, is no fault of a tick."""
+    Systemd(None).ticked("a")
+    Systemd(str(tmp_path / "gone")).ticked("a")

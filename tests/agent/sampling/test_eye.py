@@ -1,0 +1,174 @@
+"""The eye: its pipe, its death, and its replacement."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.sampling import eye_pool as sight_module
+from agent.sampling.eye import Answer, answer_of, pass_of
+from agent.sampling.plugins import bind, modules
+from agent.sampling.sampler import Pass
+from collectors import Note, Sample, counter, gauge
+from tests.agent.watched import Watched, until
+
+METRICS = (gauge("steadytok_a", "A."), counter("steadytok_b_total", "B."))
+SAMPLES = st.lists(
+    st.builds(
+        Sample,
+        st.sampled_from(METRICS),
+        st.lists(st.tuples(st.text(min_size=1), st.text(min_size=1)), max_size=2).map(tuple),
+        st.floats(),
+    )
+)
+
+
+def same(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other))
+
+
+@given(SAMPLES, st.lists(st.builds(Note, st.text(), st.text())), st.none() | st.text(), st.none() | st.just(30.0))
+def test_a_pass_crosses_the_pipe_unchanged(
+    samples: list[Sample], notes: list[Note], error: str | None, again: float | None
+) -> None:
+    """Whatever a pass holds, NaN and infinities too, arrives as it was sent."""
+    sent = Pass("x", 5.0, 0.1, 0.02, tuple(samples), tuple(notes), error, again)
+    line = msgspec.json.encode(answer_of(sent))
+    came = pass_of(msgspec.json.decode(line, type=Answer), 5.0)
+
+    assert b"\n" not in line
+    assert came._replace(samples=()) == sent._replace(samples=())
+    assert [(s.metric, s.labels) for s in came.samples] == [(s.metric, s.labels) for s in sent.samples]
+    assert all(same(one.value, other.value) for one, other in zip(came.samples, sent.samples, strict=True))
+
+
+def sensor(root: Path, celsius: int) -> Path:
+    chip = root / "sys/class/hwmon/hwmon0"
+    chip.mkdir(parents=True)
+    (chip / "name").write_text("jc42\n")
+    (chip / "temp1_input").write_text(f"{celsius}000\n")
+    return chip
+
+
+def watched(root: Path, scenario: Callable[[Watched], object]) -> None:
+    async def run() -> None:
+        eye = Watched(root)
+        eye.sight.lane("hwmon")
+        try:
+            await eye.sight.start()
+            assert await eye.sight.shared.alive(20)
+            await scenario(eye)  # type: ignore[misc]  # a coroutine function in every test
+        finally:
+            await eye.sight.close()
+
+    asyncio.run(run())
+
+
+def test_the_eye_reads_what_its_root_holds(tmp_path: Path) -> None:
+    """A pass in the eye gives the Samples of the machine it was started for, with the time of the order."""
+    sensor(tmp_path, 61)
+
+    async def scenario(eye: Watched) -> None:
+        result = await eye.ask(7.0)
+
+        assert result.began == 7.0
+        assert 61.0 in [sample.value for sample in result.samples]
+
+    watched(tmp_path, scenario)
+
+
+def test_a_killed_eye_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pass under way fails with its reason, and the next one is answered by a new process."""
+    monkeypatch.setattr("agent.runtime.child_process.SHORTEST_PAUSE", 0.05)
+    sensor(tmp_path, 61)
+
+    async def scenario(eye: Watched) -> None:
+        await eye.ask(1.0)
+        first = eye.sight.shared.pid
+        assert first is not None
+        os.kill(first, signal.SIGSTOP)  # so that the order cannot be answered before the kill
+        eye.sight.lane("hwmon").start(eye.hwmon, 2.0)
+        os.kill(first, signal.SIGKILL)
+        lost = await asyncio.wait_for(eye.passes.get(), 20)
+        assert lost.error == "the eye ended while it was reading"
+
+        await until(lambda: eye.sight.shared.pid not in (None, first))
+        assert (await eye.ask(3.0)).samples
+
+    watched(tmp_path, scenario)
+
+
+def test_a_read_that_never_returns_hides_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collector that hangs gets an eye of its own, which is replaced again and again; the shared one lives on."""
+    monkeypatch.setattr("agent.runtime.child_process.SHORTEST_PAUSE", 0.05)
+    monkeypatch.setattr(sight_module, "PATIENCE", 5.0)
+    policy = tmp_path / "sys/devices/system/cpu/cpufreq/policy0"
+    policy.mkdir(parents=True)
+    (policy / "scaling_driver").write_text("intel_pstate\n")
+    os.mkfifo(policy / "scaling_cur_freq")
+    sensor(tmp_path, 61)
+
+    async def scenario(eye: Watched) -> None:
+        cpufreq = bind(modules()["cpufreq"], "cpufreq", interval=None, deadline=0.5, own=None)
+        shared = eye.sight.shared.pid
+        lane = eye.sight.lane("cpufreq")
+        lane.start(cpufreq, 100.0)
+        eye.sight.watch(104.0)
+        assert lane.busy_since == 100.0
+
+        eye.sight.watch(106.0)
+        lost = await asyncio.wait_for(eye.passes.get(), 20)
+        assert lost.error == "the read did not return"
+        assert (await eye.ask(107.0)).samples
+        assert eye.sight.shared.pid == shared
+
+        await lane.eye.alive(20)
+        first = lane.eye.pid
+        lane.start(cpufreq, 108.0)
+        eye.sight.watch(114.0)
+        lost = await asyncio.wait_for(eye.passes.get(), 20)
+        assert lost.error == "the eye ended while it was reading"
+
+        (policy / "scaling_cur_freq").unlink()
+        (policy / "scaling_cur_freq").write_text("2000000\n")
+        await until(lambda: lane.eye.pid not in (None, first))
+        lane.start(cpufreq, 115.0)
+        assert 2e9 in [sample.value for sample in (await asyncio.wait_for(eye.passes.get(), 20)).samples]
+        assert eye.sight.shared.pid == shared
+
+    watched(tmp_path, scenario)
+
+
+def test_what_is_no_answer_is_passed_over(tmp_path: Path) -> None:
+    """A stray line on the eye's output is told, and the next answer is heard."""
+    sensor(tmp_path, 61)
+
+    async def scenario(eye: Watched) -> None:
+        eye.sight._answered(eye.sight.shared, b"Segmentation fault\n")
+
+        assert (await eye.ask(1.0)).samples
+
+    watched(tmp_path, scenario)
+
+
+def test_the_eye_ends_with_the_agent(tmp_path: Path) -> None:
+    """Closing its input is enough to end it: nothing of ours outlives the agent."""
+
+    async def scenario(eye: Watched) -> None:
+        pid = eye.sight.shared.pid
+        assert pid is not None
+        await eye.sight.close()
+
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+    watched(tmp_path, scenario)

@@ -1,0 +1,28 @@
+"""What our own processes cost is told by role."""
+
+from __future__ import annotations
+
+import os
+
+from agent.selfmetrics.process import Footprint
+
+
+def test_a_living_process_is_told_and_a_dead_one_left_out() -> None:
+    """Our own process has memory and processor time; a role without a process, or with a dead one, has nothing."""
+    readings = Footprint().readings({"agent": os.getpid(), "eye": None, "canary": 2**22 + 1}, 0.0)
+    told = {(sample.metric.name, dict(sample.labels)["process"]): sample.value for sample in readings if sample}
+
+    assert set(told) == {
+        ("steadytok_process_cpu_seconds_total", "agent"),
+        ("steadytok_process_resident_bytes", "agent"),
+    }
+    assert told["steadytok_process_resident_bytes", "agent"] > 1 << 20
+
+
+def test_it_is_asked_every_few_seconds() -> None:
+    """Between two askings the same readings are told again."""
+    footprint = Footprint()
+    first = footprint.readings({"agent": os.getpid()}, 100.0)
+
+    assert footprint.readings({"agent": os.getpid()}, 104.9) is first
+    assert footprint.readings({"agent": os.getpid()}, 105.0) is not first

@@ -1,0 +1,59 @@
+"""What others wrote does nothing to a terminal."""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.text import log
+from agent.text.printable import printable, printable_lines
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("90 °C × 3 – naïve 日本", "90 °C × 3 – naïve 日本"),
+        ("\x1b[2J\x1b]0;title\x07", r"\x1b[2J\x1b]0;title\x07"),
+        ("a\r\nb\tc", r"a\r\nb\tc"),
+        ("evil\u202etxt.exe", r"evil\u202etxt.exe"),
+        ("\x9b31m \u2028 \udcff", r"\x9b31m \u2028 \udcff"),
+    ],
+)
+def test_controls_are_shown(text: str, shown: str) -> None:
+    """Escape sequences, carriage returns and turned writing are seen as what they are."""
+    assert printable(text) == shown
+
+
+@given(st.text())
+def test_nothing_controls(text: str) -> None:
+    """Whatever the text: no control character is left, but for the ends of lines where they are wanted."""
+    left = {unicodedata.category(char) for char in printable(text)}
+
+    assert not left & {"Cc", "Cf", "Cs"}
+    assert printable_lines(text).count("\n") == text.count("\n")
+
+
+class Terminal(io.StringIO):
+    """What a terminal was sent."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_log_lines_on_a_terminal() -> None:
+    """A label with an escape sequence colours nothing and clears nothing."""
+    import structlog
+
+    terminal = Terminal()
+    log.configure(terminal)
+    try:
+        structlog.get_logger().info("remedy: begin", remedy="\x1b[2Jx", says=None)
+    finally:
+        structlog.reset_defaults()
+
+    assert "\x1b[2J" not in terminal.getvalue()
+    assert r"\x1b[2Jx" in terminal.getvalue()

@@ -1,0 +1,76 @@
+"""Numbers and times in answers and requests: nothing is lost on the way, whatever they are."""
+
+from __future__ import annotations
+
+import re
+import struct
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from agent.web.prometheus_json import seconds, value
+from agent.web.query_params import FARTHEST_MS, parse_step, parse_time
+from agent.web.rules_api import date, scientific
+
+ANY_MS = st.integers(-(10**12), 10**12)
+
+
+@given(st.floats())
+def test_a_value_reads_back_bit_for_bit(number: float) -> None:
+    """In Go's words: no capital exponent, no point without digits, an exponent only where Go writes one."""
+    text = value(number)
+
+    assert struct.pack("<d", float(text)) == struct.pack("<d", number) or number != number
+    assert re.fullmatch(r"NaN|[+-]Inf|-?\d+(\.\d+)?(e[+-]\d\d+)?", text)
+    assert ("e" in text) == ((number == number and 0 < abs(number) < 1e-6) or 1e21 <= abs(number) < float("inf"))
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+@example(5.960464477539063e-08)
+@example(-0.0)
+def test_a_value_of_an_alert_reads_back(number: float) -> None:
+    """Always with an exponent of two digits, as Go's %e."""
+    text = scientific(number)
+
+    assert float(text) == number
+    assert re.fullmatch(r"-?\d(\.\d*[1-9])?e[+-]\d\d+", text)
+
+
+@given(ANY_MS)
+def test_a_time_reads_back(ms: int) -> None:
+    """To the millisecond, as seconds and as a date."""
+    assert parse_time(seconds(ms)) == ms
+    assert ms < -62_135_596_800_000 or parse_time(date(ms)) == ms
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [
+        ("0", 0),
+        ("1.5e3", 1_500_000),
+        ("-1.0005", -1000),
+        ("1e300", FARTHEST_MS),
+        ("1970-01-01T00:00:01.9999Z", 1999),
+        ("1970-01-01t02:00:00+02:00", 0),
+        ("-292273086-05-16T16:47:06Z", -FARTHEST_MS),
+    ],
+)
+def test_times_take_prometheus_forms(text: str, ms: int) -> None:
+    """Seconds, dates, and the two ends of time that Prometheus' clients send."""
+    assert parse_time(text) == ms
+
+
+@pytest.mark.parametrize("text", ["", " 1", "1_0", "0x1", "inf", "1970-01-01", "1970-01-01 00:00:00Z", "١"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    """Neither Python's own number forms nor dates without a time."""
+    with pytest.raises(ValueError, match="to a valid timestamp"):
+        parse_time(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"), [("15", 15_000), ("0.5", 500), ("1m30s", 90_000), ("500ms", 500), ("-1", -1000)]
+)
+def test_steps_take_seconds_and_durations(text: str, ms: int) -> None:
+    """A number is seconds."""
+    assert parse_step(text) == ms

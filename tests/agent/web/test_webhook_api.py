@@ -1,0 +1,217 @@
+"""The webhook: what it takes, what it refuses, and what it never does with what anybody may have written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import aiohttp
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from agent.alerting import webhook_inbox
+from agent.alerting.webhook_inbox import Inbox
+from agent.config.loader import parse
+from agent.remediation import guards
+from agent.remediation.catalog import bound
+from agent.remediation.model import Remedy, Seen
+from agent.remediation.remediator import Remedies
+from agent.web.server import Server
+from agent.web.webhook_api import PATH, Posted, Webhook
+from rules.alerts import Alert, AlertState
+
+NOW = 1_700_000_000_000
+LABELS = {"alertname": "RackHot", "instance": "box:9100", "rack": "r7"}
+OWN = Alert("DimmHot", (("alertname", "DimmHot"), ("dimm", "A1")), (), AlertState.FIRING, 1.0, NOW, "up", 1000)
+EXTERNAL = {"instance": "box", "job": "steadytok"}
+POSTED = {
+    "status": "firing",
+    "labels": LABELS,
+    "annotations": {"summary": "hot"},
+    "startsAt": "2023-11-14T22:13:20.123456789Z",
+    "endsAt": "0001-01-01T00:00:00Z",
+    "generatorURL": "http://prometheus:9090/graph?g0.expr=up",
+    "fingerprint": "5ef77f1f8a3ecf8d",
+    "notification_reason": "something new",
+}
+
+
+def remedy(**more: Any) -> Remedy:
+    """A remedy for posted alerts, bound as a configuration has it."""
+    told = {"name": "cool", "match": ['alertname=~".*Hot"'], "action": "webhook", "target": {"url": "http://h/"}}
+    document = {
+        "external_labels": {"instance": "box"},
+        "remediation": {"builtin": False},
+        "remedies": [{**told, "sources": ["webhook"], **more}],
+    }
+    (one,) = bound(parse(document, "f", {}), "f")
+    return one.remedy
+
+
+@dataclass
+class Wanting:
+    """What the webhook asks of remedies, for one."""
+
+    remedy: Remedy = field(default_factory=remedy)
+
+    def wants(self, alert: Alert) -> bool:
+        return guards.matches(self.remedy, Seen(alert, source="webhook"))
+
+
+def post(folder: Path, *bodies: Any, wanting: Wanting | None = None) -> list[tuple[int, Any]]:
+    """The answers to posts of these bodies, one after another."""
+
+    async def run() -> list[tuple[int, Any]]:
+        box = Inbox(folder, NOW)
+        posted = Posted(
+            remedies=cast(Remedies, wanting or Wanting()),
+            inbox=box,
+            alerts=lambda: [OWN],
+            external=EXTERNAL,
+            external_url="http://box:9817",
+            now_ms=lambda: NOW,
+        )
+        routes = Webhook(posted, CollectorRegistry()).routes()
+        server = Server(metrics=str, since_tick=lambda: 0.0, interval=1.0, routes=routes)
+        port = await server.start("127.0.0.1", 0)
+        try:
+            async with aiohttp.ClientSession() as session:
+                return [await _one(session, port, body) for body in bodies]
+        finally:
+            await server.close()
+            box.close()
+
+    return asyncio.run(run())
+
+
+async def _one(session: aiohttp.ClientSession, port: int, body: Any) -> tuple[int, Any]:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with session.post(f"http://127.0.0.1:{port}{PATH}", data=data) as answer:
+        told = await answer.json()
+        return answer.status, told.get("data", told.get("error"))
+
+
+def payload(*alerts: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"version": "4", "status": "firing", "groupKey": "{}", "routeLabels": {}, "alerts": list(alerts), **more}
+
+
+def test_alertmanagers_payload_is_taken(tmp_path: Path) -> None:
+    """With fields that are not known; what comes again is the same."""
+    assert post(tmp_path, payload(POSTED), payload(POSTED), payload()) == [
+        (200, {"taken": 1}),
+        (200, {"repeated": 1}),
+        (200, {}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "outcome"),
+    [
+        ({}, "taken"),
+        ({"status": "resolved"}, "resolved"),
+        ({"labels": {**LABELS, "instance": "box"}}, "taken"),
+        ({"labels": {**LABELS, "instance": "boxx"}}, "unwanted"),
+        ({"labels": {**LABELS, "instance": "box:9100x"}}, "unwanted"),
+        ({"labels": {**LABELS, "instance": "box:9100\n"}}, "unwanted"),
+        ({"labels": {"alertname": "RackHot"}}, "unwanted"),
+        ({"labels": {**LABELS, "alertname": "Other"}}, "unwanted"),
+        ({"labels": {**LABELS, "alertname": "$(reboot) Hot"}}, "unwanted"),
+        ({"labels": {**LABELS, "alertname": "RemedyFailed"}}, "unwanted"),
+        ({"labels": {**dict(OWN.labels), **EXTERNAL}}, "echo"),
+        ({"labels": {**LABELS, **EXTERNAL}, "generatorURL": "http://box:9817/graph?g0.expr=x"}, "echo"),
+        ({"labels": {**LABELS, **EXTERNAL}, "generatorURL": "http://box:9817.evil/graph?g0.expr=x"}, "taken"),
+    ],
+)
+def test_what_becomes_of_an_alert(tmp_path: Path, change: dict[str, Any], outcome: str) -> None:
+    """This host's, wanted, and not our own come back; everything else is counted and left."""
+    assert post(tmp_path, payload({**POSTED, **change})) == [(200, {outcome: 1})]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"garbage",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"version":"4","alerts":' + b"[" * 100_000,
+        {"version": "3", "alerts": []},
+        {"alerts": []},
+        {"version": 4, "alerts": []},
+        payload({**POSTED, "status": "pending"}),
+        payload({**POSTED, "labels": {}}),
+        payload({**POSTED, "labels": {"alertname": 1}}),
+        payload({**POSTED, "startsAt": "yesterday"}),
+        payload({**POSTED, "fingerprint": "'; DROP TABLE inbox"}),
+        payload(POSTED, {**POSTED, "status": "x"}),
+    ],
+)
+def test_garbage_is_refused_whole(tmp_path: Path, body: Any) -> None:
+    """A 400 with a sentence, and nothing of it is taken."""
+    (refused, taken) = post(tmp_path, body, payload(POSTED))
+
+    assert refused[0] == 400
+    assert isinstance(refused[1], str)
+    assert taken == (200, {"taken": 1})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": {**LABELS, "a\nb": "x"}},
+        {"labels": {**LABELS, "": "x"}},
+        {"labels": {**LABELS, "n" * 129: "x"}},
+        {"labels": LABELS | {f"l{number}": "x" for number in range(65)}},
+        {"labels": {**LABELS, "note": "x" * 1025}},
+        {"startsAt": "2023-99-99T00:00:00Z"},
+        {"startsAt": "0000-01-01T00:00:00Z"},
+    ],
+)
+def test_an_odd_alert_costs_no_other(tmp_path: Path, change: dict[str, Any]) -> None:
+    """It is counted as refused and left; the rest of its group is taken."""
+    assert post(tmp_path, payload({**POSTED, **change}, POSTED)) == [(200, {"refused": 1, "taken": 1})]
+
+
+def test_reserved_labels_are_ours() -> None:
+    """What comes from outside cannot say where it is from: it always has our mark, once."""
+    told = webhook_inbox.Told("a", NOW, True, (("alertname", "RackHot"),))
+
+    assert webhook_inbox.alert(told).labels == (("__source__", "webhook"), ("alertname", "RackHot"))
+
+
+@pytest.mark.parametrize(
+    ("rack", "wanted"),
+    [("r7", True), ("r77", False), ("xr7", False), ("r7\n", False), ("r7; reboot", False), ("", False)],
+)
+def test_patterns_are_of_the_whole_value(rack: str, wanted: bool) -> None:
+    """A label that the action may see is what its pattern says from end to end, or the remedy is not for the alert."""
+    one = remedy(labels={"rack": "r[0-9]"})
+    alert = webhook_inbox.alert(webhook_inbox.Told("a", NOW, True, tuple(sorted({**LABELS, "rack": rack}.items()))))
+
+    assert guards.matches(one, Seen(alert, source="webhook")) is wanted
+
+
+def test_a_full_inbox_is_a_503(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that Alertmanager tries again."""
+    monkeypatch.setattr(webhook_inbox, "MOST_FIRING", 0)
+
+    ((status, says),) = post(tmp_path, payload(POSTED))
+
+    assert (status, says) == (503, "0 posted alerts fire already")
+
+
+@given(st.binary(max_size=200) | st.recursive(st.none() | st.text(), lambda c: st.dictionaries(st.text(), c)))
+def test_nothing_that_is_posted_is_a_fault(body: Any) -> None:
+    """Whatever the bytes: an answer of 200 or 400."""
+    from agent.web.webhook_api import _decoded
+
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    with pytest.raises(ValueError, match="expected"):
+        _decoded(data)

@@ -1,0 +1,112 @@
+"""What vendors call the sensors of memory, and what each of those names says: a corpus, name by name."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collectors._dimm.sensor_names import Slot, cleaned, folded, refusal, same, slot, slots
+
+MEMORY, BOARD = "32", "7"  # entities of IPMI
+REGULATOR = "a voltage regulator, which runs hotter than the modules beside it"
+ZONE = "the air of a zone and no module"
+STATE = "a state, which tells no temperature"
+ELSEWHERE = "neither on memory nor named after it"
+
+# (name, entity, what it says or why it is none). Names as published, vendor by vendor.
+CORPUS = [
+    # Supermicro
+    ("P1-DIMMA1 Temp", MEMORY, Slot("P1-DIMMA1", 1, "A", 1)),
+    ("P1-DIMMA1 TEMP", MEMORY, Slot("P1-DIMMA1", 1, "A", 1)),
+    ("P1-DIMM1A.Temp", MEMORY, Slot("P1-DIMM1A", 1, "A", 1)),
+    ("P2-DIMME1 Temp", MEMORY, Slot("P2-DIMME1", 2, "E", 1)),
+    ("P1-DIMMA1", MEMORY, Slot("P1-DIMMA1", 1, "A", 1)),
+    ("VmemABVRM Temp", BOARD, REGULATOR),
+    ("P1-VDIMMABCVRM Temp", BOARD, REGULATOR),
+    ("VDIMMABVRM", MEMORY, REGULATOR),
+    # Gigabyte, Inspur
+    ("DIMMG0_TEMP", BOARD, Slot("DIMMG0", group=True)),
+    ("DIMMG1_TEMP", BOARD, Slot("DIMMG1", group=True)),
+    ("DIMMG0_Temp", BOARD, Slot("DIMMG0", group=True)),
+    ("VR_DIMMG0_TEMP", BOARD, REGULATOR),
+    ("DIMM_P0_A0", MEMORY, Slot("DIMM_P0_A0", 0, "A", 0)),
+    ("CPU0_C0D0", MEMORY, Slot("CPU0_C0D0", 0, "0", 0)),
+    # HPE
+    ("04-P1 DIMM 1-6", MEMORY, Slot("P1 DIMM 1-6", 1, group=True)),
+    ("05-P1 DIMM 7-12", MEMORY, Slot("P1 DIMM 7-12", 1, group=True)),
+    ("08-P1 Mem Zone", BOARD, ZONE),
+    ("PROC 1 DIMM 3", MEMORY, Slot("PROC 1 DIMM 3", 1, "", 3)),
+    # Intel
+    ("DIMM Thrm Mrgn 1", MEMORY, Slot("DIMM Thrm Mrgn 1", group=True)),
+    ("DIMM Thrm Mrgn 4", MEMORY, Slot("DIMM Thrm Mrgn 4", group=True)),
+    ("Mem P1 Thrm Trip", MEMORY, STATE),
+    ("P1 MEM01 VRD Hot", MEMORY, REGULATOR),
+    ("CPU1_DIMM_A1", MEMORY, Slot("CPU1_DIMM_A1", 1, "A", 1)),
+    # IBM, Lenovo
+    ("DIMM 1 Temp", MEMORY, Slot("DIMM 1", None, "", 1)),
+    ("DIMM 24 Temp", MEMORY, Slot("DIMM 24", None, "", 24)),
+    # Dell: every sensor is `Temp`, and only what it is on tells; slots are A1 to A16, B1 to B16
+    ("Temp", "8", Slot("Temp")),
+    ("Temp", "3", ELSEWHERE),
+    ("A1", MEMORY, Slot("A1", 1, "", 1)),
+    ("B12", MEMORY, Slot("B12", 2, "", 12)),
+    # NEC, Kontron, Meta, others
+    ("CPU1_DIMM1 Temp", MEMORY, Slot("CPU1_DIMM1", 1, "", 1)),
+    ("Temp DIMM#1", BOARD, Slot("DIMM#1", None, "", 1)),
+    ("DIMMA0_TEMP", BOARD, Slot("DIMMA0", None, "A", 0)),
+    ("Temp_DIMM_KLM", BOARD, Slot("DIMM_KLM", group=True)),
+    ("MEM Temp", BOARD, Slot("MEM")),
+    # AMD's reference firmware (bank and locator), and a desktop's
+    ("P0 CHANNEL A DIMM 0", MEMORY, Slot("P0 CHANNEL A DIMM 0", 0, "A", 0)),
+    ("ChannelA-DIMM0", MEMORY, Slot("ChannelA-DIMM0", None, "A", 0)),
+    # Linux' own drivers: channels are counted anew in each controller, so that they tell no slot
+    ("CPU_SrcID#1_MC#0_Chan#1_DIMM#0", MEMORY, Slot("CPU_SrcID#1_MC#0_Chan#1_DIMM#0", 1)),
+    ("mc#2csrow#1channel#1", MEMORY, Slot("mc#2csrow#1channel#1")),
+    ("DIMM A1 (blue)", MEMORY, Slot("DIMM A1 (blue)", None, "A", 1)),
+    # What is on no memory
+    ("Inlet Temp", "55", ELSEWHERE),
+    ("CPU1 Temp", "3", ELSEWHERE),
+    ("FAN1", "29", ELSEWHERE),
+]
+
+
+@pytest.mark.parametrize(("name", "entity", "says"), CORPUS, ids=[f"{name}@{entity}" for name, entity, _ in CORPUS])
+def test_every_name_lands_or_is_refused_with_its_reason(name: str, entity: str, says: Slot | str) -> None:
+    """A name says which processor, channel and module, or why its sensor is none of a module."""
+    assert (refusal(name, entity) or slots([name])[name]) == says
+
+
+def test_g_among_other_letters_is_a_channel() -> None:
+    """Where a board has sensors of channels A to H, `DIMMG0` is channel G and no group."""
+    found = slots(["DIMMA0_TEMP", "DIMMG0_TEMP", "DIMMH0_TEMP"])
+
+    assert found["DIMMG0_TEMP"] == Slot("DIMMG0", None, "G", 0)
+
+
+@pytest.mark.parametrize(
+    ("sensor", "locator", "fits"),
+    [
+        ("P1-DIMMA1 Temp", "P1-DIMMA1", True),
+        ("P1-DIMM1A.Temp", "P1_DIMMA1", True),
+        ("DIMMA1 Temp", "P1-DIMMA1", True),  # one processor need not be named
+        ("P2-DIMMA1 Temp", "P1-DIMMA1", False),
+        ("P1-DIMMA2 Temp", "P1-DIMMA1", False),
+        ("DIMM 1 Temp", "DIMM 1", True),
+        ("DIMM 1 Temp", "ChannelA-DIMM1", False),  # nothing says that the first module is the first of channel A
+        ("04-P1 DIMM 1-6", "PROC 1 DIMM 1", False),
+        ("MEM Temp", "DIMM", False),
+        ("Temp", "P1-DIMMA1", False),
+    ],
+)
+def test_a_name_fits_a_slot_where_all_that_it_says_is_true_there(sensor: str, locator: str, fits: bool) -> None:
+    """What a sensor leaves open may be anything, but for the channel."""
+    assert same(slot(sensor), slot(locator)) is fits
+
+
+@given(st.text(max_size=40))
+def test_any_name_can_be_read(name: str) -> None:
+    """Whatever a firmware calls a sensor, something is said of it, twice the same, and its name is never lost."""
+    assert slot(name) == slot(name)
+    assert bool(cleaned(name)) == bool(name.strip())
+    assert folded(folded(name)) == folded(name) or "temp" in folded(name)

@@ -1,0 +1,184 @@
+"""How the door to a BMC is opened: addresses, credentials, and the account that must not be locked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from collectors import Host
+from collectors._ipmi import session as door
+from collectors._ipmi.client import BmcError, RefusedError
+
+SECRET = "tr0ub4dor"
+
+
+class Lan:
+    """A log-in over the LAN that a test decides."""
+
+    tries = 0
+    outcome: Exception | None = None
+
+    def __init__(self, *credentials: object) -> None:
+        Lan.tries += 1
+        if Lan.outcome is not None:
+            raise Lan.outcome
+
+    def ask(self, *_: object) -> tuple[int, bytes]:
+        return 0, bytes(11)
+
+
+@pytest.fixture(name="lan", autouse=True)
+def _lan(monkeypatch: pytest.MonkeyPatch) -> type[Lan]:
+    monkeypatch.setattr("collectors._ipmi.lan.Lan", Lan)
+    Lan.tries, Lan.outcome = 0, None
+    return Lan
+
+
+def credentials(folder: Path, text: str = f"username=admin\npassword={SECRET}\n", mode: int = 0o600) -> str:
+    path = folder / "credentials"
+    path.write_text(text)
+    path.chmod(mode)
+    return str(path)
+
+
+def opened(host: Host, file: str | None, address: str = "bmc1") -> str:
+    """What opening gives: `open`, or the reason why not."""
+    bmc = door.open_bmc(host, address, file)
+    notes = host.take_notes()
+    assert SECRET not in str(notes)
+    return "; ".join(note.reason for note in notes) if bmc is None else "open"
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        ("bmc1", ("bmc1", 623)),
+        ("10.0.0.5:9623", ("10.0.0.5", 9623)),
+        ("[fe80::1]:623", ("fe80::1", 623)),
+        ("fe80::1", ("fe80::1", 623)),
+        ("bmc1:", None),
+        ("bmc1:0", None),
+        ("bmc1:70000", None),
+        (":623", None),
+        ("", None),
+    ],
+)
+def test_addresses(address: str, place: tuple[str, int] | None) -> None:
+    """A host with or without a port, IPv6 in brackets where it has one."""
+    assert door.split_address(address) == place
+
+
+def test_a_password_may_hold_what_it_likes(tmp_path: Path) -> None:
+    """All behind the first equals sign is the password."""
+    file = credentials(tmp_path, "username=admin\npassword=a=b c#d\n")
+    read = door.read_credentials(Host(), file)
+
+    assert read is not None
+    assert (read.user, read.password) == ("admin", "a=b c#d")
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "reason"),
+    [
+        (None, 0, "No such file or directory"),
+        (f"admin {SECRET}\n", 0o600, "expected two lines, username=… and password=…"),
+        (f"username={SECRET}\n", 0o600, "expected two lines, username=… and password=…"),
+        (
+            f"username=admin\npassword={SECRET}\n",
+            0o644,
+            "everybody may read the password; chmod 640 it, with root:steadytok-eye for the service",
+        ),
+    ],
+)
+def test_a_bad_credentials_file_is_said_without_its_content(
+    tmp_path: Path, lan: type[Lan], text: str | None, mode: int, reason: str
+) -> None:
+    """One reason, no word of the secret, and the BMC is not tried."""
+    file = str(tmp_path / "none") if text is None else credentials(tmp_path, text, mode)
+
+    assert opened(Host(), file) == reason
+    assert lan.tries == 0
+
+
+def test_a_bmc_over_the_lan_needs_credentials(lan: type[Lan]) -> None:
+    """The reason names the key that is missing."""
+    assert opened(Host(), None).startswith("needs collectors.ipmi.credentials_file")
+    assert opened(Host(), None, "bmc:x").startswith("expected local, HOST or HOST:PORT")
+    assert lan.tries == 0
+
+
+def test_three_refusals_are_enough(tmp_path: Path, lan: type[Lan]) -> None:
+    """No fourth log-in, in this process or in a later one, until the file changes; then it counts anew."""
+    file, shelf = credentials(tmp_path), tmp_path / "shelf"
+    lan.outcome = RefusedError("the BMC refused the log-in: Incorrect password provided")
+    told = [opened(Host("/", shelf), file) for _ in range(5)]
+
+    assert lan.tries == 3
+    assert told[0] == "the BMC refused the log-in: Incorrect password provided (1 of 3 tries)"
+    assert told[3:] == ["the BMC refused this user and password 3 times; not tried again until this file changes"] * 2
+    assert SECRET not in "".join(path.read_text() for path in shelf.iterdir())
+
+    credentials(tmp_path, f"username=admin\npassword=not{SECRET}\n")
+    assert opened(Host("/", shelf), file).endswith("(1 of 3 tries)")
+    lan.outcome = None
+    credentials(tmp_path)
+    assert opened(Host("/", shelf), file) == "open"
+
+
+def test_refusals_are_counted_without_a_shelf(tmp_path: Path, lan: type[Lan]) -> None:
+    """A state folder that cannot be used costs what outlasts the process, and not the account."""
+    file, host = credentials(tmp_path), Host("/", tmp_path / "credentials" / "no folder")
+    lan.outcome = RefusedError("no")
+    for _ in range(5):
+        opened(host, file)
+
+    assert lan.tries == 3
+
+
+def test_silence_is_no_refusal(tmp_path: Path, lan: type[Lan]) -> None:
+    """A BMC that does not answer is asked again and again; only a refusal counts."""
+    file, host = credentials(tmp_path), Host()
+    lan.outcome = BmcError("no answer within 6 s")
+
+    assert [opened(host, file) for _ in range(5)] == ["no answer within 6 s"] * 5
+    assert lan.tries == 5
+
+
+def test_a_log_in_forgets_the_refusals_before_it(tmp_path: Path, lan: type[Lan]) -> None:
+    """A refusal now and then over the months does not add up."""
+    file, host = credentials(tmp_path), Host()
+    for outcome in (RefusedError("no"), RefusedError("no"), None) * 3:
+        lan.outcome = outcome
+        opened(host, file)
+
+    assert lan.tries == 9
+
+
+def test_another_bmc_has_its_own_count(tmp_path: Path, lan: type[Lan]) -> None:
+    """What one BMC refused another may take."""
+    file, host = credentials(tmp_path), Host()
+    lan.outcome = RefusedError("no")
+    for _ in range(4):
+        opened(host, file)
+    lan.outcome = None
+
+    assert opened(host, file, "bmc2") == "open"
+
+
+def test_a_host_without_a_bmc_says_nothing(tmp_path: Path) -> None:
+    """No device and no address: absent, without a note."""
+    host = Host(tmp_path)
+
+    assert door.open_bmc(host, "local", None) is None
+    assert host.take_notes() == []
+
+
+@pytest.mark.skipif(os.path.exists("/dev/ipmi0"), reason="this host has a BMC of its own")
+def test_this_host_without_a_device_says_nothing() -> None:
+    """The same for the live machine."""
+    host = Host()
+
+    assert door.open_bmc(host, "local", None) is None
+    assert host.take_notes() == []

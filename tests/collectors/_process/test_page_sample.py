@@ -1,0 +1,154 @@
+"""Shares from random pages: that each resident page is as likely as any other, and what the stated error is worth."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collectors._process.maps import Mapping
+from collectors._process.page_sample import FEWEST, MOST, Placement, TooFewError, draw
+
+PAGE = 4096
+Addresses = npt.NDArray[np.uint64]
+Nodes = npt.NDArray[np.int32]
+
+
+class Kernel:
+    """Memory whose every page is on a node, or -2 where it is not resident; remembers what it was asked."""
+
+    def __init__(self, regions: list[tuple[str, npt.NDArray[np.int32]]]) -> None:
+        self.asked: list[int] = []
+        self.mapped: list[Mapping] = []
+        self._pages: dict[int, int] = {}
+        start = 0x5000_0000_0000
+        for kind, nodes in regions:
+            self.mapped.append(Mapping(start, start + len(nodes) * PAGE, kind))
+            self._pages |= {start + place * PAGE: int(node) for place, node in enumerate(nodes)}
+            start += (len(nodes) + 1000) * PAGE  # what lies between is nobody's
+
+    def ask(self, addresses: Addresses) -> Nodes:
+        self.asked += addresses.tolist()
+        return np.array([self._pages[address] for address in addresses.tolist()], dtype=np.int32)
+
+    def count(self, node: int, kind: str | None = None) -> int:
+        return sum(
+            self._pages[address] == node
+            for mapping in self.mapped
+            if kind in (None, mapping.kind)
+            for address in range(mapping.start, mapping.end, PAGE)
+        )
+
+
+def mixed(size: int, shares: dict[int, float], seed: int = 1) -> npt.NDArray[np.int32]:
+    """So many pages, each on a node by these odds."""
+    random = np.random.default_rng(seed)
+    return random.choice(list(shares), size, p=list(shares.values())).astype(np.int32)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["anon", "file", "shmem", "hugetlb"]), st.lists(st.integers(-2, 3), max_size=40)),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_a_small_process_is_counted_whole(regions: list[tuple[str, list[int]]]) -> None:
+    """Of a process that is no larger than twice the sample every page is asked once, and the shares are exact."""
+    kernel = Kernel([(kind, np.array(nodes, dtype=np.int32)) for kind, nodes in regions])
+
+    placement = draw(kernel.mapped, PAGE, 4096, kernel.ask, np.random.default_rng(1))
+
+    assert len(kernel.asked) == len(set(kernel.asked)) == sum(len(nodes) for _, nodes in regions)
+    resident = sum(kernel.count(node) for node in range(4))
+    for node in range(4):
+        expected = (kernel.count(node) / resident, 0.0) if resident else None
+        assert placement.share([node]) == expected
+
+
+def test_every_resident_page_is_as_likely() -> None:
+    """A mapping gets its share of the sample by its resident pages, not by its size or its place."""
+    kernel = Kernel(
+        [
+            ("anon", mixed(30_000, {-2: 0.9, 0: 0.1})),
+            ("file", mixed(10_000, {1: 1.0})),
+            ("anon", mixed(10, {2: 1.0})),
+            ("shmem", mixed(20_000, {-2: 0.5, 3: 0.5})),
+        ]
+    )
+    placement = draw(kernel.mapped, PAGE, 20_000, kernel.ask, np.random.default_rng(7))
+    resident = sum(kernel.count(node) for node in range(4))
+
+    for node in (0, 1, 3):
+        share, error = placement.share([node]) or (0.0, 0.0)
+        assert abs(share - kernel.count(node) / resident) < 4 * error
+    assert (placement.share([1], "file") or (0, 0))[0] == 1.0
+
+
+@pytest.mark.parametrize("truth", [0.0, 0.002, 0.01, 0.07, 0.3, 0.5, 0.92, 0.999, 1.0])
+@pytest.mark.parametrize("pages", [400, 4096])
+def test_the_error_covers_the_truth(truth: float, pages: int) -> None:
+    """By the binomial law, share +- 1.96 errors holds the truth in 93.5 % of samples or more, near 0 and 1 too."""
+
+    def covers(hits: int) -> bool:
+        share, error = Placement(Counter({(0, "anon"): hits, (1, "anon"): pages - hits}), whole=False).share([0]) or (
+            9,
+            9,
+        )
+        return abs(share - truth) <= 1.96 * error
+
+    def likelihood(hits: int) -> float:
+        if truth in (0.0, 1.0):
+            return float(hits == pages * truth)
+        logarithm = math.lgamma(pages + 1) - math.lgamma(hits + 1) - math.lgamma(pages - hits + 1)
+        return math.exp(logarithm + hits * math.log(truth) + (pages - hits) * math.log1p(-truth))
+
+    covered = sum(likelihood(hits) for hits in range(pages + 1) if covers(hits))
+    assert covered >= (0.935 if pages * min(truth, 1 - truth) >= 5 or truth in (0.0, 1.0) else 0.915)
+    if pages * min(truth, 1 - truth) >= 20:
+        assert covered <= 0.965
+
+
+def test_pages_that_are_not_resident_are_drawn_again() -> None:
+    """Where one page of ten is resident so many more are asked that the sample is as large as it was to be."""
+    kernel = Kernel([("anon", mixed(60_000, {-2: 0.9, 0: 0.06, 1: 0.04}))])
+
+    placement = draw(kernel.mapped, PAGE, 1000, kernel.ask, np.random.default_rng(3))
+
+    assert 1000 <= placement.count() < 1500
+    assert placement.share([0]) is not None
+    assert abs((placement.share([0]) or (0, 0))[0] - kernel.count(0) / (kernel.count(0) + kernel.count(1))) < 0.06
+
+
+def test_a_reservation_that_is_hardly_used_is_not_asked_for_ever() -> None:
+    """Where hardly a page of many is resident no more than MOST are asked, and no share is told."""
+    kernel = Kernel([("anon", mixed(200_000, {-2: 0.9998, 0: 0.0002}))])
+
+    with pytest.raises(TooFewError, match=rf"only \d+ of {MOST} pages asked are resident"):
+        draw(kernel.mapped, PAGE, 4096, kernel.ask, np.random.default_rng(3))
+    assert len(kernel.asked) == MOST
+    assert sum(kernel.ask(np.array(kernel.asked, dtype=np.uint64)) >= 0) < FEWEST
+
+
+def test_a_sample_of_no_page_has_no_share() -> None:
+    """Nothing resident is no share, not 0; nor is a kind of which no page was seen."""
+    assert Placement(Counter(), whole=True).share([0]) is None
+    assert Placement(Counter({(0, "anon"): 3}), whole=True).share([0], "file") is None
+
+
+def test_what_the_kernel_refuses_reaches_the_caller() -> None:
+    """An error of the question is not taken for pages that are not there."""
+
+    def refuse(_addresses: Addresses) -> Nodes:
+        raise PermissionError("no")
+
+    ask: Callable[[Addresses], Nodes] = refuse
+    with pytest.raises(PermissionError):
+        draw([Mapping(0, 10 * PAGE, "anon")], PAGE, 100, ask, np.random.default_rng(1))

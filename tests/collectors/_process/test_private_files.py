@@ -1,0 +1,151 @@
+"""What is another user's alone: told by who may look at it, by a process that really may not."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hand import look
+
+HOUSE = Path(__file__).parents[3]
+NOBODY = 65534
+PORT = 18321
+LISTENS = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n" + (
+    f"   0: 0100007F:{PORT:04X} 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0 100\n"
+)
+# The imports come first: the user without rights may not be able to read this code either.
+ASK = f"""
+import json, os, sys
+from collectors import Host
+from collectors._process import placement_request as _asked, sockets as _sockets
+from collectors._process.engine_processes import EngineProcess
+
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid({NOBODY})
+    os.setuid({NOBODY})
+host, seen = Host(sys.argv[1]), []
+one = EngineProcess("r1", "0", "llama.cpp", 42, 7, "llama-server")
+for _ in range(2):
+    ports = sorted(_sockets.ports(host, [42]))
+    wishes = [wish.source for wish in _asked.asked(host, one, {{"0": frozenset({{0}})}})]
+    seen.append((ports, wishes, [tuple(note) for note in host.take_notes()]))
+print(json.dumps(seen))
+"""
+
+
+@pytest.fixture(name="root")
+def _root() -> Iterator[Path]:
+    """A machine with an engine whose environment and sockets are its own user's, in a folder that others may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for place in ("proc/42/net", "proc/42/fd", "run/steadytok", "open/42/fd"):
+            (root / place).mkdir(parents=True)
+        (root / "proc/42/cmdline").write_text("llama-server\0")
+        (root / "proc/42/net/tcp").write_text(LISTENS)
+        (root / "proc/42/environ").write_text("")
+        (root / "open/42/environ").write_text("SECRET=swordfish\0LLAMA_ARG_NUMA=distribute\0")
+        (root / "open/42/fd/3").symlink_to("socket:[4711]")
+        (root / "proc/42/environ").chmod(0)
+        (root / "proc/42/fd").chmod(0)
+        root.chmod(0o755)
+        yield root
+        (root / "proc/42/fd").chmod(0o700)
+
+
+def ask(root: Path) -> list[Any]:
+    """Two passes of a process that may not read those files: ports, wishes and notes of each."""
+    command = [sys.executable, "-c", ASK, str(root)]
+    done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    seen: list[Any] = json.loads(done.stdout)
+    return seen
+
+
+def behind_the_door(root: Path, serve: Callable[[socket.socket], None]) -> socket.socket:
+    """A door, and who gives one caller after the other what he asks for."""
+    path = root / "run/steadytok/look.sock"
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    door.bind(str(path))
+    path.chmod(0o666)
+    door.listen()
+
+    def greet() -> None:
+        while True:
+            try:
+                connection, _ = door.accept()
+            except OSError:
+                return  # the test has ended
+            with connection:
+                serve(connection)
+
+    threading.Thread(target=greet, daemon=True).start()
+    return door
+
+
+def looking(root: Path) -> Callable[[socket.socket], None]:
+    """Who may look at the machine's processes."""
+
+    def serve(connection: socket.socket) -> None:
+        with connection.makefile("rb") as lines:
+            for line in lines:
+                connection.sendall(json.dumps(look.answer(line, root / "open")).encode() + b"\n")
+
+    return serve
+
+
+def test_ports_and_wishes_of_another_users_engine_are_told(root: Path) -> None:
+    """Without a word of what is missing, and with nothing else of its environment, in each pass."""
+    with behind_the_door(root, looking(root)):
+        assert ask(root) == [[[PORT], ["LLAMA_ARG_NUMA"], []]] * 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"", "it has hung up"),
+        (b"what\n", "JSON is malformed: invalid character (byte 0)"),
+        (b'{"variables": 7}\n', "Expected `object`, got `int` - at `$.variables`"),
+    ],
+)
+def test_who_answers_nonsense_is_said_and_left_alone(root: Path, answer: bytes, reason: str) -> None:
+    """Neither ports nor wishes are invented; the reason is noted in each pass, and it is not called again at once."""
+    calls = []
+
+    def serve(connection: socket.socket) -> None:
+        calls.append(connection.recv(100))
+        connection.sendall(answer)
+
+    with behind_the_door(root, serve):
+        seen = ask(root)
+
+    assert seen == [[[], [], [["run/steadytok/look.sock", reason]] * 2]] * 2
+    assert calls == [b"42\n"]
+
+
+def test_what_cannot_be_told_is_noted(root: Path) -> None:
+    """The kernel's reason comes across."""
+    (root / "open/42/environ").unlink()
+    (root / "open/42/environ").mkdir()
+    with behind_the_door(root, looking(root)):
+        (first, _) = ask(root)
+
+    assert first[:2] == [[], []]
+    assert {tuple(note) for note in first[2]} == {("process 42", f"{root}/open/42/environ: Is a directory")}
+
+
+def test_without_a_door_the_refusal_is_said(root: Path) -> None:
+    """An agent that somebody started by hand: both files are named with the kernel's reason."""
+    (first, _) = ask(root)
+
+    assert first[:2] == [[], []]
+    assert sorted(first[2]) == [["proc/42/environ", "Permission denied"], ["proc/42/fd", "Permission denied"]]

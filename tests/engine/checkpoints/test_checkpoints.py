@@ -1,0 +1,308 @@
+"""Checkpoints of each family, held against what transformers made of them (golden/, by `make parity`)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from engine.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from engine.checkpoints.huggingface import config_of
+from engine.checkpoints.vocabulary import VocabularyTokenizer
+from engine.decoder.model import Model, memory_of
+from tests.engine.families import (
+    FAMILIES,
+    PROMPT,
+    byte_level_tokenizer,
+    config_fields,
+    pieces_tokenizer,
+    tensors_of,
+    write_checkpoint,
+)
+from tests.engine.greedy import MADE, WITHIN, greedy, logits_of, read_golden, relative_difference
+from tests.engine.spy import Spy, spied
+
+
+@pytest.fixture(name="folders", scope="module")
+def _folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All families' checkpoints."""
+    parent = tmp_path_factory.mktemp("families")
+    for name in FAMILIES:
+        write_checkpoint(parent, name)
+    return parent
+
+
+def vocabulary(checkpoint: Checkpoint) -> VocabularyTokenizer:
+    """Its tokenizer, which is no byte tokenizer."""
+    assert isinstance(checkpoint.tokenizer, VocabularyTokenizer)
+    return checkpoint.tokenizer
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_logits_equal_transformers(folders: Path, name: str) -> None:
+    """Prefilled and decoded, each family's logits are those of transformers to 1e-4 of the largest."""
+    golden, model = read_golden(name), Model(open_checkpoint(folders / name).load(), 256)
+
+    assert relative_difference(logits_of(model, golden.prompt), golden.logits) < WITHIN
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_greedy_text_equals_transformers(folders: Path, name: str) -> None:
+    """The same prompt gives the same tokens, 64 greedy tokens after it, and the same text."""
+    checkpoint, golden = open_checkpoint(folders / name), read_golden(name)
+    prompt = checkpoint.tokenizer.encode(PROMPT)
+    made = greedy(Model(checkpoint.load(), 256), prompt, MADE)
+
+    assert prompt == golden.prompt
+    assert made == golden.made
+    assert vocabulary(checkpoint).decode(made) == golden.text
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_prefill_equals_token_by_token(folders: Path, name: str) -> None:
+    """Biases, head norms, windows and scaled RoPE do the same to a chunk as to one token."""
+    prompt, weights = read_golden(name).prompt, open_checkpoint(folders / name).load()
+    model = Model(weights, 256)
+    for position, token in enumerate(prompt):
+        expected = model.decode([token], [0], [position])[0]
+
+    assert (
+        relative_difference(logits_of(Model(weights, 256), prompt[:96])[-1], model_after(weights, prompt[:96])) < 1e-5
+    )
+    assert relative_difference(model_after(weights, prompt), expected) < 1e-5
+
+
+def model_after(weights: Any, prompt: list[int]) -> Any:
+    """Logits after a prompt that is prefilled in one go, but for its last token."""
+    model = Model(weights, 256)
+    for _done in model.prefill(prompt[:-1]):
+        pass
+    return model.decode([prompt[-1]], [0], [len(prompt) - 1])[0]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_batch_equals_single(folders: Path, name: str) -> None:
+    """Three prompts of different lengths in one pass give what each gives alone, to 1e-5 of the largest logit."""
+    prompt, weights = read_golden(name).prompt, open_checkpoint(folders / name).load()
+    together = Model(weights, 256, slots=3)
+    ends = (7, 40, len(prompt))
+    for slot, end in enumerate(ends):
+        for _done in together.prefill(prompt[: end - 1], slot):
+            pass
+    logits = together.decode([prompt[end - 1] for end in ends], range(3), [end - 1 for end in ends])
+
+    for row, end in zip(logits, ends, strict=True):
+        assert relative_difference(row, model_after(weights, prompt[:end])) < 1e-5
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_memory_is_known_before(folders: Path, name: str) -> None:
+    """The bytes announced from the header are the bytes of the arrays, and all of them are float32."""
+    checkpoint = open_checkpoint(folders / name)
+    told = memory_of(checkpoint.config, 64)
+    arrays = Model(checkpoint.load(), 64).arrays()
+
+    assert told.total == sum(array.nbytes for array in arrays)
+    assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_float64(folders: Path, name: str) -> None:
+    """Whatever a family computes, in a prefill longer than its window and in a batch, is float32."""
+    model = spied(Model(open_checkpoint(folders / name).load(), 128, slots=2))
+    Spy.seen = set()
+    for slot in range(2):
+        for _done in model.prefill(range(50), slot):
+            pass
+    logits = model.decode([1, 2], [0, 1], [50, 50])
+
+    assert logits.dtype == np.float32
+    assert Spy.seen <= {np.dtype(np.float32), np.dtype(np.bool_)}
+    assert np.dtype(np.float32) in Spy.seen
+
+
+def test_what_a_folder_tells(folders: Path, tmp_path: Path) -> None:
+    """Stop tokens come from generation_config.json before config.json; the chat template and its texts are there."""
+    folder = Path(shutil.copytree(folders / "qwen3", tmp_path / "qwen3"))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(
+            {
+                "bos_token": None,
+                "eos_token": {"content": "</s>"},
+                "chat_template": [
+                    {"name": "tool_use", "template": "no"},
+                    {"name": "default", "template": "{{ messages }}"},
+                ],
+            }
+        )
+    )
+    before = open_checkpoint(folder)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [1, 7]}')
+    (folder / "chat_template.jinja").write_text("{{ of_its_own }}")
+    after = open_checkpoint(folder)
+
+    assert before.name == "qwen3"
+    assert before.trained_context == 256
+    assert before.tokenizer.stop_tokens == {1}
+    assert before.tokenizer.chat_template == "{{ messages }}"
+    assert before.tokenizer.special_tokens == {"eos_token": "</s>"}
+    assert after.tokenizer.stop_tokens == {1, 7}
+    assert after.tokenizer.chat_template == "{{ of_its_own }}"
+
+
+def test_special_tokens_are_added_or_not(folders: Path) -> None:
+    """BOS begins a text, and not a rendered chat template."""
+    tokenizer = open_checkpoint(folders / "llama3").tokenizer
+
+    assert tokenizer.encode("a") == [0, *tokenizer.encode("a", special=False)]
+    assert tokenizer.encode("<s>a", special=False) == tokenizer.encode("a")
+    with pytest.raises(UnicodeEncodeError):
+        tokenizer.encode("\ud800")
+
+
+TOKENIZERS = {
+    make.__name__: VocabularyTokenizer(make(), frozenset(), None, {})
+    for make in (byte_level_tokenizer, pieces_tokenizer)
+}
+
+
+@pytest.mark.parametrize("make", TOKENIZERS)
+@given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd"), max_size=60))
+def test_decoder_gives_whole_characters(make: str, text: str) -> None:
+    """Piece by piece comes the text that went in, and no piece has half a character."""
+    tokenizer = TOKENIZERS[make]
+    decoder, tokens = tokenizer.decoder(), tokenizer.encode(text)
+    pieces = [decoder.text(token, last=n == len(tokens)) for n, token in enumerate(tokens, 1)]
+
+    assert not any("\ufffd" in piece for piece in pieces)
+    assert "".join(pieces) == tokenizer.decode(tokens)
+
+
+@pytest.mark.parametrize("make", TOKENIZERS)
+@given(
+    tokens=st.lists(st.integers(3, 290), min_size=1, max_size=120)
+)  # 0 to 2 say nothing, and part what is around them
+def test_decoder_never_waits_for_ever(make: str, tokens: list[int]) -> None:
+    """Bytes that are no character are said as soon as that is known: at most one character waits."""
+    tokenizer = TOKENIZERS[make]
+    decoder = tokenizer.decoder()
+    said = "".join(decoder.text(token) for token in tokens)
+    whole = tokenizer.decode(tokens)
+
+    if make == "byte_level_tokenizer":
+        assert whole[: len(said)] == said
+        assert len(whole) - len(said) <= 1
+    else:  # of SentencePiece's bytes the whole text has a U+FFFD for each, where some make no character
+        assert Counter(whole.replace("\ufffd", "")) <= Counter(said)
+
+
+Spoil = Callable[[Path], object]
+
+
+def rewritten(name: str, **fields: Any) -> Spoil:
+    """Changes fields of a JSON file."""
+
+    def spoil(folder: Path) -> None:
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    return spoil
+
+
+def without(tensor: str) -> Spoil:
+    """Takes a tensor out of model.safetensors."""
+
+    def spoil(folder: Path) -> None:
+        from safetensors.numpy import load_file
+
+        tensors = load_file(folder / "model.safetensors")
+        del tensors[tensor]
+        save_file(tensors, folder / "model.safetensors")
+
+    return spoil
+
+
+def elsewhere(folder: Path) -> None:
+    """An index that names a file without the tensor."""
+    names = [key for key, _ in tensors_of(FAMILIES["llama-linear"])]
+    save_file({"other": np.ones(1, np.float32)}, folder / "other.safetensors")
+    where = dict.fromkeys(names, "model.safetensors") | {"model.norm.weight": "other.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda f: (f / "config.json").unlink(), "config.json"),
+        (lambda f: (f / "config.json").write_text("{"), "config.json is not JSON"),
+        (lambda f: (f / "config.json").write_text("[]"), "config.json must hold a JSON object"),
+        (rewritten("config.json", model_type="gpt2"), "model_type 'gpt2' is not supported: expected llama, mistral, q"),
+        (rewritten("config.json", hidden_size="48"), "hidden_size must be a whole number from 1, not '48'"),
+        (rewritten("config.json", hidden_act="gelu"), "hidden_act 'gelu' is not supported: expected silu"),
+        (rewritten("config.json", quantization_config={"bits": 4}), "quantization_config is not supported"),
+        (rewritten("config.json", num_key_value_heads=3), r"heads \(4\) must be a multiple of kv_heads \(3\)"),
+        (rewritten("config.json", rope_scaling={"type": "dynamic"}), "RoPE scaling of type 'dynamic' is not supported"),
+        (rewritten("config.json", rope_scaling={"type": "linear"}), "RoPE scaling of type linear lacks 'factor'"),
+        (rewritten("config.json", rope_parameters={"partial_rotary_factor": 0.5}), "over a part of each head"),
+        (rewritten("config.json", hidden_size=64), "has the shape .* and the configuration says"),
+        (rewritten("config.json", vocab_size=100), "the tokenizer has 292 tokens, and the model only 100"),
+        (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json"),
+        (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer.json is no tokenizer"),
+        (lambda f: (f / "tokenizer_config.json").write_text("{"), "tokenizer_config.json is not JSON"),
+        (
+            lambda f: (f / "model.safetensors").unlink(),
+            "has neither model.safetensors nor model.safetensors.index.json",
+        ),
+        (lambda f: (f / "model.safetensors").write_bytes(b"abc"), "is not a safetensors file"),
+        (lambda f: (f / "model.safetensors.index.json").write_text("{}"), "has no weight_map of tensors to files"),
+        (elsewhere, "has no tensor model.norm.weight, which its index says it has"),
+        (without("model.layers.1.mlp.up_proj.weight"), "no tensor model.layers.1.mlp.up_proj.weight"),
+        (lambda f: save_file({"model.embed_tokens.weight": np.ones((320, 48))}, f / "model.safetensors"), "float64"),
+    ],
+)
+def test_what_cannot_be_run_says_why(folders: Path, tmp_path: Path, spoil: Spoil, sentence: str) -> None:
+    """A folder that is broken, or has what this engine has not, is refused with one sentence that names it."""
+    folder = Path(shutil.copytree(folders / "llama-linear", tmp_path / "spoilt"))
+    spoil(folder)
+
+    with pytest.raises((ValueError, OSError), match=sentence):
+        open_checkpoint(folder).load()
+
+
+def test_sliding_window_is_as_the_family_has_it() -> None:
+    """Mistral's window is for every layer and 4096 where it is not told, Qwen's only where it is switched on."""
+    mistral, qwen = config_fields(FAMILIES["mistral"]), config_fields(FAMILIES["qwen2-window"])
+
+    assert config_of(mistral).windows == (24, 24, 24)
+    assert config_of({k: v for k, v in mistral.items() if k != "sliding_window"}).windows == (4096,) * 3
+    assert config_of(mistral | {"sliding_window": None}).windows == ()
+    assert config_of(qwen).windows == (None, 24, 24)
+    assert config_of(qwen | {"use_sliding_window": False}).windows == ()
+    kinds = ["sliding_attention", "full_attention", "full_attention"]
+    assert config_of(qwen | {"layer_types": kinds}).windows == (24, None, None)
+
+
+JUNK = st.sampled_from(
+    [None, True, 0, -1, 1.5, 1e308, float("inf"), "x", [], [1], {}, {"type": 3}, {"type": "yarn", "factor": 0}]
+)
+
+
+@given(field=st.sampled_from(sorted(config_fields(FAMILIES["llama-yarn"]) | {"rope_parameters": 0})), value=JUNK)
+def test_junk_in_a_config_is_refused_in_words(folders: Path, field: str, value: Any) -> None:
+    """Whatever stands in a field of config.json, the shape is told or a ValueError says why not."""
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(shutil.copytree(folders / "llama-yarn", Path(parent, "junk")))
+        rewritten("config.json", **{field: value})(folder)
+        with contextlib.suppress(ValueError):
+            open_checkpoint(folder).config.rope.rotation(16, 12)

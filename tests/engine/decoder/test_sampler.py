@@ -1,0 +1,116 @@
+"""Choosing tokens and turning them into text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.checkpoints.tokenizer import BEGIN, Decoder, encode
+from engine.decoder.sampler import Sampler, nucleus
+
+
+def logits_of(*values: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Logits (n,)."""
+    return np.array(values, np.float32)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-30, 1e-5])
+def test_greedy_takes_the_largest(temperature: float) -> None:
+    """Temperature 0, and what would overflow float32, is the largest logit."""
+    assert Sampler(temperature, 1)(logits_of(0.1, 5.0, 4.9999)) == 1
+
+
+def test_frequencies_follow_softmax() -> None:
+    """At temperature 2 the chances are softmax(logits / 2)."""
+    logits = logits_of(0.0, 1.0, 2.0)
+    sampler = Sampler(2.0, 11)
+    drawn = np.bincount([sampler(logits) for _ in range(4000)], minlength=3) / 4000
+    expected = np.exp([0, 0.5, 1]) / np.exp([0, 0.5, 1]).sum()
+
+    assert drawn == pytest.approx(expected, abs=0.03)
+
+
+def test_same_seed_same_choices() -> None:
+    """A seed makes the choices repeatable and another seed makes others."""
+    logits = np.zeros(257, np.float32)
+
+    def draw(seed: int) -> list[int]:
+        sampler = Sampler(1.0, seed)
+        return [sampler(logits) for _ in range(20)]
+
+    assert draw(5) == draw(5)
+    assert draw(5) != draw(6)
+
+
+def test_impossible_tokens_are_never_drawn() -> None:
+    """A logit of minus infinity is never chosen, also at either end."""
+    sampler = Sampler(1.0, 0)
+    logits = logits_of(-np.inf, 0.0, 0.0, -np.inf)
+
+    assert {sampler(logits) for _ in range(500)} == {1, 2}
+
+
+@given(st.text())
+def test_text_comes_back(text: str) -> None:
+    """Tokens of a text decode to the same text, whatever characters are split between tokens."""
+    tokens = encode(text)
+    decoder = Decoder()
+
+    assert tokens[0] == BEGIN
+    assert "".join(decoder.text(token, last=i == len(tokens)) for i, token in enumerate(tokens, 1)) == text
+
+
+def test_unfinished_character_is_replaced() -> None:
+    """A character whose bytes never came appears as U+FFFD with the last token and not before."""
+    decoder = Decoder()
+
+    assert decoder.text(0xE2) == ""
+    assert decoder.text(0x82, last=True) == "\N{REPLACEMENT CHARACTER}"
+
+
+@given(
+    st.lists(st.floats(0.001, 1), min_size=1, max_size=60),
+    st.floats(0, 0.999),
+)
+def test_nucleus_is_the_smallest_that_holds_top_p(weights: list[float], top_p: float) -> None:
+    """The likeliest tokens are kept until they have top_p together, and not one more; one at least."""
+    chances = np.array(weights, np.float32) / np.float32(sum(weights))
+    kept = nucleus(chances, top_p)
+    summed = np.cumsum(chances[kept])
+
+    assert len(kept) >= 1
+    assert summed[-1] >= top_p - 1e-5
+    assert len(kept) == 1 or summed[-2] < top_p
+    assert chances[kept].min() >= np.delete(chances, kept).max(initial=0)
+
+
+def test_nucleus_of_a_large_vocabulary() -> None:
+    """The short way through the 1,024 likeliest and the long way keep the same tokens as sorting all would."""
+    generator = np.random.default_rng(3)
+    for spread in (0.01, 5.0):  # flat: more than 1,024 are needed; steep: a few
+        chances = np.exp(spread * generator.standard_normal(5000)).astype(np.float32)
+        chances /= chances.sum()
+        order = np.argsort(-chances, kind="stable")
+        most = int(np.searchsorted(np.cumsum(chances[order]), 0.9)) + 1
+
+        assert abs(len(nucleus(chances, 0.9)) - most) <= 1
+        assert set(nucleus(chances, 0.9)) <= set(order[: most + 1])
+
+
+def test_top_p_leaves_the_tail_out() -> None:
+    """A token outside the nucleus is never drawn, one inside it is drawn as often as its share."""
+    sampler = Sampler(1.0, 5, top_p=0.8)
+    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
+    drawn = np.bincount([sampler(logits) for _ in range(3000)], minlength=4) / 3000
+
+    assert drawn[2:].sum() == 0
+    assert drawn[:2] == pytest.approx([0.625, 0.375], abs=0.03)
+
+
+def test_top_p_of_nothing_is_greedy() -> None:
+    """At top_p 0 the likeliest token is always drawn."""
+    sampler = Sampler(2.0, 5, top_p=0.0)
+
+    assert {sampler(logits_of(1.0, 1.1, 0.9)) for _ in range(50)} == {1}

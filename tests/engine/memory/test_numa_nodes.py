@@ -1,0 +1,138 @@
+"""On which node the engine runs, and what memory it may count on there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.memory.numa_nodes import Node, Place, nodes, place
+
+HOUSE = Path(__file__).parents[3]
+MIB = 1 << 20
+NODE = """\
+Node {node} MemTotal:        {total} kB
+Node {node} MemFree:         {free} kB
+Node {node} Active(file):    {active} kB
+Node {node} Inactive(file):  {inactive} kB
+Node {node} Mapped:          {mapped} kB
+Node {node} HugePages_Total:     0
+"""
+Build = Callable[..., None]
+
+
+@pytest.fixture(name="build")
+def _build(tmp_path: Path) -> Build:
+    """Writes a node of this many MiB; what is not given is 0."""
+
+    def build(node: int, cpus: str, **mebibytes: int) -> None:
+        fields = dict.fromkeys(("total", "free", "active", "inactive", "mapped"), 0) | mebibytes
+        folder = tmp_path / f"sys/devices/system/node/node{node}"
+        folder.mkdir(parents=True)
+        (folder / "cpulist").write_text(f"{cpus}\n")
+        (folder / "meminfo").write_text(NODE.format(node=node, **{name: 1024 * n for name, n in fields.items()}))
+
+    return build
+
+
+@pytest.fixture(name="host_available")
+def _host_available(tmp_path: Path) -> Callable[[int], None]:
+    def write(mebibytes: int) -> None:
+        (tmp_path / "proc").mkdir()
+        (tmp_path / "proc/meminfo").write_text(f"MemAvailable:   {mebibytes * 1024} kB\n")
+
+    return write
+
+
+def test_free_memory_and_unmapped_cache_can_be_had(tmp_path: Path, build: Build) -> None:
+    """Page cache that is mapped is the weights of other engines, and is not counted."""
+    build(0, "0-1,4", total=9000, free=100, active=200, inactive=300, mapped=150)
+    build(1, "2-3", total=9000, free=70, active=10, inactive=20, mapped=500)
+
+    assert nodes({0, 1, 2, 3, 4}, str(tmp_path)) == [
+        Node(0, frozenset({0, 1, 4}), 450 * MIB),
+        Node(1, frozenset({2, 3}), 70 * MIB),
+    ]
+
+
+def test_nodes_that_cannot_be_run_on_are_left_out(tmp_path: Path, build: Build) -> None:
+    """Without CPUs (CXL), without CPUs that are allowed, without memory, or without sense in its files."""
+    build(0, "0-3", total=9000, free=100)
+    build(1, "4-7", total=9000, free=10)
+    build(2, "", total=9000, free=10)
+    build(3, "8", total=0)
+    build(10, "9", total=9000, free=10)
+    (tmp_path / "sys/devices/system/node/node10/meminfo").write_bytes(b"\xff\xfe")
+
+    assert nodes({2, 3, 8, 9}, str(tmp_path)) == [Node(0, frozenset({2, 3}), 100 * MIB)]
+    assert nodes({2}, str(tmp_path / "nowhere")) == []
+
+
+def test_the_shortest_node_counts(tmp_path: Path, build: Build, host_available: Callable[[int], None]) -> None:
+    """Where it may run on several nodes any of them can run short, and no node has more than the host."""
+    build(0, "0", total=9000, free=700)
+    build(1, "1", total=9000, free=200)
+    host_available(800)
+
+    assert place(nodes({0, 1}, str(tmp_path)), str(tmp_path)) == Place("node 1", 200 * MIB)
+    assert place([Node(0, frozenset({0}), 900 * MIB)], str(tmp_path)) == Place("node 0", 800 * MIB)
+
+
+def test_without_nodes_the_host_counts(tmp_path: Path, host_available: Callable[[int], None]) -> None:
+    """A kernel without NUMA has no nodes in /sys; where there is no MemAvailable either, nothing is known."""
+    assert place([], str(tmp_path)) == Place("this host", None)
+
+    host_available(800)
+
+    assert place([], str(tmp_path)) == Place("this host", 800 * MIB)
+
+
+PINNED = """
+import json, os, sys
+from engine.memory.binding import pinned
+from engine.memory.numa_nodes import nodes
+found = nodes(os.sched_getaffinity(0), sys.argv[1])
+left = pinned(found, sys.argv[2] == "leave", lambda words: print(words, file=sys.stderr))
+print(json.dumps([[node.number for node in left], sorted(os.sched_getaffinity(0))]))
+"""
+
+
+def pinned(root: Path, word: str) -> tuple[list[int], list[int], str]:
+    """The nodes that are left and the CPUs of a process that may have restricted itself, and what it said."""
+    done = subprocess.run(
+        [sys.executable, "-c", PINNED, str(root), word],
+        cwd=HOUSE,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=50,
+    )
+    left, cpus = json.loads(done.stdout)
+    return left, cpus, done.stderr
+
+
+def test_it_keeps_to_the_node_with_most_memory(tmp_path: Path, build: Build) -> None:
+    """The process restricts itself to that node's CPUs, of those it is allowed, and says so; or is told not to."""
+    mine = sorted(os.sched_getaffinity(0))
+    if len(mine) < 2:
+        pytest.skip("this process may run on one CPU only")
+    build(0, str(mine[0]), total=9000, free=200)
+    build(1, ",".join(map(str, [*mine[1:], 99_999])), total=9000, free=300)
+    left, cpus, said = pinned(tmp_path, "pin")
+
+    assert (left, cpus) == ([1], mine[1:])
+    assert f"keeping to node 1, {len(mine) - 1} CPUs, which has most memory available (300.0 MiB)" in said
+    assert pinned(tmp_path, "leave") == ([0, 1], mine, "")
+
+
+def test_one_node_needs_no_choice(tmp_path: Path, build: Build) -> None:
+    """On a host of one node nothing is restricted, and nothing said."""
+    mine = sorted(os.sched_getaffinity(0))
+    build(0, "0-9999", total=9000, free=200)
+
+    assert pinned(tmp_path, "pin") == ([0], mine, "")

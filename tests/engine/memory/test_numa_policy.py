@@ -1,0 +1,172 @@
+"""What --numa means on this and other machines, and what the kernel's own calls give back."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.memory import mempolicy, numa_policy
+from engine.memory.locality import SAMPLE, Locality
+from engine.memory.numa_nodes import Node, nodes
+from engine.memory.numa_policy import Wish
+
+HOUSE = Path(__file__).parents[3]
+MIB = 1 << 20
+TWO = [Node(0, frozenset({0, 1}), 700 * MIB), Node(1, frozenset({2, 3, 8}), 500 * MIB)]
+
+
+@pytest.mark.parametrize("text", ["interleave", "replicate", "bind:0", "bind:12"])
+def test_words(text: str) -> None:
+    """The three words, as they were written."""
+    assert str(numa_policy.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "bind", "bind:", "bind:-1", "bind:0,1", "Interleave", "numactl", "bind:٣"])
+def test_other_words_are_refused(text: str) -> None:
+    """Anything else says what is known."""
+    with pytest.raises(ValueError, match="--numa must be interleave, bind:N or replicate"):
+        numa_policy.parse(text)
+
+
+def test_a_node_that_is_not_there_is_refused_with_those_that_are() -> None:
+    """The sentence has each node with its processors and memory."""
+    assert numa_policy.chosen(Wish("bind", 1), TWO) == [TWO[1]]
+    assert numa_policy.chosen(Wish("interleave"), TWO) == TWO
+
+    with pytest.raises(ValueError, match="no node 7") as refused:
+        numa_policy.chosen(Wish("bind", 7), TWO)
+    assert "node 0 with CPUs 0-1 and 700.0 MiB available; node 1 with CPUs 2-3,8 and 500.0 MiB" in str(refused.value)
+    with pytest.raises(ValueError, match="shows no node with memory and processors of ours"):
+        numa_policy.chosen(Wish("interleave"), [])
+
+
+@pytest.mark.parametrize(
+    ("wish", "mine", "expected"),
+    [
+        (Wish("bind", 1), TWO[1:], "--numa bind:1: memory and threads on node 1 (CPUs 2-3,8)"),
+        (Wish("interleave"), TWO, "--numa interleave: memory in turn on nodes 0 and 1 (CPUs 0-3,8)"),
+        (Wish("replicate"), TWO, "--numa replicate: a worker on each of nodes 0 and 1 (CPUs 0-3,8)"),
+        (
+            Wish("interleave"),
+            TWO[:1],
+            "--numa interleave: only node 0 has memory and processors that we may use, so there is nothing to spread "
+            "over: all is on it",
+        ),
+        (
+            Wish("replicate"),
+            TWO[:1],
+            "--numa replicate: only node 0 has memory and processors that we may use, so there is nothing to "
+            "replicate: all is on it",
+        ),
+    ],
+)
+def test_what_it_comes_to_is_said(wish: Wish, mine: list[Node], expected: str) -> None:
+    """One sentence, also where there is only one node and the wish means nothing."""
+    assert numa_policy.told(wish, mine) == expected
+
+
+BOUND = """
+import json, os
+from engine.memory import mempolicy as numa, numa_policy as policy
+from engine.memory.numa_nodes import nodes
+mine = policy.chosen(policy.parse("bind:%d"), nodes(os.sched_getaffinity(0)))
+policy.apply(policy.parse("bind:%d"), mine)
+held = numa.held_policy()
+print(json.dumps([held.policy.name, sorted(held.nodes), sorted(os.sched_getaffinity(0))]))
+"""
+
+
+def test_the_kernel_holds_what_was_set() -> None:
+    """get_mempolicy(2) gives back what set_mempolicy(2) was given, and the CPUs are the node's."""
+    node = _first()
+    code = BOUND % (node.number, node.number)
+    done = subprocess.run([sys.executable, "-c", code], cwd=HOUSE, capture_output=True, text=True, check=False)
+    if "CAP_SYS_NICE" in done.stderr:
+        pytest.skip("this sandbox lets nobody set a memory policy")
+
+    assert json.loads(done.stdout) == ["BIND", [node.number], sorted(node.cpus)]
+
+
+def test_the_kernel_tells_where_pages_are() -> None:
+    """move_pages(2) gives the node of a touched page, and an error for one that never was."""
+    node = _first()
+    with mmap.mmap(-1, 64 * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+        memory[0] = 1
+        start = ctypes.addressof(first := ctypes.c_char.from_buffer(memory))
+        found = _pages([start, start + 40 * mmap.PAGESIZE])
+        del first
+
+    assert found[0] in {one.number for one in nodes(os.sched_getaffinity(0))} | {node.number}
+    assert found[1] < 0
+
+
+def test_what_the_kernel_refuses_is_a_sentence() -> None:
+    """A node that does not exist is EINVAL, with the call's name."""
+    with pytest.raises(OSError, match=r"set_mempolicy\(2\) says"):
+        mempolicy.set_policy(mempolicy.Policy.BIND, [1000])
+
+
+def test_an_unknown_processor_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers of the calls differ by architecture: where they are not known nothing is called."""
+    monkeypatch.setattr("platform.machine", lambda: "sparc64")
+
+    with pytest.raises(OSError, match=r"the number of set_mempolicy\(2\) on sparc64 is not known"):
+        mempolicy.set_policy(mempolicy.Policy.DEFAULT, ())
+    assert Locality("interleave", [np.ones(4096, np.float32)], {}).taken().shares == {}
+    assert "cannot be told: the number of" in Locality("interleave", [np.ones(4096, np.float32)], {}).sentence()
+    assert Locality("interleave", [np.ones(4096, np.float32)], {}).exposition() == ""
+
+
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=20))
+def test_the_sample_is_spread_over_all_arrays(sizes: list[int]) -> None:
+    """Each address lies in an array, and each array has its share of them, to one."""
+    arrays = [np.empty(size, np.uint8) for size in sizes]
+    addresses = Locality(None, arrays, {})._addresses
+    inside = [
+        sum(array.ctypes.data <= address < array.ctypes.data + array.nbytes for address in addresses)
+        for array in arrays
+    ]
+
+    assert sum(inside) == len(addresses) == SAMPLE
+    assert all(abs(n - SAMPLE * size / sum(sizes)) <= 1 for n, size in zip(inside, sizes, strict=True))
+
+
+def test_what_was_asked_and_what_was_got_are_both_told() -> None:
+    """For people, for programs and for Prometheus the same shares, which add up to 1."""
+    weights = np.ones(8 * MIB, np.uint8)
+    locality = Locality("interleave", [weights], {0: 2})
+    fields: dict[str, Any] = locality.fields()
+    if fields["weights_pages"] is None:
+        pytest.skip("this sandbox does not tell where pages are")
+
+    assert (fields["asked"], fields["threads"]) == ("interleave", {"0": 2})
+    assert sum(fields["weights_pages"].values()) == pytest.approx(1.0)
+    for node, share in fields["weights_pages"].items():
+        assert f'steadytok_reference_weights_pages_ratio{{node="{node}"}} {share!r}\n' in locality.exposition()
+        assert f"{100 * share:.0f} % on node {node}; threads: 2 on node 0" in locality.sentence()
+
+
+def _first() -> Node:
+    found = nodes(os.sched_getaffinity(0))
+    if not found:
+        pytest.skip("this kernel shows no NUMA nodes")
+    return found[0]
+
+
+def _pages(addresses: list[int]) -> list[int]:
+    try:
+        return mempolicy.nodes_of_pages(addresses)
+    except OSError as error:
+        pytest.skip(f"this sandbox does not tell where pages are: {error}")

@@ -1,0 +1,223 @@
+"""Chats: what is taken, how it is written for the model, and templates that come from elsewhere."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.checkpoints.tokenizer import ByteTokenizer
+from engine.serving.chat import Message, Plain, template_of
+from engine.serving.jinja_template import LONGEST_SOURCE, JinjaTemplate
+from engine.serving.json_fields import RefusedError
+from engine.serving.requests import Completion, Terms, parse_chat, parse_completion
+
+Client = Any
+Answer = Any
+
+TERMS = Terms(128, 257, ByteTokenizer(), Plain())
+CHATML = """{%- for message in messages %}
+{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+USER = [Message("user", "hi")]
+
+
+def chat(client: Client, **fields: Any) -> Answer:
+    """POST /v1/chat/completions."""
+    asked = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5} | fields
+    return client.ask("POST", "/v1/chat/completions", json.dumps(asked).encode())
+
+
+def text_of(prompt: tuple[int, ...]) -> str:
+    """The text behind byte tokens."""
+    return bytes(token for token in prompt if token < 256).decode()
+
+
+def test_chat_has_openai_shape(client: Client) -> None:
+    """A chat tells its message, why it ended and what it used."""
+    fields = chat(client, temperature=0).json()
+
+    assert fields["object"] == "chat.completion"
+    assert fields["choices"][0]["message"]["role"] == "assistant"
+    assert fields["choices"][0]["finish_reason"] == "length"
+    assert fields["usage"] == {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
+
+
+def test_chat_stream_equals_whole(client: Client) -> None:
+    """First comes the role, then the text, then the reason and the usage; together it is the whole answer."""
+    whole = chat(client, temperature=0.8, seed=4).json()["choices"][0]["message"]["content"]
+    answer = chat(client, temperature=0.8, seed=4, stream=True, stream_options={"include_usage": True})
+    *chunks, done = [line.removeprefix("data: ") for line in answer.body.decode().split("\n\n") if line]
+    *pieces, usage = [json.loads(chunk) for chunk in chunks]
+    deltas = [piece["choices"][0]["delta"] for piece in pieces]
+
+    assert deltas[0] == {"role": "assistant", "content": ""}
+    assert deltas[-1] == {}
+    assert pieces[-1]["choices"][0]["finish_reason"] == "length"
+    assert "".join(delta.get("content", "") for delta in deltas) == whole
+    assert (usage["choices"], usage["usage"]["completion_tokens"], done) == ([], 5, "[DONE]")
+
+
+def test_chat_fills_the_context(client: Client) -> None:
+    """Without a number of tokens an answer may go on to the end of the context."""
+    fields = chat(client, max_tokens=None).json()
+
+    assert fields["usage"]["total_tokens"] == 128
+
+
+def test_parts_and_roles() -> None:
+    """Text may come in parts, a developer is the system, and an old answer may bring its empty fields."""
+    messages = [
+        {"role": "developer", "content": [{"type": "text", "text": "be "}, {"type": "text", "text": "brief"}]},
+        {"role": "assistant", "content": "yes", "refusal": None, "tool_calls": [], "annotations": []},
+        {"role": "user", "content": "so?"},
+    ]
+    asked = parse_chat(json.dumps({"messages": messages, "max_completion_tokens": 3}).encode(), TERMS)
+
+    assert text_of(asked.prompt) == "system: be brief\nassistant: yes\nuser: so?\nassistant:"
+    assert asked.max_tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"messages": []}, "messages must be a list of one message at least"),
+        ({"messages": "hi"}, "messages must be a list"),
+        ({"messages": ["hi"]}, "messages[0] must be an object"),
+        ({"messages": [{"content": "hi"}]}, "messages[0].role must be one of"),
+        ({"messages": [{"role": "boss", "content": "hi"}]}, "messages[0].role must be one of"),
+        ({"messages": [{"role": ["user"], "content": "hi"}]}, "messages[0].role must be one of"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content must be a string"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content must be"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "half of a surrogate pair"),
+        ({"messages": [{"role": "user", "content": "hi", "mood": 1}]}, "messages[0] has 'mood'"),
+        ({"messages": [{"role": "user", "content": "a" * 200}]}, "The prompt has 218 tokens"),
+        ({"max_tokens": 120}, "together 140: the context of this engine is 128 tokens"),
+        ({"max_completion_tokens": -1}, "max_completion_tokens must be a whole number"),
+        ({"temperature": -1}, "temperature must be a number from 0 to 2"),
+        ({"tools": [{"type": "function"}]}, "tools is not supported"),
+        ({"response_format": {"type": "json_object"}}, "response_format is not supported"),
+        ({"n": 2}, "n is not supported"),
+    ],
+)
+def test_wrong_chat_is_refused(client: Client, fields: dict[str, Any], sentence: str) -> None:
+    """A wrong chat is a 400 with a sentence that says where, and nothing is generated."""
+    answer = chat(client, **fields)
+
+    assert answer.status == 400
+    assert sentence in answer.json()["error"]["message"]
+    assert client.metric("generated_tokens_total") == 0
+
+
+def test_more_than_the_cache_is_refused_before_it_is_tried(client: Client) -> None:
+    """A prompt with more to come than the KV cache holds is a 400 that says why; other engines fail in the middle."""
+    answer = client.complete(prompt="a" * 100, max_tokens=100)
+
+    assert answer.status == 400
+    assert answer.json()["error"]["message"] == (
+        "The prompt has 101 tokens and max_tokens is 100, together 201: the context of this engine is 128 tokens."
+    )
+
+
+def test_template_of_a_checkpoint() -> None:
+    """The checkpoint's template writes the prompt, with its special tokens."""
+    template = JinjaTemplate("{{ bos_token }}" + CHATML, {"bos_token": "<s>"})
+
+    assert template.render([Message("system", "be brief"), *USER]) == (
+        "<s><|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert not template.adds_begin
+
+
+def test_template_is_found() -> None:
+    """A tokenizer with a template uses it, one without has the plain one."""
+    with_template = ByteTokenizer()
+    with_template.chat_template = CHATML
+
+    assert isinstance(template_of(with_template), JinjaTemplate)
+    assert isinstance(template_of(ByteTokenizer()), Plain)
+
+
+def test_template_has_what_others_give_it() -> None:
+    """tojson writes characters as they are, loops may break, and the date can be asked for."""
+    source = "{% for m in messages %}{{ m | tojson }}{% break %}{% endfor %}{{ strftime_now('%Y') | length }}"
+
+    assert JinjaTemplate(source, {}).render([Message("user", "é<")]) == '{"role": "user", "content": "é<"}4'
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("{% if %}", "cannot be used: line 1:"),
+        ("{{ messages", "cannot be used: line 1:"),
+        ("x" * (LONGEST_SOURCE + 1), "cannot be used: it has 262145 characters"),
+        ("{{ raise_exception('Roles must alternate') }}", "does not take these messages: Roles must alternate."),
+        ("{{ messages[7].content }}", "does not take these messages:"),
+        ("{{ 1 / 0 }}", "does not take these messages: division by zero."),
+        ("{{ messages.append(1) }}", "does not take these messages:"),
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "does not take these messages:"),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "not come to an end"),
+        ("{% set r = range(99999) %}{% for i in r %}{% for j in r %}{% endfor %}{% endfor %}", "not come to an end"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "does not take these messages:"),
+        ("{{ 'x' * 9999999999 }}", "* of values so large is not allowed"),
+        ("{{ 9 ** 9 ** 9 }}", "** of values so large is not allowed"),
+        ("{{ 'x'.ljust(9999999999) }}", "a number so large is not allowed"),
+        ("{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}", "longer than 4194304 characters"),
+    ],
+)
+def test_failing_template_is_a_sentence(source: str, reason: str) -> None:
+    """What a template does wrong, or too much of, is a 400 with the reason, and no time or memory is lost."""
+    with pytest.raises(RefusedError) as refused:
+        JinjaTemplate(source, {}).render(USER)
+
+    assert refused.value.status == 400
+    assert reason in refused.value.sentence
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+NAMES = ["prompt", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop", "stream"]
+NAMES += ["stream_options", "ignore_eos", "model", "user", "n", "logit_bias", "tools", "response_format", "x"]
+LIKELY = {
+    "prompt": st.text(max_size=40) | st.lists(st.integers(-1, 300), max_size=5),
+    "messages": st.lists(
+        st.fixed_dictionaries({}, optional={"role": st.sampled_from(["user", "system", "x"]), "content": JSON}),
+        max_size=3,
+    ),
+    "max_tokens": st.integers(-5, 200),
+    "temperature": st.floats(),
+    "stop": st.text(max_size=3) | st.lists(st.text(max_size=3), max_size=5),
+}
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    """Bytes, or objects of which some fields are what they should be."""
+    if draw(st.booleans()):
+        return draw(st.binary(max_size=60))
+    names = draw(st.lists(st.sampled_from(NAMES), max_size=7, unique=True))
+    return json.dumps({name: draw(LIKELY.get(name, JSON) | JSON) for name in names}).encode()
+
+
+@given(bodies())
+def test_no_body_breaks_the_parser(body: bytes) -> None:
+    """Any bytes are a request that fits, or a 400 with one sentence."""
+    for parse in (parse_completion, parse_chat):
+        try:
+            asked = parse(body, TERMS)
+        except RefusedError as refused:
+            assert refused.status == 400
+            assert refused.sentence.endswith(".")
+            assert "\n" not in refused.sentence
+        else:
+            assert isinstance(asked, Completion)
+            assert 1 <= len(asked.prompt) < len(asked.prompt) + asked.max_tokens <= TERMS.context
+            assert all(0 <= token < TERMS.vocab for token in asked.prompt)
+            assert all(asked.stop)

@@ -1,0 +1,90 @@
+"""The metrics of several workers as one."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from engine.serving.merged_metrics import Summed, Told
+
+TEXT = """\
+# HELP r_tokens_total Tokens.
+# TYPE r_tokens_total counter
+r_tokens_total {tokens}
+# HELP r_wait_seconds Waits.
+# TYPE r_wait_seconds histogram
+r_wait_seconds_bucket{{le="1"}} {tokens}
+r_wait_seconds_bucket{{le="+Inf"}} {tokens}
+r_wait_seconds_sum {tokens}
+r_wait_seconds_count {tokens}
+# HELP r_duty Duty.
+# TYPE r_duty gauge
+r_duty 0.5
+# HELP r_pages_ratio Pages.
+# TYPE r_pages_ratio gauge
+r_pages_ratio{{node="1"}} 1.0
+"""
+
+
+def values(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Every sample by name and labels; the text must parse."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def told(start: int, tokens: float) -> Told:
+    """What a process tells that has made so many tokens."""
+    return Told(start, TEXT.format(tokens=tokens))
+
+
+def test_each_worker_keeps_its_series() -> None:
+    """The label `worker` is added, other labels stay, and each family is told once."""
+    merged = Summed().merged({"0": told(1, 5), "1": told(1, 7)})
+    found = values(merged)
+
+    assert merged.count("# TYPE r_tokens_total counter") == 1
+    assert found["r_tokens_total", (("worker", "0"),)] == 5
+    assert found["r_tokens_total", (("worker", "1"),)] == 7
+    assert found["r_pages_ratio", (("node", "1"), ("worker", "0"))] == 1
+    assert found["r_wait_seconds_bucket", (("le", "+Inf"), ("worker", "1"))] == 7
+
+
+def test_one_that_is_gone_keeps_its_counters_and_loses_its_gauges() -> None:
+    """Its tokens were made; its duty is not known."""
+    summed = Summed()
+    summed.merged({"0": told(1, 5), "1": told(1, 7)})
+    found = values(summed.merged({"0": told(1, 6)}))
+
+    assert found["r_tokens_total", (("worker", "1"),)] == 7
+    assert found["r_wait_seconds_count", (("worker", "1"),)] == 7
+    assert ("r_duty", (("worker", "1"),)) not in found
+    assert found["r_duty", (("worker", "0"),)] == 0.5
+
+
+def test_nobody_there_is_nothing_to_tell() -> None:
+    """Before the first answer there is no series at all."""
+    assert Summed().merged({}) == ""
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 1000)), min_size=1, max_size=30))
+def test_counters_never_fall(steps: list[tuple[bool, bool, int]]) -> None:
+    """Whatever dies, is silent or counts: the sum is that of all processes there were, at each scrape."""
+    summed, start, tokens, before, last = Summed(), 1, 0, 0, 0.0
+    seen = False
+    for dies, answers, more in steps:
+        if dies and seen:
+            start, before, tokens = start + 1, before + tokens, 0
+            seen = False
+        if answers:
+            tokens += more
+            seen = True
+        found = values(summed.merged({"0": told(start, tokens)} if answers else {}))
+        value = found.get(("r_tokens_total", (("worker", "0"),)), 0.0)
+
+        assert value >= last
+        assert not answers or value == before + tokens
+        last = value

@@ -1,0 +1,175 @@
+"""The real process: `python -m engine`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.memory.numa_nodes import nodes, place
+
+ROOT = Path(__file__).parents[3]
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """The engine as a child."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "engine", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ready(child: subprocess.Popen[str]) -> dict[str, Any]:
+    """The line that says where it is."""
+    assert child.stdout is not None
+    fields: dict[str, Any] = json.loads(child.stdout.readline())
+    return fields
+
+
+def put_pace(url: str, token: str) -> int:
+    """The status of a lease asked for with this token."""
+    request = urllib.request.Request(
+        f"{url}/pace", b'{"duty": 0.1}', {"Authorization": f"Bearer {token}"}, method="PUT"
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return int(answer.status)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serves_and_ends(number: signal.Signals) -> None:
+    """It says where it listens in one line, gives way to others, and a signal ends it with 0 and without traceback."""
+    child = start("--size", "1MiB", "--context", "64")
+    fields = ready(child)
+    with urllib.request.urlopen(fields["url"] + "/healthz", timeout=10) as answer:
+        health = answer.read()
+    adjustment = Path(f"/proc/{child.pid}/oom_score_adj").read_text()
+    niceness = os.getpriority(os.PRIO_PROCESS, child.pid)
+    child.send_signal(number)
+    out, err = child.communicate(timeout=20)
+
+    assert json.loads(health) == {"status": "ok"}
+    assert fields["weights_bytes"] >= 1 << 20
+    assert adjustment == "1000\n"
+    assert niceness > os.getpriority(os.PRIO_PROCESS, 0) or niceness == 19
+    assert child.returncode == 0
+    assert out == ""
+    assert "Traceback" not in err
+    assert "memory: weights 1.0 MiB, KV cache" in err
+
+
+def test_ends_in_the_middle_of_a_stream() -> None:
+    """Without patience a signal during a paced stream ends the process as quietly."""
+    child = start("--size", "1MiB", "--drain", "0", STEADYTOK_ENGINE_TOKEN="from-the-environment")
+    url = ready(child)["url"]
+
+    assert put_pace(url, "from-the-environment") == 200
+
+    body = b'{"prompt": "a", "max_tokens": 1000, "stream": true}'
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/completions", body), timeout=10) as stream:
+        first = stream.readline()
+        child.send_signal(signal.SIGTERM)
+        _out, err = child.communicate(timeout=20)
+
+    assert first.startswith(b"data: {")
+    assert child.returncode == 0
+    assert "Traceback" not in err
+
+
+def test_token_from_a_file(tmp_path: Path) -> None:
+    """The token is the content of --token-file, and comes before that of the environment."""
+    (tmp_path / "token").write_text("from-the-file\n")
+    child = start("--size", "1MiB", "--token-file", str(tmp_path / "token"), STEADYTOK_ENGINE_TOKEN="other")
+    status = put_pace(ready(child)["url"], "from-the-file")
+    child.terminate()
+    child.communicate(timeout=20)
+
+    assert status == 200
+
+
+def test_most_makes_an_automatic_size_smaller() -> None:
+    """With auto the cap shrinks the model; the whole process then takes no more than that share."""
+    available = place(nodes(os.sched_getaffinity(0))).available  # what the engine counts on: its node's, not the host's
+    if available is None or available < 1 << 30:
+        pytest.skip("this host has not 1 GiB available")
+    share = (60 << 20) / available
+    child = start("--size", "auto", "--most", f"{share:.6f}", "--context", "64")
+    fields = ready(child)
+    resident = next(
+        int(line.split()[1]) * 1024
+        for line in Path(f"/proc/{child.pid}/status").read_text().splitlines()
+        if line.startswith("VmRSS:")
+    )
+    child.terminate()
+    _, err = child.communicate(timeout=20)
+
+    assert 1 << 20 <= fields["weights_bytes"] <= 25 << 20
+    assert resident < 80 << 20
+    assert "only, to spare memory" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--size", "huge"), "expected auto or a size such as 64MiB"),
+        (("--size", "4KiB"), "expected at least 1MiB"),
+        (("--size", "900000GiB"), "choose a smaller --size"),
+        (("--size", "64MiB", "--most", "0.00001"), "are needed, more than 0.001 % of the"),
+        (("--size", "auto", "--most", "0.00001"), "and the smallest model takes 4"),
+        (("--size", "1MiB", "--most", "0"), "--most must be more than 0 and at most 1, not 0"),
+        (("--size", "1MiB", "--most", "nan"), "--most must be more than 0 and at most 1, not nan"),
+        (("--size", "1MiB", "--context", "0"), "--context must be from 2"),
+        (("--size", "1MiB", "--threads", "0"), "--threads must be from 1"),
+        (("--size", "1MiB", "--port", "70000"), "--port must be from 0 to 65535"),
+        (("--size", "1MiB", "--seed", "-1"), "--seed must not be negative"),
+        (("--size", "1MiB", "--token-file", "/nowhere/token"), "/nowhere/token"),
+        (("--size", "1MiB", "--token-file", "/dev/null"), "/dev/null holds no token"),
+        (("--size", "1MiB", "--host", "192.0.2.1"), "cannot start"),
+    ],
+)
+def test_what_cannot_start_says_why(arguments: tuple[str, ...], sentence: str) -> None:
+    """A wrong option ends it with 2 and one sentence, before the ready line."""
+    child = start(*arguments)
+    out, err = child.communicate(timeout=20)
+
+    assert child.returncode == 2
+    assert out == ""
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+def test_is_apart() -> None:
+    """The engine imports nothing of the other rooms, and no NumPy before the threads are chosen."""
+    code = "import sys, engine.__main__; print(sorted({name.split('.')[0] for name in sys.modules}))"
+    names = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert "engine" in names
+    assert not any(f"'{other}'" in names for other in ("numpy", "agent", "collectors", "rules", "aiohttp"))
+
+
+def test_ends_with_its_input() -> None:
+    """With --until-stdin-closes it ends when the caller closes the pipe, or dies and the kernel does."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "engine", "--size", "1MiB", "--context", "64", "--until-stdin-closes"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    ready(child)
+    assert child.poll() is None
+    _, err = child.communicate(timeout=20)
+
+    assert child.returncode == 0
+    assert "Traceback" not in err

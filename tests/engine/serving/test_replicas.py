@@ -1,0 +1,349 @@
+"""Several workers behind one address: real processes on loopback, on whatever nodes there are."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from engine.serving.http_connection import MOST_CONNECTIONS, Exchange, Listener
+from engine.serving.json_fields import RefusedError
+from engine.serving.router import Front
+from engine.serving.shutdown import Patience
+from engine.serving.workers import Worker, Workers
+
+ROOT = Path(__file__).parents[3]
+TOKEN = "a-token"
+ARGUMENTS = ("--size", "1MiB", "--context", "512", "--slots", "1", "--nice", "0")
+LASTING = (*ARGUMENTS, "--context", "4096")  # room for an answer that takes seconds at a tenth of the speed
+Wait = Callable[[Callable[[], bool]], None]
+
+
+class Both(NamedTuple):
+    """Two workers, their front, and what was said about them."""
+
+    front: Front
+    said: list[str]
+
+    @property
+    def workers(self) -> list[Worker]:
+        """The two."""
+        return self.front.workers.all
+
+    def connect(self) -> http.client.HTTPConnection:
+        """A connection of the test's own."""
+        return http.client.HTTPConnection("127.0.0.1", self.front.server_port, timeout=20)
+
+    def ask(self, method: str, path: str, fields: Any = None, **headers: str) -> tuple[int, bytes]:
+        """One request and its answer."""
+        connection = self.connect()
+        try:
+            body = b"" if fields is None else json.dumps(fields).encode()
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def metric(self, name: str, worker: str) -> float:
+        """One value of a worker in the front's /metrics; NaN where it is missing."""
+        lines = self.ask("GET", "/metrics")[1].decode().splitlines()
+        start = f'steadytok_reference_{name}{{worker="{worker}"}} '
+        return next((float(line.split()[1]) for line in lines if line.startswith(start)), float("nan"))
+
+
+@pytest.fixture(name="both")
+def _both(monkeypatch: pytest.MonkeyPatch) -> Iterator[Both]:
+    monkeypatch.setenv("STEADYTOK_ENGINE_TOKEN", TOKEN)
+    said: list[str] = []
+    workers = Workers({"0": ARGUMENTS, "1": ARGUMENTS}, said.append)
+    front = Front(("127.0.0.1", 0), workers)
+    try:
+        workers.start(front.greet)
+        threading.Thread(target=front.serve_forever, args=(0.01,), daemon=True).start()
+        yield Both(front, said)
+    finally:
+        workers.stop(Patience(0.0))
+        front.shutdown()
+        front.server_close()
+
+
+def test_requests_go_to_who_has_fewest(both: Both) -> None:
+    """In a row they alternate; while one worker answers a long one, the other gets what comes."""
+    for _ in range(4):
+        assert both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 2})[0] == 200
+    assert [worker.taken for worker in both.workers] == [2, 2]
+
+    long = both.connect()
+    long.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 500, "stream": True}))
+    stream = long.getresponse()
+    stream.read(10)
+    (busy,) = [worker for worker in both.workers if worker.running]
+    for _ in range(3):
+        both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 1})
+    long.close()
+
+    assert busy.taken == 3
+    assert sum(worker.taken for worker in both.workers) == 8
+
+
+def test_answers_come_as_the_worker_made_them(both: Both) -> None:
+    """Whole, streamed to [DONE], refused with the worker's own sentence, and chat and models all the same."""
+    whole = json.loads(both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 3, "temperature": 0})[1])
+    events = both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 3, "temperature": 0, "stream": True})[1]
+    texts = [json.loads(line[6:])["choices"][0]["text"] for line in events.splitlines() if line.startswith(b"data: {")]
+
+    assert "".join(texts) == whole["choices"][0]["text"]
+    assert events.endswith(b"data: [DONE]\n\n")
+    status, refused = both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 9999})
+    assert (status, "max_tokens" in json.loads(refused)["error"]["message"]) == (400, True)
+    assert json.loads(both.ask("GET", "/v1/models")[1])["data"][0]["id"] == both.workers[0].ready["model"]
+    assert both.ask("GET", "/nothing")[0] == 404
+
+
+def test_a_client_that_leaves_is_told_to_the_worker(both: Both, wait_until: Wait) -> None:
+    """Its worker has the slot free again, long before the answer would have ended."""
+    gone = both.connect()
+    both.ask("PUT", "/pace", {"duty": 0.1, "ttl": "60s"}, Authorization=f"Bearer {TOKEN}")
+    gone.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 500, "stream": True}))
+    stream = gone.getresponse()
+    stream.read(10)
+    stream.close()
+    gone.close()
+
+    wait_until(lambda: all(both.metric("requests_running", name) == 0 for name in "01"))
+    wait_until(lambda: not any(worker.running for worker in both.workers))
+    assert sum(both.metric("generated_tokens_total", name) for name in "01") < 500
+
+
+def test_a_pace_reaches_all_and_those_that_come_later(both: Both, wait_until: Wait) -> None:
+    """Both have the duty; a worker that takes a dead one's place has it too; a wrong token is refused by all."""
+    assert both.ask("PUT", "/pace", {"duty": 0.4}, Authorization="Bearer wrong")[0] == 401
+    assert both.ask("PUT", "/pace", {"duty": 0.5, "ttl": "60s"}, Authorization=f"Bearer {TOKEN}")[0] == 200
+    assert [both.metric("duty", name) for name in "01"] == [0.5, 0.5]
+
+    _kill(both.workers[1])
+    wait_until(lambda: both.workers[1].starts == 2 and both.workers[1].port is not None)
+    wait_until(lambda: both.metric("duty", "1") == 0.5)
+
+
+def test_one_that_dies_is_named_and_replaced(both: Both, wait_until: Wait) -> None:
+    """The other goes on; what the dead one had counted stays, its gauges are missing, and none of it falls later."""
+    for _ in range(2):
+        both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 4})
+    before = both.metric("generated_tokens_total", "1")
+    _kill(both.workers[1])
+    wait_until(lambda: both.workers[1].port is None)
+
+    assert both.ask("GET", "/healthz")[0] == 200
+    assert json.loads(both.ask("GET", "/healthz")[1])["workers"] == {"0": "up", "1": "down"}
+    assert all(both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 2})[0] == 200 for _ in range(3))
+    assert both.metric("generated_tokens_total", "1") == before == 4
+    assert both.metric("worker_up", "1") == 0
+    assert both.metric("kv_cache_usage_ratio", "1") != both.metric("kv_cache_usage_ratio", "1")  # NaN: missing
+    wait_until(lambda: both.workers[1].starts == 2 and both.workers[1].port is not None)
+    both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 2})
+    both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 2})
+    assert both.metric("generated_tokens_total", "1") > before
+    assert "the worker of node 1 was ended by SIGKILL (signal 9): the others go on" in " ".join(both.said)
+
+
+def test_a_stream_that_is_cut_says_so(both: Both) -> None:
+    """A worker that dies in the middle of an answer leaves an event with an error, and no [DONE]."""
+    both.ask("PUT", "/pace", {"duty": 0.1, "ttl": "60s"}, Authorization=f"Bearer {TOKEN}")
+    connection = both.connect()
+    connection.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 500, "stream": True}))
+    stream = connection.getresponse()
+    seen = stream.readline()
+    _kill(next(worker for worker in both.workers if worker.running))
+    try:
+        seen += stream.read()
+    except http.client.IncompleteRead as cut:
+        seen += cut.partial
+    connection.close()
+
+    assert b"ended in the middle of this answer" in seen
+    assert b"[DONE]" not in seen
+
+
+def test_without_any_worker_it_says_when_to_come_back(both: Both, wait_until: Wait) -> None:
+    """503 with Retry-After while both are being replaced, and /healthz says so."""
+    for worker in both.workers:
+        _kill(worker)
+    wait_until(lambda: all(worker.port is None for worker in both.workers))
+    connection = both.connect()
+    connection.request("POST", "/v1/completions", json.dumps({"prompt": "a"}))
+    answer = connection.getresponse()
+
+    assert (answer.status, answer.getheader("Retry-After")) == (503, "1")
+    assert "No worker is up" in json.loads(answer.read())["error"]["message"]
+    assert both.ask("GET", "/healthz")[0] == 503
+    assert both.ask("PUT", "/pace", {"duty": 0.5}, Authorization=f"Bearer {TOKEN}")[0] == 503
+    connection.close()
+
+
+class Full(Exchange):
+    """A worker without room."""
+
+    def answer(self, path: str, body: bytes) -> None:
+        """Refuses all."""
+        raise RefusedError(429, "There is no room.", 7)
+
+
+@contextlib.contextmanager
+def listening(listener: Listener) -> Iterator[Listener]:
+    """Has it answer until the end of the block."""
+    threading.Thread(target=listener.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield listener
+    finally:
+        listener.shutdown()
+        listener.server_close()
+
+
+@pytest.mark.parametrize("down", [(), ("0",), ("1",)])
+def test_a_full_worker_is_heard_whoever_else_is_down(down: tuple[str, ...]) -> None:
+    """Its 429, and when to come back, are what the client gets: a 503 would say that nobody is there."""
+    workers = Workers({"0": (), "1": ()}, lambda _: None)
+    with listening(Listener(("127.0.0.1", 0), Full)) as full, listening(Front(("127.0.0.1", 0), workers)) as front:
+        for worker in workers.all:
+            worker.port = None if worker.name in down else full.server_port
+        connection = http.client.HTTPConnection("127.0.0.1", front.server_port, timeout=20)
+        connection.request("POST", "/v1/completions", json.dumps({"prompt": "a"}))
+        answer = connection.getresponse()
+
+        assert (answer.status, answer.getheader("Retry-After")) == (429, "7")
+        assert json.loads(answer.read())["error"]["message"] == "There is no room."
+        assert sum(worker.taken for worker in workers.all) == 2 - len(down)
+        connection.close()
+
+
+def test_connections_of_the_front_are_bounded(wait_until: Wait) -> None:
+    """As many as its workers would take together; the next one is told so."""
+    workers = Workers({"0": (), "1": ()}, lambda _: None)
+    with listening(Front(("127.0.0.1", 0), workers)) as front, contextlib.ExitStack() as open_:
+        assert front.most_connections == 2 * MOST_CONNECTIONS
+        front.most_connections = 3
+        for _ in range(3):
+            open_.enter_context(socket.create_connection(("127.0.0.1", front.server_port), timeout=20))
+        wait_until(lambda: front.connections == 3)
+        with socket.create_connection(("127.0.0.1", front.server_port), timeout=20) as one_more:
+            assert one_more.recv(1000).startswith(b"HTTP/1.1 503 ")
+
+
+def test_one_that_cannot_start_ends_the_start_with_its_sentence() -> None:
+    """Another try would fail the same way: the engine says which node, and why."""
+    workers = Workers({"0": ARGUMENTS, "1": (*ARGUMENTS, "--seed", "-1")}, lambda _: None)
+    try:
+        with pytest.raises(ValueError, match="the worker of node 1: cannot start: --seed must not be negative"):
+            workers.start(lambda _: None)
+    finally:
+        workers.stop(Patience(0.0))
+
+
+def test_a_drain_that_is_over_ends_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker cuts what lasts longer than the drain, says its last words and exits: it is not killed meanwhile."""
+    monkeypatch.setenv("STEADYTOK_ENGINE_TOKEN", TOKEN)
+    workers = Workers({"0": (*LASTING, "--drain", "0.5")}, lambda _: None)
+    workers.start(lambda _: None)
+    with _held(workers.all[0].port or 0):
+        workers.stop(Patience(0.5))
+
+    assert workers.all[0].process is not None
+    assert workers.all[0].process.wait(20) == 0
+
+
+# Everything as it is with several nodes, on a machine that may have one.
+ENGINE = """
+import sys
+from engine.memory import binding
+binding.Site.replicates = True
+from engine.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("hurry", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_hurries_the_workers_too(hurry: signal.Signals) -> None:
+    """With an hour to drain and a stream that lasts, the front ends when it is signalled again, and so do they."""
+    arguments = [*LASTING, "--numa", "replicate", "--drain", "3600"]
+    environment = {**os.environ, "STEADYTOK_ENGINE_TOKEN": TOKEN}
+    command = [sys.executable, "-c", ENGINE, *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True) as front:
+        assert front.stdout is not None
+        assert front.stderr is not None
+        ready = json.loads(front.stdout.readline())
+        with _held(int(ready["url"].rpartition(":")[2])):
+            front.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                front.wait(0.5)
+            front.send_signal(hurry)
+
+            assert front.wait(20) == 0
+        assert not any(_lives(worker["pid"]) for worker in ready["workers"])
+        assert "Traceback" not in front.stderr.read()
+
+
+FRONT = """
+import threading, sys
+from engine.serving.http_connection import MOST_CONNECTIONS, Exchange, Listener
+from engine.serving.json_fields import RefusedError
+from engine.serving.router import Front
+from engine.serving.shutdown import Patience
+from engine.serving.workers import Workers
+workers = Workers({"0": sys.argv[1:]}, lambda _: None)
+workers.start(lambda _: None)
+print(workers.all[0].process.pid, flush=True)
+threading.Event().wait()
+"""
+
+
+def test_workers_do_not_outlive_a_killed_front(wait_until: Wait) -> None:
+    """SIGKILL leaves nobody to end them: they end because the kernel closes their standard input."""
+    command = [sys.executable, "-c", FRONT, *ARGUMENTS]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as front:
+        assert front.stdout is not None
+        worker = int(front.stdout.readline())
+        front.kill()
+        front.wait(20)
+
+    wait_until(lambda: not _lives(worker))
+
+
+@contextlib.contextmanager
+def _held(port: int) -> Iterator[None]:
+    """A stream that has begun and lasts, since the engine is paced."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as pacing:
+        pacing.request("PUT", "/pace", json.dumps({"duty": 0.1, "ttl": "60s"}), {"Authorization": f"Bearer {TOKEN}"})
+        assert pacing.getresponse().status == 200
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 4000, "stream": True}))
+        with connection.getresponse() as stream:
+            stream.readline()
+            yield
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _kill(worker: Worker) -> None:
+    assert worker.process is not None
+    os.kill(worker.process.pid, signal.SIGKILL)
+    time.sleep(0.05)

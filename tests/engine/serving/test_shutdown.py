@@ -1,0 +1,156 @@
+"""How the engine ends: what runs is finished within bounds, what comes is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).parents[3]
+
+
+class Engine(NamedTuple):
+    """A running engine."""
+
+    child: subprocess.Popen[bytes]
+    port: int
+    closes: contextlib.ExitStack
+
+    def connection(self) -> http.client.HTTPConnection:
+        """A new connection."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+
+    def stream(self, tokens: int) -> http.client.HTTPResponse:
+        """A stream that has begun."""
+        body = {"prompt": "a", "max_tokens": tokens, "stream": True, "stream_options": {"include_usage": True}}
+        connection = self.connection()
+        self.closes.callback(connection.close)
+        connection.request("POST", "/v1/completions", json.dumps(body))
+        answer = self.closes.enter_context(connection.getresponse())
+        answer.readline()
+        return answer
+
+    def status(self, method: str, path: str, body: str | None = None) -> tuple[int, dict[str, str]]:
+        """The status and headers of one request."""
+        connection = self.connection()
+        connection.request(method, path, body)
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        return answer.status, dict(answer.getheaders())
+
+    def pace(self) -> None:
+        """Slows it down to a tenth, so that a stream lasts."""
+        connection = self.connection()
+        connection.request("PUT", "/pace", '{"duty": 0.1}', {"Authorization": "Bearer t"})
+        assert connection.getresponse().status == 200
+        connection.close()
+
+
+@contextlib.contextmanager
+def engine(*arguments: str) -> Iterator[Engine]:
+    """A small engine as a process, with its standard input open."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "engine", "--size", "1MiB", "--context", "4096", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "STEADYTOK_ENGINE_TOKEN": "t"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    with child, contextlib.ExitStack() as closes:
+        closes.callback(child.kill)
+        yield Engine(child, int(urlsplit(json.loads(child.stdout.readline())["url"]).port or 0), closes)
+
+
+def ended(found: Engine) -> int:
+    """The exit status; fails where it takes longer than is bearable."""
+    return found.child.wait(20)
+
+
+def closing(found: Engine, wait_until: Callable[[Callable[[], bool]], None]) -> None:
+    """Waits until the engine says that it is ending."""
+    wait_until(lambda: found.status("GET", "/healthz")[0] == 503)
+
+
+def test_what_runs_is_finished(wait_until: Any) -> None:
+    """At SIGTERM a stream goes on to its end, new requests get a 503 that says when, and then it ends with 0."""
+    with engine("--drain", "20") as found:
+        found.pace()
+        stream = found.stream(400)
+        found.child.send_signal(signal.SIGTERM)
+        closing(found, wait_until)
+        status, headers = found.status("POST", "/v1/completions", '{"prompt": "a"}')
+        rest = stream.read()
+
+        assert (status, headers["Retry-After"], headers["Connection"]) == (503, "5", "close")
+        assert rest.endswith(b"data: [DONE]\n\n")
+        assert b'"completion_tokens": 400' in rest
+        assert ended(found) == 0
+
+
+def test_patience_has_an_end() -> None:
+    """What is not done within the drain is cut, in a way that its client can tell from a whole answer."""
+    with engine("--drain", "0.3") as found:
+        found.pace()
+        stream = found.stream(4000)
+        found.child.send_signal(signal.SIGTERM)
+        with contextlib.suppress(http.client.IncompleteRead, ConnectionError):
+            stream.read()
+            raise AssertionError("the stream looked whole")
+        assert ended(found) == 0
+
+
+def test_a_second_signal_hurries(wait_until: Any) -> None:
+    """Who does not want to wait for the drain signals again."""
+    with engine("--drain", "3600") as found:
+        found.pace()
+        found.stream(4000)
+        found.child.send_signal(signal.SIGTERM)
+        closing(found, wait_until)
+        found.child.send_signal(signal.SIGTERM)
+
+        assert ended(found) == 0
+
+
+def test_interrupt_does_not_drain() -> None:
+    """Ctrl-C ends it at once, whatever runs, and without a traceback."""
+    with engine("--drain", "3600") as found:
+        found.pace()
+        found.stream(4000)
+        found.child.send_signal(signal.SIGINT)
+
+        assert ended(found) == 0
+        assert found.child.stderr is not None
+        assert b"Traceback" not in found.child.stderr.read()
+
+
+def test_a_dead_caller_is_not_waited_for() -> None:
+    """When standard input closes nobody wants the answers any more."""
+    with engine("--drain", "3600", "--until-stdin-closes") as found:
+        found.pace()
+        found.stream(4000)
+        assert found.child.stdin is not None
+        found.child.stdin.close()
+
+        assert ended(found) == 0
+
+
+def test_an_idle_engine_ends_at_once() -> None:
+    """There is nothing to wait for: the drain is a bound, no delay."""
+    with engine("--drain", "3600") as found:
+        began = time.monotonic()
+        found.child.send_signal(signal.SIGTERM)
+
+        assert ended(found) == 0
+        assert time.monotonic() - began < 20

@@ -1,0 +1,107 @@
+"""Rows out of History and into another one."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collectors import Sample, gauge
+from rules.history.history import History
+from rules.promql import compile as promql
+
+HOT = gauge("hot", "Heat.")
+START = 1_700_000_000_000
+HOUR = 3_600_000
+
+Pass = dict[str, float]
+
+
+def recorded(passes: list[Pass]) -> History:
+    history = History(HOUR)
+    for number, values in enumerate(passes):
+        samples = [Sample(HOT, (("slot", slot),), value) for slot, value in values.items()]
+        history.record("heat", START + 1000 * number, samples)
+    return history
+
+
+def answers(history: History, count: int) -> list[list[tuple[object, bytes]]]:
+    """What the metric is at each second, and what it was over the last five; bit by bit."""
+    found = []
+    for text in ("hot", "count_over_time(hot[5s])", "last_over_time(hot[5s])"):
+        for second in range(count + 3):
+            vector = promql(text).at(history, START + 1000 * second)
+            found.append(sorted((labels, np.float64(value).tobytes()) for labels, value in vector))
+    return found
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abcd"), st.floats()), min_size=1, max_size=30), st.integers(0, 30))
+def test_taken_out_and_in_again_nothing_has_changed(passes: list[Pass], cut: int) -> None:
+    """Rows taken out in two parts and put into an empty History give every answer as before: values, gaps and ends."""
+    first, whole = recorded(passes[:cut]), recorded(passes)
+    again = History(HOUR)
+    parts = [*first.rows({}), *whole.rows({"heat": START + 1000 * (cut - 1)})]
+    assert sum(again.extend(rows) for rows in parts) == len(passes)
+
+    assert answers(again, len(passes)) == answers(whole, len(passes))
+
+
+def test_rows_not_newer_are_left() -> None:
+    """What is there already is not taken twice."""
+    history = recorded([{"a": 1.0}, {"a": 2.0}])
+    (rows,) = history.rows({})
+    assert history.extend(rows) == 0
+
+    assert list(history.rows({"heat": START + 1000})) == []
+    assert [len(rows.times) for rows in history.rows({}, START)] == [1]
+
+
+def test_a_series_without_a_value_is_not_born() -> None:
+    """Rows in which a series has no value at all do not bring it back, so that it cannot stay for ever."""
+    history = recorded([{"a": 1.0, "b": 1.0}, {"a": 2.0}, {"a": 3.0}])
+    (rows,) = history.rows({"heat": START + 1000})
+    again = History(HOUR)
+    again.extend(rows)
+
+    assert again.series_count() == 1
+
+
+def test_rows_outlive_what_history_does_next() -> None:
+    """A copy is a copy: recording and shifting change nothing of it."""
+    history = recorded([{"a": 1.0}])
+    (rows,) = history.rows({})
+    history.record("heat", START + 1000, [Sample(HOT, (("slot", "a"),), 5.0)])
+    history.shift(10)
+
+    assert (rows.times.tolist(), rows.values.tolist()) == ([START], [[1.0]])
+
+
+def test_a_series_of_another_group_is_a_conflict() -> None:
+    """A series that another group has meanwhile stays with it; the rest of the rows is taken."""
+    history = recorded([{"a": 1.0}])
+    other = History(HOUR)
+    other.record("other", START + 5000, [Sample(HOT, (("slot", slot),), 7.0) for slot in "ab"])
+    for rows in other.rows({}):
+        history.extend(rows)
+
+    assert (history.value("hot", slot="a"), history.value("hot", slot="b"), history.conflicts) == (1.0, 7.0, 1)
+
+
+def test_heard_is_since() -> None:
+    """A metric is heard of since a time if a group that has it recorded then."""
+    history = recorded([{"a": 1.0}])
+
+    assert history.heard("hot", START)
+    assert not history.heard("hot", START + 1)
+    assert not history.heard("cold", 0)
+
+
+def test_what_is_made_of_others_is_heard_when_they_are() -> None:
+    """After a restart the agent's own group records at once; what it will make of a slow collector comes later."""
+    history = History(HOUR)
+    history.derive("drift", ["share"])
+    history.record("agent", START, [Sample(gauge("drift", "Made of share."), (), 0.5)])
+
+    assert not history.heard("drift", START)
+    history.record("process", START + 15_000, [Sample(gauge("share", "Share."), (), 1.0)])
+    assert history.heard("drift", START)

@@ -1,0 +1,139 @@
+"""What is accepted as an expression, and what is refused before it can do harm."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rules import promql
+from rules.history.history import History
+from rules.promql import PromqlError
+from rules.promql.functions import FUNCTIONS
+from rules.promql.plan import Kind
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "parse error"),
+        ("sum(", "parse error"),
+        ("unknown(heat)", "unknown function"),
+        ("heat @ -5", "a negative time after @ is not supported"),
+        ("heat @\n-5", "a negative time after @ is not supported"),
+        ("heat @ 1e20", "out of range"),
+        ("heat{a='1' or b='2'}", '"or" between label matchers is not PromQL'),
+        ('{"a","b"}', "metric name must not be set twice"),
+        ("{a=''}", "must contain at least one non-empty matcher"),
+        ("{a=~'.*'}", "must contain at least one non-empty matcher"),
+        ("heat{a=~'('}", "parse error"),
+        ("heat{a=~'(?=x)'}", "parse error"),
+        ("mad_over_time(heat[5m])", "function mad_over_time() is experimental in Prometheus and not supported"),
+        ("histogram_count(heat)", "function histogram_count() is for native histograms, which are not supported"),
+        ('histogram_quantiles(heat, "q", 0.5)', "function histogram_quantiles() is experimental in Prometheus"),
+        ("limitk(1, heat)", "aggregation limitk() is experimental in Prometheus and not supported"),
+        ("rate(heat[5m] smoothed)", "smoothed and anchored are experimental in Prometheus and not supported"),
+        ("heat[5m * 2]", "duration expressions are experimental in Prometheus and not supported"),
+        ("heat offset (5 * 1m)", "duration expressions are experimental in Prometheus and not supported"),
+        ("holt_winters(heat[5m], 0.5, 0.5)", "unknown function"),
+        ("heat + " * 201 + "1", "nests deeper than 200 levels"),
+        ("(" * 201 + "1" + ")" * 201, "nests deeper than 200 levels"),
+        ("(" * 60_000, "nests deeper than 200 levels"),
+        ("abs(" * 8000 + "heat" + ")" * 8000, "nests deeper than 200 levels"),
+        ("-" * 10_000 + "heat", "nests deeper than 200 levels"),
+        ("2 ^ " * 9000 + "2", "nests deeper than 200 levels"),
+        ("heat{a='" + "x" * 70_000 + "'}", "longer than 64 KiB"),
+    ],
+)
+def test_what_is_no_expression_for_us_is_refused_in_a_sentence(text: str, sentence: str) -> None:
+    """Nothing reaches the parser that would end the process, and what is not supported is named."""
+    with pytest.raises(PromqlError) as error:
+        promql.compile(text)
+
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "heat{a='@ -5'}",
+        'heat{a="((((' + "(" * 300 + '"}',
+        "heat # a comment with ((( and @ -1\n > 5",
+        " or ".join(f"heat{{a='{i}',b!='{i}'}}" for i in range(150)),
+        "sum by (a, b) (heat) / on (a, b) group_left (c) limit > 5",
+    ],
+)
+def test_strings_and_comments_do_not_count_as_nesting(text: str) -> None:
+    """Only brackets and operators of the expression itself are counted."""
+
+    assert promql.compile(text).text == text
+
+
+@given(st.text(alphabet="ab({[]}),+-*/=~!<>@\"'`#\\ 1.e5m:offsetorandby", max_size=80))
+def test_any_text_is_a_query_or_a_refusal(text: str) -> None:
+    """No text leads to anything but a Query or a PromqlError."""
+    try:
+        query = promql.compile(text)
+    except PromqlError as error:
+        assert str(error)
+    else:
+        assert query.text == text
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "names", "reach_ms"),
+    [
+        ("heat", "vector", {"heat"}, 300_000),
+        ("heat offset 1h", "vector", {"heat"}, 3_900_000),
+        ("heat offset -1h", "vector", {"heat"}, 300_000),
+        ("rate(heat[2m] offset 1m)", "vector", {"heat"}, 180_000),
+        ("max_over_time(rate(heat[2m])[10m:30s] offset 5m)", "vector", {"heat"}, 1_020_000),
+        ("sum(heat) / sum(limit)", "vector", {"heat", "limit"}, 300_000),
+        ("{__name__='heat',a='b'}", "vector", {"heat"}, 300_000),
+        ("{__name__=~'heat'}", "vector", set(), 300_000),
+        ("1 + 1", "scalar", set(), 0),
+        ("scalar(heat) + time()", "scalar", {"heat"}, 300_000),
+        ("-(1)", "scalar", set(), 0),
+        ("heat[5m]", "matrix", {"heat"}, 300_000),
+        ("heat[5m:1m]", "matrix", {"heat"}, 600_000),
+        ("'a'", "string", set(), 0),
+    ],
+)
+def test_a_query_says_what_it_is(text: str, kind: Kind, names: set[str], reach_ms: int) -> None:
+    """Kind, metric names and how far back it looks are known before it is asked."""
+    query = promql.compile(text)
+
+    assert (query.kind, query.names, query.reach_ms) == (kind, frozenset(names), reach_ms)
+
+
+@pytest.mark.parametrize(("start", "end", "step"), [(0, 10, 0), (10, 0, 1), (0, 11_001_000, 1000)])
+def test_a_senseless_range_is_refused(start: int, end: int, step: int) -> None:
+    """A step of zero, an end before the start, and more than 11,000 steps are errors."""
+    with pytest.raises(PromqlError):
+        promql.compile("1").over(History(1000), start, end, step)
+
+
+def test_every_function_answers_on_an_empty_history() -> None:
+    """No function of the table needs a series to be there."""
+    arguments = {
+        "clamp": "a, 1, 2",
+        "histogram_fraction": "0, 1, a",
+        "pi": "",
+        "histogram_quantile": "0.5, a",
+        "clamp_max": "a, 1",
+        "clamp_min": "a, 1",
+        "label_join": "a, 'b', 'c', 'd'",
+        "label_replace": "a, 'b', 'c', 'd', 'e'",
+        "predict_linear": "a[5m], 1",
+        "quantile_over_time": "0.5, a[5m]",
+        "time": "",
+        "vector": "1",
+    }
+    windowed = {"changes", "delta", "deriv", "idelta", "increase", "irate", "rate", "resets"}
+    for name in FUNCTIONS:
+        default = "a[5m]" if name in windowed or name.endswith("_over_time") else "a"
+        for inner in (default, default.replace("[5m]", "[5m:1m]")):
+            text = f"{name}({arguments.get(name, inner)})"
+
+            assert len(promql.compile(text).at(History(1000), 1_700_000_000_000)) <= 1
+            assert len(promql.compile(text).over(History(1000), 0, 1_000_000, 100_000)) <= 1

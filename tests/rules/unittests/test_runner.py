@@ -1,0 +1,186 @@
+"""Facts about the runner of promtool's rule tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rules.unittests.runner import parse_metric, parse_values, run_test_file
+
+RULES = """
+groups:
+- name: g
+  interval: 10m
+  rules:
+  - record: up:sum
+    expr: sum(up)
+  - alert: Down
+    expr: up == 0
+    for: 2m
+    labels: {severity: page}
+    annotations: {summary: '{{ $labels.job }} is down at {{ $externalLabels.site }}'}
+"""
+TESTS = """
+rule_files: [rules.yml]
+evaluation_interval: 1m
+tests:
+- interval: 1m
+  external_labels: {site: lab}
+  input_series:
+  - {series: 'up{job="a"}', values: '1 0x5 1'}
+  - {series: 'up{job="b"}', values: '1x3 stale'}
+  alert_rule_test:
+  - {eval_time: 2m, alertname: Down, exp_alerts: []}
+  - eval_time: 3m30s
+    alertname: Down
+    exp_alerts:
+    - exp_labels: {job: a, severity: page}
+      exp_annotations: {summary: a is down at lab}
+  - {eval_time: 7m, alertname: Down, exp_alerts: []}
+  promql_expr_test:
+  - {expr: 'up:sum', eval_time: 0m, exp_samples: [{labels: 'up:sum', value: 2}]}
+  - {expr: 'up', eval_time: 4m, exp_samples: [{labels: 'up{job="a"}', value: 0}]}
+  - {expr: 'count(ALERTS)', eval_time: 3m, exp_samples: [{labels: '{}', value: 1.0}]}
+"""
+
+
+def _failures(tmp_path: Path, tests: str = TESTS, rules: str = RULES) -> tuple[str, ...]:
+    (tmp_path / "rules.yml").write_text(rules)
+    (tmp_path / "tests.yml").write_text(tests)
+    return run_test_file(tmp_path / "tests.yml").failures
+
+
+def test_tests_that_hold_pass(tmp_path: Path) -> None:
+    """Alerts at the evaluation before eval_time, recorded series, stale series and ALERTS."""
+    assert _failures(tmp_path) == ()
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "failure"),
+    [
+        ("alertname: Down, exp_alerts: []}\n  - eval", "alertname: Down, exp_alerts: [{}]}\n  - eval", "time: 2m"),
+        (
+            "severity: page}\n      exp",
+            "severity: info}\n      exp",
+            '+ {alertname="Down", job="a", severity="page"}',
+        ),
+        ("a is down at lab", "a is up", 'summary="a is down at lab"'),
+        ("value: 2}", "value: 3}", 'expr: "up:sum", time: 0m'),
+        ("count(ALERTS)", "sum(up offset 5m", 'expr: "sum(up offset 5m", time: 3m, err: '),
+        ("interval: 1m\n  ext", "intervall: 1m\n  ext", "field intervall not found"),
+        ("1 0x5 1'", "1 0x5 one'", 'values: "one" is none of'),
+        ("alertname: Down, exp_alerts: []}\n  p", "exp_alerts: []}\n  p", "misses required attribute alertname"),
+        ("eval_time: 7m", "eval_time: soon", 'eval_time: not a valid duration string: "soon"'),
+        ("value: 1.0", "value: one", 'value: expected a number, found "one"'),
+        ("labels: '{}'", "labels: 'x[5m]'", "labels: expected a series"),
+    ],
+)
+def test_tests_that_do_not_hold_fail(tmp_path: Path, right: str, wrong: str, failure: str) -> None:
+    """A wrong expectation, and a wrong file, is a failure that says which."""
+    assert right in TESTS
+    failures = _failures(tmp_path, TESTS.replace(right, wrong))
+
+    assert any(failure in each for each in failures), failures
+
+
+def test_a_rule_that_fails_to_evaluate_fails_the_test(tmp_path: Path) -> None:
+    """As in promtool, whatever the test itself expects."""
+    failures = _failures(tmp_path, rules=RULES.replace("sum(up)", "label_replace(up, 'job', 'x', '', '')"))
+
+    assert any(failure.startswith("rule: up:sum, time: 0s, err: ") for failure in failures)
+
+
+def test_each_test_has_its_result(tmp_path: Path) -> None:
+    """One whose expression fails has its error, the others their samples, and nothing is missing."""
+    (tmp_path / "rules.yml").write_text(RULES)
+    (tmp_path / "tests.yml").write_text(
+        TESTS.replace("value: 2}", "value: 3}").replace("count(ALERTS)", "up + on() up")
+    )
+    results = run_test_file(tmp_path / "tests.yml").results
+
+    assert [(each.kind, each.asked, each.ok) for each in results] == [
+        ("alert", "Down", True),
+        ("alert", "Down", True),
+        ("alert", "Down", True),
+        ("expr", "up:sum", False),
+        ("expr", "up", True),
+        ("expr", "up + on() up", False),
+    ]
+    assert results[3].got == (((("__name__", "up:sum"),), 2.0),)
+    assert results[3].failure.splitlines() == ['expr: "up:sum", time: 0m:', "  - up:sum{} 3", "  + up:sum{} 2"]
+    assert "many-to-many" in (results[5].error or "")
+
+
+def test_a_failing_rule_is_the_error_of_every_test_after_it(tmp_path: Path) -> None:
+    """They are not run, and the failure is told once."""
+    (tmp_path / "rules.yml").write_text(RULES.replace("sum(up)", "up + on() up"))
+    (tmp_path / "tests.yml").write_text(TESTS)
+    verdict = run_test_file(tmp_path / "tests.yml")
+
+    assert len(verdict.failures) == 1
+    assert len(verdict.results) == 6
+    assert all("many-to-many" in (each.error or "") for each in verdict.results)
+
+
+def test_a_subquery_without_a_step_takes_the_evaluation_interval(tmp_path: Path) -> None:
+    """In the rules and in the test's own expressions."""
+    rules = RULES.replace("sum(up)", "count_over_time(vector(1)[150s:])").replace("up:sum", "steps")
+    head, _, _ = TESTS.partition("  alert_rule_test")
+    expr = "  - {expr: '%s', eval_time: 9m, exp_samples: [{labels: '%s', value: %d}]}\n"
+    for interval, steps in (("1m", 3), ("30s", 5)):
+        tests = head.replace("evaluation_interval: 1m", f"evaluation_interval: {interval}") + "  promql_expr_test:\n"
+        tests += expr % ("steps", "steps", steps) + expr % ("count_over_time(vector(1)[150s:])", "{}", steps)
+
+        assert _failures(tmp_path, tests, rules) == ()
+
+
+def test_wrong_rule_files_fail_and_missing_ones_warn(tmp_path: Path) -> None:
+    """The rules' own errors are the test's failures."""
+    assert any("could not parse" in failure for failure in _failures(tmp_path, rules=RULES.replace("sum(up)", "sum(")))
+    (tmp_path / "tests.yml").write_text("rule_files: [none*.yml]\n")
+    verdict = run_test_file(tmp_path / "tests.yml")
+
+    assert verdict.passed
+    assert "no file match pattern" in verdict.warnings[0]
+    assert str(verdict).endswith("SUCCESS")
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("1 2.5 -3", (1.0, 2.5, -3.0)),
+        ("0+10x3", (0.0, 10.0, 20.0, 30.0)),
+        ("5-1x2", (5.0, 4.0, 3.0)),
+        ("-2+4x2", (-2.0, 2.0, 6.0)),
+        ("7x2", (7.0, 7.0, 7.0)),
+        ("_ _x2 1", (None, None, None, 1.0)),
+        ("1 stale", (1.0, "stale")),
+        ("1e3 Inf -Inf 0x2", (1000.0, float("inf"), float("-inf"), 0.0, 0.0, 0.0)),
+        ("", ()),
+    ],
+)
+def test_values_expand_as_in_promtool(text: str, values: tuple[float | str | None, ...]) -> None:
+    """A count says how many follow the first."""
+    assert parse_values(text) == values
+
+
+@pytest.mark.parametrize("text", ["x", "1+x3", "1x", "0x1f", "1+1", "_3", "1x99999999", "{{count:1}}", "stalex3"])
+def test_what_is_no_value_is_refused(text: str) -> None:
+    """Native histograms among them."""
+    with pytest.raises(ValueError, match=r"none of|more than"):
+        parse_values(text)
+
+
+def test_a_series_is_parsed_with_its_name() -> None:
+    """Only equality makes a series."""
+    assert parse_metric('m{b="2",a="1"}') == (("__name__", "m"), ("a", "1"), ("b", "2"))
+    assert parse_metric("{}") == ()
+    for wrong in ('m{a=~"1"}', "m[5m]", "m offset 5m", "1", "m{"):
+        with pytest.raises(ValueError, match=r".+"):
+            parse_metric(wrong)
+
+
+def test_a_missing_file_is_a_failure(tmp_path: Path) -> None:
+    """Nothing is raised."""
+    assert "cannot be read" in run_test_file(tmp_path / "none.yml").failures[0]
