@@ -51,8 +51,8 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
-    if wanted:
+def _print_version(ctx: click.Context, _param: click.Parameter, is_requested: bool) -> None:
+    if is_requested:
         from agent.runtime.version import version
         from agent.text.terminal import say
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.alerting.silences import Silences
 from agent.alerting.webhook_inbox import Inbox
-from agent.config.schema import Config
+from agent.config.schema import AgentConfig
 
 
 class Fleet:
@@ -17,10 +17,10 @@ class Fleet:
         self.inbox = Inbox(folder, now_ms)
         self.silences = Silences(external)
 
-    async def configure(self, config: Config) -> None:
+    async def configure(self, config: AgentConfig) -> None:
         """Takes a configuration over, the first or another."""
         self.inbox.expire_ms = round(config.remediation.webhook_expire * 1000)
-        await self.silences.replace(config.alerting, config.remediation.silences)
+        await self.silences.configure(config.alerting, config.remediation.silences)
 
     async def close(self) -> None:
         """Ends both."""

@@ -8,22 +8,22 @@ from pathlib import Path
 import structlog
 
 from agent.remediation.hand import SOCKET
-from agent.runtime.child_process import Child
+from agent.runtime.child_process import ChildProcess
 
 
-class Hand:
+class HandProcess:
     """The way to the hand; a process of ours only where it is `direct`."""
 
-    def __init__(self, told: str, folder: Path) -> None:
-        self._direct = told == "direct"
-        own = str(folder / "hand.sock")
-        self.path = {"socket": SOCKET, "direct": own}.get(told, told)
+    def __init__(self, setting: str, folder: Path) -> None:
+        self._direct = setting == "direct"
+        own_socket = str(folder / "hand.sock")
+        self.path = {"socket": SOCKET, "direct": own_socket}.get(setting, setting)
         self._log = structlog.get_logger()
-        where = ("--socket", own, "--state", str(folder / "hand"))
-        arguments = ("hand", "--direct", *where, "--until-stdin-closes")
-        self._child = Child("hand", arguments, on_line=self._line, on_end=lambda: None)
+        path_options = ("--socket", own_socket, "--state", str(folder / "hand"))
+        arguments = ("hand", "--direct", *path_options, "--until-stdin-closes")
+        self._child = ChildProcess("hand", arguments, on_line=self._log_line, on_end=lambda: None)
 
-    def _line(self, line: bytes) -> None:
+    def _log_line(self, line: bytes) -> None:
         self._log.info("hand", line=line.decode("utf-8", "replace").strip())
 
     def start(self) -> None:
@@ -37,5 +37,5 @@ class Hand:
 
     async def close(self) -> None:
         """Ends our own, which puts back what it holds."""
-        if self._child.started:
+        if self._child.is_started:
             await self._child.close()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from agent.sampling.sampler import REFUSALS, Outcome, Pass
+from agent.sampling.sampler import REFUSAL_REASONS, CollectionResult, Outcome
 
-_REFUSED = {
+_HINTS_REFUSED = {
     "kmsg": "sudo setcap cap_syslog+ep on a private interpreter, or run as the systemd service",
     "ipmi": "/dev/ipmi0 is root's; run as root or as the systemd service, or let the BMC be asked over the LAN",
     "dmi": "only root may read the firmware's tables: run as the systemd service; without, DIMMs are named by sensor",
     "powercap": "readable by root only since Linux 5.4.77 (PLATYPUS); run as the systemd service",
     "process": "where pages are is told to root only (CAP_SYS_PTRACE); run as the systemd service",
 }
-_ABSENT = {
+_HINTS_ABSENT = {
     "pressure": "boot with psi=1 (some distributions switch PSI off)",
     "hwmon": "sudo modprobe -a jc42 spd5118 coretemp (on many servers only the BMC sees the DIMMs)",
     "ipmi": "sudo modprobe -a ipmi_si ipmi_devintf, or name the BMC: collectors.ipmi.address and credentials_file",
@@ -30,13 +30,13 @@ _ABSENT = {
 }
 
 
-def mend(result: Pass) -> str:
+def find_hint(result: CollectionResult) -> str:
     """What would make the collector give something, in one sentence; empty where it does."""
     if result.outcome is Outcome.ABSENT:
-        return _ABSENT.get(result.collector, "this kernel or machine does not have it")
-    refused = any(note.reason in REFUSALS for note in result.notes)
-    if result.outcome is Outcome.REFUSED or (result.outcome is Outcome.OK and refused):
-        return _REFUSED.get(result.collector, "run as root, or as the systemd service")
+        return _HINTS_ABSENT.get(result.collector, "this kernel or machine does not have it")
+    has_refusals = any(note.reason in REFUSAL_REASONS for note in result.notes)
+    if result.outcome is Outcome.REFUSED or (result.outcome is Outcome.OK and has_refusals):
+        return _HINTS_REFUSED.get(result.collector, "run as root, or as the systemd service")
     if result.outcome is Outcome.FAILED:
         return result.error or "; ".join(f"{note.path}: {note.reason}" for note in result.notes[:2])
     return ""

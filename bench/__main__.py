@@ -11,10 +11,10 @@ from types import ModuleType
 import click
 
 from bench import rows
-from bench.report import Row, as_json, as_text
+from bench.report import BenchmarkResult, format_json, format_text
 
 
-def found_rows() -> dict[str, ModuleType]:
+def load_rows() -> dict[str, ModuleType]:
     """Each row's module by name, in the order of names."""
     names = sorted(info.name for info in pkgutil.iter_modules(rows.__path__))
     return {name: importlib.import_module(f"bench.rows.{name}") for name in names}
@@ -27,18 +27,18 @@ def found_rows() -> dict[str, ModuleType]:
 @click.option("--strict", is_flag=True, help="Exit 1 where a figure is outside its budget.")
 def main(names: Sequence[str], seconds: float, as_document: bool, strict: bool) -> None:
     """Measure all rows, or those named, against peers and budgets."""
-    known = found_rows()
-    unknown = [name for name in names if name not in known]
+    available = load_rows()
+    unknown = [name for name in names if name not in available]
     if unknown:
-        raise click.UsageError(f"no row is named {unknown[0]!r}; there are: {', '.join(known)}")
-    results: list[Row] = []
-    for name in names or known:
-        results.append(known[name].measure(seconds))
+        raise click.UsageError(f"no row is named {unknown[0]!r}; there are: {', '.join(available)}")
+    results: list[BenchmarkResult] = []
+    for name in names or available:
+        results.append(available[name].measure(seconds))
         if not as_document:
-            click.echo(as_text(results[-1]))
+            click.echo(format_text(results[-1]))
     if as_document:
-        click.echo(as_json(results), nl=False)
-    sys.exit(1 if strict and any(row.outside for row in results) else 0)
+        click.echo(format_json(results), nl=False)
+    sys.exit(1 if strict and any(result.is_over_budget for result in results) else 0)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 
-def _names(text: str) -> tuple[str, ...]:
+def _split_names(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-MEMINFO = _names(
+MEMINFO = _split_names(
     """
     MemTotal MemFree MemAvailable Buffers Cached SwapCached Active Inactive Active(anon) Inactive(anon) Active(file)
     Inactive(file) Unevictable Mlocked SwapTotal SwapFree Zswap Zswapped Dirty Writeback AnonPages Mapped Shmem
@@ -17,7 +17,7 @@ MEMINFO = _names(
     """
 )
 
-NODE_MEMINFO = _names(
+NODE_MEMINFO = _split_names(
     """
     MemTotal MemFree MemUsed SwapCached Active Inactive Active(anon) Inactive(anon) Active(file) Inactive(file)
     Unevictable Mlocked Dirty Writeback FilePages Mapped AnonPages Shmem KernelStack PageTables SecPageTables
@@ -26,7 +26,7 @@ NODE_MEMINFO = _names(
     """
 )
 
-VMSTAT = _names(
+VMSTAT = _split_names(
     """
     nr_free_pages nr_zone_inactive_anon nr_zone_active_anon nr_zone_inactive_file nr_zone_active_file
     nr_zone_unevictable nr_zone_write_pending nr_mlock nr_zspages nr_free_cma numa_hit numa_miss numa_foreign

@@ -19,7 +19,7 @@ from pathlib import Path
 PROGRAM = "ipmi_sim"
 USER, PASSWORD = "reader", "test"
 _POLL_MS = 200
-_LAN = """name "steadytok"
+_LAN_CONFIG = """name "steadytok"
 set_working_mc 0x20
 startlan 1
   addr 127.0.0.1 {port}
@@ -56,22 +56,24 @@ class SimulatedSensor:
     b_exponent: int = 0
     lower: tuple[int, int, int] = (0, 0, 0)
     upper: tuple[int, int, int] = (0, 0, 0)
-    encoded: bytes | None = None
+    encoded_name: bytes | None = None
 
-    def record(self, number: int, place: int) -> bytes:
+    def encode_record(self, number: int, record_id: int) -> bytes:
         """The record of sensor `number`, as the `place`-th of the repository; IPMI 2.0, table 43-1."""
-        name = self.encoded if self.encoded is not None else bytes((0xC0 | len(self.name),)) + self.name.encode()
-        readable = (0b111 if any(self.lower) else 0) | (0b111000 if any(self.upper) else 0)
+        name = (
+            self.encoded_name if self.encoded_name is not None else bytes((0xC0 | len(self.name),)) + self.name.encode()
+        )
+        threshold_mask = (0b111 if any(self.lower) else 0) | (0b111000 if any(self.upper) else 0)
         factors = (self.m & 0xFF, self.m >> 2 & 0xC0, self.b & 0xFF, self.b >> 2 & 0xC0, 0)
-        head = (0x20, 0x00, number, self.entity, self.instance, 0x7F, 0x68, self.type, 0x01, 0x80, 0x0A, 0x80, 0x7A)
+        header = (0x20, 0x00, number, self.entity, self.instance, 0x7F, 0x68, self.type, 0x01, 0x80, 0x0A, 0x80, 0x7A)
         units = (self.units, self.unit, 0x00, self.linearization)
         exponents = (self.r_exponent & 0xF) << 4 | self.b_exponent & 0xF
         analog = (0x07, 30, 95, 5, 0xFF, 0x00, *self.upper, *self.lower, 2, 2, 0, 0, 0)
-        body = bytes((*head, readable, readable, *units, *factors, exponents, *analog))
-        return bytes((place & 0xFF, place >> 8, 0x51, 0x01, len(body + name))) + body + name
+        body = bytes((*header, threshold_mask, threshold_mask, *units, *factors, exponents, *analog))
+        return bytes((record_id & 0xFF, record_id >> 8, 0x51, 0x01, len(body + name))) + body + name
 
 
-def dimms(count: int) -> list[SimulatedSensor]:
+def make_dimm_sensors(count: int) -> list[SimulatedSensor]:
     """So many DIMM temperatures, from 42 °C up, with thresholds of 78, 85 and 95 °C."""
     return [
         SimulatedSensor(f"DIMM{chr(65 + n // 2)}{n % 2 + 1} Temp", 42 + n % 30, instance=0x60 + n, upper=(95, 85, 78))
@@ -79,13 +81,13 @@ def dimms(count: int) -> list[SimulatedSensor]:
     ]
 
 
-def others() -> list[SimulatedSensor]:
+def make_other_sensors() -> list[SimulatedSensor]:
     """Two processors, the inlet, and four fans of 100 revolutions per minute a step."""
-    found = [
+    sensors = [
         SimulatedSensor(f"CPU{n + 1} Temp", 55 + n, entity=3, instance=n + 1, upper=(105, 100, 92)) for n in (0, 1)
     ]
-    found.append(SimulatedSensor("Inlet Temp", 24, entity=0x37, upper=(50, 45, 40)))
-    return found + [
+    sensors.append(SimulatedSensor("Inlet Temp", 24, entity=0x37, upper=(50, 45, 40)))
+    return sensors + [
         SimulatedSensor(f"FAN{n + 1}", 60 + n, type=4, unit=18, entity=29, instance=n + 1, m=100, lower=(3, 5, 8))
         for n in range(4)
     ]
@@ -97,67 +99,71 @@ class SimulatedBmc:
     def __init__(self, folder: Path, sensors: Sequence[SimulatedSensor], *, in_band: bool = False) -> None:
         self.folder = folder
         self.sensors = list(sensors)
-        self.port = _free_port(socket.SOCK_DGRAM)
-        self._console_port = _free_port(socket.SOCK_STREAM)
-        self.serial_port = _free_port(socket.SOCK_STREAM) if in_band else None
+        self.port = _find_free_port(socket.SOCK_DGRAM)
+        self._console_port = _find_free_port(socket.SOCK_STREAM)
+        self.serial_port = _find_free_port(socket.SOCK_STREAM) if in_band else None
         self.password = PASSWORD
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> SimulatedBmc:
-        self.write()
+        self.write_files()
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def write(self) -> None:
+    def write_files(self) -> None:
         """Writes its configuration and the files of its sensors."""
         (self.folder / "state").mkdir(parents=True, exist_ok=True)
         (self.folder / "sensors").mkdir(exist_ok=True)
         serial = f"serial kcs 127.0.0.1 {self.serial_port} codec VM\n" if self.serial_port else ""
-        lan = _LAN.format(port=self.port, serial=serial, console=self._console_port, user=USER, password=self.password)
+        lan = _LAN_CONFIG.format(
+            port=self.port, serial=serial, console=self._console_port, user=USER, password=self.password
+        )
         (self.folder / "lan.conf").write_text(lan)
         for sensor in self.sensors:
-            self.set(sensor.name, sensor.raw)
-        (self.folder / "sim.emu").write_text("\n".join(self._commands()) + "\n")
+            self.set_reading(sensor.name, sensor.raw)
+        (self.folder / "sim.emu").write_text("\n".join(self._iter_commands()) + "\n")
 
-    def set(self, name: str, raw: int) -> None:
+    def set_reading(self, name: str, raw: int) -> None:
         """Sets a sensor's raw reading; the simulator sees it within 0.4 s."""
-        path = self._file(name)
+        path = self._sensor_path(name)
         path.with_suffix(".new").write_text(f"{raw}\n")
         path.with_suffix(".new").rename(path)  # else it may be read empty
 
-    def _file(self, name: str) -> Path:
+    def _sensor_path(self, name: str) -> Path:
         return self.folder / "sensors" / "".join(letter if letter.isalnum() else "_" for letter in name)
 
-    def add(self, sensor: SimulatedSensor) -> None:
+    def add_sensor(self, sensor: SimulatedSensor) -> None:
         """Adds a sensor while it runs: the repository's time of the last addition moves."""
         self.sensors.append(sensor)
-        self.set(sensor.name, sensor.raw)
-        commands = list(self._sensor(len(self.sensors), sensor))
+        self.set_reading(sensor.name, sensor.raw)
+        commands = list(self._iter_sensor_commands(len(self.sensors), sensor))
         with socket.create_connection(("127.0.0.1", self._console_port), 5) as console:
             console.sendall("".join(f"{command}\n" for command in commands).encode())
-            said = b""
-            while said.count(b"\n\r> ") < len(commands):  # its prompt, after each command that is done
-                said += console.recv(4096)
+            output = b""
+            while output.count(b"\n\r> ") < len(commands):  # its prompt, after each command that is done
+                output += console.recv(4096)
 
-    def _commands(self) -> Iterator[str]:
+    def _iter_commands(self) -> Iterator[str]:
         yield "mc_setbmc 0x20"
         yield f"mc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f {_MANUFACTURER:#x} {_PRODUCT:#x}"
         yield "sel_enable 0x20 1000 0x0a"
         for number, sensor in enumerate(self.sensors, 1):
-            yield from self._sensor(number, sensor)
+            yield from self._iter_sensor_commands(number, sensor)
         yield "mc_enable 0x20"
 
-    def _sensor(self, number: int, sensor: SimulatedSensor) -> Iterator[str]:
-        record = sensor.record(number, number)
+    def _iter_sensor_commands(self, number: int, sensor: SimulatedSensor) -> Iterator[str]:
+        record = sensor.encode_record(number, number)
         yield f"main_sdr_add 0x20 {' '.join(f'0x{byte:02x}' for byte in record)}"
-        yield f'sensor_add 0x20 0 {number} {sensor.type:#x} 0x01 poll {_POLL_MS} file "{self._file(sensor.name)}"'
-        which = ("111" if any(sensor.upper) else "000") + ("111" if any(sensor.lower) else "000")
-        values = " ".join(f"0x{raw:02x}" for raw in (*sensor.upper, *sensor.lower))
-        yield f"sensor_set_threshold 0x20 0 {number} settable {which} {values}"
-        yield f"sensor_set_event_support 0x20 0 {number} enable scanning per-state {_events(sensor)}"
+        yield (
+            f'sensor_add 0x20 0 {number} {sensor.type:#x} 0x01 poll {_POLL_MS} file "{self._sensor_path(sensor.name)}"'
+        )
+        settable_mask = ("111" if any(sensor.upper) else "000") + ("111" if any(sensor.lower) else "000")
+        thresholds = " ".join(f"0x{raw:02x}" for raw in (*sensor.upper, *sensor.lower))
+        yield f"sensor_set_threshold 0x20 0 {number} settable {settable_mask} {thresholds}"
+        yield f"sensor_set_event_support 0x20 0 {number} enable scanning per-state {_format_event_masks(sensor)}"
 
     def start(self) -> None:
         """Starts it, and waits until it answers a ping."""
@@ -166,9 +172,9 @@ class SimulatedBmc:
             self.process = subprocess.Popen(
                 arguments, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        until = time.monotonic() + 20
-        while not _answers(self.port):
-            if self.process.poll() is not None or time.monotonic() > until:
+        deadline = time.monotonic() + 20
+        while not _is_answering(self.port):
+            if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{PROGRAM} does not answer: {(self.folder / 'log').read_text()[-500:]}")
 
     def stop(self) -> None:
@@ -180,18 +186,18 @@ class SimulatedBmc:
         shutil.rmtree(self.folder / "state", ignore_errors=True)
         (self.folder / "state").mkdir()
 
-    def hang(self, yes: bool) -> None:
+    def set_hung(self, is_hung: bool) -> None:
         """A BMC that hangs, and one that goes on."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP if yes else signal.SIGCONT)
+        self.process.send_signal(signal.SIGSTOP if is_hung else signal.SIGCONT)
 
 
-def _events(sensor: SimulatedSensor) -> str:
+def _format_event_masks(sensor: SimulatedSensor) -> str:
     mask = "000111111000000" if any(sensor.upper) else "000000000111111" if any(sensor.lower) else "000000000000000"
     return " ".join([mask] * 4)
 
 
-def _answers(port: int) -> bool:
+def _is_answering(port: int) -> bool:
     """Whether an RMCP presence ping is answered. ASF 2.0, section 3.2.4.2."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.settimeout(0.2)
@@ -203,7 +209,7 @@ def _answers(port: int) -> bool:
             return False
 
 
-def _free_port(kind: socket.SocketKind) -> int:
-    with socket.socket(socket.AF_INET, kind) as door:
-        door.bind(("127.0.0.1", 0))
-        return int(door.getsockname()[1])
+def _find_free_port(kind: socket.SocketKind) -> int:
+    with socket.socket(socket.AF_INET, kind) as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

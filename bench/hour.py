@@ -18,87 +18,94 @@ import numpy.typing as npt
 import psutil
 
 from collectors import Labels, Metric, Sample, counter, gauge
-from rules.history.history import History, bytes_needed
+from rules.history.history import History, estimate_bytes
 
 SERIES, INTERVAL_MS, KEEP_MS = 2_500, 1_000, 3_600_000
-BEYOND = 600  # passes after the hour, so that what is old is being dropped meanwhile
+EXTRA_PASSES = 600  # passes after the hour, so that what is old is being dropped meanwhile
 GROUPS = 5
 FORGET_EVERY = 10  # passes, as the agent does
 START_MS = 1_761_955_200_000
 
-Row = npt.NDArray[np.float64]
+Values = npt.NDArray[np.float64]
 
 
-def kinds(random: np.random.Generator, series: int) -> Callable[[], Row]:
+def make_value_source(random: np.random.Generator, series: int) -> Callable[[], Values]:
     """The next values of so many series: half stand still, the others count, move in kB, in m°C, or are noise."""
-    still, counting, kilobytes, degrees = (round(series * share) for share in (0.5, 0.3, 0.1, 0.08))
-    noise = series - still - counting - kilobytes - degrees
-    fixed = random.integers(0, 1 << 30, still).astype(float)
-    counts = random.integers(0, 1 << 40, counting).astype(float)
-    memory = random.integers(1 << 20, 1 << 28, kilobytes).astype(float)
+    constant_count, counter_count, memory_count, temperature_count = (
+        round(series * share) for share in (0.5, 0.3, 0.1, 0.08)
+    )
+    noise_count = series - constant_count - counter_count - memory_count - temperature_count
+    constants = random.integers(0, 1 << 30, constant_count).astype(float)
+    counters = random.integers(0, 1 << 40, counter_count).astype(float)
+    memory = random.integers(1 << 20, 1 << 28, memory_count).astype(float)
 
-    def following() -> Row:
-        counts[:] += random.integers(0, 1 << 12, counting)
-        memory[:] += random.integers(-(1 << 10), 1 << 10, kilobytes)
-        warmth = random.integers(200, 340, degrees) / 4
-        return np.concatenate([fixed, counts, memory * 1024, warmth, random.random(noise)])
+    def next_values() -> Values:
+        counters[:] += random.integers(0, 1 << 12, counter_count)
+        memory[:] += random.integers(-(1 << 10), 1 << 10, memory_count)
+        temperatures = random.integers(200, 340, temperature_count) / 4
+        return np.concatenate([constants, counters, memory * 1024, temperatures, random.random(noise_count)])
 
-    return following
+    return next_values
 
 
-def series_of(group: int, count: int) -> list[tuple[Metric, Labels]]:
+def make_series(group: int, count: int) -> list[tuple[Metric, Labels]]:
     """Series as collectors name them: fifty to a metric."""
-    makers = [
+    metrics = [
         counter(f"steadytok_bench_{group}_{number}_total", "A counter.")
         if number % 2
         else gauge(f"steadytok_bench_{group}_{number}_bytes", "A gauge.")
         for number in range(count // 50)
     ]
-    return [(metric, (("node", str(number % 8)), ("policy", str(number)))) for metric in makers for number in range(50)]
+    return [
+        (metric, (("node", str(number % 8)), ("policy", str(number)))) for metric in metrics for number in range(50)
+    ]
 
 
 def main() -> None:
     """Fills the History and prints what it took."""
     random = np.random.default_rng(2024)
-    names = [series_of(group, SERIES // GROUPS) for group in range(GROUPS)]
-    sources = [kinds(random, SERIES // GROUPS) for _ in range(GROUPS)]
+    series_by_group = [make_series(group, SERIES // GROUPS) for group in range(GROUPS)]
+    value_sources = [make_value_source(random, SERIES // GROUPS) for _ in range(GROUPS)]
     history = History(KEEP_MS)
     gc.collect()
-    before = resident()
+    resident_before = read_resident_bytes()
     times = []
-    for turn in range(KEEP_MS // INTERVAL_MS + BEYOND):
-        at_ms = START_MS + turn * INTERVAL_MS
-        passes = [
-            [Sample(metric, labels, value) for (metric, labels), value in zip(known, following().tolist(), strict=True)]
-            for known, following in zip(names, sources, strict=True)
+    for tick in range(KEEP_MS // INTERVAL_MS + EXTRA_PASSES):
+        at_ms = START_MS + tick * INTERVAL_MS
+        samples_by_group = [
+            [
+                Sample(metric, labels, value)
+                for (metric, labels), value in zip(group_series, next_values().tolist(), strict=True)
+            ]
+            for group_series, next_values in zip(series_by_group, value_sources, strict=True)
         ]
-        times.append(record(history, at_ms, passes, turn))
-    del passes
+        times.append(record(history, at_ms, samples_by_group, tick))
+    del samples_by_group
     gc.collect()
-    print_result(history, resident() - before, times)
+    print_result(history, read_resident_bytes() - resident_before, times)
 
 
-def record(history: History, at_ms: int, passes: list[list[Sample]], turn: int) -> float:
+def record(history: History, at_ms: int, samples_by_group: list[list[Sample]], tick: int) -> float:
     """Seconds of processor time that one pass of all groups takes; the housekeeping counts too."""
-    began = time.thread_time()
-    for group, samples in enumerate(passes):
+    started = time.thread_time()
+    for group, samples in enumerate(samples_by_group):
         history.record(f"group {group}", at_ms, samples)
-    if turn % FORGET_EVERY == 0:
+    if tick % FORGET_EVERY == 0:
         history.forget(at_ms)
-    return time.thread_time() - began
+    return time.thread_time() - started
 
 
-def resident() -> int:
+def read_resident_bytes() -> int:
     """Resident memory of this process, bytes."""
     return int(psutil.Process(os.getpid()).memory_info().rss)
 
 
-def print_result(history: History, grown: int, times: list[float]) -> None:
+def print_result(history: History, resident_growth: int, times: list[float]) -> None:
     """One JSON object on standard output: bytes and milliseconds."""
     result = {
-        "resident": grown,
-        "own_count": history.bytes(),
-        "estimate": bytes_needed(SERIES, INTERVAL_MS, KEEP_MS),
+        "resident": resident_growth,
+        "own_count": history.count_bytes(),
+        "estimate": estimate_bytes(SERIES, INTERVAL_MS, KEEP_MS),
         "median_ms": statistics.median(times) * 1000,
         "mean_ms": statistics.fmean(times) * 1000,
         "largest_ms": max(times) * 1000,

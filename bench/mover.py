@@ -8,16 +8,16 @@ import sys
 import time
 from pathlib import Path
 
-from bench.tree import Shape, move
+from bench.tree import HostShape, advance_tree
 
 
 def main() -> None:
     """Moves the tree until it is told to end, or whoever started it has ended."""
-    root, shape, parent = Path(sys.argv[1]), Shape(), os.getppid()
+    root, shape, parent = Path(sys.argv[1]), HostShape(), os.getppid()
     for second in itertools.count(1):
         if os.getppid() != parent:
             return
-        move(root, shape, second)
+        advance_tree(root, shape, second)
         time.sleep(1.0)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-HOUSE = Path(__file__).parents[1]
+PROJECT_ROOT = Path(__file__).parents[1]
 MIB = float(1 << 20)
 
 
@@ -28,38 +28,40 @@ class Program:
     def __init__(self, name: str, arguments: Sequence[str], port: int) -> None:
         self.name = name
         self.port = port
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `end`)
-        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": self._words}
-        self._process = subprocess.Popen(arguments, cwd=HOUSE, **quiet)  # type: ignore[call-overload]  # a dict of files is beyond its overloads
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `end`)
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": self._stderr}
+        self._process = subprocess.Popen(arguments, cwd=PROJECT_ROOT, **streams)  # type: ignore[call-overload]  # a dict of files is beyond its overloads
 
-    def wait_until_it_listens(self, patience: float = 30.0) -> None:
+    def wait_until_it_listens(self, timeout: float = 30.0) -> None:
         """Raises NotListeningError where it ends, or so many seconds pass."""
-        until = time.monotonic() + patience
-        while time.monotonic() < until and self._process.poll() is None:
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline and self._process.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1.0):
                 return
             time.sleep(0.1)
-        raise NotListeningError(f"{self.name} does not listen on port {self.port}: {self._last_words()}")
+        raise NotListeningError(f"{self.name} does not listen on port {self.port}: {self._read_stderr_tail()}")
 
-    def _last_words(self) -> str:
-        self._words.seek(0)
-        return self._words.read()[-600:].decode(errors="replace").strip() or "it said nothing"
+    def _read_stderr_tail(self) -> str:
+        self._stderr.seek(0)
+        return self._stderr.read()[-600:].decode(errors="replace").strip() or "it said nothing"
 
-    def family(self) -> list[psutil.Process]:
+    def list_processes(self) -> list[psutil.Process]:
         """The program and all its descendants."""
-        head = psutil.Process(self._process.pid)
-        return [head, *head.children(recursive=True)]
+        leader = psutil.Process(self._process.pid)
+        return [leader, *leader.children(recursive=True)]
 
-    def cpu_seconds(self) -> float:
+    def read_cpu_seconds(self) -> float:
         """User and system time of the program, its living children, and those of its children that it has reaped."""
-        return sum(_own_cpu_seconds(member.pid) + _reaped_cpu_seconds(member) for member in self.family())
+        return sum(
+            _read_cpu_seconds(process.pid) + _read_reaped_cpu_seconds(process) for process in self.list_processes()
+        )
 
-    def memory_mib(self) -> tuple[float, float]:
+    def read_memory_mib(self) -> tuple[float, float]:
         """PSS and RSS of the program and its children; PSS gives a shared page to each of its users in equal parts."""
-        infos = [member.memory_full_info() for member in self.family()]
+        infos = [process.memory_full_info() for process in self.list_processes()]
         return sum(info.pss for info in infos) / MIB, sum(info.rss for info in infos) / MIB
 
-    def end(self) -> None:
+    def close(self) -> None:
         """SIGTERM, and SIGKILL after five seconds."""
         self._process.terminate()
         try:
@@ -67,38 +69,38 @@ class Program:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._words.close()
+        self._stderr.close()
 
 
-def _own_cpu_seconds(pid: int) -> float:
+def _read_cpu_seconds(pid: int) -> float:
     # utime + stime of /proc/PID/stat, but to the nanosecond instead of 1/100 s: clock_getcpuclockid(3).
     return time.clock_gettime((~pid << 3) | 2)
 
 
-def _reaped_cpu_seconds(member: psutil.Process) -> float:
-    times = member.cpu_times()
+def _read_reaped_cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
     return float(times.children_user + times.children_system)
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        return int(door.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @contextlib.contextmanager
-def folder() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
     """A folder that is removed at the end; in memory where that can be, as /proc and /sys are."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="steadytok-bench-", dir=memory) as place:
-        yield Path(place)
+    memory_folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="steadytok-bench-", dir=memory_folder) as path:
+        yield Path(path)
 
 
 @contextlib.contextmanager
-def python(*arguments: str) -> Iterator[None]:
+def run_python(*arguments: str) -> Iterator[None]:
     """Our interpreter with these arguments, until the block ends."""
-    process = subprocess.Popen([sys.executable, *arguments], cwd=HOUSE)
+    process = subprocess.Popen([sys.executable, *arguments], cwd=PROJECT_ROOT)
     try:
         yield
     finally:

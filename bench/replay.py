@@ -6,29 +6,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.config.schema import Config, EngineTarget
-from agent.configuration import bind_all
+from agent.config.schema import AgentConfig, EngineTarget
+from agent.configuration import bind_collectors
 from agent.sampling import once, plugins
 from agent.sampling.plugins import Collector
-from agent.sampling.sampler import Pass
+from agent.sampling.sampler import CollectionResult
 from agent.selfmetrics import definitions
-from bench.tree import Shape, build, move
+from bench.tree import HostShape, advance_tree, build_tree
 from collectors import Sample
 from rules.history.history import History
 
 ENGINE = EngineTarget(name="r1", url="http://127.0.0.1:8000", kind="reference")
-OWN = "agent"
+AGENT_GROUP = "agent"
 
 
-class Course(NamedTuple):
+class SamplingGroup(NamedTuple):
     """A sampling group: how often it is read, its first reading, and what a counter gains in a second."""
 
     name: str
-    every: int
+    interval: int
     samples: tuple[Sample, ...]
     gains: tuple[float, ...]
 
-    def at(self, second: int) -> list[Sample]:
+    def samples_at(self, second: int) -> list[Sample]:
         """The reading of this second; gauges go to and fro between two values."""
         return [
             sample._replace(value=sample.value + gain * (second if sample.metric.kind == "counter" else second % 2))
@@ -36,26 +36,26 @@ class Course(NamedTuple):
         ]
 
 
-def courses(place: Path) -> list[Course]:
+def build_groups(folder: Path) -> list[SamplingGroup]:
     """Every collector of the agent on a new tree below this folder, an engine and the agent's own readings with it."""
-    root, shape = place / "root", Shape()
-    build(root, shape)
-    found = bind_all(Config(engines=(ENGINE,)), plugins.modules())
-    before = _read(found, root, 0)
-    move(root, shape, 1)
-    after = _read(found, root, 1)
-    joined = [_course(collector, before[collector.name], after[collector.name]) for collector in found]
-    return [course for course in joined if course.samples] + [_own([course.name for course in joined])]
+    root, shape = folder / "root", HostShape()
+    build_tree(root, shape)
+    bound_collectors = bind_collectors(AgentConfig(engines=(ENGINE,)), plugins.load_collectors())
+    before = _read_all(bound_collectors, root, 0)
+    advance_tree(root, shape, 1)
+    after = _read_all(bound_collectors, root, 1)
+    groups = [_build_group(collector, before[collector.name], after[collector.name]) for collector in bound_collectors]
+    return [group for group in groups if group.samples] + [_build_agent_group([group.name for group in groups])]
 
 
-def _read(found: list[Collector], root: Path, second: int) -> dict[str, Pass]:
-    page = root / f"http/{ENGINE.url.removeprefix('http://')}/metrics"
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(_engine(second))
-    return {result.collector: result for result in once.read_once(found, str(root))}
+def _read_all(bound_collectors: list[Collector], root: Path, second: int) -> dict[str, CollectionResult]:
+    metrics_path = root / f"http/{ENGINE.url.removeprefix('http://')}/metrics"
+    metrics_path.parent.mkdir(parents=True, exist_ok=True)
+    metrics_path.write_text(_render_engine_metrics(second))
+    return {result.collector: result for result in once.collect_once(bound_collectors, str(root))}
 
 
-def _engine(second: int) -> str:
+def _render_engine_metrics(second: int) -> str:
     values = {
         "generated_tokens_total": 40 * second,
         "prompt_tokens_total": 200 * second,
@@ -71,18 +71,20 @@ def _engine(second: int) -> str:
     return "".join(f"steadytok_reference_{name} {value}\n" for name, value in values.items())
 
 
-def _course(collector: Collector, before: Pass, after: Pass) -> Course:
-    later = {(sample.metric.name, sample.labels): sample.value for sample in after.samples}
-    gains = (later.get((sample.metric.name, sample.labels), sample.value) - sample.value for sample in before.samples)
-    return Course(collector.name, max(1, round(collector.interval)), before.samples, tuple(gains))
+def _build_group(collector: Collector, before: CollectionResult, after: CollectionResult) -> SamplingGroup:
+    later_values = {(sample.metric.name, sample.labels): sample.value for sample in after.samples}
+    gains = (
+        later_values.get((sample.metric.name, sample.labels), sample.value) - sample.value for sample in before.samples
+    )
+    return SamplingGroup(collector.name, max(1, round(collector.interval)), before.samples, tuple(gains))
 
 
-def _own(names: list[str]) -> Course:
-    samples = tuple(sample for sample in _own_readings(names) if sample is not None)
-    return Course(OWN, 1, samples, (0.0,) * len(samples))
+def _build_agent_group(names: list[str]) -> SamplingGroup:
+    samples = tuple(sample for sample in _iter_agent_readings(names) if sample is not None)
+    return SamplingGroup(AGENT_GROUP, 1, samples, (0.0,) * len(samples))
 
 
-def _own_readings(names: list[str]) -> Iterator[Sample | None]:
+def _iter_agent_readings(names: list[str]) -> Iterator[Sample | None]:
     for name in names:
         yield definitions.SUCCESS.sample(1.0, collector=name)
         yield definitions.AGE.sample(0.4, collector=name)
@@ -96,8 +98,8 @@ def _own_readings(names: list[str]) -> Iterator[Sample | None]:
     yield definitions.CONFIGURED.sample(1.0, engine=ENGINE.name)
 
 
-def record(history: History, sources: list[Course], start_ms: int, second: int) -> None:
+def record(history: History, groups: list[SamplingGroup], start_ms: int, second: int) -> None:
     """One second of every source that is read in it."""
-    for source in sources:
-        if second % source.every == 0:
-            history.record(source.name, start_ms + second * 1000, source.at(second))
+    for group in groups:
+        if second % group.interval == 0:
+            history.record(group.name, start_ms + second * 1000, group.samples_at(second))

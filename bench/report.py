@@ -26,7 +26,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BenchmarkResult:
     """What one benchmark found; `skipped` is the sentence that says why there are no figures."""
 
     name: str
@@ -36,44 +36,44 @@ class Row:
     skipped: str = ""
 
     @property
-    def outside(self) -> bool:
+    def is_over_budget(self) -> bool:
         """Whether a figure is outside its budget."""
         return any(figure.verdict == "outside" for figure in self.figures)
 
 
-def as_text(row: Row) -> str:
+def format_text(result: BenchmarkResult) -> str:
     """The row as a table under its name."""
-    cells = [_cells(figure) for figure in row.figures]
+    cells = [_format_cells(figure) for figure in result.figures]
     widths = [max((len(line[column]) for line in cells), default=0) for column in range(3)]
-    lines = [f"{row.name}: {row.about}"]
-    lines += [f"  {_aligned(line, widths)}".rstrip() for line in cells]
-    lines += [f"  Skipped: {row.skipped}"] if row.skipped else []
-    lines += [f"  * {note}" for note in row.notes]
+    lines = [f"{result.name}: {result.about}"]
+    lines += [f"  {_align_cells(line, widths)}".rstrip() for line in cells]
+    lines += [f"  Skipped: {result.skipped}"] if result.skipped else []
+    lines += [f"  * {note}" for note in result.notes]
     return "\n".join(lines) + "\n"
 
 
-def _cells(figure: Figure) -> tuple[str, str, str, str]:
-    bounds = "" if figure.budget is None else f"budget {shown(figure.budget)}"
-    bounds += "" if figure.aim is None else f", aim {shown(figure.aim)}"
-    return figure.what, shown(figure.value), figure.unit, f"{bounds}: {figure.verdict}" if bounds else ""
+def _format_cells(figure: Figure) -> tuple[str, str, str, str]:
+    bounds = "" if figure.budget is None else f"budget {format_number(figure.budget)}"
+    bounds += "" if figure.aim is None else f", aim {format_number(figure.aim)}"
+    return figure.what, format_number(figure.value), figure.unit, f"{bounds}: {figure.verdict}" if bounds else ""
 
 
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    what, value, unit, bounds = cells
-    return f"{what:<{widths[0]}}  {value:>{widths[1]}} {unit:<{widths[2]}}  {bounds}"
+def _align_cells(cells: Sequence[str], widths: Sequence[int]) -> str:
+    label, value, unit, bounds = cells
+    return f"{label:<{widths[0]}}  {value:>{widths[1]}} {unit:<{widths[2]}}  {bounds}"
 
 
-def shown(value: float) -> str:
+def format_number(value: float) -> str:
     """A number with three digits that count; whole numbers are written whole."""
     if float(value).is_integer() or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
-def as_json(rows: Iterable[Row]) -> str:
+def format_json(results: Iterable[BenchmarkResult]) -> str:
     """All rows as one document; each figure has its verdict."""
     document = [
-        {**asdict(row), "figures": [{**asdict(figure), "verdict": figure.verdict} for figure in row.figures]}
-        for row in rows
+        {**asdict(result), "figures": [{**asdict(figure), "verdict": figure.verdict} for figure in result.figures]}
+        for result in results
     ]
     return json.dumps(document, indent=1) + "\n"

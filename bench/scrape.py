@@ -27,18 +27,18 @@ class Scraper:
         self.series = 0
         self._program = program
         self._phase = phase
-        self._stop = threading.Event()
+        self._stop_event = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"scrape {program.name}", daemon=True)
 
     def start(self, epoch: float) -> None:
         """Begins; `epoch` is a time.monotonic() that all scrapers share, so that their phases differ."""
-        self._due = epoch + self._phase
+        self._due_at = epoch + self._phase
         self._thread.start()
 
     def _run(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._program.port, timeout=5.0)
-        while not self._stop.wait(max(0.0, self._due - time.monotonic())):
-            self._due = max(self._due + 1.0, time.monotonic())
+        while not self._stop_event.wait(max(0.0, self._due_at - time.monotonic())):
+            self._due_at = max(self._due_at + 1.0, time.monotonic())
             try:
                 self._scrape(connection)
             except (OSError, http.client.HTTPException):
@@ -48,24 +48,24 @@ class Scraper:
 
     def _scrape(self, connection: http.client.HTTPConnection) -> None:
         connection.request("GET", "/metrics", headers=_HEADERS)
-        answer = connection.getresponse()
-        body = answer.read()
-        if answer.status != 200:
-            raise http.client.HTTPException(f"HTTP {answer.status}")
-        if answer.headers.get("Content-Encoding") == "gzip":
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != 200:
+            raise http.client.HTTPException(f"HTTP {response.status}")
+        if response.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
         self.series = sum(1 for line in body.splitlines() if line and not line.startswith(b"#"))
         self.scrapes += 1
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Stops after the scrape that is under way."""
-        self._stop.set()
+        self._stop_event.set()
         self._thread.join()
 
 
-def over(programs: Sequence[Program]) -> list[Scraper]:
+def start_scrapers(programs: Sequence[Program]) -> list[Scraper]:
     """A running scraper for each program, evenly spread over the second."""
-    scrapers = [Scraper(program, place / len(programs)) for place, program in enumerate(programs)]
+    scrapers = [Scraper(program, index / len(programs)) for index, program in enumerate(programs)]
     epoch = time.monotonic()
     for scraper in scrapers:
         scraper.start(epoch)

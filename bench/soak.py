@@ -17,11 +17,11 @@ import psutil
 
 from bench import processes, scrape
 from bench.processes import Program
-from bench.rows.sample_and_scrape import agent_on
-from bench.tree import Shape, build
+from bench.rows.sample_and_scrape import start_agent
+from bench.tree import HostShape, build_tree
 
 
-class Look(NamedTuple):
+class ResourceSnapshot(NamedTuple):
     """The agent and its children at one moment."""
 
     minutes: float
@@ -38,34 +38,34 @@ class Look(NamedTuple):
 def main(minutes: float, looks: int) -> None:
     """Run the agent with every built-in rule on a moving tree and print what it holds; exit 1 if a scrape failed."""
     with ExitStack() as stack:
-        place = stack.enter_context(processes.folder())
-        root = place / "root"
-        build(root, Shape())
-        stack.enter_context(processes.python("-m", "bench.mover", str(root)))
-        program = agent_on(place, root, "soak", builtin=True)
-        stack.callback(program.end)
+        folder = stack.enter_context(processes.temporary_folder())
+        root = folder / "root"
+        build_tree(root, HostShape())
+        stack.enter_context(processes.run_python("-m", "bench.mover", str(root)))
+        program = start_agent(folder, root, "soak", builtin=True)
+        stack.callback(program.close)
         program.wait_until_it_listens()
-        (scraper,) = scrape.over([program])
-        stack.callback(scraper.end)
+        (scraper,) = scrape.start_scrapers([program])
+        stack.callback(scraper.close)
         click.echo("minutes   RSS MiB  threads  files  scrapes  failed")
-        began = time.monotonic()
+        started = time.monotonic()
         for number in range(1, looks + 1):
-            time.sleep(max(0.0, began + number * minutes * 60 / looks - time.monotonic()))
-            look = _look(program, scraper, (time.monotonic() - began) / 60)
+            time.sleep(max(0.0, started + number * minutes * 60 / looks - time.monotonic()))
+            snapshot = _take_snapshot(program, scraper, (time.monotonic() - started) / 60)
             click.echo(
-                f"{look.minutes:7.1f} {look.rss_mib:9.1f} {look.threads:8} {look.files:6} "
-                f"{look.scrapes:8} {look.failures:7}"
+                f"{snapshot.minutes:7.1f} {snapshot.rss_mib:9.1f} {snapshot.threads:8} {snapshot.files:6} "
+                f"{snapshot.scrapes:8} {snapshot.failures:7}"
             )
-    sys.exit(1 if look.failures else 0)
+    sys.exit(1 if snapshot.failures else 0)
 
 
-def _look(program: Program, scraper: scrape.Scraper, minutes: float) -> Look:
-    family: list[psutil.Process] = program.family()
-    return Look(
+def _take_snapshot(program: Program, scraper: scrape.Scraper, minutes: float) -> ResourceSnapshot:
+    process_list: list[psutil.Process] = program.list_processes()
+    return ResourceSnapshot(
         minutes,
-        sum(member.memory_info().rss for member in family) / processes.MIB,
-        sum(member.num_threads() for member in family),
-        sum(member.num_fds() for member in family),
+        sum(process.memory_info().rss for process in process_list) / processes.MIB,
+        sum(process.num_threads() for process in process_list),
+        sum(process.num_fds() for process in process_list),
         scraper.scrapes,
         scraper.failures,
     )

@@ -33,7 +33,7 @@ _NUMASTAT = {
     "local_node": 4000,
     "other_node": 1,
 }
-_QUIET = ("oom_kill", "drop_pagecache", "pgmigrate_fail", "workingset_refault_file", "pswpin", "pswpout")
+_CONSTANT_COUNTERS = ("oom_kill", "drop_pagecache", "pgmigrate_fail", "workingset_refault_file", "pswpin", "pswpout")
 _SYSCTLS = {
     "kernel/osrelease": "6.8.0-45-generic",
     "kernel/numa_balancing": 0,
@@ -52,7 +52,7 @@ _SYSCTLS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class HostShape:
     """How large the host is."""
 
     cpus: int = 256
@@ -76,92 +76,105 @@ class Shape:
         """The core's number within its package."""
         return cpu % self.cores % (self.cores // _PACKAGES)
 
-    def cpulist(self, node: int) -> str:
+    def format_cpulist(self, node: int) -> str:
         """The CPUs of a node as the kernel lists them."""
         size = self.cores // self.nodes
         firsts = [node * size + thread * self.cores for thread in range(_THREADS)]
         return ",".join(f"{first}-{first + size - 1}" for first in firsts)
 
-    def slots(self) -> list[tuple[int, int]]:
+    def list_slots(self) -> list[tuple[int, int]]:
         """Memory controller and slot of each DIMM."""
         return [(dimm * self.nodes // self.dimms, dimm % (self.dimms // self.nodes)) for dimm in range(self.dimms)]
 
-    def devices(self) -> list[str]:
+    def list_devices(self) -> list[str]:
         """The I2C device of each DIMM's sensor: eight on a bus."""
         return [f"{3 + dimm // 8}-{0x50 + dimm % 8:04x}" for dimm in range(self.dimms)]
 
 
-def build(root: Path, shape: Shape) -> None:
+def build_tree(root: Path, shape: HostShape) -> None:
     """Writes the host as it is in second 0."""
-    for path, text in {**still(shape), **moving(shape, 0)}.items():
-        place = root / path
-        place.parent.mkdir(parents=True, exist_ok=True)
+    for path, text in {**build_static_files(shape), **build_changing_files(shape, 0)}.items():
+        target = root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
         if text.startswith("-> "):
-            place.symlink_to(text.removeprefix("-> "))
+            target.symlink_to(text.removeprefix("-> "))
         else:
-            place.write_text(text)
+            target.write_text(text)
 
 
-def move(root: Path, shape: Shape, second: int) -> None:
+def advance_tree(root: Path, shape: HostShape, second: int) -> None:
     """Puts the files of a later second in place, each at one stroke, so that nobody reads half of one."""
-    with tempfile.TemporaryDirectory(dir=root.parent) as aside:  # on the same file system, and in nobody's listing
-        for path, text in moving(shape, second).items():
-            whole = os.path.join(aside, "whole")
-            Path(whole).write_text(text)
-            os.replace(whole, root / path)
+    with tempfile.TemporaryDirectory(dir=root.parent) as scratch:  # on the same file system, and in nobody's listing
+        for path, text in build_changing_files(shape, second).items():
+            new_path = os.path.join(scratch, "whole")
+            Path(new_path).write_text(text)
+            os.replace(new_path, root / path)
 
 
-def moving(shape: Shape, second: int) -> Files:
+def build_changing_files(shape: HostShape, second: int) -> Files:
     """The files whose content is of this second."""
-    return {**_memory(shape, second), **_work(shape, second), **_sensors(shape, second)}
+    return {
+        **_build_memory_files(shape, second),
+        **_build_load_files(shape, second),
+        **_build_sensor_files(shape, second),
+    }
 
 
-def still(shape: Shape) -> Files:
+def build_static_files(shape: HostShape) -> Files:
     """The files that do not change."""
-    found: Files = {f"proc/sys/{path}": f"{value}\n" for path, value in _SYSCTLS.items()}
-    for parts in (_system(shape), _cpus(shape), _nodes(shape), _hwmon(shape), _edac(shape), _powercap()):
-        found |= parts
-    return found
+    files: Files = {f"proc/sys/{path}": f"{value}\n" for path, value in _SYSCTLS.items()}
+    for part in (
+        _build_system_files(shape),
+        _build_cpu_files(shape),
+        _build_node_files(shape),
+        _build_hwmon_files(shape),
+        _build_edac_files(shape),
+        _build_powercap_files(),
+    ):
+        files |= part
+    return files
 
 
-def _lines(values: Mapping[str, object]) -> str:
+def _to_lines(values: Mapping[str, object]) -> str:
     return "".join(f"{key} {value}\n" for key, value in values.items())
 
 
-def _memory(shape: Shape, second: int) -> Files:
-    found = {"proc/meminfo": _meminfo("", MEMINFO, _NODE_KIB * shape.nodes, second)}
-    counters = {key: 1000 * place + (0 if key in _QUIET else 37) * second for place, key in enumerate(VMSTAT)}
-    found["proc/vmstat"] = _lines(counters)
+def _build_memory_files(shape: HostShape, second: int) -> Files:
+    files = {"proc/meminfo": _render_meminfo("", MEMINFO, _NODE_KIB * shape.nodes, second)}
+    counters = {
+        key: 1000 * index + (0 if key in _CONSTANT_COUNTERS else 37) * second for index, key in enumerate(VMSTAT)
+    }
+    files["proc/vmstat"] = _to_lines(counters)
     for node in range(shape.nodes):
         folder = f"{_NODE}/node{node}"
-        found[f"{folder}/meminfo"] = _meminfo(f"Node {node} ", NODE_MEMINFO, _NODE_KIB, second + node)
+        files[f"{folder}/meminfo"] = _render_meminfo(f"Node {node} ", NODE_MEMINFO, _NODE_KIB, second + node)
         counts = {key: 10**8 * (gain + 1) + gain * second for key, gain in _NUMASTAT.items()}
-        found[f"{folder}/numastat"] = _lines(counts)
-    return found
+        files[f"{folder}/numastat"] = _to_lines(counts)
+    return files
 
 
-def _meminfo(prefix: str, fields: tuple[str, ...], total: int, second: int) -> str:
+def _render_meminfo(prefix: str, fields: tuple[str, ...], total: int, second: int) -> str:
     # Every other field stands still from one second to the next, as on a real host.
-    shares = {field: total // (place + 2) + place % 2 * 4 * second for place, field in enumerate(fields)}
+    shares = {field: total // (index + 2) + index % 2 * 4 * second for index, field in enumerate(fields)}
     shares["MemTotal"] = total
     sizes = "".join(f"{prefix}{field + ':':<16}{value:>12} kB\n" for field, value in shares.items())
     states = ("Total", "Free", "Rsvd", "Surp") if not prefix else ("Total", "Free", "Surp")
-    huge = "".join(f"{prefix}{f'HugePages_{state}:':<16}{0:>12}\n" for state in states)
-    return sizes + huge + ("" if prefix else "Hugepagesize:       2048 kB\n")
+    huge_pages = "".join(f"{prefix}{f'HugePages_{state}:':<16}{0:>12}\n" for state in states)
+    return sizes + huge_pages + ("" if prefix else "Hugepagesize:       2048 kB\n")
 
 
-def _work(shape: Shape, second: int) -> Files:
-    found = {"proc/stat": _stat(shape, second)}
-    for place, resource in enumerate(("cpu", "io", "memory", "irq")):
-        total = 10**9 * (place + 1) + 1234 * second
+def _build_load_files(shape: HostShape, second: int) -> Files:
+    files = {"proc/stat": _render_stat(shape, second)}
+    for index, resource in enumerate(("cpu", "io", "memory", "irq")):
+        total = 10**9 * (index + 1) + 1234 * second
         kinds = ("full",) if resource == "irq" else ("some", "full")
-        found[f"proc/pressure/{resource}"] = "".join(
+        files[f"proc/pressure/{resource}"] = "".join(
             f"{kind} avg10=0.0{second % 10} avg60=0.31 avg300=0.10 total={total}\n" for kind in kinds
         )
-    return found
+    return files
 
 
-def _stat(shape: Shape, second: int) -> str:
+def _render_stat(shape: HostShape, second: int) -> str:
     rows = [
         (2_000_000 + cpu + 80 * second, 10, 70_000 + 5 * second, 5_000_000 + 15 * second) for cpu in range(shape.cpus)
     ]
@@ -171,43 +184,43 @@ def _stat(shape: Shape, second: int) -> str:
     scheduler = {"ctxt": 5 * 10**9 + 90_000 * second, "btime": 1_761_955_200, "processes": 800_000 + 3 * second}
     running = {"procs_running": 128 + second % 5, "procs_blocked": second % 2}
     softirq = "softirq 5000 1000 1000 500 500 500 0 500 500 0 500\n"
-    return f"cpu  {total} 300 0 900 0 0 0\n{cpus}intr 987654 {interrupts}\n{_lines(scheduler | running)}{softirq}"
+    return f"cpu  {total} 300 0 900 0 0 0\n{cpus}intr 987654 {interrupts}\n{_to_lines(scheduler | running)}{softirq}"
 
 
-def _sensors(shape: Shape, second: int) -> Files:
-    found = {
+def _build_sensor_files(shape: HostShape, second: int) -> Files:
+    files = {
         f"{_CPU}/cpufreq/policy{cpu}/scaling_cur_freq": f"{3_000_000 + (cpu * 977 + second * 4001) % 800_000}\n"
         for cpu in range(shape.cpus)
     }
-    for dimm, device in enumerate(shape.devices()):
-        found[f"{_spd(device)}/hwmon/hwmon{dimm + _PACKAGES}/temp1_input"] = (
+    for dimm, device in enumerate(shape.list_devices()):
+        files[f"{_spd_path(device)}/hwmon/hwmon{dimm + _PACKAGES}/temp1_input"] = (
             f"{60_000 + (dimm * 7 + second) % 80 * 250}\n"
         )
     for package in range(_PACKAGES):
-        for sensor in range(_core_sensors(shape) + 1):
+        for sensor in range(_count_core_sensors(shape) + 1):
             path = f"{_HWMON}/coretemp.{package}/hwmon/hwmon{package}/temp{sensor + 1}_input"
-            found[path] = f"{55_000 + (sensor + second) % 30 * 1000}\n"
-        for zone, name in _zones(package):
-            found[f"sys/devices/virtual/powercap/intel-rapl/{zone}/energy_uj"] = (
+            files[path] = f"{55_000 + (sensor + second) % 30 * 1000}\n"
+        for zone, name in _list_zones(package):
+            files[f"sys/devices/virtual/powercap/intel-rapl/{zone}/energy_uj"] = (
                 f"{10**9 * (package + 1 + len(name)) + 250_000_000 * second % 10**11}\n"
             )
-    return found
+    return files
 
 
-def _core_sensors(shape: Shape) -> int:
+def _count_core_sensors(shape: HostShape) -> int:
     return shape.cores // _PACKAGES
 
 
-def _zones(package: int) -> tuple[tuple[str, str], ...]:
+def _list_zones(package: int) -> tuple[tuple[str, str], ...]:
     parent = f"intel-rapl:{package}"
     return ((parent, f"package-{package}"), (f"{parent}/{parent}:0", "dram"))
 
 
-def _spd(device: str) -> str:
+def _spd_path(device: str) -> str:
     return f"sys/devices/pci0000:00/0000:00:1f.4/i2c-{device[0]}/{device}"
 
 
-def _system(shape: Shape) -> Files:
+def _build_system_files(shape: HostShape) -> Files:
     return {
         f"{_CPU}/online": f"0-{shape.cpus - 1}\n",
         f"{_CPU}/possible": f"0-{shape.cpus - 1}\n",
@@ -217,11 +230,11 @@ def _system(shape: Shape) -> Files:
         f"{_NODE}/has_cpu": f"0-{shape.nodes - 1}\n",
         "sys/kernel/mm/transparent_hugepage/enabled": "always [madvise] never\n",
         "sys/kernel/mm/transparent_hugepage/defrag": "always defer defer+madvise [madvise] never\n",
-        "proc/zoneinfo": "".join(_zone(shape, node) for node in range(shape.nodes)),
+        "proc/zoneinfo": "".join(_render_zone(shape, node) for node in range(shape.nodes)),
     }
 
 
-def _zone(shape: Shape, node: int) -> str:
+def _render_zone(shape: HostShape, node: int) -> str:
     pages = _NODE_KIB // 4
     per_cpu = "".join(
         f"    cpu: {cpu}\n              count: 63\n              high:  3564\n              batch: 63\n"
@@ -235,16 +248,18 @@ def _zone(shape: Shape, node: int) -> str:
     )
 
 
-def _cpus(shape: Shape) -> Files:
-    found: Files = {}
+def _build_cpu_files(shape: HostShape) -> Files:
+    files: Files = {}
     for cpu in range(shape.cpus):
-        found |= {f"{_CPU}/cpu{cpu}/{path}": f"{value}\n" for path, value in _cpu(shape, cpu).items()}
-        found[f"{_CPU}/cpu{cpu}/cpufreq"] = f"-> ../cpufreq/policy{cpu}"
-        found |= {f"{_CPU}/cpufreq/policy{cpu}/{file}": f"{value}\n" for file, value in _policy(cpu).items()}
-    return found
+        files |= {f"{_CPU}/cpu{cpu}/{path}": f"{value}\n" for path, value in _list_cpu_values(shape, cpu).items()}
+        files[f"{_CPU}/cpu{cpu}/cpufreq"] = f"-> ../cpufreq/policy{cpu}"
+        files |= {
+            f"{_CPU}/cpufreq/policy{cpu}/{file}": f"{value}\n" for file, value in _list_policy_values(cpu).items()
+        }
+    return files
 
 
-def _cpu(shape: Shape, cpu: int) -> dict[str, object]:
+def _list_cpu_values(shape: HostShape, cpu: int) -> dict[str, object]:
     core = cpu % shape.cores
     times = {
         f"thermal_throttle/{scope}_throttle_{file}": value
@@ -261,7 +276,7 @@ def _cpu(shape: Shape, cpu: int) -> dict[str, object]:
     }
 
 
-def _policy(cpu: int) -> dict[str, object]:
+def _list_policy_values(cpu: int) -> dict[str, object]:
     return {
         "affected_cpus": cpu,
         "related_cpus": cpu,
@@ -278,60 +293,66 @@ def _policy(cpu: int) -> dict[str, object]:
     }
 
 
-def _nodes(shape: Shape) -> Files:
-    found: Files = {}
+def _build_node_files(shape: HostShape) -> Files:
+    files: Files = {}
     for node in range(shape.nodes):
         folder = f"{_NODE}/node{node}"
-        found[f"{folder}/cpulist"] = f"{shape.cpulist(node)}\n"
-        found[f"{folder}/distance"] = " ".join("10" if node == to else "21" for to in range(shape.nodes)) + "\n"
+        files[f"{folder}/cpulist"] = f"{shape.format_cpulist(node)}\n"
+        files[f"{folder}/distance"] = " ".join("10" if node == other else "21" for other in range(shape.nodes)) + "\n"
         for size in (2048, 1048576):
             for name in ("nr", "free", "surplus"):
-                found[f"{folder}/hugepages/hugepages-{size}kB/{name}_hugepages"] = "0\n"
-    return found
+                files[f"{folder}/hugepages/hugepages-{size}kB/{name}_hugepages"] = "0\n"
+    return files
 
 
-def _hwmon(shape: Shape) -> Files:
-    found: Files = {}
+def _build_hwmon_files(shape: HostShape) -> Files:
+    tree_files: Files = {}
     for package in range(_PACKAGES):
-        sensors = {1: f"Package id {package}"} | {core + 2: f"Core {core}" for core in range(_core_sensors(shape))}
-        files = {"name": "coretemp"}
+        sensors = {1: f"Package id {package}"} | {
+            core + 2: f"Core {core}" for core in range(_count_core_sensors(shape))
+        }
+        chip_files = {"name": "coretemp"}
         for number, label in sensors.items():
-            files |= {f"temp{number}_label": label, f"temp{number}_max": "95000", f"temp{number}_crit": "105000"}
-            files[f"temp{number}_crit_alarm"] = "0"
-        found |= _chip(f"{_HWMON}/coretemp.{package}", package, files)
+            chip_files |= {f"temp{number}_label": label, f"temp{number}_max": "95000", f"temp{number}_crit": "105000"}
+            chip_files[f"temp{number}_crit_alarm"] = "0"
+        tree_files |= _build_chip_files(f"{_HWMON}/coretemp.{package}", package, chip_files)
     limits = {"max": 55_000, "min": 0, "crit": 85_000, "lcrit": 0}
     alarms = {f"{limit}_alarm": 0 for limit in limits}
     spd = {"name": "spd5118"} | {f"temp1_{file}": str(value) for file, value in (limits | alarms).items()}
-    for dimm, device in enumerate(shape.devices()):
-        found |= _chip(_spd(device), dimm + _PACKAGES, spd)
-    return found
+    for dimm, device in enumerate(shape.list_devices()):
+        tree_files |= _build_chip_files(_spd_path(device), dimm + _PACKAGES, spd)
+    return tree_files
 
 
-def _chip(device: str, number: int, files: Mapping[str, str]) -> Files:
+def _build_chip_files(device: str, number: int, files: Mapping[str, str]) -> Files:
     folder = f"{device}/hwmon/hwmon{number}"
-    found = {f"{folder}/{file}": f"{text}\n" for file, text in files.items()}
-    found[f"{folder}/device"] = f"-> ../../../{device.split('/')[-1]}"
-    found[f"sys/class/hwmon/hwmon{number}"] = f"-> ../../../{folder}"
-    return found
+    tree_files = {f"{folder}/{file}": f"{text}\n" for file, text in files.items()}
+    tree_files[f"{folder}/device"] = f"-> ../../../{device.split('/')[-1]}"
+    tree_files[f"sys/class/hwmon/hwmon{number}"] = f"-> ../../../{folder}"
+    return tree_files
 
 
-def _edac(shape: Shape) -> Files:
+def _build_edac_files(shape: HostShape) -> Files:
     folder = "sys/devices/system/edac/mc"
     files = ("ce_count", "ue_count", "ce_noinfo_count", "ue_noinfo_count")
-    found = {f"{folder}/mc{node}/{file}": "0\n" for node in range(shape.nodes) for file in files}
-    for controller, slot in shape.slots():
+    tree_files = {f"{folder}/mc{node}/{file}": "0\n" for node in range(shape.nodes) for file in files}
+    for controller, slot in shape.list_slots():
         dimm = f"{folder}/mc{controller}/dimm{slot}"
         label = f"CPU_SrcID#{controller * _PACKAGES // shape.nodes}_MC#{controller}_Chan#{slot}_DIMM#0"
-        found |= {f"{dimm}/dimm_label": f"{label}\n", f"{dimm}/dimm_ce_count": "0\n", f"{dimm}/dimm_ue_count": "0\n"}
-    return found
+        tree_files |= {
+            f"{dimm}/dimm_label": f"{label}\n",
+            f"{dimm}/dimm_ce_count": "0\n",
+            f"{dimm}/dimm_ue_count": "0\n",
+        }
+    return tree_files
 
 
-def _powercap() -> Files:
-    found: Files = {}
+def _build_powercap_files() -> Files:
+    files: Files = {}
     for package in range(_PACKAGES):
-        for zone, name in _zones(package):
+        for zone, name in _list_zones(package):
             folder = f"sys/devices/virtual/powercap/intel-rapl/{zone}"
-            found[f"{folder}/name"] = f"{name}\n"
-            found[f"{folder}/max_energy_range_uj"] = "262143328850\n"
-            found[f"sys/class/powercap/{zone.split('/')[-1]}"] = f"-> ../../../{folder}"
-    return found
+            files[f"{folder}/name"] = f"{name}\n"
+            files[f"{folder}/max_energy_range_uj"] = "262143328850\n"
+            files[f"sys/class/powercap/{zone.split('/')[-1]}"] = f"-> ../../../{folder}"
+    return files

@@ -21,70 +21,74 @@ from collectors import Labels, Metric, Sample, counter, gauge
 SIZES = (400, 4_000)
 NODES, BOUNDS = 8, ("0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1", "2", "5", "+Inf")
 IDENTITY = {"job": "bench", "instance": "wide"}
-NEVER = "1e15"
-MANY = 1_000  # rules of the file that is to show the cost of a thousand
+UNREACHABLE = "1e15"
+RULE_COUNT = 1_000  # rules of the file that is to show the cost of a thousand
 
 
-class Shape(NamedTuple):
+class RuleShape(NamedTuple):
     """One kind of rule: its expression, with N for the number of series, and whether it looks at many of them."""
 
     name: str
     expression: str
-    wide: bool = True
+    is_wide: bool = True
 
-    def expr(self, series: int) -> str:
+    def format_expr(self, series: int) -> str:
         """The expression over the metrics of that many series; true of none of them."""
         return self.expression.replace("N", f"bench_{series}")
 
 
 SHAPES = (
-    Shape("threshold", f"N_bytes > {NEVER}"),
-    Shape("rate[5m]", f"rate(N_total[5m]) > {NEVER}"),
-    Shape("avg_over_time[5m]", f"avg_over_time(N_bytes[5m]) > {NEVER}"),
-    Shape("sum by", f"sum by (node) (N_bytes) > {NEVER}"),
-    Shape("histogram_quantile", f"histogram_quantile(0.99, N_seconds_bucket) > {NEVER}"),
-    Shape("join", f"N_bytes / on (i, node) N_limit_bytes > {NEVER}"),
-    Shape("threshold, one series", f'N_bytes{{i="7"}} > {NEVER}', wide=False),
-    Shape("rate[5m], one series", f'rate(N_total{{i="7"}}[5m]) > {NEVER}', wide=False),
-    Shape("avg_over_time[5m], one series", f'avg_over_time(N_bytes{{i="7"}}[5m]) > {NEVER}', wide=False),
+    RuleShape("threshold", f"N_bytes > {UNREACHABLE}"),
+    RuleShape("rate[5m]", f"rate(N_total[5m]) > {UNREACHABLE}"),
+    RuleShape("avg_over_time[5m]", f"avg_over_time(N_bytes[5m]) > {UNREACHABLE}"),
+    RuleShape("sum by", f"sum by (node) (N_bytes) > {UNREACHABLE}"),
+    RuleShape("histogram_quantile", f"histogram_quantile(0.99, N_seconds_bucket) > {UNREACHABLE}"),
+    RuleShape("join", f"N_bytes / on (i, node) N_limit_bytes > {UNREACHABLE}"),
+    RuleShape("threshold, one series", f'N_bytes{{i="7"}} > {UNREACHABLE}', is_wide=False),
+    RuleShape("rate[5m], one series", f'rate(N_total{{i="7"}}[5m]) > {UNREACHABLE}', is_wide=False),
+    RuleShape("avg_over_time[5m], one series", f'avg_over_time(N_bytes{{i="7"}}[5m]) > {UNREACHABLE}', is_wide=False),
 )
 
 
-def groups(series: int) -> list[dict[str, Any]]:
+def build_rule_groups(series: int) -> list[dict[str, Any]]:
     """One group per shape, so that neither engine's figure of one holds another's."""
     return [
-        {"name": f"{shape.name}, {series} series", "rules": [_rule(shape.name, shape.expr(series))]} for shape in SHAPES
+        {"name": f"{shape.name}, {series} series", "rules": [_build_rule(shape.name, shape.format_expr(series))]}
+        for shape in SHAPES
     ]
 
 
-def thousand() -> list[dict[str, Any]]:
+def build_thousand_rules() -> list[dict[str, Any]]:
     """A thousand rules about a thousand different series, in ten groups."""
-    kinds = (
+    expressions = (
         'bench_4000_bytes{i="%d"}',
         'rate(bench_4000_total{i="%d"}[5m])',
         'avg_over_time(bench_4000_bytes{i="%d"}[5m])',
     )
-    rules = [_rule(f"Many{number}", f"{kinds[number % len(kinds)] % number} > {NEVER}") for number in range(MANY)]
-    return [{"name": f"many {start}", "rules": rules[start : start + 100]} for start in range(0, MANY, 100)]
+    rules = [
+        _build_rule(f"Many{number}", f"{expressions[number % len(expressions)] % number} > {UNREACHABLE}")
+        for number in range(RULE_COUNT)
+    ]
+    return [{"name": f"many {start}", "rules": rules[start : start + 100]} for start in range(0, RULE_COUNT, 100)]
 
 
-def rule_file(found: list[dict[str, Any]]) -> str:
+def render_rule_file(groups: list[dict[str, Any]]) -> str:
     """The groups as a rule file."""
-    return yaml.safe_dump({"groups": found})
+    return yaml.safe_dump({"groups": groups})
 
 
-def _rule(name: str, expr: str) -> dict[str, Any]:
+def _build_rule(name: str, expr: str) -> dict[str, Any]:
     return {"alert": "".join(filter(str.isalnum, name)), "expr": expr}
 
 
-class _Kind(NamedTuple):
+class _SeriesSpec(NamedTuple):
     metric: Metric
     labels: Labels
     start: float
     step: float  # what a counter gains in a second, or how far a gauge swings
 
 
-def kinds() -> Iterator[_Kind]:
+def generate_specs() -> Iterator[_SeriesSpec]:
     """Every series with what it does over time."""
     for size in SIZES:
         value = gauge(f"bench_{size}_bytes", "Something that goes to and fro.")
@@ -92,57 +96,57 @@ def kinds() -> Iterator[_Kind]:
         total = counter(f"bench_{size}_total", "Something that counts.")
         bucket = counter(f"bench_{size}_seconds_bucket", "Something that was measured.")
         for number in range(size):
-            at = (("i", str(number)), ("node", str(number % NODES)))
-            yield _Kind(value, at, 1e9 + 4096.0 * number, 4096.0 * (1 + number % 7))
-            yield _Kind(limit, at, 2e9, 0.0)
-            yield _Kind(total, at, 1000.0 * number, 1.0 + number % 97)
-            yield _Kind(bucket, _bucket(number), 10.0 * (number % len(BOUNDS)), 1.0 + number % len(BOUNDS))
+            labels = (("i", str(number)), ("node", str(number % NODES)))
+            yield _SeriesSpec(value, labels, 1e9 + 4096.0 * number, 4096.0 * (1 + number % 7))
+            yield _SeriesSpec(limit, labels, 2e9, 0.0)
+            yield _SeriesSpec(total, labels, 1000.0 * number, 1.0 + number % 97)
+            yield _SeriesSpec(bucket, _bucket_labels(number), 10.0 * (number % len(BOUNDS)), 1.0 + number % len(BOUNDS))
 
 
-def _bucket(number: int) -> Labels:
+def _bucket_labels(number: int) -> Labels:
     histogram, bound = divmod(number, len(BOUNDS))
     return (("i", str(histogram)), ("le", BOUNDS[bound]))
 
 
-class Wide:
+class MovingSeries:
     """All the series at any second."""
 
     def __init__(self) -> None:
-        self._kinds = list(kinds())
-        self._heads = [f"{kind.metric.name}{{{_written(dict(kind.labels))}}} " for kind in self._kinds]
+        self._specs = list(generate_specs())
+        self._prefixes = [f"{spec.metric.name}{{{_format_labels(dict(spec.labels))}}} " for spec in self._specs]
 
-    def values(self, second: int) -> list[float]:
+    def values_at(self, second: int) -> list[float]:
         """One value per series."""
         return [
-            kind.start + kind.step * (second if kind.metric.kind == "counter" else second % 5) for kind in self._kinds
+            spec.start + spec.step * (second if spec.metric.kind == "counter" else second % 5) for spec in self._specs
         ]
 
-    def samples(self, second: int) -> list[Sample]:
+    def samples_at(self, second: int) -> list[Sample]:
         """As a collector gives them."""
         return [
-            Sample(kind.metric, kind.labels, value)
-            for kind, value in zip(self._kinds, self.values(second), strict=True)
+            Sample(spec.metric, spec.labels, value)
+            for spec, value in zip(self._specs, self.values_at(second), strict=True)
         ]
 
-    def text(self, second: int) -> bytes:
+    def render_page(self, second: int) -> bytes:
         """As a page that Prometheus scrapes."""
-        pairs = zip(self._heads, self.values(second), strict=True)
-        return "".join(f"{head}{value!r}\n" for head, value in pairs).encode()
+        pairs = zip(self._prefixes, self.values_at(second), strict=True)
+        return "".join(f"{prefix}{value!r}\n" for prefix, value in pairs).encode()
 
 
-def _written(labels: Mapping[str, str]) -> str:
+def _format_labels(labels: Mapping[str, str]) -> str:
     return ",".join(f'{name}="{value}"' for name, value in labels.items())
 
 
 @contextmanager
-def served(wide: Wide) -> Iterator[str]:
+def serve_page(series: MovingSeries) -> Iterator[str]:
     """The series on a page of this host, moving each second; gives its address."""
 
     class Page(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            body = wide.text(int(time.monotonic()))
+            body = series.render_page(int(time.monotonic()))
             self.send_response(200)
             self.send_header("Content-Type", "text/plain; version=0.0.4")
             self.send_header("Content-Length", str(len(body)))

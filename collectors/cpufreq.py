@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from collectors import Host, Reading, gauge
 from collectors._host.cpulist import parse_cpulist
-from collectors._host.nodes import cpus_by_node
+from collectors._host.nodes import read_cpus_by_node
 
 INTERVAL = 5.0
 DEADLINE = 2.0
@@ -60,11 +60,11 @@ class _Settings(NamedTuple):
     limit: float | None
 
 
-class _Kept:
+class _CpufreqState:
     """What is remembered from pass to pass."""
 
     def __init__(self) -> None:
-        self.turn = 0
+        self.pass_count = 0
         self.settings: dict[str, _Settings] = {}
         self.cpus: dict[str, frozenset[int]] = {}
         self.frequencies: dict[str, float] = {}
@@ -72,71 +72,71 @@ class _Kept:
 
 def collect(host: Host) -> Iterator[Reading]:
     """One pass over the policies that have a CPU online."""
-    kept = host.kept(_Kept)
-    nodes = _nodes(host, kept, _policies(host, kept))
+    state = host.kept(_CpufreqState)
+    nodes = _map_policies_to_nodes(host, state, _list_policies(host, state))
     for position, policy in enumerate(nodes):
-        if policy not in kept.settings or (kept.turn + position) % _SETTINGS_EVERY == 0:
-            kept.settings[policy] = _settings(host, policy)
-    due = _due(host, kept, nodes)
+        if policy not in state.settings or (state.pass_count + position) % _SETTINGS_EVERY == 0:
+            state.settings[policy] = _read_settings(host, policy)
+    due = _select_due(host, state, nodes)
     for policy, node in nodes.items():
-        name, settings = policy.removeprefix("policy"), kept.settings[policy]
+        name, settings = policy.removeprefix("policy"), state.settings[policy]
         yield MAXIMUM.sample(settings.maximum, policy=name, node=node)
         yield LIMIT.sample(settings.limit, policy=name, node=node)
         if policy in due:
-            yield FREQUENCY.sample(_frequency(host, kept, policy), policy=name, node=node)
-        elif policy in kept.frequencies:
-            yield FREQUENCY.sample(kept.frequencies[policy], policy=name, node=node)
-    yield from _states(kept.settings[policy] for policy in nodes)
-    kept.turn += 1
+            yield FREQUENCY.sample(_read_frequency(host, state, policy), policy=name, node=node)
+        elif policy in state.frequencies:
+            yield FREQUENCY.sample(state.frequencies[policy], policy=name, node=node)
+    yield from _count_settings(state.settings[policy] for policy in nodes)
+    state.pass_count += 1
 
 
-def _policies(host: Host, kept: _Kept) -> list[str]:
-    online = _cpu_set(host, "online")
-    found = [name for name in host.names(f"{_CPU}/cpufreq") if re.fullmatch(r"policy\d+", name)]
+def _list_policies(host: Host, state: _CpufreqState) -> list[str]:
+    online = _read_cpu_set(host, "online")
+    names = [name for name in host.names(f"{_CPU}/cpufreq") if re.fullmatch(r"policy\d+", name)]
     # A policy whose CPUs are all offline stays in the folder, and each of its files answers EBUSY.
-    active = [name for name in found if not online or _cpus(host, kept, name, online) & online]
-    for gone in kept.settings.keys() - set(active):
-        kept.settings.pop(gone)
-        kept.frequencies.pop(gone, None)
+    active = [name for name in names if not online or _read_policy_cpus(host, state, name, online) & online]
+    for removed in state.settings.keys() - set(active):
+        state.settings.pop(removed)
+        state.frequencies.pop(removed, None)
     return active
 
 
-def _number(policy: str) -> int:
+def _policy_number(policy: str) -> int:
     return int(policy.removeprefix("policy"))
 
 
-def _cpu_set(host: Host, file: str) -> frozenset[int]:
+def _read_cpu_set(host: Host, file: str) -> frozenset[int]:
     return frozenset(parse_cpulist(host.read(f"{_CPU}/{file}", optional=True) or "") or ())
 
 
-def _cpus(host: Host, kept: _Kept, policy: str, online: frozenset[int]) -> frozenset[int]:
+def _read_policy_cpus(host: Host, state: _CpufreqState, policy: str, online: frozenset[int]) -> frozenset[int]:
     """The CPUs under a policy; it is named after one of them."""
-    number = _number(policy)
-    if policy not in kept.cpus and number in online:
+    number = _policy_number(policy)
+    if policy not in state.cpus and number in online:
         words = (host.read(f"{_CPU}/cpufreq/{policy}/related_cpus") or "").split()
         if words and all(word.isdecimal() for word in words):
-            kept.cpus[policy] = frozenset(map(int, words))
-    return kept.cpus.get(policy, frozenset((number,)))
+            state.cpus[policy] = frozenset(map(int, words))
+    return state.cpus.get(policy, frozenset((number,)))
 
 
-def _nodes(host: Host, kept: _Kept, policies: list[str]) -> dict[str, str]:
+def _map_policies_to_nodes(host: Host, state: _CpufreqState, policies: list[str]) -> dict[str, str]:
     """The node of each policy's CPUs; an empty one where no node lists them."""
-    of_cpu = {cpu: node for node, cpus in cpus_by_node(host).items() for cpu in cpus}
-    cpus = {policy: sorted(kept.cpus.get(policy, (_number(policy),))) for policy in policies}
-    return {policy: next((of_cpu[cpu] for cpu in cpus[policy] if cpu in of_cpu), "") for policy in policies}
+    node_by_cpu = {cpu: node for node, cpus in read_cpus_by_node(host).items() for cpu in cpus}
+    cpus = {policy: sorted(state.cpus.get(policy, (_policy_number(policy),))) for policy in policies}
+    return {policy: next((node_by_cpu[cpu] for cpu in cpus[policy] if cpu in node_by_cpu), "") for policy in policies}
 
 
-def _settings(host: Host, policy: str) -> _Settings:
+def _read_settings(host: Host, policy: str) -> _Settings:
     return _Settings(
-        driver=_word(host, policy, "scaling_driver"),
-        governor=_word(host, policy, "scaling_governor"),
-        preference=_word(host, policy, "energy_performance_preference", optional=True),
-        maximum=_hertz(host, policy, "cpuinfo_max_freq"),
-        limit=_hertz(host, policy, "scaling_max_freq"),
+        driver=_read_word(host, policy, "scaling_driver"),
+        governor=_read_word(host, policy, "scaling_governor"),
+        preference=_read_word(host, policy, "energy_performance_preference", optional=True),
+        maximum=_read_hertz(host, policy, "cpuinfo_max_freq"),
+        limit=_read_hertz(host, policy, "scaling_max_freq"),
     )
 
 
-def _word(host: Host, policy: str, file: str, *, optional: bool = False) -> str | None:
+def _read_word(host: Host, policy: str, file: str, *, optional: bool = False) -> str | None:
     path = f"{_CPU}/cpufreq/{policy}/{file}"
     text = host.read(path, optional=optional)
     if text is not None and _WORD.fullmatch(text) is None:
@@ -145,7 +145,7 @@ def _word(host: Host, policy: str, file: str, *, optional: bool = False) -> str 
     return text
 
 
-def _hertz(host: Host, policy: str, file: str) -> float | None:
+def _read_hertz(host: Host, policy: str, file: str) -> float | None:
     path = f"{_CPU}/cpufreq/{policy}/{file}"
     kilohertz = host.read_int(path)
     if kilohertz is not None and not 0 < kilohertz < 100_000_000:
@@ -153,47 +153,47 @@ def _hertz(host: Host, policy: str, file: str) -> float | None:
     return None if kilohertz is None else kilohertz * 1000.0
 
 
-def _frequency(host: Host, kept: _Kept, policy: str) -> float | None:
-    kept.frequencies.pop(policy, None)
-    if (hertz := _hertz(host, policy, "scaling_cur_freq")) is not None:
-        kept.frequencies[policy] = hertz
+def _read_frequency(host: Host, state: _CpufreqState, policy: str) -> float | None:
+    state.frequencies.pop(policy, None)
+    if (hertz := _read_hertz(host, policy, "scaling_cur_freq")) is not None:
+        state.frequencies[policy] = hertz
     return hertz
 
 
-def _due(host: Host, kept: _Kept, nodes: dict[str, str]) -> set[str]:
+def _select_due(host: Host, state: _CpufreqState, nodes: dict[str, str]) -> set[str]:
     """The policies whose frequency is read in this pass."""
-    old = (4, 13) <= _kernel(host) < (5, 18)
-    interrupting = {policy for policy in nodes if _interrupts(kept.settings[policy].driver, old)}
+    old_kernel = (4, 13) <= _kernel_version(host) < (5, 18)
+    interrupting = {policy for policy in nodes if _interrupts_cpu(state.settings[policy].driver, old_kernel)}
     if not interrupting:
         return set(nodes)
-    isolated = _cpu_set(host, "isolated")
-    disturbed = {policy for policy in interrupting if _number(policy) in isolated}
-    takes_turns = [policy for policy in nodes if old and policy in interrupting and policy not in disturbed]
-    return (set(nodes) - disturbed - set(takes_turns)) | _turn(takes_turns, nodes, kept.turn)
+    isolated = _read_cpu_set(host, "isolated")
+    disturbed = {policy for policy in interrupting if _policy_number(policy) in isolated}
+    takes_turns = [policy for policy in nodes if old_kernel and policy in interrupting and policy not in disturbed]
+    return (set(nodes) - disturbed - set(takes_turns)) | _select_turn(takes_turns, nodes, state.pass_count)
 
 
-def _interrupts(driver: str | None, old: bool) -> bool:
-    return driver == "cppc_cpufreq" or (old and driver is not None and driver.startswith(_X86_DRIVERS))
+def _interrupts_cpu(driver: str | None, old_kernel: bool) -> bool:
+    return driver == "cppc_cpufreq" or (old_kernel and driver is not None and driver.startswith(_X86_DRIVERS))
 
 
-def _turn(policies: list[str], nodes: dict[str, str], turn: int) -> set[str]:
+def _select_turn(policies: list[str], nodes: dict[str, str], pass_count: int) -> set[str]:
     by_node: dict[str, list[str]] = defaultdict(list)
     for policy in policies:
         by_node[nodes[policy]].append(policy)
     chosen: set[str] = set()
     for members in by_node.values():
         share = max(_PER_NODE, -(-len(members) // _ROTATION))
-        chosen.update(members[(turn * share + step) % len(members)] for step in range(share))
+        chosen.update(members[(pass_count * share + step) % len(members)] for step in range(share))
     return chosen
 
 
-def _kernel(host: Host) -> tuple[int, int]:
+def _kernel_version(host: Host) -> tuple[int, int]:
     match = re.match(r"(\d{1,3})\.(\d{1,3})", host.read("proc/sys/kernel/osrelease", optional=True) or "")
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def _states(settings: Iterable[_Settings]) -> Iterator[Reading]:
-    known = [each for each in settings if each.driver and each.governor]
-    counts = Counter((each.driver or "", each.governor or "", each.preference or "") for each in known)
+def _count_settings(settings: Iterable[_Settings]) -> Iterator[Reading]:
+    complete = [policy for policy in settings if policy.driver and policy.governor]
+    counts = Counter((policy.driver or "", policy.governor or "", policy.preference or "") for policy in complete)
     for (driver, governor, preference), count in counts.items():
         yield POLICIES.sample(count, driver=driver, governor=governor, energy_performance_preference=preference)

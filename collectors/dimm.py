@@ -13,8 +13,16 @@ from typing import Annotated
 import msgspec
 
 from collectors import Host, Labels, Metric, Reading, Sample, counter, gauge
-from collectors._dimm.slot_assignment import Device, Place, Places
-from collectors._dimm.sources import Read, of_dmi, of_edac, of_hsmp, of_hwmon, of_ipmi, throttled
+from collectors._dimm.slot_assignment import SlotAssigner, SlotAssignment, SlotDevice
+from collectors._dimm.sources import (
+    SensorReading,
+    from_dmi,
+    from_edac,
+    from_hsmp,
+    from_hwmon,
+    from_ipmi,
+    throttle_counts,
+)
 
 AFTER = ("dmi", "hwmon", "ipmi", "hsmp", "edac")
 AWAITS = ("dmi",)  # the slots have the names that the modules keep
@@ -69,12 +77,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The limit of one module: `P1-DIMMA1: 80`."""
 
 
-class _Kept:
+class _DimmState:
     """What is remembered as long as the configuration is the same, so that a module never changes its name."""
 
     def __init__(self) -> None:
         self.config: Config | None = None
-        self.places: Places | None = None
+        self.assigner: SlotAssigner | None = None
 
 
 def join(readings: Mapping[str, Sequence[Sample]], host: Host, config: Config | None = None) -> Iterator[Reading]:
@@ -84,95 +92,108 @@ def join(readings: Mapping[str, Sequence[Sample]], host: Host, config: Config | 
     Of dmi the first are remembered, which come before all others'; else nothing here depends on another source's
     Samples, so that each may come at its own time.
     """
-    kept, config = host.kept(_Kept), config or Config()
-    if kept.places is None or kept.config != config:
-        kept.config, kept.places = config, Places(host, of_dmi(readings.get("dmi", ())), config.names, config.nodes)
-    for source, find in _SOURCES.items():
+    state, config = host.kept(_DimmState), config or Config()
+    if state.assigner is None or state.config != config:
+        state.config, state.assigner = (
+            config,
+            SlotAssigner(host, from_dmi(readings.get("dmi", ())), config.names, config.nodes),
+        )
+    for source, convert in _SOURCES.items():
         if source in readings:
-            reads, refused = find(readings[source])
+            sensor_readings, refused = convert(readings[source])
             for name, reason in refused.items():
                 yield UNPLACED.sample(1.0, source=source, sensor=name, reason=reason)
-            yield from _of_source(kept.places, config, source, reads)
-    yield from (THROTTLED.sample(count, source="ipmi") for count in throttled(readings.get("ipmi", ())))
+            yield from _collect_source(state.assigner, config, source, sensor_readings)
+    yield from (THROTTLED.sample(count, source="ipmi") for count in throttle_counts(readings.get("ipmi", ())))
     if "dmi" in readings:
-        yield from _infos(kept.places)
+        yield from _collect_infos(state.assigner)
 
 
-_SOURCES: dict[str, Callable[[Sequence[Sample]], tuple[list[Read], dict[str, str]]]] = {
-    "hwmon": of_hwmon,
-    "ipmi": of_ipmi,
-    "hsmp": of_hsmp,
-    "edac": of_edac,
+_SOURCES: dict[str, Callable[[Sequence[Sample]], tuple[list[SensorReading], dict[str, str]]]] = {
+    "hwmon": from_hwmon,
+    "ipmi": from_ipmi,
+    "hsmp": from_hsmp,
+    "edac": from_edac,
 }
 
 
-def _of_source(places: Places, config: Config, source: str, reads: Sequence[Read]) -> Iterator[Reading]:
-    placed = places.place([read.sensor for read in reads], shared=source == "edac")
-    for read, place in zip(reads, placed, strict=True):
-        if place.reason:
-            yield UNPLACED.sample(1.0, source=source, sensor=read.sensor.name, dimm=place.dimm, reason=place.reason)
-        if place.dimm != read.sensor.name:
-            yield SENSOR.sample(1.0, dimm=place.dimm, node=place.node, sensor=read.sensor.name, source=source)
-        yield from _heat(read, _limit(config, place.dimm, read.critical), _labels(place, source))
+def _collect_source(
+    assigner: SlotAssigner, config: Config, source: str, sensor_readings: Sequence[SensorReading]
+) -> Iterator[Reading]:
+    assignments = assigner.assign([reading.sensor for reading in sensor_readings], shared=source == "edac")
+    for reading, assignment in zip(sensor_readings, assignments, strict=True):
+        if assignment.reason:
+            yield UNPLACED.sample(
+                1.0, source=source, sensor=reading.sensor.name, dimm=assignment.dimm, reason=assignment.reason
+            )
+        if assignment.dimm != reading.sensor.name:
+            yield SENSOR.sample(
+                1.0, dimm=assignment.dimm, node=assignment.node, sensor=reading.sensor.name, source=source
+            )
+        yield from _collect_temperature(
+            reading, _choose_limit(config, assignment.dimm, reading.critical), _make_labels(assignment, source)
+        )
     if source == "edac":
-        yield from _errors(places, placed, reads)
-    for name in places.strangers(source):
+        yield from _collect_errors(assigner, assignments, sensor_readings)
+    for name in assigner.list_unseen_sensors(source):
         yield UNPLACED.sample(1.0, source=source, sensor=name, reason="is in collectors.dimm.names and nowhere else")
 
 
-def _labels(place: Place, source: str) -> Labels:
-    node = (("node", place.node),) if place.node else ()
-    return (("dimm", place.dimm), *node, ("source", source))
+def _make_labels(assignment: SlotAssignment, source: str) -> Labels:
+    node = (("node", assignment.node),) if assignment.node else ()
+    return (("dimm", assignment.dimm), *node, ("source", source))
 
 
-def _heat(read: Read, limit: float, labels: Labels) -> Iterator[Reading]:
-    if read.celsius is not None:
-        yield Sample(TEMPERATURE, labels, read.celsius)
+def _collect_temperature(reading: SensorReading, limit: float, labels: Labels) -> Iterator[Reading]:
+    if reading.celsius is not None:
+        yield Sample(TEMPERATURE, labels, reading.celsius)
         yield Sample(LIMIT, labels, limit)
-        yield Sample(HEADROOM, labels, limit - read.celsius)
-    elif read.margin is not None:
-        yield Sample(HEADROOM, labels, -read.margin)  # the BMC knows the limit and keeps it to itself
-    if read.refresh is not None:
-        yield Sample(REFRESH, labels, read.refresh)
+        yield Sample(HEADROOM, labels, limit - reading.celsius)
+    elif reading.margin is not None:
+        yield Sample(HEADROOM, labels, -reading.margin)  # the BMC knows the limit and keeps it to itself
+    if reading.refresh is not None:
+        yield Sample(REFRESH, labels, reading.refresh)
 
 
-def _limit(config: Config, dimm: str, critical: float | None) -> float:
+def _choose_limit(config: Config, dimm: str, critical: float | None) -> float:
     """
     The operator's, else the end of the normal range or the sensor's critical limit, whichever is lower.
 
     A module rated for 95 °C survives there, but from 85 °C on it is refreshed twice as often: trouble has begun.
     """
-    told = config.limits.get(dimm, config.limit)
-    if told is not None:
-        return told
+    configured = config.limits.get(dimm, config.limit)
+    if configured is not None:
+        return configured
     credible = critical is not None and _CREDIBLE[0] <= critical <= _CREDIBLE[1]
     return min(critical, _NORMAL_RANGE) if credible and critical is not None else _NORMAL_RANGE
 
 
-def _errors(places: Places, placed: Sequence[Place], reads: Sequence[Read]) -> Iterator[Reading]:
+def _collect_errors(
+    assigner: SlotAssigner, assignments: Sequence[SlotAssignment], sensor_readings: Sequence[SensorReading]
+) -> Iterator[Reading]:
     """The sums over a module's ranks or rows."""
-    rows: dict[Place, list[Read]] = {}
-    for read, place in zip(reads, placed, strict=True):
-        rows.setdefault(place, []).append(read)
-    for place, of_module in rows.items():
-        if len(of_module) == places.sharing("edac", place.dimm):
-            yield from _sum(CORRECTABLE, [read.correctable for read in of_module], place)
-            yield from _sum(UNCORRECTABLE, [read.uncorrectable for read in of_module], place)
+    rows: dict[SlotAssignment, list[SensorReading]] = {}
+    for reading, assignment in zip(sensor_readings, assignments, strict=True):
+        rows.setdefault(assignment, []).append(reading)
+    for assignment, module_readings in rows.items():
+        if len(module_readings) == assigner.count_sensors("edac", assignment.dimm):
+            yield from _sum_counts(CORRECTABLE, [reading.correctable for reading in module_readings], assignment)
+            yield from _sum_counts(UNCORRECTABLE, [reading.uncorrectable for reading in module_readings], assignment)
 
 
-def _sum(metric: Metric, counts: Sequence[float | None], place: Place) -> Iterator[Reading]:
+def _sum_counts(metric: Metric, counts: Sequence[float | None], assignment: SlotAssignment) -> Iterator[Reading]:
     """Nothing where one is missing: the rest would look like a counter that was reset."""
-    told = [count for count in counts if count is not None]
-    if told and len(told) == len(counts):
-        yield metric.sample(sum(told), dimm=place.dimm, node=place.node, source="edac")
+    known_counts = [count for count in counts if count is not None]
+    if known_counts and len(known_counts) == len(counts):
+        yield metric.sample(sum(known_counts), dimm=assignment.dimm, node=assignment.node, source="edac")
 
 
-def _infos(places: Places) -> Iterator[Reading]:
-    for known in places.known:
-        if known.device.filled:
-            yield INFO.sample(1.0, dimm=known.dimm, node=known.node, **_told(known.device))
+def _collect_infos(assigner: SlotAssigner) -> Iterator[Reading]:
+    for known_slot in assigner.known_slots:
+        if known_slot.device.filled:
+            yield INFO.sample(1.0, dimm=known_slot.dimm, node=known_slot.node, **_info_labels(known_slot.device))
 
 
-def _told(device: Device) -> dict[str, str]:
+def _info_labels(device: SlotDevice) -> dict[str, str]:
     fields = ("locator", "bank", "manufacturer", "part_number", "serial_number", "type")
     return {field: getattr(device, field) for field in fields}

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from collectors import Host, Reading, gauge
-from collectors._dimm.smbios import MemoryDevice, Ranges, memory_devices
-from collectors._host.nodes import blocks_by_node
+from collectors._dimm.smbios import MemoryDevice, Ranges, read_memory_devices
+from collectors._host.nodes import read_blocks_by_node
 
 INTERVAL = 60.0
 PRIVILEGED = True
@@ -25,10 +25,10 @@ INFO = gauge(
     "What the firmware's table says of a slot, and the NUMA node whose memory its addresses are, where it is one.",
 )
 METRICS = (SIZE, SPEED, INFO)
-_TOLD = ("manufacturer", "part_number", "serial_number", "type")
+_INFO_FIELDS = ("manufacturer", "part_number", "serial_number", "type")
 
 
-class _Kept:
+class _DmiState:
     """The node of each slot, as it was when its addresses were first seen: no label changes in a run."""
 
     def __init__(self) -> None:
@@ -37,27 +37,27 @@ class _Kept:
 
 def collect(host: Host) -> Iterator[Reading]:
     """One pass over the slots. The kernel has copied the table at the boot, so that reading it asks no hardware."""
-    devices, kept = memory_devices(host), host.kept(_Kept)
-    if any(device.ranges not in kept.nodes for device in devices):
-        size, blocks = blocks_by_node(host)
-        kept.nodes = {ranges: _node_of(ranges, size, blocks) for ranges in {device.ranges for device in devices}}
+    devices, state = read_memory_devices(host), host.kept(_DmiState)
+    if any(device.ranges not in state.nodes for device in devices):
+        size, blocks = read_blocks_by_node(host)
+        state.nodes = {ranges: _find_node(ranges, size, blocks) for ranges in {device.ranges for device in devices}}
     for device in devices:
-        labels = _labels(device)
-        told = {field: getattr(device, field) for field in _TOLD}
-        yield INFO.sample(1.0, **labels, **told, node=kept.nodes[device.ranges])
+        labels = _make_labels(device)
+        info = {field: getattr(device, field) for field in _INFO_FIELDS}
+        yield INFO.sample(1.0, **labels, **info, node=state.nodes[device.ranges])
         if device.size is not None:
             yield SIZE.sample(device.size, **labels)
         if device.size and device.speed:
             yield SPEED.sample(device.speed, **labels)
 
 
-def _labels(device: MemoryDevice) -> dict[str, str]:
+def _make_labels(device: MemoryDevice) -> dict[str, str]:
     # The handle, because boards exist whose firmware gives all slots one name.
     return {"handle": f"0x{device.handle:04X}", "locator": device.locator, "bank": device.bank}
 
 
-def _node_of(ranges: Ranges, size: int, blocks: Mapping[str, frozenset[int]]) -> str:
+def _find_node(ranges: Ranges, size: int, blocks: Mapping[str, frozenset[int]]) -> str:
     """The node that addresses are of, as the kernel's blocks of memory are; empty unless it is one."""
     spans = [range(start // size, -(-end // size)) for start, end in ranges] if size else []
-    found = [node for node, numbers in blocks.items() if any(number in span for span in spans for number in numbers)]
-    return found[0] if len(found) == 1 else ""
+    matching = [node for node, numbers in blocks.items() if any(number in span for span in spans for number in numbers)]
+    return matching[0] if len(matching) == 1 else ""

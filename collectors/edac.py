@@ -36,46 +36,46 @@ _FOLDER = "sys/devices/system/edac/mc"
 
 def collect(host: Host) -> Iterator[Reading]:
     """One pass over the controllers."""
-    for controller in _numbered(host, _FOLDER, "mc"):
+    for controller in _list_numbered(host, _FOLDER, "mc"):
         path = f"{_FOLDER}/{controller}"
-        yield CORRECTABLE.sample(_count(host, f"{path}/ce_count"), controller=controller)
+        yield CORRECTABLE.sample(_read_count(host, f"{path}/ce_count"), controller=controller)
         if host.exists(f"{path}/ue_count"):  # not every driver counts them
-            yield UNCORRECTABLE.sample(_count(host, f"{path}/ue_count"), controller=controller)
-        dimms = [name for kind in ("dimm", "rank") for name in _numbered(host, path, kind)]
-        counting = any(host.exists(f"{path}/{name}/dimm_ce_count") for name in dimms)  # since Linux 4.7
-        yield from _dimms(host, controller, dimms) if counting else _rows(host, controller)
+            yield UNCORRECTABLE.sample(_read_count(host, f"{path}/ue_count"), controller=controller)
+        dimms = [name for kind in ("dimm", "rank") for name in _list_numbered(host, path, kind)]
+        has_counts = any(host.exists(f"{path}/{name}/dimm_ce_count") for name in dimms)  # since Linux 4.7
+        yield from _collect_dimms(host, controller, dimms) if has_counts else _collect_rows(host, controller)
 
 
-def _numbered(host: Host, path: str, kind: str) -> list[str]:
+def _list_numbered(host: Host, path: str, kind: str) -> list[str]:
     return [name for name in host.names(path) if re.fullmatch(rf"{kind}\d+", name)]
 
 
-def _dimms(host: Host, controller: str, dimms: list[str]) -> Iterator[Reading]:
+def _collect_dimms(host: Host, controller: str, dimms: list[str]) -> Iterator[Reading]:
     for dimm in dimms:
         path = f"{_FOLDER}/{controller}/{dimm}"
-        labels = {"controller": controller, "dimm": dimm, "label": _label(host, f"{path}/dimm_label")}
-        yield DIMM_CORRECTABLE.sample(_count(host, f"{path}/dimm_ce_count"), **labels)
+        labels = {"controller": controller, "dimm": dimm, "label": _read_label(host, f"{path}/dimm_label")}
+        yield DIMM_CORRECTABLE.sample(_read_count(host, f"{path}/dimm_ce_count"), **labels)
         if host.exists(f"{path}/dimm_ue_count"):
-            yield DIMM_UNCORRECTABLE.sample(_count(host, f"{path}/dimm_ue_count"), **labels)
+            yield DIMM_UNCORRECTABLE.sample(_read_count(host, f"{path}/dimm_ue_count"), **labels)
 
 
-def _rows(host: Host, controller: str) -> Iterator[Reading]:
-    for row in _numbered(host, f"{_FOLDER}/{controller}", "csrow"):
+def _collect_rows(host: Host, controller: str) -> Iterator[Reading]:
+    for row in _list_numbered(host, f"{_FOLDER}/{controller}", "csrow"):
         path = f"{_FOLDER}/{controller}/{row}"
         for file in host.names(path):
             match = re.fullmatch(r"(ch\d+)_ce_count", file)
             if match is not None:
-                label = _label(host, f"{path}/{match[1]}_dimm_label")
+                label = _read_label(host, f"{path}/{match[1]}_dimm_label")
                 dimm = f"{row}_{match[1]}"
-                count = _count(host, f"{path}/{file}")
+                count = _read_count(host, f"{path}/{file}")
                 yield DIMM_CORRECTABLE.sample(count, controller=controller, dimm=dimm, label=label)
 
 
-def _label(host: Host, path: str) -> str:
+def _read_label(host: Host, path: str) -> str:
     """What is printed on the board beside the DIMM, as firmware or the operator told the kernel."""
     return host.read(path, optional=True) or ""
 
 
-def _count(host: Host, path: str) -> int | None:
+def _read_count(host: Host, path: str) -> int | None:
     value = host.read_int(path)
     return host.note(path, f"expected 0 or more, found {value}") if value is not None and value < 0 else value

@@ -17,8 +17,8 @@ from typing import Literal
 import msgspec
 
 from collectors import Host, Reading, counter, gauge
-from collectors._engine.dialects import DIALECTS, fingerprint, value
-from collectors._engine.exposition import is_exposition, points
+from collectors._engine.dialects import DIALECTS, detect_kind, read_signal
+from collectors._engine.exposition import is_exposition, parse_points
 
 INTERVAL = 1.0
 DEADLINE = 0.5
@@ -61,8 +61,10 @@ _SIGNALS = {
 }
 METRICS = (UP, *_SIGNALS.values())
 
-_PATIENCE = 0.4  # seconds for all engines together, who are asked at once; the rest of the deadline is for reading
-_STALL = 0.35  # seconds without a byte after which an engine is given up; below the above, so that the reason is told
+_TOTAL_TIMEOUT = 0.4  # seconds for all engines together, who are asked at once; the rest of the deadline is for reading
+_READ_TIMEOUT = (
+    0.35  # seconds without a byte after which an engine is given up; below the above, so that the reason is told
+)
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,60 +81,62 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     engines: tuple[Target, ...] = ()
 
 
-class _Question(threading.Thread):
+class _Request(threading.Thread):
     """One GET under way; a daemon, so that an engine that drips its answer cannot keep the process from ending."""
 
-    def __init__(self, host: Host, url: str, answered: threading.Condition) -> None:
+    def __init__(self, host: Host, url: str, condition: threading.Condition) -> None:
         super().__init__(name=f"ask {url}", daemon=True)
         self.answer: str | None = None
         self.done = False
         self._host = host
         self._url = url
-        self._answered = answered
+        self._condition = condition
 
     def run(self) -> None:
         """Asks, and tells whoever waits."""
         answer = None
         try:
-            answer = self._host.get(self._url, timeout=_STALL)
+            answer = self._host.get(self._url, timeout=_READ_TIMEOUT)
         except (http.client.HTTPException, ValueError) as error:  # what answers does not speak HTTP, or this is no URL
             self._host.note(self._url, str(error) or type(error).__name__)
-        with self._answered:
+        with self._condition:
             self.answer, self.done = answer, True
-            self._answered.notify_all()
+            self._condition.notify_all()
 
 
-class _Kept:
+class _EngineState:
     """What is remembered from pass to pass, by URL: questions still open, and kinds once found."""
 
     def __init__(self) -> None:
-        self.answered = threading.Condition()
-        self.open: dict[str, _Question] = {}
+        self.condition = threading.Condition()
+        self.open_requests: dict[str, _Request] = {}
         self.kinds: dict[str, str] = {}
 
 
 def collect(host: Host, config: Config) -> Iterator[Reading]:
     """One pass over the engines of the configuration."""
-    kept = host.kept(_Kept)
-    answers = _ask(host, kept, [target.url for target in config.engines])
+    state = host.kept(_EngineState)
+    answers = _request_all(host, state, [target.url for target in config.engines])
     for target in config.engines:
-        yield from _readings(host, kept, target, answers.get(target.url))
+        yield from _collect_target(host, state, target, answers.get(target.url))
 
 
-def _ask(host: Host, kept: _Kept, urls: list[str]) -> dict[str, str | None]:
+def _request_all(host: Host, state: _EngineState, urls: list[str]) -> dict[str, str | None]:
     """The answers that came in time; an answer to an earlier pass's question is too old and is dropped."""
-    kept.open = {url: question for url, question in kept.open.items() if not question.done}
-    asked = {url: _Question(host, metrics_url(url), kept.answered) for url in urls if url not in kept.open}
-    for url in kept.open.keys() & set(urls):
+    state.open_requests = {url: request for url, request in state.open_requests.items() if not request.done}
+    new_requests = {
+        url: _Request(host, metrics_url(url), state.condition) for url in urls if url not in state.open_requests
+    }
+    for url in state.open_requests.keys() & set(urls):
         host.note(metrics_url(url), "has not answered the question of an earlier pass")
-    kept.open.update(asked)
-    for question in asked.values():
-        question.start()
-    with kept.answered:
-        kept.answered.wait_for(lambda: all(question.done for question in asked.values()), timeout=_PATIENCE)
-        answers = {url: question.answer for url, question in asked.items() if question.done}
-    for url in asked.keys() - answers.keys():
-        host.note(metrics_url(url), f"no whole answer within {_PATIENCE} s")
+    state.open_requests.update(new_requests)
+    for request in new_requests.values():
+        request.start()
+    with state.condition:
+        state.condition.wait_for(lambda: all(request.done for request in new_requests.values()), timeout=_TOTAL_TIMEOUT)
+        answers = {url: request.answer for url, request in new_requests.items() if request.done}
+    for url in new_requests.keys() - answers.keys():
+        host.note(metrics_url(url), f"no whole answer within {_TOTAL_TIMEOUT} s")
     return answers
 
 
@@ -146,32 +150,32 @@ def metrics_url(url: str) -> str:
     return urllib.parse.urlunsplit(parts._replace(path=path if path.endswith("/metrics") else f"{path}/metrics"))
 
 
-def _readings(host: Host, kept: _Kept, target: Target, text: str | None) -> Iterator[Reading]:
+def _collect_target(host: Host, state: _EngineState, target: Target, text: str | None) -> Iterator[Reading]:
     url = metrics_url(target.url)
     if text is not None and not is_exposition(text):
         text = host.note(url, f"expected metrics, found {text[:40]!r}")
-    kind = _kind(kept, target, text or "")
+    kind = _resolve_kind(state, target, text or "")
     dialect = DIALECTS.get(kind)
     yield UP.sample(0 if text is None or dialect is None else 1, engine=target.name, kind=kind)
     if text is None:
         return
-    if dialect is None or not dialect.spoken_in(text):
+    if dialect is None or not dialect.is_spoken_in(text):
         host.note(url, f"has metrics, but none of an engine of kind {kind}")
         return
-    found = points(text, dialect.names)
-    for name in (name for name, series in found.items() if series is None):
+    points_by_name = parse_points(text, dialect.names)
+    for name in (name for name, series in points_by_name.items() if series is None):
         host.note(url, f"the value of {name} cannot be read")
     for signal, metric in _SIGNALS.items():
-        reading = metric.sample(value(dialect, signal, found), engine=target.name)
+        reading = metric.sample(read_signal(dialect, signal, points_by_name), engine=target.name)
         if reading is not None:  # absent there is absent here, and is no fault
             yield reading
 
 
-def _kind(kept: _Kept, target: Target, text: str) -> str:
+def _resolve_kind(state: _EngineState, target: Target, text: str) -> str:
     """The kind that was configured, or the one that answers; a dead engine keeps the kind it had."""
     if target.kind != "auto":
         return target.kind
-    seen = fingerprint(text)
-    if seen is not None:
-        kept.kinds[target.url] = seen
-    return kept.kinds.get(target.url, "auto")
+    detected = detect_kind(text)
+    if detected is not None:
+        state.kinds[target.url] = detected
+    return state.kinds.get(target.url, "auto")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from collectors import Host, Reading, gauge
-from collectors._kernel.hsmp import PATH, Message, Port, port
+from collectors._kernel.hsmp import PATH, HsmpMessage, Port, open_port
 
 INTERVAL = 2.0
 DEADLINE = 1.5
@@ -62,80 +62,80 @@ class Thermal(NamedTuple):
     address: int
 
 
-class _Kept:
+class _HsmpState:
     """What is remembered from pass to pass: the port, and for each socket its version and its DIMMs' addresses."""
 
     def __init__(self) -> None:
         self.port: Port | None = None
-        self.unknown = set(range(_SOCKETS))
+        self.unknown_sockets = set(range(_SOCKETS))
         self.versions: dict[int, int] = {}
         self.dimms: dict[int, tuple[int, ...]] = {}
 
 
 def collect(host: Host) -> Iterator[Reading]:
     """One pass over the sockets; which there are, and their DIMMs, is asked for once."""
-    kept = host.kept(_Kept)
-    if kept.port is None or not host.live:  # a picture is looked at anew each time
-        kept.port = port(host)
-    if kept.port is None:
+    state = host.kept(_HsmpState)
+    if state.port is None or not host.live:  # a picture is looked at anew each time
+        state.port = open_port(host)
+    if state.port is None:
         return
-    _find(host, kept, kept.port)
-    for socket, version in kept.versions.items():
+    _detect_sockets(host, state, state.port)
+    for socket, version in state.versions.items():
         try:
-            yield from _of_socket(host, kept, kept.port, socket, version)
+            yield from _collect_socket(host, state, state.port, socket, version)
         except OSError as error:  # it did not answer: the other messages would wait as long
             host.note(f"{PATH} socket {socket}", error.strerror or str(error))
 
 
-def _find(host: Host, kept: _Kept, port: Port) -> None:
+def _detect_sockets(host: Host, state: _HsmpState, port: Port) -> None:
     """The protocol's version of each socket; one that does not answer is asked again in the next pass."""
-    for socket in sorted(kept.unknown):
+    for socket in sorted(state.unknown_sockets):
         try:
-            kept.versions[socket] = port.ask(socket, Message.PROTOCOL_VERSION)
+            state.versions[socket] = port.ask(socket, HsmpMessage.PROTOCOL_VERSION)
         except OSError as error:
             if error.errno != errno.ENODEV:
                 host.note(f"{PATH} socket {socket}", error.strerror or str(error))
                 continue
-        kept.unknown.remove(socket)
+        state.unknown_sockets.remove(socket)
 
 
-def _of_socket(host: Host, kept: _Kept, port: Port, socket: int, version: int) -> Iterator[Reading]:
+def _collect_socket(host: Host, state: _HsmpState, port: Port, socket: int, version: int) -> Iterator[Reading]:
     labels = {"socket": str(socket)}
-    power = _asked(host, port, socket, Message.SOCKET_POWER)
+    power = _read_word(host, port, socket, HsmpMessage.SOCKET_POWER)
     yield POWER.sample(None if power is None else power / 1000, **labels)
-    prochot = _asked(host, port, socket, Message.PROCHOT)
+    prochot = _read_word(host, port, socket, HsmpMessage.PROCHOT)
     yield PROCHOT.sample(None if prochot is None else float(prochot != 0), **labels)
     if version >= _BANDWIDTH_SINCE:
-        yield from _bandwidth(_asked(host, port, socket, Message.DDR_BANDWIDTH), labels)
+        yield from _collect_bandwidth(_read_word(host, port, socket, HsmpMessage.DDR_BANDWIDTH), labels)
     if version >= _DIMMS_SINCE:
-        if socket not in kept.dimms:
-            kept.dimms[socket] = tuple(address for address in _ADDRESSES if _is_there(port, socket, address))
-        for address in kept.dimms[socket]:
-            yield from _of_dimm(host, port, socket, address)
+        if socket not in state.dimms:
+            state.dimms[socket] = tuple(address for address in _ADDRESSES if _is_present(port, socket, address))
+        for address in state.dimms[socket]:
+            yield from _collect_dimm(host, port, socket, address)
 
 
-def _asked(host: Host, port: Port, socket: int, message: Message, *arguments: int) -> int | None:
+def _read_word(host: Host, port: Port, socket: int, message: HsmpMessage, *arguments: int) -> int | None:
     """The answer, or None with a note where this message is refused; a socket that does not answer raises OSError."""
     try:
         return port.ask(socket, message, *arguments)
     except OSError as error:
         if error.errno not in _ABSENT:
             raise
-        at = "".join(f" 0x{argument:02X}" for argument in arguments)
-        return host.note(f"{PATH} socket {socket} {message.name}{at}", error.strerror or str(error))
+        suffix = "".join(f" 0x{argument:02X}" for argument in arguments)
+        return host.note(f"{PATH} socket {socket} {message.name}{suffix}", error.strerror or str(error))
 
 
-def _is_there(port: Port, socket: int, address: int) -> bool:
+def _is_present(port: Port, socket: int, address: int) -> bool:
     try:
-        word = port.ask(socket, Message.DIMM_THERMAL, address)
+        word = port.ask(socket, HsmpMessage.DIMM_THERMAL, address)
     except OSError as error:
         if error.errno not in _ABSENT:
             raise
         return False
-    return thermal(word).address == address and word != address  # no reading at all is no DIMM
+    return parse_thermal(word).address == address and word != address  # no reading at all is no DIMM
 
 
-def _bandwidth(word: int | None, labels: dict[str, str]) -> Iterator[Reading]:
+def _collect_bandwidth(word: int | None, labels: dict[str, str]) -> Iterator[Reading]:
     if word is None or word >> 20 == 0:  # without a maximum there is nothing in the other fields
         yield None
         return
@@ -144,29 +144,29 @@ def _bandwidth(word: int | None, labels: dict[str, str]) -> Iterator[Reading]:
     yield BANDWIDTH_USED.sample((word & 0xFF) / 100, **labels)
 
 
-def _of_dimm(host: Host, port: Port, socket: int, address: int) -> Iterator[Reading]:
+def _collect_dimm(host: Host, port: Port, socket: int, address: int) -> Iterator[Reading]:
     labels = {"socket": str(socket), "channel": str(address & 0xF), "dimm": str(address >> 4 & 0x3)}
-    word = _asked(host, port, socket, Message.DIMM_THERMAL, address)
-    read = None if word is None else _believed(host, socket, address, thermal(word))
-    yield DIMM_TEMPERATURE.sample(read and read.celsius, **labels)
-    yield DIMM_AGE.sample(read and read.age, **labels)
-    word = _asked(host, port, socket, Message.DIMM_POWER, address)
-    known = word is not None and word & 0xFF == address
-    yield DIMM_POWER.sample((word >> 17) / 1000 if known and word is not None else None, **labels)
-    word = _asked(host, port, socket, Message.DIMM_TEMPERATURE_RANGE, address)
+    word = _read_word(host, port, socket, HsmpMessage.DIMM_THERMAL, address)
+    reading = None if word is None else _validate_thermal(host, socket, address, parse_thermal(word))
+    yield DIMM_TEMPERATURE.sample(reading and reading.celsius, **labels)
+    yield DIMM_AGE.sample(reading and reading.age, **labels)
+    word = _read_word(host, port, socket, HsmpMessage.DIMM_POWER, address)
+    is_valid = word is not None and word & 0xFF == address
+    yield DIMM_POWER.sample((word >> 17) / 1000 if is_valid and word is not None else None, **labels)
+    word = _read_word(host, port, socket, HsmpMessage.DIMM_TEMPERATURE_RANGE, address)
     yield DIMM_REFRESH.sample(None if word is None else 2.0 if word & 0x8 else 1.0, **labels)
 
 
-def thermal(word: int) -> Thermal:
+def parse_thermal(word: int) -> Thermal:
     """The fields of the answer: eleven bits of quarters of a degree, signed; nine of milliseconds; address."""
     quarters = (word >> 21 & 0x7FF) - (word >> 20 & 0x800)
     return Thermal(quarters / 4, (word >> 8 & 0x1FF) / 1000, word & 0xFF)
 
 
-def _believed(host: Host, socket: int, address: int, read: Thermal) -> Thermal | None:
-    where = f"{PATH} socket {socket} DIMM 0x{address:02X}"
-    if read.address != address:
-        return host.note(where, f"answered for 0x{read.address:02X}")
-    if not _COLDEST <= read.celsius <= _HOTTEST:
-        return host.note(where, f"expected {_COLDEST:g} to {_HOTTEST:g} °C, found {read.celsius:g}")
-    return read
+def _validate_thermal(host: Host, socket: int, address: int, reading: Thermal) -> Thermal | None:
+    subject = f"{PATH} socket {socket} DIMM 0x{address:02X}"
+    if reading.address != address:
+        return host.note(subject, f"answered for 0x{reading.address:02X}")
+    if not _COLDEST <= reading.celsius <= _HOTTEST:
+        return host.note(subject, f"expected {_COLDEST:g} to {_HOTTEST:g} °C, found {reading.celsius:g}")
+    return reading

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import msgspec
 
 from collectors import Host, Metric, Reading, gauge
-from collectors._dimm.spd import Plate, plate
-from collectors._host.timed_reads import Patience
+from collectors._dimm.spd import ModuleIdentity, read_module_identity
+from collectors._host.timed_reads import TimedReader
 
 INTERVAL = 2.0
 DEADLINE = 1.5
@@ -77,109 +77,109 @@ class _Chip(NamedTuple):
     temperatures: tuple[_Sensor, ...] = ()
     fans: tuple[_Sensor, ...] = ()
     device: str = ""
-    plate: Plate | None = None
+    identity: ModuleIdentity | None = None
 
 
-class _Kept:
+class _HwmonState:
     """What is remembered from pass to pass; chips by their folder."""
 
     def __init__(self) -> None:
-        self.turn = 0
+        self.pass_count = 0
         self.folders: list[str] = []
         self.chips: dict[str, _Chip] = {}
-        self.plates: dict[str, Plate] = {}  # by device; a module is not exchanged while the host runs
-        self.patience = Patience(_CHIP_BUDGET, _PASS_BUDGET)
+        self.identities: dict[str, ModuleIdentity] = {}  # by device; a module is not exchanged while the host runs
+        self.reader = TimedReader(_CHIP_BUDGET, _PASS_BUDGET)
 
 
 def collect(host: Host, config: Config) -> Iterator[Reading]:
     """One pass over the chips that are named."""
-    kept = host.kept(_Kept)
+    state = host.kept(_HwmonState)
     folders = host.names(_FOLDER)
-    if kept.turn % _CHIPS_EVERY == 0 or folders != kept.folders:
-        kept.folders, kept.chips = folders, {}
-    kept.turn += 1
-    chips = kept.chips
+    if state.pass_count % _CHIPS_EVERY == 0 or folders != state.folders:
+        state.folders, state.chips = folders, {}
+    state.pass_count += 1
+    chips = state.chips
 
-    def read(own: Host, path: str) -> tuple[_Chip, list[Reading]]:
-        chip = chips[path] if path in chips else _found(own, config, path, kept.plates)
-        return chip, list(_readings(own, chip))
+    def read_path(worker_host: Host, path: str) -> tuple[_Chip, list[Reading]]:
+        chip = chips[path] if path in chips else _read_chip(worker_host, config, path, state.identities)
+        return chip, list(_collect_chip(worker_host, chip))
 
     paths = [f"{_FOLDER}/{folder}" for folder in folders]
-    wanted = [path for path in paths if path not in chips or any(chips[path])]
-    for path, (chip, readings) in kept.patience.each(host, wanted, read):
+    paths_to_read = [path for path in paths if path not in chips or any(chips[path])]
+    for path, (chip, readings) in state.reader.read_each(host, paths_to_read, read_path):
         chips[path] = chip
-        if chip.plate is not None:
-            kept.plates[chip.device] = chip.plate
+        if chip.identity is not None:
+            state.identities[chip.device] = chip.identity
         yield from readings
 
 
-def _readings(host: Host, chip: _Chip) -> Iterator[Reading]:
+def _collect_chip(host: Host, chip: _Chip) -> Iterator[Reading]:
     for sensor in chip.temperatures:
-        yield TEMPERATURE.sample(_temperature(host, sensor), **sensor.labels)
-        yield from _limit(MAXIMUM, sensor.maximum, sensor)
-        yield from _limit(CRITICAL, sensor.critical, sensor)
-    if chip.plate is not None:
-        yield MODULE.sample(1.0, device=chip.device, **chip.plate._asdict())
+        yield TEMPERATURE.sample(_read_temperature(host, sensor), **sensor.labels)
+        yield from _make_limit(MAXIMUM, sensor.maximum, sensor)
+        yield from _make_limit(CRITICAL, sensor.critical, sensor)
+    if chip.identity is not None:
+        yield MODULE.sample(1.0, device=chip.device, **chip.identity._asdict())
     for sensor in chip.fans:
-        yield FAN.sample(_speed(host, sensor), **sensor.labels)
+        yield FAN.sample(_read_speed(host, sensor), **sensor.labels)
 
 
-def _found(host: Host, config: Config, path: str, plates: Mapping[str, Plate]) -> _Chip:
+def _read_chip(host: Host, config: Config, path: str, identities: Mapping[str, ModuleIdentity]) -> _Chip:
     chip = host.read(f"{path}/name")
-    temperatures = tuple(_temperatures(host, path, chip, config.cores)) if chip in config.chips else ()
-    fans = tuple(_fans(host, path, chip)) if chip in config.fans else ()
+    temperatures = tuple(_list_temperatures(host, path, chip, config.cores)) if chip in config.chips else ()
+    fans = tuple(_list_fans(host, path, chip)) if chip in config.fans else ()
     device = (host.link(f"{path}/device") or "") if temperatures and chip in _MODULES else ""
-    return _Chip(temperatures, fans, device, plates.get(device) or plate(host, device))
+    return _Chip(temperatures, fans, device, identities.get(device) or read_module_identity(host, device))
 
 
-def _inputs(host: Host, path: str, kind: str) -> list[str]:
+def _list_inputs(host: Host, path: str, kind: str) -> list[str]:
     matches = (re.fullmatch(rf"({kind}\d+)_input", file) for file in host.names(path))
     return [match[1] for match in matches if match]
 
 
-def _labels(host: Host, path: str, chip: str, name: str) -> dict[str, str]:
+def _read_labels(host: Host, path: str, chip: str, name: str) -> dict[str, str]:
     label = host.read(f"{path}/{name}_label", optional=True) or ""
     device = host.link(f"{path}/device") or ""
     return {"chip": chip, "device": device, "sensor": name, "label": label}
 
 
-def _fans(host: Host, path: str, chip: str) -> Iterator[_Sensor]:
-    for name in _inputs(host, path, "fan"):
-        yield _Sensor(f"{path}/{name}_input", _labels(host, path, chip, name))
+def _list_fans(host: Host, path: str, chip: str) -> Iterator[_Sensor]:
+    for name in _list_inputs(host, path, "fan"):
+        yield _Sensor(f"{path}/{name}_input", _read_labels(host, path, chip, name))
 
 
-def _temperatures(host: Host, path: str, chip: str, cores: bool) -> Iterator[_Sensor]:
-    for name in _inputs(host, path, "temp"):
-        labels = _labels(host, path, chip, name)
+def _list_temperatures(host: Host, path: str, chip: str, cores: bool) -> Iterator[_Sensor]:
+    for name in _list_inputs(host, path, "temp"):
+        labels = _read_labels(host, path, chip, name)
         if chip == "coretemp" and not cores and not labels["label"].startswith(_PACKAGE):
             continue
         yield _Sensor(
             path=f"{path}/{name}_input",
             labels=labels,
-            maximum=_set_limit(host, f"{path}/{name}_max"),
-            critical=_set_limit(host, f"{path}/{name}_crit"),
+            maximum=_read_limit(host, f"{path}/{name}_max"),
+            critical=_read_limit(host, f"{path}/{name}_crit"),
             fault=f"{path}/{name}_fault" if host.exists(f"{path}/{name}_fault") else "",
         )
 
 
-def _set_limit(host: Host, path: str) -> float | None:
+def _read_limit(host: Host, path: str) -> float | None:
     """A limit that somebody has set: after a resume they may all be 0, which would alarm for ever."""
-    celsius = _celsius(host, path, optional=True)
+    celsius = _read_celsius(host, path, optional=True)
     return celsius if celsius is not None and celsius > 0 else None
 
 
-def _limit(metric: Metric, celsius: float | None, sensor: _Sensor) -> Iterator[Reading]:
+def _make_limit(metric: Metric, celsius: float | None, sensor: _Sensor) -> Iterator[Reading]:
     if celsius is not None:
         yield metric.sample(celsius, **sensor.labels)
 
 
-def _temperature(host: Host, sensor: _Sensor) -> float | None:
+def _read_temperature(host: Host, sensor: _Sensor) -> float | None:
     if sensor.fault and host.read_int(sensor.fault) == 1:
         return host.note(sensor.fault, "the chip reports a broken sensor")
-    return _celsius(host, sensor.path)
+    return _read_celsius(host, sensor.path)
 
 
-def _celsius(host: Host, path: str, *, optional: bool = False) -> float | None:
+def _read_celsius(host: Host, path: str, *, optional: bool = False) -> float | None:
     millidegrees = host.read_int(path, optional=optional)
     if millidegrees is None:
         return None
@@ -188,7 +188,7 @@ def _celsius(host: Host, path: str, *, optional: bool = False) -> float | None:
     return millidegrees / 1000
 
 
-def _speed(host: Host, sensor: _Sensor) -> float | None:
+def _read_speed(host: Host, sensor: _Sensor) -> float | None:
     speed = host.read_int(sensor.path)
     if speed is not None and not 0 <= speed <= _FASTEST:
         return host.note(sensor.path, f"expected 0 to {_FASTEST} revolutions per minute, found {speed}")

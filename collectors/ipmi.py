@@ -14,11 +14,11 @@ from collections.abc import Iterator
 import msgspec
 
 from collectors import Host, Reading, counter, gauge
-from collectors._ipmi.client import Bmc, BmcError, CodeError
+from collectors._ipmi.client import Bmc, BmcError, CompletionCodeError
 from collectors._ipmi.sdr import Repository
-from collectors._ipmi.sel import Log
+from collectors._ipmi.sel import EventLog
 from collectors._ipmi.session import open_bmc
-from collectors._ipmi.sweep import Sweep, Wanted, headroom
+from collectors._ipmi.sweep import SelectedSensor, Sweep, compute_headroom
 
 INTERVAL = 10.0  # near a limit; else the pass itself asks for more
 DEADLINE = 15.0
@@ -60,10 +60,10 @@ METRICS = (
     SEL_ENTRIES,
 )
 
-_USUAL = 30.0  # seconds between passes; a BMC's processor is slow, and its sensors are slower
-_NEAR = 10.0  # °C to the limit, below which they come every INTERVAL
+_NORMAL_INTERVAL = 30.0  # seconds between passes; a BMC's processor is slow, and its sensors are slower
+_NEAR_LIMIT = 10.0  # °C to the limit, below which they come every INTERVAL
 _PASS = 8.0  # seconds of one pass; a slow BMC is read in turns
-_IDLE = 45.0  # seconds after which a session is ended and begun anew: BMCs end it after 60, and then do not answer
+_MAX_IDLE = 45.0  # seconds after which a session is ended and begun anew: BMCs end it after 60, and then do not answer
 _UPPER = {
     "upper_noncritical": UPPER_NONCRITICAL,
     "upper_critical": UPPER_CRITICAL,
@@ -87,19 +87,19 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Patterns of sensors not to read; they go before all else."""
 
 
-class _Kept:
+class _IpmiState:
     """What is remembered from pass to pass, with one configuration."""
 
     def __init__(self) -> None:
-        self.begin(Config())
+        self.reset(Config())
 
-    def begin(self, config: Config) -> None:
+    def reset(self, config: Config) -> None:
         self.config = config
         self.bmc: Bmc | None = None
-        self.used = 0.0
+        self.last_used = 0.0
         self.repository = Repository()
         self.sweep = Sweep((), (), ())
-        self.log = Log()
+        self.log = EventLog()
 
     def close(self) -> None:
         if self.bmc is not None:
@@ -115,58 +115,58 @@ def collect(host: Host, config: Config) -> Iterator[Reading]:
     not 0, since some vendors name every sensor `Temp`; `entity_id`, what it is on (8 memory module, 32 memory device,
     55 and 64 air inlet, 29 fan); and `entity_instance`, which of them.
     """
-    kept = host.kept(_Kept)
-    host.again(_USUAL)
-    bmc = _bmc(host, kept, config)
+    state = host.kept(_IpmiState)
+    host.again(_NORMAL_INTERVAL)
+    bmc = _connect(host, state, config)
     if bmc is None:
         return
     try:
-        yield from _pass(host, bmc, kept, time.monotonic() + _PASS)
-    except (BmcError, CodeError) as error:
+        yield from _collect_pass(host, bmc, state, time.monotonic() + _PASS)
+    except (BmcError, CompletionCodeError) as error:
         host.note(bmc.name, str(error))
         if isinstance(error, BmcError):
-            kept.close()
-    kept.used = time.monotonic()
+            state.close()
+    state.last_used = time.monotonic()
 
 
-def _bmc(host: Host, kept: _Kept, config: Config) -> Bmc | None:
-    if config != kept.config:
-        kept.close()
-        kept.begin(config)
-    if time.monotonic() - kept.used > _IDLE:
-        kept.close()
-    if kept.bmc is None:
-        kept.repository.forget_undated()
-        kept.bmc = open_bmc(host, config.address, config.credentials_file)
-    return kept.bmc
+def _connect(host: Host, state: _IpmiState, config: Config) -> Bmc | None:
+    if config != state.config:
+        state.close()
+        state.reset(config)
+    if time.monotonic() - state.last_used > _MAX_IDLE:
+        state.close()
+    if state.bmc is None:
+        state.repository.forget_undated()
+        state.bmc = open_bmc(host, config.address, config.credentials_file)
+    return state.bmc
 
 
-def _pass(host: Host, bmc: Bmc, kept: _Kept, until: float) -> Iterator[Reading]:
-    sensors = kept.repository.sensors(host, bmc, until)
+def _collect_pass(host: Host, bmc: Bmc, state: _IpmiState, deadline: float) -> Iterator[Reading]:
+    sensors = state.repository.read_sensors(host, bmc, deadline)
     if sensors is None:
         return host.again(INTERVAL)
-    if sensors is not kept.sweep.sensors:
-        kept.sweep = Sweep(sensors, kept.config.include, kept.config.exclude)
+    if sensors is not state.sweep.sensors:
+        state.sweep = Sweep(sensors, state.config.include, state.config.exclude)
     began, closest = time.monotonic(), math.inf
-    for wanted, value in kept.sweep.each(host, bmc, until):
-        closest = min(closest, headroom(wanted, value))
-        yield from _readings(wanted, value)
-    host.again(max(INTERVAL if closest < _NEAR else _USUAL, 2 * (time.monotonic() - began)))
-    kept.log.count(bmc, sensors)
-    if kept.log.entries is not None:  # else it has no log
-        yield SEL_ENTRIES.sample(kept.log.entries)
-        for event, count in kept.log.counts.items():
+    for selected, value in state.sweep.read_sensors(host, bmc, deadline):
+        closest = min(closest, compute_headroom(selected, value))
+        yield from _collect_sensor(selected, value)
+    host.again(max(INTERVAL if closest < _NEAR_LIMIT else _NORMAL_INTERVAL, 2 * (time.monotonic() - began)))
+    state.log.count_new(bmc, sensors)
+    if state.log.entries is not None:  # else it has no log
+        yield SEL_ENTRIES.sample(state.log.entries)
+        for event, count in state.log.counts.items():
             yield MEMORY_EVENTS.sample(count, event=event)
     return None
 
 
-def _readings(wanted: Wanted, value: float) -> Iterator[Reading]:
-    labels, thresholds = wanted.labels, wanted.thresholds
-    if wanted.kind == "fan":
-        yield (FAN if wanted.sensor.unit == "rpm" else FAN_RATIO).sample(value, **labels)
-        if wanted.sensor.unit == "rpm" and "lower_critical" in thresholds:
+def _collect_sensor(selected: SelectedSensor, value: float) -> Iterator[Reading]:
+    labels, thresholds = selected.labels, selected.thresholds
+    if selected.kind == "fan":
+        yield (FAN if selected.sensor.unit == "rpm" else FAN_RATIO).sample(value, **labels)
+        if selected.sensor.unit == "rpm" and "lower_critical" in thresholds:
             yield FAN_LOWER_CRITICAL.sample(thresholds["lower_critical"], **labels)
-    elif wanted.kind == "margin":
+    elif selected.kind == "margin":
         yield MARGIN.sample(value, **labels)
     else:
         yield TEMPERATURE.sample(value, **labels)

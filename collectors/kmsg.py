@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from collectors import Host, Reading, counter, gauge
-from collectors._kernel.kmsg import Cursor, Record, look
+from collectors._kernel.kmsg import Cursor, KernelRecord, read_new
 
 INTERVAL = 1.0
 PRIVILEGED = True
@@ -64,7 +64,7 @@ class Kill(NamedTuple):
     pid: str
 
 
-class _Kept:
+class _KmsgState:
     """What is remembered from pass to pass."""
 
     def __init__(self) -> None:
@@ -72,26 +72,28 @@ class _Kept:
         self.kills = dict.fromkeys(_CONSTRAINTS, 0)
         self.throttled = 0
         self.machine_checks = 0
-        self.last: dict[str, tuple[Kill, int]] = {}  # by constraint: a kill of another kind must not rename this one
-        self.told_of = ""  # the pid whose kill has been counted: two lines tell of each
+        self.last_kills: dict[
+            str, tuple[Kill, int]
+        ] = {}  # by constraint: a kill of another kind must not rename this one
+        self.last_counted_pid = ""  # the pid whose kill has been counted: two lines tell of each
 
 
 def collect(host: Host) -> Iterator[Reading]:
     """One pass over the messages that are new; nothing where the log cannot be read."""
-    kept = host.kept(_Kept)
-    log = look(host, kept.cursor)
-    if log is None:
+    state = host.kept(_KmsgState)
+    batch = read_new(host, state.cursor)
+    if batch is None:
         return
-    for record in log.records:
+    for record in batch.records:
         if record.facility == 0:
-            _take(kept, record, counting=not log.old)
-    for constraint, count in kept.kills.items():
+            _count_record(state, record, is_new=not batch.is_backlog)
+    for constraint, count in state.kills.items():
         yield OOM_KILLS.sample(count, constraint=constraint)
-    yield THROTTLE_MESSAGES.sample(kept.throttled)
-    yield MACHINE_CHECKS.sample(kept.machine_checks)
-    for kill, microseconds in kept.last.values():
+    yield THROTTLE_MESSAGES.sample(state.throttled)
+    yield MACHINE_CHECKS.sample(state.machine_checks)
+    for kill, microseconds in state.last_kills.values():
         labels = {"constraint": kill.constraint, "nodes": kill.nodes, "victim": kill.victim, "cgroup": kill.cgroup}
-        yield LAST_OOM_KILL.sample(_unix_time(host, microseconds), **labels)
+        yield LAST_OOM_KILL.sample(_to_unix_time(host, microseconds), **labels)
 
 
 def parse_kill(text: str) -> Kill | None:
@@ -108,20 +110,20 @@ def parse_kill(text: str) -> Kill | None:
     return None
 
 
-def _take(kept: _Kept, record: Record, *, counting: bool) -> None:
+def _count_record(state: _KmsgState, record: KernelRecord, *, is_new: bool) -> None:
     kill = parse_kill(record.text)
-    if kill is not None and not (kill.pid == kept.told_of and not record.text.startswith("oom-kill:")):
-        kept.told_of = kill.pid
-        kept.last[kill.constraint] = kill, record.microseconds
-        kept.kills[kill.constraint] += counting
-    kept.throttled += counting and _THROTTLED.match(record.text) is not None
-    kept.machine_checks += counting and _MACHINE_CHECK.match(record.text) is not None
+    if kill is not None and not (kill.pid == state.last_counted_pid and not record.text.startswith("oom-kill:")):
+        state.last_counted_pid = kill.pid
+        state.last_kills[kill.constraint] = kill, record.microseconds
+        state.kills[kill.constraint] += is_new
+    state.throttled += is_new and _THROTTLED.match(record.text) is not None
+    state.machine_checks += is_new and _MACHINE_CHECK.match(record.text) is not None
 
 
-def _unix_time(host: Host, microseconds: int) -> float | None:
+def _to_unix_time(host: Host, microseconds: int) -> float | None:
     """The kernel's clock starts at the boot; on a host that was suspended it is behind by that time."""
     for line in host.lines("proc/stat"):
         if line.startswith("btime "):
-            booted = host.integer(line.removeprefix("btime ").strip(), "proc/stat")
-            return None if booted is None or booted < 0 else booted + microseconds / 1e6
+            boot_time = host.integer(line.removeprefix("btime ").strip(), "proc/stat")
+            return None if boot_time is None or boot_time < 0 else boot_time + microseconds / 1e6
     return host.note("proc/stat", "expected a line btime SECONDS")

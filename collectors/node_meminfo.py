@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 
 from collectors import Host, Labels, Reading, Sample, gauge
-from collectors._host.nodes import FOLDER, nodes
-from collectors._kernel.meminfo import NODE_FIELDS, SHARED_FIELDS, Fields, field_metric
+from collectors._host.nodes import FOLDER, list_nodes
+from collectors._kernel.meminfo import NODE_FIELDS, SHARED_FIELDS, FieldSeries, make_field_metric
 
 INTERVAL = 1.0
 
@@ -22,7 +22,9 @@ _ZONEINFO = "proc/zoneinfo"
 # /proc/zoneinfo has five lines per CPU and zone, a quarter of a megabyte on 256 CPUs; watermarks hardly ever change.
 _PASSES_BETWEEN_ZONEINFO = 60
 _ZONE_LINE = re.compile(r"^Node (\d+), zone|^ +(low|managed) +(\d{1,16})$", re.ASCII | re.MULTILINE)
-_KNOWN = tuple((field, field_metric(_PREFIX, field, meaning)) for field, meaning in (*SHARED_FIELDS, *NODE_FIELDS))
+_FIELD_METRICS = tuple(
+    (field, make_field_metric(_PREFIX, field, meaning)) for field, meaning in (*SHARED_FIELDS, *NODE_FIELDS)
+)
 _TERMS = frozenset(
     f"{_PREFIX}_{term}_bytes"
     for term in ("mem_total", "mem_free", "active_file", "inactive_file", "mapped", "sreclaimable")
@@ -38,34 +40,34 @@ AVAILABLE = gauge(
     "What the node can still give: MemFree + max(0, Active(file) + Inactive(file) - Mapped) + SReclaimable - the low "
     "watermarks of its zones, never below 0; where /proc/zoneinfo cannot be read the watermarks are left out.",
 )
-METRICS = (*(metric for _, metric in _KNOWN), HUGE_PAGES, AVAILABLE)
+METRICS = (*(metric for _, metric in _FIELD_METRICS), HUGE_PAGES, AVAILABLE)
 
 
-class _Kept:
+class _NodeMeminfoState:
     def __init__(self) -> None:
-        self.fields = Fields(_PREFIX, _KNOWN, HUGE_PAGES)
-        self.nodes: list[str] = []
+        self.fields = FieldSeries(_PREFIX, _FIELD_METRICS, HUGE_PAGES)
+        self.node_ids: list[str] = []
         self.shares: Mapping[str, float] = {}
         self.passes_left = 0
 
 
 def collect(host: Host) -> Iterator[Reading]:
     """Every field of each node's meminfo, then the node's available memory."""
-    kept = host.kept(_Kept)
-    found = nodes(host)
-    if found:
-        _refresh_shares(host, kept, found)
-    for node in found:
+    state = host.kept(_NodeMeminfoState)
+    node_ids = list_nodes(host)
+    if node_ids:
+        _refresh_shares(host, state, node_ids)
+    for node in node_ids:
         relative = f"{FOLDER}/node{node}/meminfo"
         text = host.read(relative)
         if text is not None:
             labels = (("node", node),)
-            samples = list(kept.fields.samples(host, relative, text, labels))
+            samples = list(state.fields.make_samples(host, relative, text, labels))
             yield from samples
-            yield _available(samples, kept.shares.get(node, 0.0), labels)
+            yield _compute_available(samples, state.shares.get(node, 0.0), labels)
 
 
-def watermark_shares(text: str) -> dict[str, float]:
+def compute_watermark_shares(text: str) -> dict[str, float]:
     """
     The low watermarks of each node's zones as a share of the node's MemTotal, from the text of /proc/zoneinfo.
 
@@ -74,30 +76,30 @@ def watermark_shares(text: str) -> dict[str, float]:
     """
     pages: dict[str, dict[str, int]] = {}
     node = ""
-    for opens, key, digits in _ZONE_LINE.findall(text):
-        if opens:
-            node = opens
+    for new_node, key, digits in _ZONE_LINE.findall(text):
+        if new_node:
+            node = new_node
         elif node:
             zone = pages.setdefault(node, {"low": 0, "managed": 0})
             zone[key] += int(digits)
     return {node: min(1.0, sums["low"] / sums["managed"]) for node, sums in pages.items() if sums["managed"]}
 
 
-def _refresh_shares(host: Host, kept: _Kept, found: list[str]) -> None:
-    if kept.passes_left > 0 and kept.nodes == found:
-        kept.passes_left -= 1
+def _refresh_shares(host: Host, state: _NodeMeminfoState, node_ids: list[str]) -> None:
+    if state.passes_left > 0 and state.node_ids == node_ids:
+        state.passes_left -= 1
         return
     text = host.read(_ZONEINFO)
-    shares = {} if text is None else watermark_shares(text)
+    shares = {} if text is None else compute_watermark_shares(text)
     if text is not None and not shares:
         host.note(_ZONEINFO, "expected zones with `low` and `managed` pages")
     # What cannot be read now stays as it was known; where nothing could be read the next pass tries again.
-    kept.shares = {**kept.shares, **shares}
-    kept.nodes = found
-    kept.passes_left = _PASSES_BETWEEN_ZONEINFO if shares else 0
+    state.shares = {**state.shares, **shares}
+    state.node_ids = node_ids
+    state.passes_left = _PASSES_BETWEEN_ZONEINFO if shares else 0
 
 
-def _available(samples: list[Sample], watermark_share: float, labels: Labels) -> Reading:
+def _compute_available(samples: list[Sample], watermark_share: float, labels: Labels) -> Reading:
     terms = {sample.metric.name: sample.value for sample in samples if sample.metric.name in _TERMS}
     if len(terms) < len(_TERMS):
         return None

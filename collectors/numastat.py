@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from collectors import Host, Reading, Sample, counter
-from collectors._host.nodes import FOLDER, nodes
+from collectors._host.nodes import FOLDER, list_nodes
 
 INTERVAL = 1.0
 
@@ -31,15 +31,15 @@ METRICS = tuple(metric for _, metric in _BY_KEY)
 
 def collect(host: Host) -> Iterator[Reading]:
     """The six counters of each node; nothing, with one note, where `vm.numa_stat=0` has stopped them."""
-    found = nodes(host)
-    if found and host.read(_SWITCH, optional=True) == "0":
+    node_ids = list_nodes(host)
+    if node_ids and host.read(_SWITCH, optional=True) == "0":
         host.note(_SWITCH, "the counters stand still; `sysctl vm.numa_stat=1` lets them count again")
         return
-    for node in found:
-        yield from _node(host, node)
+    for node in node_ids:
+        yield from _collect_node(host, node)
 
 
-def _node(host: Host, node: str) -> Iterator[Reading]:
+def _collect_node(host: Host, node: str) -> Iterator[Reading]:
     relative = f"{FOLDER}/node{node}/numastat"
     text = host.read(relative)
     if text is None:

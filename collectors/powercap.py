@@ -28,7 +28,7 @@ _FOLDER = "sys/class/powercap"
 _ZONE = re.compile(r"intel-rapl(:\d+)+")  # intel-rapl-mmio would be the same package once more
 
 
-class _Kept:
+class _PowercapState:
     """What is remembered from pass to pass, by zone, in microjoules."""
 
     def __init__(self) -> None:
@@ -39,28 +39,28 @@ class _Kept:
 
 def collect(host: Host) -> Iterator[Reading]:
     """One pass over the zones."""
-    kept = host.kept(_Kept)
+    state = host.kept(_PowercapState)
     for zone in host.names(_FOLDER):
         if _ZONE.fullmatch(zone):
             name = host.read(f"{_FOLDER}/{zone}/name") or ""
-            microjoules = _unwrapped(host, kept, zone)
+            microjoules = _read_unwrapped(host, state, zone)
             yield ENERGY.sample(None if microjoules is None else microjoules / 1e6, zone=zone, name=name)
 
 
-def _unwrapped(host: Host, kept: _Kept, zone: str) -> int | None:
+def _read_unwrapped(host: Host, state: _PowercapState, zone: str) -> int | None:
     path = f"{_FOLDER}/{zone}/energy_uj"
-    if zone not in kept.ranges:
+    if zone not in state.ranges:
         largest = host.read_int(f"{_FOLDER}/{zone}/max_energy_range_uj")
         if largest is not None and largest > 0:
-            kept.ranges[zone] = largest
-    largest = kept.ranges.get(zone, 0)
-    now = host.read_int(path)
-    if now is None:
+            state.ranges[zone] = largest
+    largest = state.ranges.get(zone, 0)
+    energy = host.read_int(path)
+    if energy is None:
         return None
-    if now < 0 or (largest and now > largest):
-        return host.note(path, f"expected 0 to {largest} microjoules, found {now}")
+    if energy < 0 or (largest and energy > largest):
+        return host.note(path, f"expected 0 to {largest} microjoules, found {energy}")
     # Without a known range this stays as it was, and the smaller value is a restart to whoever reads it.
-    if now < kept.last.get(zone, 0):
-        kept.wrapped[zone] = kept.wrapped.get(zone, 0) + largest
-    kept.last[zone] = now
-    return kept.wrapped.get(zone, 0) + now
+    if energy < state.last.get(zone, 0):
+        state.wrapped[zone] = state.wrapped.get(zone, 0) + largest
+    state.last[zone] = energy
+    return state.wrapped.get(zone, 0) + energy

@@ -33,13 +33,13 @@ def collect(host: Host) -> Iterator[Reading]:
     for resource in _RESOURCES:
         relative = f"proc/pressure/{resource}"
         for line in host.lines(relative, optional=True)[:2]:  # some and full; more is no such file
-            yield _line(host, relative, resource, line)
+            yield _parse_line(host, relative, resource, line)
 
 
-def _line(host: Host, relative: str, resource: str, line: str) -> Reading:
-    found = _LINE.fullmatch(line)
-    if found is None:
+def _parse_line(host: Host, relative: str, resource: str, line: str) -> Reading:
+    match = _LINE.fullmatch(line)
+    if match is None:
         return host.note(relative, f"expected `some avg10=… total=123`, found {line[:40]!r}")
-    if resource == "cpu" and found[1] == "full":
+    if resource == "cpu" and match[1] == "full":
         return None
-    return Sample(WAITING if found[1] == "some" else STALLED, (("resource", resource),), int(found[2]) / 1e6)
+    return Sample(WAITING if match[1] == "some" else STALLED, (("resource", resource),), int(match[2]) / 1e6)

@@ -15,14 +15,14 @@ import msgspec
 
 from collectors import Host, Reading, counter, gauge
 from collectors._host.cpulist import parse_cpulist
-from collectors._host.nodes import cpus_by_node, nodes
+from collectors._host.nodes import list_nodes, read_cpus_by_node
 from collectors._process import cgroup, placement_request
-from collectors._process.engine_processes import EngineProcess, find
-from collectors._process.page_sample import FEWEST, MOST, Placement
-from collectors._process.page_shares import SHARES, of_pages
-from collectors._process.stat import Status, stat, status
+from collectors._process.engine_processes import EngineProcess, find_processes
+from collectors._process.page_sample import MAX_PAGES, MIN_PAGES, PageSample
+from collectors._process.page_shares import SHARES, collect_shares
+from collectors._process.stat import Status, read_stat, read_status
 from collectors._process.targets import Target
-from collectors._process.threads import Threads, Watch
+from collectors._process.threads import Threads, ThreadTracker
 
 INTERVAL = 15.0
 DEADLINE = 2.0
@@ -77,7 +77,7 @@ METRICS = (
 )
 
 _FIELDS = {"anon": "RssAnon", "file": "RssFile", "shmem": "RssShmem", "hugetlb": "HugetlbPages"}  # of status
-_ENDED = ("Z", "X")  # a zombie, and one that is being buried
+_ENDED_STATES = ("Z", "X")  # a zombie, and one that is being buried
 _TICKS_PER_SECOND = 100  # USER_HZ, the same on every architecture that Linux has servers of
 
 
@@ -95,83 +95,90 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         """Raises ValueError where so many pages cannot be asked."""
-        if not FEWEST <= self.pages <= MOST:
-            raise ValueError(f"pages: expected {FEWEST} to {MOST}, found {self.pages}")
+        if not MIN_PAGES <= self.pages <= MAX_PAGES:
+            raise ValueError(f"pages: expected {MIN_PAGES} to {MAX_PAGES}, found {self.pages}")
 
 
-class _Kept:
+class _ProcessState:
     """What is remembered from pass to pass, by (pid, start): another process with that pid is another."""
 
     def __init__(self) -> None:
-        self.watches: dict[tuple[int, int], Watch] = {}
+        self.trackers: dict[tuple[int, int], ThreadTracker] = {}
 
 
 def collect(host: Host, config: Config) -> Iterator[Reading]:
     """One pass over the processes that are found; all series have the labels engine and rank."""
-    processes = find(host, config.engines, discover=config.discover)
-    kept = host.kept(_Kept)
-    kept.watches = {(one.pid, one.started): kept.watches.get((one.pid, one.started), Watch()) for one in processes}
+    processes = find_processes(host, config.engines, discover=config.discover)
+    state = host.kept(_ProcessState)
+    state.trackers = {
+        (process.pid, process.start_time): state.trackers.get((process.pid, process.start_time), ThreadTracker())
+        for process in processes
+    }
     if not processes:
         return
-    known, cpus_of = nodes(host), cpus_by_node(host)
-    node_of = {cpu: node for node, cpus in cpus_of.items() for cpu in cpus}
-    for one in processes:
-        who = {"engine": one.engine, "rank": one.rank}
-        told = status(host, one.pid)
-        threads = kept.watches[one.pid, one.started].look(host, one.pid, node_of)
-        placement = _placement(host, one, config.pages)
-        around = list(_around(host, one, cpus_of, whole=len(cpus_of) == len(known), who=who))
-        seen = stat(host, one.pid)
-        if seen is None or seen.started != one.started or seen.state in _ENDED:
-            host.note(f"process {one.pid}", "ended while it was read")
+    node_ids, cpus_of = list_nodes(host), read_cpus_by_node(host)
+    node_by_cpu = {cpu: node for node, cpus in cpus_of.items() for cpu in cpus}
+    for process in processes:
+        labels = {"engine": process.engine, "rank": process.rank}
+        process_status = read_status(host, process.pid)
+        threads = state.trackers[process.pid, process.start_time].update(host, process.pid, node_by_cpu)
+        page_sample = _sample_process(host, process, config.pages)
+        context_readings = list(
+            _collect_context(host, process, cpus_of, is_complete=len(cpus_of) == len(node_ids), labels=labels)
+        )
+        process_stat = read_stat(host, process.pid)
+        if process_stat is None or process_stat.start_time != process.start_time or process_stat.state in _ENDED_STATES:
+            host.note(f"process {process.pid}", "ended while it was read")
             continue
-        which = {"pid": str(one.pid), "starttime": str(one.started)}
-        yield INFO.sample(1.0, **who, **which, kind=one.kind, command=one.command)
-        yield RUN_SECONDS.sample(seen.ticks / _TICKS_PER_SECOND, **who)
-        yield MINOR_FAULTS.sample(seen.minor_faults, **who)
-        yield MAJOR_FAULTS.sample(seen.major_faults, **who)
-        if told is not None:
-            yield from _of_memory(told, known, who)
-        yield from _of_threads(threads, list(cpus_of), whole=len(cpus_of) == len(known), who=who)
-        yield from around
-        if placement is not None:
-            yield from of_pages(placement, known, threads.ticks, who)
+        identity = {"pid": str(process.pid), "starttime": str(process.start_time)}
+        yield INFO.sample(1.0, **labels, **identity, kind=process.kind, command=process.command)
+        yield RUN_SECONDS.sample(process_stat.ticks / _TICKS_PER_SECOND, **labels)
+        yield MINOR_FAULTS.sample(process_stat.minor_faults, **labels)
+        yield MAJOR_FAULTS.sample(process_stat.major_faults, **labels)
+        if process_status is not None:
+            yield from _collect_memory(process_status, node_ids, labels)
+        yield from _collect_threads(threads, list(cpus_of), is_complete=len(cpus_of) == len(node_ids), labels=labels)
+        yield from context_readings
+        if page_sample is not None:
+            yield from collect_shares(page_sample, node_ids, threads.ticks, labels)
 
 
-def _around(
-    host: Host, one: EngineProcess, cpus_of: dict[str, frozenset[int]], *, whole: bool, who: dict[str, str]
+def _collect_context(
+    host: Host, process: EngineProcess, cpus_of: dict[str, frozenset[int]], *, is_complete: bool, labels: dict[str, str]
 ) -> Iterator[Reading]:
     """What was asked of the process, and the limits above it."""
-    if whole:  # else which node a CPU has, and which nodes are all of them, cannot be told
-        yield from placement_request.readings(host, one, cpus_of, who)
-    yield from cgroup.readings(host, one.pid, who)
+    if is_complete:  # else which node a CPU has, and which nodes are all of them, cannot be told
+        yield from placement_request.collect_requests(host, process, cpus_of, labels)
+    yield from cgroup.collect_cgroup(host, process.pid, labels)
 
 
-def _of_memory(told: Status, known: Sequence[str], who: dict[str, str]) -> Iterator[Reading]:
+def _collect_memory(process_status: Status, node_ids: Sequence[str], labels: dict[str, str]) -> Iterator[Reading]:
     for kind, field in _FIELDS.items():
-        yield MEMORY.sample(told.sizes.get(field), **who, kind=kind)
-    yield SWAPPED.sample(told.sizes.get("VmSwap"), **who)
-    allowed = parse_cpulist(told.nodes)
-    for node in known if allowed is not None else ():
-        yield MEMORY_ALLOWED.sample(int(node) in (allowed or ()), **who, node=node)
+        yield MEMORY.sample(process_status.sizes.get(field), **labels, kind=kind)
+    yield SWAPPED.sample(process_status.sizes.get("VmSwap"), **labels)
+    allowed = parse_cpulist(process_status.nodes)
+    for node in node_ids if allowed is not None else ():
+        yield MEMORY_ALLOWED.sample(int(node) in (allowed or ()), **labels, node=node)
 
 
-def _of_threads(threads: Threads, known: Sequence[str], *, whole: bool, who: dict[str, str]) -> Iterator[Reading]:
+def _collect_threads(
+    threads: Threads, node_ids: Sequence[str], *, is_complete: bool, labels: dict[str, str]
+) -> Iterator[Reading]:
     ticks = threads.ticks.total() if threads.ticks is not None else 0
-    bound = threads.bound if whole else None  # a node whose CPUs are not known may be allowed too
-    for node in known:
+    bound = threads.bound if is_complete else None  # a node whose CPUs are not known may be allowed too
+    for node in node_ids:
         counts = ((THREADS, threads.running), (THREADS_ALLOWED, threads.allowed), (THREADS_BOUND, bound))
         for metric, by_node in counts:
-            yield metric.sample(None if by_node is None else by_node[node], **who, node=node)
+            yield metric.sample(None if by_node is None else by_node[node], **labels, node=node)
         if threads.ticks is not None and ticks:
-            yield RUN_SHARE.sample(threads.ticks[node] / ticks, **who, node=node)
-    yield THREAD_MIGRATIONS.sample(threads.thread_migrations, **who)
-    yield PAGES_MIGRATED.sample(threads.pages_migrated, **who)
+            yield RUN_SHARE.sample(threads.ticks[node] / ticks, **labels, node=node)
+    yield THREAD_MIGRATIONS.sample(threads.thread_migrations, **labels)
+    yield PAGES_MIGRATED.sample(threads.pages_migrated, **labels)
 
 
-def _placement(host: Host, one: EngineProcess, pages: int) -> Placement | None:
+def _sample_process(host: Host, process: EngineProcess, pages: int) -> PageSample | None:
     if not host.live:
         return None
-    from collectors._process.move_pages import sample  # ctypes, for hosts that have an engine only
+    from collectors._process.move_pages import sample_pages  # ctypes, for hosts that have an engine only
 
-    return sample(host, one.pid, one.started, pages)
+    return sample_pages(host, process.pid, process.start_time, pages)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from collectors import Host, Reading, counter, natural
-from collectors._host.nodes import cpus_by_node, listed
+from collectors._host.nodes import read_cpulist, read_cpus_by_node
 
 INTERVAL = 1.0
 
@@ -35,16 +35,16 @@ METRICS = (TOTAL, LOCAL, REMOTE)
 _FOLDER = "sys/fs/resctrl"
 _INFO = f"{_FOLDER}/info/L3_MON"
 _CPU = "sys/devices/system/cpu"
-_ALL, _OWN = "mbm_total_bytes", "mbm_local_bytes"
+_TOTAL_EVENT, _LOCAL_EVENT = "mbm_total_bytes", "mbm_local_bytes"
 _DOMAIN = re.compile(r"mon_L3_(\d{2,5})", re.ASCII)
 _PART = re.compile(r"mon_sub_L3_(\d{2,5})", re.ASCII)  # one for each node of an L3 that sub-NUMA clustering divides
 _WORDS = frozenset({"Unavailable", "Unassigned", "Error"})
 _MASKS = re.compile(r"(\d{1,5})=0x([0-9a-f]{1,8})", re.ASCII)
-_AS_SHIPPED = ("7f", "15")  # all seven kinds of traffic, and the three of them that are local
-_LOOK_AGAIN = 60  # passes after which topology and what the events count are read again
+_DEFAULT_MASKS = ("7f", "15")  # all seven kinds of traffic, and the three of them that are local
+_REFRESH_PASSES = 60  # passes after which topology and what the events count are read again
 
 
-class _Place(NamedTuple):
+class _Monitor(NamedTuple):
     """Where one group's traffic in one domain is told, and its labels."""
 
     folder: str
@@ -54,7 +54,7 @@ class _Place(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Counted:
+class _TrafficCounts:
     """What one place has counted, by event: the kernel's last value, and the sum that never falls."""
 
     last: dict[str, int] = field(default_factory=dict)
@@ -67,39 +67,39 @@ class _Counted:
         return self.sums[event]
 
 
-class _Kept:
+class _ResctrlState:
     def __init__(self) -> None:
         self.passes = 0
         self.nodes: dict[str, str] = {}
         self.incomparable: frozenset[str] = frozenset()
-        self.counted: dict[_Place, _Counted] = {}
+        self.counts: dict[_Monitor, _TrafficCounts] = {}
 
 
 def collect(host: Host) -> Iterator[Reading]:
     """One pass over the control groups and their domains; nothing where resctrl is not mounted or has no monitoring."""
     if not host.exists(_INFO):
         return
-    kept = host.kept(_Kept)
-    if kept.passes % _LOOK_AGAIN == 0:
-        kept.nodes, kept.incomparable = _node_of_domains(host), _incomparable(host)
-    kept.passes += 1
-    groups = _groups(host)
+    state = host.kept(_ResctrlState)
+    if state.passes % _REFRESH_PASSES == 0:
+        state.nodes, state.incomparable = _map_domains_to_nodes(host), _find_incomparable(host)
+    state.passes += 1
+    groups = _list_groups(host)
     for group, folder in groups.items():
-        for place in _places(host, kept, group, folder):
-            yield from _traffic(host, kept, place)
-    kept.counted = {place: counted for place, counted in kept.counted.items() if place.group in groups}
+        for monitor in _list_monitors(host, state, group, folder):
+            yield from _collect_traffic(host, state, monitor)
+    state.counts = {monitor: counts for monitor, counts in state.counts.items() if monitor.group in groups}
 
 
-def _groups(host: Host) -> dict[str, str]:
+def _list_groups(host: Host) -> dict[str, str]:
     """The folder of each control group by name; its values include those of its monitoring groups."""
-    found = {"": f"{_FOLDER}/mon_data"}
+    folders = {"": f"{_FOLDER}/mon_data"}
     for name in host.names(_FOLDER):
         if name not in ("info", "mon_data", "mon_groups") and host.exists(f"{_FOLDER}/{name}/mon_data"):
-            found[name] = f"{_FOLDER}/{name}/mon_data"
-    return found
+            folders[name] = f"{_FOLDER}/{name}/mon_data"
+    return folders
 
 
-def _places(host: Host, kept: _Kept, group: str, folder: str) -> Iterator[_Place]:
+def _list_monitors(host: Host, state: _ResctrlState, group: str, folder: str) -> Iterator[_Monitor]:
     for name in host.names(folder):
         domain = _DOMAIN.fullmatch(name)
         if domain is None:
@@ -108,34 +108,39 @@ def _places(host: Host, kept: _Kept, group: str, folder: str) -> Iterator[_Place
         path = f"{folder}/{name}"
         parts = [(entry, part[1]) for entry in host.names(path) if (part := _PART.fullmatch(entry))]
         for entry, node in parts:
-            yield _Place(f"{path}/{entry}", group, number, str(int(node)))
+            yield _Monitor(f"{path}/{entry}", group, number, str(int(node)))
         if not parts:  # else the domain's own files are the sum of its parts
-            yield _Place(path, group, number, kept.nodes.get(number, ""))
+            yield _Monitor(path, group, number, state.nodes.get(number, ""))
 
 
-def _traffic(host: Host, kept: _Kept, place: _Place) -> Iterator[Reading]:
-    counted = kept.counted.setdefault(place, _Counted())
-    labels = {"group": place.group, "domain": place.domain, "node": place.node}
+def _collect_traffic(host: Host, state: _ResctrlState, monitor: _Monitor) -> Iterator[Reading]:
+    counts = state.counts.setdefault(monitor, _TrafficCounts())
+    labels = {"group": monitor.group, "domain": monitor.domain, "node": monitor.node}
     # Local first: what passes between the two reads must not make it more than all there is.
-    local, total = _value(host, f"{place.folder}/{_OWN}"), _value(host, f"{place.folder}/{_ALL}")
+    local, total = (
+        _read_value(host, f"{monitor.folder}/{_LOCAL_EVENT}"),
+        _read_value(host, f"{monitor.folder}/{_TOTAL_EVENT}"),
+    )
     if local is not None:
-        yield LOCAL.sample(counted.add(_OWN, local), **labels)
+        yield LOCAL.sample(counts.add(_LOCAL_EVENT, local), **labels)
     if total is not None:
-        yield TOTAL.sample(counted.add(_ALL, total), **labels)
-    if local is not None and total is not None and place.domain not in kept.incomparable:
-        yield REMOTE.sample(_remote(host, counted, place), **labels)
+        yield TOTAL.sample(counts.add(_TOTAL_EVENT, total), **labels)
+    if local is not None and total is not None and monitor.domain not in state.incomparable:
+        yield REMOTE.sample(_compute_remote(host, counts, monitor), **labels)
 
 
-def _remote(host: Host, counted: _Counted, place: _Place) -> int | None:
+def _compute_remote(host: Host, counts: _TrafficCounts, monitor: _Monitor) -> int | None:
     """All less local, as a sum that never falls: a smaller one would be, to Prometheus, a counter that began again."""
-    remote = counted.sums[_ALL] - counted.sums[_OWN]
-    if remote < 0 and counted.remote is None:
-        return host.note(f"{place.folder}/{_OWN}", f"more than {_ALL}, so what is remote is not known")
-    counted.remote = max(counted.remote or 0, remote)
-    return counted.remote
+    remote = counts.sums[_TOTAL_EVENT] - counts.sums[_LOCAL_EVENT]
+    if remote < 0 and counts.remote is None:
+        return host.note(
+            f"{monitor.folder}/{_LOCAL_EVENT}", f"more than {_TOTAL_EVENT}, so what is remote is not known"
+        )
+    counts.remote = max(counts.remote or 0, remote)
+    return counts.remote
 
 
-def _value(host: Host, path: str) -> int | None:
+def _read_value(host: Host, path: str) -> int | None:
     if not host.exists(path):
         return None  # this processor does not count it
     text = host.read(path)
@@ -147,41 +152,44 @@ def _value(host: Host, path: str) -> int | None:
     return host.note(path, f"expected 0 or more, found {value}") if value is not None and value < 0 else value
 
 
-def _node_of_domains(host: Host) -> dict[str, str]:
+def _map_domains_to_nodes(host: Host) -> dict[str, str]:
     """The NUMA node of each L3 by its id; an L3 of several nodes has none."""
-    by_node = cpus_by_node(host)
-    found: dict[str, str] = {}
-    seen: set[int] = set()
+    by_node = read_cpus_by_node(host)
+    node_by_domain: dict[str, str] = {}
+    visited_cpus: set[int] = set()
     for name in sorted(host.names(_CPU), key=natural):
         cpu = re.fullmatch(r"cpu(\d{1,5})", name, re.ASCII)
-        if cpu is None or int(cpu[1]) in seen:
+        if cpu is None or int(cpu[1]) in visited_cpus:
             continue
-        shared, number = _third_level(host, f"{_CPU}/{name}/cache")
-        seen |= shared
-        within = [node for node, cpus in by_node.items() if cpus & shared]
-        if number is not None and len(within) == 1:
-            found[str(number)] = within[0]
-    return found
+        shared, number = _read_l3(host, f"{_CPU}/{name}/cache")
+        visited_cpus |= shared
+        sharing_nodes = [node for node, cpus in by_node.items() if cpus & shared]
+        if number is not None and len(sharing_nodes) == 1:
+            node_by_domain[str(number)] = sharing_nodes[0]
+    return node_by_domain
 
 
-def _third_level(host: Host, cache: str) -> tuple[frozenset[int], int | None]:
+def _read_l3(host: Host, cache: str) -> tuple[frozenset[int], int | None]:
     """The CPUs that share an L3 cache, and its id, which resctrl names its domains after."""
     for index in host.glob(f"{cache}/index[0-9]*"):
         if host.read(f"{index}/level", optional=True) == "3":
-            return listed(host, f"{index}/shared_cpu_list") or frozenset(), host.read_int(f"{index}/id")
+            return read_cpulist(host, f"{index}/shared_cpu_list") or frozenset(), host.read_int(f"{index}/id")
     return frozenset(), None
 
 
-def _incomparable(host: Host) -> frozenset[str]:
+def _find_incomparable(host: Host) -> frozenset[str]:
     """
     The domains whose events somebody has set to count other things, so that all less local is not what is remote.
 
     AMD's events can be set (mbm_*_bytes_config); what cannot be set is as the processor's maker meant it.
     """
     total, local = (
-        dict(_MASKS.findall(host.read(f"{_INFO}/{event}_config", optional=True) or "")) for event in (_ALL, _OWN)
+        dict(_MASKS.findall(host.read(f"{_INFO}/{event}_config", optional=True) or ""))
+        for event in (_TOTAL_EVENT, _LOCAL_EVENT)
     )
-    wrong = frozenset(domain for domain in total.keys() & local.keys() if (total[domain], local[domain]) != _AS_SHIPPED)
+    wrong = frozenset(
+        domain for domain in total.keys() & local.keys() if (total[domain], local[domain]) != _DEFAULT_MASKS
+    )
     if wrong:
         domains = ",".join(sorted(wrong, key=natural))
         host.note(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from operator import add, sub
 
 from collectors import Host, Labels, Reading, Sample, counter, gauge
-from collectors._host.nodes import cpus_by_node, listed, nodes
+from collectors._host.nodes import list_nodes, read_cpulist, read_cpus_by_node
 
 INTERVAL = 1.0
 
@@ -42,21 +42,21 @@ Ticks = list[int]
 
 
 @dataclass(slots=True)
-class _Node:
+class _NodeTicks:
     """What a node's CPUs have reached, and what its sum must be moved by because CPUs came or went."""
 
     labels: tuple[Labels, ...]
     cpus: tuple[str, ...] = ()
-    moved: bool = False
+    has_changed: bool = False
     offset: Ticks = field(default_factory=lambda: [0] * len(_MODES))
     reached: Ticks = field(default_factory=lambda: [0] * len(_MODES))
 
 
-class _Kept:
+class _StatState:
     def __init__(self) -> None:
-        self.seen: list[str] = []
+        self.cpu_numbers: list[str] = []
         self.cpus: dict[str, tuple[str, ...]] = {}
-        self.nodes: dict[str, _Node] = {}
+        self.nodes: dict[str, _NodeTicks] = {}
         self.complete = False
 
 
@@ -67,11 +67,11 @@ def collect(host: Host) -> Iterator[Reading]:
         return
     # The line of interrupts, the longest by far on a large host, has nothing for us.
     cpus, _, rest = text.partition("\nintr ")
-    yield from _nodes(host, dict(_CPU_LINE.findall(cpus)))
-    yield from _numbers(host, rest or text)
+    yield from _collect_nodes(host, dict(_CPU_LINE.findall(cpus)))
+    yield from _collect_numbers(host, rest or text)
 
 
-def _numbers(host: Host, text: str) -> Iterator[Reading]:
+def _collect_numbers(host: Host, text: str) -> Iterator[Reading]:
     values = {key: value for key, _, value in (line.partition(" ") for line in text.splitlines())}
     for key, metric in _BY_KEY:
         value = values.get(key, "")
@@ -81,47 +81,49 @@ def _numbers(host: Host, text: str) -> Iterator[Reading]:
             host.note(_FILE, f"expected a line such as `{key} 123`")
 
 
-def _nodes(host: Host, lines: dict[str, str]) -> Iterator[Reading]:
-    kept = host.kept(_Kept)
-    seen = list(lines)
+def _collect_nodes(host: Host, lines: dict[str, str]) -> Iterator[Reading]:
+    cpu_state = host.kept(_StatState)
+    cpu_numbers = list(lines)
     # A CPU that came or went is the sign to look at the nodes again: /proc/stat lists the online CPUs only.
-    if not kept.complete or seen != kept.seen:
-        _look_at_nodes(host, kept, lines)
-        kept.seen = seen
-    for node, cpus in kept.cpus.items():
+    if not cpu_state.complete or cpu_numbers != cpu_state.cpu_numbers:
+        _refresh_nodes(host, cpu_state, lines)
+        cpu_state.cpu_numbers = cpu_numbers
+    for node, cpus in cpu_state.cpus.items():
         if all(cpu in lines for cpu in cpus):
             yield Sample(CPUS_ONLINE, (("node", node),), float(len(cpus)))
-            yield from _seconds(kept.nodes[node], [[*map(int, lines[cpu].split())] for cpu in cpus])
+            yield from _collect_seconds(cpu_state.nodes[node], [[*map(int, lines[cpu].split())] for cpu in cpus])
         else:
             # A sum that lacks a CPU would fall, and a counter that falls looks like a restart.
             host.note(_FILE, f"expected ten numbers for each CPU of node {node}")
 
 
-def _seconds(state: _Node, rows: list[Ticks]) -> Iterator[Reading]:
+def _collect_seconds(node_ticks: _NodeTicks, rows: list[Ticks]) -> Iterator[Reading]:
     if not rows:
         return
     ticks = [*map(sum, zip(*rows, strict=True))]
-    if state.moved:
-        state.offset, state.moved = [*map(sub, state.reached, ticks)], False
+    if node_ticks.has_changed:
+        node_ticks.offset, node_ticks.has_changed = [*map(sub, node_ticks.reached, ticks)], False
     # The kernel's idle and iowait may go back a little; a counter may not.
-    state.reached = [*map(max, state.reached, map(add, ticks, state.offset))]
-    for labels, reached in zip(state.labels, state.reached, strict=True):
+    node_ticks.reached = [*map(max, node_ticks.reached, map(add, ticks, node_ticks.offset))]
+    for labels, reached in zip(node_ticks.labels, node_ticks.reached, strict=True):
         yield Sample(CPU_SECONDS, labels, reached / _TICKS_PER_SECOND)
 
 
-def _look_at_nodes(host: Host, kept: _Kept, lines: dict[str, str]) -> None:
-    kept.cpus = _online_cpus(host, lines)
-    kept.complete = {cpu for cpus in kept.cpus.values() for cpu in cpus} == lines.keys()
-    for node, cpus in kept.cpus.items():
-        state = kept.nodes.setdefault(node, _Node(tuple((("mode", mode), ("node", node)) for mode in _MODES), cpus))
-        state.moved = state.moved or state.cpus != cpus
-        state.cpus = cpus
+def _refresh_nodes(host: Host, cpu_state: _StatState, lines: dict[str, str]) -> None:
+    cpu_state.cpus = _read_online_cpus(host, lines)
+    cpu_state.complete = {cpu for cpus in cpu_state.cpus.values() for cpu in cpus} == lines.keys()
+    for node, cpus in cpu_state.cpus.items():
+        node_ticks = cpu_state.nodes.setdefault(
+            node, _NodeTicks(tuple((("mode", mode), ("node", node)) for mode in _MODES), cpus)
+        )
+        node_ticks.has_changed = node_ticks.has_changed or node_ticks.cpus != cpus
+        node_ticks.cpus = cpus
 
 
-def _online_cpus(host: Host, lines: dict[str, str]) -> dict[str, tuple[str, ...]]:
-    online = listed(host, "sys/devices/system/cpu/online")
-    by_node = cpus_by_node(host)
-    if not by_node and not nodes(host):  # a kernel without NUMA has one node and no folder for it
+def _read_online_cpus(host: Host, lines: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    online = read_cpulist(host, "sys/devices/system/cpu/online")
+    by_node = read_cpus_by_node(host)
+    if not by_node and not list_nodes(host):  # a kernel without NUMA has one node and no folder for it
         by_node = {"0": frozenset(map(int, lines)) if online is None else online}
     elif online is not None:  # older kernels list a node's offline CPUs too
         by_node = {node: cpus & online for node, cpus in by_node.items()}

@@ -46,57 +46,57 @@ _PACKAGE_FILES = ("package_throttle_count", "package_throttle_total_time_ms")
 _Core = tuple[int, int]
 
 
-class _Cpus(NamedTuple):
+class _CounterFolders(NamedTuple):
     """The folders that count, by (package, core) and by package."""
 
     by_core: dict[_Core, list[str]]
     by_package: dict[int, list[str]]
 
 
-class _Kept:
+class _ThermalThrottleState:
     """What is remembered from pass to pass."""
 
     def __init__(self) -> None:
         self.online: str | None = None
-        self.cpus = _Cpus({}, {})
+        self.folders = _CounterFolders({}, {})
         self.highest: dict[tuple[str, int, int], int] = {}
 
 
 def collect(host: Host) -> Iterator[Reading]:
     """One pass over the CPUs that are online; which core and package each belongs to is read when that changes."""
-    kept = host.kept(_Kept)
+    state = host.kept(_ThermalThrottleState)
     online = host.read(f"{_CPU}/online", optional=True)
-    if online is None or online != kept.online:
-        kept.online, kept.cpus = online, _cpus(host, online)
-    for (package, core), folders in kept.cpus.by_core.items():
-        events, seconds = _throttled(host, kept, folders, _CORE_FILES, (package, core))
+    if online is None or online != state.online:
+        state.online, state.folders = online, _list_folders(host, online)
+    for (package, core), folders in state.folders.by_core.items():
+        events, seconds = _read_throttling(host, state, folders, _CORE_FILES, (package, core))
         yield CORE_EVENTS.sample(events, package=str(package), core=str(core))
         yield CORE_SECONDS.sample(seconds, package=str(package), core=str(core))
-    for package, folders in kept.cpus.by_package.items():
-        events, seconds = _throttled(host, kept, folders, _PACKAGE_FILES, (package, -1))
+    for package, folders in state.folders.by_package.items():
+        events, seconds = _read_throttling(host, state, folders, _PACKAGE_FILES, (package, -1))
         yield PACKAGE_EVENTS.sample(events, package=str(package))
         yield PACKAGE_SECONDS.sample(seconds, package=str(package))
 
 
-def _cpus(host: Host, online: str | None) -> _Cpus:
+def _list_folders(host: Host, online: str | None) -> _CounterFolders:
     running = None if online is None else parse_cpulist(online)
-    found = _Cpus(defaultdict(list), defaultdict(list))
+    counter_folders = _CounterFolders(defaultdict(list), defaultdict(list))
     for folder in host.glob(f"{_CPU}/cpu[0-9]*/thermal_throttle"):
         parent = folder.removesuffix("/thermal_throttle")
         match = re.fullmatch(rf"{_CPU}/cpu(\d+)", parent)
         if match is None or (running is not None and int(match[1]) not in running):
             continue  # an offline CPU answers with empty files
-        package = _number(host, f"{parent}/topology/physical_package_id")
-        core = _number(host, f"{parent}/topology/core_id")
+        package = _read_number(host, f"{parent}/topology/physical_package_id")
+        core = _read_number(host, f"{parent}/topology/core_id")
         if package is not None:
-            found.by_package[package].append(folder)
+            counter_folders.by_package[package].append(folder)
         if package is not None and core is not None:
-            found.by_core[package, core].append(folder)
-    return found
+            counter_folders.by_core[package, core].append(folder)
+    return counter_folders
 
 
-def _throttled(
-    host: Host, kept: _Kept, folders: Iterable[str], files: tuple[str, str], place: _Core
+def _read_throttling(
+    host: Host, state: _ThermalThrottleState, folders: Iterable[str], files: tuple[str, str], core: _Core
 ) -> tuple[int | None, float | None]:
     """
     Events and seconds of one core or package.
@@ -104,29 +104,31 @@ def _throttled(
     While there was no event there is no time either: once the time was read as 0 it is not read again until there
     is one, which on a cool host is half of all reads.
     """
-    events = _highest(host, kept, folders, files[0], place)
-    if events == 0 and kept.highest.get((files[1], *place)) == 0:
+    events = _read_highest(host, state, folders, files[0], core)
+    if events == 0 and state.highest.get((files[1], *core)) == 0:
         return events, 0.0
-    milliseconds = _highest(host, kept, folders, files[1], place)
+    milliseconds = _read_highest(host, state, folders, files[1], core)
     return events, None if milliseconds is None else milliseconds / 1000
 
 
-def _highest(host: Host, kept: _Kept, folders: Iterable[str], file: str, place: _Core) -> int | None:
+def _read_highest(
+    host: Host, state: _ThermalThrottleState, folders: Iterable[str], file: str, core: _Core
+) -> int | None:
     """
     The highest count of these CPUs, never lower than it has been.
 
     A lower one, while a CPU is offline or does not answer, would look like a counter's restart and be added to
     `increase` once more; a first count that is known in part is therefore no count.
     """
-    counts = [_number(host, f"{folder}/{file}") for folder in folders]
-    known = [count for count in counts if count is not None]
-    key = (file, *place)
-    if not known or (len(known) < len(counts) and key not in kept.highest):
+    counts = [_read_number(host, f"{folder}/{file}") for folder in folders]
+    known_counts = [count for count in counts if count is not None]
+    key = (file, *core)
+    if not known_counts or (len(known_counts) < len(counts) and key not in state.highest):
         return None
-    kept.highest[key] = max(*known, kept.highest.get(key, 0))
-    return kept.highest[key]
+    state.highest[key] = max(*known_counts, state.highest.get(key, 0))
+    return state.highest[key]
 
 
-def _number(host: Host, path: str) -> int | None:
+def _read_number(host: Host, path: str) -> int | None:
     value = host.read_int(path)
     return host.note(path, f"expected 0 or more, found {value}") if value is not None and value < 0 else value

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 
 from collectors import Host, Reading, gauge
-from collectors._host.nodes import FOLDER, cpus_by_node, listed, nodes
-from collectors._kernel.meminfo import fields
+from collectors._host.nodes import FOLDER, list_nodes, read_cpulist, read_cpus_by_node
+from collectors._kernel.meminfo import parse_fields
 
 INTERVAL = 60.0  # rules look back five minutes: what is read every ten would be out of their sight half the time
 
@@ -62,46 +62,46 @@ METRICS = (NODES, NODE_CPUS, NODE_MEMORY, NODE_DISTANCE, NODE_HUGE_PAGES, THP_IN
 
 def collect(host: Host) -> Iterator[Reading]:
     """Nodes with their CPUs, memory, distances and huge pages; transparent huge pages; sysctls; isolated CPUs."""
-    found = nodes(host)
-    if found:
-        yield NODES.sample(len(found))
-    for node, cpus in cpus_by_node(host).items():
+    node_ids = list_nodes(host)
+    if node_ids:
+        yield NODES.sample(len(node_ids))
+    for node, cpus in read_cpus_by_node(host).items():
         yield NODE_CPUS.sample(len(cpus), node=node)
-    for node in found:
-        yield _memory(host, node)
-        yield from _distances(host, node, found)
-        yield from _huge_pages(host, node)
-    yield _transparent_huge_pages(host)
-    yield from _sysctls(host)
-    yield _isolated(host)
+    for node in node_ids:
+        yield _read_memory(host, node)
+        yield from _collect_distances(host, node, node_ids)
+        yield from _collect_huge_pages(host, node)
+    yield _read_transparent_huge_pages(host)
+    yield from _collect_sysctls(host)
+    yield _read_isolated(host)
 
 
-def _memory(host: Host, node: str) -> Reading:
+def _read_memory(host: Host, node: str) -> Reading:
     relative = f"{FOLDER}/node{node}/meminfo"
     text = host.read(relative)
     if text is None:
         return None
-    for field, digits, unit in fields(text):
+    for field, digits, unit in parse_fields(text):
         if field == "MemTotal" and unit:
             return NODE_MEMORY.sample(int(digits) * 1024, node=node)
     return host.note(relative, "expected a line such as `Node 0 MemTotal: 123 kB`")
 
 
-def _distances(host: Host, node: str, found: list[str]) -> Iterator[Reading]:
+def _collect_distances(host: Host, node: str, node_ids: list[str]) -> Iterator[Reading]:
     relative = f"{FOLDER}/node{node}/distance"
     text = host.read(relative)
     if text is None:
         return
     # One column for each online node in order; with gaps in the numbers the third column is not node 2.
     columns = text.split() if _DISTANCES.fullmatch(text) else []
-    if len(columns) != len(found):
-        host.note(relative, f"expected {len(found)} distances, one for each node, found {text[:40]!r}")
+    if len(columns) != len(node_ids):
+        host.note(relative, f"expected {len(node_ids)} distances, one for each node, found {text[:40]!r}")
         return
-    for other, distance in zip(found, columns, strict=True):
+    for other, distance in zip(node_ids, columns, strict=True):
         yield NODE_DISTANCE.sample(int(distance), node=node, to=other)
 
 
-def _huge_pages(host: Host, node: str) -> Iterator[Reading]:
+def _collect_huge_pages(host: Host, node: str) -> Iterator[Reading]:
     folder = f"{FOLDER}/node{node}/hugepages"
     for name in host.names(folder):
         size = _HUGE_PAGE_FOLDER.fullmatch(name)
@@ -111,31 +111,31 @@ def _huge_pages(host: Host, node: str) -> Iterator[Reading]:
                 yield NODE_HUGE_PAGES.sample(count, node=node, size=size[1], state=state)
 
 
-def _transparent_huge_pages(host: Host) -> Reading:
-    chosen = {file: _chosen(host, f"{_THP}/{file}") for file in ("enabled", "defrag")}
-    if not any(chosen.values()):
+def _read_transparent_huge_pages(host: Host) -> Reading:
+    selected = {file: _read_selected(host, f"{_THP}/{file}") for file in ("enabled", "defrag")}
+    if not any(selected.values()):
         return None
-    return THP_INFO.sample(1, **{file: word for file, word in chosen.items() if word})
+    return THP_INFO.sample(1, **{file: word for file, word in selected.items() if word})
 
 
-def _chosen(host: Host, relative: str) -> str | None:
+def _read_selected(host: Host, relative: str) -> str | None:
     text = host.read(relative, optional=True)
     if text is None:
         return None
-    found = _CHOSEN.search(text)
-    return found[1] if found else host.note(relative, f"expected `always [madvise] never`, found {text[:40]!r}")
+    match = _CHOSEN.search(text)
+    return match[1] if match else host.note(relative, f"expected `always [madvise] never`, found {text[:40]!r}")
 
 
-def _sysctls(host: Host) -> Iterator[Reading]:
+def _collect_sysctls(host: Host) -> Iterator[Reading]:
     for name in _SYSCTLS:
         value = host.read_int(f"proc/sys/{name.replace('.', '/')}", optional=True)
         if value is not None:
             yield SYSCTL.sample(value, sysctl=name)
 
 
-def _isolated(host: Host) -> Reading:
+def _read_isolated(host: Host) -> Reading:
     # The file is empty where nothing is isolated, and an empty file is no reading.
     if host.read(_ISOLATED, optional=True) is None:
         return None
-    cpus = listed(host, _ISOLATED)
+    cpus = read_cpulist(host, _ISOLATED)
     return None if cpus is None else ISOLATED_CPUS.sample(len(cpus))

@@ -55,10 +55,10 @@ def collect(host: Host) -> Iterator[Reading]:
     text = host.read(_FILE)
     if text is None:
         return
-    found = _LINE.findall(text)
-    if strange := text.count("\n") + 1 - len(found):
-        host.note(_FILE, f"{strange} lines unlike `pgfault 123`")
-    values = dict(found)
+    pairs = _LINE.findall(text)
+    if unmatched := text.count("\n") + 1 - len(pairs):
+        host.note(_FILE, f"{unmatched} lines unlike `pgfault 123`")
+    values = dict(pairs)
     for key, metric in _BY_KEY:
         if key in values:
             yield Sample(metric, (), float(values[key]))

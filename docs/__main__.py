@@ -12,23 +12,23 @@ FOLDER = Path(__file__).parent / "reference"
 NOTE = "<!-- Written by `make docs` from the code; change it there. -->\n\n"
 
 
-def pages() -> dict[str, str]:
+def render_pages() -> dict[str, str]:
     """Every generated page by the name of its file."""
-    made = {
-        "configuration.md": configuration.page(),
-        "metrics.md": metrics.page(),
-        "rules.md": rules.page(),
-        "commands.md": commands.page(),
+    texts = {
+        "configuration.md": configuration.render_page(),
+        "metrics.md": metrics.render_page(),
+        "rules.md": rules.render_page(),
+        "commands.md": commands.render_page(),
     }
-    return {name: NOTE + text for name, text in made.items()}
+    return {name: NOTE + text for name, text in texts.items()}
 
 
-def stale() -> list[str]:
+def find_stale_pages() -> list[str]:
     """The pages that are not as the code has them."""
-    return [name for name, text in pages().items() if not _is(FOLDER / name, text)]
+    return [name for name, text in render_pages().items() if not _is_current(FOLDER / name, text)]
 
 
-def _is(path: Path, text: str) -> bool:
+def _is_current(path: Path, text: str) -> bool:
     return path.is_file() and path.read_text(encoding="utf-8") == text
 
 
@@ -37,10 +37,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m docs", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not current")
     if parser.parse_args().check:
-        found = stale()
-        sys.stderr.write("".join(f"docs/reference/{name} is not current: make docs\n" for name in found))
-        return 1 if found else 0
-    for name, text in pages().items():
+        stale_pages = find_stale_pages()
+        sys.stderr.write("".join(f"docs/reference/{name} is not current: make docs\n" for name in stale_pages))
+        return 1 if stale_pages else 0
+    for name, text in render_pages().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
     return 0
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from agent.config import schema
 from agent.sampling import plugins
-from docs.fields import Field, fields
+from docs.fields import Field, list_fields
 
 HEAD = """# Configuration reference
 
@@ -17,57 +17,57 @@ It is checked whole: every fault is told at once, with its place and what was ex
 """
 
 
-def page() -> str:
+def render_page() -> str:
     """The whole page, as Markdown."""
-    parts = [HEAD, *_section("The file", "", schema.Config)]
+    parts = [HEAD, *_render_section("The file", "", schema.AgentConfig)]
     parts += ["## Collectors\n\n", "What every collector can be told, under `collectors.NAME`:\n\n"]
-    parts += _table(field for field in fields(schema.CollectorSettings) if field.name != "own")
-    found = plugins.modules()
-    for name, module in sorted(found.items()):
-        parts += _collector(name, module)
+    parts += _render_table(field for field in list_fields(schema.CollectorSettings) if field.name != "config")
+    modules = plugins.load_collectors()
+    for name, module in sorted(modules.items()):
+        parts += _render_collector(name, module)
     parts += ["## Actions\n\n", "What stands under a remedy's `parameters`, by its `action`:\n\n"]
-    for name, module in sorted(plugins.actions().items()):
-        parts += [f"### {name}\n\n", f"{_first_line(module.__doc__)}\n\n", *_with_inner(module.Config, "")]
+    for name, module in sorted(plugins.load_actions().items()):
+        parts += [f"### {name}\n\n", f"{_first_paragraph(module.__doc__)}\n\n", *_render_tables(module.Config, "")]
     return "".join(parts).rstrip() + "\n"
 
 
-def _collector(name: str, module: object) -> Iterator[str]:
+def _render_collector(name: str, module: object) -> Iterator[str]:
     config = getattr(module, "Config", None)
     if config is None or name == "engine":  # `engines:` at the top is where engines are named
         return
-    yield f"### collectors.{name}\n\n{_first_line(config.__doc__)}\n\n"
-    yield from _with_inner(config, f"collectors.{name}.")
+    yield f"### collectors.{name}\n\n{_first_paragraph(config.__doc__)}\n\n"
+    yield from _render_tables(config, f"collectors.{name}.")
 
 
-def _with_inner(kind: type, path: str) -> Iterator[str]:
+def _render_tables(kind: type, path: str) -> Iterator[str]:
     """The keys of a section, and below them those of the sections in it."""
-    found = list(fields(kind))
-    yield from _table(found)
-    for field in (field for field in found if field.inner is not None):
+    section_fields = list(list_fields(kind))
+    yield from _render_table(section_fields)
+    for field in (field for field in section_fields if field.section is not None):
         yield f"Keys of `{path}{field.name}`:\n\n"
-        yield from _table(fields(field.inner) if field.inner is not None else [])
+        yield from _render_table(list_fields(field.section) if field.section is not None else [])
 
 
-def _section(title: str, path: str, kind: type) -> Iterator[str]:
-    yield f"## {title}\n\n{_first_line(kind.__doc__) if path else 'The keys at the top of the file.'}\n\n"
-    known = [field for field in fields(kind) if field.name != "own"]
-    yield from _table(known)
-    for field in known:
-        if field.inner is not None and field.inner is not schema.CollectorSettings:
-            inner = f"{path}.{field.name}".strip(".")
-            yield from _section(inner, inner, field.inner)
+def _render_section(title: str, path: str, kind: type) -> Iterator[str]:
+    yield f"## {title}\n\n{_first_paragraph(kind.__doc__) if path else 'The keys at the top of the file.'}\n\n"
+    section_fields = [field for field in list_fields(kind) if field.name != "own"]
+    yield from _render_table(section_fields)
+    for field in section_fields:
+        if field.section is not None and field.section is not schema.CollectorSettings:
+            section_path = f"{path}.{field.name}".strip(".")
+            yield from _render_section(section_path, section_path, field.section)
 
 
-def _table(found: Iterator[Field] | list[Field]) -> Iterator[str]:
-    rows = list(found)
+def _render_table(table_fields: Iterator[Field] | list[Field]) -> Iterator[str]:
+    rows = list(table_fields)
     if not rows:
         yield "It has no keys of its own.\n\n"
         return
     yield "| key | type | default | what it is |\n|---|---|---|---|\n"
     for field in rows:
-        yield f"| `{field.name}` | {field.kind} | {field.default} | {field.about.replace('|', chr(92) + '|')} |\n"
+        yield f"| `{field.name}` | {field.kind} | {field.default} | {field.description.replace('|', chr(92) + '|')} |\n"
     yield "\n"
 
 
-def _first_line(text: str | None) -> str:
+def _first_paragraph(text: str | None) -> str:
     return (text or "").strip().split("\n\n")[0].replace("\n", " ")

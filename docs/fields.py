@@ -12,7 +12,14 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-PLAIN = {str: "text", bool: "true or false", int: "whole number", float: "number", type(None): "null", Any: "anything"}
+TYPE_NAMES = {
+    str: "text",
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    type(None): "null",
+    Any: "anything",
+}
 
 
 class Field(NamedTuple):
@@ -21,68 +28,74 @@ class Field(NamedTuple):
     name: str
     kind: str
     default: str
-    about: str
-    inner: type | None
+    description: str
+    section: type | None
 
 
-def fields(kind: type) -> Iterator[Field]:
+def list_fields(kind: type) -> Iterator[Field]:
     """Every key of a section, in the order of the source; one without a sentence has its section's, or none."""
     hints = typing.get_type_hints(kind, include_extras=True)
-    said = _said(kind)
+    descriptions = _read_descriptions(kind)
     for field in msgspec.structs.fields(kind):
         hint = hints[field.name]
-        inner = _section(hint)
-        about = said.get(field.name) or (inner.__doc__ if inner else "") or ""
-        yield Field(field.name, _written(hint), _default(field, hint), " ".join(about.split()), inner)
+        section = _find_section(hint)
+        description = descriptions.get(field.name) or (section.__doc__ if section else "") or ""
+        yield Field(
+            field.name, _describe_type(hint), _describe_default(field, hint), " ".join(description.split()), section
+        )
 
 
-def _said(kind: type) -> dict[str, str]:
+def _read_descriptions(kind: type) -> dict[str, str]:
     """The string below each field."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(tree, ast.ClassDef)
-    found = {}
-    for field, below in zip(tree.body, tree.body[1:], strict=False):
-        if not (isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)):
+    descriptions = {}
+    for field, docstring in zip(tree.body, tree.body[1:], strict=False):
+        if not (isinstance(docstring, ast.Expr) and isinstance(docstring.value, ast.Constant)):
             continue
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            found[field.target.id] = str(below.value.value)
-    return found
+            descriptions[field.target.id] = str(docstring.value.value)
+    return descriptions
 
 
-def _section(hint: Any) -> type | None:
+def _find_section(hint: Any) -> type | None:
     for part in (hint, *typing.get_args(hint)):
         if isinstance(part, type) and issubclass(part, msgspec.Struct):
             return part
     return None
 
 
-def _written(hint: Any) -> str:
+def _describe_type(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
-        return _annotated(arguments)
+        return _describe_annotated(arguments)
     if origin is Literal:
         return " or ".join(f"`{each}`" for each in arguments)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(_written, arguments))
+        return " or ".join(map(_describe_type, arguments))
     if origin is tuple:
-        many = arguments[-1] is Ellipsis
-        return f"list of {_written(arguments[0])}" if many else f"list of {len(arguments)}: {_written(arguments[0])}"
+        is_variadic = arguments[-1] is Ellipsis
+        return (
+            f"list of {_describe_type(arguments[0])}"
+            if is_variadic
+            else f"list of {len(arguments)}: {_describe_type(arguments[0])}"
+        )
     if origin is dict:
-        return f"mapping of text to {_written(arguments[1])}"
-    return "section" if _section(hint) else PLAIN.get(hint, getattr(hint, "__name__", str(hint)))
+        return f"mapping of text to {_describe_type(arguments[1])}"
+    return "section" if _find_section(hint) else TYPE_NAMES.get(hint, getattr(hint, "__name__", str(hint)))
 
 
-def _annotated(arguments: tuple[Any, ...]) -> str:
-    plain, *extras = arguments
+def _describe_annotated(arguments: tuple[Any, ...]) -> str:
+    base_type, *extras = arguments
     if "duration" in extras:
         return "duration"
     bounds = [extra for extra in extras if isinstance(extra, msgspec.Meta)]
     limits = [f"at least {each.ge}" for each in bounds if each.ge is not None]
     limits += [f"at most {each.le}" for each in bounds if each.le is not None]
-    return ", ".join([_written(plain), *limits])
+    return ", ".join([_describe_type(base_type), *limits])
 
 
-def _default(field: msgspec.structs.FieldInfo, hint: Any) -> str:
+def _describe_default(field: msgspec.structs.FieldInfo, hint: Any) -> str:
     if field.required:
         return "**required**"
     if field.default_factory is not msgspec.NODEFAULT:
@@ -91,7 +104,7 @@ def _default(field: msgspec.structs.FieldInfo, hint: Any) -> str:
     if isinstance(value, msgspec.Struct):
         return "see below"
     if isinstance(value, float) and "duration" in str(hint):
-        return f"`{_duration(value)}`"
+        return f"`{_format_duration(value)}`"
     if value in ((), {}):
         return "none"
     if isinstance(value, tuple):
@@ -100,7 +113,7 @@ def _default(field: msgspec.structs.FieldInfo, hint: Any) -> str:
     return f"`{names[value] if isinstance(value, bool | None) else value}`"
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     for size, unit in ((3600, "h"), (60, "m"), (1, "s")):
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g}{unit}"

@@ -15,44 +15,50 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.memory.binding import Site, nearest, settle
-from engine.memory.limits import fitting
-from engine.memory.numa_nodes import Place
-from engine.memory.numa_policy import WORDS
-from engine.memory.sizing import SHARE, automatic_size, last_level_cache, mebibytes, parse_size
-from engine.serving.shutdown import Patience, serve, wait
+from engine.memory.binding import Binding, bind_process, find_node_limit
+from engine.memory.limits import check_fits
+from engine.memory.numa_nodes import MemoryLimit
+from engine.memory.numa_policy import NUMA_CHOICES
+from engine.memory.sizing import (
+    MEMORY_SHARE,
+    choose_automatic_size,
+    format_mebibytes,
+    parse_size,
+    read_last_level_cache,
+)
+from engine.serving.shutdown import GracePeriod, serve, wait_for_exit
 
 if TYPE_CHECKING:
     from engine.checkpoints.checkpoint import Checkpoint
-    from engine.decoder.weights import Config
-    from engine.memory.budget import Need
-    from engine.serving.server import Server
+    from engine.decoder.weights import ModelConfig
+    from engine.memory.budget import MemoryFootprint
+    from engine.serving.server import EngineServer
 
 TOKEN_VARIABLE = "STEADYTOK_ENGINE_TOKEN"
-SLOTS = 4  # each has a KV cache of its own
-DRAIN = 8.0  # seconds; systemd waits 90 before it kills, Docker 10
+DEFAULT_SLOTS = 4  # each has a KV cache of its own
+DEFAULT_DRAIN = 8.0  # seconds; systemd waits 90 before it kills, Docker 10
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs until it is told to stop; 2 where it cannot start, with one sentence on standard error."""
-    patience = Patience(DRAIN)
-    patience.listen()
-    options = _parser().parse_args(arguments)
+    grace = GracePeriod(DEFAULT_DRAIN)
+    grace.install_handlers()
+    options = _build_parser().parse_args(arguments)
     try:
-        _check(options)
-        site = settle(options.numa, options.no_pin, _say)
-        if site.replicates:
-            return _replicate(options, site, sys.argv[1:] if arguments is None else arguments, patience)
-        server = _build(options, site)
+        _check_options(options)
+        binding = bind_process(options.numa, options.no_pin, _log)
+        if binding.is_replicated:
+            return _run_replicas(options, binding, sys.argv[1:] if arguments is None else arguments, grace)
+        server = _build_server(options, binding)
     except (OSError, ValueError, MemoryError) as error:
-        _say(f"cannot start: {error}")
+        _log(f"cannot start: {error}")
         return 2
-    patience.seconds = options.drain
-    serve(server, patience, _ready(server), until_stdin_closes=options.until_stdin_closes)
+    grace.seconds = options.drain
+    serve(server, grace, _format_ready(server), until_stdin_closes=options.until_stdin_closes)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="engine", description="The reference engine of steadytok.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0: any free one (default)")
@@ -67,146 +73,157 @@ def _parser() -> argparse.ArgumentParser:
         help="how matrices are kept (default %(default)s); int8 is less exact, smaller and faster",
     )
     parser.add_argument(
-        "--most", type=float, help=f"share of its node's available memory to take at most (default {SHARE} with auto)"
+        "--most",
+        type=float,
+        help=f"share of its node's available memory to take at most (default {MEMORY_SHARE} with auto)",
     )
     parser.add_argument("--no-pin", action="store_true", help="leave the CPUs as they are, of several nodes perhaps")
-    parser.add_argument("--numa", help=f"{WORDS} (default: the processors of one node, memory near them)")
+    parser.add_argument("--numa", help=f"{NUMA_CHOICES} (default: the processors of one node, memory near them)")
     parser.add_argument("--lazy", action="store_true", help="take memory when it is first used, as engines do that die")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default %(default)s)")
     parser.add_argument("--context", type=int, default=1024, help="tokens of prompt and answer (default %(default)s)")
-    parser.add_argument("--slots", type=int, default=SLOTS, help="requests worked on at once (default %(default)s)")
+    parser.add_argument(
+        "--slots", type=int, default=DEFAULT_SLOTS, help="requests worked on at once (default %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="BLAS threads (default 1: one core)")
     parser.add_argument("--nice", type=int, default=10, help="niceness added (default %(default)s: it gives way)")
     parser.add_argument(
-        "--drain", type=float, default=DRAIN, help="seconds that SIGTERM leaves to what runs (default %(default)s)"
+        "--drain",
+        type=float,
+        default=DEFAULT_DRAIN,
+        help="seconds that SIGTERM leaves to what runs (default %(default)s)",
     )
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when standard input closes")
     parser.add_argument("--token-file", help=f"file with the token for PUT /pace (else ${TOKEN_VARIABLE})")
     return parser
 
 
-def _build(options: argparse.Namespace, site: Site) -> Server:
-    token = _token(options.token_file)
-    _give_way(options.nice)
+def _build_server(options: argparse.Namespace, binding: Binding) -> EngineServer:
+    token = _read_token(options.token_file)
+    _lower_priority(options.nice)
     # BLAS and Numba read these once, when they are imported: hence the imports below.
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = str(options.threads)
     # Threads that wait busily take the CPUs of BLAS', and of others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from engine.decoder.model import Model
-    from engine.memory.bandwidth import sgemv_bandwidth
-    from engine.memory.budget import give_back, resident, taken, warm_up
+    from engine.memory.bandwidth import measure_sgemv_bandwidth
+    from engine.memory.budget import describe_growth, read_resident_bytes, trim_heap, warm_up
     from engine.memory.locality import Locality
     from engine.serving.chat import template_of
     from engine.serving.pace import Pace
-    from engine.serving.requests import Terms
-    from engine.serving.scheduler import Batch
-    from engine.serving.server import Served, Server, is_loopback
+    from engine.serving.requests import ModelSpec
+    from engine.serving.scheduler import BatchScheduler
+    from engine.serving.server import EngineServer, ServedModel, is_loopback
 
-    checkpoint, needed = _checkpoint(options, site)
+    checkpoint, footprint = _open_checkpoint(options, binding)
     config = checkpoint.config
     if not is_loopback(options.host):
-        _say(f"listening on {options.host}: others than this machine can use this engine")
-    started, before = time.perf_counter(), resident()
+        _log(f"listening on {options.host}: others than this machine can use this engine")
+    started, resident_before = time.perf_counter(), read_resident_bytes()
     weights = checkpoint.load()
-    give_back()
+    trim_heap()
     model = Model(weights, options.context, options.slots, lazy=options.lazy)
     if not options.lazy:
         warm_up(model)
-    _say(f"{config.layers} layers of width {config.dim} made in {time.perf_counter() - started:.2f} s")
-    locality = Locality(options.numa, model.weights.arrays(), site.threads())
-    _say(taken(needed, before, resident(), lazy=options.lazy))
-    if site.wish is not None:
-        _say(locality.sentence())
+    _log(f"{config.layers} layers of width {config.dim} made in {time.perf_counter() - started:.2f} s")
+    locality = Locality(options.numa, model.weights.list_arrays(), binding.pin_threads())
+    _log(describe_growth(footprint, resident_before, read_resident_bytes(), lazy=options.lazy))
+    if binding.numa_option is not None:
+        _log(locality.describe())
     tokenizer = checkpoint.tokenizer
-    served = Served(
+    served_model = ServedModel(
         checkpoint.name,
-        Batch(model, Pace(time.monotonic), time.monotonic),
-        Terms(model.context, config.vocab, tokenizer, template_of(tokenizer)),
+        BatchScheduler(model, Pace(time.monotonic), time.monotonic),
+        ModelSpec(model.context, config.vocab, tokenizer, template_of(tokenizer)),
         options.threads,
-        sgemv_bandwidth(model.weights),
+        measure_sgemv_bandwidth(model.weights),
         locality,
     )
-    return Server((options.host, options.port), served, token)
+    return EngineServer((options.host, options.port), served_model, token)
 
 
-def _replicate(options: argparse.Namespace, site: Site, arguments: list[str], patience: Patience) -> int:
+def _run_replicas(options: argparse.Namespace, binding: Binding, arguments: list[str], grace: GracePeriod) -> int:
     """A worker for each node; of each option the last that is given counts, so ours come behind."""
     from engine.serving.replicas import Replicas
 
-    _token(options.token_file)
-    _give_way(options.nice)
-    patience.seconds = options.drain
-    checkpoint, _ = _checkpoint(options, site, times=len(site.nodes))
-    own = ["--nice", "0"]  # niceness is inherited, and would add up
+    _read_token(options.token_file)
+    _lower_priority(options.nice)
+    grace.seconds = options.drain
+    checkpoint, _ = _open_checkpoint(options, binding, times=len(binding.nodes))
+    overrides = ["--nice", "0"]  # niceness is inherited, and would add up
     if options.model is None:  # the same model for all, though their nodes may have different memory
-        own += ["--size", f"{checkpoint.config.weights_bytes >> 10}KiB"]
-    replicas = Replicas((options.host, options.port), site.nodes, [*arguments, *own], _say)
+        overrides += ["--size", f"{checkpoint.config.weights_bytes >> 10}KiB"]
+    replicas = Replicas((options.host, options.port), binding.nodes, [*arguments, *overrides], _log)
     try:
         ready = {**replicas.start(), "pid": os.getpid()}
-        wait(json.dumps(ready), until_stdin_closes=options.until_stdin_closes)
+        wait_for_exit(json.dumps(ready), until_stdin_closes=options.until_stdin_closes)
     finally:
-        replicas.stop(patience)
+        replicas.stop(grace)
     return 0
 
 
-def _checkpoint(options: argparse.Namespace, site: Site, times: int = 1) -> tuple[Checkpoint, Need]:
+def _open_checkpoint(
+    options: argparse.Namespace, binding: Binding, times: int = 1
+) -> tuple[Checkpoint, MemoryFootprint]:
     """A model that may be as large as it is, and what it needs; ValueError where it may not, `times` over."""
-    from engine.checkpoints.checkpoint import open_checkpoint, seeded
+    from engine.checkpoints.checkpoint import create_seeded, open_checkpoint
     from engine.checkpoints.tokenizer import VOCAB
     from engine.decoder.weights import config_of_size
-    from engine.memory.budget import need
+    from engine.memory.budget import estimate_footprint
 
     int8 = bool(options.weights == "int8")
 
-    def needed(config: Config) -> Need:
-        return need(config, options.context, options.slots, options.threads)
+    def estimate(config: ModelConfig) -> MemoryFootprint:
+        return estimate_footprint(config, options.context, options.slots, options.threads)
 
     if options.model is None:
-        size = _size(options, nearest(site), lambda size: needed(config_of_size(size, VOCAB, int8=int8)).total)
-        checkpoint = seeded(size, options.seed, int8=int8)
+        size = _choose_size(
+            options, find_node_limit(binding), lambda size: estimate(config_of_size(size, VOCAB, int8=int8)).total
+        )
+        checkpoint = create_seeded(size, options.seed, int8=int8)
     else:
         checkpoint = open_checkpoint(options.model)
         if checkpoint.trained_context is not None and options.context > checkpoint.trained_context:
-            _say(
+            _log(
                 f"{checkpoint.name} was trained with {checkpoint.trained_context} tokens: what comes after may be poor"
             )
     if int8:
-        checkpoint = checkpoint.in_int8()
-    sum_ = needed(checkpoint.config)
-    places = site.places()
-    _say(sum_.sentence(options.slots, places))
+        checkpoint = checkpoint.to_int8()
+    footprint = estimate(checkpoint.config)
+    limits = binding.read_memory_limits()
+    _log(footprint.describe(options.slots, limits))
     if options.most is not None:
-        places = [nearest(site), *places]
-    fitting(sum_.total, places, options.most or 1.0, times=times)
-    return checkpoint, sum_
+        limits = [find_node_limit(binding), *limits]
+    check_fits(footprint.total, limits, options.most or 1.0, times=times)
+    return checkpoint, footprint
 
 
-def _ready(server: Server) -> str:
-    model = server.served.batch.model
+def _format_ready(server: EngineServer) -> str:
+    model = server.served_model.scheduler.model
     fields = {
         "url": server.url,
-        "model": server.served.name,
+        "model": server.served_model.name,
         "weights_bytes": model.config.weights_bytes,
         "context": model.context,
         "slots": model.slots,
-        "threads": server.served.threads,
+        "threads": server.served_model.threads,
         "pid": os.getpid(),
-        "numa": server.served.locality.fields() if server.served.locality else None,
+        "numa": server.served_model.locality.to_fields() if server.served_model.locality else None,
     }
     return json.dumps(fields)
 
 
-def _check(options: argparse.Namespace) -> None:
-    for name, least, most in (
+def _check_options(options: argparse.Namespace) -> None:
+    for name, minimum, maximum in (
         ("port", 0, 65535),
         ("context", 2, 1 << 17),
         ("slots", 1, 64),
         ("threads", 1, 1024),
         ("nice", 0, 19),
     ):
-        if not least <= getattr(options, name) <= most:
-            raise ValueError(f"--{name} must be from {least} to {most}, not {getattr(options, name)}")
+        if not minimum <= getattr(options, name) <= maximum:
+            raise ValueError(f"--{name} must be from {minimum} to {maximum}, not {getattr(options, name)}")
     if options.most is not None and not 0 < options.most <= 1:
         raise ValueError(f"--most must be more than 0 and at most 1, not {options.most:g}")
     if not 0 <= options.drain <= 3600:
@@ -217,21 +234,23 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--seed must not be negative, and is {options.seed}")
 
 
-def _size(options: argparse.Namespace, where: Place, footprint: Callable[[int], int]) -> int:
+def _choose_size(options: argparse.Namespace, limit: MemoryLimit, estimate: Callable[[int], int]) -> int:
     if options.size != "auto":
         return parse_size(options.size)
-    cache = last_level_cache()
-    share = SHARE if options.most is None else options.most
-    room = None if where.available is None else int(where.available * share)
-    size, cut = automatic_size(cache, room, footprint)
-    if cut:
-        _say(f"weights of {mebibytes(size)} only, to spare memory: tokens/s may follow the cache, not the memory")
+    cache = read_last_level_cache()
+    share = MEMORY_SHARE if options.most is None else options.most
+    available = None if limit.available is None else int(limit.available * share)
+    size, is_reduced = choose_automatic_size(cache, available, estimate)
+    if is_reduced:
+        _log(
+            f"weights of {format_mebibytes(size)} only, to spare memory: tokens/s may follow the cache, not the memory"
+        )
     elif cache is None:
-        _say("the size of the last-level cache is not known: 32 MiB is taken for it")
+        _log("the size of the last-level cache is not known: 32 MiB is taken for it")
     return size
 
 
-def _token(path: str | None) -> str | None:
+def _read_token(path: str | None) -> str | None:
     if path is None:
         return os.environ.get(TOKEN_VARIABLE) or None
     with open(path, encoding="ascii") as file:
@@ -241,18 +260,18 @@ def _token(path: str | None) -> str | None:
     return token
 
 
-def _give_way(nice: int) -> None:
+def _lower_priority(nice: int) -> None:
     """A canary gives its CPU and its memory up first."""
     try:
         os.nice(nice)
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write("1000")
     except OSError as error:
-        _say(f"cannot give way to others: {error}; going on")
+        _log(f"cannot give way to others: {error}; going on")
 
 
-def _say(sentence: str) -> None:
-    print(f"engine: {sentence}", file=sys.stderr, flush=True)  # noqa: T201  progress is for people
+def _log(message: str) -> None:
+    print(f"engine: {message}", file=sys.stderr, flush=True)  # noqa: T201  progress is for people
 
 
 if __name__ == "__main__":

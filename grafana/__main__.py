@@ -13,22 +13,22 @@ from grafana import acts, fleet, healthy, memory, slow
 FOLDER = Path(__file__).parent / "dashboards"
 
 
-def dashboards() -> dict[str, dict[str, Any]]:
+def build_dashboards() -> dict[str, dict[str, Any]]:
     """Every dashboard by the name of its file."""
     modules = {"healthy": healthy, "slow": slow, "memory": memory, "acts": acts, "fleet": fleet}
     return {f"steadytok-{name}.json": module.build() for name, module in modules.items()}
 
 
-def written(dashboard: dict[str, Any]) -> str:
+def format_json(dashboard: dict[str, Any]) -> str:
     """A dashboard as its file has it."""
     return json.dumps(dashboard, indent=2, ensure_ascii=False) + "\n"
 
 
-def stale() -> list[str]:
+def find_stale_files() -> list[str]:
     """Files that are not as the code has them, and files that no code makes."""
-    made = {name: written(each) for name, each in dashboards().items()}
-    there = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
-    return sorted(name for name in made.keys() | there.keys() if made.get(name) != there.get(name))
+    rendered = {name: format_json(each) for name, each in build_dashboards().items()}
+    existing = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
+    return sorted(name for name in rendered.keys() | existing.keys() if rendered.get(name) != existing.get(name))
 
 
 def main() -> int:
@@ -37,13 +37,13 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is not current")
     check = parser.parse_args().check
     if check:
-        found = stale()
-        sys.stderr.write("".join(f"{FOLDER / name} is not current: python -m grafana\n" for name in found))
-        return 1 if found else 0
-    for name in stale():
+        stale_files = find_stale_files()
+        sys.stderr.write("".join(f"{FOLDER / name} is not current: python -m grafana\n" for name in stale_files))
+        return 1 if stale_files else 0
+    for name in find_stale_files():
         (FOLDER / name).unlink(missing_ok=True)
-    for name, each in dashboards().items():
-        (FOLDER / name).write_text(written(each), encoding="utf-8")
+    for name, dashboard in build_dashboards().items():
+        (FOLDER / name).write_text(format_json(dashboard), encoding="utf-8")
     return 0
 
 

@@ -17,7 +17,7 @@ class Row(NamedTuple):
 
     title: str
     panels: Sequence[Panel]
-    folded: bool = False
+    collapsed: bool = False
 
 
 class Variable(NamedTuple):
@@ -26,14 +26,14 @@ class Variable(NamedTuple):
     name: str
     label: str
     series: str
-    many: bool = False
+    multi: bool = False
 
 
 INSTANCE = Variable("instance", "Host", 'steadytok_build_info{job="steadytok"}')
-ENGINE = Variable("engine", "Engine", 'steadytok_engine_up{job="steadytok",instance="$instance"}', many=True)
+ENGINE = Variable("engine", "Engine", 'steadytok_engine_up{job="steadytok",instance="$instance"}', multi=True)
 
 
-def dashboard(
+def build_dashboard(
     uid: str,
     title: str,
     description: str,
@@ -56,39 +56,46 @@ def dashboard(
         "refresh": "10s",
         "time": {"from": since, "to": "now"},
         "timezone": "browser",
-        "links": [_links()],
-        "templating": {"list": [_source(), *map(_variable, variables)]},
+        "links": [_build_links()],
+        "templating": {"list": [_build_datasource(), *map(_build_variable, variables)]},
         "annotations": {"list": list(annotations)},
-        "panels": _placed(rows),
+        "panels": _place_panels(rows),
     }
 
 
-def alerts_and_remedies(host: str) -> list[dict[str, Any]]:
+def build_annotations(host: str) -> list[dict[str, Any]]:
     """What fired and what was done, as coloured stretches through every panel over time."""
     firing = f'max by (alertname, severity) (steadytok_alerts{{{host},alertstate="firing",severity=~"%s"}}) > 0'
     acting = f"max by (remedy, for_alert) (steadytok_remedy_running{{{host}}}) > 0"
-    done = f"sum by (remedy, event) ({grown(f'steadytok_remedy_events_total{{{host}}}', '1m')})"
+    events = f"sum by (remedy, event) ({format_growth(f'steadytok_remedy_events_total{{{host}}}', '1m')})"
     return [
-        _annotation("Critical alerts", firing % "critical", "{{alertname}}", "{{severity}}", "red"),
-        _annotation("Warnings", firing % "warning", "{{alertname}}", "{{severity}}", "orange"),
-        _annotation("Remedies acting", acting, "{{remedy}}", "for {{for_alert}}", "blue"),
-        _annotation("Remedy events", done, "{{remedy}}", "{{event}}", "purple"),
+        _build_annotation("Critical alerts", firing % "critical", "{{alertname}}", "{{severity}}", "red"),
+        _build_annotation("Warnings", firing % "warning", "{{alertname}}", "{{severity}}", "orange"),
+        _build_annotation("Remedies acting", acting, "{{remedy}}", "for {{for_alert}}", "blue"),
+        _build_annotation("Remedy events", events, "{{remedy}}", "{{event}}", "purple"),
     ]
 
 
-def grown(counter: str, window: str) -> str:
+def format_growth(counter: str, window: str) -> str:
     """By how much a counter has grown; one that has just appeared, too, which increase() takes for nothing."""
     return f"({counter} - {counter} offset {window} or {counter} unless {counter} offset {window}) > 0"
 
 
-def _annotation(name: str, expr: str, title: str, text: str, colour: str) -> dict[str, Any]:
+def _build_annotation(name: str, expr: str, title: str, text: str, colour: str) -> dict[str, Any]:
     # Grafana up to 11 reads the query here, newer ones read `target`; both keep what they do not know.
-    own = {"expr": expr, "titleFormat": title, "textFormat": text, "step": "15s", "useValueForTime": False}
+    legacy_target = {"expr": expr, "titleFormat": title, "textFormat": text, "step": "15s", "useValueForTime": False}
     target = {"expr": expr, "refId": "Anno", "legendFormat": title, "interval": "15s"}
-    return {"name": name, "datasource": DATASOURCE, "enable": True, "iconColor": colour, "target": target, **own}
+    return {
+        "name": name,
+        "datasource": DATASOURCE,
+        "enable": True,
+        "iconColor": colour,
+        "target": target,
+        **legacy_target,
+    }
 
 
-def _source() -> dict[str, Any]:
+def _build_datasource() -> dict[str, Any]:
     return {
         "name": "datasource",
         "label": "Data source",
@@ -103,7 +110,7 @@ def _source() -> dict[str, Any]:
     }
 
 
-def _variable(variable: Variable) -> dict[str, Any]:
+def _build_variable(variable: Variable) -> dict[str, Any]:
     query = f"label_values({variable.series},{variable.name})"
     return {
         "name": variable.name,
@@ -111,23 +118,23 @@ def _variable(variable: Variable) -> dict[str, Any]:
         "type": "query",
         "datasource": DATASOURCE,
         "query": {"qryType": 1, "query": query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
-        **(_all() if variable.many else {}),
+        **(_build_all_option() if variable.multi else {}),
         "hide": 0,
         "refresh": 2,  # when the time range changes: hosts come and go
         "regex": "",
         "sort": 1,
-        "multi": variable.many,
-        "includeAll": variable.many,
+        "multi": variable.multi,
+        "includeAll": variable.multi,
         "options": [],
     }
 
 
-def _all() -> dict[str, Any]:
+def _build_all_option() -> dict[str, Any]:
     # One expression for all, and not a list of them: a host that has long been silent is in no list.
     return {"current": {"text": ["All"], "value": ["$__all"]}, "allValue": ".*"}
 
 
-def _links() -> dict[str, Any]:
+def _build_links() -> dict[str, Any]:
     return {
         "type": "dashboards",
         "title": "steadytok",
@@ -142,28 +149,28 @@ def _links() -> dict[str, Any]:
     }
 
 
-def _placed(rows: Sequence[Row]) -> list[Panel]:
+def _place_panels(rows: Sequence[Row]) -> list[Panel]:
     panels: list[Panel] = []
     top, numbers = 0, iter(range(1, 1000))
     for row in rows:
-        heading = {"type": "row", "title": row.title, "collapsed": row.folded, "id": next(numbers), "panels": []}
+        heading = {"type": "row", "title": row.title, "collapsed": row.collapsed, "id": next(numbers), "panels": []}
         heading["gridPos"] = {"h": 1, "w": WIDTH, "x": 0, "y": top}
-        placed, top = _in_lines(row.panels, top + 1)
-        numbered = [{"id": next(numbers), **panel} for panel in placed]
-        if row.folded:
+        positioned, top = _arrange_in_lines(row.panels, top + 1)
+        numbered = [{"id": next(numbers), **panel} for panel in positioned]
+        if row.collapsed:
             heading["panels"] = numbered
-        panels += [heading] if row.folded else [heading, *numbered]
+        panels += [heading] if row.collapsed else [heading, *numbered]
     return panels
 
 
-def _in_lines(panels: Iterable[Panel], top: int) -> tuple[list[Panel], int]:
+def _arrange_in_lines(panels: Iterable[Panel], top: int) -> tuple[list[Panel], int]:
     """The panels from left to right, in a new line where one does not fit; and the first free line below."""
-    placed: list[Panel] = []
-    left = highest = 0
+    positioned: list[Panel] = []
+    x = line_height = 0
     for panel in panels:
         size = panel["gridPos"]
-        if left + size["w"] > WIDTH:
-            left, top, highest = 0, top + highest, 0
-        placed.append({**panel, "gridPos": {**size, "x": left, "y": top}})
-        left, highest = left + size["w"], max(highest, size["h"])
-    return placed, top + highest
+        if x + size["w"] > WIDTH:
+            x, top, line_height = 0, top + line_height, 0
+        positioned.append({**panel, "gridPos": {**size, "x": x, "y": top}})
+        x, line_height = x + size["w"], max(line_height, size["h"])
+    return positioned, top + line_height

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from grafana.dashboard import Row, Variable, dashboard
-from grafana.healthy import BAD, HEADROOM, WORSE
-from grafana.panels import Look, Panel, Query, Steps, number, series, table
+from grafana.dashboard import Row, Variable, build_dashboard
+from grafana.healthy import CRITICAL, HEADROOM, WARNING
+from grafana.panels import FieldOptions, Panel, Query, Thresholds, build_stat, build_table, build_time_series
 from grafana.slow import OF_BASELINE
 
 HOSTS = 'job="steadytok",instance=~"$instance"'
-INSTANCES = Variable("instance", "Hosts", 'steadytok_build_info{job="steadytok"}', many=True)
-LEFT = Steps("red", ((0.04, "orange"), (0.1, "green")))
-SHOWN = 15  # hosts in a panel: more are not read by anybody
+INSTANCES = Variable("instance", "Hosts", 'steadytok_build_info{job="steadytok"}', multi=True)
+MEMORY_LEFT_RATIO = Thresholds("red", ((0.04, "orange"), (0.1, "green")))
+MAX_HOSTS = 15  # hosts in a panel: more are not read by anybody
 
 
 def build() -> dict[str, Any]:
     """The dashboard."""
-    return dashboard(
+    return build_dashboard(
         "steadytok-fleet",
         "Which host needs me?",
         "All inference hosts: who is silent, who is slow, who is hot, who is full, and what remedies do about it.",
         [
-            Row("At a glance", _glance()),
-            Row("Hosts, the worst first", [_hosts()]),
-            Row("The worst over time", _worst()),
-            Row("Agents", _agents()),
+            Row("At a glance", _build_glance_panels()),
+            Row("Hosts, the worst first", [_build_hosts_panel()]),
+            Row("The worst over time", _build_worst_panels()),
+            Row("Agents", _build_agent_panels()),
         ],
         variables=[INSTANCES],
         annotations=[],
@@ -33,41 +33,45 @@ def build() -> dict[str, Any]:
     )
 
 
-def _glance() -> list[Panel]:
-    recorded = {
+def _build_glance_panels() -> list[Panel]:
+    exprs = {
         "alerts": f"instance:steadytok_alerts:sum{{{HOSTS}}}",
         "speed": f"instance:steadytok_engine_speed_of_baseline_ratio:min{{{HOSTS}}}",
         "duty": f"instance:steadytok_pace_duty:min{{{HOSTS}}}",
         "acting": f"instance:steadytok_remedy_running:count{{{HOSTS}}}",
         "gave up": f"instance:steadytok_remedy_gave_up:count{{{HOSTS}}}",
     }
-    asked = (
+    stats = (
         ("Hosts that answer", "Agents that the last scrape reached.",
-         f"sum(up{{{HOSTS}}})", Look("short")),
+         f"sum(up{{{HOSTS}}})", FieldOptions("short")),
         ("Silent", "Agents that the last scrape did not reach: nobody watches these hosts.",
-         f"count(up{{{HOSTS}}} == 0) or vector(0)", Look("short", BAD)),
+         f"count(up{{{HOSTS}}} == 0) or vector(0)", FieldOptions("short", CRITICAL)),
         ("With a critical alert", "Hosts on which an alert of severity critical fires.",
-         f'count(instance:steadytok_alerts:sum{{{HOSTS},severity="critical"}} > 0) or vector(0)', Look("short", BAD)),
+         f'count(instance:steadytok_alerts:sum{{{HOSTS},severity="critical"}} > 0) or vector(0)',
+         FieldOptions("short", CRITICAL)),
         ("Slow", "Hosts with an engine below 80 % of its usual speed, but for those that a remedy holds back.",
-         f"count({recorded['speed']} < 0.8 unless on (instance) {recorded['duty']} < 1) or vector(0)",
-         Look("short", WORSE)),
+         f"count({exprs['speed']} < 0.8 unless on (instance) {exprs['duty']} < 1) or vector(0)",
+         FieldOptions("short", WARNING)),
         ("A remedy acts", "Hosts that an agent holds back, or otherwise acts on.",
-         f"count({recorded['acting']} > 0) or vector(0)", Look("short", Steps("green", ((1, "blue"),)))),
+         f"count({exprs['acting']} > 0) or vector(0)", FieldOptions("short", Thresholds("green", ((1, "blue"),)))),
         ("A remedy gave up", "Hosts on which somebody has to look.",
-         f"count({recorded['gave up']} > 0) or vector(0)", Look("short", BAD)),
+         f"count({exprs['gave up']} > 0) or vector(0)", FieldOptions("short", CRITICAL)),
     )  # fmt: skip
-    return [number(title, description, look, Query(expr, title)) for title, description, expr, look in asked]
+    return [
+        build_stat(title, description, field_options, Query(expr, title))
+        for title, description, expr, field_options in stats
+    ]
 
 
-def _hosts() -> Panel:
-    def recorded(name: str) -> Query:
+def _build_hosts_panel() -> Panel:
+    def query_recorded(name: str) -> Query:
         return Query(f"max by (instance) (instance:steadytok_{name}{{{HOSTS}}})", "")
 
-    panel = table(
+    panel = build_table(
         "Hosts",
         "Choose a name to see the host. Speed: the slowest engine against its usual. Degrees left: the hottest DIMM's. "
         "Local: of the engine that has least of its memory where its threads run.",
-        Look("short"),
+        FieldOptions("short"),
         {
             "instance": "Host",
             "Value #A": "Critical and warning alerts",
@@ -80,97 +84,99 @@ def _hosts() -> Panel:
             "Value #H": "Duty",
         },
         Query(f"sum by (instance) (instance:steadytok_alerts:sum{{{HOSTS}}})", ""),
-        recorded("engine_speed_of_baseline_ratio:min"),
-        recorded("engine_tokens_per_second:sum"),
-        recorded("dimm_headroom_celsius:min"),
-        recorded("thermal_throttle_seconds:max_rate5m"),
-        recorded("node_meminfo_available_ratio:min"),
-        recorded("process_local_ratio:min"),
-        recorded("pace_duty:min"),
-        units={
-            "Critical and warning alerts": Look("short", WORSE),
-            "Speed": Look("percentunit", _ratio(OF_BASELINE), decimals=0),
-            "Tokens/s": Look("short", decimals=1),
-            "Degrees left": Look("celsius", HEADROOM, decimals=1),
-            "Slowed by heat": Look("percentunit", Steps("green", ((0.01, "orange"), (0.1, "red"))), decimals=1),
-            "Fullest node: left": Look("percentunit", LEFT, decimals=1),
-            "Local": Look("percentunit", decimals=0),
-            "Duty": Look("percentunit", Steps("blue", ((1, "green"),)), decimals=0),
+        query_recorded("engine_speed_of_baseline_ratio:min"),
+        query_recorded("engine_tokens_per_second:sum"),
+        query_recorded("dimm_headroom_celsius:min"),
+        query_recorded("thermal_throttle_seconds:max_rate5m"),
+        query_recorded("node_meminfo_available_ratio:min"),
+        query_recorded("process_local_ratio:min"),
+        query_recorded("pace_duty:min"),
+        column_options={
+            "Critical and warning alerts": FieldOptions("short", WARNING),
+            "Speed": FieldOptions("percentunit", _to_ratio(OF_BASELINE), decimals=0),
+            "Tokens/s": FieldOptions("short", decimals=1),
+            "Degrees left": FieldOptions("celsius", HEADROOM, decimals=1),
+            "Slowed by heat": FieldOptions(
+                "percentunit", Thresholds("green", ((0.01, "orange"), (0.1, "red"))), decimals=1
+            ),
+            "Fullest node: left": FieldOptions("percentunit", MEMORY_LEFT_RATIO, decimals=1),
+            "Local": FieldOptions("percentunit", decimals=0),
+            "Duty": FieldOptions("percentunit", Thresholds("blue", ((1, "green"),)), decimals=0),
         },
         sort=("Critical and warning alerts", True),
         width=24,
         height=12,
     )
     link = "/d/steadytok-slow?var-instance=${__value.raw}&var-datasource=${datasource}&${__url_time_range}"
-    opened = {"id": "links", "value": [{"title": "Why is it slow?", "url": link}]}
-    panel["fieldConfig"]["overrides"].append({"matcher": {"id": "byName", "options": "Host"}, "properties": [opened]})
+    links = {"id": "links", "value": [{"title": "Why is it slow?", "url": link}]}
+    panel["fieldConfig"]["overrides"].append({"matcher": {"id": "byName", "options": "Host"}, "properties": [links]})
     return panel
 
 
-def _ratio(percent: Steps) -> Steps:
-    return Steps(percent.first, tuple((value / 100, colour) for value, colour in percent.above))
+def _to_ratio(percent: Thresholds) -> Thresholds:
+    return Thresholds(percent.base, tuple((value / 100, colour) for value, colour in percent.steps))
 
 
-def _worst() -> list[Panel]:
-    def least(name: str) -> Query:
-        return Query(f"bottomk({SHOWN}, instance:steadytok_{name}{{{HOSTS}}})", "{{instance}}")
+def _build_worst_panels() -> list[Panel]:
+    def query_lowest(name: str) -> Query:
+        return Query(f"bottomk({MAX_HOSTS}, instance:steadytok_{name}{{{HOSTS}}})", "{{instance}}")
 
-    def most(name: str) -> Query:
-        return Query(f"topk({SHOWN}, instance:steadytok_{name}{{{HOSTS}}})", "{{instance}}")
+    def query_highest(name: str) -> Query:
+        return Query(f"topk({MAX_HOSTS}, instance:steadytok_{name}{{{HOSTS}}})", "{{instance}}")
 
     return [
-        series(
+        build_time_series(
             "Slowest against their usual speed",
             "Each host's slowest engine; 100 % is usual.",
-            Look("percentunit", Steps("red", ((0.8, "green"),), area=True), least=0),
-            least("engine_speed_of_baseline_ratio:min"),
+            FieldOptions("percentunit", Thresholds("red", ((0.8, "green"),), area=True), min=0),
+            query_lowest("engine_speed_of_baseline_ratio:min"),
         ),
-        series(
+        build_time_series(
             "Closest to a DIMM's limit",
             "Degrees that the hottest module has left; below 0 firmware slows memory.",
-            Look("celsius"),
-            least("dimm_headroom_celsius:min"),
+            FieldOptions("celsius"),
+            query_lowest("dimm_headroom_celsius:min"),
         ),
-        series(
+        build_time_series(
             "Slowed most by heat",
             "Of the time, of each host's worst processor.",
-            Look("percentunit", least=0),
-            most("thermal_throttle_seconds:max_rate5m"),
+            FieldOptions("percentunit", min=0),
+            query_highest("thermal_throttle_seconds:max_rate5m"),
         ),
-        series(
+        build_time_series(
             "Fullest NUMA nodes",
             "Memory left on the fullest node of each host.",
-            Look("percentunit", least=0),
-            least("node_meminfo_available_ratio:min"),
+            FieldOptions("percentunit", min=0),
+            query_lowest("node_meminfo_available_ratio:min"),
         ),
-        series(
+        build_time_series(
             "Least memory left",
             "Of the whole host.",
-            Look("percentunit", least=0),
-            least("meminfo_mem_available_ratio:min"),
+            FieldOptions("percentunit", min=0),
+            query_lowest("meminfo_mem_available_ratio:min"),
         ),
-        series(
+        build_time_series(
             "Tokens per second of the fleet",
             "Of all hosts together, whichever are chosen above.",
-            Look("short", least=0),
+            FieldOptions("short", min=0),
             Query('job:steadytok_engine_tokens_per_second:sum{job="steadytok"}', "all hosts"),
         ),
     ]
 
 
-def _agents() -> list[Panel]:
+def _build_agent_panels() -> list[Panel]:
     return [
-        series(
+        build_time_series(
             "Versions",
             "Agents by version.",
-            Look("short", least=0, decimals=0),
+            FieldOptions("short", min=0, decimals=0),
             Query('job:steadytok_build_info:count{job="steadytok"}', "{{version}}"),
             stacked=True,
         ),
-        table(
+        build_table(
             "Silent agents",
             "Those that the last scrape did not reach; 0 is silent.",
-            Look("short", Steps("red", ((1, "green"),))),
+            FieldOptions("short", Thresholds("red", ((1, "green"),))),
             {"instance": "Host", "Value": "Answers"},
             Query(f"sum by (instance) (up{{{HOSTS}}}) == 0", ""),
         ),

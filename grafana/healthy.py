@@ -4,36 +4,50 @@ from __future__ import annotations
 
 from typing import Any
 
-from grafana.dashboard import Row, alerts_and_remedies, dashboard
-from grafana.panels import HOST, NO_STEPS, Look, Named, Panel, Query, Steps, bars, number, series, states, table, words
+from grafana.dashboard import Row, build_annotations, build_dashboard
+from grafana.panels import (
+    HOST,
+    NO_THRESHOLDS,
+    FieldOptions,
+    Panel,
+    Query,
+    Thresholds,
+    ValueMapping,
+    build_bar_gauge,
+    build_stat,
+    build_state_timeline,
+    build_table,
+    build_text_stat,
+    build_time_series,
+)
 
-WORSE = Steps("green", ((1, "orange"),))
-BAD = Steps("green", ((1, "red"),))
-HEADROOM = Steps("red", ((0, "orange"), (5, "green")))  # DimmHot warns 5 °C below the limit
-MEMORY_LEFT = Steps("red", ((4, "orange"), (10, "green")))  # NodeNearlyFull comes at 4 %
-THROTTLED = Steps("green", ((1, "orange"), (10, "red")))  # CpuThermalThrottling comes at 1 %
-PRESSURE = Steps("green", ((0.1, "orange"),), area=True)  # MemoryPressure comes at 10 %
-WELL: tuple[Named, ...] = (("0", "fails", "red"), ("1", "well", "green"))
+WARNING = Thresholds("green", ((1, "orange"),))
+CRITICAL = Thresholds("green", ((1, "red"),))
+HEADROOM = Thresholds("red", ((0, "orange"), (5, "green")))  # DimmHot warns 5 °C below the limit
+MEMORY_LEFT = Thresholds("red", ((4, "orange"), (10, "green")))  # NodeNearlyFull comes at 4 %
+THROTTLED = Thresholds("green", ((1, "orange"), (10, "red")))  # CpuThermalThrottling comes at 1 %
+PRESSURE = Thresholds("green", ((0.1, "orange"),), area=True)  # MemoryPressure comes at 10 %
+SUCCESS_MAPPINGS: tuple[ValueMapping, ...] = (("0", "fails", "red"), ("1", "well", "green"))
 
 
 def build() -> dict[str, Any]:
     """The dashboard."""
-    return dashboard(
+    return build_dashboard(
         "steadytok-healthy",
         "Is this host healthy?",
         "Heat, memory, errors and pressure of one inference host, and what its agent cannot see.",
         [
-            Row("At a glance", [*_glance(), _firing(), _headroom()]),
-            Row("Heat", _heat()),
-            Row("Processors and power", _work()),
-            Row("Memory errors", _errors()),
-            Row("Can the agent be relied on?", _agent()),
+            Row("At a glance", [*_build_glance_panels(), _build_firing_panel(), _build_headroom_panel()]),
+            Row("Heat", _build_heat_panels()),
+            Row("Processors and power", _build_processor_panels()),
+            Row("Memory errors", _build_error_panels()),
+            Row("Can the agent be relied on?", _build_agent_panels()),
         ],
-        annotations=alerts_and_remedies(HOST),
+        annotations=build_annotations(HOST),
     )
 
 
-def throttled(host: str) -> str:
+def format_throttled(host: str) -> str:
     """Percent of the time that the worst processor, or core, of each host was slowed by heat; needs the [5m] it has."""
     return (
         f"100 * max by (instance) (rate(steadytok_thermal_throttle_package_seconds_total{{{host}}}[5m]) or "
@@ -41,147 +55,147 @@ def throttled(host: str) -> str:
     )
 
 
-def _count(alerts: str) -> str:
+def _format_count(alerts: str) -> str:
     return f"sum(steadytok_alerts{{{HOST},{alerts}}}) or vector(0)"
 
 
-def _glance() -> list[Panel]:
+def _build_glance_panels() -> list[Panel]:
     available = f"steadytok_meminfo_mem_available_bytes{{{HOST}}} / steadytok_meminfo_mem_total_bytes{{{HOST}}}"
     node = f"steadytok_node_meminfo_available_bytes{{{HOST}}} / steadytok_node_meminfo_mem_total_bytes{{{HOST}}}"
     return [
-        number(
+        build_stat(
             "Critical alerts",
             "Alerts of severity critical that fire now.",
-            Look("short", BAD),
-            Query(_count('alertstate="firing",severity="critical"'), "critical"),
+            FieldOptions("short", CRITICAL),
+            Query(_format_count('alertstate="firing",severity="critical"'), "critical"),
         ),
-        number(
+        build_stat(
             "Warnings",
             "Alerts of severity warning that fire now.",
-            Look("short", WORSE),
-            Query(_count('alertstate="firing",severity="warning"'), "warnings"),
+            FieldOptions("short", WARNING),
+            Query(_format_count('alertstate="firing",severity="warning"'), "warnings"),
         ),
-        number(
+        build_stat(
             "Hottest DIMM: degrees left",
             "Degrees until the memory module that is closest to its limit reaches it. Below 0 firmware slows memory.",
-            Look("celsius", HEADROOM, decimals=1),
+            FieldOptions("celsius", HEADROOM, decimals=1),
             Query(f"min(steadytok_dimm_headroom_celsius{{{HOST}}})", "headroom"),
         ),
-        number(
+        build_stat(
             "Slowed by heat",
             "Share of the last 5 minutes in which the worst processor slowed itself. No value: nobody counts (AMD).",
-            Look("percent", THROTTLED, decimals=1),
-            Query(throttled(HOST), "throttled"),
+            FieldOptions("percent", THROTTLED, decimals=1),
+            Query(format_throttled(HOST), "throttled"),
         ),
-        number(
+        build_stat(
             "Memory left",
             "What the kernel could give without swapping, as a share of the host's memory.",
-            Look("percent", MEMORY_LEFT, least=0, most=100, decimals=1),
+            FieldOptions("percent", MEMORY_LEFT, min=0, max=100, decimals=1),
             Query(f"100 * {available}", "available"),
         ),
-        number(
+        build_stat(
             "Fullest node: memory left",
             "The same of the NUMA node that has least. A bound engine dies when its node is full.",
-            Look("percent", MEMORY_LEFT, least=0, most=100, decimals=1),
+            FieldOptions("percent", MEMORY_LEFT, min=0, max=100, decimals=1),
             Query(f"100 * min({node})", "available"),
         ),
     ]
 
 
-def _firing() -> Panel:
-    return table(
+def _build_firing_panel() -> Panel:
+    return build_table(
         "What is wrong now",
         "Alerts that fire or are about to; each has its page in the runbooks.",
-        Look("short"),
+        FieldOptions("short"),
         {"alertname": "Alert", "severity": "Severity", "alertstate": "State", "Value": "Number"},
         Query(f'sum by (alertname, severity, alertstate) (steadytok_alerts{{{HOST},severity!="none"}}) > 0', ""),
         sort=("Severity", False),
     )
 
 
-def _headroom() -> Panel:
-    return bars(
+def _build_headroom_panel() -> Panel:
+    return build_bar_gauge(
         "Degrees left, by DIMM",
         "Until the limit of each memory module: the operator's, else 85 °C or a lower critical limit.",
-        Look("celsius", HEADROOM, least=0, most=40, decimals=1),
+        FieldOptions("celsius", HEADROOM, min=0, max=40, decimals=1),
         Query(f"sort(min by (dimm) (steadytok_dimm_headroom_celsius{{{HOST}}}))", "{{dimm}}", instant=True),
     )
 
 
-def _heat() -> list[Panel]:
+def _build_heat_panels() -> list[Panel]:
     fans = f"steadytok_hwmon_fan_rpm{{{HOST}}}"
     bmc = f"steadytok_ipmi_fan_rpm{{{HOST}}}"
     return [
-        series(
+        build_time_series(
             "DIMM temperature",
             "Each memory module, by whoever measures it; the dashed line is the lowest limit.",
-            Look("celsius"),
+            FieldOptions("celsius"),
             Query(
                 f"max by (dimm, source) (steadytok_dimm_temperature_celsius{{{HOST}}})",
                 "{{dimm}} ({{source}})",
             ),
             Query(f"min(steadytok_dimm_limit_celsius{{{HOST}}})", "limit"),
-            dashed="^limit$",
+            dashed_pattern="^limit$",
         ),
-        series(
+        build_time_series(
             "Processor temperature",
             "Packages and dies, as coretemp or k10temp measures them; the dashed line is where they slow themselves.",
-            Look("celsius"),
+            FieldOptions("celsius"),
             Query(
                 f'steadytok_hwmon_temperature_celsius{{{HOST},chip=~"coretemp|k10temp"}}',
                 "{{device}} {{label}}",
             ),
             Query(f'min(steadytok_hwmon_temperature_critical_celsius{{{HOST},chip=~"coretemp|k10temp"}})', "critical"),
-            dashed="^critical$",
+            dashed_pattern="^critical$",
         ),
-        series(
+        build_time_series(
             "Air and boards, as the BMC measures them",
             "Inlet and further temperatures of the BMC, without the memory modules.",
-            Look("celsius"),
+            FieldOptions("celsius"),
             Query(f'steadytok_ipmi_temperature_celsius{{{HOST},entity_id!~"8|32"}}', "{{sensor}}"),
         ),
-        series(
+        build_time_series(
             "Fans",
             "Revolutions per minute, of the board's own chips and of the BMC. A fan at 0 stands still.",
-            Look("rotrpm", least=0),
+            FieldOptions("rotrpm", min=0),
             Query(f"{fans}", "{{chip}} {{sensor}}"),
             Query(f"{bmc}", "{{sensor}}"),
         ),
     ]
 
 
-def _work() -> list[Panel]:
+def _build_processor_panels() -> list[Panel]:
     busy = f'rate(steadytok_stat_cpu_seconds_total{{{HOST},mode!~"idle|guest|guest_nice"}}[$__rate_interval])'
     online = f"sum(steadytok_stat_cpus_online{{{HOST}}})"
     waiting = f"rate(steadytok_pressure_waiting_seconds_total{{{HOST}}}[$__rate_interval])"
     stalled = f"rate(steadytok_pressure_stalled_seconds_total{{{HOST}}}[$__rate_interval])"
     return [
-        series(
+        build_time_series(
             "Processor time by mode",
             "Share of all CPUs. steal is time that the hypervisor gave to somebody else.",
-            Look("percentunit", least=0, most=1),
+            FieldOptions("percentunit", min=0, max=1),
             Query(f"sum by (mode) ({busy}) / scalar({online})", "{{mode}}"),
             stacked=True,
         ),
-        series(
+        build_time_series(
             "Frequency by node",
             "The upper quartile of each node's CPUs, because idle ones report any frequency; dashed: the hardware's.",
-            Look("hertz", least=0),
+            FieldOptions("hertz", min=0),
             Query(f"quantile by (node) (0.75, steadytok_cpufreq_frequency_hertz{{{HOST}}})", "node {{node}}"),
             Query(f"max(steadytok_cpufreq_frequency_max_hertz{{{HOST}}})", "highest"),
-            dashed="^highest$",
+            dashed_pattern="^highest$",
         ),
-        series(
+        build_time_series(
             "Waiting for memory, disk and processors",
             "Share of the time in which some task waited (pressure), or all did.",
-            Look("percentunit", PRESSURE, least=0),
+            FieldOptions("percentunit", PRESSURE, min=0),
             Query(waiting, "{{resource}}: some wait"),
             Query(stalled, "{{resource}}: all wait"),
         ),
-        series(
+        build_time_series(
             "Power",
             "What processors and memory take: RAPL, or the processor's own word on AMD.",
-            Look("watt", least=0),
+            FieldOptions("watt", min=0),
             Query(
                 f"sum by (name) (rate(steadytok_powercap_energy_joules_total{{{HOST}}}[$__rate_interval]))", "{{name}}"
             ),
@@ -190,63 +204,63 @@ def _work() -> list[Panel]:
     ]
 
 
-def _errors() -> list[Panel]:
+def _build_error_panels() -> list[Panel]:
     corrected = f"steadytok_dimm_correctable_errors_total{{{HOST}}}"
-    beyond = f"steadytok_dimm_uncorrectable_errors_total{{{HOST}}}"
+    uncorrected = f"steadytok_dimm_uncorrectable_errors_total{{{HOST}}}"
     return [
-        series(
+        build_time_series(
             "Errors corrected within an hour, by DIMM",
             "24 in an hour come from a cell, a contact or heat, and not from chance.",
-            Look("short", Steps("green", ((24, "orange"),), area=True), least=0),
+            FieldOptions("short", Thresholds("green", ((24, "orange"),), area=True), min=0),
             Query(f"max by (dimm) (increase({corrected}[1h]))", "{{dimm}}"),
         ),
-        table(
+        build_table(
             "Errors since the driver was loaded, by DIMM",
             "Any that could not be corrected means that data was wrong.",
-            Look("short"),
+            FieldOptions("short"),
             {"dimm": "DIMM", "node": "Node", "Value #A": "Corrected", "Value #B": "Not corrected"},
             Query(f"max by (dimm, node) ({corrected})", ""),
-            Query(f"max by (dimm, node) ({beyond})", ""),
-            units={"Not corrected": Look("short", BAD)},
+            Query(f"max by (dimm, node) ({uncorrected})", ""),
+            column_options={"Not corrected": FieldOptions("short", CRITICAL)},
             sort=("Corrected", True),
         ),
     ]
 
 
-def _agent() -> list[Panel]:
+def _build_agent_panels() -> list[Panel]:
     return [
-        states(
+        build_state_timeline(
             "Collectors",
             "Whether each gave what it should. One whose hardware is absent is not here; steadytok check says why.",
-            Look("short", Steps("red", ((1, "green"),)), mappings=WELL),
+            FieldOptions("short", Thresholds("red", ((1, "green"),)), mappings=SUCCESS_MAPPINGS),
             Query(f"min by (collector) (steadytok_collector_success{{{HOST}}})", "{{collector}}"),
         ),
-        series(
+        build_time_series(
             "Age of the newest reading",
             "In intervals of the collector: above 3 its series end. Not dimm, which is made of others.",
-            Look("short", Steps("green", ((3, "orange"),), area=True), least=0),
+            FieldOptions("short", Thresholds("green", ((3, "orange"),), area=True), min=0),
             Query(
                 f'steadytok_collector_age_seconds{{{HOST},collector!="dimm"}}'
                 f" / steadytok_collector_interval_seconds{{{HOST}}}",
                 "{{collector}}",
             ),
         ),
-        table(
+        build_table(
             "What could not be read",
             "Readings that the last pass of a collector could not get, and passes that came late.",
-            Look("short"),
+            FieldOptions("short"),
             {"collector": "Collector", "Value #A": "Missing", "Value #B": "Late passes", "Value #C": "Processor time"},
             Query(f"sum by (collector) (steadytok_collector_missing_readings{{{HOST}}})", ""),
             Query(f"sum by (collector) (steadytok_collector_overruns_total{{{HOST}}})", ""),
             Query(f"sum by (collector) (steadytok_collector_cpu_seconds{{{HOST}}})", ""),
-            units={"Missing": Look("short", WORSE), "Processor time": Look("s")},
+            column_options={"Missing": FieldOptions("short", WARNING), "Processor time": FieldOptions("s")},
             sort=("Missing", True),
             width=8,
         ),
-        words(
+        build_text_stat(
             "Version",
             "The version of the agent that runs.",
-            Look("short", NO_STEPS),
+            FieldOptions("short", NO_THRESHOLDS),
             Query(f"steadytok_build_info{{{HOST}}}", "{{version}}"),
             height=8,
         ),

@@ -17,7 +17,7 @@ HOST = 'job="steadytok",instance="$instance"'
 """The matchers of whatever is about one host."""
 
 Colour = Literal["green", "yellow", "orange", "red", "blue", "purple", "text"]
-Named = tuple[str, str, Colour]
+ValueMapping = tuple[str, str, Colour]
 """A value as it comes, the word that is shown for it, and its colour."""
 AXIS_WIDTH = 80  # pixels: panels below each other have their time axes in line
 
@@ -31,43 +31,43 @@ class Query(NamedTuple):
     table: bool = False
 
 
-class Steps(NamedTuple):
+class Thresholds(NamedTuple):
     """Colours by value: the first from minus infinity on, the others from their value on; `area` shades the plot."""
 
-    first: Colour
-    above: tuple[tuple[float, Colour], ...] = ()
+    base: Colour
+    steps: tuple[tuple[float, Colour], ...] = ()
     area: bool = False
 
 
-NO_STEPS = Steps("green")
+NO_THRESHOLDS = Thresholds("green")
 
 
-class Right(NamedTuple):
+class RightAxis(NamedTuple):
     """Series with their own unit on the right axis, by a pattern of their legends."""
 
     pattern: str
     unit: str
 
 
-class Look(NamedTuple):
+class FieldOptions(NamedTuple):
     """Unit, bounds and steps of a panel's values."""
 
     unit: str
-    steps: Steps = NO_STEPS
-    least: float | None = None
-    most: float | None = None
+    thresholds: Thresholds = NO_THRESHOLDS
+    min: float | None = None
+    max: float | None = None
     decimals: int | None = None
-    mappings: tuple[Named, ...] = ()
+    mappings: tuple[ValueMapping, ...] = ()
 
 
-def series(
+def build_time_series(
     title: str,
     description: str,
-    look: Look,
+    field_options: FieldOptions,
     *queries: Query,
     stacked: bool = False,
-    right: Right | None = None,
-    dashed: str | None = None,
+    right_axis: RightAxis | None = None,
+    dashed_pattern: str | None = None,
     height: int = 8,
     width: int = 12,
 ) -> Panel:
@@ -80,40 +80,46 @@ def series(
         "showPoints": "never",
         "spanNulls": False,
         "stacking": {"group": "A", "mode": "normal" if stacked else "none"},
-        "thresholdsStyle": {"mode": "dashed+area" if look.steps.area else "off"},
+        "thresholdsStyle": {"mode": "dashed+area" if field_options.thresholds.area else "off"},
     }
     options = {
         "legend": {"calcs": ["lastNotNull", "min", "max"], "displayMode": "table", "placement": "right"},
         "tooltip": {"mode": "multi", "sort": "desc"},
     }
-    overrides = [_right(right)] if right else []
-    if dashed:
-        overrides.append(_override(dashed, [("custom.lineStyle", {"dash": [8, 8], "fill": "dash"})]))
-    field = _field(look, custom, overrides, colour="palette-classic")
-    return _panel("timeseries", title, description, queries, field, options, height, width)
+    overrides = [_override_right_axis(right_axis)] if right_axis else []
+    if dashed_pattern:
+        overrides.append(_build_override(dashed_pattern, [("custom.lineStyle", {"dash": [8, 8], "fill": "dash"})]))
+    field_config = _build_field_config(field_options, custom, overrides, colour="palette-classic")
+    return _build_panel("timeseries", title, description, queries, field_config, options, height, width)
 
 
-def number(title: str, description: str, look: Look, query: Query, *, width: int = 4, height: int = 4) -> Panel:
+def build_stat(
+    title: str, description: str, field_options: FieldOptions, query: Query, *, width: int = 4, height: int = 4
+) -> Panel:
     """One value, large, in the colour of its step."""
     options = {
-        "colorMode": "none" if look.steps.first == "text" else "background",
+        "colorMode": "none" if field_options.thresholds.base == "text" else "background",
         "graphMode": "none",
         "justifyMode": "auto",
         "orientation": "auto",
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
         "textMode": "value",
     }
-    return _panel("stat", title, description, [query], _field(look), options, height, width)
+    return _build_panel("stat", title, description, [query], _build_field_config(field_options), options, height, width)
 
 
-def words(title: str, description: str, look: Look, query: Query, *, width: int = 4, height: int = 4) -> Panel:
+def build_text_stat(
+    title: str, description: str, field_options: FieldOptions, query: Query, *, width: int = 4, height: int = 4
+) -> Panel:
     """What a label says, such as a version: the name of the series, without its value."""
-    panel = number(title, description, look, query, width=width, height=height)
+    panel = build_stat(title, description, field_options, query, width=width, height=height)
     panel["options"] |= {"textMode": "name", "colorMode": "none"}
     return panel
 
 
-def bars(title: str, description: str, look: Look, *queries: Query, width: int = 12, height: int = 8) -> Panel:
+def build_bar_gauge(
+    title: str, description: str, field_options: FieldOptions, *queries: Query, width: int = 12, height: int = 8
+) -> Panel:
     """One bar for each series, with its newest value."""
     options = {
         "displayMode": "basic",
@@ -122,10 +128,14 @@ def bars(title: str, description: str, look: Look, *queries: Query, width: int =
         "showUnfilled": True,
         "valueMode": "color",
     }
-    return _panel("bargauge", title, description, queries, _field(look), options, height, width)
+    return _build_panel(
+        "bargauge", title, description, queries, _build_field_config(field_options), options, height, width
+    )
 
 
-def states(title: str, description: str, look: Look, *queries: Query, width: int = 24, height: int = 8) -> Panel:
+def build_state_timeline(
+    title: str, description: str, field_options: FieldOptions, *queries: Query, width: int = 24, height: int = 8
+) -> Panel:
     """One row for each series, coloured by its value over time."""
     custom = {"fillOpacity": 70, "lineWidth": 0}
     options = {
@@ -136,16 +146,25 @@ def states(title: str, description: str, look: Look, *queries: Query, width: int
         "showValue": "never",
         "tooltip": {"mode": "single", "sort": "none"},
     }
-    return _panel("state-timeline", title, description, queries, _field(look, custom), options, height, width)
+    return _build_panel(
+        "state-timeline",
+        title,
+        description,
+        queries,
+        _build_field_config(field_options, custom),
+        options,
+        height,
+        width,
+    )
 
 
-def table(
+def build_table(
     title: str,
     description: str,
-    look: Look,
+    field_options: FieldOptions,
     columns: Mapping[str, str],
     *queries: Query,
-    units: Mapping[str, Look] | None = None,
+    column_options: Mapping[str, FieldOptions] | None = None,
     sort: tuple[str, bool] | None = None,
     width: int = 12,
     height: int = 8,
@@ -156,12 +175,17 @@ def table(
     A query's value is the column `Value`, or `Value #A`, `Value #B` … where there are several. `units` are the looks
     of columns, by the name that is shown; `sort` is such a name and whether it descends.
     """
-    asked = [query._replace(instant=True, table=True) for query in queries]
-    overrides = [_override(name, _column(own), by="byName") for name, own in (units or {}).items()]
+    table_queries = [query._replace(instant=True, table=True) for query in queries]
+    overrides = [
+        _build_override(name, _list_column_properties(column), by="byName")
+        for name, column in (column_options or {}).items()
+    ]
     sort_by = [{"desc": sort[1], "displayName": sort[0]}] if sort else []
     options = {"cellHeight": "sm", "footer": {"show": False}, "showHeader": True, "sortBy": sort_by}
-    field = _field(look, {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": True}, overrides)
-    panel = _panel("table", title, description, asked, field, options, height, width)
+    field_config = _build_field_config(
+        field_options, {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": True}, overrides
+    )
+    panel = _build_panel("table", title, description, table_queries, field_config, options, height, width)
     panel["transformations"] = [
         *([{"id": "merge", "options": {}}] if len(queries) > 1 else []),
         {"id": "filterFieldsByName", "options": {"include": {"names": list(columns)}}},
@@ -169,7 +193,7 @@ def table(
             "id": "organize",
             "options": {
                 "excludeByName": {},
-                "indexByName": {name: place for place, name in enumerate(columns)},
+                "indexByName": {name: index for index, name in enumerate(columns)},
                 "renameByName": dict(columns),
             },
         },
@@ -177,18 +201,18 @@ def table(
     return panel
 
 
-def _column(look: Look) -> list[tuple[str, Any]]:
+def _list_column_properties(field_options: FieldOptions) -> list[tuple[str, Any]]:
     """A column's look; its cells are coloured where its values have steps."""
     coloured = ("custom.cellOptions", {"type": "color-background", "mode": "basic"})
-    return [*_properties(look), *([coloured] if look.steps.above else [])]
+    return [*_list_properties(field_options), *([coloured] if field_options.thresholds.steps else [])]
 
 
-def _panel(
+def _build_panel(
     kind: str,
     title: str,
     description: str,
     queries: Sequence[Query],
-    field: dict[str, Any],
+    field_config: dict[str, Any],
     options: dict[str, Any],
     height: int,
     width: int,
@@ -199,13 +223,15 @@ def _panel(
         "description": description,
         "datasource": DATASOURCE,
         "gridPos": {"h": height, "w": width, "x": 0, "y": 0},
-        "fieldConfig": field,
+        "fieldConfig": field_config,
         "options": options,
-        "targets": [_target(query, letter) for query, letter in zip(queries, string.ascii_uppercase, strict=False)],
+        "targets": [
+            _build_target(query, letter) for query, letter in zip(queries, string.ascii_uppercase, strict=False)
+        ],
     }
 
 
-def _target(query: Query, letter: str) -> dict[str, Any]:
+def _build_target(query: Query, letter: str) -> dict[str, Any]:
     return {
         "datasource": DATASOURCE,
         "editorMode": "code",
@@ -218,33 +244,36 @@ def _target(query: Query, letter: str) -> dict[str, Any]:
     }
 
 
-def _field(
-    look: Look,
+def _build_field_config(
+    field_options: FieldOptions,
     custom: dict[str, Any] | None = None,
     overrides: Sequence[dict[str, Any]] = (),
     colour: str = "thresholds",
 ) -> dict[str, Any]:
-    defaults = {"color": {"mode": colour}, "custom": custom or {}, **dict(_properties(look))}
+    defaults = {"color": {"mode": colour}, "custom": custom or {}, **dict(_list_properties(field_options))}
     return {"defaults": defaults, "overrides": list(overrides)}
 
 
-def _properties(look: Look) -> list[tuple[str, Any]]:
-    steps: list[dict[str, Any]] = [{"color": look.steps.first, "value": None}]
-    steps += [{"color": colour, "value": value} for value, colour in look.steps.above]
-    found: list[tuple[str, Any]] = [("unit", look.unit), ("thresholds", {"mode": "absolute", "steps": steps})]
-    limits = (("min", look.least), ("max", look.most), ("decimals", look.decimals))
-    found += [(name, value) for name, value in limits if value is not None]
-    if look.mappings:
-        options = {value: {"text": text, "color": colour} for value, text, colour in look.mappings}
-        found.append(("mappings", [{"type": "value", "options": options}]))
-    return found
+def _list_properties(field_options: FieldOptions) -> list[tuple[str, Any]]:
+    steps: list[dict[str, Any]] = [{"color": field_options.thresholds.base, "value": None}]
+    steps += [{"color": colour, "value": value} for value, colour in field_options.thresholds.steps]
+    properties: list[tuple[str, Any]] = [
+        ("unit", field_options.unit),
+        ("thresholds", {"mode": "absolute", "steps": steps}),
+    ]
+    limits = (("min", field_options.min), ("max", field_options.max), ("decimals", field_options.decimals))
+    properties += [(name, value) for name, value in limits if value is not None]
+    if field_options.mappings:
+        options = {value: {"text": text, "color": colour} for value, text, colour in field_options.mappings}
+        properties.append(("mappings", [{"type": "value", "options": options}]))
+    return properties
 
 
-def _right(right: Right) -> dict[str, Any]:
-    return _override(right.pattern, [("unit", right.unit), ("custom.axisPlacement", "right")])
+def _override_right_axis(right_axis: RightAxis) -> dict[str, Any]:
+    return _build_override(right_axis.pattern, [("unit", right_axis.unit), ("custom.axisPlacement", "right")])
 
 
-def _override(pattern: str, properties: Sequence[tuple[str, Any]], by: str = "byRegexp") -> dict[str, Any]:
+def _build_override(pattern: str, properties: Sequence[tuple[str, Any]], by: str = "byRegexp") -> dict[str, Any]:
     matched = f"/{pattern}/" if by == "byRegexp" else pattern
     values = [{"id": name, "value": value} for name, value in properties]
     return {"matcher": {"id": by, "options": matched}, "properties": values}

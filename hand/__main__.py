@@ -17,37 +17,39 @@ from typing import NoReturn
 
 from hand import config as settings
 from hand.errors import HandError
-from hand.files import Files
-from hand.leases import Leases
-from hand.server import Server, inherited, listening
+from hand.files import KernelFiles
+from hand.leases import LeaseStore
+from hand.server import HandServer, create_listener, inherit_listener
 from hand.service import Service
-from hand.verb import Bench
+from hand.verb import VerbContext
 
-CONFIG = Path("/etc/steadytok/hand.toml")
-SOCKET = Path("/run/steadytok/hand.sock")
-STATE = Path("/run/steadytok-hand")
+CONFIG_PATH = Path("/etc/steadytok/hand.toml")
+SOCKET_PATH = Path("/run/steadytok/hand.sock")
+STATE_FOLDER = Path("/run/steadytok-hand")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """0 when told to end; 2 with one sentence where it cannot start."""
-    options = _parser().parse_args(arguments)
+    options = _build_parser().parse_args(arguments)
     try:
-        config = _config(options)
+        config = _load_config(options)
         if options.check:
-            return _checked(config)
-        service, server = _build(options, config)
-    except (settings.ConfigError, HandError) as error:
-        return _fail(str(error))
+            return _report_config(config)
+        service, server = _build_service(options, config)
+    except (settings.HandConfigError, HandError) as error:
+        return _report_failure(str(error))
     except OSError as error:
-        return _fail(f"{error.filename or 'the socket'}: {error.strerror}")
+        return _report_failure(f"{error.filename or 'the socket'}: {error.strerror}")
     return _serve(service, server, options)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hand", description="Carries out fixed verbs for the agent; see hand.toml.")
-    parser.add_argument("--config", type=Path, default=CONFIG, help="what root allows (default %(default)s)")
-    parser.add_argument("--socket", type=Path, default=SOCKET, help="where to listen, unless systemd listens already")
-    parser.add_argument("--state", type=Path, default=None, help=f"folder of what is held (default {STATE})")
+    parser.add_argument("--config", type=Path, default=CONFIG_PATH, help="what root allows (default %(default)s)")
+    parser.add_argument(
+        "--socket", type=Path, default=SOCKET_PATH, help="where to listen, unless systemd listens already"
+    )
+    parser.add_argument("--state", type=Path, default=None, help=f"folder of what is held (default {STATE_FOLDER})")
     parser.add_argument("--root", type=Path, default=Path("/"), help="the folder that is the machine (default /)")
     parser.add_argument("--direct", action="store_true", help="serve this user's own processes, of any cgroup")
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when standard input closes")
@@ -55,72 +57,76 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _config(options: argparse.Namespace) -> settings.Config:
+def _load_config(options: argparse.Namespace) -> settings.HandConfig:
     if not options.direct:
-        config = settings.load(options.config)
+        config = settings.load_config(options.config)
         if not config.uids:
-            raise settings.ConfigError(
+            raise settings.HandConfigError(
                 f"{options.config}: nobody could use this hand: there is no user {settings.AGENT_USER}, and peer.user "
                 "names no other"
             )
         return config
-    own = frozenset({os.geteuid()})
-    found = settings.load(options.config, trusted=own | {0}) if options.config.exists() else settings.Config()
-    return settings.Config(own, None, found.units, found.commands)
+    own_uids = frozenset({os.geteuid()})
+    file_config = (
+        settings.load_config(options.config, trusted_owners=own_uids | {0})
+        if options.config.exists()
+        else settings.HandConfig()
+    )
+    return settings.HandConfig(own_uids, None, file_config.units, file_config.commands)
 
 
-def _checked(config: settings.Config) -> int:
+def _report_config(config: settings.HandConfig) -> int:
     units, commands = ", ".join(sorted(config.units)) or "none", ", ".join(sorted(config.commands)) or "none"
-    _say(f"the configuration is well; units: {units}; commands: {commands}")
+    _log(f"the configuration is well; units: {units}; commands: {commands}")
     return 0
 
 
-def _build(options: argparse.Namespace, config: settings.Config) -> tuple[Service, Server]:
-    state = options.state or Path(os.environ.get("RUNTIME_DIRECTORY", STATE))
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    files = Files(options.root)
-    leases = Leases(state, files.read("proc/sys/kernel/random/boot_id"))
-    service = Service(Bench(files, config, leases), _say)
-    service.take_up()
-    return service, Server(inherited() or listening(options.socket), config, service, _say)
+def _build_service(options: argparse.Namespace, config: settings.HandConfig) -> tuple[Service, HandServer]:
+    state_folder = options.state or Path(os.environ.get("RUNTIME_DIRECTORY", STATE_FOLDER))
+    state_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    files = KernelFiles(options.root)
+    leases = LeaseStore(state_folder, files.read("proc/sys/kernel/random/boot_id"))
+    service = Service(VerbContext(files, config, leases), _log)
+    service.resume_leases()
+    return service, HandServer(inherit_listener() or create_listener(options.socket), config, service, _log)
 
 
-def _serve(service: Service, server: Server, options: argparse.Namespace) -> int:
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
-    threading.Thread(target=service.watch, daemon=True).start()
+def _serve(service: Service, server: HandServer, options: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    signal.signal(signal.SIGINT, _exit_on_signal)
+    threading.Thread(target=service.watch_leases, daemon=True).start()
     threading.Thread(target=server.serve, daemon=True).start()
     if options.until_stdin_closes:
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
-    _say("ready")
+        threading.Thread(target=_terminate_on_stdin_eof, daemon=True).start()
+    _log("ready")
     try:
         threading.Event().wait()
     finally:
-        service.stop()
+        service.close()
         server.close()
-        service.put_back_all()
+        service.restore_all()
     return 0
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
+def _exit_on_signal(signal_number: int, frame: FrameType | None) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the putting back
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise SystemExit(0)
 
 
-def _end_with_stdin() -> None:
+def _terminate_on_stdin_eof() -> None:
     while os.read(sys.stdin.fileno(), 1 << 12):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _fail(sentence: str) -> int:
-    _say(f"cannot start: {sentence}")
+def _report_failure(message: str) -> int:
+    _log(f"cannot start: {message}")
     return 2
 
 
-def _say(sentence: str) -> None:
-    print(f"hand: {sentence}", file=sys.stderr, flush=True)  # noqa: T201  it is the journal's
+def _log(message: str) -> None:
+    print(f"hand: {message}", file=sys.stderr, flush=True)  # noqa: T201  it is the journal's
 
 
 if __name__ == "__main__":

@@ -6,84 +6,92 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hand.errors import InvalidError
+from hand.errors import InvalidRequestError
 
-LEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
-SHORTEST_TTL, LONGEST_TTL = 0.1, 300.0  # seconds
+LEASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
+MIN_TTL, MAX_TTL = 0.1, 300.0  # seconds
 
 
 class Arguments:
     """Takes one argument after the other; `done` refuses what is left over."""
 
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        self._left = dict(given)
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        self._remaining = dict(arguments)
 
-    def whole(self, name: str, least: int, most: int) -> int:
+    def take_integer(self, name: str, minimum: int, maximum: int) -> int:
         """A whole number within bounds."""
-        value = self._left.pop(name, None)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise InvalidError(f"{name}: expected a whole number from {least} to {most}, found {_shown(value)}")
+        value = self._remaining.pop(name, None)
+        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+            raise InvalidRequestError(
+                f"{name}: expected a whole number from {minimum} to {maximum}, found {_describe_value(value)}"
+            )
         return value
 
-    def number(self, name: str, least: float, most: float) -> float:
+    def take_number(self, name: str, minimum: float, maximum: float) -> float:
         """A number within bounds."""
-        value = self._left.pop(name, None)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-            raise InvalidError(f"{name}: expected a number from {least:g} to {most:g}, found {_shown(value)}")
+        value = self._remaining.pop(name, None)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not minimum <= value <= maximum:
+            raise InvalidRequestError(
+                f"{name}: expected a number from {minimum:g} to {maximum:g}, found {_describe_value(value)}"
+            )
         return float(value)
 
-    def text(self, name: str, pattern: re.Pattern[str], what: str) -> str:
+    def take_text(self, name: str, pattern: re.Pattern[str], expected: str) -> str:
         """A text that the whole pattern matches; `what` says in words what was expected."""
-        value = self._left.pop(name, None)
+        value = self._remaining.pop(name, None)
         if not isinstance(value, str) or not pattern.fullmatch(value):
-            raise InvalidError(f"{name}: expected {what}, found {_shown(value)}")
+            raise InvalidRequestError(f"{name}: expected {expected}, found {_describe_value(value)}")
         return value
 
-    def optional_text(self, name: str, pattern: re.Pattern[str], what: str) -> str | None:
+    def take_optional_text(self, name: str, pattern: re.Pattern[str], expected: str) -> str | None:
         """The same, or None where it is absent or null."""
-        if self._left.get(name) is None:
-            self._left.pop(name, None)
+        if self._remaining.get(name) is None:
+            self._remaining.pop(name, None)
             return None
-        return self.text(name, pattern, what)
+        return self.take_text(name, pattern, expected)
 
-    def texts(self, name: str, most: int) -> dict[str, Any]:
+    def take_mapping(self, name: str, maximum: int) -> dict[str, Any]:
         """A mapping of at most so many entries."""
-        value = self._left.pop(name, {})
-        if not isinstance(value, dict) or len(value) > most:
-            raise InvalidError(f"{name}: expected at most {most} names with their texts, found {_shown(value)}")
+        value = self._remaining.pop(name, {})
+        if not isinstance(value, dict) or len(value) > maximum:
+            raise InvalidRequestError(
+                f"{name}: expected at most {maximum} names with their texts, found {_describe_value(value)}"
+            )
         return value
 
-    def leases(self, name: str, most: int) -> list[str]:
+    def take_lease_names(self, name: str, maximum: int) -> list[str]:
         """A list of lease names."""
-        value = self._left.pop(name, None)
-        if not isinstance(value, list) or len(value) > most:
-            raise InvalidError(f"{name}: expected a list of at most {most} leases, found {_shown(value)}")
-        for each in value:
-            if not isinstance(each, str) or not LEASE.fullmatch(each):
-                raise InvalidError(f"{name}: expected names of leases, found {_shown(each)}")
+        value = self._remaining.pop(name, None)
+        if not isinstance(value, list) or len(value) > maximum:
+            raise InvalidRequestError(
+                f"{name}: expected a list of at most {maximum} leases, found {_describe_value(value)}"
+            )
+        for lease_name in value:
+            if not isinstance(lease_name, str) or not LEASE_NAME.fullmatch(lease_name):
+                raise InvalidRequestError(f"{name}: expected names of leases, found {_describe_value(lease_name)}")
         return value
 
-    def lease_name(self) -> str:
+    def take_lease_name(self) -> str:
         """The name of a lease."""
-        return self.text("lease", LEASE, "a name of up to 64 letters, digits and ._:-")
+        return self.take_text("lease", LEASE_NAME, "a name of up to 64 letters, digits and ._:-")
 
-    def ttl(self) -> float:
+    def take_ttl(self) -> float:
         """For how many seconds a lease is to hold."""
-        return self.number("ttl", SHORTEST_TTL, LONGEST_TTL)
+        return self.take_number("ttl", MIN_TTL, MAX_TTL)
 
-    def lease(self) -> tuple[str, float]:
+    def take_lease(self) -> tuple[str, float]:
         """Both."""
-        return self.lease_name(), self.ttl()
+        return self.take_lease_name(), self.take_ttl()
 
     def has(self, name: str) -> bool:
         """Whether the argument was given."""
-        return name in self._left
+        return name in self._remaining
 
-    def done(self) -> None:
+    def reject_unknown(self) -> None:
         """Raises InvalidError where something is left that no one asked for."""
-        if self._left:
-            raise InvalidError(f"unknown argument {_shown(min(self._left))}")
+        if self._remaining:
+            raise InvalidRequestError(f"unknown argument {_describe_value(min(self._remaining))}")
 
 
-def _shown(value: object) -> str:
+def _describe_value(value: object) -> str:
     return "nothing" if value is None else ascii(value)[:60]

@@ -16,20 +16,20 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,200}\.(?:service|scope|slice)")
-COMMAND = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
-VARIABLE = re.compile(r"STEADYTOK_[A-Z0-9_]{1,50}")
-LONGEST_COMMAND = 60.0  # seconds: no verb takes longer, and the agent waits for 90
+UNIT_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,200}\.(?:service|scope|slice)")
+COMMAND_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+VARIABLE_NAME = re.compile(r"STEADYTOK_[A-Z0-9_]{1,50}")
+MAX_COMMAND_SECONDS = 60.0  # seconds: no verb takes longer, and the agent waits for 90
 AGENT_USER = "steadytok"
 AGENT_UNIT = "/system.slice/steadytok.service"
 
 
-class ConfigError(Exception):
+class HandConfigError(Exception):
     """The file cannot be used; one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class AllowedUnit:
     """Whose processes may be touched, and how."""
 
     cgroup: str
@@ -41,7 +41,7 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class AllowedCommand:
     """A program that may be started: its arguments are fixed, and so is who runs it."""
 
     argv: tuple[str, ...]
@@ -52,131 +52,137 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class HandConfig:
     """All of the file."""
 
     uids: frozenset[int] = frozenset()
     cgroup: str | None = AGENT_UNIT
     """The cgroup the caller must be in, or below; None in direct mode, where the caller started us."""
-    units: Mapping[str, Unit] = field(default_factory=dict)
-    commands: Mapping[str, Command] = field(default_factory=dict)
+    units: Mapping[str, AllowedUnit] = field(default_factory=dict)
+    commands: Mapping[str, AllowedCommand] = field(default_factory=dict)
 
 
-def load(path: Path, *, trusted: frozenset[int] = frozenset({0})) -> Config:
+def load_config(path: Path, *, trusted_owners: frozenset[int] = frozenset({0})) -> HandConfig:
     """The configuration; ConfigError in a sentence. `trusted` are the owners that the file may have."""
     try:
         with path.open("rb") as file:
-            _check_owner(path, os.fstat(file.fileno()), trusted)
-            return _config(tomllib.load(file))
+            _check_owner(path, os.fstat(file.fileno()), trusted_owners)
+            return _parse_config(tomllib.load(file))
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+        raise HandConfigError(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise HandConfigError(f"{path}: not TOML: {error}") from error
+    except HandConfigError as error:
+        raise HandConfigError(f"{path}: {error}") from None
 
 
-def _check_owner(path: Path, status: os.stat_result, trusted: frozenset[int]) -> None:
-    if status.st_uid not in trusted or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ConfigError("expected a file that only root can write: chown root:root and chmod 644 it")
+def _check_owner(path: Path, status: os.stat_result, trusted_owners: frozenset[int]) -> None:
+    if status.st_uid not in trusted_owners or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise HandConfigError("expected a file that only root can write: chown root:root and chmod 644 it")
 
 
-def _config(table: dict[str, Any]) -> Config:
-    peer = _table(table, "peer", {"user", "cgroup"})
-    _known(table, "", {"peer", "units", "commands"})
-    return Config(
-        _callers(peer),
-        _cgroup("peer.cgroup", peer.get("cgroup", AGENT_UNIT)),
-        {name: _unit(name, values) for name, values in _tables(table, "units", UNIT)},
-        {name: _command(name, values) for name, values in _tables(table, "commands", COMMAND)},
+def _parse_config(table: dict[str, Any]) -> HandConfig:
+    peer = _get_table(table, "peer", {"user", "cgroup"})
+    _reject_unknown_keys(table, "", {"peer", "units", "commands"})
+    return HandConfig(
+        _parse_uids(peer),
+        _parse_cgroup("peer.cgroup", peer.get("cgroup", AGENT_UNIT)),
+        {name: _parse_unit(name, values) for name, values in _get_tables(table, "units", UNIT_NAME)},
+        {name: _parse_command(name, values) for name, values in _get_tables(table, "commands", COMMAND_NAME)},
     )
 
 
-def _callers(peer: dict[str, Any]) -> frozenset[int]:
+def _parse_uids(peer: dict[str, Any]) -> frozenset[int]:
     """Whom root named; nobody where it named none and there is no user of the agent's usual name."""
     try:
-        return frozenset({_uid(_text(peer, "peer.user", AGENT_USER))})
-    except ConfigError:
+        return frozenset({_look_up_uid(_get_text(peer, "peer.user", AGENT_USER))})
+    except HandConfigError:
         if "user" in peer:
             raise
         return frozenset()
 
 
-def _unit(name: str, values: dict[str, Any]) -> Unit:
-    where = f"units.{name}"
-    _known(values, f"{where}.", {"cgroup", "freeze", "migrate", "reclaim", "longest_stop"})
+def _parse_unit(name: str, values: dict[str, Any]) -> AllowedUnit:
+    section = f"units.{name}"
+    _reject_unknown_keys(values, f"{section}.", {"cgroup", "freeze", "migrate", "reclaim", "longest_stop"})
     flags = {key: values.get(key, False) for key in ("freeze", "migrate", "reclaim")}
     for key, flag in flags.items():
         if not isinstance(flag, bool):
-            raise ConfigError(f"{where}.{key}: expected true or false")
-    longest = _seconds(values, f"{where}.longest_stop", 0.5, 10.0)
-    return Unit(
-        _cgroup(f"{where}.cgroup", values.get("cgroup", f"/system.slice/{name}")), **flags, longest_stop=longest
+            raise HandConfigError(f"{section}.{key}: expected true or false")
+    longest_stop = _get_seconds(values, f"{section}.longest_stop", 0.5, 10.0)
+    return AllowedUnit(
+        _parse_cgroup(f"{section}.cgroup", values.get("cgroup", f"/system.slice/{name}")),
+        **flags,
+        longest_stop=longest_stop,
     )
 
 
-def _command(name: str, values: dict[str, Any]) -> Command:
-    where = f"commands.{name}"
-    _known(values, f"{where}.", {"argv", "user", "timeout", "environment"})
-    argv, allowed = values.get("argv"), values.get("environment", [])
+def _parse_command(name: str, values: dict[str, Any]) -> AllowedCommand:
+    section = f"commands.{name}"
+    _reject_unknown_keys(values, f"{section}.", {"argv", "user", "timeout", "environment"})
+    argv, variables = values.get("argv"), values.get("environment", [])
     if not isinstance(argv, list) or not argv or not all(isinstance(part, str) and "\0" not in part for part in argv):
-        raise ConfigError(f"{where}.argv: expected a list of texts, the program first")
+        raise HandConfigError(f"{section}.argv: expected a list of texts, the program first")
     if not argv[0].startswith("/"):
-        raise ConfigError(f"{where}.argv: expected the program with its whole path, found {argv[0]!r}")
-    if not isinstance(allowed, list) or not all(isinstance(each, str) and VARIABLE.fullmatch(each) for each in allowed):
-        raise ConfigError(f"{where}.environment: expected names that begin with STEADYTOK_")
-    user = _text(values, f"{where}.user", "nobody")
-    _uid(user)
-    return Command(tuple(argv), user, _seconds(values, f"{where}.timeout", 10.0, LONGEST_COMMAND), frozenset(allowed))
+        raise HandConfigError(f"{section}.argv: expected the program with its whole path, found {argv[0]!r}")
+    if not isinstance(variables, list) or not all(
+        isinstance(variable, str) and VARIABLE_NAME.fullmatch(variable) for variable in variables
+    ):
+        raise HandConfigError(f"{section}.environment: expected names that begin with STEADYTOK_")
+    user = _get_text(values, f"{section}.user", "nobody")
+    _look_up_uid(user)
+    return AllowedCommand(
+        tuple(argv), user, _get_seconds(values, f"{section}.timeout", 10.0, MAX_COMMAND_SECONDS), frozenset(variables)
+    )
 
 
-def _table(table: dict[str, Any], name: str, known: set[str]) -> dict[str, Any]:
-    found = table.get(name, {})
-    if not isinstance(found, dict):
-        raise ConfigError(f"{name}: expected a table")
-    _known(found, f"{name}.", known)
-    return found
-
-
-def _tables(table: dict[str, Any], name: str, pattern: re.Pattern[str]) -> list[tuple[str, dict[str, Any]]]:
-    found = table.get(name, {})
-    if not isinstance(found, dict):
-        raise ConfigError(f"{name}: expected a table")
-    for key, values in found.items():
-        if not pattern.fullmatch(key) or not isinstance(values, dict):
-            raise ConfigError(f"{name}.{key}: expected a table under a name such as {pattern.pattern}")
-    return list(found.items())
-
-
-def _known(table: Mapping[str, Any], where: str, known: set[str]) -> None:
-    for key in table:
-        if key not in known:
-            raise ConfigError(f"{where}{key}: unknown; expected {', '.join(sorted(known))}")
-
-
-def _text(table: Mapping[str, Any], where: str, default: str) -> str:
-    value = table.get(where.rpartition(".")[2], default)
-    if not isinstance(value, str):
-        raise ConfigError(f"{where}: expected a text")
+def _get_table(table: dict[str, Any], name: str, known_keys: set[str]) -> dict[str, Any]:
+    value = table.get(name, {})
+    if not isinstance(value, dict):
+        raise HandConfigError(f"{name}: expected a table")
+    _reject_unknown_keys(value, f"{name}.", known_keys)
     return value
 
 
-def _seconds(table: Mapping[str, Any], where: str, default: float, most: float) -> float:
-    value = table.get(where.rpartition(".")[2], default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
-        raise ConfigError(f"{where}: expected seconds, more than 0 and at most {most:g}")
+def _get_tables(table: dict[str, Any], name: str, pattern: re.Pattern[str]) -> list[tuple[str, dict[str, Any]]]:
+    tables = table.get(name, {})
+    if not isinstance(tables, dict):
+        raise HandConfigError(f"{name}: expected a table")
+    for key, values in tables.items():
+        if not pattern.fullmatch(key) or not isinstance(values, dict):
+            raise HandConfigError(f"{name}.{key}: expected a table under a name such as {pattern.pattern}")
+    return list(tables.items())
+
+
+def _reject_unknown_keys(table: Mapping[str, Any], prefix: str, known_keys: set[str]) -> None:
+    for key in table:
+        if key not in known_keys:
+            raise HandConfigError(f"{prefix}{key}: unknown; expected {', '.join(sorted(known_keys))}")
+
+
+def _get_text(table: Mapping[str, Any], dotted_key: str, default: str) -> str:
+    value = table.get(dotted_key.rpartition(".")[2], default)
+    if not isinstance(value, str):
+        raise HandConfigError(f"{dotted_key}: expected a text")
+    return value
+
+
+def _get_seconds(table: Mapping[str, Any], dotted_key: str, default: float, maximum: float) -> float:
+    value = table.get(dotted_key.rpartition(".")[2], default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= maximum:
+        raise HandConfigError(f"{dotted_key}: expected seconds, more than 0 and at most {maximum:g}")
     return float(value)
 
 
-def _cgroup(where: str, value: object) -> str:
+def _parse_cgroup(dotted_key: str, value: object) -> str:
     """A cgroup's path as /proc/PID/cgroup writes it."""
     if not isinstance(value, str) or not value.startswith("/") or {".", ".."} & set(value.split("/")):
-        raise ConfigError(f"{where}: expected a cgroup such as {AGENT_UNIT}")
+        raise HandConfigError(f"{dotted_key}: expected a cgroup such as {AGENT_UNIT}")
     return str(PurePosixPath(value))
 
 
-def _uid(user: str) -> int:
+def _look_up_uid(user: str) -> int:
     try:
         return pwd.getpwnam(user).pw_uid
     except KeyError:
-        raise ConfigError(f"no user is named {user!r} on this host") from None
+        raise HandConfigError(f"no user is named {user!r} on this host") from None

@@ -9,37 +9,37 @@ class HandError(Exception):
     code = "failed"
 
 
-class InvalidError(HandError):
+class InvalidRequestError(HandError):
     """The request is not what the verb expects."""
 
     code = "invalid"
 
 
-class UnknownError(HandError):
+class OutcomeUnknownError(HandError):
     """There is no such verb, or not on this host."""
 
     code = "unknown"
 
 
-class RefusedError(HandError):
+class HandRefusedError(HandError):
     """The request is well formed, and must not or cannot be done here."""
 
     code = "refused"
 
 
-class LimitedError(HandError):
+class LimitExceededError(HandError):
     """Too much at once, or too often."""
 
     code = "limited"
 
 
-class AmbiguousError(HandError):
+class AmbiguousOutcomeError(HandError):
     """It may have been done, or not, or in part: not to be tried again by itself."""
 
     code = "ambiguous"
 
 
-class ChangedError(HandError):
+class ValueChangedError(HandError):
     """The value is no longer the one that was expected: somebody else changed it, and it is theirs."""
 
     code = "changed"

@@ -10,10 +10,10 @@ from pathlib import Path
 from hand.errors import HandError
 
 _SLOW_WRITE = Path(__file__).with_name("slow_write.py")
-_LONGEST = 4096  # bytes of a file that is read: they hold a word or a line
+_MAX_BYTES = 4096  # bytes of a file that is read: they hold a word or a line
 
 
-class Files:
+class KernelFiles:
     """Small files of the kernel by their path below the root."""
 
     def __init__(self, root: Path) -> None:
@@ -27,9 +27,9 @@ class Files:
         """What it says, without white space around it; HandError where it cannot be read."""
         try:
             with (self.root / path).open("rb") as file:
-                return file.read(_LONGEST).decode("ascii").strip()
+                return file.read(_MAX_BYTES).decode("ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise HandError(f"{path}: {_reason(error)}") from error
+            raise HandError(f"{path}: {_describe_error(error)}") from error
 
     def write(self, path: str, text: str) -> None:
         """Writes it in one go, never making a file; HandError with what the kernel said."""
@@ -40,9 +40,9 @@ class Files:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise HandError(f"{path}: {_reason(error)}") from error
+            raise HandError(f"{path}: {_describe_error(error)}") from error
 
-    def write_slowly(self, path: str, text: str, seconds: float) -> bool:
+    def write_with_timeout(self, path: str, text: str, timeout: float) -> bool:
         """
         Writes what the kernel may work on for long, in a process that can be killed; False where time ran out.
 
@@ -51,24 +51,24 @@ class Files:
         """
         arguments = [sys.executable, "-I", str(_SLOW_WRITE), str(self.root / path), text]
         try:
-            done = subprocess.run(
-                arguments, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False, env={}
+            completed = subprocess.run(
+                arguments, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False, env={}
             )
         except subprocess.TimeoutExpired:
             return False
-        if done.returncode:
-            raise HandError(f"{path}: {done.stderr.decode(errors='replace').strip()[-200:]}")
+        if completed.returncode:
+            raise HandError(f"{path}: {completed.stderr.decode(errors='replace').strip()[-200:]}")
         return True
 
-    def free_bytes(self) -> int:
+    def read_free_bytes(self) -> int:
         """MemFree of /proc/meminfo; HandError where it cannot be told."""
         try:
             with (self.root / "proc/meminfo").open() as file:
                 fields = dict(line.split(":", 1) for line in file if ":" in line)
             return int(fields["MemFree"].split()[0]) * 1024
         except (OSError, KeyError, ValueError, IndexError) as error:
-            raise HandError(f"proc/meminfo: {_reason(error)}") from error
+            raise HandError(f"proc/meminfo: {_describe_error(error)}") from error
 
 
-def _reason(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else f"not what the kernel writes ({error})"

@@ -5,30 +5,31 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from typing import NamedTuple
 
-from hand.errors import LimitedError
+from hand.errors import LimitExceededError
 
 
-class Limit(NamedTuple):
+class RateLimit(NamedTuple):
     """At most so many times within so many seconds."""
 
     times: int
     seconds: float
 
 
-class Limits:
+class RateLimiter:
     """What was done lately."""
 
     def __init__(self) -> None:
-        self._done: dict[str, deque[float]] = defaultdict(deque)
+        self._uses: dict[str, deque[float]] = defaultdict(deque)
 
-    def take(self, verb: str, limit: Limit, now: float) -> None:
+    def count_use(self, verb: str, limit: RateLimit, now: float) -> None:
         """Counts one use; LimitedError where it is one too many. `now` is monotonic, in seconds."""
-        done = self._done[verb]
-        while done and done[0] <= now - limit.seconds:
-            done.popleft()
-        if len(done) >= limit.times:
-            again = done[0] + limit.seconds - now
-            raise LimitedError(
-                f"{verb} was used {len(done)} times within {limit.seconds:g} s; it may be used again in {again:.0f} s"
+        uses = self._uses[verb]
+        while uses and uses[0] <= now - limit.seconds:
+            uses.popleft()
+        if len(uses) >= limit.times:
+            retry_after = uses[0] + limit.seconds - now
+            raise LimitExceededError(
+                f"{verb} was used {len(uses)} times within {limit.seconds:g} s; it may be used again in "
+                f"{retry_after:.0f} s"
             )
-        done.append(now)
+        uses.append(now)

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-VARIABLES = (
+PLACEMENT_VARIABLES = (
     "VLLM_CPU_OMP_THREADS_BIND",
     "SGLANG_CPU_OMP_THREADS_BIND",
     "CPU_VISIBLE_MEMORY_NODES",
@@ -25,50 +25,50 @@ VARIABLES = (
 )
 """The only names that are looked for; the rest of an environment is passwords."""
 
-_LINE = 32  # bytes of a request
-_PID = re.compile(rb"[1-9]\d{0,9}\n")
-_LARGEST = 4 << 20  # bytes of an environment that are read
-_LONGEST = 4096  # characters of a value
+_MAX_LINE = 32  # bytes of a request
+_PID_LINE = re.compile(rb"[1-9]\d{0,9}\n")
+_MAX_ENVIRON_BYTES = 4 << 20  # bytes of an environment that are read
+_MAX_VALUE_LENGTH = 4096  # characters of a value
 
 
-def answer(line: bytes, proc: Path = Path("/proc")) -> dict[str, Any]:
+def answer_request(line: bytes, proc: Path = Path("/proc")) -> dict[str, Any]:
     """What a request line gives: `variables` and `sockets`, or `error`; both empty where there is no such process."""
-    if not _PID.fullmatch(line):
-        return {"error": f"expected the number of a process, found {line[:_LINE]!a}"}
+    if not _PID_LINE.fullmatch(line):
+        return {"error": f"expected the number of a process, found {line[:_MAX_LINE]!a}"}
     folder = proc / line.decode().strip()
     try:
-        return {"variables": _variables(folder / "environ"), "sockets": _sockets(folder / "fd")}
+        return {"variables": _read_variables(folder / "environ"), "sockets": _read_sockets(folder / "fd")}
     except (FileNotFoundError, ProcessLookupError):
         return {"variables": {}, "sockets": []}  # it has ended
     except OSError as error:
         return {"error": f"{error.filename or folder}: {error.strerror}"}
 
 
-def _variables(environ: Path) -> dict[str, str]:
+def _read_variables(environ: Path) -> dict[str, str]:
     with environ.open("rb") as file:
-        entries = file.read(_LARGEST).decode("utf-8", "replace").split("\0")
+        entries = file.read(_MAX_ENVIRON_BYTES).decode("utf-8", "replace").split("\0")
     pairs = (entry.partition("=") for entry in entries)
-    return {name: value[:_LONGEST] for name, _, value in pairs if name in VARIABLES}
+    return {name: value[:_MAX_VALUE_LENGTH] for name, _, value in pairs if name in PLACEMENT_VARIABLES}
 
 
-def _sockets(folder: Path) -> list[str]:
+def _read_sockets(folder: Path) -> list[str]:
     """As the links write them: socket:[4711]."""
-    found = []
+    sockets = []
     for name in os.listdir(folder):
         try:
             target = os.readlink(folder / name)
         except FileNotFoundError:
             continue  # closed meanwhile
         if target.startswith("socket:["):
-            found.append(target)
-    return found
+            sockets.append(target)
+    return sockets
 
 
 def main() -> int:
     """Answers until whoever asks has hung up, and does not mind where that is before the answer."""
     try:
-        while line := sys.stdin.buffer.readline(_LINE):
-            sys.stdout.write(json.dumps(answer(line)) + "\n")
+        while line := sys.stdin.buffer.readline(_MAX_LINE):
+            sys.stdout.write(json.dumps(answer_request(line)) + "\n")
             sys.stdout.flush()
     except (BrokenPipeError, ConnectionResetError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter minds it as it ends

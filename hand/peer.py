@@ -7,8 +7,8 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from hand.config import Config
-from hand.errors import RefusedError
+from hand.config import HandConfig
+from hand.errors import HandRefusedError
 
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid; unix(7)
 
@@ -20,14 +20,14 @@ class Peer(NamedTuple):
     uid: int
 
 
-def peer_of(connection: socket.socket) -> Peer:
+def get_peer(connection: socket.socket) -> Peer:
     """The process that connected."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(raw)
     return Peer(pid, uid)
 
 
-def cgroup_of(pid: int) -> str:
+def read_cgroup(pid: int) -> str:
     """
     The path of a process in the unified hierarchy; RefusedError where there is none.
 
@@ -36,23 +36,23 @@ def cgroup_of(pid: int) -> str:
     try:
         lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     except OSError as error:
-        raise RefusedError(f"process {pid} cannot be looked at: {error.strerror}") from error
-    found = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), None)
-    if found is None:
-        raise RefusedError(f"process {pid} is in no cgroup of the unified hierarchy")
-    return found
+        raise HandRefusedError(f"process {pid} cannot be looked at: {error.strerror}") from error
+    cgroup = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), None)
+    if cgroup is None:
+        raise HandRefusedError(f"process {pid} is in no cgroup of the unified hierarchy")
+    return cgroup
 
 
-def within(cgroup: str, of: str) -> bool:
+def is_within(cgroup: str, ancestor: str) -> bool:
     """Whether a cgroup is another one, or below it."""
-    return cgroup == of or cgroup.startswith(of.rstrip("/") + "/")
+    return cgroup == ancestor or cgroup.startswith(ancestor.rstrip("/") + "/")
 
 
-def check(peer: Peer, config: Config) -> None:
+def check_peer(peer: Peer, config: HandConfig) -> None:
     """RefusedError where this caller is not the one that root named, or is gone already."""
     if peer.uid not in config.uids:
-        raise RefusedError(f"user {peer.uid} may not use this hand")
+        raise HandRefusedError(f"user {peer.uid} may not use this hand")
     if config.cgroup is None:
         return  # direct mode: it was this user who started us, and a host may have no cgroups at all
-    if not within(cgroup := cgroup_of(peer.pid), config.cgroup):
-        raise RefusedError(f"process {peer.pid} is in {cgroup}, and only {config.cgroup} may use this hand")
+    if not is_within(cgroup := read_cgroup(peer.pid), config.cgroup):
+        raise HandRefusedError(f"process {peer.pid} is in {cgroup}, and only {config.cgroup} may use this hand")

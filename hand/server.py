@@ -14,28 +14,28 @@ import time
 from pathlib import Path
 
 from hand import peer
-from hand.config import Config
-from hand.errors import HandError, InvalidError, LimitedError
-from hand.service import Say, Service
+from hand.config import HandConfig
+from hand.errors import HandError, InvalidRequestError, LimitExceededError
+from hand.service import Log, Service
 
-LONGEST_LINE = 4096  # bytes of a request
-MOST_CONNECTIONS = 8
-HALF_SENT = 5.0  # seconds that a line may take from its first byte to its last
-IDLE = 300.0  # seconds between two requests
+MAX_LINE_BYTES = 4096  # bytes of a request
+MAX_CONNECTIONS = 8
+LINE_TIMEOUT = 5.0  # seconds that a line may take from its first byte to its last
+IDLE_TIMEOUT = 300.0  # seconds between two requests
 
 
-def listening(path: Path) -> socket.socket:
+def create_listener(path: Path) -> socket.socket:
     """A socket of our own at that path, for its owner's group too; OSError where it cannot be had."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
-    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    door.bind(str(path))
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
     path.chmod(0o660)
-    door.listen(MOST_CONNECTIONS)
-    return door
+    listener.listen(MAX_CONNECTIONS)
+    return listener
 
 
-def inherited() -> socket.socket | None:
+def inherit_listener() -> socket.socket | None:
     """
     The socket that systemd listens on for us; None where it did not start us that way.
 
@@ -46,97 +46,101 @@ def inherited() -> socket.socket | None:
     return socket.socket(fileno=3)
 
 
-class Server:
+class HandServer:
     """Answers callers until `close`."""
 
-    def __init__(self, door: socket.socket, config: Config, service: Service, say: Say) -> None:
-        self._door = door
+    def __init__(self, listener: socket.socket, config: HandConfig, service: Service, log: Log) -> None:
+        self._listener = listener
         self._config = config
         self._service = service
-        self._say = say
-        self._free = threading.Semaphore(MOST_CONNECTIONS)
+        self._log = log
+        self._free_slots = threading.Semaphore(MAX_CONNECTIONS)
 
     def serve(self) -> None:
         """Takes callers, each in a thread; returns when the socket is closed."""
         while True:
             try:
-                connection, _ = self._door.accept()
+                connection, _ = self._listener.accept()
             except OSError:
                 return  # closed: this hand ends
-            if self._free.acquire(blocking=False):
-                threading.Thread(target=self._greet, args=(connection,), daemon=True).start()
+            if self._free_slots.acquire(blocking=False):
+                threading.Thread(target=self._handle_connection, args=(connection,), daemon=True).start()
             else:
                 with connection:
-                    _send(connection, _refusal(LimitedError(f"{MOST_CONNECTIONS} callers are served already")))
+                    _send_response(
+                        connection, _format_error(LimitExceededError(f"{MAX_CONNECTIONS} callers are served already"))
+                    )
 
     def close(self) -> None:
         """No caller is taken any more."""
-        self._door.close()
+        self._listener.close()
 
-    def _greet(self, connection: socket.socket) -> None:
+    def _handle_connection(self, connection: socket.socket) -> None:
         try:
             with connection:
-                self._converse(connection)
+                self._answer_requests(connection)
         except OSError:
             return  # the caller has gone
         finally:
-            self._free.release()
+            self._free_slots.release()
 
-    def _converse(self, connection: socket.socket) -> None:
+    def _answer_requests(self, connection: socket.socket) -> None:
         try:
-            caller = peer.peer_of(connection)
-            peer.check(caller, self._config)
+            caller = peer.get_peer(connection)
+            peer.check_peer(caller, self._config)
         except HandError as error:
-            self._say(f"turned away: {error}")
-            _send(connection, _refusal(error))
+            self._log(f"turned away: {error}")
+            _send_response(connection, _format_error(error))
             return
-        lines = Lines(connection)
+        reader = LineReader(connection)
         while True:
             try:
-                line = lines.next()
-            except InvalidError as error:
-                _send(connection, _refusal(error))
+                line = reader.read_line()
+            except InvalidRequestError as error:
+                _send_response(connection, _format_error(error))
                 return
             if line is None:
                 return
-            _send(connection, self._service.answer(line, f"process {caller.pid}"))
+            _send_response(connection, self._service.answer(line, f"process {caller.pid}"))
 
 
-class Lines:
+class LineReader:
     """The lines of one connection."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._held = b""
+        self._buffer = b""
 
-    def next(self) -> bytes | None:
+    def read_line(self) -> bytes | None:
         """The next line without its end; None at the end of all. InvalidError where it is too long or half-sent."""
-        until = time.monotonic() + (HALF_SENT if self._held else IDLE)
-        while b"\n" not in self._held:
-            if len(self._held) > LONGEST_LINE:
+        deadline = time.monotonic() + (LINE_TIMEOUT if self._buffer else IDLE_TIMEOUT)
+        while b"\n" not in self._buffer:
+            if len(self._buffer) > MAX_LINE_BYTES:
                 break
-            self._connection.settimeout(max(0.001, until - time.monotonic()))
+            self._connection.settimeout(max(0.001, deadline - time.monotonic()))
             try:
-                part = self._connection.recv(LONGEST_LINE)
+                chunk = self._connection.recv(MAX_LINE_BYTES)
             except TimeoutError:
-                if not self._held:
+                if not self._buffer:
                     return None
-                raise InvalidError(f"half a line was sent, and its end did not come within {HALF_SENT:g} s") from None
-            if not part:
+                raise InvalidRequestError(
+                    f"half a line was sent, and its end did not come within {LINE_TIMEOUT:g} s"
+                ) from None
+            if not chunk:
                 return None
-            if not self._held:
-                until = time.monotonic() + HALF_SENT
-            self._held += part
-        line, _, self._held = self._held.partition(b"\n")
-        if len(line) > LONGEST_LINE:
-            raise InvalidError(f"a line has more than {LONGEST_LINE} bytes")
+            if not self._buffer:
+                deadline = time.monotonic() + LINE_TIMEOUT
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        if len(line) > MAX_LINE_BYTES:
+            raise InvalidRequestError(f"a line has more than {MAX_LINE_BYTES} bytes")
         return line
 
 
-def _refusal(error: HandError) -> dict[str, object]:
+def _format_error(error: HandError) -> dict[str, object]:
     return {"ok": False, "code": error.code, "error": str(error)}
 
 
-def _send(connection: socket.socket, answer: dict[str, object]) -> None:
-    connection.settimeout(HALF_SENT)
-    connection.sendall(json.dumps(answer).encode() + b"\n")
+def _send_response(connection: socket.socket, response: dict[str, object]) -> None:
+    connection.settimeout(LINE_TIMEOUT)
+    connection.sendall(json.dumps(response).encode() + b"\n")

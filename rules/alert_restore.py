@@ -22,60 +22,64 @@ class RuleKey(NamedTuple):
     name: str
     labels: tuple[tuple[str, str], ...]
     expr: str
-    number: int
+    ordinal: int
 
 
-class Kept(NamedTuple):
+class SavedAlert(NamedTuple):
     """One alert of one rule."""
 
     rule: RuleKey
     alert: Alert
 
 
-def keys(rules: Iterable[Rule]) -> list[RuleKey]:
+def build_rule_keys(rules: Iterable[Rule]) -> list[RuleKey]:
     """The key of each rule, in their order."""
-    seen: dict[tuple[object, ...], int] = {}
-    found = []
+    counts: dict[tuple[object, ...], int] = {}
+    rule_keys = []
     for rule in rules:
         _, name, labels = rule.identity
-        number = seen[name, labels, rule.expr] = seen.get((name, labels, rule.expr), 0) + 1
-        found.append(RuleKey(name, labels, rule.expr, number))
-    return found
+        ordinal = counts[name, labels, rule.expr] = counts.get((name, labels, rule.expr), 0) + 1
+        rule_keys.append(RuleKey(name, labels, rule.expr, ordinal))
+    return rule_keys
 
 
-def restored(alert: Alert, now_ms: int, saved_ms: int) -> Alert:
+def restore_alert(alert: Alert, now_ms: int, saved_ms: int) -> Alert:
     """
     The alert as it goes on at now_ms; `saved_ms` is when it was kept.
 
     Where the clock went back meanwhile, the alert goes back with it: no time of it lies ahead.
     """
-    alert = alert.shifted(min(0, now_ms - saved_ms))
+    alert = alert.shift(min(0, now_ms - saved_ms))
     return replace(
         alert,
         active_at_ms=min(alert.active_at_ms, now_ms),
-        fired_at_ms=_not_after(now_ms, alert.fired_at_ms),
-        resolved_at_ms=_not_after(now_ms, alert.resolved_at_ms),
-        keep_firing_since_ms=_not_after(now_ms, alert.keep_firing_since_ms),
-        lost_since_ms=_not_after(now_ms, alert.lost_since_ms),
+        fired_at_ms=_clamp_time(now_ms, alert.fired_at_ms),
+        resolved_at_ms=_clamp_time(now_ms, alert.resolved_at_ms),
+        keep_firing_since_ms=_clamp_time(now_ms, alert.keep_firing_since_ms),
+        lost_since_ms=_clamp_time(now_ms, alert.lost_since_ms),
         restored_ms=None if alert.state is AlertState.RESOLVED else now_ms,
     )
 
 
-def adopted(active: Active, elders: Collection[Labels], found: Active, identity: Labels) -> Active:
+def with_current_identity(
+    active: Active, restored_labels: Collection[Labels], results: Active, identity: Labels
+) -> Active:
     """
     The alerts under the labels that their rule gives them now.
 
     Before rules saw the identity alerts were kept without it: an elder that is not found any more, while one is that
     differs by the identity alone, is that one. For Alertmanager, whom both are told with it, they are the same anyway.
     """
-    left = [labels for labels in elders if labels not in found]
-    if not left:
+    unmatched = [labels for labels in restored_labels if labels not in results]
+    if not unmatched:
         return active
-    without = {tuple(pair for pair in labels if pair not in identity): labels for labels in found}
-    now = {old: without[old] for old in left if old in without and without[old] not in active}
-    names = {old: now.get(old, old) for old in active}
-    return {names[old]: replace(alert, labels=names[old]) for old, alert in active.items()}
+    by_bare_labels = {tuple(pair for pair in labels if pair not in identity): labels for labels in results}
+    relabelled = {
+        old: by_bare_labels[old] for old in unmatched if old in by_bare_labels and by_bare_labels[old] not in active
+    }
+    new_labels = {old: relabelled.get(old, old) for old in active}
+    return {new_labels[old]: replace(alert, labels=new_labels[old]) for old, alert in active.items()}
 
 
-def _not_after(now_ms: int, at_ms: int | None) -> int | None:
+def _clamp_time(now_ms: int, at_ms: int | None) -> int | None:
     return None if at_ms is None else min(at_ms, now_ms)

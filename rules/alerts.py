@@ -69,21 +69,21 @@ class Alert:
     restored_ms: int | None = None
     """When it was restored after a restart; None as soon as its rule's evidence is whole again."""
 
-    def shifted(self, delta_ms: int) -> Alert:
+    def shift(self, delta_ms: int) -> Alert:
         """The same alert after the wall clock stepped by delta_ms."""
         return replace(
             self,
             active_at_ms=self.active_at_ms + delta_ms,
-            fired_at_ms=_plus(self.fired_at_ms, delta_ms),
-            resolved_at_ms=_plus(self.resolved_at_ms, delta_ms),
-            keep_firing_since_ms=_plus(self.keep_firing_since_ms, delta_ms),
-            lost_since_ms=_plus(self.lost_since_ms, delta_ms),
-            restored_ms=_plus(self.restored_ms, delta_ms),
+            fired_at_ms=_shift_time(self.fired_at_ms, delta_ms),
+            resolved_at_ms=_shift_time(self.resolved_at_ms, delta_ms),
+            keep_firing_since_ms=_shift_time(self.keep_firing_since_ms, delta_ms),
+            lost_since_ms=_shift_time(self.lost_since_ms, delta_ms),
+            restored_ms=_shift_time(self.restored_ms, delta_ms),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class AlertConditions:
     """A rule's `for` and `keep_firing_for`, the time of the evaluation, and whether its sources all speak."""
 
     for_ms: int
@@ -92,7 +92,7 @@ class Terms:
     fresh: bool
     window_ms: int = 0
     """How much of the past the rule needs: its ranges, subqueries and offsets."""
-    heard: bool = True
+    sources_sampled: bool = True
     """Whether every metric of the rule has been sampled since the restart; asked for restored alerts only."""
 
 
@@ -100,7 +100,7 @@ Active = Mapping[Labels, Alert]
 """The alerts of one rule by their labels."""
 
 
-def advance(active: Active, found: Active, terms: Terms) -> dict[Labels, Alert]:
+def advance_alerts(active: Active, results: Active, conditions: AlertConditions) -> dict[Labels, Alert]:
     """
     The alerts of a rule after an evaluation.
 
@@ -108,139 +108,143 @@ def advance(active: Active, found: Active, terms: Terms) -> dict[Labels, Alert]:
     annotations count, and what a reload may have changed of its rule.
     """
     after: dict[Labels, Alert] = {}
-    for labels in (*active, *(labels for labels in found if labels not in active)):
-        alert = step(active.get(labels), found.get(labels), terms)
+    for labels in (*active, *(labels for labels in results if labels not in active)):
+        alert = advance_alert(active.get(labels), results.get(labels), conditions)
         if alert is not None:
             after[labels] = alert
     return after
 
 
-def step(alert: Alert | None, found: Alert | None, terms: Terms) -> Alert | None:
+def advance_alert(alert: Alert | None, result: Alert | None, conditions: AlertConditions) -> Alert | None:
     """One alert after an evaluation, or None when it is no longer tracked."""
-    subject = alert or found
-    if subject is None:
+    candidate = alert or result
+    if candidate is None:
         return None
-    if alert is not None and alert.restored_ms is not None and not _uncovered(alert, terms):
-        alert = subject = replace(alert, restored_ms=None)
+    if alert is not None and alert.restored_ms is not None and not _lacks_coverage(alert, conditions):
+        alert = candidate = replace(alert, restored_ms=None)
     state = alert.state if alert else None
-    return TRANSITIONS[state, _evidence(alert, found, terms)](_Case(subject, found or subject, terms))
+    return TRANSITIONS[state, _classify_evidence(alert, result, conditions)](
+        _TransitionInputs(candidate, result or candidate, conditions)
+    )
 
 
-def live(active: Active) -> int:
+def count_live(active: Active) -> int:
     """How many alerts are pending or firing: what a group's `limit` counts."""
     return sum(alert.state is not AlertState.RESOLVED for alert in active.values())
 
 
-def _evidence(alert: Alert | None, found: Alert | None, terms: Terms) -> Evidence:
-    if found is not None:
+def _classify_evidence(alert: Alert | None, result: Alert | None, conditions: AlertConditions) -> Evidence:
+    if result is not None:
         return Evidence.PRESENT
     if alert is not None and alert.restored_ms is not None:
         return Evidence.UNCOVERED
-    return Evidence.ABSENT if terms.fresh else Evidence.SILENT
+    return Evidence.ABSENT if conditions.fresh else Evidence.SILENT
 
 
-def _uncovered(alert: Alert, terms: Terms) -> bool:
-    age_ms = terms.now_ms - (alert.restored_ms or 0)
-    if age_ms < terms.window_ms or (not terms.heard and age_ms < SETTLE_MS):
+def _lacks_coverage(alert: Alert, conditions: AlertConditions) -> bool:
+    age_ms = conditions.now_ms - (alert.restored_ms or 0)
+    if age_ms < conditions.window_ms or (not conditions.sources_sampled and age_ms < SETTLE_MS):
         return True
     # A firing alert whose source stays silent is lost, which has its own end; a pending one would be forgotten.
-    return alert.state is AlertState.PENDING and not terms.fresh and age_ms < LOST_RETENTION_MS
+    return alert.state is AlertState.PENDING and not conditions.fresh and age_ms < LOST_RETENTION_MS
 
 
 @dataclass(frozen=True, slots=True)
-class _Case:
+class _TransitionInputs:
     alert: Alert
-    found: Alert
-    terms: Terms
+    result: Alert
+    conditions: AlertConditions
 
 
-def _begin(case: _Case) -> Alert:
-    return _ripened(replace(case.found, active_at_ms=case.terms.now_ms, fresh=case.terms.fresh), case.terms)
+def _start(inputs: _TransitionInputs) -> Alert:
+    return _apply_for(
+        replace(inputs.result, active_at_ms=inputs.conditions.now_ms, fresh=inputs.conditions.fresh), inputs.conditions
+    )
 
 
-def _seen(case: _Case) -> Alert:
-    again = replace(
-        case.alert,
-        value=case.found.value,
-        annotations=case.found.annotations,
-        expr=case.found.expr,
-        interval_ms=case.found.interval_ms,
+def _refresh(inputs: _TransitionInputs) -> Alert:
+    refreshed = replace(
+        inputs.alert,
+        value=inputs.result.value,
+        annotations=inputs.result.annotations,
+        expr=inputs.result.expr,
+        interval_ms=inputs.result.interval_ms,
         keep_firing_since_ms=None,
         lost_since_ms=None,
-        fresh=case.terms.fresh,
+        fresh=inputs.conditions.fresh,
     )
-    return _ripened(again, case.terms)
+    return _apply_for(refreshed, inputs.conditions)
 
 
-def _ripened(alert: Alert, terms: Terms) -> Alert:
-    long_enough = terms.now_ms - alert.active_at_ms >= terms.for_ms
+def _apply_for(alert: Alert, conditions: AlertConditions) -> Alert:
+    long_enough = conditions.now_ms - alert.active_at_ms >= conditions.for_ms
     if alert.state is AlertState.PENDING and long_enough:
-        return replace(alert, state=AlertState.FIRING, fired_at_ms=terms.now_ms)
+        return replace(alert, state=AlertState.FIRING, fired_at_ms=conditions.now_ms)
     if alert.state is AlertState.FIRING and not long_enough:  # a reload brought a longer `for` (prometheus #18244)
         return replace(alert, state=AlertState.PENDING, fired_at_ms=None)
     return alert
 
 
-def _dropped(case: _Case) -> None:
+def _drop(inputs: _TransitionInputs) -> None:
     return None
 
 
-def _kept_or_resolved(case: _Case) -> Alert:
-    terms = case.terms
-    since = case.alert.keep_firing_since_ms
-    since = terms.now_ms if since is None else since
-    if terms.now_ms - since < terms.keep_firing_for_ms:
-        kept = replace(case.alert, keep_firing_since_ms=since, lost_since_ms=None, fresh=True)
-        return _ripened(kept, terms)
-    return _resolved(case.alert, terms)
+def _keep_firing_or_resolve(inputs: _TransitionInputs) -> Alert:
+    conditions = inputs.conditions
+    since = inputs.alert.keep_firing_since_ms
+    since = conditions.now_ms if since is None else since
+    if conditions.now_ms - since < conditions.keep_firing_for_ms:
+        continued = replace(inputs.alert, keep_firing_since_ms=since, lost_since_ms=None, fresh=True)
+        return _apply_for(continued, conditions)
+    return _resolve(inputs.alert, conditions)
 
 
-def _held_or_given_up(case: _Case) -> Alert:
-    terms = case.terms
-    since = case.alert.lost_since_ms
-    since = terms.now_ms if since is None else since
-    if terms.now_ms - since < LOST_RETENTION_MS:
-        return _ripened(replace(case.alert, lost_since_ms=since, fresh=False), terms)
-    return _resolved(case.alert, terms)
+def _keep_lost_or_resolve(inputs: _TransitionInputs) -> Alert:
+    conditions = inputs.conditions
+    since = inputs.alert.lost_since_ms
+    since = conditions.now_ms if since is None else since
+    if conditions.now_ms - since < LOST_RETENTION_MS:
+        return _apply_for(replace(inputs.alert, lost_since_ms=since, fresh=False), conditions)
+    return _resolve(inputs.alert, conditions)
 
 
-def _waiting(case: _Case) -> Alert:
-    return replace(case.alert, fresh=False)
+def _wait_for_evidence(inputs: _TransitionInputs) -> Alert:
+    return replace(inputs.alert, fresh=False)
 
 
-def _held(case: _Case) -> Alert:
-    since = case.alert.lost_since_ms
-    return replace(case.alert, lost_since_ms=case.terms.now_ms if since is None else since, fresh=False)
+def _mark_lost(inputs: _TransitionInputs) -> Alert:
+    since = inputs.alert.lost_since_ms
+    return replace(inputs.alert, lost_since_ms=inputs.conditions.now_ms if since is None else since, fresh=False)
 
 
-def _resolved(alert: Alert, terms: Terms) -> Alert:
-    ended = AlertState.RESOLVED
-    return replace(alert, state=ended, resolved_at_ms=terms.now_ms, lost_since_ms=None, fresh=terms.fresh)
+def _resolve(alert: Alert, conditions: AlertConditions) -> Alert:
+    resolved = AlertState.RESOLVED
+    return replace(alert, state=resolved, resolved_at_ms=conditions.now_ms, lost_since_ms=None, fresh=conditions.fresh)
 
 
-def _remembered(case: _Case) -> Alert | None:
-    ended = case.alert.resolved_at_ms
-    expired = ended is not None and case.terms.now_ms - ended > RESOLVED_RETENTION_MS
-    return None if expired else case.alert
+def _retain_or_forget(inputs: _TransitionInputs) -> Alert | None:
+    resolved_at_ms = inputs.alert.resolved_at_ms
+    expired = resolved_at_ms is not None and inputs.conditions.now_ms - resolved_at_ms > RESOLVED_RETENTION_MS
+    return None if expired else inputs.alert
 
 
-def _plus(at_ms: int | None, delta_ms: int) -> int | None:
+def _shift_time(at_ms: int | None, delta_ms: int) -> int | None:
     return None if at_ms is None else at_ms + delta_ms
 
 
-TRANSITIONS: Mapping[tuple[AlertState | None, Evidence], Callable[[_Case], Alert | None]] = {
-    (None, Evidence.PRESENT): _begin,
-    (AlertState.PENDING, Evidence.PRESENT): _seen,
-    (AlertState.PENDING, Evidence.ABSENT): _dropped,
-    (AlertState.PENDING, Evidence.SILENT): _dropped,
-    (AlertState.PENDING, Evidence.UNCOVERED): _waiting,
-    (AlertState.FIRING, Evidence.PRESENT): _seen,
-    (AlertState.FIRING, Evidence.ABSENT): _kept_or_resolved,
-    (AlertState.FIRING, Evidence.SILENT): _held_or_given_up,
-    (AlertState.FIRING, Evidence.UNCOVERED): _held,
-    (AlertState.RESOLVED, Evidence.PRESENT): _begin,
-    (AlertState.RESOLVED, Evidence.ABSENT): _remembered,
-    (AlertState.RESOLVED, Evidence.SILENT): _remembered,
-    (AlertState.RESOLVED, Evidence.UNCOVERED): _remembered,
+TRANSITIONS: Mapping[tuple[AlertState | None, Evidence], Callable[[_TransitionInputs], Alert | None]] = {
+    (None, Evidence.PRESENT): _start,
+    (AlertState.PENDING, Evidence.PRESENT): _refresh,
+    (AlertState.PENDING, Evidence.ABSENT): _drop,
+    (AlertState.PENDING, Evidence.SILENT): _drop,
+    (AlertState.PENDING, Evidence.UNCOVERED): _wait_for_evidence,
+    (AlertState.FIRING, Evidence.PRESENT): _refresh,
+    (AlertState.FIRING, Evidence.ABSENT): _keep_firing_or_resolve,
+    (AlertState.FIRING, Evidence.SILENT): _keep_lost_or_resolve,
+    (AlertState.FIRING, Evidence.UNCOVERED): _mark_lost,
+    (AlertState.RESOLVED, Evidence.PRESENT): _start,
+    (AlertState.RESOLVED, Evidence.ABSENT): _retain_or_forget,
+    (AlertState.RESOLVED, Evidence.SILENT): _retain_or_forget,
+    (AlertState.RESOLVED, Evidence.UNCOVERED): _retain_or_forget,
 }
 """The whole life: what an evaluation does to an alert in each state (None: not tracked yet)."""

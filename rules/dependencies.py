@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rules.rulefile import Rule
 
-MOST = 200_000
+MAX_DEPENDENCIES = 200_000
 """Pairs of a rule and one that it builds on, of all rules: each tick looks at them. A chain of 630 has as many."""
 
 
-class TooManyError(Exception):
+class TooManyDependenciesError(Exception):
     """The rules build on each other more than MOST times; the argument is the index of the one too many."""
 
     def __init__(self, index: int) -> None:
@@ -20,31 +20,31 @@ class TooManyError(Exception):
         self.index = index
 
 
-def sources(rules: Sequence[Rule], most: int) -> list[list[int]]:
+def find_dependencies(rules: Sequence[Rule], budget: int) -> list[list[int]]:
     """For each rule the indexes of those that it builds on, itself among them where it does; raises TooManyError."""
     recorders: dict[str, list[int]] = {}
     for index, rule in enumerate(rules):
         if rule.kind == "record":
             recorders.setdefault(rule.name, []).append(index)
-    found: list[list[int]] = []
+    dependencies: list[list[int]] = []
     for index, rule in enumerate(rules):
-        found.append(_closure(rule, rules, recorders, most))
-        most -= len(found[-1])
-        if most < 0:
-            raise TooManyError(index)
-    return found
+        dependencies.append(_collect_dependencies(rule, rules, recorders, budget))
+        budget -= len(dependencies[-1])
+        if budget < 0:
+            raise TooManyDependenciesError(index)
+    return dependencies
 
 
-def _closure(rule: Rule, rules: Sequence[Rule], recorders: dict[str, list[int]], most: int) -> list[int]:
+def _collect_dependencies(rule: Rule, rules: Sequence[Rule], recorders: dict[str, list[int]], limit: int) -> list[int]:
     """Nearest first; one more than `most` is enough."""
-    found: list[int] = []
+    dependencies: list[int] = []
     names = list(rule.query.names)
-    seen = set(names)
+    visited = set(names)
     for name in names:
         for recorder in recorders.get(name, ()):
-            found.append(recorder)
-            names += rules[recorder].query.names - seen
-            seen |= rules[recorder].query.names
-        if len(found) > most:
+            dependencies.append(recorder)
+            names += rules[recorder].query.names - visited
+            visited |= rules[recorder].query.names
+        if len(dependencies) > limit:
             break
-    return found
+    return dependencies

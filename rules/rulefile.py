@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rules.dependencies import MOST as MOST_LINKS
-from rules.dependencies import TooManyError, sources
+from rules.dependencies import MAX_DEPENDENCIES as MOST_LINKS
+from rules.dependencies import TooManyDependenciesError, find_dependencies
 from rules.durations import parse_duration
 from rules.promql import PromqlError, Query
 from rules.promql import compile as compile_query
-from rules.strict_yaml import Listing, Mark, Scalar, StrictYamlError, Table, Value, load
+from rules.strict_yaml import Listing, Mark, Scalar, StrictYamlError, Table, Value, load_yaml
 from rules.templates.template import Template, TemplateError
 
 __all__ = ["BUILTIN", "Group", "Rule", "RuleFileError", "RuleSet", "Template", "load_rules"]
@@ -26,7 +26,7 @@ __all__ = ["BUILTIN", "Group", "Rule", "RuleFileError", "RuleSet", "Template", "
 BUILTIN = Path(__file__).parent / "builtin"
 """The folder of the rules that ship with the agent: `*.yml`."""
 
-MOST_RULES = 20_000
+MAX_RULES = 20_000
 """Of one file; an alias counts as often as it is named."""
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
@@ -111,13 +111,13 @@ class RuleSet:
         """The names of all rules, each once."""
         return tuple(dict.fromkeys(rule.name for rule in self.rules))
 
-    def disabled(self, names: Sequence[str]) -> RuleSet:
+    def exclude_rules(self, names: Sequence[str]) -> RuleSet:
         """The same set without the rules of these names; raises ValueError for a name no rule has."""
         unknown = sorted(set(names) - set(self.names))
         if unknown:
             raise ValueError(f"no rule is named {', '.join(unknown)}; there are: {', '.join(sorted(self.names))}")
-        kept = ((group, tuple(rule for rule in group.rules if rule.name not in names)) for group in self.groups)
-        return RuleSet(tuple(_with_rules(group, rules) for group, rules in kept if rules))
+        remaining = ((group, tuple(rule for rule in group.rules if rule.name not in names)) for group in self.groups)
+        return RuleSet(tuple(_with_rules(group, rules) for group, rules in remaining if rules))
 
     def __add__(self, other: RuleSet) -> RuleSet:
         return RuleSet(self.groups + other.groups)
@@ -132,27 +132,27 @@ def load_rules(paths: Sequence[Path], *, subquery_step_ms: int = 60_000) -> Rule
     messages: list[str] = []
     groups: list[Group] = []
     for path in paths:
-        reader = _File(str(path), subquery_step_ms)
+        reader = _FileReader(str(path), subquery_step_ms)
         groups += reader.read(path)
         messages += reader.messages
     if messages:
         raise RuleFileError(messages)
-    found = RuleSet(tuple(groups))
-    _check_links(found)
-    return found
+    rule_set = RuleSet(tuple(groups))
+    _check_dependencies(rule_set)
+    return rule_set
 
 
-def _check_links(found: RuleSet) -> None:
+def _check_dependencies(rule_set: RuleSet) -> None:
     """RuleFileError where what the rules build on would fill the memory: a chain of n rules has n * n / 2 links."""
     try:
-        sources(tuple(found.rules), MOST_LINKS)
-    except TooManyError as error:
-        places = [(group, rule) for group in found.groups for rule in group.rules]
-        group, rule = places[error.index]
-        says = (
+        find_dependencies(tuple(rule_set.rules), MOST_LINKS)
+    except TooManyDependenciesError as error:
+        rules = [(group, rule) for group in rule_set.groups for rule in group.rules]
+        group, rule = rules[error.index]
+        message = (
             f"{rule.name} is one too many: recording rules build on each other {MOST_LINKS:,} times; shorten the chain"
         )
-        raise RuleFileError([f"{group.file}:{rule.line}: {says}"]) from None
+        raise RuleFileError([f"{group.file}:{rule.line}: {message}"]) from None
 
 
 def _with_rules(group: Group, rules: tuple[Rule, ...]) -> Group:
@@ -160,201 +160,206 @@ def _with_rules(group: Group, rules: tuple[Rule, ...]) -> Group:
 
 
 @dataclass
-class _File:
+class _FileReader:
     """The reading of one file; what is wrong is collected, not raised."""
 
     file: str
     subquery_step_ms: int
     messages: list[str] = field(default_factory=list)
-    where: str = ""
+    location: str = ""
 
-    def say(self, mark: Mark, message: str) -> None:
-        self.messages.append(f"{self.file}: {mark.line}:{mark.column}: {self.where}{message}")
+    def report(self, mark: Mark, message: str) -> None:
+        self.messages.append(f"{self.file}: {mark.line}:{mark.column}: {self.location}{message}")
 
     def read(self, path: Path) -> list[Group]:
         try:
-            root = load(path.read_bytes())
+            root = load_yaml(path.read_bytes())
         except OSError as error:
             self.messages.append(f"{self.file}: cannot be read: {error.strerror}")
             return []
         except StrictYamlError as error:
-            self.say(error.mark, str(error))
+            self.report(error.mark, str(error))
             return []
-        return [] if root is None else list(self.groups(root))
+        return [] if root is None else list(self.read_groups(root))
 
-    def groups(self, root: Value) -> Iterator[Group]:
-        table = self.table(root, "a mapping with the key groups")
-        self.keys(table, _FILE_KEYS)
-        values = self.sequence(table.get("groups"), "groups: a list of rule groups")
-        count = sum(map(_rules_in, values))
-        if count > MOST_RULES:
-            self.say(table["groups"].mark, f"{count:,} rules, and {MOST_RULES:,} are the most of a file; split it")
+    def read_groups(self, root: Value) -> Iterator[Group]:
+        table = self.expect_table(root, "a mapping with the key groups")
+        self.check_keys(table, _FILE_KEYS)
+        values = self.expect_sequence(table.get("groups"), "groups: a list of rule groups")
+        count = sum(map(_count_rules, values))
+        if count > MAX_RULES:
+            self.report(table["groups"].mark, f"{count:,} rules, and {MAX_RULES:,} are the most of a file; split it")
             return
-        seen: set[str] = set()
+        group_names: set[str] = set()
         for value in values:
-            group = self.group(value)
+            group = self.read_group(value)
             if group is None:
                 continue
-            if group.name in seen:
-                self.say(value.mark, f'groupname: "{group.name}" is repeated in the same file')
-            seen.add(group.name)
+            if group.name in group_names:
+                self.report(value.mark, f'groupname: "{group.name}" is repeated in the same file')
+            group_names.add(group.name)
             yield group
 
-    def group(self, value: Value) -> Group | None:
-        table = self.table(value, "a rule group")
-        name = self.text(table, "name")
+    def read_group(self, value: Value) -> Group | None:
+        table = self.expect_table(value, "a rule group")
+        name = self.read_text(table, "name")
         if not name:
-            self.say(value.mark, "Groupname must not be empty")
+            self.report(value.mark, "Groupname must not be empty")
             return None
-        self.where = f'group "{name}": '
-        self.keys(table, _GROUP_KEYS)
-        labels = self.labels(table, "labels")
-        interval_ms = self.duration(table, "interval")
-        offset_ms = self.duration(table, "query_offset")
-        limit = self.integer(table, "limit")
-        found = self.sequence(table.get("rules"), "rules: a list of rules")
-        rules = [self.rule(name, number, rule, labels) for number, rule in enumerate(found, start=1)]
-        self.where = ""
+        self.location = f'group "{name}": '
+        self.check_keys(table, _GROUP_KEYS)
+        labels = self.read_labels(table, "labels")
+        interval_ms = self.read_duration(table, "interval")
+        offset_ms = self.read_duration(table, "query_offset")
+        limit = self.read_integer(table, "limit")
+        values = self.expect_sequence(table.get("rules"), "rules: a list of rules")
+        rules = [self.read_rule(name, number, rule, labels) for number, rule in enumerate(values, start=1)]
+        self.location = ""
         return Group(self.file, name, tuple(rule for rule in rules if rule), interval_ms, offset_ms, limit)
 
-    def rule(self, group: str, number: int, value: Value, merged: dict[str, Scalar]) -> Rule | None:
-        before = len(self.messages)
-        self.where = f'group "{group}", rule {number}: '
-        table = self.table(value, "a rule")
-        record, alert = self.text(table, "record"), self.text(table, "alert")
-        self.where = f'group "{group}", rule {number}, "{alert or record}": '
-        self.keys(table, _RULE_KEYS)
-        self.kind_of(value.mark, record, alert)
+    def read_rule(self, group: str, number: int, value: Value, group_labels: dict[str, Scalar]) -> Rule | None:
+        error_count = len(self.messages)
+        self.location = f'group "{group}", rule {number}: '
+        table = self.expect_table(value, "a rule")
+        record, alert = self.read_text(table, "record"), self.read_text(table, "alert")
+        self.location = f'group "{group}", rule {number}, "{alert or record}": '
+        self.check_keys(table, _RULE_KEYS)
+        self.check_kind(value.mark, record, alert)
         if record:
-            self.record_name(table, record)
-        query = self.query(value.mark, table)
-        labels = self.templates(alert, "label", {**merged, **self.labels(table, "labels")})
-        annotations = self.templates(alert, "annotation", self.annotations(table, record))
-        times = self.alert_only(table, "for", record), self.alert_only(table, "keep_firing_for", record)
-        if query is None or len(self.messages) > before:
+            self.check_record_name(table, record)
+        query = self.read_query(value.mark, table)
+        labels = self.parse_templates(alert, "label", {**group_labels, **self.read_labels(table, "labels")})
+        annotations = self.parse_templates(alert, "annotation", self.read_annotations(table, record))
+        durations = (
+            self.read_alert_duration(table, "for", record),
+            self.read_alert_duration(table, "keep_firing_for", record),
+        )
+        if query is None or len(self.messages) > error_count:
             return None
         kind, name = ("alert", alert) if alert else ("record", record)
-        return Rule(kind, name, query, labels, annotations, *times, line=value.mark.line)
+        return Rule(kind, name, query, labels, annotations, *durations, line=value.mark.line)
 
-    def kind_of(self, mark: Mark, record: str, alert: str) -> None:
+    def check_kind(self, mark: Mark, record: str, alert: str) -> None:
         if record and alert:
-            self.say(mark, "only one of 'record' and 'alert' must be set")
+            self.report(mark, "only one of 'record' and 'alert' must be set")
         if not record and not alert:
-            self.say(mark, "one of 'record' or 'alert' must be set")
+            self.report(mark, "one of 'record' or 'alert' must be set")
 
-    def record_name(self, table: Table, record: str) -> None:
+    def check_record_name(self, table: Table, record: str) -> None:
         if "{" in record or "}" in record:
             message = f"braces present in the recording rule name; should it be in expr?: {record}"
-            self.say(table["record"].mark, message)
+            self.report(table["record"].mark, message)
         elif not _METRIC_NAME.fullmatch(record):
-            self.say(table["record"].mark, f"invalid recording rule name: {record}")
+            self.report(table["record"].mark, f"invalid recording rule name: {record}")
 
-    def query(self, mark: Mark, table: Table) -> Query | None:
-        text = self.text(table, "expr")
+    def read_query(self, mark: Mark, table: Table) -> Query | None:
+        text = self.read_text(table, "expr")
         if not text:
-            self.say(mark, "field 'expr' must be set in rule")
+            self.report(mark, "field 'expr' must be set in rule")
             return None
         try:
             return compile_query(text, subquery_step_ms=self.subquery_step_ms)
         except PromqlError as error:
-            self.say(table["expr"].mark, f"could not parse expression: {error}")
+            self.report(table["expr"].mark, f"could not parse expression: {error}")
             return None
 
-    def labels(self, table: Table, key: str) -> dict[str, Scalar]:
-        labels = self.strings(table, key)
+    def read_labels(self, table: Table, key: str) -> dict[str, Scalar]:
+        labels = self.read_strings(table, key)
         for name, value in labels.items():
             if not _LABEL_NAME.fullmatch(name) or name == "__name__":
-                self.say(value.mark, f"invalid label name: {name}")
+                self.report(value.mark, f"invalid label name: {name}")
         return labels
 
-    def annotations(self, table: Table, record: str) -> dict[str, Scalar]:
-        annotations = self.strings(table, "annotations")
+    def read_annotations(self, table: Table, record: str) -> dict[str, Scalar]:
+        annotations = self.read_strings(table, "annotations")
         if record and annotations:
-            self.say(table["annotations"].mark, "invalid field 'annotations' in recording rule")
+            self.report(table["annotations"].mark, "invalid field 'annotations' in recording rule")
         for name, value in annotations.items():
             if not _LABEL_NAME.fullmatch(name):
-                self.say(value.mark, f"invalid annotation name: {name}")
+                self.report(value.mark, f"invalid annotation name: {name}")
         return annotations
 
-    def templates(self, alert: str, what: str, texts: dict[str, Scalar]) -> Templates:
-        made: list[tuple[str, Template]] = []
+    def parse_templates(self, alert: str, item: str, texts: dict[str, Scalar]) -> Templates:
+        templates: list[tuple[str, Template]] = []
         for name, value in texts.items():
             try:
-                made.append((name, Template.parse(alert, value.text) if alert else Template.plain(value.text)))
+                templates.append(
+                    (name, Template.parse(alert, value.text) if alert else Template.from_literal(value.text))
+                )
             except TemplateError as error:
-                self.say(value.mark, f'{what} "{name}": {error}')
-        return tuple(sorted(made, key=lambda pair: pair[0]))
+                self.report(value.mark, f'{item} "{name}": {error}')
+        return tuple(sorted(templates, key=lambda pair: pair[0]))
 
-    def alert_only(self, table: Table, key: str, record: str) -> int:
-        ms = self.duration(table, key)
+    def read_alert_duration(self, table: Table, key: str, record: str) -> int:
+        ms = self.read_duration(table, key)
         if record and ms:
-            self.say(table[key].mark, f"invalid field '{key}' in recording rule")
+            self.report(table[key].mark, f"invalid field '{key}' in recording rule")
         return ms
 
     # -- shapes
 
-    def table(self, value: Value, wanted: str) -> Table:
+    def expect_table(self, value: Value, expected: str) -> Table:
         if isinstance(value, Table):
             return value
-        self.say(value.mark, f"expected {wanted}, found {value.described}")
+        self.report(value.mark, f"expected {expected}, found {value.description}")
         return Table({}, value.mark)
 
-    def keys(self, table: Table, keys: Sequence[str]) -> None:
+    def check_keys(self, table: Table, allowed_keys: Sequence[str]) -> None:
         for key, mark in table.marks.items():
-            if key not in keys:
-                self.say(mark, f"field {key} not found; expected one of {', '.join(keys)}")
+            if key not in allowed_keys:
+                self.report(mark, f"field {key} not found; expected one of {', '.join(allowed_keys)}")
 
-    def sequence(self, value: Value | None, wanted: str) -> Sequence[Value]:
+    def expect_sequence(self, value: Value | None, expected: str) -> Sequence[Value]:
         if value is None or isinstance(value, Listing):
             return value.values if value else ()
         if not value.empty:
-            self.say(value.mark, f"expected {wanted}, found {value.described}")
+            self.report(value.mark, f"expected {expected}, found {value.description}")
         return ()
 
-    def scalar(self, table: Table, key: str, wanted: str) -> Scalar | None:
+    def read_scalar(self, table: Table, key: str, expected: str) -> Scalar | None:
         value = table.get(key)
         if value is None or isinstance(value, Scalar):
             return value
-        self.say(value.mark, f"{key}: expected {wanted}, found {value.described}")
+        self.report(value.mark, f"{key}: expected {expected}, found {value.description}")
         return None
 
-    def text(self, table: Table, key: str) -> str:
-        value = self.scalar(table, key, "text")
+    def read_text(self, table: Table, key: str) -> str:
+        value = self.read_scalar(table, key, "text")
         return value.text if value else ""
 
-    def strings(self, table: Table, key: str) -> dict[str, Scalar]:
+    def read_strings(self, table: Table, key: str) -> dict[str, Scalar]:
         value = table.get(key)
         if value is None or value.empty:
             return {}
         if not isinstance(value, Table):
-            self.say(value.mark, f"{key}: expected a mapping of names to text, found {value.described}")
+            self.report(value.mark, f"{key}: expected a mapping of names to text, found {value.description}")
             return {}
-        pairs = ((name, self.scalar(value, name, "text")) for name in value)
+        pairs = ((name, self.read_scalar(value, name, "text")) for name in value)
         return {name: text for name, text in pairs if text is not None}
 
-    def duration(self, table: Table, key: str) -> int:
-        return self.parsed(table, key, "a duration such as 5m or 1h30m", parse_duration)
+    def read_duration(self, table: Table, key: str) -> int:
+        return self.parse_scalar(table, key, "a duration such as 5m or 1h30m", parse_duration)
 
-    def integer(self, table: Table, key: str) -> int:
-        return self.parsed(table, key, "a whole number", _whole)
+    def read_integer(self, table: Table, key: str) -> int:
+        return self.parse_scalar(table, key, "a whole number", _parse_integer)
 
-    def parsed(self, table: Table, key: str, wanted: str, parse: Callable[[str], int]) -> int:
-        value = self.scalar(table, key, wanted)
+    def parse_scalar(self, table: Table, key: str, expected: str, parse: Callable[[str], int]) -> int:
+        value = self.read_scalar(table, key, expected)
         if value is None or value.empty:
             return 0
         try:
             return parse(value.text)
         except ValueError as error:
-            self.say(value.mark, f"{key}: {error}; expected {wanted}")
+            self.report(value.mark, f"{key}: {error}; expected {expected}")
             return 0
 
 
-def _rules_in(group: Value) -> int:
+def _count_rules(group: Value) -> int:
     rules = group.get("rules") if isinstance(group, Table) else None
     return len(rules.values) if isinstance(rules, Listing) else 0
 
 
-def _whole(text: str) -> int:
+def _parse_integer(text: str) -> int:
     if not _INTEGER.fullmatch(text):
         raise ValueError(f'not a whole number: "{text}"')
     return int(text)

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
-DEEPEST = 50  # libyaml's composer recurses in C: a file of 200,000 brackets would end the process
-MOST_EVENTS = 500_000  # a rule takes about thirty
-LARGEST = 16 << 20  # bytes
+MAX_DEPTH = 50  # libyaml's composer recurses in C: a file of 200,000 brackets would end the process
+MAX_EVENTS = 500_000  # a rule takes about thirty
+MAX_BYTES = 16 << 20  # bytes
 
 _NULL = "tag:yaml.org,2002:null"
 _MERGE = "tag:yaml.org,2002:merge"
-_OPENS = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
-_CLOSES = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
+_START_EVENTS = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
+_END_EVENTS = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # PyYAML without libyaml is slower, not different
 
 
@@ -50,7 +50,7 @@ class Scalar:
     """True for null."""
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         return "nothing" if self.empty else f'"{self.text[:60]}"'
 
 
@@ -61,14 +61,14 @@ class Listing:
     values: tuple[Value, ...]
     mark: Mark
     empty = False
-    described = "a list"
+    description = "a list"
 
 
 class Table(Mapping[str, "Value"]):
     """A mapping, in the order of the file; `marks` are the places of the keys."""
 
     empty = False
-    described = "a mapping"
+    description = "a mapping"
 
     def __init__(self, values: Mapping[str, Value], mark: Mark, marks: Mapping[str, Mark] | None = None) -> None:
         self.values_by_key = values
@@ -88,24 +88,24 @@ class Table(Mapping[str, "Value"]):
 Value = Scalar | Listing | Table
 
 
-def load(raw: bytes) -> Value | None:
+def load_yaml(raw: bytes) -> Value | None:
     """The first document, or None where there is none; raises StrictYamlError and nothing else."""
     try:
         text = raw.decode("utf-8-sig")
-        if len(raw) > LARGEST:
-            raise StrictYamlError(Mark(1, 1), f"larger than {LARGEST} bytes; expected a file people write")
-        _measured(text)
-        node = _composed(text)
+        if len(raw) > MAX_BYTES:
+            raise StrictYamlError(Mark(1, 1), f"larger than {MAX_BYTES} bytes; expected a file people write")
+        _check_size(text)
+        node = _compose(text)
     except UnicodeDecodeError as error:
-        raise StrictYamlError(_place(raw, error.start), f"not UTF-8 text: {error.reason}") from None
+        raise StrictYamlError(_find_mark(raw, error.start), f"not UTF-8 text: {error.reason}") from None
     except yaml.MarkedYAMLError as error:
-        raise StrictYamlError(_mark(error.problem_mark), f"yaml: {error.problem or error.context}") from None
+        raise StrictYamlError(_convert_mark(error.problem_mark), f"yaml: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise StrictYamlError(Mark(1, 1), f"yaml: {' '.join(str(error).split())}") from None
-    return None if node is None or _is_null(node) else _Converter().value(node)
+    return None if node is None or _is_null(node) else _Converter().convert(node)
 
 
-def _composed(text: str) -> yaml.Node | None:
+def _compose(text: str) -> yaml.Node | None:
     loader = _LOADER(text)
     try:
         node: yaml.Node | None = loader.get_node() if loader.check_node() else None
@@ -114,20 +114,24 @@ def _composed(text: str) -> yaml.Node | None:
         loader.dispose()
 
 
-def _measured(text: str) -> None:
+def _check_size(text: str) -> None:
     """Depth and length are seen on the stream of events, which needs no recursion."""
-    extent = _Extent()
+    counter = _SizeCounter()
     for event in yaml.parse(text, Loader=_LOADER):
-        extent.see(event)
-        if len(extent.within) > DEEPEST:
-            raise StrictYamlError(_mark(event.start_mark), f"nested more than {DEEPEST} deep")
-        if extent.elements > MOST_EVENTS:
-            raise StrictYamlError(_mark(event.start_mark), f"more than {MOST_EVENTS} elements, aliases written out")
-        if extent.characters > LARGEST:
-            raise StrictYamlError(_mark(event.start_mark), f"more than {LARGEST} characters, aliases written out")
+        counter.count_event(event)
+        if len(counter.open_nodes) > MAX_DEPTH:
+            raise StrictYamlError(_convert_mark(event.start_mark), f"nested more than {MAX_DEPTH} deep")
+        if counter.elements > MAX_EVENTS:
+            raise StrictYamlError(
+                _convert_mark(event.start_mark), f"more than {MAX_EVENTS} elements, aliases written out"
+            )
+        if counter.characters > MAX_BYTES:
+            raise StrictYamlError(
+                _convert_mark(event.start_mark), f"more than {MAX_BYTES} characters, aliases written out"
+            )
 
 
-class _Extent:
+class _SizeCounter:
     """
     How much was seen of a document; an alias is as much as what it stands for.
 
@@ -137,34 +141,34 @@ class _Extent:
     def __init__(self) -> None:
         self.elements = 0
         self.characters = 0
-        self.within: list[tuple[str | None, int, int]] = []
-        self._anchored: dict[str | None, tuple[int, int]] = {}
+        self.open_nodes: list[tuple[str | None, int, int]] = []
+        self._anchor_sizes: dict[str | None, tuple[int, int]] = {}
 
-    def see(self, event: yaml.Event) -> None:
-        before = self.elements, self.characters
+    def count_event(self, event: yaml.Event) -> None:
+        previous = self.elements, self.characters
         elements, characters = 0, len(event.value) if isinstance(event, yaml.ScalarEvent) else 0
         if isinstance(event, yaml.AliasEvent):
-            elements, characters = self._anchored.get(event.anchor, (0, 0))
+            elements, characters = self._anchor_sizes.get(event.anchor, (0, 0))
         self.elements += 1 + elements
         self.characters += characters
-        if isinstance(event, _OPENS):
-            self.within.append((event.anchor, *before))
-        elif isinstance(event, _CLOSES):
-            self._close(*self.within.pop())
+        if isinstance(event, _START_EVENTS):
+            self.open_nodes.append((event.anchor, *previous))
+        elif isinstance(event, _END_EVENTS):
+            self._record_anchor(*self.open_nodes.pop())
         elif isinstance(event, yaml.ScalarEvent):
-            self._close(event.anchor, *before)
+            self._record_anchor(event.anchor, *previous)
 
-    def _close(self, anchor: str | None, elements: int, characters: int) -> None:
+    def _record_anchor(self, anchor: str | None, elements: int, characters: int) -> None:
         if anchor is not None:
-            self._anchored[anchor] = self.elements - elements, self.characters - characters
+            self._anchor_sizes[anchor] = self.elements - elements, self.characters - characters
 
 
-def _place(raw: bytes, at: int) -> Mark:
-    before = raw[:at]
-    return Mark(before.count(b"\n") + 1, at - before.rfind(b"\n"))
+def _find_mark(raw: bytes, offset: int) -> Mark:
+    before = raw[:offset]
+    return Mark(before.count(b"\n") + 1, offset - before.rfind(b"\n"))
 
 
-def _mark(mark: Any) -> Mark:
+def _convert_mark(mark: Any) -> Mark:
     return Mark(mark.line + 1, mark.column + 1) if mark else Mark(1, 1)
 
 
@@ -176,51 +180,51 @@ class _Converter:
     """Nodes to values; an aliased node is converted once, and one inside itself is an error."""
 
     def __init__(self) -> None:
-        self.done: dict[int, Value] = {}
-        self.open: set[int] = set()
+        self.values: dict[int, Value] = {}
+        self.in_progress: set[int] = set()
 
-    def value(self, node: yaml.Node) -> Value:
-        if id(node) in self.done:
-            return self.done[id(node)]
-        mark = _mark(node.start_mark)
-        if id(node) in self.open:
+    def convert(self, node: yaml.Node) -> Value:
+        if id(node) in self.values:
+            return self.values[id(node)]
+        mark = _convert_mark(node.start_mark)
+        if id(node) in self.in_progress:
             raise StrictYamlError(mark, "yaml: anchor contains itself")
-        self.open.add(id(node))
-        self.done[id(node)] = made = self.converted(node, mark)
-        self.open.discard(id(node))
-        return made
+        self.in_progress.add(id(node))
+        self.values[id(node)] = value = self.convert_node(node, mark)
+        self.in_progress.discard(id(node))
+        return value
 
-    def converted(self, node: yaml.Node, mark: Mark) -> Value:
+    def convert_node(self, node: yaml.Node, mark: Mark) -> Value:
         if isinstance(node, yaml.ScalarNode):
             empty = node.tag == _NULL
             return Scalar("" if empty else str(node.value), mark, node.style is not None, empty)
         if isinstance(node, yaml.SequenceNode):
-            return Listing(tuple(map(self.value, node.value)), mark)
-        return self.mapping(node, mark)
+            return Listing(tuple(map(self.convert, node.value)), mark)
+        return self.convert_mapping(node, mark)
 
-    def mapping(self, node: yaml.Node, mark: Mark) -> Table:
+    def convert_mapping(self, node: yaml.Node, mark: Mark) -> Table:
         values: dict[str, Value] = {}
         marks: dict[str, Mark] = {}
-        merged: list[Table] = []
+        merged_tables: list[Table] = []
         for key, value in node.value:
-            place = _mark(key.start_mark)
+            key_mark = _convert_mark(key.start_mark)
             if key.tag == _MERGE:
-                merged += self.merged(value, place)
+                merged_tables += self.resolve_merge(value, key_mark)
                 continue
             if not isinstance(key, yaml.ScalarNode):
-                raise StrictYamlError(place, "yaml: a key must be a scalar")
+                raise StrictYamlError(key_mark, "yaml: a key must be a scalar")
             if key.value in values:
                 line = marks[key.value].line
-                raise StrictYamlError(place, f'mapping key "{key.value}" already defined at line {line}')
-            values[key.value], marks[key.value] = self.value(value), place
-        for table in merged:
+                raise StrictYamlError(key_mark, f'mapping key "{key.value}" already defined at line {line}')
+            values[key.value], marks[key.value] = self.convert(value), key_mark
+        for table in merged_tables:
             values = {**table, **values}
             marks = {**table.marks, **marks}
         return Table(values, mark, marks)
 
-    def merged(self, node: yaml.Node, place: Mark) -> list[Table]:
-        value = self.value(node)
+    def resolve_merge(self, node: yaml.Node, mark: Mark) -> list[Table]:
+        value = self.convert(node)
         tables = list(value.values) if isinstance(value, Listing) else [value]
         if not all(isinstance(table, Table) for table in tables):
-            raise StrictYamlError(place, "map merge requires map or sequence of maps as the value")
+            raise StrictYamlError(mark, "map merge requires map or sequence of maps as the value")
         return [table for table in tables if isinstance(table, Table)]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agent.engines.baseline_handover import Given, give
+from agent.engines.baseline_handover import MeasuredBaseline, hand_over
 from tests import processes
 
 RUNNING = 4  # requests at once
@@ -107,7 +107,7 @@ class Scene:
 
     def measured(self, tokens_per_second: float) -> None:
         """Gives the agent a baseline for the engine, as `steadytok engine bench --save` does."""
-        give(self.folder / "state", Given("r1", "", str(RUNNING), tokens_per_second))
+        hand_over(self.folder / "state", MeasuredBaseline("r1", "", str(RUNNING), tokens_per_second))
 
     @contextlib.contextmanager
     def silence(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bench.bmc import SimulatedSensor
-from collectors._ipmi.client import BmcError, Request
+from collectors._ipmi.client import BmcError, IpmiRequest
 
 Answer = tuple[int, bytes]
 _LAST = 0xFFFF
@@ -15,21 +15,21 @@ class ScriptedBmc:
     """Answers every request of the collector; `asked` is what it was asked, `instead` what a test wants answered."""
 
     def __init__(self, sensors: Sequence[SimulatedSensor]) -> None:
-        self.records = [sensor.record(number, number) for number, sensor in enumerate(sensors, 1)]
+        self.records = [sensor.encode_record(number, number) for number, sensor in enumerate(sensors, 1)]
         self.readings = {number: bytes((sensor.raw, 0xC0, 0xC0)) for number, sensor in enumerate(sensors, 1)}
         self.log: list[bytes] = []
         self.erased = 0
         self.added = 1000
         self.longest = 0xFF
         self.dated = True
-        self.asked: list[tuple[Request, bytes]] = []
-        self.instead: dict[Request, Callable[[bytes], Answer]] = {}
+        self.asked: list[tuple[IpmiRequest, bytes]] = []
+        self.instead: dict[IpmiRequest, Callable[[bytes], Answer]] = {}
         self.silent = False
         self.closed = 0
         self.identity = bytes.fromhex("20 81 03 09 02 9f 91 12 00 02 0f")
 
     def ask(self, netfn: int, command: int, data: bytes, lun: int) -> Answer:
-        request = Request((netfn, command))
+        request = IpmiRequest((netfn, command))
         self.asked.append((request, data))
         if self.silent:
             raise BmcError("no answer within 5 s")
@@ -40,7 +40,7 @@ class ScriptedBmc:
     def close(self) -> None:
         self.closed += 1
 
-    def count(self, request: Request) -> int:
+    def count(self, request: IpmiRequest) -> int:
         """How often that was asked since the last call of `forget`."""
         return sum(1 for asked, _ in self.asked if asked is request)
 

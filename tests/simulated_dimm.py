@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from agent.pacing import controller
-from agent.pacing.controller import Seen, State
-from agent.pacing.learner import Engine
-from agent.pacing.settings import Terms
+from agent.pacing.controller import ControlInputs, ControllerState
+from agent.pacing.learner import EngineThermals
+from agent.pacing.settings import ControlSettings
 from agent.pacing.thermal_model import Plant
 
 
@@ -52,7 +52,7 @@ class Dimm:
             self._shown, self._age = round(told / self.quantum) * self.quantum, 0
         return self._shown
 
-    def throttle(self, terms: Terms) -> None:
+    def throttle(self, terms: ControlSettings) -> None:
         """The firmware's steps, with their hysteresis."""
         above = -self.headroom
         left = min((share for over, share in terms.throttle if above >= over), default=1.0)
@@ -67,26 +67,26 @@ class Second:
     at: int
     headroom: float
     duty: float
-    state: State
+    state: ControllerState
     tokens: float
     """Share of full speed."""
 
 
 def run(
     dimm: Dimm,
-    terms: Terms,
+    terms: ControlSettings,
     seconds: int,
     *,
-    state: State | None = None,
+    state: ControllerState | None = None,
     load: Callable[[int], float] = lambda _: 1.0,
     blind: Callable[[int], bool] = lambda _: False,
     disturb: Callable[[int, Dimm], None] = lambda *_: None,
     steered: bool = True,
 ) -> Iterator[Second]:
     """The loop as the agent has it: the plant is learnt and the duty moved each five seconds."""
-    state = state or controller.begun(0.7)
-    known = Engine()
-    every = int(controller.EVERY)
+    state = state or controller.begin_state(0.7)
+    known = EngineThermals()
+    every = int(controller.STEP_SECONDS)
     for at in range(seconds):
         disturb(at, dimm)
         duty = state.duty if steered else 1.0
@@ -99,5 +99,5 @@ def run(
             headroom = None if blind(at) else dimm.read()
             known.observe(headroom, share, None if duty < 1 or not share else tokens / share, every, terms, dimm.period)
             told = {} if headroom is None else {"A": headroom}
-            seen = Seen(told, load(at), dimm.period, known.plant, known.throttled_speed)
+            seen = ControlInputs(told, load(at), dimm.period, known.plant, known.throttled_speed)
             state = controller.step(state, seen, terms, every)

@@ -7,86 +7,105 @@ from dataclasses import dataclass
 
 from agent.actions import Steered
 from agent.pacing import controller
-from agent.pacing.controller import Seen, State
-from agent.pacing.settings import Terms
+from agent.pacing.controller import ControlInputs, ControllerState
+from agent.pacing.settings import ControlSettings
 
 
 @dataclass(frozen=True)
-class Steering(Steered):
+class PaceController(Steered):
     """One controller between two looks."""
 
     at_ms: int
     """When it looked last."""
-    state: State
+    state: ControllerState
 
 
-def looked(
-    before: Steering | None, held: float, now_ms: int, terms: Terms, name: str, see: Callable[[], Seen], *, lost: bool
-) -> Steering:
+def update_controller(
+    previous: PaceController | None,
+    held_duty: float,
+    now_ms: int,
+    settings: ControlSettings,
+    name: str,
+    read_inputs: Callable[[], ControlInputs],
+    *,
+    lost: bool,
+) -> PaceController:
     """
     The controller at `now_ms`; the same as before until a look is due.
 
     `held` is what the engine is held at, for a controller that has just begun; `see` is asked when it looks.
     """
-    if before is not None and 0 <= now_ms - before.at_ms < 1000 * controller.EVERY:
-        return before
-    seconds = controller.EVERY if before is None else (now_ms - before.at_ms) / 1000
+    if previous is not None and 0 <= now_ms - previous.at_ms < 1000 * controller.STEP_SECONDS:
+        return previous
+    seconds = controller.STEP_SECONDS if previous is None else (now_ms - previous.at_ms) / 1000
     if seconds < 0:  # the wall clock was set back
-        seconds = controller.EVERY
-    state = controller.begun(held) if before is None else before.state
+        seconds = controller.STEP_SECONDS
+    state = controller.begin_state(held_duty) if previous is None else previous.state
     state = (
-        controller.fail_safe(state, terms, seconds, "lost") if lost else controller.step(state, see(), terms, seconds)
+        controller.fail_safe(state, settings, seconds, "lost")
+        if lost
+        else controller.step(state, read_inputs(), settings, seconds)
     )
-    return Steering(_reason(state), told(state, name, terms), now_ms, state)
+    return PaceController(_audit_reason(state), describe_state(state, name, settings), now_ms, state)
 
 
-def _reason(state: State) -> str:
+def _audit_reason(state: ControllerState) -> str:
     """What is worth a line in the audit when it changes: that a held engine is now and then at full speed is not."""
     return "holds" if state.mode == "full" else state.mode
 
 
-def told(state: State, name: str, terms: Terms) -> str:
+def describe_state(state: ControllerState, name: str, settings: ControlSettings) -> str:
     """How and why an engine is held, in one sentence."""
     match state.mode:
         case "lost":
-            return f"{_pace(state, name)}: the alert's evidence is lost, {_safe(state, terms)}"
+            return (
+                f"{_describe_pace(state, name)}: the alert's evidence is lost, {_describe_safe_duty(state, settings)}"
+            )
         case "blind":
-            of = f"of {state.dimm} " if state.dimm else ""
-            return f"{_pace(state, name)}: no reading {of}for {state.blind:.0f} s, {_safe(state, terms)}"
+            subject = f"of {state.dimm} " if state.dimm else ""
+            return (
+                f"{_describe_pace(state, name)}: no reading {subject}for {state.blind:.0f} s, "
+                f"{_describe_safe_duty(state, settings)}"
+            )
         case "needs air":
-            return f"{name} needs air and is not paced: {_compared(state, terms)}"
+            return f"{name} needs air and is not paced: {_describe_benefit(state, settings)}"
         case "learns":
-            return f"{_pace(state, name)}: {_measured(state)}; how much it heats is not learnt yet"
-    return f"{_pace(state, name)}: {_measured(state)}{_ahead(state)}"
+            return f"{_describe_pace(state, name)}: {_describe_measurement(state)}; how much it heats is not learnt yet"
+    return f"{_describe_pace(state, name)}: {_describe_measurement(state)}{_describe_unpaced(state)}"
 
 
-def _pace(state: State, name: str) -> str:
+def _describe_pace(state: ControllerState, name: str) -> str:
     return f"{name} at full speed" if state.duty >= 1 else f"{name} at a duty of {state.duty:.2f}"
 
 
-def _safe(state: State, terms: Terms) -> str:
-    below = state.duty <= terms.safe
-    return "so it stays as it is" if below else f"so it goes to the safe duty of {terms.safe:g} unless that changes"
+def _describe_safe_duty(state: ControllerState, settings: ControlSettings) -> str:
+    below = state.duty <= settings.safe
+    return "so it stays as it is" if below else f"so it goes to the safe duty of {settings.safe:g} unless that changes"
 
 
-def _measured(state: State) -> str:
-    room = 0.0 if state.headroom is None else state.headroom
-    where = f"{room:.1f} °C below its limit" if room >= 0 else f"{-room:.1f} °C above its limit"
-    return f"{state.dimm or 'the hottest DIMM'} is {where}, wanted {state.wanted:g} below"
+def _describe_measurement(state: ControllerState) -> str:
+    headroom = 0.0 if state.headroom is None else state.headroom
+    position = f"{headroom:.1f} °C below its limit" if headroom >= 0 else f"{-headroom:.1f} °C above its limit"
+    return f"{state.dimm or 'the hottest DIMM'} is {position}, wanted {state.set_point:g} below"
 
 
-def _compared(state: State, terms: Terms) -> str:
-    if state.worth is None:
+def _describe_benefit(state: ControllerState, settings: ControlSettings) -> str:
+    if state.benefit is None:
         return "nothing is predicted"
     return (
-        f"holding {state.dimm or 'its hottest DIMM'} {terms.margin:g} °C below its limit would leave "
-        f"{state.worth.held:.0%} of its speed, the firmware's throttling leaves {state.worth.throttled:.0%}"
+        f"holding {state.dimm or 'its hottest DIMM'} {settings.margin:g} °C below its limit would leave "
+        f"{state.benefit.paced_share:.0%} of its speed, the firmware's throttling leaves "
+        f"{state.benefit.throttled_share:.0%}"
     )
 
 
-def _ahead(state: State) -> str:
-    if state.plant is None or state.worth is None:
+def _describe_unpaced(state: ControllerState) -> str:
+    if state.plant is None or state.benefit is None:
         return ""
-    room = state.plant.headroom(1.0)
-    end = f"{-room:.0f} °C above it, with {state.worth.throttled:.0%} left" if room <= 0 else f"{room:.0f} °C below it"
-    return f"; unpaced it would end {end}"
+    headroom = state.plant.headroom(1.0)
+    outcome = (
+        f"{-headroom:.0f} °C above it, with {state.benefit.throttled_share:.0%} left"
+        if headroom <= 0
+        else f"{headroom:.0f} °C below it"
+    )
+    return f"; unpaced it would end {outcome}"

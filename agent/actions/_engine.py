@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from agent.actions import Reach, RefusedError, Task
+from agent.actions import ActionContext, RefusedError, Task
 
-_LATELY = "30s"
-_DUTIES = ("steadytok_pace_duty", "steadytok_engine_duty")
+_RECENT_WINDOW = "30s"
+_DUTY_METRICS = ("steadytok_pace_duty", "steadytok_engine_duty")
 
 
-def fault(task: Task) -> str:
+def check_engine_target(task: Task) -> str:
     """What is wrong with `target.engine`; empty where it is right."""
     if "engine" not in task.target:
         return "target: expected engine: NAME; it is off for every engine that is not named"
@@ -17,37 +17,41 @@ def fault(task: Task) -> str:
     return ""
 
 
-def refuse_unless_idle(task: Task, reach: Reach) -> None:
+def refuse_unless_idle(task: Task, context: ActionContext) -> None:
     """RefusedError while requests run or wait, and where that is not known."""
     name = task.target["engine"]
-    running = _most(reach, f'max(max_over_time(steadytok_engine_requests_running{{engine="{name}"}}[{_LATELY}]))')
+    running = _query_value(
+        context, f'max(max_over_time(steadytok_engine_requests_running{{engine="{name}"}}[{_RECENT_WINDOW}]))'
+    )
     if running is None:
         raise RefusedError(f"it is not known whether engine {name} is idle: it does not tell its running requests")
-    waiting = _most(reach, f'max(max_over_time(steadytok_engine_requests_waiting{{engine="{name}"}}[{_LATELY}]))')
+    waiting = _query_value(
+        context, f'max(max_over_time(steadytok_engine_requests_waiting{{engine="{name}"}}[{_RECENT_WINDOW}]))'
+    )
     busy = running + (waiting or 0.0)
     if busy > 0:
-        raise RefusedError(f"engine {name} is not idle: it had {busy:.0f} requests within {_LATELY}")
+        raise RefusedError(f"engine {name} is not idle: it had {busy:.0f} requests within {_RECENT_WINDOW}")
 
 
-def refuse_unless_cold(task: Task, reach: Reach) -> None:
+def refuse_unless_cold(task: Task, context: ActionContext) -> None:
     """RefusedError where it has generated anything since it started, or where that is not known."""
     name = task.target["engine"]
-    generated = _most(reach, f'max(steadytok_engine_generated_tokens_total{{engine="{name}"}})')
+    generated = _query_value(context, f'max(steadytok_engine_generated_tokens_total{{engine="{name}"}})')
     if generated is None:
         raise RefusedError(f"it is not known whether engine {name} is cold: it does not tell its generated tokens")
     if generated > 0:
         raise RefusedError(f"engine {name} is not cold: it has generated {generated:,.0f} tokens since it started")
 
 
-def refuse_while_paced(task: Task, reach: Reach) -> None:
+def refuse_while_paced(task: Task, context: ActionContext) -> None:
     """RefusedError where the engine is held back already, which two must not do at once."""
     name = task.target["engine"]
-    duties = [_most(reach, f'min({metric}{{engine="{name}"}})') for metric in _DUTIES]
+    duties = [_query_value(context, f'min({metric}{{engine="{name}"}})') for metric in _DUTY_METRICS]
     duty = min((duty for duty in duties if duty is not None), default=1.0)
     if duty < 1:
         raise RefusedError(f"engine {name} is paced already, to a duty of {duty:g}")
 
 
-def _most(reach: Reach, expr: str) -> float | None:
-    found = reach.query(expr)
-    return found[0][1] if found else None
+def _query_value(context: ActionContext, expr: str) -> float | None:
+    rows = context.query(expr)
+    return rows[0][1] if rows else None

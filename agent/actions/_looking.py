@@ -7,12 +7,12 @@ from typing import TypeVar
 
 from agent.actions import FailedError, UnknownError
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
-def first(look: Callable[[], Found]) -> Found:
+def read_only(read: Callable[[], Result]) -> Result:
     """What `look` finds; FailedError where nobody answers it."""
     try:
-        return look()
+        return read()
     except UnknownError as error:
         raise FailedError(f"{error}; nothing was done") from error

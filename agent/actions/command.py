@@ -14,15 +14,15 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import FailedError, Moment, Plan, Reach, RefusedError, Task, _hand
+from agent.actions import ActionContext, FailedError, Moment, Plan, RefusedError, Task, _hand
 
 TARGET = ("name",)
 REVERSIBLE = False
 TTL = None
 VERBS = ("command",)
-LONGEST = 128  # characters of a value
+MAX_VALUE_CHARS = 128  # characters of a value
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
-_ODD = re.compile(r"[^A-Za-z0-9 ._:/%+@,-]")
+_UNSAFE_CHARS = re.compile(r"[^A-Za-z0-9 ._:/%+@,-]")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,27 +50,29 @@ def faults(task: Task) -> Iterable[str]:
         yield f"target.name: expected a name of hand.toml's commands, found {task.target.get('name', '')!r}"
 
 
-def plan(task: Task, reach: Reach) -> Plan:
+def plan(task: Task, context: ActionContext) -> Plan:
     """Refuses where hand.toml has no such command."""
-    name, told = task.target["name"], _hand.allowed(reach)
-    there: Mapping[str, list[str]] = (told or {}).get("commands", {})
-    if told is not None and name not in there:
-        raise RefusedError(f"hand.toml has no [commands.{name}]; there are: {', '.join(sorted(there)) or 'none'}")
-    environment = {key: value for key, value in _environment(task).items() if key in there.get(name, [])}
-    given = ", ".join(f"{key}={value}" for key, value in sorted(environment.items()))
-    return Plan(None, {"name": name, "environment": environment}, f"{name} with {given or 'no variable of the alert'}")
+    name, hello = task.target["name"], _hand.fetch_hello(context)
+    commands: Mapping[str, list[str]] = (hello or {}).get("commands", {})
+    if hello is not None and name not in commands:
+        raise RefusedError(f"hand.toml has no [commands.{name}]; there are: {', '.join(sorted(commands)) or 'none'}")
+    environment = {key: value for key, value in _build_environment(task).items() if key in commands.get(name, [])}
+    variables = ", ".join(f"{key}={value}" for key, value in sorted(environment.items()))
+    return Plan(
+        None, {"name": name, "environment": environment}, f"{name} with {variables or 'no variable of the alert'}"
+    )
 
 
-def do(task: Task, plan: Plan, reach: Reach) -> str:
+def do(task: Task, plan: Plan, context: ActionContext) -> str:
     """Has it started and waits for its end; a status other than 0 is a failure with the end of what it said."""
-    told = reach.hand("command", **plan.wanted)
-    said = " ".join(str(told["output"]).split())[-200:]
-    if told["status"] != 0:
-        raise FailedError(f"{plan.wanted['name']} ended with status {told['status']}: {said or 'it said nothing'}")
-    return f"{plan.wanted['name']} ended in {float(told['seconds']):.1f} s{f': {said}' if said else ''}"
+    result = context.hand("command", **plan.wanted)
+    output = " ".join(str(result["output"]).split())[-200:]
+    if result["status"] != 0:
+        raise FailedError(f"{plan.wanted['name']} ended with status {result['status']}: {output or 'it said nothing'}")
+    return f"{plan.wanted['name']} ended in {float(result['seconds']):.1f} s{f': {output}' if output else ''}"
 
 
-def undo(task: Task, plan: Plan, reach: Reach) -> None:
+def undo(task: Task, plan: Plan, context: ActionContext) -> None:
     """What a program did is its own."""
 
 
@@ -79,8 +81,8 @@ def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
     return memory, moment.held
 
 
-def _environment(task: Task) -> dict[str, str]:
+def _build_environment(task: Task) -> dict[str, str]:
     """The remedy's name and each label; what is no letter of a variable's name, or no harmless character, is `_`."""
     labels = {f"STEADYTOK_LABEL_{re.sub('[^A-Z0-9_]', '_', key.upper())}": value for key, value in task.labels.items()}
-    told = {"STEADYTOK_REMEDY": task.remedy, **labels}
-    return {key: _ODD.sub("_", value)[:LONGEST] for key, value in told.items()}
+    variables = {"STEADYTOK_REMEDY": task.remedy, **labels}
+    return {key: _UNSAFE_CHARS.sub("_", value)[:MAX_VALUE_CHARS] for key, value in variables.items()}

@@ -12,16 +12,16 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import Moment, Plan, Reach, RefusedError, Task, _engine
-from agent.text.units import bytes_written
+from agent.actions import ActionContext, Moment, Plan, RefusedError, Task, _engine
+from agent.text.units import format_bytes
 
 TARGET = ("engine", "node")
 REVERSIBLE = False
 TTL = None
 NAMED = True
 VERBS = ("compact",)
-NODE = "sys/devices/system/node/node"
-LEAST = 0.02  # of the node's memory: with less free there is nothing to put together
+NODE_PATH = "sys/devices/system/node/node"
+MIN_FREE_SHARE = 0.02  # of the node's memory: with less free there is nothing to put together
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,33 +46,33 @@ def strength(task: Task) -> float:
 
 def faults(task: Task) -> Iterable[str]:
     """What is wrong with the target."""
-    if fault := _engine.fault(task):
+    if fault := _engine.check_engine_target(task):
         yield fault
     if not task.target.get("node", "0").isdecimal():
         yield f"target.node: expected a number, found {task.target['node']!r}"
 
 
-def plan(task: Task, reach: Reach) -> Plan:
+def plan(task: Task, context: ActionContext) -> Plan:
     """Refuses unless the engine is idle, and where next to nothing is free to be put together."""
     node = task.target.get("node", task.labels.get("node", ""))
     if not node.isdecimal():
         raise RefusedError("the alert has no label node; name one: target: {engine: …, node: NUMBER}")
-    if not reach.host.exists(f"{NODE}{node}/compact"):
-        raise RefusedError(f"this kernel has no {NODE}{node}/compact: it is built without CONFIG_COMPACTION")
-    _engine.refuse_unless_idle(task, reach)
-    free, total = _bytes(reach, "mem_free", node), _bytes(reach, "mem_total", node)
-    if free < LEAST * total:
-        raise RefusedError(f"node {node} has only {bytes_written(free)} free; there is nothing to put together")
-    return Plan(None, {"node": int(node)}, f"{bytes_written(free)} of free memory of node {node} to be put together")
+    if not context.host.exists(f"{NODE_PATH}{node}/compact"):
+        raise RefusedError(f"this kernel has no {NODE_PATH}{node}/compact: it is built without CONFIG_COMPACTION")
+    _engine.refuse_unless_idle(task, context)
+    free, total = _require_bytes(context, "mem_free", node), _require_bytes(context, "mem_total", node)
+    if free < MIN_FREE_SHARE * total:
+        raise RefusedError(f"node {node} has only {format_bytes(free)} free; there is nothing to put together")
+    return Plan(None, {"node": int(node)}, f"{format_bytes(free)} of free memory of node {node} to be put together")
 
 
-def do(task: Task, plan: Plan, reach: Reach) -> str:
+def do(task: Task, plan: Plan, context: ActionContext) -> str:
     """Looks once more whether the engine is idle, and has the hand compact the node."""
-    _engine.refuse_unless_idle(task, reach)
-    return f"compacted in {float(reach.hand('compact', **plan.wanted)['seconds']):.1f} s"
+    _engine.refuse_unless_idle(task, context)
+    return f"compacted in {float(context.hand('compact', **plan.wanted)['seconds']):.1f} s"
 
 
-def undo(task: Task, plan: Plan, reach: Reach) -> None:
+def undo(task: Task, plan: Plan, context: ActionContext) -> None:
     """Pages that have been put together stay so until they are used."""
 
 
@@ -81,8 +81,8 @@ def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
     return memory, moment.held
 
 
-def _bytes(reach: Reach, name: str, node: str) -> float:
-    found = reach.query(f'sum(steadytok_node_meminfo_{name}_bytes{{node="{node}"}})')
-    if not found:
+def _require_bytes(context: ActionContext, name: str, node: str) -> float:
+    rows = context.query(f'sum(steadytok_node_meminfo_{name}_bytes{{node="{node}"}})')
+    if not rows:
         raise RefusedError(f"{name} of node {node} is not known")
-    return found[0][1]
+    return rows[0][1]

@@ -12,14 +12,14 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import Moment, Plan, Reach, RefusedError, Task, _page_cache
-from agent.text.units import bytes_written
+from agent.actions import ActionContext, Moment, Plan, RefusedError, Task, _page_cache
+from agent.text.units import format_bytes
 
 TARGET: tuple[str, ...] = ()
 REVERSIBLE = False
 TTL = None
 VERBS = ("drop_caches",)
-LEAST = 0.05  # of all memory: below this it is not worth reading files again
+MIN_CACHE_SHARE = 0.05  # of all memory: below this it is not worth reading files again
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,22 +46,22 @@ def faults(task: Task) -> Iterable[str]:
     return ()
 
 
-def plan(task: Task, reach: Reach) -> Plan:
+def plan(task: Task, context: ActionContext) -> Plan:
     """Predicts unmapped clean bytes; refuses where they are few, during a load, and while pages are read back."""
-    cache = _page_cache.of_host(reach)
-    if cache.free < LEAST * cache.total:
-        raise RefusedError(f"only {cache.words} is clean page cache that nobody has mapped")
-    _page_cache.refuse_while_wanted(reach)
-    return Plan(None, "dropped", f"{bytes_written(cache.free)} of unmapped clean page cache")
+    cache = _page_cache.read_host_cache(context)
+    if cache.free < MIN_CACHE_SHARE * cache.total:
+        raise RefusedError(f"only {cache.summary} is clean page cache that nobody has mapped")
+    _page_cache.refuse_while_busy(context)
+    return Plan(None, "dropped", f"{format_bytes(cache.free)} of unmapped clean page cache")
 
 
-def do(task: Task, plan: Plan, reach: Reach) -> str:
+def do(task: Task, plan: Plan, context: ActionContext) -> str:
     """Has the hand drop them."""
-    result = reach.hand("drop_caches")
-    return f"freed {bytes_written(float(result['freed_bytes']))} in {float(result['seconds']):.1f} s"
+    result = context.hand("drop_caches")
+    return f"freed {format_bytes(float(result['freed_bytes']))} in {float(result['seconds']):.1f} s"
 
 
-def undo(task: Task, plan: Plan, reach: Reach) -> None:
+def undo(task: Task, plan: Plan, context: ActionContext) -> None:
     """Dropped is dropped."""
 
 

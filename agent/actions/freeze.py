@@ -15,17 +15,17 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import Moment, Plan, Reach, RefusedError, Task, _engine, _hand
+from agent.actions import ActionContext, Moment, Plan, RefusedError, Task, _engine, _hand
 
 TARGET = ("engine", "unit")
 REVERSIBLE = True
 TTL = 30.0
 NAMED = True
 VERBS = ("freeze",)
-FULL = 1.0
-SAFE = 0.5  # the duty that it falls to where the alert's evidence is lost
-RAMP = 0.02  # how far at each tick
-_UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,200}\.(?:service|scope|slice)")
+FULL_DUTY = 1.0
+SAFE_DUTY = 0.5  # the duty that it falls to where the alert's evidence is lost
+RAMP_STEP = 0.02  # how far at each tick
+_UNIT_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,200}\.(?:service|scope|slice)")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,9 +54,9 @@ def strength(task: Task) -> float:
 
 def faults(task: Task) -> Iterable[str]:
     """What is wrong with target and parameters."""
-    if fault := _engine.fault(task):
+    if fault := _engine.check_engine_target(task):
         yield fault
-    if not _UNIT.fullmatch(task.target.get("unit", "")):
+    if not _UNIT_NAME.fullmatch(task.target.get("unit", "")):
         yield f"target.unit: expected a unit such as llama.service, found {task.target.get('unit', '')!r}"
     if not 0.1 <= task.own.duty < 1:
         yield "duty: expected 0.1 or more, and less than 1"
@@ -64,46 +64,53 @@ def faults(task: Task) -> Iterable[str]:
         yield "period: expected 0.05 to 10 (seconds)"
 
 
-def plan(task: Task, reach: Reach) -> Plan:
+def plan(task: Task, context: ActionContext) -> Plan:
     """Refuses where a liveness probe could take the engine for dead, or it is held back already."""
-    unit, own = task.target["unit"], task.own
-    told = _hand.unit(reach, unit, "freeze")
-    longest, still = told.get("longest_stop"), (1 - own.duty) * own.period
-    if longest is not None and still > longest:
+    unit, config = task.target["unit"], task.own
+    unit_rules = _hand.require_unit(context, unit, "freeze")
+    max_stop, stop_seconds = unit_rules.get("longest_stop"), (1 - config.duty) * config.period
+    if max_stop is not None and stop_seconds > max_stop:
         raise RefusedError(
-            f"{unit} would stand still for {still:.2f} s at a time, and longest_stop in hand.toml is {longest:g} s: a "
+            f"{unit} would stand still for {stop_seconds:.2f} s at a time, and longest_stop in hand.toml is "
+            f"{max_stop:g} s: a "
             "liveness probe might kill it; use a shorter period, or raise longest_stop to what its probes bear"
         )
     if (
-        reach.host.read(f"sys/fs/cgroup{told.get('cgroup', f'/system.slice/{unit}')}/cgroup.freeze", optional=True)
+        context.host.read(
+            f"sys/fs/cgroup{unit_rules.get('cgroup', f'/system.slice/{unit}')}/cgroup.freeze", optional=True
+        )
         == "1"
     ):
         raise RefusedError(f"{unit} is frozen already, and not by us")
-    _engine.refuse_while_paced(task, reach)
+    _engine.refuse_while_paced(task, context)
     return Plan(
-        FULL, own.duty, f"{unit} runs for {own.duty:.0%} of each {own.period:g} s, still for {still:.2f} s at a time"
+        FULL_DUTY,
+        config.duty,
+        f"{unit} runs for {config.duty:.0%} of each {config.period:g} s, still for {stop_seconds:.2f} s at a time",
     )
 
 
-def do(task: Task, plan: Plan, reach: Reach) -> float:
+def do(task: Task, plan: Plan, context: ActionContext) -> float:
     """Takes the lease, moves its duty, or renews it."""
-    lease, duty = _lease(task), float(plan.wanted)
-    if plan.ours == (plan.wanted,) and lease in _hand.renewed(reach, [lease], TTL):
+    lease, duty = _lease_name(task), float(plan.wanted)
+    if plan.ours == (plan.wanted,) and lease in _hand.renew_leases(context, [lease], TTL):
         return duty
-    told = reach.hand("freeze", unit=task.target["unit"], duty=duty, period=task.own.period, lease=lease, ttl=TTL)
-    return float(told["now"])
+    result = context.hand("freeze", unit=task.target["unit"], duty=duty, period=task.own.period, lease=lease, ttl=TTL)
+    return float(result["now"])
 
 
-def undo(task: Task, plan: Plan, reach: Reach) -> None:
+def undo(task: Task, plan: Plan, context: ActionContext) -> None:
     """Lets the lease go; one that has ended by itself needs nothing."""
-    _hand.let_go(reach, [_lease(task)])
+    _hand.release_leases(context, [_lease_name(task)])
 
 
 def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, float]:
     """As configured; without evidence down to SAFE by steps, and never up: what a lower duty held is still hot."""
-    held = float(moment.held)
-    return memory, round(max(min(held, SAFE), held - RAMP), 4) if moment.lost else float(task.own.duty)
+    held_duty = float(moment.held)
+    return memory, round(max(min(held_duty, SAFE_DUTY), held_duty - RAMP_STEP), 4) if moment.lost else float(
+        task.own.duty
+    )
 
 
-def _lease(task: Task) -> str:
+def _lease_name(task: Task) -> str:
     return "freeze-" + re.sub(r"[^A-Za-z0-9._:-]", "_", task.target["unit"])[-57:]

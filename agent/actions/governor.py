@@ -13,16 +13,16 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import ActionError, Moment, Plan, Reach, RefusedError, Task, _hand
+from agent.actions import ActionContext, ActionError, Moment, Plan, RefusedError, Task, _hand
 
 TARGET = ("policy",)
 REVERSIBLE = True
 TTL = 30.0
 VERBS = ("governor", "epp")
-FOLDER = "sys/devices/system/cpu/cpufreq"
-SELF_SCALING = ("intel_pstate", "amd-pstate-epp", "amd_pstate_epp")
-HOT = 'ALERTS{alertname="CpuThermalThrottling", alertstate="firing"}'
-_POLICY = re.compile(r"policy(\d+)")
+CPUFREQ_PATH = "sys/devices/system/cpu/cpufreq"
+SELF_SCALING_DRIVERS = ("intel_pstate", "amd-pstate-epp", "amd_pstate_epp")
+THROTTLING_QUERY = 'ALERTS{alertname="CpuThermalThrottling", alertstate="firing"}'
+_POLICY_NAME = re.compile(r"policy(\d+)")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,18 +36,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 def describe(task: Task) -> str:
     """What it does, in words."""
-    return f"sets {_what(task)} of {_policies_named(task)} to {_value(task)}"
+    return f"sets {_setting_name(task)} of {_describe_policies(task)} to {_setting_value(task)}"
 
 
 def resource(task: Task) -> str:
     """All policies, or one, which is a part of all."""
-    return f"{_what(task)}/{task.target['policy']}" if "policy" in task.target else _what(task)
+    return f"{_setting_name(task)}/{task.target['policy']}" if "policy" in task.target else _setting_name(task)
 
 
 def strength(task: Task) -> float:
     """What saves more power is the more restrictive."""
     order = ("powersave", "power", "balance_power", "conservative", "schedutil", "ondemand", "balance_performance")
-    return float(order.index(_value(task))) if _value(task) in order else float(len(order))
+    return float(order.index(_setting_value(task))) if _setting_value(task) in order else float(len(order))
 
 
 def faults(task: Task) -> Iterable[str]:
@@ -58,85 +58,89 @@ def faults(task: Task) -> Iterable[str]:
         yield f"target.policy: expected a number, found {task.target['policy']!r}"
 
 
-def plan(task: Task, reach: Reach) -> Plan:
+def plan(task: Task, context: ActionContext) -> Plan:
     """Refuses while a processor is hot, and where the kernel's driver scales by itself."""
-    if reach.query(HOT):
+    if context.query(THROTTLING_QUERY):
         raise RefusedError("a processor throttles itself by heat now; a faster governor would make it worse")
-    read = {number: _read(reach, number, _file(task)) for number in _numbers(task, reach)}
-    prior = {number: value for number, value in read.items() if value is not None}
-    found = {number: value for number, value in prior.items() if value != _value(task)}
-    if not read:
-        raise RefusedError(f"no {_policies_named(task)}: this kernel has no cpufreq driver")
-    if not found:
-        raise RefusedError(f"{_what(task)} is {_value(task)} already, or not to be read")
-    drivers = {number: _read(reach, number, "scaling_driver") for number in found}
-    if task.own.governor and any(found[n] == "powersave" and drivers[n] in SELF_SCALING for n in found):
+    settings = {number: _read_setting(context, number, _setting_file(task)) for number in _list_policies(task, context)}
+    prior = {number: value for number, value in settings.items() if value is not None}
+    differing = {number: value for number, value in prior.items() if value != _setting_value(task)}
+    if not settings:
+        raise RefusedError(f"no {_describe_policies(task)}: this kernel has no cpufreq driver")
+    if not differing:
+        raise RefusedError(f"{_setting_name(task)} is {_setting_value(task)} already, or not to be read")
+    drivers = {number: _read_setting(context, number, "scaling_driver") for number in differing}
+    if task.own.governor and any(differing[n] == "powersave" and drivers[n] in SELF_SCALING_DRIVERS for n in differing):
         raise RefusedError('"powersave" is the ordinary governor of this driver and slows nothing; set a preference')
     # All are held, those that have the value already too: a stricter remedy may take this one's place.
-    count = f"{len(found)} policies" if len(found) > 1 else f"policy {next(iter(found))}"
-    return Plan(prior, dict.fromkeys(prior, _value(task)), f"{_what(task)} of {count} to {_value(task)}")
+    subject = f"{len(differing)} policies" if len(differing) > 1 else f"policy {next(iter(differing))}"
+    return Plan(
+        prior,
+        dict.fromkeys(prior, _setting_value(task)),
+        f"{_setting_name(task)} of {subject} to {_setting_value(task)}",
+    )
 
 
-def do(task: Task, plan: Plan, reach: Reach) -> Any:
+def do(task: Task, plan: Plan, context: ActionContext) -> Any:
     """Takes a lease for each policy, or renews those that it holds; what half succeeded is let go."""
-    leases = {number: _lease(task, number) for number in plan.wanted}
-    renewed = _hand.renewed(reach, list(leases.values()), TTL) if plan.ours == (plan.wanted,) else set()
-    taken = []
+    leases = {number: _lease_name(task, number) for number in plan.wanted}
+    renewed = _hand.renew_leases(context, list(leases.values()), TTL) if plan.ours == (plan.wanted,) else set()
+    new_leases = []
     try:
         for number, lease in leases.items():
             if lease not in renewed:
-                _take(task, number, lease, plan, reach)
-                taken.append(lease)
+                _take_lease(task, number, lease, plan, context)
+                new_leases.append(lease)
     except ActionError:
-        for lease in taken:
-            reach.hand("release", lease=lease)
+        for lease in new_leases:
+            context.hand("release", lease=lease)
         raise
     return plan.wanted
 
 
-def undo(task: Task, plan: Plan, reach: Reach) -> None:
+def undo(task: Task, plan: Plan, context: ActionContext) -> None:
     """Lets the leases go; one that has ended was put back by the hand itself."""
-    _hand.let_go(reach, [_lease(task, number) for number in plan.prior])
+    _hand.release_leases(context, [_lease_name(task, number) for number in plan.prior])
 
 
 def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
     """Always the same."""
-    return memory, dict.fromkeys(moment.held, _value(task))
+    return memory, dict.fromkeys(moment.held, _setting_value(task))
 
 
-def _take(task: Task, number: str, lease: str, plan: Plan, reach: Reach) -> None:
+def _take_lease(task: Task, number: str, lease: str, plan: Plan, context: ActionContext) -> None:
     arguments = {"policy": int(number), "lease": lease, "ttl": TTL, "expected": plan.prior[number]}
     verb, key = ("governor", "governor") if task.own.governor else ("epp", "preference")
-    reach.hand(verb, **{key: plan.wanted[number]}, **arguments)
+    context.hand(verb, **{key: plan.wanted[number]}, **arguments)
 
 
-def _numbers(task: Task, reach: Reach) -> list[str]:
+def _list_policies(task: Task, context: ActionContext) -> list[str]:
     if "policy" in task.target:
         return [task.target["policy"]]
-    found = (_POLICY.fullmatch(name) for name in reach.host.names(FOLDER))
-    return sorted((match[1] for match in found if match), key=int)
+    matches = (_POLICY_NAME.fullmatch(name) for name in context.host.names(CPUFREQ_PATH))
+    return sorted((match[1] for match in matches if match), key=int)
 
 
-def _read(reach: Reach, number: str, file: str) -> str | None:
-    text = reach.host.read(f"{FOLDER}/policy{number}/{file}")
+def _read_setting(context: ActionContext, number: str, file: str) -> str | None:
+    text = context.host.read(f"{CPUFREQ_PATH}/policy{number}/{file}")
     return None if text is None else text.strip()
 
 
-def _file(task: Task) -> str:
+def _setting_file(task: Task) -> str:
     return "scaling_governor" if task.own.governor else "energy_performance_preference"
 
 
-def _what(task: Task) -> str:
+def _setting_name(task: Task) -> str:
     return "the governor" if task.own.governor else "the energy preference"
 
 
-def _value(task: Task) -> str:
+def _setting_value(task: Task) -> str:
     return str(task.own.governor or task.own.preference)
 
 
-def _policies_named(task: Task) -> str:
+def _describe_policies(task: Task) -> str:
     return f"policy {task.target['policy']}" if "policy" in task.target else "all policies"
 
 
-def _lease(task: Task, number: str) -> str:
-    return f"{_what(task).split()[-1]}-{number}"
+def _lease_name(task: Task, number: str) -> str:
+    return f"{_setting_name(task).split()[-1]}-{number}"

@@ -14,16 +14,16 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import ChangedError, FailedError, Moment, Plan, Reach, RefusedError, Task, _looking
+from agent.actions import ActionContext, ChangedError, FailedError, Moment, Plan, RefusedError, Task, _looking
 
 TARGET = ("socket", "backend", "server")
 REVERSIBLE = True
 TTL = 30.0
 LASTING = True
 VERBS: tuple[str, ...] = ()
-DRAIN = 0x08  # srv_admin_state: drain was asked for over the socket
-MAINTENANCE = 0x01 | 0x02 | 0x04 | 0x20  # the same of maintenance, whatever it comes from
-MOST = 256  # a weight, HAProxy's own bound
+DRAIN_BIT = 0x08  # srv_admin_state: drain was asked for over the socket
+MAINTENANCE_BITS = 0x01 | 0x02 | 0x04 | 0x20  # the same of maintenance, whatever it comes from
+MAX_WEIGHT = 256  # a weight, HAProxy's own bound
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _ADDRESS = re.compile(r"/\S+|\S+:\d{1,5}")
 
@@ -39,12 +39,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 def describe(task: Task) -> str:
     """What it does, in words."""
-    return f"drains {_name(task)}" if task.own.drain else f"sets the weight of {_name(task)} to {task.own.weight}"
+    return (
+        f"drains {_server_name(task)}"
+        if task.own.drain
+        else f"sets the weight of {_server_name(task)} to {task.own.weight}"
+    )
 
 
 def resource(task: Task) -> str:
     """The server, as one load balancer has it."""
-    return f"haproxy {task.target['socket']} {_name(task)}"
+    return f"haproxy {task.target['socket']} {_server_name(task)}"
 
 
 def strength(task: Task) -> float:
@@ -61,98 +65,102 @@ def faults(task: Task) -> Iterable[str]:
             yield f"target.{key}: expected its name in haproxy.cfg, found {task.target.get(key, '')!r}"
     if (task.own.weight is None) != task.own.drain:
         yield "expected weight: NUMBER, or drain: true"
-    elif task.own.weight is not None and not 0 <= task.own.weight <= MOST:
-        yield f"weight: expected 0 to {MOST}"
+    elif task.own.weight is not None and not 0 <= task.own.weight <= MAX_WEIGHT:
+        yield f"weight: expected 0 to {MAX_WEIGHT}"
 
 
-def plan(task: Task, reach: Reach) -> Plan:
+def plan(task: Task, context: ActionContext) -> Plan:
     """Refuses where nothing would change, or somebody has taken the server out already."""
-    state = _state(task, reach)
-    if state["admin"] & MAINTENANCE:
-        raise RefusedError(f"{_name(task)} is in maintenance")
-    prior = _value(state)
+    state = _read_state(task, context)
+    if state["admin"] & MAINTENANCE_BITS:
+        raise RefusedError(f"{_server_name(task)} is in maintenance")
+    prior = _parse_value(state)
     if prior["drain"]:
-        raise RefusedError(f"{_name(task)} is being drained already, and not by us")
-    wanted = _wanted(task, prior)
+        raise RefusedError(f"{_server_name(task)} is being drained already, and not by us")
+    new_value = _target_value(task, prior)
     if task.own.weight is not None and prior["weight"] <= task.own.weight:
-        raise RefusedError(f"{_name(task)} has a weight of {prior['weight']} already")
-    says = "to be drained" if task.own.drain else f"weight {prior['weight']} -> {task.own.weight}"
-    return Plan(prior, wanted, f"{_name(task)}: {says}")
+        raise RefusedError(f"{_server_name(task)} has a weight of {prior['weight']} already")
+    change = "to be drained" if task.own.drain else f"weight {prior['weight']} -> {task.own.weight}"
+    return Plan(prior, new_value, f"{_server_name(task)}: {change}")
 
 
-def do(task: Task, plan: Plan, reach: Reach) -> Any:
+def do(task: Task, plan: Plan, context: ActionContext) -> Any:
     """Writes what differs, unless somebody else has set it meanwhile, and reads it back."""
-    now = _looking.first(lambda: _ours(task, plan, (plan.prior, plan.wanted, *plan.ours), reach))
-    return _set(task, now, plan.wanted, reach)
+    current = _looking.read_only(lambda: _require_own_value(task, plan, (plan.prior, plan.wanted, *plan.ours), context))
+    return _apply_value(task, current, plan.wanted, context)
 
 
-def undo(task: Task, plan: Plan, reach: Reach) -> None:
+def undo(task: Task, plan: Plan, context: ActionContext) -> None:
     """As it was; a HAProxy that was restarted meanwhile has its own configuration's value, and is left alone."""
     try:
-        now = _ours(task, plan, (plan.prior, *plan.ours), reach)
+        current = _require_own_value(task, plan, (plan.prior, *plan.ours), context)
     except RefusedError:  # the server has left its backend, and what was set with it
         return
-    _set(task, now, plan.prior, reach)
+    _apply_value(task, current, plan.prior, context)
 
 
 def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
     """As the strictest remedy has it."""
-    return memory, _wanted(task, moment.held)
+    return memory, _target_value(task, moment.held)
 
 
-def _wanted(task: Task, now: dict[str, Any]) -> dict[str, Any]:
-    return {**now, "drain": True} if task.own.drain else {"weight": task.own.weight, "drain": False}
+def _target_value(task: Task, current: dict[str, Any]) -> dict[str, Any]:
+    return {**current, "drain": True} if task.own.drain else {"weight": task.own.weight, "drain": False}
 
 
-def _ours(task: Task, plan: Plan, known: tuple[Any, ...], reach: Reach) -> dict[str, Any]:
+def _require_own_value(task: Task, plan: Plan, accepted: tuple[Any, ...], context: ActionContext) -> dict[str, Any]:
     """What is there now, where it is one of those known; ChangedError where it is not."""
-    now = _value(_state(task, reach))
-    if now not in known:
-        raise ChangedError(f"{_name(task)} was set to {_said(now)} by someone else")
-    return now
+    current = _parse_value(_read_state(task, context))
+    if current not in accepted:
+        raise ChangedError(f"{_server_name(task)} was set to {_format_value(current)} by someone else")
+    return current
 
 
-def _set(task: Task, now: dict[str, Any], wanted: dict[str, Any], reach: Reach) -> dict[str, Any]:
-    if now["weight"] != wanted["weight"]:
-        _tell(task, f"set server {_name(task)} weight {wanted['weight']}", reach)
-    if now["drain"] != wanted["drain"]:
-        _tell(task, f"set server {_name(task)} state {'drain' if wanted['drain'] else 'ready'}", reach)
-    found = _value(_state(task, reach))
-    if found != wanted:
-        raise FailedError(f"{_name(task)} was told {_said(wanted)} and has {_said(found)}")
-    return found
+def _apply_value(
+    task: Task, current: dict[str, Any], new_value: dict[str, Any], context: ActionContext
+) -> dict[str, Any]:
+    if current["weight"] != new_value["weight"]:
+        _send_command(task, f"set server {_server_name(task)} weight {new_value['weight']}", context)
+    if current["drain"] != new_value["drain"]:
+        _send_command(
+            task, f"set server {_server_name(task)} state {'drain' if new_value['drain'] else 'ready'}", context
+        )
+    result = _parse_value(_read_state(task, context))
+    if result != new_value:
+        raise FailedError(f"{_server_name(task)} was told {_format_value(new_value)} and has {_format_value(result)}")
+    return result
 
 
-def _tell(task: Task, command: str, reach: Reach) -> None:
+def _send_command(task: Task, command: str, context: ActionContext) -> None:
     """HAProxy says nothing where it did as it was told."""
-    if answer := reach.line(task.target["socket"], command).strip():
+    if answer := context.line(task.target["socket"], command).strip():
         raise FailedError(f"haproxy: {' '.join(answer.split())[:200]}")
 
 
-def _state(task: Task, reach: Reach) -> dict[str, int]:
+def _read_state(task: Task, context: ActionContext) -> dict[str, int]:
     """The server's line: its weight now, and the bits of its administrative state."""
-    answer = reach.line(task.target["socket"], f"show servers state {task.target['backend']}")
+    answer = context.line(task.target["socket"], f"show servers state {task.target['backend']}")
     lines = answer.strip().splitlines()
     names = next((line.lstrip("# ").split() for line in lines if line.startswith("#")), None)
     if names is None:
         raise FailedError(f"haproxy: {' '.join(answer.split())[:200] or 'no answer'}")
     rows = [dict(zip(names, line.split(), strict=False)) for line in lines if line[:1].isdigit() and " " in line]
-    mine = [row for row in rows if row.get("srv_name") == task.target["server"]]
-    if not mine:
-        there = ", ".join(row.get("srv_name", "?") for row in rows) or "none"
+    matching = [row for row in rows if row.get("srv_name") == task.target["server"]]
+    if not matching:
+        available = ", ".join(row.get("srv_name", "?") for row in rows) or "none"
         raise RefusedError(
-            f"backend {task.target['backend']} has no server {task.target['server']}; there are: {there}"
+            f"backend {task.target['backend']} has no server {task.target['server']}; there are: {available}"
         )
-    return {"weight": int(mine[0]["srv_uweight"]), "admin": int(mine[0]["srv_admin_state"])}
+    return {"weight": int(matching[0]["srv_uweight"]), "admin": int(matching[0]["srv_admin_state"])}
 
 
-def _value(state: dict[str, int]) -> dict[str, Any]:
-    return {"weight": state["weight"], "drain": bool(state["admin"] & DRAIN)}
+def _parse_value(state: dict[str, int]) -> dict[str, Any]:
+    return {"weight": state["weight"], "drain": bool(state["admin"] & DRAIN_BIT)}
 
 
-def _said(value: dict[str, Any]) -> str:
+def _format_value(value: dict[str, Any]) -> str:
     return f"weight {value['weight']}{', draining' if value['drain'] else ''}"
 
 
-def _name(task: Task) -> str:
+def _server_name(task: Task) -> str:
     return f"{task.target['backend']}/{task.target['server']}"

@@ -13,20 +13,22 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import FailedError, Moment, Plan, Reach, RefusedError, Task, _engine
-from agent.text.units import bytes_written, size
+from agent.actions import ActionContext, FailedError, Moment, Plan, RefusedError, Task, _engine
+from agent.text.units import format_bytes, parse_size
 
 TARGET = ("engine", "rank")
 REVERSIBLE = False
 TTL = None
 NAMED = True
 VERBS = ("migrate",)
-EVERY = 10.0  # seconds for one request: each walks all page tables of the process once, so a few large ones
-LONGEST = 90.0  # seconds for one act; what is left is another act's
-STALLED = 0.1  # of what was asked: less than this has moved, and the rest costs more than it gains
-LEAST = 0.02  # of the process's anonymous memory: below this nobody will see the difference
-WORTH = 64 << 20  # bytes: the same
-NODES = "sys/devices/system/node/node"
+SECONDS_PER_REQUEST = (
+    10.0  # seconds for one request: each walks all page tables of the process once, so a few large ones
+)
+MAX_SECONDS = 90.0  # seconds for one act; what is left is another act's
+STALL_SHARE = 0.1  # of what was asked: less than this has moved, and the rest costs more than it gains
+MIN_SHARE = 0.02  # of the process's anonymous memory: below this nobody will see the difference
+MIN_BYTES = 64 << 20  # bytes: the same
+NODE_PATH = "sys/devices/system/node/node"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,13 +46,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 def describe(task: Task) -> str:
     """What it does, in words."""
-    own = task.own
-    return f"moves pages of engine {_name(task)} from node {own.from_node} to {own.to_node}, {own.per_second} a second"
+    config = task.own
+    return (
+        f"moves pages of engine {_describe_engine(task)} from node {config.from_node} to {config.to_node}, "
+        f"{config.per_second} a second"
+    )
 
 
 def resource(task: Task) -> str:
     """The engine's pages, whichever way they go."""
-    return f"pages of engine {_name(task)}"
+    return f"pages of engine {_describe_engine(task)}"
 
 
 def strength(task: Task) -> float:
@@ -60,61 +65,68 @@ def strength(task: Task) -> float:
 
 def faults(task: Task) -> Iterable[str]:
     """What is wrong with target and parameters."""
-    if fault := _engine.fault(task):
+    if fault := _engine.check_engine_target(task):
         yield fault
     if task.own.from_node == task.own.to_node or min(task.own.from_node, task.own.to_node) < 0:
         yield f"expected two nodes, found from_node: {task.own.from_node} and to_node: {task.own.to_node}"
-    for key, least in (("per_second", "1MiB"), ("most", "1MiB")):
+    for key, minimum in (("per_second", "1MiB"), ("most", "1MiB")):
         try:
-            if size(getattr(task.own, key)) < size(least):
-                yield f"{key}: expected {least} or more"
+            if parse_size(getattr(task.own, key)) < parse_size(minimum):
+                yield f"{key}: expected {minimum} or more"
         except ValueError as error:
             yield f"{key}: {error}"
 
 
-def plan(task: Task, reach: Reach) -> Plan:
+def plan(task: Task, context: ActionContext) -> Plan:
     """Predicts what lies on the wrong node; refuses where it is little, or the other has no room for it."""
-    own = task.own
-    for node in (own.from_node, own.to_node):
-        if not reach.host.exists(f"{NODES}{node}"):
+    config = task.own
+    for node in (config.from_node, config.to_node):
+        if not context.host.exists(f"{NODE_PATH}{node}"):
             raise RefusedError(f"there is no node {node} on this host")
-    pid, started = _process(task, reach)
-    there, whole = _anonymous(task, reach)
-    if there < max(WORTH, LEAST * whole):
-        raise RefusedError(f"only {bytes_written(there)} of engine {_name(task)} is on node {own.from_node}")
-    wanted = int(min(there, size(own.most), LONGEST * size(own.per_second)))
-    room = _one(reach, f'sum(steadytok_node_meminfo_mem_free_bytes{{node="{own.to_node}"}})', "what the node has free")
-    if room < wanted:
-        raise RefusedError(f"node {own.to_node} has {bytes_written(room)} free, and {bytes_written(wanted)} would come")
-    says = (
-        f"{bytes_written(wanted)} of {bytes_written(there)} from node {own.from_node} to {own.to_node}, process {pid}"
+    pid, start_time = _find_process(task, context)
+    misplaced, total = _query_anonymous_bytes(task, context)
+    if misplaced < max(MIN_BYTES, MIN_SHARE * total):
+        raise RefusedError(
+            f"only {format_bytes(misplaced)} of engine {_describe_engine(task)} is on node {config.from_node}"
+        )
+    move_bytes = int(min(misplaced, parse_size(config.most), MAX_SECONDS * parse_size(config.per_second)))
+    free = _require_value(
+        context, f'sum(steadytok_node_meminfo_mem_free_bytes{{node="{config.to_node}"}})', "what the node has free"
     )
-    return Plan(None, {"pid": pid, "start_time": started, "bytes": wanted}, says)
+    if free < move_bytes:
+        raise RefusedError(
+            f"node {config.to_node} has {format_bytes(free)} free, and {format_bytes(move_bytes)} would come"
+        )
+    summary = (
+        f"{format_bytes(move_bytes)} of {format_bytes(misplaced)} from node {config.from_node} to "
+        f"{config.to_node}, process {pid}"
+    )
+    return Plan(None, {"pid": pid, "start_time": start_time, "bytes": move_bytes}, summary)
 
 
-def do(task: Task, plan: Plan, reach: Reach) -> str:
+def do(task: Task, plan: Plan, context: ActionContext) -> str:
     """One piece after another, each no faster than allowed, until all has moved or hardly anything does."""
-    own, moved, spent, pause = task.own, 0, 0.0, 0.0
-    which = {
+    config, moved, spent, pause = task.own, 0, 0.0, 0.0
+    arguments = {
         "pid": plan.wanted["pid"],
         "start_time": plan.wanted["start_time"],
-        "from": own.from_node,
-        "to": own.to_node,
+        "from": config.from_node,
+        "to": config.to_node,
     }
-    for piece in _pieces(plan.wanted["bytes"], int(EVERY * size(own.per_second))):
-        reach.wait(pause)
-        told = reach.hand("migrate", **which, bytes=piece)
-        now, seconds = int(told["moved_bytes"]), float(told["seconds"])
-        moved, due = moved + now, now / size(own.per_second)
+    for batch in _split_batches(plan.wanted["bytes"], int(SECONDS_PER_REQUEST * parse_size(config.per_second))):
+        context.wait(pause)
+        result = context.hand("migrate", **arguments, bytes=batch)
+        batch_moved, seconds = int(result["moved_bytes"]), float(result["seconds"])
+        moved, due = moved + batch_moved, batch_moved / parse_size(config.per_second)
         spent, pause = spent + max(due, seconds), max(0.0, due - seconds)
-        if now < STALLED * piece or spent >= LONGEST:
+        if batch_moved < STALL_SHARE * batch or spent >= MAX_SECONDS:
             break
     if not moved:
-        raise FailedError(f"none of {bytes_written(float(plan.wanted['bytes']))} moved: bound, shared or in use")
-    return f"moved {bytes_written(moved)} in {spent:.0f} s; {bytes_written(float(told['left_bytes']))} left"
+        raise FailedError(f"none of {format_bytes(float(plan.wanted['bytes']))} moved: bound, shared or in use")
+    return f"moved {format_bytes(moved)} in {spent:.0f} s; {format_bytes(float(result['left_bytes']))} left"
 
 
-def undo(task: Task, plan: Plan, reach: Reach) -> None:
+def undo(task: Task, plan: Plan, context: ActionContext) -> None:
     """What was moved stays: to move it back costs as much again."""
 
 
@@ -123,41 +135,45 @@ def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
     return memory, moment.held
 
 
-def _pieces(whole: int, most: int) -> Iterator[int]:
-    for start in range(0, whole, most):
-        yield max(1 << 12, min(most, whole - start))
+def _split_batches(total: int, batch_size: int) -> Iterator[int]:
+    for start in range(0, total, batch_size):
+        yield max(1 << 12, min(batch_size, total - start))
 
 
-def _process(task: Task, reach: Reach) -> tuple[int, int]:
+def _find_process(task: Task, context: ActionContext) -> tuple[int, int]:
     """The pid of the engine's process and its start in clock ticks: with both, who it is."""
     # Not from /proc, where the daemon's unit sees no process of others (ProtectProc=invisible).
-    found = [labels for labels, _ in reach.query(f"steadytok_process_info{_who(task)}")]
-    told = {(int(labels["pid"]), int(labels["starttime"])) for labels in found if {"pid", "starttime"} <= set(labels)}
-    if len(told) != 1:
-        many = f"{len(told)} processes; name one with target: {{rank: …}}" if told else "no process"
-        raise RefusedError(f"engine {_name(task)} has {many}, as far as the process collector sees")
-    return told.pop()
+    rows = [labels for labels, _ in context.query(f"steadytok_process_info{_process_selector(task)}")]
+    processes = {
+        (int(labels["pid"]), int(labels["starttime"])) for labels in rows if {"pid", "starttime"} <= set(labels)
+    }
+    if len(processes) != 1:
+        count = f"{len(processes)} processes; name one with target: {{rank: …}}" if processes else "no process"
+        raise RefusedError(f"engine {_describe_engine(task)} has {count}, as far as the process collector sees")
+    return processes.pop()
 
 
-def _anonymous(task: Task, reach: Reach) -> tuple[float, float]:
+def _query_anonymous_bytes(task: Task, context: ActionContext) -> tuple[float, float]:
     """Anonymous bytes on the node that they are to leave, and all."""
-    who = _who(task)[:-1]
-    whole = _one(reach, f'sum(steadytok_process_memory_bytes{who}, kind="anon"}})', "its anonymous memory")
-    share = f'sum(steadytok_process_kind_share_ratio{who}, kind="anon", node="{task.own.from_node}"}})'
-    return whole * _one(reach, share, "on which node it lies"), whole
+    selector = _process_selector(task)[:-1]
+    total = _require_value(
+        context, f'sum(steadytok_process_memory_bytes{selector}, kind="anon"}})', "its anonymous memory"
+    )
+    share_expr = f'sum(steadytok_process_kind_share_ratio{selector}, kind="anon", node="{task.own.from_node}"}})'
+    return total * _require_value(context, share_expr, "on which node it lies"), total
 
 
-def _who(task: Task) -> str:
+def _process_selector(task: Task) -> str:
     rank = f', rank="{task.target["rank"]}"' if "rank" in task.target else ""
     return f'{{engine="{task.target["engine"]}"{rank}}}'
 
 
-def _one(reach: Reach, expr: str, what: str) -> float:
-    found = reach.query(expr)
-    if not found:
-        raise RefusedError(f"{what} is not known")
-    return found[0][1]
+def _require_value(context: ActionContext, expr: str, description: str) -> float:
+    rows = context.query(expr)
+    if not rows:
+        raise RefusedError(f"{description} is not known")
+    return rows[0][1]
 
 
-def _name(task: Task) -> str:
+def _describe_engine(task: Task) -> str:
     return task.target["engine"] + (f" rank {task.target['rank']}" if "rank" in task.target else "")

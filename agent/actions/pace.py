@@ -16,20 +16,20 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import ChangedError, FailedError, Moment, Plan, Reach, RefusedError, Steered, Task, _looking
-from agent.actions._controller import Steering, looked
+from agent.actions import ActionContext, ChangedError, FailedError, Moment, Plan, RefusedError, Steered, Task, _looking
+from agent.actions._controller import PaceController, update_controller
 from agent.pacing import inputs, settings
-from agent.pacing.settings import Terms
+from agent.pacing.settings import ControlSettings
 
 TARGET = ("engine", "url")
 REVERSIBLE = True
 TTL = 30.0
 VERBS: tuple[str, ...] = ()
-SAFE = 0.5  # the duty that a fixed pace without evidence falls to
-RAMP = 0.02  # how far it goes at each step: from full speed to SAFE in half a minute of ticks
-FULL = 1.0
-_DUTY = re.compile(r"^steadytok_\w*?_?duty(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
-_CLOSE = 0.005  # of two duties that are the same
+SAFE_DUTY = 0.5  # the duty that a fixed pace without evidence falls to
+RAMP_STEP = 0.02  # how far it goes at each step: from full speed to SAFE in half a minute of ticks
+FULL_DUTY = 1.0
+_DUTY_SAMPLE = re.compile(r"^steadytok_\w*?_?duty(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+_DUTY_TOLERANCE = 0.005  # of two duties that are the same
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,29 +37,31 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     duty: float = 0.7
     """Share of the time that the engine may work, 0.1 to 1; with `control` the one to begin with."""
-    control: Terms | None = None
+    control: ControlSettings | None = None
     """Moves the duty so that the hottest DIMM stays at a set point; `{}` for the defaults."""
     token_file: str | None = None
     """The engine's credential where it is not the agent's own."""
 
 
 @dataclass(frozen=True)
-class Controllers(Steered):
+class PaceControllers(Steered):
     """The controller of each remedy that claims the engine."""
 
-    by_remedy: Mapping[str, Steering]
+    by_remedy: Mapping[str, PaceController]
 
 
 def describe(task: Task) -> str:
     """What it does, in words."""
     if task.own.control is None:
-        return f"holds {_name(task)} at a duty of {task.own.duty:g}"
-    return f"paces {_name(task)} so that the hottest DIMM stays {task.own.control.margin:g} °C below its limit"
+        return f"holds {_describe_target(task)} at a duty of {task.own.duty:g}"
+    return (
+        f"paces {_describe_target(task)} so that the hottest DIMM stays {task.own.control.margin:g} °C below its limit"
+    )
 
 
 def resource(task: Task) -> str:
     """The engine's pace."""
-    return f"pace {_name(task)}"
+    return f"pace {_describe_target(task)}"
 
 
 def strength(task: Task) -> float:
@@ -76,52 +78,55 @@ def faults(task: Task) -> Iterable[str]:
     if not 0.1 <= task.own.duty < 1:
         yield "duty: expected 0.1 or more, and less than 1"
     if task.own.control is not None:
-        yield from settings.faults(task.own.control)
+        yield from settings.check_settings(task.own.control)
 
 
-def plan(task: Task, reach: Reach) -> Plan:
+def plan(task: Task, context: ActionContext) -> Plan:
     """Refuses where somebody else paces the engine already (their lease cannot be put back), or it would not pay."""
-    now = _now(task, reach)
-    if now is not None and now < FULL - _CLOSE:
-        raise RefusedError(f"{_name(task)} is paced already, to a duty of {now:g}, and not by us")
-    duty = _first(task, reach)
-    return Plan(FULL, duty, f"{_name(task)} from full speed to a duty of {duty:g}")
+    current = _read_duty(task, context)
+    if current is not None and current < FULL_DUTY - _DUTY_TOLERANCE:
+        raise RefusedError(f"{_describe_target(task)} is paced already, to a duty of {current:g}, and not by us")
+    duty = _choose_initial_duty(task, context)
+    return Plan(FULL_DUTY, duty, f"{_describe_target(task)} from full speed to a duty of {duty:g}")
 
 
-def _first(task: Task, reach: Reach) -> float:
+def _choose_initial_duty(task: Task, context: ActionContext) -> float:
     """The duty to begin with: the predicted one where there is a prediction and a controller that asks for it."""
     control = task.own.control
-    held, left, pays = (None, None, None) if control is None else inputs.predicted(reach.query, _engine(task))
-    if control is None or held is None or left is None:
+    paced_share, throttled_share, pays = (
+        (None, None, None) if control is None else inputs.read_prediction(context.query, _engine_name(task))
+    )
+    if control is None or paced_share is None or throttled_share is None:
         return float(task.own.duty)
     if pays == 0 and not control.always:
         raise RefusedError(
-            f"{_name(task)} needs air, not pacing: holding the hottest DIMM {control.margin:g} °C below its limit "
-            f"would leave {held:.0%} of its speed, the firmware's throttling leaves {left:.0%}"
+            f"{_describe_target(task)} needs air, not pacing: holding the hottest DIMM {control.margin:g} °C "
+            "below its limit "
+            f"would leave {paced_share:.0%} of its speed, the firmware's throttling leaves {throttled_share:.0%}"
         )
-    return round(min(0.99, max(float(control.lowest), held)), 2)
+    return round(min(0.99, max(float(control.lowest), paced_share)), 2)
 
 
-def do(task: Task, plan: Plan, reach: Reach) -> float:
+def do(task: Task, plan: Plan, context: ActionContext) -> float:
     """Takes or renews the lease, unless somebody else has set a duty meanwhile."""
-    _looking.first(lambda: _look_again(task, plan, reach))
-    _put(task, plan.wanted, TTL, reach)
-    now = _now(task, reach)
-    if now is not None and abs(now - plan.wanted) > _CLOSE:
-        raise FailedError(f"{_name(task)} was told a duty of {plan.wanted:g} and says {now:g}")
+    _looking.read_only(lambda: _is_ours(task, plan, context))
+    _put_pace(task, plan.wanted, TTL, context)
+    reported = _read_duty(task, context)
+    if reported is not None and abs(reported - plan.wanted) > _DUTY_TOLERANCE:
+        raise FailedError(f"{_describe_target(task)} was told a duty of {plan.wanted:g} and says {reported:g}")
     return float(plan.wanted)
 
 
-def undo(task: Task, plan: Plan, reach: Reach) -> None:
+def undo(task: Task, plan: Plan, context: ActionContext) -> None:
     """Full speed again; an engine that nobody finds any more has ended its lease by itself, once the ttl is over."""
     try:
-        held = _looking.first(lambda: _look_again(task, plan, reach))
+        still_ours = _looking.read_only(lambda: _is_ours(task, plan, context))
     except FailedError:
         if plan.untouched <= TTL:
             raise
         return
-    if held:
-        _put(task, plan.prior, 1.0, reach)
+    if still_ours:
+        _put_pace(task, plan.prior, 1.0, context)
 
 
 def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, float]:
@@ -130,70 +135,81 @@ def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, float]:
 
     One with a controller asks for what that says, another for its own duty or, its evidence lost, for SAFE.
     """
-    before = memory.by_remedy if isinstance(memory, Controllers) else {}
-    after = {each.remedy: _looked(each, before.get(each.remedy), moment) for each in (task, *moment.beside)}
-    found = {name: steering for name, steering in after.items() if steering is not None}
-    fixed = [_fixed(each, moment) for each in (task, *moment.beside) if each.own.control is None]
-    duty = min([*fixed, *(steering.state.duty for steering in found.values())])
-    if not found:
+    previous = memory.by_remedy if isinstance(memory, PaceControllers) else {}
+    updated = {
+        claimant.remedy: _update_controller(claimant, previous.get(claimant.remedy), moment)
+        for claimant in (task, *moment.beside)
+    }
+    controllers = {name: controller for name, controller in updated.items() if controller is not None}
+    fixed_duties = [
+        _fixed_duty(claimant, moment) for claimant in (task, *moment.beside) if claimant.own.control is None
+    ]
+    duty = min([*fixed_duties, *(controller.state.duty for controller in controllers.values())])
+    if not controllers:
         return None, duty
-    strictest = min(found.values(), key=lambda steering: steering.state.duty)
-    return Controllers(strictest.reason, strictest.says, found), duty
+    strictest = min(controllers.values(), key=lambda controller: controller.state.duty)
+    return PaceControllers(strictest.reason, strictest.says, controllers), duty
 
 
-def _looked(task: Task, before: Steering | None, moment: Moment) -> Steering | None:
+def _update_controller(task: Task, previous: PaceController | None, moment: Moment) -> PaceController | None:
     if task.own.control is None:
         return None
 
-    def see() -> inputs.Seen:
-        return inputs.seen(moment.query, _engine(task))
+    def read_inputs() -> inputs.ControlInputs:
+        return inputs.read_inputs(moment.query, _engine_name(task))
 
-    held = float(moment.held)
-    return looked(before, held, moment.now_ms, task.own.control, _name(task), see, lost=moment.lost)
+    held_duty = float(moment.held)
+    return update_controller(
+        previous, held_duty, moment.now_ms, task.own.control, _describe_target(task), read_inputs, lost=moment.lost
+    )
 
 
-def _fixed(task: Task, moment: Moment) -> float:
+def _fixed_duty(task: Task, moment: Moment) -> float:
     """As configured; without evidence down to SAFE by steps, and never up: what a lower duty held is still hot."""
-    held, duty = float(moment.held), float(task.own.duty)
-    return round(max(min(held, SAFE), held - RAMP), 4) if moment.lost else duty
+    held_duty, duty = float(moment.held), float(task.own.duty)
+    return round(max(min(held_duty, SAFE_DUTY), held_duty - RAMP_STEP), 4) if moment.lost else duty
 
 
-def _look_again(task: Task, plan: Plan, reach: Reach) -> bool:
+def _is_ours(task: Task, plan: Plan, context: ActionContext) -> bool:
     """Whether the engine is held by us, or perhaps; False where it runs at full speed. ChangedError."""
-    now = _now(task, reach)
-    if now is None or any(abs(now - one) <= _CLOSE for one in plan.ours):
+    current = _read_duty(task, context)
+    if current is None or any(abs(current - written_duty) <= _DUTY_TOLERANCE for written_duty in plan.ours):
         return True
-    if now < FULL - _CLOSE:
-        raise ChangedError(f"{_name(task)} was set to a duty of {now:g} by someone else")
+    if current < FULL_DUTY - _DUTY_TOLERANCE:
+        raise ChangedError(f"{_describe_target(task)} was set to a duty of {current:g} by someone else")
     return False
 
 
-def _now(task: Task, reach: Reach) -> float | None:
+def _read_duty(task: Task, context: ActionContext) -> float | None:
     """The duty that the engine shows, None where it shows none."""
-    answer = reach.http("GET", f"{_url(task)}/metrics")
-    found = [float(text) for text in _DUTY.findall(answer.body)] if answer.status == 200 else []
-    return min(found, default=None)
+    answer = context.http("GET", f"{_engine_url(task)}/metrics")
+    duties = [float(text) for text in _DUTY_SAMPLE.findall(answer.body)] if answer.status == 200 else []
+    return min(duties, default=None)
 
 
-def _put(task: Task, duty: float, ttl: float, reach: Reach) -> None:
+def _put_pace(task: Task, duty: float, ttl: float, context: ActionContext) -> None:
     body = json.dumps({"duty": duty, "ttl": f"{ttl:g}s"}).encode()
-    token = reach.token(task.own.token_file)
+    token = context.token(task.own.token_file)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    answer = reach.http("PUT", f"{_url(task)}/pace", body, headers)
+    answer = context.http("PUT", f"{_engine_url(task)}/pace", body, headers)
     if answer.status == 404:
-        raise FailedError(f"{_name(task)} has no PUT /pace; name a gateway in front of it with target: {{url: …}}")
+        raise FailedError(
+            f"{_describe_target(task)} has no PUT /pace; name a gateway in front of it with target: {{url: …}}"
+        )
     if answer.status // 100 != 2:
-        raise FailedError(f"{_name(task)} refused the pace: HTTP {answer.status}: {answer.body[:200].strip()}")
+        raise FailedError(
+            f"{_describe_target(task)} refused the pace: HTTP {answer.status}: {answer.body[:200].strip()}"
+        )
 
 
-def _url(task: Task) -> str:
+def _engine_url(task: Task) -> str:
     return (task.target.get("url") or task.engines[task.target["engine"]]).rstrip("/")
 
 
-def _engine(task: Task) -> str:
+def _engine_name(task: Task) -> str:
     """Its name among the engines; none for a gateway."""
     return task.target.get("engine", "")
 
 
-def _name(task: Task) -> str:
+def _describe_target(task: Task) -> str:
     return f"engine {task.target['engine']}" if "engine" in task.target else task.target.get("url", "?")

@@ -13,15 +13,15 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import Moment, Plan, Reach, RefusedError, Task, _hand, _page_cache
-from agent.text.units import bytes_written, size
+from agent.actions import ActionContext, Moment, Plan, RefusedError, Task, _hand, _page_cache
+from agent.text.units import format_bytes, parse_size
 
 TARGET = ("node", "unit")
 REVERSIBLE = False
 TTL = None
 VERBS = ("reclaim",)
-NODE = "sys/devices/system/node/node"
-LEAST = 0.01  # of the node's memory, or of the host's: below this it is not worth reading files again
+NODE_PATH = "sys/devices/system/node/node"
+MIN_CACHE_SHARE = 0.01  # of the node's memory, or of the host's: below this it is not worth reading files again
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,12 +33,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 def describe(task: Task) -> str:
     """What it does, in words."""
-    return f"has the kernel give back up to {task.own.most} of {_whose(task)}"
+    return f"has the kernel give back up to {task.own.most} of {_describe_scope(task)}"
 
 
 def resource(task: Task) -> str:
     """The page cache, of which a node's and a unit's are parts."""
-    return f"page cache/{_whose(task)}"
+    return f"page cache/{_describe_scope(task)}"
 
 
 def strength(task: Task) -> float:
@@ -53,31 +53,36 @@ def faults(task: Task) -> Iterable[str]:
     if not task.target.get("node", "0").isdecimal():
         yield f"target.node: expected a number, found {task.target['node']!r}"
     try:
-        if size(task.own.most) < 1 << 20:
+        if parse_size(task.own.most) < 1 << 20:
             yield "most: expected 1MiB or more"
     except ValueError as error:
         yield f"most: {error}"
 
 
-def plan(task: Task, reach: Reach) -> Plan:
+def plan(task: Task, context: ActionContext) -> Plan:
     """Predicts unmapped clean bytes and asks for no more; refuses where the kernel cannot, and as drop_caches does."""
-    what, cache = _unit(task, reach) if "unit" in task.target else _node(task, reach)
-    if cache.free < LEAST * cache.total:
-        raise RefusedError(f"only {cache.words} of {_named(what)} is clean page cache that nobody has mapped")
-    _page_cache.refuse_while_wanted(reach)
-    wanted = int(min(cache.free, size(task.own.most)))
-    says = f"{bytes_written(wanted)} of {bytes_written(cache.free)} of unmapped clean page cache of {_named(what)}"
-    return Plan(None, {**what, "bytes": wanted}, says)
+    arguments, cache = _find_unit(task, context) if "unit" in task.target else _find_node(task, context)
+    if cache.free < MIN_CACHE_SHARE * cache.total:
+        raise RefusedError(
+            f"only {cache.summary} of {_describe_target(arguments)} is clean page cache that nobody has mapped"
+        )
+    _page_cache.refuse_while_busy(context)
+    request_bytes = int(min(cache.free, parse_size(task.own.most)))
+    summary = (
+        f"{format_bytes(request_bytes)} of {format_bytes(cache.free)} of unmapped clean page cache of "
+        f"{_describe_target(arguments)}"
+    )
+    return Plan(None, {**arguments, "bytes": request_bytes}, summary)
 
 
-def do(task: Task, plan: Plan, reach: Reach) -> str:
+def do(task: Task, plan: Plan, context: ActionContext) -> str:
     """Has the hand ask; the kernel may give less."""
-    told = reach.hand("reclaim", **plan.wanted)
-    given = "" if told["whole"] else "; the kernel gave less"
-    return f"asked for {bytes_written(float(told['asked_bytes']))} in {float(told['seconds']):.1f} s{given}"
+    result = context.hand("reclaim", **plan.wanted)
+    shortfall = "" if result["whole"] else "; the kernel gave less"
+    return f"asked for {format_bytes(float(result['asked_bytes']))} in {float(result['seconds']):.1f} s{shortfall}"
 
 
-def undo(task: Task, plan: Plan, reach: Reach) -> None:
+def undo(task: Task, plan: Plan, context: ActionContext) -> None:
     """What was given back is given back."""
 
 
@@ -86,28 +91,28 @@ def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
     return memory, moment.held
 
 
-def _node(task: Task, reach: Reach) -> tuple[dict[str, Any], _page_cache.Cache]:
+def _find_node(task: Task, context: ActionContext) -> tuple[dict[str, Any], _page_cache.PageCache]:
     number = task.target.get("node", task.labels.get("node", ""))
     if not number.isdecimal():
         raise RefusedError("the alert has no label node; name one: target: {node: NUMBER}")
-    if not reach.host.exists(f"{NODE}{number}/reclaim"):
-        raise RefusedError(f"this kernel has no {NODE}{number}/reclaim; drop_caches gives back the whole host's")
-    return {"node": int(number)}, _page_cache.of_node(reach, number)
+    if not context.host.exists(f"{NODE_PATH}{number}/reclaim"):
+        raise RefusedError(f"this kernel has no {NODE_PATH}{number}/reclaim; drop_caches gives back the whole host's")
+    return {"node": int(number)}, _page_cache.read_node_cache(context, number)
 
 
-def _unit(task: Task, reach: Reach) -> tuple[dict[str, Any], _page_cache.Cache]:
+def _find_unit(task: Task, context: ActionContext) -> tuple[dict[str, Any], _page_cache.PageCache]:
     name = task.target["unit"]
-    cgroup = _hand.unit(reach, name, "reclaim").get("cgroup", f"/system.slice/{name}")
-    if not reach.host.exists(f"sys/fs/cgroup{cgroup}/memory.reclaim"):
+    cgroup = _hand.require_unit(context, name, "reclaim").get("cgroup", f"/system.slice/{name}")
+    if not context.host.exists(f"sys/fs/cgroup{cgroup}/memory.reclaim"):
         raise RefusedError(f"there is no {cgroup}/memory.reclaim: the unit does not run, or Linux is older than 5.19")
-    return {"unit": name}, _page_cache.of_cgroup(reach, f"sys/fs/cgroup{cgroup}/memory.stat")
+    return {"unit": name}, _page_cache.read_cgroup_cache(context, f"sys/fs/cgroup{cgroup}/memory.stat")
 
 
-def _named(what: dict[str, Any]) -> str:
-    return f"node {what['node']}" if "node" in what else str(what["unit"])
+def _describe_target(arguments: dict[str, Any]) -> str:
+    return f"node {arguments['node']}" if "node" in arguments else str(arguments["unit"])
 
 
-def _whose(task: Task) -> str:
+def _describe_scope(task: Task) -> str:
     if "unit" in task.target:
         return task.target["unit"]
     return f"node {task.target['node']}" if "node" in task.target else "the alert's node"

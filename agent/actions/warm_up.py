@@ -13,16 +13,16 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import FailedError, Http, Moment, Plan, Reach, RefusedError, Task, _engine
+from agent.actions import ActionContext, FailedError, Http, Moment, Plan, RefusedError, Task, _engine
 
 TARGET = ("engine",)
 REVERSIBLE = False
 TTL = None
 NAMED = True
 VERBS: tuple[str, ...] = ()
-PATIENCE = 100.0  # seconds: a long prompt on processors
-_WORD = " a"  # one token in most vocabularies, two in some: the first answer says which
-_FEW = 64  # words of the first request
+REQUEST_TIMEOUT = 100.0  # seconds: a long prompt on processors
+_PROMPT_WORD = " a"  # one token in most vocabularies, two in some: the first answer says which
+_PROBE_WORDS = 64  # words of the first request
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ class _Usage(msgspec.Struct):
     prompt_tokens: int
 
 
-class _Answer(msgspec.Struct):
+class _Completion(msgspec.Struct):
     usage: _Usage
 
 
@@ -75,7 +75,7 @@ def strength(task: Task) -> float:
 
 def faults(task: Task) -> Iterable[str]:
     """What is wrong with target and parameters."""
-    if fault := _engine.fault(task):
+    if fault := _engine.check_engine_target(task):
         yield fault
     if task.own.prompt_tokens is not None and not 1 <= task.own.prompt_tokens <= 1 << 20:
         yield "prompt_tokens: expected 1 to 1048576"
@@ -83,29 +83,30 @@ def faults(task: Task) -> Iterable[str]:
         yield "max_tokens: expected 1 to 1024"
 
 
-def plan(task: Task, reach: Reach) -> Plan:
+def plan(task: Task, context: ActionContext) -> Plan:
     """Refuses where the engine is warm, has traffic, or does not say how long a prompt may be."""
-    _engine.refuse_unless_cold(task, reach)
-    _engine.refuse_unless_idle(task, reach)
-    model = _model(task, reach)
-    longest = None if model.max_model_len is None else model.max_model_len - task.own.max_tokens
-    wished = task.own.prompt_tokens or longest
-    if wished is None:
+    _engine.refuse_unless_cold(task, context)
+    _engine.refuse_unless_idle(task, context)
+    model = _select_model(task, context)
+    max_prompt = None if model.max_model_len is None else model.max_model_len - task.own.max_tokens
+    requested = task.own.prompt_tokens or max_prompt
+    if requested is None:
         raise RefusedError("the engine does not say its longest context; give parameters: {prompt_tokens: N}")
-    tokens = wished if longest is None else min(wished, longest)
+    tokens = requested if max_prompt is None else min(requested, max_prompt)
     return Plan(None, {"model": model.id, "tokens": tokens}, f"a prompt of about {tokens:,} tokens to {model.id}")
 
 
-def do(task: Task, plan: Plan, reach: Reach) -> str:
+def do(task: Task, plan: Plan, context: ActionContext) -> str:
     """Looks once more whether anybody came meanwhile, asks how long a word is in tokens, and sends the long prompt."""
-    _engine.refuse_unless_idle(task, reach)
-    tokens, few = int(plan.wanted["tokens"]), min(_FEW, int(plan.wanted["tokens"]) // 4 or 1)
-    short = _completed(task, reach, plan.wanted["model"], few, 1)
-    words = max(1, tokens * few // max(few, short))
-    return f"answered a prompt of {_completed(task, reach, plan.wanted['model'], words, task.own.max_tokens):,} tokens"
+    _engine.refuse_unless_idle(task, context)
+    tokens, probe_words = int(plan.wanted["tokens"]), min(_PROBE_WORDS, int(plan.wanted["tokens"]) // 4 or 1)
+    probe_tokens = _complete_prompt(task, context, plan.wanted["model"], probe_words, 1)
+    words = max(1, tokens * probe_words // max(probe_words, probe_tokens))
+    prompt_tokens = _complete_prompt(task, context, plan.wanted["model"], words, task.own.max_tokens)
+    return f"answered a prompt of {prompt_tokens:,} tokens"
 
 
-def undo(task: Task, plan: Plan, reach: Reach) -> None:
+def undo(task: Task, plan: Plan, context: ActionContext) -> None:
     """Warm is warm."""
 
 
@@ -114,34 +115,34 @@ def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
     return memory, moment.held
 
 
-def _model(task: Task, reach: Reach) -> _Model:
-    answer = _ask(task, reach, "GET", "/v1/models")
+def _select_model(task: Task, context: ActionContext) -> _Model:
+    answer = _send_request(task, context, "GET", "/v1/models")
     try:
         models = msgspec.json.decode(answer.body, type=_Models).data
     except msgspec.MsgspecError:
         raise RefusedError(f"engine {task.target['engine']} does not tell its models: HTTP {answer.status}") from None
-    named = [model for model in models if task.own.model in (None, model.id)]
-    if not named:
-        there = ", ".join(model.id for model in models) or "none"
-        raise RefusedError(f"engine {task.target['engine']} has no model {task.own.model!r}; there are: {there}")
-    return named[0]
+    matching = [model for model in models if task.own.model in (None, model.id)]
+    if not matching:
+        available = ", ".join(model.id for model in models) or "none"
+        raise RefusedError(f"engine {task.target['engine']} has no model {task.own.model!r}; there are: {available}")
+    return matching[0]
 
 
-def _completed(task: Task, reach: Reach, model: str, words: int, max_tokens: int) -> int:
+def _complete_prompt(task: Task, context: ActionContext, model: str, words: int, max_tokens: int) -> int:
     """How many tokens the prompt of an answered request had."""
-    body = msgspec.json.encode({"model": model, "prompt": _WORD * words, "max_tokens": max_tokens})
-    answer = _ask(task, reach, "POST", "/v1/completions", body)
+    body = msgspec.json.encode({"model": model, "prompt": _PROMPT_WORD * words, "max_tokens": max_tokens})
+    answer = _send_request(task, context, "POST", "/v1/completions", body)
     if answer.status // 100 != 2:
         raise FailedError(f"HTTP {answer.status}: {answer.body[:200].strip()}")
     try:
-        return msgspec.json.decode(answer.body, type=_Answer).usage.prompt_tokens
+        return msgspec.json.decode(answer.body, type=_Completion).usage.prompt_tokens
     except msgspec.MsgspecError:
         raise FailedError("the engine does not tell how many tokens a prompt had (usage.prompt_tokens)") from None
 
 
-def _ask(task: Task, reach: Reach, method: str, path: str, body: bytes | None = None) -> Http:
+def _send_request(task: Task, context: ActionContext, method: str, path: str, body: bytes | None = None) -> Http:
     headers = {"Content-Type": "application/json"}
     if task.own.token_file is not None:
-        headers["Authorization"] = f"Bearer {reach.token(task.own.token_file)}"
+        headers["Authorization"] = f"Bearer {context.token(task.own.token_file)}"
     url = task.engines[task.target["engine"]].rstrip("/") + path
-    return reach.http(method, url, body, headers, PATIENCE)
+    return context.http(method, url, body, headers, REQUEST_TIMEOUT)

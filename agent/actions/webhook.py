@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import FailedError, Moment, Plan, Reach, Task
-from agent.text.units import origin
+from agent.actions import ActionContext, FailedError, Moment, Plan, Task
+from agent.text.units import url_origin
 
 TARGET = ("url",)
 REVERSIBLE = False
@@ -26,7 +26,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 def describe(task: Task) -> str:
     """What it does, in words."""
-    return f"posts the alert to {origin(task.target.get('url', ''))}"
+    return f"posts the alert to {url_origin(task.target.get('url', ''))}"
 
 
 def resource(task: Task) -> str:
@@ -46,24 +46,24 @@ def faults(task: Task) -> Iterable[str]:
         yield f"target.url: expected http://HOST/PATH, found {task.target.get('url', '')!r}"
 
 
-def plan(task: Task, reach: Reach) -> Plan:
+def plan(task: Task, context: ActionContext) -> Plan:
     """Nothing is asked beforehand: a webhook that is tried is a webhook that acts."""
-    return Plan(None, "posted", f"POST to {origin(task.target['url'])}")
+    return Plan(None, "posted", f"POST to {url_origin(task.target['url'])}")
 
 
-def do(task: Task, plan: Plan, reach: Reach) -> str:
+def do(task: Task, plan: Plan, context: ActionContext) -> str:
     """One request; 2xx is success, any other answer a failure, and none is not known."""
     body = msgspec.json.encode({"remedy": task.remedy, "labels": dict(task.labels)})
     headers = {"Content-Type": "application/json"}
     if task.own.token_file is not None:
-        headers["Authorization"] = f"Bearer {reach.token(task.own.token_file)}"
-    answer = reach.http("POST", task.target["url"], body, headers)
+        headers["Authorization"] = f"Bearer {context.token(task.own.token_file)}"
+    answer = context.http("POST", task.target["url"], body, headers)
     if answer.status // 100 != 2:
         raise FailedError(f"HTTP {answer.status}: {answer.body[:200].strip()}")
     return f"HTTP {answer.status}"
 
 
-def undo(task: Task, plan: Plan, reach: Reach) -> None:
+def undo(task: Task, plan: Plan, context: ActionContext) -> None:
     """What was told is told."""
 
 

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
-from agent.runtime.writer_thread import Writer
-from agent.storage.sqlite import opened, set_aside, transaction
+from agent.runtime.writer_thread import WriterThread
+from agent.storage.sqlite import move_aside, open_database, transaction
 from collectors import Labels
-from rules.alert_restore import Kept, RuleKey
+from rules.alert_restore import RuleKey, SavedAlert
 from rules.alerts import Alert, AlertState
 
 FILE = "alerts.db"
@@ -32,15 +32,15 @@ CREATE TABLE IF NOT EXISTS saved (at_ms INTEGER);
 """
 
 
-class Saved(NamedTuple):
+class SavedState(NamedTuple):
     """What a restart goes on with; `saved_ms` is when it was written, `sent` when each alert was last sent."""
 
-    kept: tuple[Kept, ...]
-    sent: Mapping[Labels, int]
+    alerts: tuple[SavedAlert, ...]
+    last_sent_ms: Mapping[Labels, int]
     saved_ms: int
 
 
-class _Stored(msgspec.Struct):
+class _AlertRecord(msgspec.Struct):
     """An alert as it lies in the file; the value as text, for JSON has no NaN."""
 
     name: str
@@ -57,7 +57,7 @@ class _Stored(msgspec.Struct):
 
 
 _Key = tuple[RuleKey, Labels]
-_Row = tuple[Kept, int | None]
+_Row = tuple[SavedAlert, int | None]
 
 
 class AlertStore:
@@ -67,57 +67,60 @@ class AlertStore:
         """Opens it; one that cannot be read is moved aside, with a log line, and a new one begun."""
         self.path = folder / FILE
         self._log = structlog.get_logger()
-        self._failing = False
+        self._is_failing = False
         self._database: sqlite3.Connection | None = None
-        self.saved = Saved((), {}, 0)
+        self.saved_state = SavedState((), {}, 0)
         try:
-            self._database = _opened(self.path)
-            self.saved = _read(self._database)
+            self._database = _open(self.path)
+            self.saved_state = _read_state(self._database)
         except (sqlite3.Error, msgspec.DecodeError, ValueError, TypeError) as error:
             self._start_clean(error)
         # What the file holds, by what matters of each alert; None: not known, so all of it is written again.
-        self._written: dict[_Key, tuple[Any, ...]] | None = None
-        self._writer = Writer("alerts.db")
+        self._stored_rows: dict[_Key, tuple[Any, ...]] | None = None
+        self._writer = WriterThread("alerts.db")
 
     def _start_clean(self, error: Exception) -> None:
-        aside = set_aside(self.path, self._database)
+        aside = move_aside(self.path, self._database)
         self._log.warning("alerts.db cannot be read; moved aside, starting clean", reason=str(error), aside=str(aside))
         try:
-            self._database = _opened(self.path)
+            self._database = _open(self.path)
         except sqlite3.Error:
             self._database = None
 
-    def save(self, kept: Iterable[Kept], sent: Mapping[Labels, int], now_ms: int) -> bool:
+    def save(self, alerts: Iterable[SavedAlert], last_sent_ms: Mapping[Labels, int], now_ms: int) -> bool:
         """Hands over what changed since it was last written; False where nothing did, or the disk is still busy."""
-        if self._writer.busy:
+        if self._writer.is_busy:
             return False
-        rows = {(each.rule, each.alert.labels): (each, sent.get(each.alert.labels)) for each in kept}
-        if not rows and self._written == {}:
+        rows = {
+            (saved_alert.rule, saved_alert.alert.labels): (saved_alert, last_sent_ms.get(saved_alert.alert.labels))
+            for saved_alert in alerts
+        }
+        if not rows and self._stored_rows == {}:
             return False
-        wanted = {key: _substance(row) for key, row in rows.items()}
-        if wanted == self._written:
+        current = {key: _significant_fields(row) for key, row in rows.items()}
+        if current == self._stored_rows:
             return False
-        before = self._written
-        gone = None if before is None else [key for key in before if key not in wanted]
-        changed = [row for key, row in rows.items() if before is None or before.get(key) != wanted[key]]
-        self._written = wanted
-        return self._writer.offer(lambda: self._write(gone, changed, now_ms))
+        previous = self._stored_rows
+        removed = None if previous is None else [key for key in previous if key not in current]
+        changed = [row for key, row in rows.items() if previous is None or previous.get(key) != current[key]]
+        self._stored_rows = current
+        return self._writer.submit(lambda: self._write(removed, changed, now_ms))
 
-    def _write(self, gone: list[_Key] | None, changed: list[_Row], now_ms: int) -> None:
+    def _write(self, removed: list[_Key] | None, changed: list[_Row], now_ms: int) -> None:
         try:
             if self._database is None:
-                self._database = _opened(self.path)
-            _replace(self._database, gone, changed, now_ms)
+                self._database = _open(self.path)
+            _write_changes(self._database, removed, changed, now_ms)
         except sqlite3.Error as error:
-            self._written = None
-            if not self._failing:
+            self._stored_rows = None
+            if not self._is_failing:
                 hint = "free its disk; until then a restart loses what alerts have waited"
                 self._log.warning("alerts cannot be saved", file=str(self.path), reason=str(error), hint=hint)
-            self._failing = True
+            self._is_failing = True
             return
-        if self._failing:
+        if self._is_failing:
             self._log.info("alerts are saved again", file=str(self.path))
-        self._failing = False
+        self._is_failing = False
 
     def wait(self, seconds: float = 2.0) -> bool:
         """Waits until everything handed over is written."""
@@ -126,7 +129,7 @@ class AlertStore:
     def close(self) -> None:
         """Ends, when what was handed over is written."""
         if self._writer.wait(2.0):
-            self._writer.offer(self._close)
+            self._writer.submit(self._close)
         self._writer.close()
 
     def _close(self) -> None:
@@ -134,57 +137,59 @@ class AlertStore:
             self._database.close()
 
 
-def _opened(path: Path) -> sqlite3.Connection:
-    return opened(path, _SCHEMA, _VERSION, "NORMAL")
+def _open(path: Path) -> sqlite3.Connection:
+    return open_database(path, _SCHEMA, _VERSION, "NORMAL")
 
 
-def _read(database: sqlite3.Connection) -> Saved:
-    kept, sent = [], {}
+def _read_state(database: sqlite3.Connection) -> SavedState:
+    alerts, last_sent_ms = [], {}
     for *row, crc in database.execute("SELECT rule, labels, sent_ms, alert, crc FROM alerts"):
         if _checksum(row) != crc:
             raise ValueError("an alert is not what was written")
         rule, labels, sent_ms, alert = row
         key = msgspec.json.decode(rule, type=RuleKey)
-        stored = msgspec.json.decode(alert, type=_Stored)
-        kept.append(Kept(key, _alert(stored, key, msgspec.json.decode(labels, type=Labels))))
+        stored = msgspec.json.decode(alert, type=_AlertRecord)
+        alerts.append(SavedAlert(key, _build_alert(stored, key, msgspec.json.decode(labels, type=Labels))))
         if sent_ms is not None:
-            sent[kept[-1].alert.labels] = int(sent_ms)
+            last_sent_ms[alerts[-1].alert.labels] = int(sent_ms)
     (saved_ms,) = database.execute("SELECT max(at_ms) FROM saved").fetchone()
-    return Saved(tuple(kept), sent, int(saved_ms or 0))
+    return SavedState(tuple(alerts), last_sent_ms, int(saved_ms or 0))
 
 
-def _alert(stored: _Stored, key: RuleKey, labels: Labels) -> Alert:
-    fields = {field: getattr(stored, field) for field in stored.__struct_fields__}
-    return Alert(**{**fields, "value": float(stored.value)}, labels=labels, expr=key.expr)
+def _build_alert(record: _AlertRecord, key: RuleKey, labels: Labels) -> Alert:
+    fields = {field: getattr(record, field) for field in record.__struct_fields__}
+    return Alert(**{**fields, "value": float(record.value)}, labels=labels, expr=key.expr)
 
 
-def _substance(row: _Row) -> tuple[Any, ...]:
+def _significant_fields(row: _Row) -> tuple[Any, ...]:
     """What is worth writing again for; the value moves each second and is written along with it only."""
     alert, sent_ms = row[0].alert, row[1]
     times = (alert.active_at_ms, alert.fired_at_ms, alert.resolved_at_ms, alert.keep_firing_since_ms)
     return (alert.state, *times, alert.lost_since_ms, sent_ms)
 
 
-def _replace(database: sqlite3.Connection, gone: list[_Key] | None, changed: list[_Row], now_ms: int) -> None:
+def _write_changes(database: sqlite3.Connection, removed: list[_Key] | None, changed: list[_Row], now_ms: int) -> None:
     with transaction(database):
-        if gone is None:
+        if removed is None:
             database.execute("DELETE FROM alerts")
         else:
-            database.executemany("DELETE FROM alerts WHERE rule = ? AND labels = ?", [_texts(key) for key in gone])
-        database.executemany("INSERT OR REPLACE INTO alerts VALUES (?, ?, ?, ?, ?)", map(_stored, changed))
+            database.executemany(
+                "DELETE FROM alerts WHERE rule = ? AND labels = ?", [_encode_key(key) for key in removed]
+            )
+        database.executemany("INSERT OR REPLACE INTO alerts VALUES (?, ?, ?, ?, ?)", map(_to_columns, changed))
         database.execute("DELETE FROM saved")
         database.execute("INSERT INTO saved VALUES (?)", (now_ms,))
 
 
-def _texts(key: _Key) -> tuple[str, str]:
+def _encode_key(key: _Key) -> tuple[str, str]:
     return msgspec.json.encode(key[0]).decode(), msgspec.json.encode(key[1]).decode()
 
 
-def _stored(row: _Row) -> tuple[str | int | None, ...]:
+def _to_columns(row: _Row) -> tuple[str | int | None, ...]:
     alert = row[0].alert
-    fields = {field: getattr(alert, field) for field in _Stored.__struct_fields__ if field != "value"}
-    text = msgspec.json.encode(_Stored(**fields, value=repr(alert.value))).decode()
-    columns = (*_texts((row[0].rule, alert.labels)), row[1], text)
+    fields = {field: getattr(alert, field) for field in _AlertRecord.__struct_fields__ if field != "value"}
+    text = msgspec.json.encode(_AlertRecord(**fields, value=repr(alert.value))).decode()
+    columns = (*_encode_key((row[0].rule, alert.labels)), row[1], text)
     return (*columns, _checksum(columns))
 
 

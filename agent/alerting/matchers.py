@@ -21,35 +21,35 @@ _MATCHER = re.compile(rf"\s*({_NAME}|{_QUOTED})\s*(=~|!~|!=|=)\s*({_QUOTED}|{_BA
 _ESCAPES = {"n": "\n", '"': '"', "\\": "\\"}
 
 
-def matchers(text: str) -> Matchers:
+def parse_matchers(text: str) -> Matchers:
     """The matchers in one text, with braces or without, separated by commas; ValueError with a sentence."""
     inner = text.strip()
     if inner.startswith("{") != inner.endswith("}"):
         raise ValueError(f"expected both braces or none, found {text!r}")
     inner = inner[1:-1] if inner.startswith("{") else inner
-    found: list[Matcher] = []
-    at = 0
-    while at < len(inner) or not found:
-        match = _MATCHER.match(inner, at)
+    parsed: list[Matcher] = []
+    position = 0
+    while position < len(inner) or not parsed:
+        match = _MATCHER.match(inner, position)
         if match is None:
             raise ValueError(f'expected a matcher such as alertname="DimmHot" or severity=~"a|b", found {text!r}')
         label, op, value = match.groups()
-        found.append(sound(_bare(label), cast(Op, op), _bare(value)))
-        at = match.end()
-        if at < len(inner) and inner[at] != ",":
+        parsed.append(build_matcher(_unquote(label), cast(Op, op), _unquote(value)))
+        position = match.end()
+        if position < len(inner) and inner[position] != ",":
             raise ValueError(f"expected a comma after {match[0].strip()!r} in {text!r}")
-        at += 1
-    return tuple(found)
+        position += 1
+    return tuple(parsed)
 
 
-def sound(label: str, op: Op, value: str) -> Matcher:
+def build_matcher(label: str, op: Op, value: str) -> Matcher:
     """A matcher that can be asked; ValueError for a regular expression that is none."""
     matcher = Matcher(label, op, value)
     matcher.test  # noqa: B018  a regular expression that is none is found now, with its ValueError
     return matcher
 
 
-def _bare(text: str) -> str:
+def _unquote(text: str) -> str:
     if not text.startswith('"'):
         return text
     return re.sub(r"\\(.)", lambda match: _ESCAPES.get(match[1], match[0]), text[1:-1])

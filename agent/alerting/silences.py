@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from agent.alerting.alertmanagers import Discovery, Target, options
-from agent.alerting.matchers import Op, sound
-from agent.config.schema import Alerting
+from agent.alerting.alertmanagers import AlertmanagerDiscovery, AlertmanagerTarget, build_request_options
+from agent.alerting.matchers import Op, build_matcher
+from agent.config.schema import AlertingConfig
 from agent.remediation.model import SOURCE
 from collectors import Labels
 from rules.history.selection import Matchers
@@ -25,8 +25,8 @@ from rules.history.selection import Matchers
 if TYPE_CHECKING:
     import aiohttp
 
-EVERY = 15.0  # seconds
-PATIENCE = 2.0  # seconds for the first answer; until then a remedy would begin what is silenced
+POLL_INTERVAL = 15.0  # seconds
+FIRST_ANSWER_TIMEOUT = 2.0  # seconds for the first answer; until then a remedy would begin what is silenced
 LARGEST = 4 << 20  # bytes of an answer
 
 _OPS: Mapping[tuple[bool, bool], Op] = {
@@ -60,37 +60,41 @@ class _NoAnswerError(Exception):
 class Silences:
     """The silences that are active, as far as they are known."""
 
-    def __init__(self, external: Mapping[str, str]) -> None:
-        self.known = True
+    def __init__(self, external_labels: Mapping[str, str]) -> None:
+        self.is_known = True
         """False while no Alertmanager answers."""
-        self._external = external
+        self._external_labels = external_labels
         self._active: tuple[Matchers, ...] = ()
         self._task: asyncio.Task[None] | None = None
         self._log = structlog.get_logger()
 
-    def silenced(self, labels: Labels) -> bool:
+    def is_silenced(self, labels: Labels) -> bool:
         """Whether an alert of ours, or a posted one, is silenced, with its labels as Alertmanager has them."""
         if not self._active:
             return False
-        told = {name: value for name, value in {**self._external, **dict(labels)}.items() if name != SOURCE}
-        return any(all(matcher.test(told.get(matcher.label, "")) for matcher in each) for each in self._active)
+        full_labels = {
+            name: value for name, value in {**self._external_labels, **dict(labels)}.items() if name != SOURCE
+        }
+        return any(
+            all(matcher.test(full_labels.get(matcher.label, "")) for matcher in matchers) for matchers in self._active
+        )
 
-    async def replace(self, alerting: Alerting, wanted: bool) -> None:
+    async def configure(self, alerting: AlertingConfig, is_enabled: bool) -> None:
         """Asks these Alertmanagers from now on, or none; at first their answer is waited for, a little."""
-        first = self._task is None
+        is_first = self._task is None
         await self.close()
-        if not wanted:
-            self._active, self.known = (), True
+        if not is_enabled:
+            self._active, self.is_known = (), True
             return
         # What is silenced stays so until these have answered, or none of them does.
         answered = asyncio.Event()
-        asking = self._ask_for_ever(Discovery(alerting.alertmanagers), answered)
-        self._task = asyncio.get_running_loop().create_task(asking, name="silences")
-        if first:
+        polling = self._poll_for_ever(AlertmanagerDiscovery(alerting.alertmanagers), answered)
+        self._task = asyncio.get_running_loop().create_task(polling, name="silences")
+        if is_first:
             try:
-                await asyncio.wait_for(answered.wait(), PATIENCE)
+                await asyncio.wait_for(answered.wait(), FIRST_ANSWER_TIMEOUT)
             except TimeoutError:
-                self._forget([f"no answer within {PATIENCE:g} s"])
+                self._mark_unknown([f"no answer within {FIRST_ANSWER_TIMEOUT:g} s"])
 
     async def close(self) -> None:
         """Asks no more."""
@@ -99,59 +103,59 @@ class Silences:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
-    async def _ask_for_ever(self, discovery: Discovery, answered: asyncio.Event) -> None:
+    async def _poll_for_ever(self, discovery: AlertmanagerDiscovery, answered: asyncio.Event) -> None:
         import aiohttp
 
         async with aiohttp.ClientSession(trust_env=False) as session:
             while True:
-                await self._ask(session, discovery.targets())
+                await self._poll(session, discovery.list_targets())
                 answered.set()
-                await asyncio.sleep(EVERY)
+                await asyncio.sleep(POLL_INTERVAL)
 
-    async def _ask(self, session: aiohttp.ClientSession, targets: list[Target]) -> None:
-        questions = [asyncio.ensure_future(_told(session, target)) for target in targets]
+    async def _poll(self, session: aiohttp.ClientSession, targets: list[AlertmanagerTarget]) -> None:
+        requests = [asyncio.ensure_future(_fetch_silences(session, target)) for target in targets]
         reasons = [] if targets else ["no Alertmanager is configured"]
         try:
-            for answer in asyncio.as_completed(questions):
+            for answer in asyncio.as_completed(requests):
                 try:
                     self._active = await answer
                 except _NoAnswerError as error:
                     reasons.append(str(error))
                     continue
-                if not self.known:
+                if not self.is_known:
                     self._log.info("silences are known again")
-                self.known = True
+                self.is_known = True
                 return
         finally:
-            for question in questions:
-                question.cancel()
-            await asyncio.gather(*questions, return_exceptions=True)  # why the others failed does not matter
-        self._forget(reasons)
+            for request in requests:
+                request.cancel()
+            await asyncio.gather(*requests, return_exceptions=True)  # why the others failed does not matter
+        self._mark_unknown(reasons)
 
-    def _forget(self, reasons: list[str]) -> None:
-        if self.known:
+    def _mark_unknown(self, reasons: list[str]) -> None:
+        if self.is_known:
             self._log.warning("silences cannot be asked for; remedies act as if there were none", reasons=reasons)
-        self._active, self.known = (), False
+        self._active, self.is_known = (), False
 
 
-async def _told(session: aiohttp.ClientSession, target: Target) -> tuple[Matchers, ...]:
+async def _fetch_silences(session: aiohttp.ClientSession, target: AlertmanagerTarget) -> tuple[Matchers, ...]:
     """What one Alertmanager has silenced; _NoAnswerError with its address and the reason."""
     try:
-        return _active(await _asked(session, target))
+        return _parse_active(await _fetch_body(session, target))
     except (OSError, ValueError, TimeoutError) as error:  # aiohttp's own are OSErrors, or made to be
         raise _NoAnswerError(f"{target.root}: {str(error) or type(error).__name__}") from error
 
 
-async def _asked(session: aiohttp.ClientSession, target: Target) -> bytes:
+async def _fetch_body(session: aiohttp.ClientSession, target: AlertmanagerTarget) -> bytes:
     import aiohttp
 
     try:
-        async with session.get(f"{target.root}/api/v2/silences", **options(target)) as answer:
-            if answer.status != 200:
-                raise ValueError(f"HTTP {answer.status}")
+        async with session.get(f"{target.root}/api/v2/silences", **build_request_options(target)) as response:
+            if response.status != 200:
+                raise ValueError(f"HTTP {response.status}")
             body = bytearray()
-            async for piece in answer.content.iter_any():
-                body += piece
+            async for chunk in response.content.iter_any():
+                body += chunk
                 if len(body) > LARGEST:
                     raise ValueError(f"an answer of more than {LARGEST} bytes")
             return bytes(body)
@@ -159,11 +163,14 @@ async def _asked(session: aiohttp.ClientSession, target: Target) -> bytes:
         raise OSError(str(error) or type(error).__name__) from error
 
 
-def _active(body: bytes) -> tuple[Matchers, ...]:
+def _parse_active(body: bytes) -> tuple[Matchers, ...]:
     """The matchers of the silences that are active; ValueError where it is no such answer."""
     silences = msgspec.json.decode(body, type=list[_Silence])
     active = [silence for silence in silences if silence.status.state == "active" and silence.matchers]
     return tuple(
-        tuple(sound(told.name, _OPS[told.isRegex, told.isEqual], told.value) for told in silence.matchers)
+        tuple(
+            build_matcher(matcher.name, _OPS[matcher.isRegex, matcher.isEqual], matcher.value)
+            for matcher in silence.matchers
+        )
         for silence in active
     )

@@ -27,7 +27,7 @@ import msgspec
 import structlog
 
 from agent.remediation.model import SOURCE
-from agent.storage.sqlite import opened, set_aside, transaction
+from agent.storage.sqlite import move_aside, open_database, transaction
 from collectors import Labels
 from rules.alerts import Alert, AlertState
 
@@ -44,7 +44,7 @@ MOST_ROWS = 10_000
 MOST_POSTS = 1000
 """Posts that may wait for the disk."""
 
-KEPT_MS = 7 * 86_400_000
+RETENTION_MS = 7 * 86_400_000
 _VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS inbox
@@ -57,7 +57,7 @@ class FullError(Exception):
     """No more can be taken now; whoever posted is to try again."""
 
 
-class Told(NamedTuple):
+class PostedAlert(NamedTuple):
     """One alert of a post."""
 
     fingerprint: str
@@ -66,42 +66,42 @@ class Told(NamedTuple):
     labels: Labels
 
 
-Key = tuple[str, int]
+InboxKey = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class InboxRow:
     """What is remembered of an alert."""
 
-    told: Told
-    told_ms: int
+    alert: PostedAlert
+    first_seen_ms: int
     """When it was first told."""
-    seen_ms: int
+    last_seen_ms: int
     """When it was last told while it counted as firing."""
 
     @property
-    def key(self) -> Key:
+    def key(self) -> InboxKey:
         """What it is known by."""
-        return (self.told.fingerprint, self.told.starts_ms)
+        return (self.alert.fingerprint, self.alert.starts_ms)
 
-    def shifted(self, delta_ms: int) -> Row:
+    def shift(self, delta_ms: int) -> InboxRow:
         """The same after the wall clock stepped."""
-        return replace(self, told_ms=self.told_ms + delta_ms, seen_ms=self.seen_ms + delta_ms)
+        return replace(self, first_seen_ms=self.first_seen_ms + delta_ms, last_seen_ms=self.last_seen_ms + delta_ms)
 
 
 class Batch(NamedTuple):
     """What one post writes, and who waits for it."""
 
-    rows: Sequence[Row]
-    gone: Sequence[Key]
-    done: Callable[[str | None], None]
+    rows: Sequence[InboxRow]
+    removed: Sequence[InboxKey]
+    on_done: Callable[[str | None], None]
 
 
-def alert(told: Told) -> Alert:
+def to_alert(posted: PostedAlert) -> Alert:
     """A posted alert as remedies see it: without a value, and with a label that tells where it is from."""
-    labels = tuple(sorted((*told.labels, (SOURCE, "webhook"))))
-    name = dict(told.labels).get("alertname", "")
-    return Alert(name, labels, (), AlertState.FIRING, math.nan, told.starts_ms, "", 0, fired_at_ms=told.starts_ms)
+    labels = tuple(sorted((*posted.labels, (SOURCE, "webhook"))))
+    name = dict(posted.labels).get("alertname", "")
+    return Alert(name, labels, (), AlertState.FIRING, math.nan, posted.starts_ms, "", 0, fired_at_ms=posted.starts_ms)
 
 
 class Inbox:
@@ -112,123 +112,125 @@ class Inbox:
         self.path = folder / FILE
         self.expire_ms = 900_000
         self._log = structlog.get_logger()
-        self._rows: dict[Key, Row] = {}
-        self._pending: dict[Key, Row] = {}
-        self._waiting = 0
+        self._rows: dict[InboxKey, InboxRow] = {}
+        self._pending: dict[InboxKey, InboxRow] = {}
+        self._waiting_posts = 0
         self._fault: str | None = None
         self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._database: sqlite3.Connection | None = None
         try:
-            self._database = opened(self.path, _SCHEMA, _VERSION, "FULL")
-            self._database.execute("DELETE FROM inbox WHERE seen_ms <= ?", (now_ms - KEPT_MS,))
+            self._database = open_database(self.path, _SCHEMA, _VERSION, "FULL")
+            self._database.execute("DELETE FROM inbox WHERE seen_ms <= ?", (now_ms - RETENTION_MS,))
             self._rows = {row.key: row for row in _read(self._database)}
         except (sqlite3.Error, msgspec.DecodeError) as error:
             self._start_clean(error)
-        self._firing = {key for key, row in self._rows.items() if row.told.firing}
+        self._firing = {key for key, row in self._rows.items() if row.alert.firing}
         self._thread = threading.Thread(target=self._write_for_ever, name=f"write {FILE}", daemon=True)
         self._thread.start()
 
     def _start_clean(self, error: Exception) -> None:
-        aside = set_aside(self.path, self._database)
+        aside = move_aside(self.path, self._database)
         self._log.warning("inbox.db cannot be read; moved aside, starting clean", reason=str(error), aside=str(aside))
         self._database = None
 
-    def alerts(self, now_ms: int) -> list[Alert]:
+    def firing_alerts(self, now_ms: int) -> list[Alert]:
         """Those that count as firing."""
-        self._firing = {key for key in self._firing if self._fires(self._rows[key], now_ms)}
-        return [alert(self._rows[key].told) for key in sorted(self._firing)]
+        self._firing = {key for key in self._firing if self._is_firing(self._rows[key], now_ms)}
+        return [to_alert(self._rows[key].alert) for key in sorted(self._firing)]
 
-    def _fires(self, row: Row, now_ms: int) -> bool:
-        return row.told.firing and now_ms - row.seen_ms < self.expire_ms
+    def _is_firing(self, row: InboxRow, now_ms: int) -> bool:
+        return row.alert.firing and now_ms - row.last_seen_ms < self.expire_ms
 
-    async def take(self, posted: Iterable[Told], now_ms: int) -> Mapping[str, int]:
+    async def accept(self, posted: Iterable[PostedAlert], now_ms: int) -> Mapping[str, int]:
         """
         Takes alerts, and returns when they are on the disk, with how many were what: `taken`, `resolved`, `repeated`.
 
         Raises FullError where there is no room, or the disk does not take them.
         """
         outcomes: Counter[str] = Counter()
-        rows: dict[Key, Row] = {}
-        for told in posted:
-            before = rows.get((told.fingerprint, told.starts_ms)) or self._known((told.fingerprint, told.starts_ms))
-            row, outcome = self._after(before, told, now_ms)
+        rows: dict[InboxKey, InboxRow] = {}
+        for alert in posted:
+            previous = rows.get((alert.fingerprint, alert.starts_ms)) or self._find_row(
+                (alert.fingerprint, alert.starts_ms)
+            )
+            row, outcome = self._merge(previous, alert, now_ms)
             rows[row.key] = row
             outcomes[outcome] += 1
         if not rows:
             return outcomes
-        self._make_sure_of_room(rows.values(), now_ms)
-        fault = await self._written(list(rows.values()), self._superfluous(rows, now_ms))
+        self._ensure_room(rows.values(), now_ms)
+        fault = await self._write_batch(list(rows.values()), self._choose_evictions(rows, now_ms))
         if fault is not None:
             raise FullError(fault)
         return outcomes
 
-    def _known(self, key: Key) -> Row | None:
+    def _find_row(self, key: InboxKey) -> InboxRow | None:
         return self._pending.get(key) or self._rows.get(key)
 
-    def _after(self, before: Row | None, told: Told, now_ms: int) -> tuple[Row, str]:
-        if before is None:
-            return Row(told, now_ms, now_ms), "taken" if told.firing else "resolved"
-        if not before.told.firing:  # what has resolved is over: whatever else comes of it is late
-            return before, "repeated"
-        if not told.firing:
-            return replace(before, told=before.told._replace(firing=False), seen_ms=now_ms), "resolved"
+    def _merge(self, previous: InboxRow | None, alert: PostedAlert, now_ms: int) -> tuple[InboxRow, str]:
+        if previous is None:
+            return InboxRow(alert, now_ms, now_ms), "taken" if alert.firing else "resolved"
+        if not previous.alert.firing:  # what has resolved is over: whatever else comes of it is late
+            return previous, "repeated"
+        if not alert.firing:
+            return replace(previous, alert=previous.alert._replace(firing=False), last_seen_ms=now_ms), "resolved"
         # An expired one is news: with the 4 h that Alertmanager repeats after, it would be lost after its first 15 min.
-        return replace(before, seen_ms=now_ms), "repeated" if self._fires(before, now_ms) else "taken"
+        return replace(previous, last_seen_ms=now_ms), "repeated" if self._is_firing(previous, now_ms) else "taken"
 
-    def _make_sure_of_room(self, rows: Iterable[Row], now_ms: int) -> None:
-        if self._waiting >= MOST_POSTS:
+    def _ensure_room(self, rows: Iterable[InboxRow], now_ms: int) -> None:
+        if self._waiting_posts >= MOST_POSTS:
             raise FullError(f"{MOST_POSTS} posts wait for the disk")
-        firing = {key for key in self._firing if self._fires(self._rows[key], now_ms)}
-        firing |= {key for key, row in self._pending.items() if row.told.firing}
-        new = {row.key for row in rows if row.told.firing} - firing
+        firing = {key for key in self._firing if self._is_firing(self._rows[key], now_ms)}
+        firing |= {key for key, row in self._pending.items() if row.alert.firing}
+        new = {row.key for row in rows if row.alert.firing} - firing
         if new and len(firing | new) > MOST_FIRING:
             raise FullError(f"{MOST_FIRING} posted alerts fire already")
 
-    def _superfluous(self, coming: Collection[Key], now_ms: int) -> list[Key]:
+    def _choose_evictions(self, incoming: Collection[InboxKey], now_ms: int) -> list[InboxKey]:
         """What must be forgotten for others: of those that are over, the oldest."""
-        if len(self._rows) + len(coming) <= MOST_ROWS:
+        if len(self._rows) + len(incoming) <= MOST_ROWS:
             return []
-        needed = {*self._pending, *coming}
-        over = [row for row in self._rows.values() if not self._fires(row, now_ms) and row.key not in needed]
-        over.sort(key=lambda row: row.seen_ms)
-        return [row.key for row in over[: len(coming) + MOST_ROWS // 10]]
+        needed = {*self._pending, *incoming}
+        expired = [row for row in self._rows.values() if not self._is_firing(row, now_ms) and row.key not in needed]
+        expired.sort(key=lambda row: row.last_seen_ms)
+        return [row.key for row in expired[: len(incoming) + MOST_ROWS // 10]]
 
-    async def _written(self, rows: list[Row], gone: list[Key]) -> str | None:
+    async def _write_batch(self, rows: list[InboxRow], removed: list[InboxKey]) -> str | None:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[str | None] = loop.create_future()
 
-        def finished(fault: str | None) -> None:
-            self._waiting -= 1
+        def finish(fault: str | None) -> None:
+            self._waiting_posts -= 1
             for row in rows:
                 if self._pending.get(row.key) is row:
                     del self._pending[row.key]
                 if fault is None:
-                    self._keep(row)
-            for key in gone if fault is None else ():
+                    self._store_row(row)
+            for key in removed if fault is None else ():
                 self._rows.pop(key, None)
                 self._firing.discard(key)
             if not future.done():  # whoever posted has gone
                 future.set_result(fault)
 
-        def done(fault: str | None) -> None:
+        def on_done(fault: str | None) -> None:
             with contextlib.suppress(RuntimeError):  # the event loop has closed: the agent is ending
-                loop.call_soon_threadsafe(finished, fault)
+                loop.call_soon_threadsafe(finish, fault)
 
-        self._waiting += 1
+        self._waiting_posts += 1
         self._pending.update({row.key: row for row in rows})
-        self._batches.put(Batch(rows, gone, done))
+        self._batches.put(Batch(rows, removed, on_done))
         return await future
 
-    def _keep(self, row: Row) -> None:
+    def _store_row(self, row: InboxRow) -> None:
         self._rows[row.key] = row
-        if row.told.firing:
+        if row.alert.firing:
             self._firing.add(row.key)
         else:
             self._firing.discard(row.key)
 
-    def stepped(self, delta_ms: int) -> None:
+    def shift(self, delta_ms: int) -> None:
         """The wall clock stepped."""
-        self._rows = {key: row.shifted(delta_ms) for key, row in self._rows.items()}
+        self._rows = {key: row.shift(delta_ms) for key, row in self._rows.items()}
 
     def close(self) -> None:
         """Ends, when what was posted is written."""
@@ -236,15 +238,15 @@ class Inbox:
         self._thread.join(2.0)
 
     def _write_for_ever(self) -> None:
-        ending = False
-        while not ending:
+        closing = False
+        while not closing:
             batches = [self._batches.get()]
             if batches[0] is not None:
                 time.sleep(WINDOW)
             with contextlib.suppress(queue.Empty):  # all that came meanwhile
                 while True:
                     batches.append(self._batches.get_nowait())
-            ending = None in batches
+            closing = None in batches
             self._commit([batch for batch in batches if batch is not None])
         if self._database is not None:
             self._database.close()
@@ -255,15 +257,15 @@ class Inbox:
         fault = None
         try:
             if self._database is None:
-                self._database = opened(self.path, _SCHEMA, _VERSION, "FULL")
+                self._database = open_database(self.path, _SCHEMA, _VERSION, "FULL")
             _write(self._database, batches)
         except (sqlite3.Error, OSError) as error:
             fault = f"{FILE} cannot be written: {error}"
-        self._tell(fault)
+        self._log_fault(fault)
         for batch in batches:
-            batch.done(fault)
+            batch.on_done(fault)
 
-    def _tell(self, fault: str | None) -> None:
+    def _log_fault(self, fault: str | None) -> None:
         """Says once that the disk takes nothing, and once that it does again: there may be 200 writes in a second."""
         if fault != self._fault and fault is not None:
             self._log.error("posted alerts are not taken; free the disk of the state folder", reason=fault)
@@ -272,22 +274,22 @@ class Inbox:
         self._fault = fault
 
 
-def _read(database: sqlite3.Connection) -> Iterable[Row]:
+def _read(database: sqlite3.Connection) -> Iterable[InboxRow]:
     for fingerprint, starts_ms, firing, labels, told_ms, seen_ms in database.execute(
         "SELECT fingerprint, starts_ms, firing, labels, told_ms, seen_ms FROM inbox"
     ):
-        told = Told(fingerprint, starts_ms, bool(firing), msgspec.json.decode(labels, type=Labels))
-        yield Row(told, told_ms, seen_ms)
+        alert = PostedAlert(fingerprint, starts_ms, bool(firing), msgspec.json.decode(labels, type=Labels))
+        yield InboxRow(alert, told_ms, seen_ms)
 
 
 def _write(database: sqlite3.Connection, batches: Iterable[Batch]) -> None:
     with transaction(database):
         for batch in batches:
-            database.executemany("DELETE FROM inbox WHERE fingerprint = ? AND starts_ms = ?", batch.gone)
-            database.executemany("INSERT OR REPLACE INTO inbox VALUES (?, ?, ?, ?, ?, ?)", map(_columns, batch.rows))
+            database.executemany("DELETE FROM inbox WHERE fingerprint = ? AND starts_ms = ?", batch.removed)
+            database.executemany("INSERT OR REPLACE INTO inbox VALUES (?, ?, ?, ?, ?, ?)", map(_to_columns, batch.rows))
 
 
-def _columns(row: Row) -> tuple[str | int, ...]:
-    told = row.told
-    labels = msgspec.json.encode(told.labels).decode()
-    return (told.fingerprint, told.starts_ms, int(told.firing), labels, row.told_ms, row.seen_ms)
+def _to_columns(row: InboxRow) -> tuple[str | int, ...]:
+    alert = row.alert
+    labels = msgspec.json.encode(alert.labels).decode()
+    return (alert.fingerprint, alert.starts_ms, int(alert.firing), labels, row.first_seen_ms, row.last_seen_ms)

@@ -19,11 +19,11 @@ prefix = click.option(
     help="Put the files below this folder and start nothing: for a package or an image.",
 )
 dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-what = click.option("--from", "what", metavar="WHAT", help="What pip installs: a wheel, a folder, steadytok==1.2.3.")
+source = click.option("--from", "what", metavar="WHAT", help="What pip installs: a wheel, a folder, steadytok==1.2.3.")
 
 
 @contextlib.contextmanager
-def failing() -> Iterator[None]:
+def exit_on_error() -> Iterator[None]:
     """Ends the command with the reason where a step cannot be taken."""
     from agent.install import InstallError
 
@@ -34,12 +34,12 @@ def failing() -> Iterator[None]:
         _options.die([str(error)], 1)
 
 
-def begin(sentence: str) -> None:
+def print_heading(sentence: str) -> None:
     """The line above the steps."""
     say(sentence)
 
 
-def end(prefix: Path, dry: bool) -> None:
+def print_next_steps(prefix: Path, is_dry: bool) -> None:
     """What comes next."""
-    if not dry and prefix == Path("/"):
+    if not is_dry and prefix == Path("/"):
         say("done; `systemctl status steadytok` says how it is, /etc/steadytok/steadytok.yml is its configuration")

@@ -13,29 +13,29 @@ from typing import Any
 from agent.commands import _options
 
 
-def ask(config_path: Path | None, method: str, path: str, body: Mapping[str, str] | None = None) -> Any:
+def call_agent(config_path: Path | None, method: str, path: str, body: Mapping[str, str] | None = None) -> Any:
     """The agent's answer; ends the command with a sentence where there is none."""
-    from agent.console.top_client import unanswered
+    from agent.console.top_client import explain_no_answer
 
-    config = configuration(config_path)
-    headers = {"Authorization": f"Bearer {_token(config)}", "Content-Type": "application/json"}
+    config = load_or_die(config_path)
+    headers = {"Authorization": f"Bearer {_read_token(config)}", "Content-Type": "application/json"}
     data = None if body is None else json.dumps(body).encode()
-    url, opener = way(config)
+    url, opener = resolve_endpoint(config)
     request = urllib.request.Request(f"{url}{path}", data=data, headers=headers, method=method)
     try:
-        with opener.open(request, timeout=40) as answer:
-            return json.load(answer)
+        with opener.open(request, timeout=40) as response:
+            return json.load(response)
     except urllib.error.HTTPError as error:
-        _options.die([_refusal(error)], 1)
+        _options.die([_describe_refusal(error)], 1)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        _options.die([unanswered(url, error)], 1)
+        _options.die([explain_no_answer(url, error)], 1)
 
 
-def _token(config: Any) -> str:
-    from agent.storage.state_dir import StateError, folder
+def _read_token(config: Any) -> str:
+    from agent.storage.state_dir import StateError, find_state_dir
 
     try:
-        token_file = folder(config.state.dir) / "token"
+        token_file = find_state_dir(config.state.dir) / "token"
         return token_file.read_text(encoding="utf-8").strip()
     except StateError as error:
         _options.die([str(error)], 1)
@@ -44,37 +44,37 @@ def _token(config: Any) -> str:
         _options.die([f"the token {token_file} cannot be read: {error.strerror}; {hint}"], 1)
 
 
-def way(config: Any) -> tuple[str, urllib.request.OpenerDirector]:
+def resolve_endpoint(config: Any) -> tuple[str, urllib.request.OpenerDirector]:
     """The agent's URL, and what opens it. No proxies: the agent is on this host, and a proxy would get the token."""
     from agent.config.loader import ConfigError
     from agent.web import site, webconfig
 
     direct = urllib.request.ProxyHandler({})
-    url = site.url(config)
+    url = site.agent_url(config)
     if not url.startswith("https:"):
         return url, urllib.request.build_opener(direct)
     try:
-        context = webconfig.client(config.web.config, config.web.client_certificate)
+        context = webconfig.build_client_context(config.web.config, config.web.client_certificate)
     except ConfigError as error:
         _options.die(error.messages, 1)
     return url, urllib.request.build_opener(direct, urllib.request.HTTPSHandler(context=context))
 
 
-def _refusal(error: urllib.error.HTTPError) -> str:
+def _describe_refusal(error: urllib.error.HTTPError) -> str:
     try:
         return str(json.load(error)["error"])
     except (ValueError, KeyError, TypeError):
         return f"HTTP {error.code}: this is not an agent that has remedies"
 
 
-def configuration(path: Path | None) -> Any:
+def load_or_die(path: Path | None) -> Any:
     """The configuration in a file; ends the command with every fault of it."""
     from agent import configuration as binding
     from agent.config.loader import ConfigError
     from agent.sampling import plugins
 
     try:
-        return binding.read(path)[0]
+        return binding.load_configuration(path)[0]
     except ConfigError as error:
         _options.die(error.messages, 2)
     except plugins.DiscoveryError as error:

@@ -31,26 +31,26 @@ def test(config_path: Path | None, address: str | None) -> None:
 
     document = {"alerting": {"alertmanagers": [{"static_configs": [{"targets": [address]}]}]}}
     try:
-        config, _modules = configuration.read(config_path)
+        config, _modules = configuration.load_configuration(config_path)
         if address is not None:
             config = msgspec.structs.replace(config, alerting=parse(document, "--alertmanager", {}).alerting)
     except ConfigError as error:
         _options.die(error.messages, 2)
     except plugins.DiscoveryError as error:
         _options.die([str(error)], 1)
-    sys.exit(asyncio.run(_send(config)))
+    sys.exit(asyncio.run(_send_test_alert(config)))
 
 
-async def _send(config) -> int:  # type: ignore[no-untyped-def]  # Config is imported lazily
+async def _send_test_alert(config) -> int:  # type: ignore[no-untyped-def]  # Config is imported lazily
     import aiohttp
 
-    from agent.alerting.alertmanagers import post, targets
-    from agent.alerting.notifier import payload
+    from agent.alerting.alertmanagers import list_targets, post_alerts
+    from agent.alerting.notifier import build_payload
     from agent.web import site
     from rules.alerts import Alert, AlertState
 
-    wanted = targets(config.alerting)
-    if not wanted:
+    destinations = list_targets(config.alerting)
+    if not destinations:
         _options.die(["no Alertmanager is configured; give --alertmanager HOST:PORT or alerting: in --config"], 2)
     now_ms = round(time.time() * 1000)
     alert = Alert(
@@ -67,12 +67,12 @@ async def _send(config) -> int:  # type: ignore[no-untyped-def]  # Config is imp
         expr="vector(1)",
         interval_ms=round(config.rules.interval * 1000),
     )
-    url = config.web.external_url or site.url(config)
-    body = payload(alert, now_ms, 75_000, config.external(), url)
+    url = config.web.external_url or site.agent_url(config)
+    body = build_payload(alert, now_ms, 75_000, config.build_external_labels(), url)
     status = 0
     async with aiohttp.ClientSession() as session:
-        for target in wanted:
-            fault = await post(session, target, [body])
-            say(f"{target.url}: {fault.says if fault else 'taken'}", err=fault is not None)
+        for target in destinations:
+            fault = await post_alerts(session, target, [body])
+            say(f"{target.url}: {fault.reason if fault else 'taken'}", err=fault is not None)
             status = status or int(fault is not None)
     return status

@@ -16,14 +16,14 @@ from agent.commands import _options
 from agent.text.terminal import say, write
 
 if TYPE_CHECKING:
-    from agent.config.schema import Config
-    from agent.enginebench.bench import Plan, Result
-    from agent.enginebench.load import Run
+    from agent.config.schema import AgentConfig
+    from agent.enginebench.bench import BenchPlan, BenchResult
+    from agent.enginebench.load import LoadRun
 
-PATIENCE = 15.0  # seconds for a running agent to take a baseline; it looks every five
+ADOPTION_TIMEOUT = 15.0  # seconds for a running agent to take a baseline; it looks every five
 
 
-class Engine(click.Group):
+class EngineGroup(click.Group):
     """A group of one: whatever is not `bench` is the engine's own, which knows its options and its help."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -31,7 +31,7 @@ class Engine(click.Group):
         return super().parse_args(ctx, args if args[:1] in (["bench"], ["serve"]) else ["serve", *args])
 
 
-@click.group(name="engine", cls=Engine, add_help_option=False)
+@click.group(name="engine", cls=EngineGroup, add_help_option=False)
 def command() -> None:
     """Run the bundled reference engine, or measure any engine."""
 
@@ -63,7 +63,7 @@ def serve(arguments: tuple[str, ...]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the table.")
 @_options.config
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ENGINE OPTIONS]")
-def bench(**given: Any) -> None:
+def bench(**options: Any) -> None:
     """
     Ask an engine for the same again and again, and say whether its speed holds.
 
@@ -79,69 +79,74 @@ def bench(**given: Any) -> None:
 
     log.configure(sys.stderr, level=40)  # an engine's every line is not ours to print
     try:
-        config, modules = configuration.read(given["config_path"])
-        plan = _plan(config, given)
-        with _progress(plan.requests) as progress:
-            result = run(plan, modules, configuration.bind_all(config, modules), progress)
+        config, modules = configuration.load_configuration(options["config_path"])
+        plan = _make_plan(config, options)
+        with _show_progress(plan.requests) as progress:
+            result = run(plan, modules, configuration.bind_collectors(config, modules), progress)
     except ConfigError as error:
         _options.die(error.messages, 2)
     except (plugins.DiscoveryError, EngineError) as error:
         _options.die([str(error)], 1)
     except KeyboardInterrupt:
         _options.die(["stopped before there was anything to tell"], 130)
-    _tell(result, given)
-    if given["save"]:
-        _save(result, given["state_dir"], config)
+    _print_result(result, options)
+    if options["save"]:
+        _hand_over_baseline(result, options["state_dir"], config)
     sys.exit(1 if result.run.failures or not result.run.answers else 0)
 
 
-def _plan(config: Config, given: dict[str, Any]) -> Plan:
-    from agent.enginebench.bench import Plan
-    from agent.enginebench.client import Order
-    from agent.engines.canary import PROMPT, small
+def _make_plan(config: AgentConfig, options: dict[str, Any]) -> BenchPlan:
+    from agent.enginebench.bench import BenchPlan
+    from agent.enginebench.client import BenchRequest
+    from agent.engines.canary import PROMPT, canary_arguments
 
-    own, url = given["arguments"], given["url"]
-    if url is not None and own:
-        _options.die([f"{' '.join(own)}: options for the engine, and --url names one that runs already"], 2)
+    engine_arguments, url = options["arguments"], options["url"]
+    if url is not None and engine_arguments:
+        _options.die(
+            [f"{' '.join(engine_arguments)}: options for the engine, and --url names one that runs already"], 2
+        )
     if url is not None and not url.startswith(("http://", "https://")):
         _options.die([f"--url must begin with http:// or https://, and is {url!r}"], 2)
-    if given["save"]:
-        _check_save(config, given)
-    return Plan(
+    if options["save"]:
+        _check_save(config, options)
+    return BenchPlan(
         url=url,
-        own=own or small(config.engine.size),  # as the canary has it: that is what is compared
-        name=_name(config, given) or "",
-        model=given["model"],
-        endpoint=given["endpoint"],
-        key=_key(given["key_file"]),
-        order=Order(PROMPT if given["prompt"] is None else given["prompt"], given["tokens"]),
-        requests=given["requests"],
-        concurrency=given["concurrency"],
-        warm_up=given["warm_up"],
-        patience=_seconds(given["timeout"]),
+        engine_arguments=engine_arguments
+        or canary_arguments(config.engine.size),  # as the canary has it: that is what is compared
+        name=_find_engine_name(config, options) or "",
+        model=options["model"],
+        endpoint=options["endpoint"],
+        key=_read_key(options["key_file"]),
+        request=BenchRequest(PROMPT if options["prompt"] is None else options["prompt"], options["tokens"]),
+        requests=options["requests"],
+        concurrency=options["concurrency"],
+        warm_up=options["warm_up"],
+        timeout=_parse_seconds(options["timeout"]),
     )
 
 
-def _check_save(config: Config, given: dict[str, Any]) -> None:
-    if given["concurrency"] != 1:
+def _check_save(config: AgentConfig, options: dict[str, Any]) -> None:
+    if options["concurrency"] != 1:
         _options.die(["--save sets the baseline of one request at a time: leave --concurrency out"], 2)
-    if given["arguments"]:
+    if options["arguments"]:
         _options.die(["--save sets the canary's baseline, which has no options of its own: leave them out"], 2)
-    if given["url"] is not None and _name(config, given) is None:
+    if options["url"] is not None and _find_engine_name(config, options) is None:
         names = ", ".join(engine.name for engine in config.engines) or "none"
         _options.die([f"--save needs the engine's name in the configuration (it has: {names}): give --name"], 2)
 
 
-def _name(config: Config, given: dict[str, Any]) -> str | None:
-    def plain(url: str) -> str:
+def _find_engine_name(config: AgentConfig, options: dict[str, Any]) -> str | None:
+    def strip_path(url: str) -> str:
         return url.rstrip("/").removesuffix("/metrics").removesuffix("/v1")
 
-    if given["name"] is not None or given["url"] is None:
-        return given["name"]  # type: ignore[no-any-return]  # click's options come as Any
-    return next((engine.name for engine in config.engines if plain(engine.url) == plain(given["url"])), None)
+    if options["name"] is not None or options["url"] is None:
+        return options["name"]  # type: ignore[no-any-return]  # click's options come as Any
+    return next(
+        (engine.name for engine in config.engines if strip_path(engine.url) == strip_path(options["url"])), None
+    )
 
 
-def _key(path: Path | None) -> str:
+def _read_key(path: Path | None) -> str:
     if path is None:
         return ""
     try:
@@ -150,68 +155,76 @@ def _key(path: Path | None) -> str:
         _options.die([f"--key-file: {error}"], 2)
 
 
-def _seconds(text: str) -> float:
-    from agent.text.units import duration
+def _parse_seconds(text: str) -> float:
+    from agent.text.units import parse_duration
 
     try:
-        return duration(text)
+        return parse_duration(text)
     except ValueError as error:
         _options.die([f"--timeout: {error}"], 2)
 
 
 @contextmanager
-def _progress(requests: int) -> Iterator[Callable[[Run], None]]:
+def _show_progress(requests: int) -> Iterator[Callable[[LoadRun], None]]:
     """A bar on standard error, where there is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _run: None
         return
-    with click.progressbar(length=requests, label="requests", file=sys.stderr, item_show_func=_speed) as bar:
+    with click.progressbar(length=requests, label="requests", file=sys.stderr, item_show_func=_format_speed) as bar:
         yield lambda run: bar.update(1, run)
 
 
-def _speed(run: Run | None) -> str:
+def _format_speed(run: LoadRun | None) -> str:
     speed = run.answers[-1].speed if run is not None and run.answers else None
     return "" if speed is None else f"{speed:.1f} tokens/s"
 
 
-def _tell(result: Result, given: dict[str, Any]) -> None:
+def _print_result(result: BenchResult, options: dict[str, Any]) -> None:
     from agent.enginebench import plot, report
 
-    shown = (result.engine, result.run, result.before, result.after)
-    if given["as_json"]:
-        told = {**report.as_json(*shown), "baseline_tokens_per_second": result.baseline}
-        write(json.dumps(told, indent=1) + "\n")
+    run_parts = (result.engine, result.run, result.before, result.after)
+    if options["as_json"]:
+        report_object = {**report.to_json(*run_parts), "baseline_tokens_per_second": result.baseline}
+        write(json.dumps(report_object, indent=1) + "\n")
     else:
-        say(*report.lines(*shown))
-    if given["plot"] is not None:
+        say(*report.format_lines(*run_parts))
+    if options["plot"] is not None:
         try:
-            given["plot"].write_text(plot.svg(*shown), encoding="utf-8")
+            options["plot"].write_text(plot.render_svg(*run_parts), encoding="utf-8")
         except OSError as error:
-            _options.die([f"--plot: cannot write {given['plot']}: {error.strerror}"], 1)
-        say(f"plot: {given['plot']}", err=True)
+            _options.die([f"--plot: cannot write {options['plot']}: {error.strerror}"], 1)
+        say(f"plot: {options['plot']}", err=True)
 
 
-def _save(result: Result, state_dir: Path | None, config: Config) -> None:
+def _hand_over_baseline(result: BenchResult, state_dir: Path | None, config: AgentConfig) -> None:
     """Leaves the baseline for the agent, and says what came of it."""
     from agent.engines import baseline_handover as given
-    from agent.storage.state_dir import StateError, folder
+    from agent.storage.state_dir import StateError, find_state_dir
 
     speed, key = result.baseline, result.key
-    if speed is None or result.run.failures or result.run.stopped:
+    if speed is None or result.run.failures or result.run.stop_reason:
         _options.die(["the run is not whole, so the baseline stays as it was"], 1)
     try:
-        where = state_dir or folder(config.state.dir)
-        path = given.give(where, given.Given(key.engine, key.model, key.batch, speed))
+        folder_path = state_dir or find_state_dir(config.state.dir)
+        path = given.hand_over(folder_path, given.MeasuredBaseline(key.engine, key.model, key.batch, speed))
     except StateError as error:
         _options.die([str(error)], 1)
     except OSError as error:
         _options.die([f"cannot write to the state folder: {error}; give the agent's with --state"], 1)
-    whose = "by the engine's own count" if result.told else "as measured here, for the engine does not count it"
+    origin = (
+        "by the engine's own count" if result.engine_speeds else "as measured here, for the engine does not count it"
+    )
     model = f" ({key.model.partition(':')[0]})" if key.model else ""
-    say(f"baseline of {key.engine}{model}: {speed:.1f} decode tokens/s, {whose}", err=True)
-    if not given.has_agent(where):
-        say(f"no agent runs with {where}: it will be taken when one starts there", err=True)
-    elif given.is_taken(path, PATIENCE):
+    say(f"baseline of {key.engine}{model}: {speed:.1f} decode tokens/s, {origin}", err=True)
+    if not given.is_agent_running(folder_path):
+        say(f"no agent runs with {folder_path}: it will be taken when one starts there", err=True)
+    elif given.wait_until_adopted(path, ADOPTION_TIMEOUT):
         say("the running agent has taken it", err=True)
     else:
-        _options.die([f"the agent that runs with {where} has not taken it in {PATIENCE:g} s: {path} is still there"], 1)
+        _options.die(
+            [
+                f"the agent that runs with {folder_path} has not taken it in {ADOPTION_TIMEOUT:g} s: {path} "
+                "is still there"
+            ],
+            1,
+        )

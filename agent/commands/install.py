@@ -12,7 +12,7 @@ from agent.commands import _install
 @click.command(name="install")
 @_install.prefix
 @_install.dry_run
-@_install.what
+@_install.source
 def command(prefix: Path, dry_run: bool, what: str | None) -> None:
     """
     Install the service: a venv in /opt/steadytok, units, users, a configuration; then start it.
@@ -21,15 +21,16 @@ def command(prefix: Path, dry_run: bool, what: str | None) -> None:
     """
     from agent.install import environment, stages
 
-    with _install.failing():
-        target = stages.target(prefix, dry_run)
-        there = environment.current(target)
-        if there is not None and what is None:
-            _install.begin(
-                f"steadytok {environment.installed_version(there)} is in {there}: putting the rest in its place"
+    with _install.exit_on_error():
+        target = stages.resolve_target(prefix, dry_run)
+        current_venv = environment.find_current(target)
+        if current_venv is not None and what is None:
+            _install.print_heading(
+                f"steadytok {environment.find_version(current_venv)} is in {current_venv}: putting the rest "
+                "in its place"
             )
-            stages.settle_with(target, there)
+            stages.run_settle_stage(target, current_venv)
         else:
-            _install.begin("installing steadytok")
-            stages.install(target, what or environment.source())
-    _install.end(prefix, dry_run)
+            _install.print_heading("installing steadytok")
+            stages.install(target, what or environment.find_install_source())
+    _install.print_next_steps(prefix, dry_run)

@@ -13,8 +13,8 @@ import click
 from agent import configuration
 from agent.commands import _options
 from agent.placement import numa_maps, table
-from agent.placement.process_placement import Placed
-from agent.placement.query import Look, LookError
+from agent.placement.process_placement import ProcessPlacement
+from agent.placement.query import PlacementError, PlacementQuery
 from agent.sampling import plugins
 from agent.text.terminal import say, write
 
@@ -48,47 +48,48 @@ def command(
     """
     if watch and exact:
         _options.die(["--exact holds the process up at each look: it cannot be had with --watch"], 2)
-    look = _look(config_path, root, who)
+    query = _open_query(config_path, root, who)
     try:
-        found, missing = look.now()
+        placements, missing = query.read()
         if exact:
-            _ask_first(found, yes=yes)
-            found = [look.exactly(one) for one in found]
+            _confirm_exact(placements, yes=yes)
+            placements = [query.read_numa_maps(placement) for placement in placements]
         while watch:
-            _show(found, missing, as_json=as_json, watched=True)
+            _print_placements(placements, missing, as_json=as_json, is_watched=True)
             time.sleep(every)
-            found, missing = look.now()
-    except LookError as error:
+            placements, missing = query.read()
+    except PlacementError as error:
         _options.die([str(error)], 1)
     except KeyboardInterrupt:
         say("")
         sys.exit(0 if watch else 130)
-    _show(found, missing, as_json=as_json, watched=False)
+    _print_placements(placements, missing, as_json=as_json, is_watched=False)
     sys.exit(1 if missing else 0)
 
 
-def _look(config_path: Path | None, root: str, who: str | None) -> Look:
+def _open_query(config_path: Path | None, root: str, who: str | None) -> PlacementQuery:
     from agent.config.loader import ConfigError
 
     try:
-        config, modules = configuration.read(config_path)
-        bound = {collector.name: collector for collector in configuration.bind_all(config, modules)}
+        config, modules = configuration.load_configuration(config_path)
+        collectors = {collector.name: collector for collector in configuration.bind_collectors(config, modules)}
     except ConfigError as error:
         _options.die(error.messages, 2)
     except plugins.DiscoveryError as error:
         _options.die([str(error)], 1)
-    if "process" not in bound:
+    if "process" not in collectors:
         _options.die(["the collector process is switched off in the configuration"], 2)
-    return Look(bound["process"], modules["process"], root, who)
+    return PlacementQuery(collectors["process"], modules["process"], root, who)
 
 
-def _ask_first(found: list[Placed], *, yes: bool) -> None:
+def _confirm_exact(placements: list[ProcessPlacement], *, yes: bool) -> None:
     """Says what it will cost, and goes on only if somebody agrees."""
-    for one in found:
-        least, most = numa_maps.cost(one.resident)
+    for placement in placements:
+        shortest, longest = numa_maps.estimate_read_seconds(placement.resident)
         say(
-            f"{table.title(one)}: reading numa_maps holds up its mmap and munmap, and with them perhaps its "
-            f"tokens, for about {1000 * least:.1f} to {1000 * most:.1f} ms.",
+            f"{table.format_title(placement)}: reading numa_maps holds up its mmap and munmap, and with them "
+            "perhaps its "
+            f"tokens, for about {1000 * shortest:.1f} to {1000 * longest:.1f} ms.",
             err=True,
         )
     if yes:
@@ -98,17 +99,19 @@ def _ask_first(found: list[Placed], *, yes: bool) -> None:
     click.confirm("Read it?", abort=True, err=True)
 
 
-def _show(found: list[Placed], missing: list[str], *, as_json: bool, watched: bool) -> None:
+def _print_placements(
+    placements: list[ProcessPlacement], missing: list[str], *, as_json: bool, is_watched: bool
+) -> None:
     if as_json:
-        told = [table.as_json(one) for one in found]
-        write(json.dumps(told, indent=None if watched else 1) + "\n")
+        rows = [table.as_json(placement) for placement in placements]
+        write(json.dumps(rows, indent=None if is_watched else 1) + "\n")
     else:
-        if watched and sys.stdout.isatty():
+        if is_watched and sys.stdout.isatty():
             click.clear()
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
-        for index, one in enumerate(found):
-            say(*[""] * (index > 0), *table.table(one, width))
-        if watched:
+        for index, placement in enumerate(placements):
+            say(*[""] * (index > 0), *table.format_table(placement, width))
+        if is_watched:
             say("", time.strftime("%H:%M:%S   Ctrl-C ends"))
     for reason in missing[:5]:
         say(f"steadytok: missing: {reason}", err=True)

@@ -14,7 +14,7 @@ from agent.commands import _options
 from agent.text.terminal import say, write
 
 
-class _Line(NamedTuple):
+class _SeriesSamples(NamedTuple):
     """One series with its samples."""
 
     name: str
@@ -39,87 +39,93 @@ def show(
     config_path: Path | None, root: str, state_dir: Path | None, since: str, metric: str | None, as_json: bool
 ) -> None:
     """Print what was recorded: a line for each series, or with --metric every reading of it."""
-    lines = sorted(_lines(_folder(config_path, root, state_dir), _milliseconds(since), metric))
-    if not lines:
+    series = sorted(_read_series(_find_folder(config_path, root, state_dir), _parse_milliseconds(since), metric))
+    if not series:
         _options.die([f"nothing is recorded{f' of {metric}' if metric else ''} within {since}"], 1)
     if as_json:
-        write(json.dumps([_as_json(line) for line in lines], indent=1) + "\n")
+        write(json.dumps([_to_json(line) for line in series], indent=1) + "\n")
     else:
-        say(*(_readings(lines) if metric else _summary(lines)))
+        say(*(_format_readings(series) if metric else _format_summary(series)))
 
 
-def _milliseconds(text: str) -> int:
-    from agent.text.units import duration
+def _parse_milliseconds(text: str) -> int:
+    from agent.text.units import parse_duration
 
     try:
-        return round(duration(text) * 1000)
+        return round(parse_duration(text) * 1000)
     except ValueError as error:
         _options.die([f"--since: {error}"], 2)
 
 
-def _folder(config_path: Path | None, root: str, state_dir: Path | None) -> Path:
+def _find_folder(config_path: Path | None, root: str, state_dir: Path | None) -> Path:
     from agent import configuration
     from agent.config.loader import ConfigError
-    from agent.persistence import place
+    from agent.persistence import state_dir_of_root
     from agent.recorder.recorder import FOLDER
-    from agent.storage.state_dir import folder
+    from agent.storage.state_dir import find_state_dir
 
     if state_dir is not None:
-        return place(state_dir, root) / FOLDER
+        return state_dir_of_root(state_dir, root) / FOLDER
     try:
-        config, _modules = configuration.read(config_path)
+        config, _modules = configuration.load_configuration(config_path)
     except ConfigError as error:
         _options.die(error.messages, 2)
-    return place(folder(config.state.dir), root) / FOLDER
+    return state_dir_of_root(find_state_dir(config.state.dir), root) / FOLDER
 
 
-def _lines(folder: Path, since_ms: int, metric: str | None) -> Iterable[_Line]:
-    from agent.recorder.recorder import recorded
+def _read_series(folder: Path, since_ms: int, metric: str | None) -> Iterable[_SeriesSamples]:
+    from agent.recorder.recorder import read_recording
 
-    found: dict[tuple[str, tuple[tuple[str, str], ...]], _Line] = {}
+    series_by_key: dict[tuple[str, tuple[tuple[str, str], ...]], _SeriesSamples] = {}
     try:
-        for rows in recorded(folder, since_ms, metric):
-            for column, (meaning, labels) in enumerate(zip(rows.heading.metrics, rows.heading.labels, strict=True)):
-                if metric in (None, meaning.name):
-                    line = found.setdefault((meaning.name, labels), _Line(meaning.name, labels, [], []))
-                    has = slice(None) if rows.present is None else rows.present[column]
-                    line.times.extend(rows.times[has].tolist())
-                    line.values.extend(rows.values[column, has].tolist())
+        for rows in read_recording(folder, since_ms, metric):
+            for column, (column_metric, labels) in enumerate(
+                zip(rows.heading.metrics, rows.heading.labels, strict=True)
+            ):
+                if metric in (None, column_metric.name):
+                    series = series_by_key.setdefault(
+                        (column_metric.name, labels), _SeriesSamples(column_metric.name, labels, [], [])
+                    )
+                    present = slice(None) if rows.present is None else rows.present[column]
+                    series.times.extend(rows.times[present].tolist())
+                    series.values.extend(rows.values[column, present].tolist())
     except OSError as error:
         _options.die([f"cannot read {folder}: {error.strerror}; give the agent's state folder with --state"], 1)
-    return [line for line in found.values() if line.times]
+    return [series for series in series_by_key.values() if series.times]
 
 
-def _series(line: _Line) -> str:
+def _format_series(line: _SeriesSamples) -> str:
     pairs = ",".join(f'{name}="{value}"' for name, value in line.labels)
     return f"{line.name}{{{pairs}}}" if pairs else line.name
 
 
-def _moment(at_ms: int) -> str:
-    moment = datetime.datetime.fromtimestamp(at_ms / 1000, datetime.UTC)
-    return moment.isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
+def _format_time(at_ms: int) -> str:
+    timestamp = datetime.datetime.fromtimestamp(at_ms / 1000, datetime.UTC)
+    return timestamp.isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
 
 
-def _summary(lines: Sequence[_Line]) -> Iterator[str]:
+def _format_summary(lines: Sequence[_SeriesSamples]) -> Iterator[str]:
     yield f"{'first (UTC)':23}  {'last (UTC)':23}  {'readings':>8}  {'least':>12}  {'most':>12}  {'newest':>12}  series"
     for line in lines:
-        ends = f"{_moment(line.times[0])}  {_moment(line.times[-1])}  {len(line.times):8}"
+        span = f"{_format_time(line.times[0])}  {_format_time(line.times[-1])}  {len(line.times):8}"
         numbers = "  ".join(f"{value:12.6g}" for value in (min(line.values), max(line.values), line.values[-1]))
-        yield f"{ends}  {numbers}  {_series(line)}"
+        yield f"{span}  {numbers}  {_format_series(line)}"
 
 
-def _readings(lines: Sequence[_Line]) -> Iterator[str]:
+def _format_readings(lines: Sequence[_SeriesSamples]) -> Iterator[str]:
     yield f"{'time (UTC)':23}  {'value':>16}  series"
-    every = [(at, value, _series(line)) for line in lines for at, value in zip(line.times, line.values, strict=True)]
-    for at, value, series in sorted(every, key=lambda reading: (reading[0], reading[2])):
-        yield f"{_moment(at)}  {value:16.10g}  {series}"
+    readings = [
+        (at, value, _format_series(line)) for line in lines for at, value in zip(line.times, line.values, strict=True)
+    ]
+    for at, value, series in sorted(readings, key=lambda reading: (reading[0], reading[2])):
+        yield f"{_format_time(at)}  {value:16.10g}  {series}"
 
 
-def _as_json(line: _Line) -> dict[str, Any]:
-    from agent.web.exposition import number
+def _to_json(line: _SeriesSamples) -> dict[str, Any]:
+    from agent.web.exposition import format_number
 
     pairs = zip(line.times, line.values, strict=True)
     return {
         "metric": {"__name__": line.name, **dict(line.labels)},
-        "values": [[at / 1000, number(value)] for at, value in pairs],
+        "values": [[at / 1000, format_number(value)] for at, value in pairs],
     }

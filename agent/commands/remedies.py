@@ -24,22 +24,22 @@ def command() -> None:
 @_options.config
 def list_(config_path: Path | None) -> None:
     """Every remedy: what it does, whether it may, and what it waits for."""
-    told = _running.ask(config_path, "GET", PATH)
-    word = "observing: nothing is touched" if told["mode"] == "observe" else "enforcing"
-    say(f"Remedies are {word}.")
-    for why in filter(None, (told["halted"], "The kill-switch file is there." if told["killed"] else "")):
-        say(why)
-    for pause in told["pauses"]:
+    status = _running.call_agent(config_path, "GET", PATH)
+    mode = "observing: nothing is touched" if status["mode"] == "observe" else "enforcing"
+    say(f"Remedies are {mode}.")
+    for reason in filter(None, (status["halted"], "The kill-switch file is there." if status["killed"] else "")):
+        say(reason)
+    for pause in status["pauses"]:
         say(f"Paused: {pause}; `steadytok remedies resume {pause}` lifts it.")
-    for latch in told["latches"]:
+    for latch in status["latches"]:
         say(f"All given up: {latch['why']}; `steadytok remedies resume '*'` lifts it.")
-    for each in told["remedies"]:
-        say("", f"{each['name']}: {each['state']}, {each['left']} acts left this hour")
-        say(f"  {each['does']}{'' if each['reversible'] else '; cannot be put back'}")
-        say(f"  for {', '.join(each['match'])}")
-        last = [f"last tried {_when(each['last_ms'])}"] if each["last_ms"] is not None else []
-        last += [f"last effect: {effect}"] if (effect := each.get("effect")) else []
-        for line in [*filter(None, [each["why"]]), *each.get("now", ()), *last, *each["waiting"]]:
+    for remedy in status["remedies"]:
+        say("", f"{remedy['name']}: {remedy['state']}, {remedy['left']} acts left this hour")
+        say(f"  {remedy['does']}{'' if remedy['reversible'] else '; cannot be put back'}")
+        say(f"  for {', '.join(remedy['match'])}")
+        last = [f"last tried {_format_time(remedy['last_ms'])}"] if remedy["last_ms"] is not None else []
+        last += [f"last effect: {effect}"] if (effect := remedy.get("effect")) else []
+        for line in [*filter(None, [remedy["why"]]), *remedy.get("now", ()), *last, *remedy["waiting"]]:
             say(f"  {line}")
 
 
@@ -49,19 +49,19 @@ def list_(config_path: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def audit(config_path: Path | None, limit: int, as_json: bool) -> None:
     """The diary: what was done and what was not, with the reason. Read from the file, so no agent need run."""
-    from agent.persistence import place
+    from agent.persistence import state_dir_of_root
     from agent.remediation import journal
-    from agent.storage.state_dir import StateError, folder
+    from agent.storage.state_dir import StateError, find_state_dir
 
     try:
-        path = place(folder(_running.configuration(config_path).state.dir), "/") / journal.FILE
+        path = state_dir_of_root(find_state_dir(_running.load_or_die(config_path).state.dir), "/") / journal.FILE
         if not path.exists():
             _options.die([f"{path} is not there: no agent with this state folder has run yet"], 1)
-        entries = journal.audit(path, limit)
+        entries = journal.read_audit(path, limit)
     except (StateError, journal.JournalError) as error:
         _options.die([str(error)], 1)
     for entry in entries:
-        say(json.dumps(_document(entry)) if as_json else _line(entry))
+        say(json.dumps(_to_json(entry)) if as_json else _format_entry(entry))
 
 
 @command.command()
@@ -69,7 +69,7 @@ def audit(config_path: Path | None, limit: int, as_json: bool) -> None:
 @click.argument("name", default="operator")
 def pause(config_path: Path | None, name: str) -> None:
     """Begin nothing until it is resumed; NAME says who or what asks. What is held stays until its alert ends."""
-    _running.ask(config_path, "POST", f"{PATH}/pause", {"name": name})
+    _running.call_agent(config_path, "POST", f"{PATH}/pause", {"name": name})
     say(f"Paused: {name}. What is held stays until its alert ends; the kill-switch file would put it back now.")
 
 
@@ -78,8 +78,8 @@ def pause(config_path: Path | None, name: str) -> None:
 @click.argument("name", required=False)
 def resume(config_path: Path | None, name: str | None) -> None:
     """Lift a pause, or what a remedy has given up, by NAME; all of both without one."""
-    told = _running.ask(config_path, "POST", f"{PATH}/resume", {} if name is None else {"name": name})
-    say(f"Resumed: {told['resumed']}. Alerts that fire must go on firing for a whole cooldown first.")
+    answer = _running.call_agent(config_path, "POST", f"{PATH}/resume", {} if name is None else {"name": name})
+    say(f"Resumed: {answer['resumed']}. Alerts that fire must go on firing for a whole cooldown first.")
 
 
 @command.command(name="try")
@@ -87,34 +87,36 @@ def resume(config_path: Path | None, name: str | None) -> None:
 @click.argument("name")
 def try_(config_path: Path | None, name: str) -> None:
     """Make the plan of the remedy NAME now and say what it would do; nothing is touched."""
-    told = _running.ask(config_path, "POST", f"{PATH}/try", {"name": name})
-    if told["outcome"] != "intended":
-        _options.die([f"{name} {told['outcome']}: {told['says']}"], 1)
-    before = "" if told["prior"] in (None, "null") else f" (before: {told['prior']}, then: {told['would_write']})"
-    say(f"{name} would act: {told['says']}{before}")
+    answer = _running.call_agent(config_path, "POST", f"{PATH}/try", {"name": name})
+    if answer["outcome"] != "intended":
+        _options.die([f"{name} {answer['outcome']}: {answer['says']}"], 1)
+    before = "" if answer["prior"] in (None, "null") else f" (before: {answer['prior']}, then: {answer['would_write']})"
+    say(f"{name} would act: {answer['says']}{before}")
 
 
-def _line(entry: Any) -> str:
+def _format_entry(entry: Any) -> str:
     """`2026-11-24 03:12:07 free-full-node (NodeNearlyFull): did: freed 37.8 GiB in 4.1 s`."""
     alert = dict(entry.labels).get("alertname")
-    who = f"{entry.remedy} ({alert})" if alert else entry.remedy
-    what = f"would have {_PAST.get(entry.what, entry.what)}" if entry.observed else entry.what
+    subject = f"{entry.remedy} ({alert})" if alert else entry.remedy
+    event = f"would have {_PAST_PARTICIPLES.get(entry.what, entry.what)}" if entry.observed else entry.what
     if entry.what in ("begin", "tighten", "suppressed") and entry.value is not None:
-        what += f" at a value of {entry.value:g}"
-    said = ": ".join(filter(None, (who, what, entry.says if entry.says != "only observed" else "")))
-    return f"{_when(entry.at_ms)} {said}"
+        event += f" at a value of {entry.value:g}"
+    message = ": ".join(filter(None, (subject, event, entry.says if entry.says != "only observed" else "")))
+    return f"{_format_time(entry.at_ms)} {message}"
 
 
 # What an act that was only observed would have done.
-_PAST = {"begin": "begun", "did": "done", "release": "been released", "restored": "been put back"}
+_PAST_PARTICIPLES = {"begin": "begun", "did": "done", "release": "been released", "restored": "been put back"}
 
 
-def _document(entry: Any) -> dict[str, Any]:
-    at = datetime.fromtimestamp(entry.at_ms / 1000).astimezone().isoformat(timespec="milliseconds")
-    measures = {key: each._asdict() for key in ("before", "after") if (each := getattr(entry, key)) is not None}
-    told = {key: value for key, value in entry._asdict().items() if key not in ("before", "after")}
-    return {**told, "at": at, "labels": dict(entry.labels), **measures}
+def _to_json(entry: Any) -> dict[str, Any]:
+    timestamp = datetime.fromtimestamp(entry.at_ms / 1000).astimezone().isoformat(timespec="milliseconds")
+    measures = {
+        key: measurement._asdict() for key in ("before", "after") if (measurement := getattr(entry, key)) is not None
+    }
+    fields = {key: value for key, value in entry._asdict().items() if key not in ("before", "after")}
+    return {**fields, "at": timestamp, "labels": dict(entry.labels), **measures}
 
 
-def _when(at_ms: int) -> str:
+def _format_time(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -44,28 +44,28 @@ def check(files: tuple[Path, ...], lint: str, lint_fatal: bool) -> None:
     """
     from rules.rulefile import RuleFileError, load_rules
 
-    faulty = doubtful = False
+    has_faults = has_duplicates = False
     for path in files:
         try:
             rules = load_rules([path])
         except RuleFileError as error:
-            faulty = True
+            has_faults = True
             say(*error.messages, err=True)
             continue
         say(f"{path}: {sum(len(group.rules) for group in rules.groups)} rules found, all well")
-        for name in [] if lint == "none" else _twice(rules):
-            doubtful = True
+        for name in [] if lint == "none" else _find_duplicates(rules):
+            has_duplicates = True
             say(f"{path}: {name} is there twice with the same labels; one may hide the other", err=True)
-    sys.exit(FAILED if faulty else LINT_FAILED if doubtful and lint_fatal else 0)
+    sys.exit(FAILED if has_faults else LINT_FAILED if has_duplicates and lint_fatal else 0)
 
 
-def _twice(rules: RuleSet) -> list[str]:
+def _find_duplicates(rules: RuleSet) -> list[str]:
     """The names of rules that stand more than once with the same labels."""
-    seen: dict[tuple[str, object], int] = {}
+    counts: dict[tuple[str, object], int] = {}
     for rule in rules.rules:
         _, name, labels = rule.identity
-        seen[name, labels] = seen.get((name, labels), 0) + 1
-    return sorted({name for (name, _), count in seen.items() if count > 1})
+        counts[name, labels] = counts.get((name, labels), 0) + 1
+    return sorted({name for (name, _), count in counts.items() if count > 1})
 
 
 @command.command()
@@ -82,38 +82,38 @@ def test(files: tuple[Path, ...], as_json: bool) -> None:
 
     verdicts = [run_test_file(path) for path in files]
     if as_json:
-        write(_as_json(verdicts))
+        write(_format_json(verdicts))
     else:
         for verdict in verdicts:
             say(*str(verdict).split("\n"))
-    sys.exit(0 if all(verdict.passed for verdict in verdicts) else FAILED)
+    sys.exit(0 if all(verdict.is_passed for verdict in verdicts) else FAILED)
 
 
-def _as_json(verdicts: list[Verdict]) -> str:
-    results = [_shown(verdict, result) for verdict in verdicts for result in verdict.results]
+def _format_json(verdicts: list[Verdict]) -> str:
+    results = [_format_result(verdict, result) for verdict in verdicts for result in verdict.results]
     errors = [{"file": str(verdict.path), "error": error} for verdict in verdicts for error in verdict.errors]
     return json.dumps({"results": results, "errors": errors}, indent=2) + "\n"
 
 
-def _shown(verdict: Verdict, result: Result) -> dict[str, Any]:
+def _format_result(verdict: Verdict, result: Result) -> dict[str, Any]:
     return {
         "file": str(verdict.path),
         "test": result.test,
         "kind": result.kind,
-        "expr" if result.kind == "expr" else "alertname": result.asked,
+        "expr" if result.kind == "expr" else "alertname": result.subject,
         "eval_time": result.eval_time,
         "ok": result.ok,
         "error": result.error,
-        "expected": list(_items(result.kind, result.expected)),
-        "got": list(_items(result.kind, result.got)),
+        "expected": list(_format_items(result.kind, result.expected)),
+        "got": list(_format_items(result.kind, result.actual)),
     }
 
 
-def _items(kind: str, items: tuple[tuple[Any, Any], ...]) -> Iterator[dict[str, Any]]:
-    from agent.web.prometheus_json import value
+def _format_items(kind: str, items: tuple[tuple[Any, Any], ...]) -> Iterator[dict[str, Any]]:
+    from agent.web.prometheus_json import format_value
 
-    for labels, other in items:
+    for labels, payload in items:
         if kind == "expr":
-            yield {"labels": dict(labels), "value": value(other)}
+            yield {"labels": dict(labels), "value": format_value(payload)}
         else:
-            yield {"labels": dict(labels), "annotations": dict(other)}
+            yield {"labels": dict(labels), "annotations": dict(payload)}

@@ -28,69 +28,70 @@ from agent.text.terminal import write
 )
 def command(config_path: Path | None, url: str | None, once: bool, every: float) -> None:
     """Show speed, heat, memory, alerts, remedies and collectors of the running agent, live."""
-    from agent.console.panels import panels
+    from agent.console.panels import load_panels
     from agent.console.top_client import NoAnswerError
-    from agent.console.top_table import lines
+    from agent.console.top_table import format_lines
 
-    agent, asked = _agent(config_path, url), panels()
+    client, panel_list = _open_agent(config_path, url), load_panels()
     try:
-        first = agent.overview(asked)
+        overview = client.fetch_overview(panel_list)
     except NoAnswerError as error:
         _options.die([str(error)], 1)
     if once or not sys.stdout.isatty():
-        write("".join(f"{line}\n" for line in lines(first)))
+        write("".join(f"{line}\n" for line in format_lines(overview)))
         return
     try:
-        _live(agent, asked, first, every)
+        _run_live(client, panel_list, overview, every)
     except ImportError:
         _options.die(["the live table needs rich: pip install 'steadytok[tui]'; --once needs nothing"], 1)
     except KeyboardInterrupt:
         return  # the way out
 
 
-def _agent(config_path: Path | None, url: str | None) -> Any:
+def _open_agent(config_path: Path | None, url: str | None) -> Any:
     """The agent at a URL, which gets no credential; or the configuration's, with its token where we may read that."""
     from urllib.parse import urlsplit
 
-    from agent.console.top_client import RunningAgent
+    from agent.console.top_client import AgentClient
 
     if url is None:
-        config = _running.configuration(config_path)
-        return RunningAgent(*_running.way(config), _credential(config))
+        config = _running.load_or_die(config_path)
+        return AgentClient(*_running.resolve_endpoint(config), _build_credential(config))
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
         _options.die([f"--url: expected http://HOST:PORT, found {url!r}"], 2)
-    return RunningAgent(url)
+    return AgentClient(url)
 
 
-def _credential(config: Any) -> dict[str, str]:
+def _build_credential(config: Any) -> dict[str, str]:
     """For an agent whose reading is not open; where it is, none is needed, and most users cannot read the token."""
-    from agent.storage.state_dir import StateError, folder
+    from agent.storage.state_dir import StateError, find_state_dir
 
     try:
-        return {"Authorization": f"Bearer {(folder(config.state.dir) / 'token').read_text(encoding='utf-8').strip()}"}
+        token = (find_state_dir(config.state.dir) / "token").read_text(encoding="utf-8").strip()
+        return {"Authorization": f"Bearer {token}"}
     except (StateError, OSError):
         return {}
 
 
-def _live(agent: Any, asked: Any, seen: Any, every: float) -> None:
+def _run_live(client: Any, panel_list: Any, overview: Any, every: float) -> None:
     """Draws again and again; an agent that has gone leaves its last table, with since when."""
     from rich.console import Console
     from rich.live import Live
 
     from agent.console.top_client import NoAnswerError
-    from agent.console.top_table import table
+    from agent.console.top_table import build_table
 
-    since, notice = time.time(), ""
-    live = Live(table(seen), console=Console(), screen=True, auto_refresh=False, vertical_overflow="crop")
+    last_answer_at, notice = time.time(), ""
+    live = Live(build_table(overview), console=Console(), screen=True, auto_refresh=False, vertical_overflow="crop")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the screen is given back then too
     try:
         live.start()
         while True:
             time.sleep(every)
             try:
-                seen, since, notice = agent.overview(asked), time.time(), ""
+                overview, last_answer_at, notice = client.fetch_overview(panel_list), time.time(), ""
             except NoAnswerError as error:
-                notice = f"No answer since {time.strftime('%H:%M:%S', time.localtime(since))}: {error}"
-            live.update(table(seen, notice), refresh=True)
+                notice = f"No answer since {time.strftime('%H:%M:%S', time.localtime(last_answer_at))}: {error}"
+            live.update(build_table(overview, notice), refresh=True)
     finally:  # not `with`: an interrupt while it is being entered would leave the terminal on the other screen
         live.stop()

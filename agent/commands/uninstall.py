@@ -18,9 +18,9 @@ def command(prefix: Path, dry_run: bool, purge: bool) -> None:
     """Stop the service and remove it; configuration and state stay, unless --purge."""
     from agent.install import stages, uninstall
 
-    with _install.failing():
-        target = stages.target(prefix, dry_run)
-        _install.begin("removing steadytok")
+    with _install.exit_on_error():
+        target = stages.resolve_target(prefix, dry_run)
+        _install.print_heading("removing steadytok")
         if not uninstall.remove(target, purge=purge):
             say("  nothing of it is here")
         elif not purge:

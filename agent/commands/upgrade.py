@@ -12,7 +12,7 @@ from agent.commands import _install
 @click.command(name="upgrade")
 @_install.prefix
 @_install.dry_run
-@_install.what
+@_install.source
 def command(prefix: Path, dry_run: bool, what: str | None) -> None:
     """
     Bring the service to another version; configuration and state stay.
@@ -22,9 +22,9 @@ def command(prefix: Path, dry_run: bool, what: str | None) -> None:
     """
     from agent.install import environment, stages
 
-    with _install.failing():
-        target = stages.target(prefix, dry_run)
-        there = stages.installed(target)
-        _install.begin(f"upgrading steadytok {environment.installed_version(there)}")
-        stages.install(target, what or stages.newest(target))
-    _install.end(prefix, dry_run)
+    with _install.exit_on_error():
+        target = stages.resolve_target(prefix, dry_run)
+        current_venv = stages.require_installed(target)
+        _install.print_heading(f"upgrading steadytok {environment.find_version(current_venv)}")
+        stages.install(target, what or stages.find_upgrade_source(target))
+    _install.print_next_steps(prefix, dry_run)

@@ -19,9 +19,9 @@ import yaml
 from yaml.constructor import ConstructorError
 
 from agent.config import validation
-from agent.config.schema import CollectorSettings, Config, Seconds
+from agent.config.schema import AgentConfig, CollectorSettings, Seconds
 from agent.sampling.plugins import NotLoaded
-from agent.text.units import duration
+from agent.text.units import parse_duration
 
 
 class ConfigError(Exception):
@@ -32,35 +32,35 @@ class ConfigError(Exception):
         self.messages = messages
 
 
-def load(path: Path | None, collector_configs: Mapping[str, type | None]) -> Config:
+def load(path: Path | None, collector_configs: Mapping[str, type | None]) -> AgentConfig:
     """
     The configuration in a YAML file, or every default where there is no file.
 
     `collector_configs` maps each known collector to its own Config type. Raises ConfigError with all faults.
     """
-    return parse(document(path), str(path), collector_configs)
+    return parse(read_document(path), str(path), collector_configs)
 
 
 _Entry = TypeVar("_Entry")
 
 
-def entries(kind: type[_Entry], path: Path) -> tuple[_Entry, ...]:
+def load_entries(entry_type: type[_Entry], path: Path) -> tuple[_Entry, ...]:
     """A file that is a list, as frozen values of one kind. Raises ConfigError with all faults."""
-    reader = _Reader(str(path), {})
-    found = reader.value(tuple[kind, ...], _loaded(path), "$")  # type: ignore[valid-type]  # it is a type only when run
-    if reader.faults:
-        raise ConfigError(reader.faults)
-    return cast("tuple[_Entry, ...]", found)
+    parser = _DocumentParser(str(path), {})
+    parsed = parser.parse_value(tuple[entry_type, ...], _load_yaml(path), "$")  # type: ignore[valid-type]  # it is a type only when run
+    if parser.faults:
+        raise ConfigError(parser.faults)
+    return cast("tuple[_Entry, ...]", parsed)
 
 
-def enabled_collectors(settings: Mapping[str, Any]) -> set[str]:
+def find_enabled_collectors(settings: Mapping[str, Any]) -> set[str]:
     """The collectors that a document enables by name, before it is checked: third parties' are loaded only then."""
-    told = settings.get("collectors")
-    named = told if isinstance(told, dict) else {}
-    return {name for name, keys in named.items() if isinstance(keys, dict) and keys.get("enabled") is True}
+    collectors = settings.get("collectors")
+    by_name = collectors if isinstance(collectors, dict) else {}
+    return {name for name, keys in by_name.items() if isinstance(keys, dict) and keys.get("enabled") is True}
 
 
-def document(path: Path | None) -> dict[str, Any]:
+def read_document(path: Path | None) -> dict[str, Any]:
     """
     The file's mapping, not yet checked; empty where there is no file. Raises ConfigError.
 
@@ -68,15 +68,15 @@ def document(path: Path | None) -> dict[str, Any]:
     """
     if path is None:
         return {}
-    told = _loaded(path)
-    if told is None:
+    content = _load_yaml(path)
+    if content is None:
         return {}
-    if not isinstance(told, dict):
-        raise ConfigError([f"{path}: expected a mapping of settings, found {_kind(told)}"])
-    return told
+    if not isinstance(content, dict):
+        raise ConfigError([f"{path}: expected a mapping of settings, found {_describe_type(content)}"])
+    return content
 
 
-def _loaded(path: Path) -> Any:
+def _load_yaml(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader that refuses a key given twice
     except OSError as error:
@@ -95,129 +95,136 @@ class _Loader(yaml.SafeLoader):
     """YAML in which a key given twice is a fault: the first would be lost without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
+        keys: set[Any] = set()
         for key_node, _ in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
-            if key is not None and key in seen:
+            if key is not None and key in keys:
                 raise ConstructorError(None, None, f"the key {key!r} is there twice", key_node.start_mark)
-            seen.add(key)
+            keys.add(key)
         return super().construct_mapping(node, deep=deep)
 
 
-def parse(document: dict[str, Any], where: str, collector_configs: Mapping[str, type | None]) -> Config:
+def parse(document: dict[str, Any], source: str, collector_configs: Mapping[str, type | None]) -> AgentConfig:
     """The same, from a mapping already read; `where` opens each message."""
-    reader = _Reader(where, collector_configs)
-    config = reader.section(Config, document, "$")
-    if not reader.faults:
-        reader.faults += [f"{where}: {path}: {expected}" for path, expected in validation.faults(config)]
-    if reader.faults:
-        raise ConfigError(reader.faults)
-    return typing.cast("Config", config)
+    parser = _DocumentParser(source, collector_configs)
+    config = parser.parse_section(AgentConfig, document, "$")
+    if not parser.faults:
+        parser.faults += [f"{source}: {path}: {expected}" for path, expected in validation.find_faults(config)]
+    if parser.faults:
+        raise ConfigError(parser.faults)
+    return typing.cast("AgentConfig", config)
 
 
-def section(kind: type, document: dict[str, Any], where: str) -> Any:
+def parse_section(section_type: type, document: dict[str, Any], source: str) -> Any:
     """A mapping already read as a frozen value of another kind. Raises ConfigError with all faults."""
-    reader = _Reader(where, {})
-    found = reader.section(kind, document, "$")
-    if reader.faults:
-        raise ConfigError(reader.faults)
-    return found
+    parser = _DocumentParser(source, {})
+    parsed = parser.parse_section(section_type, document, "$")
+    if parser.faults:
+        raise ConfigError(parser.faults)
+    return parsed
 
 
-class _Reader:
+class _DocumentParser:
     """Walks the document key by key, so that one run reports every fault."""
 
-    def __init__(self, where: str, collector_configs: Mapping[str, type | None]) -> None:
-        self.where = where
+    def __init__(self, source: str, collector_configs: Mapping[str, type | None]) -> None:
+        self.source = source
         self.collector_configs = collector_configs
         self.faults: list[str] = []
 
-    def fault(self, path: str, expected: str) -> None:
-        self.faults.append(f"{self.where}: {path}: {expected}")
+    def add_fault(self, path: str, expected: str) -> None:
+        self.faults.append(f"{self.source}: {path}: {expected}")
 
-    def section(self, kind: type, raw: Any, path: str) -> Any:
+    def parse_section(self, section_type: type, raw: Any, path: str) -> Any:
         if not isinstance(raw, dict):
-            return self.fault(path, f"expected a mapping, found {_kind(raw)}")
-        hints = typing.get_type_hints(kind, include_extras=True)
-        self._unknown(raw, hints, path)
-        values = {key: self.value(hints[key], raw[key], f"{path}.{key}") for key in raw if key in hints}
-        required = [field.name for field in msgspec.structs.fields(kind) if field.required]
+            return self.add_fault(path, f"expected a mapping, found {_describe_type(raw)}")
+        hints = typing.get_type_hints(section_type, include_extras=True)
+        self._check_unknown_keys(raw, hints, path)
+        values = {key: self.parse_value(hints[key], raw[key], f"{path}.{key}") for key in raw if key in hints}
+        required = [field.name for field in msgspec.structs.fields(section_type) if field.required]
         for name in required:
             if name not in raw:
-                self.fault(path, f"expected the key {name!r}")
+                self.add_fault(path, f"expected the key {name!r}")
         if any(values.get(name) is None for name in required):
             return None  # its fault has been told
         try:
-            return kind(**{key: value for key, value in values.items() if value is not None})
+            return section_type(**{key: value for key, value in values.items() if value is not None})
         except ValueError as error:  # what a collector's own Config finds wrong with itself
-            return self.fault(path, str(error))
+            return self.add_fault(path, str(error))
 
-    def _unknown(self, raw: dict[Any, Any], known: Mapping[str, Any], path: str) -> None:
+    def _check_unknown_keys(self, raw: dict[Any, Any], known_keys: Mapping[str, Any], path: str) -> None:
         for key in raw:
-            if key not in known:
-                close = difflib.get_close_matches(str(key), known, 1)
-                hint = f" (did you mean {close[0]!r}?)" if close else f"; known here: {', '.join(sorted(known))}"
-                self.fault(f"{path}.{key}", f"unknown key{hint}")
+            if key not in known_keys:
+                suggestions = difflib.get_close_matches(str(key), known_keys, 1)
+                hint = (
+                    f" (did you mean {suggestions[0]!r}?)"
+                    if suggestions
+                    else f"; known here: {', '.join(sorted(known_keys))}"
+                )
+                self.add_fault(f"{path}.{key}", f"unknown key{hint}")
 
-    def value(self, hint: Any, raw: Any, path: str) -> Any:
+    def parse_value(self, hint: Any, raw: Any, path: str) -> Any:
         if _is_seconds(hint):
-            return None if raw is None and _is_optional(hint) else self._seconds(raw, path)
+            return None if raw is None and _is_optional(hint) else self._parse_seconds(raw, path)
         if hint == dict[str, CollectorSettings]:
-            return self._collectors(raw, path)
+            return self._parse_collectors(raw, path)
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
         if origin is dict and raw is None:
             return {}
         if origin is tuple and _is_section(arguments[0]):
-            return self._list(arguments[0], raw, path)
+            return self._parse_list(arguments[0], raw, path)
         if _is_section(hint):
-            return self.section(hint, {} if raw is None else raw, path)
-        maybe = [member for member in arguments if _is_section(member)] if _is_optional(hint) else []
-        if maybe:
-            return None if raw is None else self.section(maybe[0], raw, path)
-        return self._plain(hint, raw, path)
+            return self.parse_section(hint, {} if raw is None else raw, path)
+        sections = [member for member in arguments if _is_section(member)] if _is_optional(hint) else []
+        if sections:
+            return None if raw is None else self.parse_section(sections[0], raw, path)
+        return self._convert(hint, raw, path)
 
-    def _plain(self, hint: Any, raw: Any, path: str) -> Any:
+    def _convert(self, hint: Any, raw: Any, path: str) -> Any:
         try:
             return msgspec.convert(raw, hint, strict=True)
         except msgspec.ValidationError as error:
-            return self.fault(path, _lower_first(str(error).replace(" - at `$", " - inside at `")))
+            return self.add_fault(path, _lower_first(str(error).replace(" - at `$", " - inside at `")))
 
-    def _seconds(self, raw: Any, path: str) -> float | None:
+    def _parse_seconds(self, raw: Any, path: str) -> float | None:
         try:
             if not isinstance(raw, str):
-                raise ValueError(f"expected a duration with its unit such as 1s or 500ms, found {_short(raw)}")
-            return duration(raw)
+                raise ValueError(f"expected a duration with its unit such as 1s or 500ms, found {_shorten(raw)}")
+            return parse_duration(raw)
         except ValueError as error:
-            return self.fault(path, str(error))
+            return self.add_fault(path, str(error))
 
-    def _list(self, kind: type, raw: Any, path: str) -> Any:
+    def _parse_list(self, section_type: type, raw: Any, path: str) -> Any:
         if raw is None:
             return ()
         if not isinstance(raw, list):
-            return self.fault(path, f"expected a list, found {_kind(raw)}")
-        return tuple(self.section(kind, item, f"{path}[{index}]") for index, item in enumerate(raw))
+            return self.add_fault(path, f"expected a list, found {_describe_type(raw)}")
+        return tuple(self.parse_section(section_type, item, f"{path}[{index}]") for index, item in enumerate(raw))
 
-    def _collectors(self, raw: Any, path: str) -> Any:
+    def _parse_collectors(self, raw: Any, path: str) -> Any:
         if raw is None:
             return {}
         if not isinstance(raw, dict):
-            return self.fault(path, f"expected a mapping of collectors, found {_kind(raw)}")
-        self._unknown(raw, self.collector_configs, path)
-        known = [name for name in raw if name in self.collector_configs]
-        return {name: self._collector(name, raw[name], f"{path}.{name}") for name in known}
+            return self.add_fault(path, f"expected a mapping of collectors, found {_describe_type(raw)}")
+        self._check_unknown_keys(raw, self.collector_configs, path)
+        names = [name for name in raw if name in self.collector_configs]
+        return {name: self._parse_collector(name, raw[name], f"{path}.{name}") for name in names}
 
-    def _collector(self, name: str, raw: Any, path: str) -> CollectorSettings | None:
+    def _parse_collector(self, name: str, raw: Any, path: str) -> CollectorSettings | None:
         if not isinstance(raw, dict):
-            return self.fault(path, f"expected a mapping, found {_kind(raw)}")
-        own_type = self.collector_configs[name]
-        if own_type is NotLoaded:
+            return self.add_fault(path, f"expected a mapping, found {_describe_type(raw)}")
+        config_type = self.collector_configs[name]
+        if config_type is NotLoaded:
             return CollectorSettings(enabled=False)
-        own_fields = typing.get_type_hints(own_type, include_extras=True) if own_type else {}
+        config_fields = typing.get_type_hints(config_type, include_extras=True) if config_type else {}
         shared = {"enabled": bool, "interval": Seconds, "deadline": Seconds}
-        self._unknown(raw, {**own_fields, **shared}, path)
-        told = {key: self.value(shared[key], raw[key], f"{path}.{key}") for key in raw if key in shared}
-        own = {key: value for key, value in raw.items() if key in own_fields}
-        return CollectorSettings(**told, own=self.section(own_type, own, path) if own_type and own else None)
+        self._check_unknown_keys(raw, {**config_fields, **shared}, path)
+        values = {key: self.parse_value(shared[key], raw[key], f"{path}.{key}") for key in raw if key in shared}
+        config_values = {key: value for key, value in raw.items() if key in config_fields}
+        return CollectorSettings(
+            **values,
+            config=self.parse_section(config_type, config_values, path) if config_type and config_values else None,
+        )
 
 
 def _is_section(hint: Any) -> bool:
@@ -233,13 +240,13 @@ def _is_seconds(hint: Any) -> bool:
     return any("duration" in getattr(member, "__metadata__", ()) for member in members)
 
 
-def _kind(raw: Any) -> str:
+def _describe_type(raw: Any) -> str:
     kinds = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", type(None): "nothing"}
     return kinds.get(type(raw), "a number" if isinstance(raw, int | float) else type(raw).__name__)
 
 
-def _short(raw: Any) -> str:
-    return _kind(raw) if isinstance(raw, dict | list) else repr(raw)[:60]  # aliases make a list of a million
+def _shorten(raw: Any) -> str:
+    return _describe_type(raw) if isinstance(raw, dict | list) else repr(raw)[:60]  # aliases make a list of a million
 
 
 def _lower_first(sentence: str) -> str:

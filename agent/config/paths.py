@@ -9,40 +9,40 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from agent.config.schema import Config, Section, Web
+from agent.config.schema import AgentConfig, Section, Web
 
 _Section = TypeVar("_Section", bound=Section)
 
 
-def resolved(config: Config, path: Path) -> Config:
+def resolve_paths(config: AgentConfig, path: Path) -> AgentConfig:
     """The configuration of this file, with the paths of rules, of Alertmanagers and of the door made whole."""
     if not path.is_file():
         return config  # a pipe (`--config <(…)`) lies in no folder of the operator's
     folder = str(path.parent.absolute())
     return msgspec.structs.replace(
         config,
-        rules=_section(config.rules, folder),
-        alerting=_section(config.alerting, folder),
-        web=_door(_section(config.web, folder), folder),
+        rules=_resolve_section(config.rules, folder),
+        alerting=_resolve_section(config.alerting, folder),
+        web=_resolve_web(_resolve_section(config.web, folder), folder),
     )
 
 
-def _door(web: Web, folder: str) -> Web:
+def _resolve_web(web: Web, folder: str) -> Web:
     tokens = {name: os.path.join(folder, file) for name, file in web.tokens.items()}
     file = None if web.config is None else os.path.join(folder, web.config)
     return msgspec.structs.replace(web, config=file, tokens=tokens)
 
 
-def _section(section: _Section, folder: str) -> _Section:
-    values = {name: _value(name, getattr(section, name), folder) for name in section.__struct_fields__}
+def _resolve_section(section: _Section, folder: str) -> _Section:
+    values = {name: _resolve_value(name, getattr(section, name), folder) for name in section.__struct_fields__}
     return msgspec.structs.replace(section, **values)
 
 
-def _value(name: str, value: Any, folder: str) -> Any:
+def _resolve_value(name: str, value: Any, folder: str) -> Any:
     if isinstance(value, Section):
-        return _section(value, folder)
+        return _resolve_section(value, folder)
     if name == "files":  # these are patterns, and the folder is none
         return tuple(os.path.join(glob.escape(folder), pattern) for pattern in value)
     if isinstance(value, tuple):
-        return tuple(_value("", each, folder) for each in value)
+        return tuple(_resolve_value("", item, folder) for item in value)
     return os.path.join(folder, value) if name.endswith("_file") and value is not None else value

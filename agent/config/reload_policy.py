@@ -10,27 +10,27 @@ from typing import TypeVar
 
 import msgspec
 
-from agent.config.schema import Config
+from agent.config.schema import AgentConfig
 
 _T = TypeVar("_T")
 
-RESTART = ("sample", "external_labels", "web", "state", "engine")
+RESTART_KEYS = ("sample", "external_labels", "web", "state", "engine")
 
 
-def replace_reloadable(old: Config, new: Config) -> Config:
+def replace_reloadable(old: AgentConfig, new: AgentConfig) -> AgentConfig:
     """The new configuration, except for what only a restart can change."""
     remediation = msgspec.structs.replace(new.remediation, hand=old.remediation.hand)
-    return msgspec.structs.replace(new, remediation=remediation, **{name: getattr(old, name) for name in RESTART})
+    return msgspec.structs.replace(new, remediation=remediation, **{name: getattr(old, name) for name in RESTART_KEYS})
 
 
-def needs_restart(old: Config, new: Config) -> list[str]:
+def find_restart_keys(old: AgentConfig, new: AgentConfig) -> list[str]:
     """The settings that differ and change only with a restart."""
-    fixed = [name for name in RESTART if getattr(new, name) != getattr(old, name)]
-    fixed += ["rules.interval"] * (new.rules.interval != old.rules.interval)
-    return fixed + ["remediation.hand"] * (new.remediation.hand != old.remediation.hand)
+    changed = [name for name in RESTART_KEYS if getattr(new, name) != getattr(old, name)]
+    changed += ["rules.interval"] * (new.rules.interval != old.rules.interval)
+    return changed + ["remediation.hand"] * (new.remediation.hand != old.remediation.hand)
 
 
-async def aside(work: Callable[[], _T]) -> _T:
+async def run_in_thread(work: Callable[[], _T]) -> _T:
     """What the work gives or raises, done in a thread of its own: thousands of rules take seconds to read."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[_T] = loop.create_future()

@@ -22,7 +22,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
     """A mapping of the file; keys that it does not name are refused when the file is read."""
 
 
-class Sampling(Section, frozen=True):
+class SamplingConfig(Section, frozen=True):
     """How often, how long kept, and after how many silent intervals a collector's series are stale."""
 
     interval: Seconds = 1.0
@@ -42,10 +42,10 @@ class CollectorSettings(Section, frozen=True):
     """Between its passes, at least."""
     deadline: Seconds | None = None
     """After which a pass counts as late; nobody waits longer for it."""
-    own: Any = None
+    config: Any = None
 
 
-class Canary(Section, frozen=True):
+class CanaryConfig(Section, frozen=True):
     """The bundled reference engine, run as a canary."""
 
     enabled: Literal["auto"] | bool = "auto"
@@ -179,7 +179,7 @@ class AlertmanagerSettings(Section, frozen=True):
     """How https is spoken."""
 
 
-class Alerting(Section, frozen=True):
+class AlertingConfig(Section, frozen=True):
     """Where alerts go, and how often a firing one is told again."""
 
     alertmanagers: tuple[AlertmanagerSettings, ...] = ()
@@ -218,7 +218,7 @@ class Web(Section, frozen=True):
     """Whether /metrics has every core and CPU, or their sums and means by package and node."""
 
 
-class State(Section, frozen=True):
+class StateConfig(Section, frozen=True):
     """Where what must outlive the process is kept."""
 
     dir: str | None = None
@@ -269,7 +269,7 @@ class RemedySettings(Section, frozen=True):
     """false leaves it out."""
 
 
-class Remediation(Section, frozen=True):
+class RemediationConfig(Section, frozen=True):
     """What holds for all remedies. `hand`: `socket` is the system's, `direct` one of our own, else a path."""
 
     mode: Literal["observe", "enforce"] = "observe"
@@ -290,30 +290,30 @@ class Remediation(Section, frozen=True):
     """Whether nothing is begun for an alert that an Alertmanager of `alerting` has silenced."""
 
 
-class Config(Section, frozen=True):
+class AgentConfig(Section, frozen=True):
     """The whole file."""
 
-    sample: Sampling = Sampling()
+    sample: SamplingConfig = SamplingConfig()
     external_labels: dict[str, str | None] = {}
     """Added to every alert that goes out, where it has none of that name; without one `instance` is the host's name."""
     collectors: dict[str, CollectorSettings] = {}
     """By name; each collector adds its own keys to those below."""
-    engine: Canary = Canary()
+    engine: CanaryConfig = CanaryConfig()
     engines: tuple[EngineTarget, ...] = ()
     """The engines of this host."""
     rules: RulesSettings = RulesSettings()
-    alerting: Alerting = Alerting()
-    remediation: Remediation = Remediation()
+    alerting: AlertingConfig = AlertingConfig()
+    remediation: RemediationConfig = RemediationConfig()
     remedies: tuple[RemedySettings, ...] = ()
     """Further remedies; one with the name of one that ships takes its place."""
     web: Web = Web()
-    state: State = State()
+    state: StateConfig = StateConfig()
 
-    def external(self) -> dict[str, str]:
+    def build_external_labels(self) -> dict[str, str]:
         """The labels of whatever leaves the host; an empty one is none."""
-        told = {name: value for name, value in self.external_labels.items() if value}
-        return {"instance": socket.gethostname(), "job": "steadytok"} | told
+        labels = {name: value for name, value in self.external_labels.items() if value}
+        return {"instance": socket.gethostname(), "job": "steadytok"} | labels
 
-    def identity(self) -> dict[str, str]:
+    def build_identity_labels(self) -> dict[str, str]:
         """Those that the host's series have where they are asked for, as if a Prometheus had scraped them."""
-        return {name: value for name, value in self.external().items() if name in ("instance", "job")}
+        return {name: value for name, value in self.build_external_labels().items() if name in ("instance", "job")}

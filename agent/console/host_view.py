@@ -14,7 +14,7 @@ from rules import promql
 from rules.alerts import Alert, AlertState
 from rules.history.history import History
 
-_TEXTS = {
+_QUERY_TEXTS = {
     "hottest": 'topk(1, steadytok_hwmon_temperature_celsius or steadytok_dimm_temperature_celsius{source!="hwmon"})',
     "frequency": "avg(steadytok_cpufreq_frequency_hertz)",
     "frequency_max": "max(steadytok_cpufreq_frequency_max_hertz)",
@@ -44,7 +44,7 @@ class EngineView:
     up: bool
     speed: float | None
     baseline: float | None
-    learnt: float
+    baseline_progress: float
     trail: tuple[float | None, ...] = ()
 
 
@@ -58,7 +58,7 @@ class NodeView:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class HostView:
     """All that the screen shows."""
 
     engines: tuple[EngineView, ...]
@@ -72,29 +72,29 @@ class View:
     failing: tuple[str, ...]
     alerts: tuple[Alert, ...]
     series: int
-    starting: bool
+    canary_starting: bool
     pacing: tuple[str, ...] = ()
     """How and why each paced engine is held, a sentence each."""
 
 
-class Viewer:
+class HostViewBuilder:
     """Asks History for the view; the questions are compiled once."""
 
     def __init__(self) -> None:
-        self._queries: dict[str, promql.Query] = {name: promql.compile(text) for name, text in _TEXTS.items()}
-        self._speed = promql.compile("steadytok_engine_tokens_per_second")
+        self._queries: dict[str, promql.Query] = {name: promql.compile(text) for name, text in _QUERY_TEXTS.items()}
+        self._speed_query = promql.compile("steadytok_engine_tokens_per_second")
 
-    def _trails(self, history: History, now_ms: int) -> dict[str, tuple[float | None, ...]]:
-        matrix = self._speed.over(history, now_ms - TRAIL_MS + TRAIL_STEP_MS, now_ms, TRAIL_STEP_MS)
+    def _query_trails(self, history: History, now_ms: int) -> dict[str, tuple[float | None, ...]]:
+        matrix = self._speed_query.evaluate_range(history, now_ms - TRAIL_MS + TRAIL_STEP_MS, now_ms, TRAIL_STEP_MS)
         rows = zip(matrix.labels, matrix.values.tolist(), matrix.present.tolist(), strict=True)
         return {
             dict(labels).get("engine", ""): tuple(
-                v if there else None for v, there in zip(values, present, strict=True)
+                v if is_present else None for v, is_present in zip(values, present, strict=True)
             )
             for labels, values, present in rows
         }
 
-    def view(
+    def build(
         self,
         history: History,
         alerts: Sequence[Alert],
@@ -103,57 +103,62 @@ class Viewer:
         *,
         canary: bool = False,
         pacing: Sequence[str] = (),
-    ) -> View:
+    ) -> HostView:
         """The host at `now_ms`; `canary`: an engine of ours is to be there; `pacing`: what is held, and why."""
-        asked = {name: list(query.at(history, now_ms)) for name, query in self._queries.items()}
+        results = {name: list(query.evaluate_at(history, now_ms)) for name, query in self._queries.items()}
 
-        def one(name: str) -> float | None:
-            return asked[name][0][1] if asked[name] else None
+        def first_value(name: str) -> float | None:
+            return results[name][0][1] if results[name] else None
 
-        def each(name: str, label: str) -> dict[str, float]:
-            return {dict(labels).get(label, ""): value for labels, value in asked[name]}
+        def values_by(name: str, label: str) -> dict[str, float]:
+            return {dict(labels).get(label, ""): value for labels, value in results[name]}
 
-        speeds = baseline.now(history, now_ms)
-        trails = self._trails(history, now_ms)
+        speeds = baseline.query_speeds(history, now_ms)
+        trails = self._query_trails(history, now_ms)
         engines = tuple(
             EngineView(
-                name, up == 1, speeds.get(name), baseline.value(name), baseline.progress(name), trails.get(name, ())
+                name,
+                up == 1,
+                speeds.get(name),
+                baseline.expected_speed(name),
+                baseline.learning_progress(name),
+                trails.get(name, ()),
             )
-            for name, up in sorted(each("engines", "engine").items())
+            for name, up in sorted(values_by("engines", "engine").items())
         )
-        total = each("node_total", "node")
-        available = each("node_available", "node")
+        total = values_by("node_total", "node")
+        available = values_by("node_available", "node")
         nodes = tuple(NodeView(node, available[node], total[node]) for node in total if node in available)
-        return View(
+        return HostView(
             engines=engines,
-            hottest=_hottest(asked["hottest"]),
-            frequency=one("frequency"),
-            frequency_max=one("frequency_max"),
-            remote=one("remote"),
+            hottest=_find_hottest(results["hottest"]),
+            frequency=first_value("frequency"),
+            frequency_max=first_value("frequency_max"),
+            remote=first_value("remote"),
             nodes=nodes,
-            canary_cpu=one("canary_cpu"),
-            canary_memory=one("canary_memory"),
-            failing=tuple(sorted(each("failing", "collector"))),
-            alerts=tuple(sorted(filter(shown, alerts), key=_urgency)),
+            canary_cpu=first_value("canary_cpu"),
+            canary_memory=first_value("canary_memory"),
+            failing=tuple(sorted(values_by("failing", "collector"))),
+            alerts=tuple(sorted(filter(is_shown, alerts), key=_urgency_key)),
             series=history.series_count(),
-            starting=canary and not engines,
+            canary_starting=canary and not engines,
             pacing=tuple(pacing),
         )
 
 
-def _hottest(found: Sequence[tuple[tuple[tuple[str, str], ...], float]]) -> tuple[str, float] | None:
-    if not found:
+def _find_hottest(result: Sequence[tuple[tuple[tuple[str, str], ...], float]]) -> tuple[str, float] | None:
+    if not result:
         return None
-    labels, value = dict(found[0][0]), found[0][1]
-    told = ("chip", "device", "label", "sensor", "source", "dimm")
-    return " ".join(labels[key] for key in told if labels.get(key)), value
+    labels, value = dict(result[0][0]), result[0][1]
+    name_labels = ("chip", "device", "label", "sensor", "source", "dimm")
+    return " ".join(labels[key] for key in name_labels if labels.get(key)), value
 
 
-def shown(alert: Alert) -> bool:
+def is_shown(alert: Alert) -> bool:
     """Whether people are to see it: it fires, and does not fire always."""
     return alert.state is AlertState.FIRING and dict(alert.labels).get("severity") != "none"
 
 
-def _urgency(alert: Alert) -> tuple[int, str]:
+def _urgency_key(alert: Alert) -> tuple[int, str]:
     severity = dict(alert.labels).get("severity", "none")
     return (SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES), alert.name)

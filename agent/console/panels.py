@@ -7,10 +7,10 @@ from typing import Literal
 
 import msgspec
 
-FILE = Path(__file__).parents[1] / "web/static/panels.json"
+PANELS_FILE = Path(__file__).parents[1] / "web/static/panels.json"
 
 
-class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PanelQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One question: each series that answers it is a line, named by its labels (`{engine}`)."""
 
     query: str
@@ -35,7 +35,7 @@ class Panel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Digits behind the point."""
     none: str
     """What is said where there is nothing to draw."""
-    lines: tuple[Line, ...]
+    lines: tuple[PanelQuery, ...]
     low: float | None = msgspec.field(default=None, name="from")
     high: float | None = msgspec.field(default=None, name="to")
     room: float | None = None
@@ -43,6 +43,6 @@ class Panel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tall: bool = False
 
 
-def panels() -> tuple[Panel, ...]:
+def load_panels() -> tuple[Panel, ...]:
     """All of them, in order; OSError or msgspec.MsgspecError where the package is not whole."""
-    return msgspec.json.decode(FILE.read_bytes(), type=tuple[Panel, ...])
+    return msgspec.json.decode(PANELS_FILE.read_bytes(), type=tuple[Panel, ...])

@@ -9,102 +9,111 @@ from types import ModuleType
 
 from agent.config.schema import CANARY
 from agent.enginebench import heat
-from agent.enginebench.client import Endpoint, Engine, Order
-from agent.enginebench.counters import Counters
+from agent.enginebench.client import BenchRequest, Endpoint, EngineClient
+from agent.enginebench.counters import EngineCounters
 from agent.enginebench.heat import Heat
-from agent.enginebench.load import Run, stress
-from agent.enginebench.reference_engine import OwnEngine
-from agent.enginebench.summary import percentiles, speeds
-from agent.engines.baseline import Key
+from agent.enginebench.load import LoadRun, run_load
+from agent.enginebench.reference_engine import ReferenceEngine
+from agent.enginebench.summary import compute_percentiles, list_speeds
+from agent.engines.baseline import BaselineKey
 from agent.sampling.plugins import Collector
 
-Progress = Callable[[Run], None]
+OnProgress = Callable[[LoadRun], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BenchPlan:
     """What was asked for; without `url` the reference engine is started, with `own` as its arguments."""
 
     url: str | None
-    own: Sequence[str]
+    engine_arguments: Sequence[str]
     name: str
     model: str
     endpoint: Endpoint | None
     key: str
-    order: Order
+    request: BenchRequest
     requests: int
     concurrency: int
     warm_up: int
-    patience: float
+    timeout: float
 
 
 @dataclass(slots=True)
-class Result:
+class BenchResult:
     """What came of it; `told` are the speeds that the engine says it decoded with, request by request."""
 
-    engine: Engine
-    key: Key
-    run: Run
+    engine: EngineClient
+    key: BaselineKey
+    run: LoadRun
     before: Heat
     after: Heat
-    told: list[float] = field(default_factory=list)
+    engine_speeds: list[float] = field(default_factory=list)
 
     @property
     def baseline(self) -> float | None:
         """What the engine can do, in decode tokens per decode second: the 90th percentile, as baselines are."""
-        found = percentiles(self.told or speeds(self.run))
-        return None if found is None else found.p90
+        speed_percentiles = compute_percentiles(self.engine_speeds or list_speeds(self.run))
+        return None if speed_percentiles is None else speed_percentiles.p90
 
 
-async def bench(
-    plan: Plan, modules: Mapping[str, ModuleType], collectors: Sequence[Collector], progress: Progress
-) -> Result:
+async def measure(
+    plan: BenchPlan, modules: Mapping[str, ModuleType], collectors: Sequence[Collector], on_progress: OnProgress
+) -> BenchResult:
     """Raises EngineError where not even one request is answered."""
-    own: OwnEngine | None = None
+    reference_engine: ReferenceEngine | None = None
     try:
-        url, model, key = plan.url, plan.model, Key(plan.name)
+        url, model, key = plan.url, plan.model, BaselineKey(plan.name)
         if url is None:
-            own = OwnEngine(plan.own)
-            ready = await own.start()
+            reference_engine = ReferenceEngine(plan.engine_arguments)
+            ready = await reference_engine.start()
             url, model = ready.url, ready.model
-            key = Key(CANARY, f"{ready.model}:{ready.weights_bytes}")
-        return await _asked(
+            key = BaselineKey(CANARY, f"{ready.model}:{ready.weights_bytes}")
+        return await _measure_engine(
             plan,
-            Engine(url, model=model, endpoint=plan.endpoint, key=plan.key),
+            EngineClient(url, model=model, endpoint=plan.endpoint, key=plan.key),
             key,
-            Counters(modules, url),
+            EngineCounters(modules, url),
             collectors,
-            progress,
+            on_progress,
         )
     finally:
-        if own is not None:
-            await own.close()
+        if reference_engine is not None:
+            await reference_engine.close()
 
 
-async def _asked(
-    plan: Plan, engine: Engine, key: Key, counters: Counters, collectors: Sequence[Collector], progress: Progress
-) -> Result:
+async def _measure_engine(
+    plan: BenchPlan,
+    engine: EngineClient,
+    key: BaselineKey,
+    counters: EngineCounters,
+    collectors: Sequence[Collector],
+    on_progress: OnProgress,
+) -> BenchResult:
     try:
-        await engine.open(plan.concurrency, plan.patience)
+        await engine.connect(plan.concurrency, plan.timeout)
         for _ in range(max(plan.warm_up, 1)):  # the first one also finds out what the engine takes
-            await engine.ask(plan.order)
-        counters.speed()
-        result = Result(engine, key, Run(plan.requests), before := heat.read(collectors), before)
+            await engine.complete(plan.request)
+        counters.measure_speed()
+        result = BenchResult(engine, key, LoadRun(plan.requests), before := heat.read_heat(collectors), before)
 
-        async def heard(run: Run) -> None:
+        async def on_request(run: LoadRun) -> None:
             result.run = run
             # Only between requests: with several at once this would hold up the clock of the others.
-            if plan.concurrency == 1 and (told := counters.speed()) is not None:
-                result.told.append(told)
-            progress(run)
+            if plan.concurrency == 1 and (speed := counters.measure_speed()) is not None:
+                result.engine_speeds.append(speed)
+            on_progress(run)
 
-        result.run = await stress(engine, plan.order, requests=plan.requests, concurrency=plan.concurrency, heard=heard)
-        result.after = heat.read(collectors)
+        result.run = await run_load(
+            engine, plan.request, requests=plan.requests, concurrency=plan.concurrency, on_request=on_request
+        )
+        result.after = heat.read_heat(collectors)
         return result
     finally:
         await engine.close()
 
 
-def run(plan: Plan, modules: Mapping[str, ModuleType], collectors: Sequence[Collector], progress: Progress) -> Result:
+def run(
+    plan: BenchPlan, modules: Mapping[str, ModuleType], collectors: Sequence[Collector], on_progress: OnProgress
+) -> BenchResult:
     """`bench`, from where there is no event loop. Raises EngineError or KeyboardInterrupt."""
-    return asyncio.run(bench(plan, modules, collectors, progress))
+    return asyncio.run(measure(plan, modules, collectors, on_progress))

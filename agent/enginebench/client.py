@@ -18,81 +18,81 @@ from typing import Any, Literal, NamedTuple
 import aiohttp
 import msgspec
 
-from agent.enginebench.sse import Events, StreamError
+from agent.enginebench.sse import EventParser, StreamError
 
 Endpoint = Literal["completions", "chat"]
 _PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 # What an engine may not know, and the run can do without; given up one after the other when a request is refused.
-_EXTRAS: dict[str, Any] = {"ignore_eos": True, "stream_options": {"include_usage": True}}
+_OPTIONAL_FIELDS: dict[str, Any] = {"ignore_eos": True, "stream_options": {"include_usage": True}}
 
 
 class EngineError(Exception):
     """The engine cannot be asked, or refuses; the message is one sentence."""
 
 
-class Order(NamedTuple):
+class BenchRequest(NamedTuple):
     """What is asked, each time the same."""
 
     prompt: str
     tokens: int
 
 
-class Piece(NamedTuple):
+class StreamEvent(NamedTuple):
     """One event of a stream: when it came (monotonic), and whether there was text in it."""
 
     at: float
-    text: bool
+    has_text: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Completion:
     """One answer: seconds are monotonic; `told` is what the engine says it generated, None where it does not."""
 
-    sent: float
-    ended: float
-    pieces: tuple[Piece, ...]
-    told: int | None
-    streamed: bool
+    sent_at: float
+    ended_at: float
+    events: tuple[StreamEvent, ...]
+    usage_tokens: int | None
+    is_streamed: bool
 
     @property
-    def counted(self) -> tuple[Piece, ...]:
+    def token_events(self) -> tuple[StreamEvent, ...]:
         """The events that stand for tokens: all, if the engine's own count says so, else those with text."""
-        with_text = tuple(piece for piece in self.pieces if piece.text)
-        return self.pieces if len(self.pieces) == self.told or not with_text else with_text
+        with_text = tuple(event for event in self.events if event.has_text)
+        return self.events if len(self.events) == self.usage_tokens or not with_text else with_text
 
     @property
     def tokens(self) -> int:
         """Tokens generated: what the engine says, else events."""
-        return len(self.counted) if self.told is None else self.told
+        return len(self.token_events) if self.usage_tokens is None else self.usage_tokens
 
     @property
     def seconds(self) -> float:
         """From sending to the end."""
-        return self.ended - self.sent
+        return self.ended_at - self.sent_at
 
     @property
     def first_token(self) -> float | None:
         """Seconds to the first token; None where the answer came in one piece."""
-        return self.counted[0].at - self.sent if self.streamed and self.counted else None
+        return self.token_events[0].at - self.sent_at if self.is_streamed and self.token_events else None
 
     @property
     def speed(self) -> float | None:
         """Tokens per second while it decoded: after the first token, or of the whole where it came in one piece."""
-        if not self.streamed:
+        if not self.is_streamed:
             return self.tokens / self.seconds if self.tokens and self.seconds > 0 else None
-        counted = self.counted
-        lasted = counted[-1].at - counted[0].at if counted else 0.0
-        return (self.tokens - 1) / lasted if lasted > 0 and self.tokens > 1 else None
+        events = self.token_events
+        duration = events[-1].at - events[0].at if events else 0.0
+        return (self.tokens - 1) / duration if duration > 0 and self.tokens > 1 else None
 
     @property
-    def gaps(self) -> list[float]:
+    def token_gaps(self) -> list[float]:
         """Seconds between tokens; of several that came in one event or one read, an even share each."""
-        share = min(len(self.counted) / max(self.tokens, 1), 1.0)
-        reads = [(at, len(list(pieces))) for at, pieces in groupby(self.counted, key=lambda piece: piece.at)]
-        return [(at - before) / count * share for (before, _), (at, count) in pairwise(reads) for _ in range(count)]
+        share = min(len(self.token_events) / max(self.tokens, 1), 1.0)
+        reads = [(at, len(list(events))) for at, events in groupby(self.token_events, key=lambda event: event.at)]
+        return [(at - previous) / count * share for (previous, _), (at, count) in pairwise(reads) for _ in range(count)]
 
 
-class Engine:
+class EngineClient:
     """An engine at a URL; `close` it."""
 
     def __init__(self, url: str, *, model: str = "", endpoint: Endpoint | None = None, key: str = "") -> None:
@@ -100,141 +100,143 @@ class Engine:
         self.url = url.rstrip("/").removesuffix("/v1")
         self.model = model
         self.endpoint: Endpoint = endpoint or "completions"
-        self._settled = endpoint is not None
-        self._extras = dict(_EXTRAS)
+        self._endpoint_is_settled = endpoint is not None
+        self._optional_fields = dict(_OPTIONAL_FIELDS)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._session: aiohttp.ClientSession | None = None
 
-    async def open(self, connections: int, patience: float) -> None:
-        """Makes ready and asks for the model's name; `patience` is in seconds without a byte. Raises EngineError."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(patience, 10.0), sock_read=patience)
+    async def connect(self, connections: int, read_timeout: float) -> None:
+        """Opens a session and asks for the model; `read_timeout` is seconds without a byte. Raises EngineError."""
+        client_timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(read_timeout, 10.0), sock_read=read_timeout)
         connector = aiohttp.TCPConnector(limit=connections)
-        self._session = aiohttp.ClientSession(timeout=timeout, connector=connector, headers=self._headers)
+        self._session = aiohttp.ClientSession(timeout=client_timeout, connector=connector, headers=self._headers)
         if not self.model:
-            self.model = await self._first_model()
+            self.model = await self._find_first_model()
 
     async def close(self) -> None:
         """Closes its connections."""
         if self._session is not None:
             await self._session.close()
 
-    async def ask(self, order: Order) -> Answer:
+    async def complete(self, request: BenchRequest) -> Completion:
         """One answer; raises EngineError. The first finds out what the engine takes."""
         while True:
             try:
-                return await self._ask_once(order)
-            except _RefusedError as refused:
-                if not self._gives_up(refused):
-                    raise EngineError(str(refused)) from None
+                return await self._complete_once(request)
+            except _StatusError as refusal:
+                if not self._drop_feature(refusal):
+                    raise EngineError(str(refusal)) from None
 
-    def _gives_up(self, refused: _RefusedError) -> bool:
+    def _drop_feature(self, refusal: _StatusError) -> bool:
         """Whether something less can be asked after this refusal."""
-        if refused.status in (404, 405, 501) and not self._settled:
-            self.endpoint, self._settled = "chat", True
+        if refusal.status in (404, 405, 501) and not self._endpoint_is_settled:
+            self.endpoint, self._endpoint_is_settled = "chat", True
             return True
-        if refused.status in (400, 422) and self._extras:
-            named = next((name for name in self._extras if name in str(refused)), next(iter(self._extras)))
-            del self._extras[named]
+        if refusal.status in (400, 422) and self._optional_fields:
+            field_name = next(
+                (name for name in self._optional_fields if name in str(refusal)), next(iter(self._optional_fields))
+            )
+            del self._optional_fields[field_name]
             return True
         return False
 
-    async def _first_model(self) -> str:
+    async def _find_first_model(self) -> str:
         assert self._session is not None
         try:
-            async with self._session.get(f"{self.url}/v1/models") as answer:
-                body = await answer.read()
-                if answer.status in (401, 403):
+            async with self._session.get(f"{self.url}/v1/models") as response:
+                body = await response.read()
+                if response.status in (401, 403):
                     raise EngineError(f"{self.url} wants a key: give it with --key-file")
-                if answer.status != 200:
+                if response.status != 200:
                     return ""  # an engine with one model may have no list of them
                 return str(msgspec.json.decode(body)["data"][0]["id"])
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             if isinstance(error, msgspec.DecodeError):
                 return ""
-            raise EngineError(f"{self.url} cannot be reached: {_reason(error)}; is the engine up?") from error
+            raise EngineError(f"{self.url} cannot be reached: {_describe_error(error)}; is the engine up?") from error
         except (LookupError, TypeError):
             return ""  # a list without models
 
-    async def _ask_once(self, order: Order) -> Answer:
+    async def _complete_once(self, request: BenchRequest) -> Completion:
         assert self._session is not None
         url = self.url + _PATHS[self.endpoint]
-        sent = time.monotonic()
+        sent_at = time.monotonic()
         try:
-            async with self._session.post(url, json=self._body(order)) as answer:
-                if answer.status != 200:
-                    raise _RefusedError(url, answer.status, await answer.read())
-                self._settled = True
-                if answer.content_type != "text/event-stream":
-                    return _whole(await answer.read(), sent)
-                return await _streamed(answer, sent)
+            async with self._session.post(url, json=self._build_body(request)) as response:
+                if response.status != 200:
+                    raise _StatusError(url, response.status, await response.read())
+                self._endpoint_is_settled = True
+                if response.content_type != "text/event-stream":
+                    return _parse_whole(await response.read(), sent_at)
+                return await _read_stream(response, sent_at)
         except StreamError as error:
             raise EngineError(f"{url} sent {error}") from None
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise EngineError(f"{url} did not answer to its end: {_reason(error)}") from error
+            raise EngineError(f"{url} did not answer to its end: {_describe_error(error)}") from error
 
-    def _body(self, order: Order) -> dict[str, Any]:
-        body: dict[str, Any] = {"max_tokens": order.tokens, "temperature": 0, "stream": True, **self._extras}
+    def _build_body(self, request: BenchRequest) -> dict[str, Any]:
+        body: dict[str, Any] = {"max_tokens": request.tokens, "temperature": 0, "stream": True, **self._optional_fields}
         if self.model:
             body["model"] = self.model
         if self.endpoint == "chat":
-            return {**body, "messages": [{"role": "user", "content": order.prompt}]}
-        return {**body, "prompt": order.prompt}
+            return {**body, "messages": [{"role": "user", "content": request.prompt}]}
+        return {**body, "prompt": request.prompt}
 
 
-class _RefusedError(Exception):
+class _StatusError(Exception):
     """An answer with another status than 200."""
 
     def __init__(self, url: str, status: int, body: bytes) -> None:
-        super().__init__(f"{url} answered {status}: {_message(body)}")
+        super().__init__(f"{url} answered {status}: {_parse_refusal(body)}")
         self.status = status
 
 
-async def _streamed(answer: aiohttp.ClientResponse, sent: float) -> Answer:
-    events, pieces, told = Events(), [], None
-    async for part in answer.content.iter_any():
+async def _read_stream(response: aiohttp.ClientResponse, sent_at: float) -> Completion:
+    parser, stream_events, token_count = EventParser(), [], None
+    async for chunk in response.content.iter_any():
         at = time.monotonic()
-        for value in events.fed(part):
-            told = _told(value, told)
-            pieces += _pieces(value, at)
-    for value in events.ended():
-        told = _told(value, told)
-        pieces += _pieces(value, time.monotonic())
-    if not pieces:
+        for value in parser.feed(chunk):
+            token_count = _parse_token_count(value, token_count)
+            stream_events += _parse_events(value, at)
+    for value in parser.finish():
+        token_count = _parse_token_count(value, token_count)
+        stream_events += _parse_events(value, time.monotonic())
+    if not stream_events:
         raise StreamError("a stream without any text")
-    return Answer(sent, time.monotonic(), tuple(pieces), told, streamed=True)
+    return Completion(sent_at, time.monotonic(), tuple(stream_events), token_count, is_streamed=True)
 
 
-def _whole(body: bytes, sent: float) -> Answer:
-    ended = time.monotonic()
+def _parse_whole(body: bytes, sent_at: float) -> Completion:
+    ended_at = time.monotonic()
     try:
         value = msgspec.json.decode(body)
     except msgspec.DecodeError:
         raise StreamError(f"neither events nor JSON: {body[:80].decode('utf-8', 'replace')!r}") from None
-    told = _told(value, None)
-    if told is None:
+    token_count = _parse_token_count(value, None)
+    if token_count is None:
         raise StreamError("a whole answer without usage: neither its tokens nor their times can be told")
-    return Answer(sent, ended, (), told, streamed=False)
+    return Completion(sent_at, ended_at, (), token_count, is_streamed=False)
 
 
-def _told(value: Any, before: int | None) -> int | None:
+def _parse_token_count(value: Any, previous: int | None) -> int | None:
     """The engine's own count: OpenAI's usage, or llama.cpp's timings; the last one holds."""
-    _check(value)
+    _check_event(value)
     for outer, inner in (("usage", "completion_tokens"), ("timings", "predicted_n")):
-        found = value.get(outer)
-        if isinstance(found, Mapping) and isinstance(count := found.get(inner), int) and count > 0:
+        section = value.get(outer)
+        if isinstance(section, Mapping) and isinstance(count := section.get(inner), int) and count > 0:
             return count
-    return before
+    return previous
 
 
-def _pieces(value: Any, at: float) -> list[Piece]:
+def _parse_events(value: Any, at: float) -> list[StreamEvent]:
     choices = value.get("choices")
     if not isinstance(choices, list):
         return []
-    texts = [_text(choice) for choice in choices if isinstance(choice, Mapping)]
-    return [Piece(at, bool(text)) for text in texts if text is not None]
+    texts = [_parse_text(choice) for choice in choices if isinstance(choice, Mapping)]
+    return [StreamEvent(at, bool(text)) for text in texts if text is not None]
 
 
-def _text(choice: Mapping[str, Any]) -> str | None:
+def _parse_text(choice: Mapping[str, Any]) -> str | None:
     """The text of a choice; None where it is an event of another kind: the role that opens a chat, a bare end."""
     if "text" in choice:
         text = choice["text"]
@@ -251,30 +253,30 @@ def _text(choice: Mapping[str, Any]) -> str | None:
     return ""
 
 
-def _check(value: Any) -> None:
+def _check_event(value: Any) -> None:
     if not isinstance(value, Mapping):
         raise StreamError(f"an event that is no object: {str(value)[:80]!r}")
     if error := value.get("error"):
-        raise StreamError(f"an error instead of the end: {_sentence(error)}")
+        raise StreamError(f"an error instead of the end: {_format_message(error)}")
 
 
-def _message(body: bytes) -> str:
+def _parse_refusal(body: bytes) -> str:
     """What a refusal says, in the shapes that engines have for it; else the beginning of its text."""
     try:
         value = msgspec.json.decode(body)
     except msgspec.DecodeError:
         return " ".join(body[:200].decode("utf-8", "replace").split()) or "nothing more"
     if isinstance(value, Mapping):
-        return _sentence(value.get("error") or value.get("detail") or value.get("message") or value)
-    return _sentence(value)
+        return _format_message(value.get("error") or value.get("detail") or value.get("message") or value)
+    return _format_message(value)
 
 
-def _sentence(value: Any) -> str:
+def _format_message(value: Any) -> str:
     text = value.get("message", value) if isinstance(value, Mapping) else value
     return " ".join(str(text).split())[:300]
 
 
-def _reason(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     if isinstance(error, asyncio.TimeoutError):
         return "nothing came for too long (--timeout)"
     return str(error) or type(error).__name__

@@ -11,25 +11,25 @@ from collectors import Host
 _NAME = "measured"
 
 
-class Counters:
+class EngineCounters:
     """Asks one engine's metrics, through the collector that the agent has; each `speed` is since the one before."""
 
     def __init__(self, modules: Mapping[str, ModuleType], url: str) -> None:
         module = modules["engine"]
-        own = module.Config(engines=(module.Target(name=_NAME, url=url),))
-        self._collector = plugins.bind(module, "engine", interval=None, deadline=None, own=own)
+        engine_config = module.Config(engines=(module.Target(name=_NAME, url=url),))
+        self._collector = plugins.bind_collector(module, "engine", interval=None, deadline=None, config=engine_config)
         self._host = Host("/")
-        self._before = self._read()
+        self._previous = self._read_counters()
 
-    def speed(self) -> float | None:
+    def measure_speed(self) -> float | None:
         """Decode tokens per decode second since the last time; None where the engine does not tell, or did nothing."""
-        before, self._before = self._before, self._read()
-        if before is None or self._before is None:
+        previous, self._previous = self._previous, self._read_counters()
+        if previous is None or self._previous is None:
             return None
-        tokens, seconds = (after - old for after, old in zip(self._before, before, strict=True))
+        tokens, seconds = (later - earlier for later, earlier in zip(self._previous, previous, strict=True))
         return tokens / seconds if tokens > 0 and seconds > 0 else None
 
-    def _read(self) -> tuple[float, float] | None:
+    def _read_counters(self) -> tuple[float, float] | None:
         samples = [sample for sample in self._collector.collect(self._host) if sample is not None]
         self._host.take_notes()
         values = {sample.metric.name: sample.value for sample in samples}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from agent.sampling.once import read_once, with_sources
+from agent.sampling.once import add_sources, collect_once
 from agent.sampling.plugins import Collector
 from collectors import Sample
 
-NAMES = ("dimm", "hwmon", "cpufreq", "thermal_throttle")
-PATIENCE = 3.0  # seconds; a sensor that takes longer is missing
+COLLECTORS = ("dimm", "hwmon", "cpufreq", "thermal_throttle")
+TIMEOUT = 3.0  # seconds; a sensor that takes longer is missing
 _PROCESSORS = ("coretemp", "k10temp")
 
 
@@ -23,16 +23,16 @@ class Heat(NamedTuple):
     throttled: float | None = None
 
 
-def read(collectors: Sequence[Collector], root: str = "/") -> Heat:
+def read_heat(collectors: Sequence[Collector], root: str = "/") -> Heat:
     """One reading; what this host does not tell is None."""
-    named = [name for name in NAMES if any(collector.name == name for collector in collectors)]
-    passes = read_once(with_sources(named, collectors), root, PATIENCE)
-    samples = [sample for result in passes for sample in result.samples]
+    available = [name for name in COLLECTORS if any(collector.name == name for collector in collectors)]
+    results = collect_once(add_sources(available, collectors), root, TIMEOUT)
+    samples = [sample for result in results for sample in result.samples]
     hertz = _values(samples, "steadytok_cpufreq_frequency_hertz")
     events = [
-        sum(found)
+        sum(counts)
         for unit in ("core", "package")
-        if (found := _values(samples, f"steadytok_thermal_throttle_{unit}_events_total"))
+        if (counts := _values(samples, f"steadytok_thermal_throttle_{unit}_events_total"))
     ]
     return Heat(
         dimm=max(_values(samples, "steadytok_dimm_temperature_celsius"), default=None),

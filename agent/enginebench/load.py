@@ -6,61 +6,63 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from agent.enginebench.client import Answer, Engine, EngineError, Order
+from agent.enginebench.client import BenchRequest, Completion, EngineClient, EngineError
 
-GIVE_UP = 3  # failures in a row, after which more requests would only make an ailing engine worse
+MAX_FAILURES = 3  # failures in a row, after which more requests would only make an ailing engine worse
 
-Heard = Callable[["Run"], Awaitable[None]]
+OnRequest = Callable[["LoadRun"], Awaitable[None]]
 
 
 @dataclass(slots=True)
-class Run:
+class LoadRun:
     """What came: answers in the order in which they ended, and what went wrong."""
 
-    wanted: int
-    answers: list[Answer] = field(default_factory=list)
+    requests: int
+    answers: list[Completion] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    stopped: str = ""
+    stop_reason: str = ""
 
     @property
-    def done(self) -> int:
+    def finished_count(self) -> int:
         """Requests that have ended, well or not."""
         return len(self.answers) + len(self.failures)
 
 
-async def stress(engine: Engine, order: Order, *, requests: int, concurrency: int, heard: Heard) -> Run:
+async def run_load(
+    engine: EngineClient, request: BenchRequest, *, requests: int, concurrency: int, on_request: OnRequest
+) -> LoadRun:
     """Runs to its end or until it is cancelled, and tells what there is; `heard` is awaited after each request."""
-    run = Run(requests)
-    tickets = iter(range(requests))
-    state = _Row()
+    run = LoadRun(requests)
+    remaining = iter(range(requests))
+    streak = _FailureStreak()
 
     async def client() -> None:
-        for _ in tickets:
-            if run.stopped:
+        for _ in remaining:
+            if run.stop_reason:
                 return
-            await _once(engine, order, run, state)
-            await heard(run)
+            await _send_request(engine, request, run, streak)
+            await on_request(run)
 
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(concurrency, requests)):
                 group.create_task(client())
     except asyncio.CancelledError:  # Ctrl-C: what was measured until now is worth telling
-        run.stopped = f"stopped after {run.done} of {requests} requests"
+        run.stop_reason = f"stopped after {run.finished_count} of {requests} requests"
     return run
 
 
 @dataclass(slots=True)
-class _Row:
+class _FailureStreak:
     failures: int = 0
 
 
-async def _once(engine: Engine, order: Order, run: Run, row: _Row) -> None:
+async def _send_request(engine: EngineClient, request: BenchRequest, run: LoadRun, streak: _FailureStreak) -> None:
     try:
-        run.answers.append(await engine.ask(order))
-        row.failures = 0
+        run.answers.append(await engine.complete(request))
+        streak.failures = 0
     except EngineError as error:
         run.failures.append(str(error))
-        row.failures += 1
-        if row.failures == GIVE_UP:
-            run.stopped = f"given up after {GIVE_UP} failures in a row"
+        streak.failures += 1
+        if streak.failures == MAX_FAILURES:
+            run.stop_reason = f"given up after {MAX_FAILURES} failures in a row"

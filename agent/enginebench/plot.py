@@ -6,10 +6,10 @@ import html
 import math
 from collections.abc import Iterator, Sequence
 
-from agent.enginebench.client import Engine
+from agent.enginebench.client import EngineClient
 from agent.enginebench.heat import Heat
-from agent.enginebench.load import Run
-from agent.enginebench.summary import summarise, verdict
+from agent.enginebench.load import LoadRun
+from agent.enginebench.summary import format_verdict, summarise_run
 
 WIDTH, LEFT, RIGHT = 820, 78, 24
 TOP, PANEL, GAP = 78, 190, 52
@@ -27,72 +27,74 @@ _HEAD = """<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{heig
 class _Panel:
     """One pair of axes, from 0 up: request n stands at x(n), a value at y(value)."""
 
-    def __init__(self, top: int, count: int, most: float) -> None:
+    def __init__(self, top: int, count: int, highest: float) -> None:
         self.top = top
         self.bottom = top + PANEL
-        self.step = nice(most / 4)
-        self.most = self.step * max(1, math.ceil(most / self.step))
+        self.step = round_step(highest / 4)
+        self.highest = self.step * max(1, math.ceil(highest / self.step))
         self._count = count
 
     def x(self, number: int) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (number - 0.5) / self._count
 
     def y(self, value: float) -> float:
-        return self.bottom - PANEL * value / self.most
+        return self.bottom - PANEL * value / self.highest
 
-    def axes(self, title: str) -> Iterator[str]:
+    def draw_axes(self, title: str) -> Iterator[str]:
         yield f'<text x="{LEFT}" y="{self.top - 10}" font-weight="600">{html.escape(title)}</text>\n'
-        for index in range(round(self.most / self.step) + 1):
+        for index in range(round(self.highest / self.step) + 1):
             value = index * self.step
             y = self.y(value)
             yield f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e3e3e3"/>\n'
             yield f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" fill="#555">{value:g}</text>\n'
-        every = max(1, math.ceil(self._count / 20))
+        label_interval = max(1, math.ceil(self._count / 20))
         for number in range(1, self._count + 1):
-            if number == 1 or number % every == 0:
-                at = f'x="{self.x(number):.1f}" y="{self.bottom + 18}"'
-                yield f'<text {at} text-anchor="middle" fill="#555">{number}</text>\n'
+            if number == 1 or number % label_interval == 0:
+                position = f'x="{self.x(number):.1f}" y="{self.bottom + 18}"'
+                yield f'<text {position} text-anchor="middle" fill="#555">{number}</text>\n'
 
 
-def svg(engine: Engine, run: Run, before: Heat, after: Heat) -> str:
+def render_svg(engine: EngineClient, run: LoadRun, before: Heat, after: Heat) -> str:
     """The whole picture."""
     speeds = [answer.speed for answer in run.answers]
-    waits = [None if answer.first_token is None else answer.first_token * 1000 for answer in run.answers]
+    first_token_ms = [None if answer.first_token is None else answer.first_token * 1000 for answer in run.answers]
     height = TOP + 24 + 2 * PANEL + GAP + BOTTOM
-    summary = summarise(run)
-    about = f"{engine.url}: {summary.requests} requests, {summary.tokens} tokens in {summary.seconds:.1f} s"
+    summary = summarise_run(run)
+    subtitle = f"{engine.url}: {summary.requests} requests, {summary.tokens} tokens in {summary.seconds:.1f} s"
     title = f"Does its speed hold? {engine.model or engine.url}"
-    parts = [_HEAD.format(width=WIDTH, height=height, left=LEFT, title=html.escape(title), about=html.escape(about))]
-    parts += _drawn(TOP + 24, "Tokens per second while decoding", speeds, "#1f6feb", line=True)
-    parts += _drawn(TOP + 24 + PANEL + GAP, "Time to first token, milliseconds", waits, "#b35900", line=False)
-    end = height - BOTTOM
-    parts.append(f'<text x="{WIDTH - RIGHT}" y="{end + 36}" text-anchor="end" fill="#555">request</text>\n')
-    for index, sentence in enumerate(_wrapped(verdict(summary, before, after))):
-        parts.append(f'<text x="{LEFT}" y="{end + 60 + 18 * index}">{html.escape(sentence)}</text>\n')
+    parts = [_HEAD.format(width=WIDTH, height=height, left=LEFT, title=html.escape(title), about=html.escape(subtitle))]
+    parts += _draw_panel(TOP + 24, "Tokens per second while decoding", speeds, "#1f6feb", line=True)
+    parts += _draw_panel(
+        TOP + 24 + PANEL + GAP, "Time to first token, milliseconds", first_token_ms, "#b35900", line=False
+    )
+    panels_bottom = height - BOTTOM
+    parts.append(f'<text x="{WIDTH - RIGHT}" y="{panels_bottom + 36}" text-anchor="end" fill="#555">request</text>\n')
+    for index, sentence in enumerate(_wrap_text(format_verdict(summary, before, after))):
+        parts.append(f'<text x="{LEFT}" y="{panels_bottom + 60 + 18 * index}">{html.escape(sentence)}</text>\n')
     return "".join([*parts, "</svg>\n"])
 
 
-def _drawn(top: int, title: str, values: Sequence[float | None], colour: str, *, line: bool) -> Iterator[str]:
-    known = [(number, value) for number, value in enumerate(values, 1) if value is not None]
-    panel = _Panel(top, max(len(values), 1), max((value for _, value in known), default=0.0) or 1.0)
-    yield from panel.axes(title)
-    places = [(panel.x(number), panel.y(value)) for number, value in known]
-    if line and places:
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+def _draw_panel(top: int, title: str, values: Sequence[float | None], colour: str, *, line: bool) -> Iterator[str]:
+    points = [(number, value) for number, value in enumerate(values, 1) if value is not None]
+    panel = _Panel(top, max(len(values), 1), max((value for _, value in points), default=0.0) or 1.0)
+    yield from panel.draw_axes(title)
+    coordinates = [(panel.x(number), panel.y(value)) for number, value in points]
+    if line and coordinates:
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in coordinates)
         yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>\n'
-    for x, y in places:
+    for x, y in coordinates:
         if not line:
             yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{panel.bottom}" y2="{y:.1f}" stroke="{colour}"/>\n'
         yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>\n'
 
 
-def nice(step: float) -> float:
+def round_step(step: float) -> float:
     """The next of 1, 2, 2.5 and 5 times a power of ten: what people count by."""
     power = 10.0 ** math.floor(math.log10(step))
     return next(factor * power for factor in (1.0, 2.0, 2.5, 5.0, 10.0) if factor * power >= step * 0.999)
 
 
-def _wrapped(text: str, width: int = 108) -> list[str]:
+def _wrap_text(text: str, width: int = 108) -> list[str]:
     """At most two lines and a rest: a verdict has two sentences."""
     rows = [""]
     for word in text.split():

@@ -8,23 +8,23 @@ from collections.abc import Sequence
 import msgspec
 
 from agent.enginebench.client import EngineError
-from agent.engines.canary import Ready
-from agent.runtime.child_process import Child
+from agent.engines.canary import EngineReady
+from agent.runtime.child_process import ChildProcess
 
 
-class OwnEngine:
+class ReferenceEngine:
     """One engine, from start to end; a second start would be another engine, so one that ends ends the run."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
-        self._child = Child(
+        self._ready: asyncio.Future[EngineReady] = asyncio.get_running_loop().create_future()
+        self._child = ChildProcess(
             "engine",
             ("engine", "--port", "0", "--until-stdin-closes", *arguments),
-            on_line=self._line,
-            on_end=self._ended,
+            on_line=self._handle_line,
+            on_end=self._handle_end,
         )
 
-    async def start(self) -> Ready:
+    async def start(self) -> EngineReady:
         """Returns when it serves; raises EngineError where it cannot."""
         self._child.start()
         return await self._ready
@@ -34,11 +34,11 @@ class OwnEngine:
         self._ready.cancel()
         await self._child.close()
 
-    def _line(self, line: bytes) -> None:
+    def _handle_line(self, line: bytes) -> None:
         if not self._ready.done():
-            self._ready.set_result(msgspec.json.decode(line, type=Ready))
+            self._ready.set_result(msgspec.json.decode(line, type=EngineReady))
 
-    def _ended(self) -> None:
+    def _handle_end(self) -> None:
         if not self._ready.done():
-            words = self._child.last_words.removeprefix("engine: ")
+            words = self._child.last_error_line.removeprefix("engine: ")
             self._ready.set_exception(EngineError(f"the reference engine ended at once: {words or 'it said nothing'}"))

@@ -19,33 +19,33 @@ class StreamError(Exception):
     """What came is no stream of events; one sentence."""
 
 
-class Events:
+class EventParser:
     """The events of one stream, fed as its bytes come."""
 
     def __init__(self) -> None:
-        self._left = b""
-        self.done = False
+        self._buffer = b""
+        self.is_done = False
 
-    def fed(self, part: bytes) -> Iterator[Any]:
+    def feed(self, chunk: bytes) -> Iterator[Any]:
         """The JSON values that this part completes; raises StreamError."""
-        *lines, self._left = (self._left + part).split(b"\n")
-        if len(self._left) > LONGEST_LINE:
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+        if len(self._buffer) > LONGEST_LINE:
             raise StreamError(f"a line of more than {LONGEST_LINE >> 20} MiB, which is no stream of events")
         for line in lines:
-            yield from self._value(line.rstrip(b"\r"))
+            yield from self._parse_line(line.rstrip(b"\r"))
 
-    def ended(self) -> Iterator[Any]:
+    def finish(self) -> Iterator[Any]:
         """What a last line without its end still holds."""
-        line, self._left = self._left, b""
-        yield from self._value(line)
+        line, self._buffer = self._buffer, b""
+        yield from self._parse_line(line)
 
-    def _value(self, line: bytes) -> Iterator[Any]:
+    def _parse_line(self, line: bytes) -> Iterator[Any]:
         field, _, value = line.partition(b":")
         if field not in (b"data", b"error"):
             return  # a comment (empty field name), `event`, `id`, `retry`, or the empty line between events
         value = value.strip()
         if value == b"[DONE]":
-            self.done = True
+            self.is_done = True
         elif value:
             try:
                 decoded = msgspec.json.decode(value)

@@ -14,12 +14,12 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from agent.enginebench.heat import Heat
-from agent.enginebench.load import Run
+from agent.enginebench.load import LoadRun
 
-ENOUGH = 5  # requests, below which a first and a last part say nothing
-SAGS = 0.1  # of the speed at the start: a loss that matters
-HOTTER = 5.0  # degrees
-SLOWER = 0.05  # of the processors' frequency
+MIN_REQUESTS = 5  # requests, below which a first and a last part say nothing
+SAG_THRESHOLD = 0.1  # of the speed at the start: a loss that matters
+HEAT_THRESHOLD = 5.0  # degrees
+FREQUENCY_THRESHOLD = 0.05  # of the processors' frequency
 
 
 class Percentiles(NamedTuple):
@@ -54,10 +54,10 @@ class Summary(NamedTuple):
     sag: Sag | None
 
 
-def summarise(run: Run) -> Summary:
+def summarise_run(run: LoadRun) -> Summary:
     """The numbers of a run."""
     answers = run.answers
-    seconds = max((a.ended for a in answers), default=0.0) - min((a.sent for a in answers), default=0.0)
+    seconds = max((a.ended_at for a in answers), default=0.0) - min((a.sent_at for a in answers), default=0.0)
     tokens = sum(answer.tokens for answer in answers)
     return Summary(
         requests=len(answers),
@@ -65,19 +65,19 @@ def summarise(run: Run) -> Summary:
         tokens=tokens,
         seconds=seconds,
         throughput=tokens / seconds if seconds > 0 else 0.0,
-        speed=percentiles(speeds(run)),
-        first_token=percentiles(a.first_token for a in answers if a.first_token is not None),
-        between_tokens=percentiles(gap for answer in answers for gap in answer.gaps),
-        sag=sag(speeds(run)),
+        speed=compute_percentiles(list_speeds(run)),
+        first_token=compute_percentiles(a.first_token for a in answers if a.first_token is not None),
+        between_tokens=compute_percentiles(gap for answer in answers for gap in answer.token_gaps),
+        sag=compute_sag(list_speeds(run)),
     )
 
 
-def speeds(run: Run) -> list[float]:
+def list_speeds(run: LoadRun) -> list[float]:
     """Tokens per second of each request that has them, in the order in which they ended."""
     return [answer.speed for answer in run.answers if answer.speed is not None]
 
 
-def percentiles(values: Iterable[float]) -> Percentiles | None:
+def compute_percentiles(values: Iterable[float]) -> Percentiles | None:
     """Nearest-rank percentiles: each is a value that was measured."""
     ordered = sorted(values)
     if not ordered:
@@ -86,47 +86,52 @@ def percentiles(values: Iterable[float]) -> Percentiles | None:
     return Percentiles(p50, p90, p99, ordered[-1])
 
 
-def sag(found: Sequence[float]) -> Sag | None:
+def compute_sag(values: Sequence[float]) -> Sag | None:
     """From the first fifth to the last; noise is what neighbours differ by, so that a slow fall is none."""
-    if len(found) < ENOUGH:
+    if len(values) < MIN_REQUESTS:
         return None
-    part = max(2, len(found) // 5)
-    first, last = statistics.median(found[:part]), statistics.median(found[-part:])
-    steps = [abs(after - before) for before, after in pairwise(found)]
-    return Sag(first, last, 1 - last / first, statistics.median(steps) / statistics.median(found))
+    part = max(2, len(values) // 5)
+    first, last = statistics.median(values[:part]), statistics.median(values[-part:])
+    differences = [abs(after - before) for before, after in pairwise(values)]
+    return Sag(first, last, 1 - last / first, statistics.median(differences) / statistics.median(values))
 
 
-def verdict(summary: Summary, before: Heat, after: Heat) -> str:
+def format_verdict(summary: Summary, before: Heat, after: Heat) -> str:
     """One or two sentences: whether it sagged, and what else changed."""
-    found = summary.sag
-    if found is None:
-        return f"Fewer than {ENOUGH} requests have a speed: whether it sags cannot be told."
-    ends = f"{found.first:.1f} tokens/s at first, {found.last:.1f} at the end"
-    clear = abs(found.lost) > max(SAGS, 2 * found.noise)
-    if clear and found.lost > 0:
-        return f"It sags: {ends}, {100 * found.lost:.0f} % less. {cause(before, after)}"
-    if clear:
+    run_sag = summary.sag
+    if run_sag is None:
+        return f"Fewer than {MIN_REQUESTS} requests have a speed: whether it sags cannot be told."
+    ends = f"{run_sag.first:.1f} tokens/s at first, {run_sag.last:.1f} at the end"
+    is_clear = abs(run_sag.lost) > max(SAG_THRESHOLD, 2 * run_sag.noise)
+    if is_clear and run_sag.lost > 0:
+        return f"It sags: {ends}, {100 * run_sag.lost:.0f} % less. {describe_cause(before, after)}"
+    if is_clear:
         return f"It was slow at first: {ends}; something else had the host, or the engine was still warming up."
-    if found.noise > SAGS:
-        return f"Its speed jumps by {100 * found.noise:.0f} % from request to request ({ends}): the host is not quiet."
+    if run_sag.noise > SAG_THRESHOLD:
+        return (
+            f"Its speed jumps by {100 * run_sag.noise:.0f} % from request to request ({ends}): the host is not quiet."
+        )
     return f"It holds: {ends}."
 
 
-def cause(before: Heat, after: Heat) -> str:
+def describe_cause(before: Heat, after: Heat) -> str:
     """What else changed during a run that sagged."""
-    seen = [
-        f"the hottest {what} went from {old:.0f} to {new:.0f} °C"
-        for what, old, new in (("DIMM", before.dimm, after.dimm), ("processor", before.processor, after.processor))
-        if old is not None and new is not None and new - old >= HOTTER
+    changes = [
+        f"the hottest {sensor} went from {earlier:.0f} to {later:.0f} °C"
+        for sensor, earlier, later in (
+            ("DIMM", before.dimm, after.dimm),
+            ("processor", before.processor, after.processor),
+        )
+        if earlier is not None and later is not None and later - earlier >= HEAT_THRESHOLD
     ]
-    if before.hertz and after.hertz and after.hertz < (1 - SLOWER) * before.hertz:
-        seen.append(f"the processors went from {before.hertz / 1e9:.2f} to {after.hertz / 1e9:.2f} GHz")
+    if before.hertz and after.hertz and after.hertz < (1 - FREQUENCY_THRESHOLD) * before.hertz:
+        changes.append(f"the processors went from {before.hertz / 1e9:.2f} to {after.hertz / 1e9:.2f} GHz")
     if before.throttled is not None and after.throttled is not None and after.throttled > before.throttled:
-        seen.append(f"processors were throttled for heat {after.throttled - before.throttled:.0f} times")
-    if seen:
-        return f"Meanwhile {' and '.join(seen)}."
-    told = {"DIMM": after.dimm, "processor": after.processor}
-    unknown = [name for name, value in told.items() if value is None]
+        changes.append(f"processors were throttled for heat {after.throttled - before.throttled:.0f} times")
+    if changes:
+        return f"Meanwhile {' and '.join(changes)}."
+    sensors = {"DIMM": after.dimm, "processor": after.processor}
+    unknown = [name for name, value in sensors.items() if value is None]
     if unknown:
         return f"No sensor tells the heat of {' or '.join(unknown)} here; `steadytok check` says what would."
     return "No sensor got hotter: look at memory placement (`steadytok collect numastat`) and at what else runs here."

@@ -14,14 +14,14 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from agent.engines.baseline import Baseline, Key
-from agent.storage.state_dir import LOCK, StateFolder, written
+from agent.engines.baseline import Baseline, BaselineKey
+from agent.storage.state_dir import LOCK, StateDir, write_atomically
 
 PREFIX = "baseline.given."
-STORED = "baseline.json"
+BASELINE_FILE = "baseline.json"
 
 
-class Given(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MeasuredBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an engine was measured to do."""
 
     engine: str
@@ -30,18 +30,18 @@ class Given(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tokens_per_second: float
 
 
-def give(folder: Path, given: Given) -> Path:
+def hand_over(folder: Path, measured: MeasuredBaseline) -> Path:
     """Leaves a baseline for the agent; the file that is gone when it was taken. Raises OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{PREFIX}{time.time_ns()}.json"
-    written(path, msgspec.json.encode(given).decode())
+    write_atomically(path, msgspec.json.encode(measured).decode())
     if os.geteuid() == 0:  # root measures, and the agent runs as a user of its own, whose folder this is
         owner = folder.stat()
         os.chown(path, owner.st_uid, owner.st_gid)
     return path
 
 
-def has_agent(folder: Path) -> bool:
+def is_agent_running(folder: Path) -> bool:
     """Whether an agent runs with this folder: it holds the lock."""
     try:
         descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
@@ -56,23 +56,27 @@ def has_agent(folder: Path) -> bool:
     return False
 
 
-def is_taken(path: Path, patience: float) -> bool:
+def wait_until_adopted(path: Path, timeout: float) -> bool:
     """Waits until the agent has taken what was given; False after so many seconds."""
-    until = time.monotonic() + patience
-    while path.exists() and time.monotonic() < until:
+    deadline = time.monotonic() + timeout
+    while path.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     return not path.exists()
 
 
-def take(state: StateFolder, baseline: Baseline) -> None:
+def adopt(state: StateDir, baseline: Baseline) -> None:
     """Takes what was given since the last time, oldest first; what cannot be read is dropped and said."""
     log = structlog.get_logger()
     for path in sorted(state.path.glob(f"{PREFIX}*.json")):
         try:
-            given = msgspec.json.decode(path.read_bytes(), type=Given)
-            baseline.give(Key(given.engine, given.model, given.batch), given.tokens_per_second)
-            state.write(STORED, baseline.stored())
-            log.info("baseline set by hand", engine=given.engine, model=given.model, value=given.tokens_per_second)
+            measured = msgspec.json.decode(path.read_bytes(), type=MeasuredBaseline)
+            baseline.set_measured(
+                BaselineKey(measured.engine, measured.model, measured.batch), measured.tokens_per_second
+            )
+            state.write(BASELINE_FILE, baseline.dump())
+            log.info(
+                "baseline set by hand", engine=measured.engine, model=measured.model, value=measured.tokens_per_second
+            )
         except (OSError, msgspec.MsgspecError, ValueError) as error:
             log.warning("a baseline that was given cannot be used", file=str(path), reason=str(error))
         try:

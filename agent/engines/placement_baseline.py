@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 import msgspec
 
-ENOUGH = 60  # observations before a drift is told: five minutes, one each five seconds, as of a baseline
-HOUR = 720  # observations, one each five seconds: what is older counts ever less
+MIN_OBSERVATIONS = 60  # observations before a drift is told: five minutes, one each five seconds, as of a baseline
+HOUR_OBSERVATIONS = 720  # observations, one each five seconds: what is older counts ever less
 
 Shares = Mapping[str, float]
 """Share of the resident pages by node; the shares of all nodes add up to 1."""
 
 
-class Whose(NamedTuple):
+class ProcessKey(NamedTuple):
     """The process whose memory it is."""
 
     engine: str
@@ -28,43 +28,43 @@ class Whose(NamedTuple):
     rank: str
 
 
-class Learnt(msgspec.Struct):
+class MeanShares(msgspec.Struct):
     """The mean of so many observations."""
 
     seen: int
     shares: dict[str, float]
 
 
-class Placement:
+class PlacementBaseline:
     """What has been learnt of all engine processes."""
 
     def __init__(self) -> None:
-        self._learnt: dict[Whose, Learnt] = {}
+        self._means: dict[ProcessKey, MeanShares] = {}
 
-    def restore(self, stored: Mapping[str, Learnt]) -> None:
+    def restore(self, stored: Mapping[str, MeanShares]) -> None:
         """Takes back what `stored` gave; raises TypeError where it is another's."""
-        self._learnt = {Whose(*key.split("\x1f")): learnt for key, learnt in stored.items() if _sound(learnt)}
+        self._means = {ProcessKey(*key.split("\x1f")): mean for key, mean in stored.items() if _is_valid(mean)}
 
-    def stored(self) -> dict[str, Learnt]:
+    def dump(self) -> dict[str, MeanShares]:
         """All of it, to be given to the next start."""
-        return {"\x1f".join(whose): learnt for whose, learnt in self._learnt.items()}
+        return {"\x1f".join(key): mean for key, mean in self._means.items()}
 
-    def observe(self, whose: Whose, shares: Shares) -> None:
+    def observe(self, key: ProcessKey, shares: Shares) -> None:
         """Takes one placement into the mean."""
-        learnt = self._learnt.setdefault(whose, Learnt(0, {}))
-        learnt.seen = min(learnt.seen + 1, HOUR)
-        for node in learnt.shares.keys() | shares.keys():
-            before = learnt.shares.get(node, 0.0)
-            learnt.shares[node] = before + (shares.get(node, 0.0) - before) / learnt.seen
+        mean = self._means.setdefault(key, MeanShares(0, {}))
+        mean.seen = min(mean.seen + 1, HOUR_OBSERVATIONS)
+        for node in mean.shares.keys() | shares.keys():
+            previous = mean.shares.get(node, 0.0)
+            mean.shares[node] = previous + (shares.get(node, 0.0) - previous) / mean.seen
 
-    def drift(self, whose: Whose, shares: Shares) -> float | None:
+    def measure_drift(self, key: ProcessKey, shares: Shares) -> float | None:
         """The share of the pages that are not on the node where they used to be, 0 to 1; None while it is learnt."""
-        learnt = self._learnt.get(whose)
-        if learnt is None or learnt.seen < ENOUGH:
+        mean = self._means.get(key)
+        if mean is None or mean.seen < MIN_OBSERVATIONS:
             return None
-        nodes = learnt.shares.keys() | shares.keys()
-        return sum(abs(learnt.shares.get(node, 0.0) - shares.get(node, 0.0)) for node in nodes) / 2
+        nodes = mean.shares.keys() | shares.keys()
+        return sum(abs(mean.shares.get(node, 0.0) - shares.get(node, 0.0)) for node in nodes) / 2
 
 
-def _sound(learnt: Learnt) -> bool:
-    return 0 < learnt.seen <= HOUR and all(0 <= share <= 1 for share in learnt.shares.values())
+def _is_valid(mean: MeanShares) -> bool:
+    return 0 < mean.seen <= HOUR_OBSERVATIONS and all(0 <= share <= 1 for share in mean.shares.values())

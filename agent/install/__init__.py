@@ -21,31 +21,33 @@ class InstallError(Exception):
 
 
 @dataclass(frozen=True)
-class Target:
+class InstallTarget:
     """Where the host's root is, and whether anything is to be done or only told."""
 
     prefix: Path = Path("/")
-    dry: bool = False
+    is_dry: bool = False
 
     @property
-    def live(self) -> bool:
+    def is_live(self) -> bool:
         """Whether it is this machine, with users to be made and units to be started."""
         return self.prefix == Path("/")
 
-    def at(self, path: str) -> Path:
+    def resolve(self, path: str) -> Path:
         """The place of an absolute path of the host."""
         return self.prefix / path.lstrip("/")
 
-    def step(self, sentence: str, do: Callable[[], object]) -> None:
+    def run_step(self, sentence: str, action: Callable[[], object]) -> None:
         """Tells a step, and takes it unless this is a rehearsal. What the system refuses becomes an InstallError."""
-        say(f"  would {sentence}" if self.dry else f"  {sentence}")
-        if self.dry:
+        say(f"  would {sentence}" if self.is_dry else f"  {sentence}")
+        if self.is_dry:
             return
         try:
-            do()
+            action()
         except OSError as error:
-            raise InstallError(f"cannot {sentence}: {error.filename or ''}: {error.strerror}{_hint(error)}") from error
+            raise InstallError(
+                f"cannot {sentence}: {error.filename or ''}: {error.strerror}{_describe_remedy(error)}"
+            ) from error
 
 
-def _hint(error: OSError) -> str:
+def _describe_remedy(error: OSError) -> str:
     return "; make room and run it again, what is done is not done twice" if error.errno == 28 else ""

@@ -10,26 +10,26 @@ import shutil
 import sys
 from pathlib import Path
 
-from agent.install import InstallError, Target
+from agent.install import InstallError, InstallTarget
 from agent.install.layout import CURRENT, OPT
-from agent.install.subprocesses import call
+from agent.install.subprocesses import run_program
 from agent.runtime.version import version
 
-_UNSEEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
+_HIDDEN_FOLDERS = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 """Folders that a service with ProtectHome= and PrivateTmp= does not see."""
 
 
-def source() -> str:
+def find_install_source() -> str:
     """
     What pip is to install: what this very version came from, else this version by its number.
 
     https://packaging.python.org/en/latest/specifications/direct-url/
     """
     try:
-        told = importlib.metadata.distribution("steadytok").read_text("direct_url.json")
+        direct_url = importlib.metadata.distribution("steadytok").read_text("direct_url.json")
     except importlib.metadata.PackageNotFoundError:
-        told = None
-    origin = json.loads(told) if told else {}
+        direct_url = None
+    origin = json.loads(direct_url) if direct_url else {}
     url = origin.get("url", "")
     if vcs := origin.get("vcs_info"):
         return f"steadytok @ {vcs['vcs']}+{url}@{vcs['commit_id']}"
@@ -42,52 +42,52 @@ def source() -> str:
 def check_interpreter() -> None:
     """InstallError where the service could not see this Python."""
     base = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
-    if base.startswith(tuple(f"{folder}/" for folder in _UNSEEN)):
+    if base.startswith(tuple(f"{folder}/" for folder in _HIDDEN_FOLDERS)):
         raise InstallError(
             f"this Python is {base}, in a folder that services do not see; run the installer with the system's, such as"
             " /usr/bin/python3 -m venv"
         )
 
 
-def made(target: Target, what: str) -> Path:
+def make_venv(target: InstallTarget, requirement: str) -> Path:
     """
     The folder of a new venv with `what` in it; half of one is never left behind.
 
     Compiled by compileall after pip, on all processors and without the tests that packages carry: the service cannot
     write what it compiles, and would do it again at each start.
     """
-    folder = _free(target)
+    folder = _choose_folder(target)
     try:
-        target.step(f"make a venv in {folder}", lambda: _venv(folder))
-        target.step(f"install {what} into it", lambda: _pip(folder, what))
-        target.step("compile it", lambda: _compile(folder))
-        if not target.live and not target.dry:
-            _relocate(folder, target.prefix)
+        target.run_step(f"make a venv in {folder}", lambda: _create_venv(folder))
+        target.run_step(f"install {requirement} into it", lambda: _install_package(folder, requirement))
+        target.run_step("compile it", lambda: _compile_packages(folder))
+        if not target.is_live and not target.is_dry:
+            _rewrite_scripts(folder, target.prefix)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder
 
 
-def _free(target: Target) -> Path:
+def _choose_folder(target: InstallTarget) -> Path:
     """A folder that nothing uses: numbers, since what it will hold is known only once pip has it."""
-    opt = target.at(OPT)
-    taken = {entry.name for entry in opt.iterdir()} if opt.is_dir() else set()
-    return opt / next(name for number in range(1, 10_000) if (name := f"venv-{number}") not in taken)
+    opt = target.resolve(OPT)
+    used_names = {entry.name for entry in opt.iterdir()} if opt.is_dir() else set()
+    return opt / next(name for number in range(1, 10_000) if (name := f"venv-{number}") not in used_names)
 
 
-def _venv(folder: Path) -> None:
+def _create_venv(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    call([sys.executable, "-m", "venv", "--without-pip" if _have_pip() else "--clear", folder])
-    if _have_pip():
-        _give_pip(folder)
+    run_program([sys.executable, "-m", "venv", "--without-pip" if _has_pip() else "--clear", folder])
+    if _has_pip():
+        _copy_pip(folder)
 
 
-def _have_pip() -> bool:
+def _has_pip() -> bool:
     return importlib.util.find_spec("pip") is not None
 
 
-def _give_pip(folder: Path) -> None:
+def _copy_pip(folder: Path) -> None:
     """
     A copy of the pip that runs: a host may have none for new venvs (Debian without python3-venv), or reach no index.
 
@@ -97,21 +97,23 @@ def _give_pip(folder: Path) -> None:
     pip = importlib.metadata.distribution("pip")
     for file in pip.files or ():
         if ".." not in file.parts and file.suffix != ".pyc":
-            place = site / file
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(str(pip.locate_file(file)), place)
+            destination = site / file
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(str(pip.locate_file(file)), destination)
 
 
-def _pip(folder: Path, what: str) -> None:
-    quiet = ["--quiet", "--disable-pip-version-check", "--no-compile", "--no-cache-dir"]
-    call([folder / "bin/python", "-I", "-m", "pip", "install", *quiet, what])
+def _install_package(folder: Path, requirement: str) -> None:
+    options = ["--quiet", "--disable-pip-version-check", "--no-compile", "--no-cache-dir"]
+    run_program([folder / "bin/python", "-I", "-m", "pip", "install", *options, requirement])
 
 
-def _compile(folder: Path) -> None:
-    call([folder / "bin/python", "-I", "-m", "compileall", "-q", "-j", "0", "-x", "/(tests?|pip)/", folder / "lib"])
+def _compile_packages(folder: Path) -> None:
+    run_program(
+        [folder / "bin/python", "-I", "-m", "compileall", "-q", "-j", "0", "-x", "/(tests?|pip)/", folder / "lib"]
+    )
 
 
-def _relocate(folder: Path, prefix: Path) -> None:
+def _rewrite_scripts(folder: Path, prefix: Path) -> None:
     """Scripts name their interpreter by its path; below a prefix that must be the path on the host."""
     for script in (folder / "bin").iterdir():
         if script.is_symlink() or not script.read_bytes().startswith(b"#!"):
@@ -120,34 +122,34 @@ def _relocate(folder: Path, prefix: Path) -> None:
         script.write_text(text.replace(f"{prefix}{OPT}", OPT), encoding="utf-8")
 
 
-def current(target: Target) -> Path | None:
+def find_current(target: InstallTarget) -> Path | None:
     """The venv in use, or None where nothing is installed."""
-    link = target.at(CURRENT)
+    link = target.resolve(CURRENT)
     return link.parent / os.readlink(link) if link.is_symlink() else None
 
 
-def installed_version(folder: Path) -> str:
+def find_version(folder: Path) -> str:
     """The version of steadytok in a venv; empty where it is in none."""
-    for found in importlib.metadata.distributions(
+    for distribution in importlib.metadata.distributions(
         path=[str(path) for path in folder.glob("lib/python*/site-packages")]
     ):
-        if found.name == "steadytok":
-            return found.version
+        if distribution.name == "steadytok":
+            return distribution.version
     return ""
 
 
-def point(target: Target, folder: Path) -> None:
+def switch_current(target: InstallTarget, folder: Path) -> None:
     """Makes a venv the one in use, at once and whole."""
-    link = target.at(CURRENT)
+    link = target.resolve(CURRENT)
     link.parent.mkdir(parents=True, exist_ok=True)
-    fresh = link.with_name(".current")
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(folder.name)
-    fresh.replace(link)
+    new_link = link.with_name(".current")
+    new_link.unlink(missing_ok=True)
+    new_link.symlink_to(folder.name)
+    new_link.replace(link)
 
 
-def sweep(target: Target, keep: Path) -> None:
+def remove_unused(target: InstallTarget, current_folder: Path) -> None:
     """Removes every venv but the one in use."""
-    for entry in target.at(OPT).glob("venv-*"):
-        if entry != keep:
+    for entry in target.resolve(OPT).glob("venv-*"):
+        if entry != current_folder:
             shutil.rmtree(entry)

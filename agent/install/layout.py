@@ -10,7 +10,7 @@ OPT = "/opt/steadytok"
 CURRENT = f"{OPT}/current"
 COMMAND = "/usr/local/bin/steadytok"
 UNITS = "/usr/local/lib/systemd/system"
-OPERATORS = "/etc/systemd/system"
+OPERATOR_UNITS = "/etc/systemd/system"
 CONFIG = "/etc/steadytok"
 STATE = ("/var/lib/steadytok", "/var/lib/steadytok-eye", "/var/lib/steadytok-engine")
 RUNTIME = ("/run/steadytok", "/run/steadytok-hand")
@@ -22,17 +22,17 @@ CONFINED = (DAEMON, "steadytok-eye@.service")
 """Units whose interpreter is all that they may execute."""
 
 
-class Piece(NamedTuple):
+class InstalledFile(NamedTuple):
     """One file of ours: its name in systemd/, its place on the host, and whether an operator's edits are kept."""
 
     name: str
     path: str
-    edited: bool = False
+    is_editable: bool = False
 
 
-PIECES = (
+INSTALLED_FILES = (
     *(
-        Piece(name, f"{UNITS}/{name}")
+        InstalledFile(name, f"{UNITS}/{name}")
         for name in (
             DAEMON,
             "steadytok-eye.socket",
@@ -44,29 +44,29 @@ PIECES = (
             "steadytok-engine@.service",
         )
     ),
-    Piece("sysusers.conf", "/usr/local/lib/sysusers.d/steadytok.conf"),
-    Piece("tmpfiles.conf", "/usr/local/lib/tmpfiles.d/steadytok.conf"),
-    Piece("udev.rules", "/usr/local/lib/udev/rules.d/60-steadytok.rules"),
-    Piece("steadytok.yml", f"{CONFIG}/steadytok.yml", edited=True),
-    Piece("hand.toml", f"{CONFIG}/hand.toml", edited=True),
+    InstalledFile("sysusers.conf", "/usr/local/lib/sysusers.d/steadytok.conf"),
+    InstalledFile("tmpfiles.conf", "/usr/local/lib/tmpfiles.d/steadytok.conf"),
+    InstalledFile("udev.rules", "/usr/local/lib/udev/rules.d/60-steadytok.rules"),
+    InstalledFile("steadytok.yml", f"{CONFIG}/steadytok.yml", is_editable=True),
+    InstalledFile("hand.toml", f"{CONFIG}/hand.toml", is_editable=True),
 )
 
 
-def dropin(unit: str, name: str) -> str:
+def dropin_path(unit: str, name: str) -> str:
     """The path of a file that adds lines to a unit."""
     return f"{UNITS}/{unit}.d/{name}"
 
 
-GENERATED = tuple(dropin(unit, name) for unit in CONFINED for name in ("10-interpreter.conf", "20-network.conf"))
+GENERATED = tuple(dropin_path(unit, name) for unit in CONFINED for name in ("10-interpreter.conf", "20-network.conf"))
 """What is written for this host alone."""
 
 
-def ours(link: Path) -> bool:
+def is_our_link(link: Path) -> bool:
     """Whether the command is the link that we made: another installer (pipx --global) puts its own there."""
     return link.is_symlink() and os.readlink(link).startswith(f"{OPT}/")
 
 
-def sources() -> Path:
+def find_sources() -> Path:
     """The folder `systemd` of this version: in the package, or in the checkout that runs."""
     packaged = Path(__file__).parent / "systemd"
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "systemd"

@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from agent.alerting import alertmanagers
-from agent.config.schema import Config
+from agent.config.schema import AgentConfig
 from agent.install.layout import OPT
 
 LOCAL = "localhost"
 
 
-class Walls(msgspec.Struct, frozen=True):
+class SandboxLines(msgspec.Struct, frozen=True):
     """Paths for ExecPaths= and NoExecPaths=, lines for IPAddressAllow=, and sentences for the operator."""
 
     execute: tuple[str, ...]
@@ -34,95 +34,95 @@ class Walls(msgspec.Struct, frozen=True):
     told: tuple[str, ...] = ()
 
 
-def executable(maps: str, interpreter: str) -> list[str]:
+def find_executable_paths(maps: str, interpreter: str) -> list[str]:
     """
     The interpreter and the folders of what a process has mapped to be executed, from its /proc/PID/maps.
 
     Folders and not files, so that an upgrade of a library needs nothing from us; whatever lies below /opt/steadytok is
     that folder.
     """
-    found = {OPT, interpreter}
+    paths = {OPT, interpreter}
     for line in maps.splitlines():
         fields = line.split(maxsplit=5)
         if len(fields) == 6 and "x" in fields[1] and fields[5].startswith("/"):
             path = fields[5].removesuffix(" (deleted)")
-            found.add(path if path == interpreter else os.path.dirname(path))
-    inner = {path for path in found if any(path.startswith(f"{other}/") for other in found if other != interpreter)}
-    return sorted(path for path in found - inner if f"{OPT}/" not in path)
+            paths.add(path if path == interpreter else os.path.dirname(path))
+    nested = {path for path in paths if any(path.startswith(f"{other}/") for other in paths if other != interpreter)}
+    return sorted(path for path in paths - nested if f"{OPT}/" not in path)
 
 
-def programs(folders: Iterable[str]) -> list[str]:
+def find_program_folders(folders: Iterable[str]) -> list[str]:
     """The folders below those of libraries in which a distribution keeps programs: nothing of these is executed."""
-    wanted = {folder for folder in folders if folder != OPT and os.path.isdir(folder)}
-    found = set()
-    for top in wanted:
+    tops = {folder for folder in folders if folder != OPT and os.path.isdir(folder)}
+    program_folders = set()
+    for top in tops:
         for folder, folders_below, names in os.walk(top):
-            folders_below[:] = [name for name in folders_below if f"{folder}/{name}" not in wanted]
+            folders_below[:] = [name for name in folders_below if f"{folder}/{name}" not in tops]
             if folder != top and any(_is_program(f"{folder}/{name}") for name in names):
-                found.add(folder)
+                program_folders.add(folder)
                 folders_below.clear()  # whatever lies below is left with it
-    return sorted(found)
+    return sorted(program_folders)
 
 
 def _is_program(path: str) -> bool:
     return ".so" not in os.path.basename(path) and os.path.isfile(path) and os.access(path, os.X_OK)
 
 
-def mapped() -> str:
+def read_process_maps() -> str:
     """The maps of this process once it has loaded whatever agent and eye may load."""
     import agent.app
     import agent.sampling.eye  # noqa: F401  for its libraries
     from agent.sampling import hotplug, plugins
 
-    plugins.modules()
-    hotplug.udev()
+    plugins.load_collectors()
+    hotplug.load_pyudev()
     return Path("/proc/self/maps").read_text(encoding="utf-8")
 
 
-def reached(config: Config) -> Iterator[str]:
+def list_outgoing_urls(config: AgentConfig) -> Iterator[str]:
     """The URL of each that the agent speaks to: those in files of Alertmanagers as they are now."""
-    yield from (manager.url for manager in alertmanagers.targets(config.alerting))
+    yield from (manager.url for manager in alertmanagers.list_targets(config.alerting))
     yield from (engine.url for engine in config.engines)
     for remedy in config.remedies:
         if "url" in remedy.target:
             yield remedy.target["url"]
-        socket_of = remedy.target.get("socket", "/")
-        if not socket_of.startswith("/"):  # HAProxy's runtime socket at HOST:PORT
-            yield f"//{socket_of}"
+        socket_address = remedy.target.get("socket", "/")
+        if not socket_address.startswith("/"):  # HAProxy's runtime socket at HOST:PORT
+            yield f"//{socket_address}"
 
 
-def bmc(config: Config) -> Iterator[str]:
+def list_bmc_urls(config: AgentConfig) -> Iterator[str]:
     """The BMC, where it is asked over the network."""
-    told = config.collectors.get("ipmi")
-    address = getattr(told.own, "address", "local") if told is not None else "local"
+    ipmi_settings = config.collectors.get("ipmi")
+    address = getattr(ipmi_settings.config, "address", "local") if ipmi_settings is not None else "local"
     if address != "local":
         yield f"//{address}"
 
 
-def allowed(urls: Iterable[str]) -> tuple[list[str], list[str]]:
+def allow_addresses(urls: Iterable[str]) -> tuple[list[str], list[str]]:
     """IPAddressAllow= lines for these URLs, names looked up now; and a sentence for each name that is unknown."""
     lines: dict[str, None] = {}
-    told: list[str] = []
-    names = False
+    notes: list[str] = []
+    has_names = False
     for host in dict.fromkeys(filter(None, (urlsplit(url).hostname for url in urls))):
         addresses = _addresses(host)
-        names = names or addresses != [host]
+        has_names = has_names or addresses != [host]
         if not addresses:
-            told.append(f"{host} has no address now, so the service will not reach it: see to its name, install again")
+            notes.append(f"{host} has no address now, so the service will not reach it: see to its name, install again")
         elif not all(ipaddress.ip_address(address).is_loopback for address in addresses):
             lines |= dict.fromkeys([f"# {host}"] if addresses != [host] else [])
             lines |= dict.fromkeys(f"IPAddressAllow={address}" for address in addresses)
-    if names and lines:  # whoever speaks to names must ask for them
+    if has_names and lines:  # whoever speaks to names must ask for them
         lines |= dict.fromkeys(f"IPAddressAllow={server}" for server in _nameservers())
-    return list(lines), told
+    return list(lines), notes
 
 
 def _addresses(host: str) -> list[str]:
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        results = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:
         return []
-    return sorted({str(address[0]).partition("%")[0] for *_, address in found})
+    return sorted({str(address[0]).partition("%")[0] for *_, address in results})
 
 
 def _nameservers(file: Path = Path("/etc/resolv.conf")) -> Iterator[str]:
@@ -135,25 +135,31 @@ def _nameservers(file: Path = Path("/etc/resolv.conf")) -> Iterator[str]:
             yield words[1]
 
 
-def walls(config: Config, maps: str, interpreter: str) -> Walls:
+def compute_sandbox(config: AgentConfig, maps: str, interpreter: str) -> SandboxLines:
     """Everything, for one configuration on this host."""
-    agent, told = allowed(reached(config))
-    eye, unknown = allowed(bmc(config))
-    if eye:
-        eye.insert(0, "RestrictAddressFamilies=AF_INET AF_INET6")
-    listens = config.web.listen.rpartition(":")[0].strip("[]")
-    if listens not in (LOCAL, "127.0.0.1", "::1"):
-        told.append(
+    agent_lines, notes = allow_addresses(list_outgoing_urls(config))
+    eye_lines, eye_notes = allow_addresses(list_bmc_urls(config))
+    if eye_lines:
+        eye_lines.insert(0, "RestrictAddressFamilies=AF_INET AF_INET6")
+    listen_host = config.web.listen.rpartition(":")[0].strip("[]")
+    if listen_host not in (LOCAL, "127.0.0.1", "::1"):
+        notes.append(
             f"web.listen is {config.web.listen}, and nobody but this host may speak to the service: say who may with"
             " `systemctl edit steadytok`, such as  [Service] IPAddressAllow=10.0.0.0/8"
         )
     if any(manager.file_sd_configs for manager in config.alerting.alertmanagers):
-        told.append(
+        notes.append(
             "the Alertmanagers of file_sd_configs may be reached where they are now: when a file names new addresses,"
             " install again"
         )
-    execute = executable(maps, interpreter)
-    return Walls(tuple(execute), tuple(programs(execute)), tuple(agent), tuple(eye), (*told, *unknown))
+    executable_paths = find_executable_paths(maps, interpreter)
+    return SandboxLines(
+        tuple(executable_paths),
+        tuple(find_program_folders(executable_paths)),
+        tuple(agent_lines),
+        tuple(eye_lines),
+        (*notes, *eye_notes),
+    )
 
 
 def main() -> int:
@@ -164,12 +170,12 @@ def main() -> int:
 
     log.configure()  # to stderr: what is printed is for a program
     try:
-        config, _ = configuration.read(Path(sys.argv[1]))
+        config, _ = configuration.load_configuration(Path(sys.argv[1]))
     except ConfigError as error:
         sys.stderr.write("\n".join(error.messages) + "\n")
         return 2
-    found = walls(config, mapped(), os.path.realpath(sys.executable))
-    sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    sandbox = compute_sandbox(config, read_process_maps(), os.path.realpath(sys.executable))
+    sys.stdout.write(msgspec.json.encode(sandbox).decode() + "\n")
     return 0
 
 

@@ -11,41 +11,43 @@ from pathlib import Path
 from agent.install import InstallError
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_LONGEST = 900.0  # seconds: pip over a slow line
+_TIMEOUT = 900.0  # seconds: pip over a slow line
 
 
-def call(argv: Sequence[str | Path], *, environment: Mapping[str, str] | None = None, loud: bool = False) -> str:
+def run_program(
+    argv: Sequence[str | Path], *, environment: Mapping[str, str] | None = None, shows_output: bool = False
+) -> str:
     """
     What a program prints; `loud` lets its output through instead. Raises InstallError with its last words.
 
     The environment stays as it is (proxies, PIP_INDEX_URL) where none is given.
     """
     command = [str(part) for part in argv]
-    found = shutil.which(command[0], path=_PATH) or command[0]
-    told = None if loud else subprocess.PIPE
+    program = shutil.which(command[0], path=_PATH) or command[0]
+    output = None if shows_output else subprocess.PIPE
     try:
         result = subprocess.run(
-            [found, *command[1:]],
+            [program, *command[1:]],
             stdin=subprocess.DEVNULL,
-            stdout=told,
-            stderr=told,
+            stdout=output,
+            stderr=output,
             text=True,
             errors="replace",
             env=environment,
-            timeout=_LONGEST,
+            timeout=_TIMEOUT,
             check=False,
         )
     except FileNotFoundError as error:
         raise InstallError(f"{command[0]} is not there") from error
     except subprocess.TimeoutExpired as error:
-        raise InstallError(f"`{shlex.join(command)}` had not ended after {_LONGEST:g} s") from error
+        raise InstallError(f"`{shlex.join(command)}` had not ended after {_TIMEOUT:g} s") from error
     if result.returncode != 0:
-        raise InstallError(_failure(command, result.returncode, result.stdout, result.stderr))
+        raise InstallError(_describe_failure(command, result.returncode, result.stdout, result.stderr))
     return result.stdout or ""
 
 
-def _failure(command: Sequence[str], status: int, out: str | None, err: str | None) -> str:
-    said = (err or out or "").strip()
-    room = " (no room is left: make some and run it again)" if "No space left on device" in said else ""
-    last = "\n".join(f"    {line}" for line in said.splitlines()[-6:])
-    return f"`{shlex.join(command)}` ended with status {status}{room}" + (f":\n{last}" if last else "")
+def _describe_failure(command: Sequence[str], status: int, out: str | None, err: str | None) -> str:
+    message = (err or out or "").strip()
+    hint = " (no room is left: make some and run it again)" if "No space left on device" in message else ""
+    last = "\n".join(f"    {line}" for line in message.splitlines()[-6:])
+    return f"`{shlex.join(command)}` ended with status {status}{hint}" + (f":\n{last}" if last else "")

@@ -8,24 +8,24 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from agent.install import Target
+from agent.install import InstallTarget
 from agent.install.layout import (
     COMMAND,
     CONFIG,
     DAEMON,
     GENERATED,
-    OPERATORS,
+    INSTALLED_FILES,
+    OPERATOR_UNITS,
     OPT,
-    PIECES,
     RUNTIME,
     SOCKETS,
     STATE,
     USERS,
-    ours,
+    is_our_link,
 )
-from agent.install.subprocesses import call
+from agent.install.subprocesses import run_program
 
-_MADE_FOR = (
+_OUR_FOLDERS = (
     "/usr/local/lib/systemd",
     "/usr/local/lib/sysusers.d",
     "/usr/local/lib/tmpfiles.d",
@@ -34,70 +34,72 @@ _MADE_FOR = (
 )
 
 
-def remove(target: Target, *, purge: bool) -> bool:
+def remove(target: InstallTarget, *, purge: bool) -> bool:
     """False where there was nothing to remove."""
-    found = [path for path in map(target.at, _paths(purge)) if path.exists() or path.is_symlink()]
-    found = [path for path in found if path != target.at(COMMAND) or ours(path)]
-    found += _enabled(target, purge)
-    if not found:
+    existing = [path for path in map(target.resolve, _list_paths(purge)) if path.exists() or path.is_symlink()]
+    existing = [path for path in existing if path != target.resolve(COMMAND) or is_our_link(path)]
+    existing += _find_operator_files(target, purge)
+    if not existing:
         return False
-    if target.live and target.at(PIECES[0].path).exists():
-        _stop(target)
-    for path in found:
-        target.step(f"remove {path}", partial(_remove, path))
-    _remove_empty(target)
-    if target.live:
-        target.step("read the units again", lambda: call(["systemctl", "daemon-reload"]))
+    if target.is_live and target.resolve(INSTALLED_FILES[0].path).exists():
+        _stop_units(target)
+    for path in existing:
+        target.run_step(f"remove {path}", partial(_remove_path, path))
+    _remove_empty_folders(target)
+    if target.is_live:
+        target.run_step("read the units again", lambda: run_program(["systemctl", "daemon-reload"]))
         if purge:
             for user in USERS:
-                target.step(f"remove the user {user}", partial(_remove_user, user))
+                target.run_step(f"remove the user {user}", partial(_remove_user, user))
     return True
 
 
-def _paths(purge: bool) -> list[str]:
-    pieces = [piece.path for piece in PIECES if purge or not piece.edited]
-    learnt = [*STATE, CONFIG] if purge else []
-    return [*GENERATED, *pieces, COMMAND, *RUNTIME, *learnt, OPT]
+def _list_paths(purge: bool) -> list[str]:
+    files = [piece.path for piece in INSTALLED_FILES if purge or not piece.is_editable]
+    state_folders = [*STATE, CONFIG] if purge else []
+    return [*GENERATED, *files, COMMAND, *RUNTIME, *state_folders, OPT]
 
 
-def _enabled(target: Target, purge: bool) -> Iterator[Path]:
+def _find_operator_files(target: InstallTarget, purge: bool) -> Iterator[Path]:
     """What systemctl enable has linked (an engine's instance), and with purge what systemctl edit has written."""
-    system = target.at(OPERATORS)
+    system = target.resolve(OPERATOR_UNITS)
     yield from sorted(system.glob("*.wants/steadytok*"))
     if purge:
         yield from sorted(system.glob("steadytok*.d"))
 
 
-def _stop(target: Target) -> None:
+def _stop_units(target: InstallTarget) -> None:
     """The doors first, so that nobody comes back in; the hand puts back what it holds when it ends."""
-    target.step("stop the service and its doors", lambda: _systemctl("disable", "--now", "--quiet", DAEMON, *SOCKETS))
+    target.run_step(
+        "stop the service and its doors", lambda: _systemctl("disable", "--now", "--quiet", DAEMON, *SOCKETS)
+    )
     others = (
         "steadytok-hand.service",
         "steadytok-eye@*.service",
         "steadytok-look@*.service",
         "steadytok-engine@*.service",
     )
-    target.step("stop hand, eyes and engines", lambda: _systemctl("stop", *others))
+    target.run_step("stop hand, eyes and engines", lambda: _systemctl("stop", *others))
 
 
 def _systemctl(*arguments: str) -> str:
-    return call(["systemctl", *arguments])
+    return run_program(["systemctl", *arguments])
 
 
-def _remove(path: Path) -> None:
+def _remove_path(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def _remove_empty(target: Target) -> None:
+def _remove_empty_folders(target: InstallTarget) -> None:
     """Folders that were made for files of ours, where nobody else has put anything."""
-    files = (*GENERATED, *(piece.path for piece in PIECES))
-    folders = {folder for file in files for folder in Path(file).parents if str(folder).startswith(_MADE_FOR)}
+    files = (*GENERATED, *(piece.path for piece in INSTALLED_FILES))
+    folders = {folder for file in files for folder in Path(file).parents if str(folder).startswith(_OUR_FOLDERS)}
     for folder in sorted(map(str, folders), reverse=True):  # the inner ones first
-        path = target.at(folder)
-        if not target.dry and path.is_dir() and not any(path.iterdir()):
+        path = target.resolve(folder)
+        if not target.is_dry and path.is_dir() and not any(path.iterdir()):
             path.rmdir()
 
 
@@ -106,4 +108,4 @@ def _remove_user(user: str) -> None:
         pwd.getpwnam(user)
     except KeyError:
         return  # removed before, or never made
-    call(["userdel", user])
+    run_program(["userdel", user])

@@ -13,38 +13,43 @@ import math
 from itertools import pairwise
 from typing import NamedTuple
 
-from agent.pacing.settings import Terms
+from agent.pacing.settings import ControlSettings
 from agent.pacing.thermal_model import Plant
 
-DOUBT = 0.03  # by how much one must be better for what is done to change
+HYSTERESIS = 0.03  # by how much one must be better for what is done to change
 
 
-class Worth(NamedTuple):
+class Benefit(NamedTuple):
     """Shares of full speed."""
 
-    held: float
+    paced_share: float
     """What is left where pacing holds the set point."""
-    throttled: float
+    throttled_share: float
     """What is left where it is left to the firmware."""
 
-    def pays(self, before: bool | None = None) -> bool:
+    def pays(self, previous: bool | None = None) -> bool:
         """Whether pacing leaves more; what was so before stays so within DOUBT."""
-        edge = 0.0 if before is None else -DOUBT if before else DOUBT
-        return self.held > self.throttled + edge
+        margin = 0.0 if previous is None else -HYSTERESIS if previous else HYSTERESIS
+        return self.paced_share > self.throttled_share + margin
 
 
-def worth(plant: Plant, terms: Terms, wanted: float, seen: float | None = None) -> Worth:
+def estimate_benefit(
+    plant: Plant, settings: ControlSettings, set_point: float, throttled_speed: float | None = None
+) -> Benefit:
     """`wanted`: the headroom to be held; `seen`: the share of its speed that the engine had under the firmware."""
-    throttled = firmware(plant, terms)
-    return Worth(holding(plant, wanted), throttled if seen is None or throttled == 1 else min(1.0, seen))
+    throttled = compute_throttled_share(plant, settings)
+    return Benefit(
+        compute_paced_share(plant, set_point),
+        throttled if throttled_speed is None or throttled == 1 else min(1.0, throttled_speed),
+    )
 
 
-def holding(plant: Plant, wanted: float) -> float:
+def compute_paced_share(plant: Plant, set_point: float) -> float:
     """The share of time worked at which the DIMM ends with that headroom, 0 to 1."""
-    return min(1.0, max(0.0, (plant.idle - wanted) / plant.gain))
+    return min(1.0, max(0.0, (plant.idle - set_point) / plant.gain))
 
 
-def firmware(plant: Plant, terms: Terms) -> float:
+def compute_throttled_share(plant: Plant, settings: ControlSettings) -> float:
     """
     The share of full speed that the firmware's steps leave an engine that always works.
 
@@ -53,19 +58,19 @@ def firmware(plant: Plant, terms: Terms) -> float:
     """
     if plant.headroom(1.0) > 0:
         return 1.0
-    room, left = _ends(plant, terms)
-    return left * (1 - terms.refresh) if room < 0 else left
+    headroom, share = _find_equilibrium(plant, settings)
+    return share * (1 - settings.refresh) if headroom < 0 else share
 
 
-def _ends(plant: Plant, terms: Terms) -> tuple[float, float]:
+def _find_equilibrium(plant: Plant, settings: ControlSettings) -> tuple[float, float]:
     """The headroom around which a DIMM ends that firmware throttles, and the share of its heat that is left."""
-    before = left = 1.0
-    for (over, left), (following, _) in pairwise((*terms.throttle, (math.inf, 0.0))):
-        room = plant.headroom(left)
-        if -room < following:
-            if room <= terms.release - over:
-                return room, left
-            turning = terms.release / 2 - over
-            return turning, min(before, max(left, holding(plant, turning)))
-        before = left
-    return plant.headroom(left), left
+    previous = share = 1.0
+    for (threshold, share), (next_threshold, _) in pairwise((*settings.throttle, (math.inf, 0.0))):
+        headroom = plant.headroom(share)
+        if -headroom < next_threshold:
+            if headroom <= settings.release - threshold:
+                return headroom, share
+            midpoint = settings.release / 2 - threshold
+            return midpoint, min(previous, max(share, compute_paced_share(plant, midpoint)))
+        previous = share
+    return plant.headroom(share), share

@@ -6,72 +6,84 @@ import json
 from collections.abc import Callable, Mapping
 
 from agent.pacing import metrics
-from agent.pacing.controller import Seen
+from agent.pacing.controller import ControlInputs
 from agent.pacing.thermal_model import Plant
 from collectors import Metric
 
-__all__ = ["HOTTEST", "Seen", "headrooms", "load", "period", "predicted", "seen"]
+__all__ = [
+    "HEADROOM_METRIC",
+    "ControlInputs",
+    "build_load_query",
+    "read_headrooms",
+    "read_inputs",
+    "read_period",
+    "read_prediction",
+]
 
 Query = Callable[[str], list[tuple[dict[str, str], float]]]
 
-HOTTEST = "steadytok_dimm_headroom_celsius"
-HEADROOM = f"min by (dimm, source) ({HOTTEST})"
-_INTERVAL = "steadytok_collector_interval_seconds"
-_USUAL = 10.0  # seconds between readings where nobody says
+HEADROOM_METRIC = "steadytok_dimm_headroom_celsius"
+HEADROOM_QUERY = f"min by (dimm, source) ({HEADROOM_METRIC})"
+_INTERVAL_METRIC = "steadytok_collector_interval_seconds"
+_DEFAULT_PERIOD = 10.0  # seconds between readings where nobody says
 
 
-def headrooms(query: Query) -> Mapping[str, float]:
+def read_headrooms(query: Query) -> Mapping[str, float]:
     """Of each DIMM the least that any source tells."""
-    found: dict[str, float] = {}
-    for labels, value in query(HEADROOM):
+    headrooms: dict[str, float] = {}
+    for labels, value in query(HEADROOM_QUERY):
         dimm = labels.get("dimm", "")
-        found[dimm] = min(value, found.get(dimm, value))
-    return found
+        headrooms[dimm] = min(value, headrooms.get(dimm, value))
+    return headrooms
 
 
-def load(window: str, engine: str = "") -> str:
+def build_load_query(window: str, engine: str = "") -> str:
     """The share of time in which an engine, or each, had anything to do."""
-    of = f"{{engine={json.dumps(engine)}}}" if engine else ""
-    return f"max by (engine) (avg_over_time((steadytok_engine_requests_running{of} > bool 0)[{window}:1s]))"
+    selector = f"{{engine={json.dumps(engine)}}}" if engine else ""
+    return f"max by (engine) (avg_over_time((steadytok_engine_requests_running{selector} > bool 0)[{window}:1s]))"
 
 
-def seen(query: Query, engine: str) -> Seen:
+def read_inputs(query: Query, engine: str) -> ControlInputs:
     """All that a look needs, of an engine by its name; a gateway has none, and so no load and no plant."""
-    rooms = headrooms(query)
+    headrooms = read_headrooms(query)
     if not engine:
-        return Seen(rooms, None, period(query))
-    return Seen(
-        rooms,
-        _one(query, load("30s", engine)),
-        period(query),
-        _plant(query, engine),
-        _of(query, metrics.SPEED, engine),
+        return ControlInputs(headrooms, None, read_period(query))
+    return ControlInputs(
+        headrooms,
+        _query_value(query, build_load_query("30s", engine)),
+        read_period(query),
+        _read_plant(query, engine),
+        _query_metric(query, metrics.SPEED, engine),
     )
 
 
-def period(query: Query) -> float:
+def read_period(query: Query) -> float:
     """Seconds between two readings of the source that has the hottest DIMM."""
-    rows = query(HEADROOM)
+    rows = query(HEADROOM_QUERY)
     source = min(rows, key=lambda row: row[1])[0].get("source", "") if rows else ""
-    found = _one(query, f"max({_INTERVAL}{{collector={json.dumps(source)}}})")
-    return _USUAL if found is None else found
+    seconds = _query_value(query, f"max({_INTERVAL_METRIC}{{collector={json.dumps(source)}}})")
+    return _DEFAULT_PERIOD if seconds is None else seconds
 
 
-def _plant(query: Query, engine: str) -> Plant | None:
-    gain, slowness, idle = (_of(query, each, engine) for each in (metrics.GAIN, metrics.TIME_CONSTANT, metrics.IDLE))
-    return None if gain is None or slowness is None or idle is None else Plant(gain, slowness, idle)
+def _read_plant(query: Query, engine: str) -> Plant | None:
+    gain, time_constant, idle = (
+        _query_metric(query, metric, engine) for metric in (metrics.GAIN, metrics.TIME_CONSTANT, metrics.IDLE)
+    )
+    return None if gain is None or time_constant is None or idle is None else Plant(gain, time_constant, idle)
 
 
-def predicted(query: Query, engine: str) -> tuple[float | None, float | None, float | None]:
+def read_prediction(query: Query, engine: str) -> tuple[float | None, float | None, float | None]:
     """The duty that would hold an engine's DIMM, the share that firmware leaves, and whether pacing pays (1 or 0)."""
-    held, left, pays = (_of(query, each, engine) for each in (metrics.PREDICTED, metrics.FIRMWARE, metrics.PAYS))
-    return held, left, pays
+    duty, firmware_share, pays = (
+        _query_metric(query, metric, engine) for metric in (metrics.PREDICTED, metrics.FIRMWARE, metrics.PAYS)
+    )
+    return duty, firmware_share, pays
 
 
-def _of(query: Query, metric: Metric, engine: str) -> float | None:
-    return _one(query, f"max({metric.name}{{engine={json.dumps(engine)}}})")
+def _query_metric(query: Query, metric: Metric, engine: str) -> float | None:
+    return _query_value(query, f"max({metric.name}{{engine={json.dumps(engine)}}})")
 
 
-def _one(query: Query, expr: str) -> float | None:
+def _query_value(query: Query, expr: str) -> float | None:
     rows = query(expr)
     return rows[0][1] if rows else None

@@ -13,47 +13,49 @@ import structlog
 
 from agent.pacing import inputs, metrics
 from agent.pacing import thermal_model as plant
-from agent.pacing.benefit import Worth, worth
-from agent.pacing.controller import PLAUSIBLE
-from agent.pacing.settings import Terms
+from agent.pacing.benefit import Benefit, estimate_benefit
+from agent.pacing.controller import PLAUSIBLE_HEADROOM
+from agent.pacing.settings import ControlSettings
 from collectors import Reading
 from rules import promql
 from rules.history.history import History
 
-STORED = "pacing.json"
-EVERY = 5.0  # seconds between two readings
-DUTY = "min by (engine) (steadytok_engine_duty or steadytok_pace_duty)"
-SPEED = """
+STATE_FILE = "pacing.json"
+OBSERVE_SECONDS = 5.0  # seconds between two readings
+DUTY_QUERY = "min by (engine) (steadytok_engine_duty or steadytok_pace_duty)"
+SPEED_QUERY = """
   max by (engine) (steadytok_engine_tokens_per_second)
     / on (engine) (max by (engine) (steadytok_engine_baseline_tokens_per_second) > 0)
 """
-REGIME = 600.0  # seconds after the limit was reached in which the firmware is still what slows the engine, and lets go
-EVIDENCE = 120.0  # seconds of that before the engine's speed is believed
-UNPACED = 0.99
-GONE = 900.0  # seconds without a word of an engine until nothing is told of it
+REGIME_SECONDS = (
+    600.0  # seconds after the limit was reached in which the firmware is still what slows the engine, and lets go
+)
+EVIDENCE_SECONDS = 120.0  # seconds of that before the engine's speed is believed
+UNPACED_DUTY = 0.99
+GONE_SECONDS = 900.0  # seconds without a word of an engine until nothing is told of it
 
 
 @dataclass
-class Engine:
+class EngineThermals:
     """One engine and its hottest DIMM."""
 
-    learnt: plant.Learnt = field(default_factory=plant.Learnt)
+    statistics: plant.PlantStatistics = field(default_factory=plant.PlantStatistics)
     plant: plant.Plant | None = None
     crossed: bool = False
     since_crossed: float = math.inf
-    left: float = 0.0
+    throttled_seconds: float = 0.0
     """Seconds that it was left to the firmware, as far as they count."""
     speed: float = 0.0
     """The mean of its speed then, as a share of its baseline."""
-    worth: Worth | None = None
+    benefit: Benefit | None = None
     pays: bool | None = None
-    unseen: float = 0.0
+    silent_seconds: float = 0.0
     """Seconds since anything was heard of it."""
 
     @property
     def throttled_speed(self) -> float | None:
         """The share of its speed that throttling left it, the pauses in between included; None without evidence."""
-        return self.speed if self.left >= EVIDENCE else None
+        return self.speed if self.throttled_seconds >= EVIDENCE_SECONDS else None
 
     def observe(
         self,
@@ -61,7 +63,7 @@ class Engine:
         share: float | None,
         unpaced: float | None,
         seconds: float,
-        terms: Terms,
+        settings: ControlSettings,
         period: float = 2.0,
     ) -> None:
         """
@@ -71,72 +73,92 @@ class Engine:
         `unpaced`: the engine's speed as a share of its baseline, None while it is paced, idle or without one.
         """
         self.since_crossed += seconds
-        self.unseen = self.unseen + seconds if share is None else 0.0
+        self.silent_seconds = self.silent_seconds + seconds if share is None else 0.0
         if headroom is not None:
-            self.crossed = headroom <= terms.release if self.crossed else headroom <= 0
+            self.crossed = headroom <= settings.release if self.crossed else headroom <= 0
             self.since_crossed = 0.0 if headroom <= 0 else self.since_crossed
-        self.learnt = plant.observe(self.learnt, headroom, share, seconds, heated=not self.crossed, period=period)
-        self.plant = plant.fitted(self.learnt)
-        if unpaced is not None and self.since_crossed <= REGIME:
-            self.left = min(self.left + seconds, REGIME)
-            self.speed += (min(unpaced, 1.0) - self.speed) * (seconds / self.left)
-        self.worth = None if self.plant is None else worth(self.plant, terms, terms.margin, self.throttled_speed)
-        self.pays = None if self.worth is None else self.worth.pays(self.pays)
+        self.statistics = plant.observe(
+            self.statistics, headroom, share, seconds, heated=not self.crossed, period=period
+        )
+        self.plant = plant.fit_plant(self.statistics)
+        if unpaced is not None and self.since_crossed <= REGIME_SECONDS:
+            self.throttled_seconds = min(self.throttled_seconds + seconds, REGIME_SECONDS)
+            self.speed += (min(unpaced, 1.0) - self.speed) * (seconds / self.throttled_seconds)
+        self.benefit = (
+            None
+            if self.plant is None
+            else estimate_benefit(self.plant, settings, settings.margin, self.throttled_speed)
+        )
+        self.pays = None if self.benefit is None else self.benefit.pays(self.pays)
 
 
-class Thermals:
+class PlantLearner:
     """The plants of all engines; `observe` is asked every few seconds."""
 
-    def __init__(self, stored: str | None, terms: Callable[[], Mapping[str, Terms]]) -> None:
+    def __init__(self, stored: str | None, settings: Callable[[], Mapping[str, ControlSettings]]) -> None:
         """`terms` gives those of the remedy that paces an engine, where there is one."""
-        self._terms = terms
-        self._engines: dict[str, Engine] = {}
+        self._settings = settings
+        self._engines: dict[str, EngineThermals] = {}
         self._last_ms: int | None = None
         if stored is not None:
             self._restore(stored)
 
     def observe(self, history: History, now_ms: int) -> None:
         """Takes the present readings in; what cannot be read breaks off what is being followed."""
-        seconds = EVERY if self._last_ms is None else (now_ms - self._last_ms) / 1000
+        seconds = OBSERVE_SECONDS if self._last_ms is None else (now_ms - self._last_ms) / 1000
         self._last_ms = now_ms
         if seconds <= 0:  # the wall clock was set back
             return
-        ask = functools.partial(_ask, history, now_ms)
-        rooms = [room for room in inputs.headrooms(ask).values() if PLAUSIBLE[0] <= room <= PLAUSIBLE[1]]
-        period = inputs.period(ask)
-        loads, duties, speeds = _by_engine(ask(inputs.load("10s"))), _by_engine(ask(DUTY)), _by_engine(ask(SPEED))
+        query = functools.partial(_query, history, now_ms)
+        headrooms = [
+            headroom
+            for headroom in inputs.read_headrooms(query).values()
+            if PLAUSIBLE_HEADROOM[0] <= headroom <= PLAUSIBLE_HEADROOM[1]
+        ]
+        period = inputs.read_period(query)
+        loads, duties, speeds = (
+            _index_by_engine(query(inputs.build_load_query("10s"))),
+            _index_by_engine(query(DUTY_QUERY)),
+            _index_by_engine(query(SPEED_QUERY)),
+        )
         for name in self._engines.keys() | loads.keys():
-            engine = self._engines.setdefault(name, Engine())
+            engine = self._engines.setdefault(name, EngineThermals())
             load, duty = loads.get(name), duties.get(name, 1.0)
             share = None if load is None else load * duty
-            unpaced = speeds.get(name) if duty >= UNPACED else None
-            engine.observe(min(rooms, default=None), share, unpaced, seconds, self._of(name), period)
+            unpaced = speeds.get(name) if duty >= UNPACED_DUTY else None
+            engine.observe(min(headrooms, default=None), share, unpaced, seconds, self._settings_of(name), period)
 
-    def _of(self, engine: str) -> Terms:
-        return self._terms().get(engine, Terms())
+    def _settings_of(self, engine: str) -> ControlSettings:
+        return self._settings().get(engine, ControlSettings())
 
     def readings(self) -> Iterator[Reading]:
         """What is known of each engine, also while it is silent for some minutes; one that has left is not told of."""
         for name, engine in self._engines.items():
-            if engine.plant is not None and engine.worth is not None and engine.unseen < GONE:
-                yield from metrics.of_plant(
-                    name, engine.plant, engine.throttled_speed, engine.worth, pays=bool(engine.pays)
+            if engine.plant is not None and engine.benefit is not None and engine.silent_seconds < GONE_SECONDS:
+                yield from metrics.report_plant(
+                    name, engine.plant, engine.throttled_speed, engine.benefit, pays=bool(engine.pays)
                 )
 
-    def stored(self) -> str:
+    def to_json(self) -> str:
         """All that is worth keeping, as JSON."""
-        kept = {
-            name: {"learnt": plant.stored(engine.learnt), "left": engine.left, "speed": engine.speed}
+        engines = {
+            name: {
+                "learnt": plant.to_builtins(engine.statistics),
+                "left": engine.throttled_seconds,
+                "speed": engine.speed,
+            }
             for name, engine in self._engines.items()
-            if engine.learnt.weights.any()
+            if engine.statistics.weights.any()
         }
-        return json.dumps({"version": 1, "engines": kept})
+        return json.dumps({"version": 1, "engines": engines})
 
     def _restore(self, stored: str) -> None:
         try:
-            for name, told in msgspec.json.decode(stored, type=_Stored).engines.items():
-                engine = Engine(plant.restored(told.learnt), left=told.left, speed=told.speed)
-                engine.plant = plant.fitted(engine.learnt)
+            for name, saved in msgspec.json.decode(stored, type=_StoredEngines).engines.items():
+                engine = EngineThermals(
+                    plant.from_builtins(saved.learnt), throttled_seconds=saved.left, speed=saved.speed
+                )
+                engine.plant = plant.fit_plant(engine.statistics)
                 self._engines[name] = engine
         except ValueError as error:  # msgspec's are, too
             self._engines = {}
@@ -149,19 +171,19 @@ class _StoredEngine(msgspec.Struct):
     speed: float
 
 
-class _Stored(msgspec.Struct):
+class _StoredEngines(msgspec.Struct):
     version: int
     engines: dict[str, _StoredEngine]
 
 
-def _by_engine(rows: list[tuple[dict[str, str], float]]) -> dict[str, float]:
+def _index_by_engine(rows: list[tuple[dict[str, str], float]]) -> dict[str, float]:
     return {labels.get("engine", ""): value for labels, value in rows}
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(expr: str) -> promql.Query:
+def _compile(expr: str) -> promql.Query:
     return promql.compile(expr)
 
 
-def _ask(history: History, now_ms: int, expr: str) -> list[tuple[dict[str, str], float]]:
-    return [(dict(labels), value) for labels, value in _compiled(expr).at(history, now_ms)]
+def _query(history: History, now_ms: int, expr: str) -> list[tuple[dict[str, str], float]]:
+    return [(dict(labels), value) for labels, value in _compile(expr).evaluate_at(history, now_ms)]

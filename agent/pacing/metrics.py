@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agent.pacing.benefit import Worth
-from agent.pacing.controller import State
+from agent.pacing.benefit import Benefit
+from agent.pacing.controller import ControllerState
 from agent.pacing.thermal_model import Plant
 from collectors import Reading, gauge
 
@@ -23,7 +23,9 @@ FIRMWARE = gauge(
     "steadytok_pace_firmware_duty", "Share of full speed that the firmware's throttling leaves the engine."
 )
 PAYS = gauge("steadytok_pace_pays", "1 where holding the set point leaves more speed than the firmware does, else 0.")
-WANTED = gauge("steadytok_pace_set_point_headroom_celsius", "Degrees below its limit at which the DIMM is to be held.")
+SET_POINT = gauge(
+    "steadytok_pace_set_point_headroom_celsius", "Degrees below its limit at which the DIMM is to be held."
+)
 MEASURED = gauge("steadytok_pace_measured_headroom_celsius", "Degrees below its limit of the hottest DIMM, smoothed.")
 ERROR = gauge("steadytok_pace_error_celsius", "Degrees that the hottest DIMM is cooler than wanted; below 0 too hot.")
 INTEGRAL = gauge("steadytok_pace_integral_duty", "The integral's part of the share of time that may be worked.")
@@ -38,7 +40,7 @@ METRICS = (
     PREDICTED,
     FIRMWARE,
     PAYS,
-    WANTED,
+    SET_POINT,
     MEASURED,
     ERROR,
     INTEGRAL,
@@ -46,22 +48,22 @@ METRICS = (
 )
 
 
-def of_plant(engine: str, plant: Plant, speed: float | None, found: Worth, *, pays: bool) -> Iterator[Reading]:
+def report_plant(engine: str, plant: Plant, speed: float | None, benefit: Benefit, *, pays: bool) -> Iterator[Reading]:
     """What is known of an engine's heat, and what pacing would be worth, whether it is paced or not."""
     yield GAIN.sample(plant.gain, engine=engine)
     yield TIME_CONSTANT.sample(plant.time_constant, engine=engine)
     yield IDLE.sample(plant.idle, engine=engine)
     yield SPEED.sample(speed, engine=engine)
-    yield PREDICTED.sample(found.held, engine=engine)
-    yield FIRMWARE.sample(found.throttled, engine=engine)
+    yield PREDICTED.sample(benefit.paced_share, engine=engine)
+    yield FIRMWARE.sample(benefit.throttled_share, engine=engine)
     yield PAYS.sample(float(pays), engine=engine)
 
 
-def of_state(engine: str, state: State) -> Iterator[Reading]:
+def report_state(engine: str, state: ControllerState) -> Iterator[Reading]:
     """What holds an engine now."""
     yield MODE.sample(1.0, engine=engine, mode=state.mode, dimm=state.dimm)
     yield INTEGRAL.sample(state.integral, engine=engine)
     if state.headroom is not None and not state.blind:
-        yield WANTED.sample(state.wanted, engine=engine)
+        yield SET_POINT.sample(state.set_point, engine=engine)
         yield MEASURED.sample(state.headroom, engine=engine)
         yield ERROR.sample(state.error, engine=engine)

@@ -7,11 +7,11 @@ from itertools import pairwise
 
 import msgspec
 
-LOWEST = 0.1
+MIN_DUTY = 0.1
 """The least duty that an engine takes."""
 
 
-class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Degrees are below the DIMM's limit, times in seconds, duties shares of the time."""
 
     margin: float = 3.0
@@ -35,7 +35,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     slew: float = 0.02
     """How much the duty may change in a second."""
 
-    lowest: float = LOWEST
+    lowest: float = MIN_DUTY
     """The least duty."""
 
     safe: float = 0.5
@@ -59,34 +59,34 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Pace also where firmware throttling would leave more: an even speed, and cooler modules."""
 
 
-def faults(terms: Terms) -> Iterator[str]:
+def check_settings(settings: ControlSettings) -> Iterator[str]:
     """What cannot be meant, one sentence each."""
-    if not 1 <= terms.margin <= 30:
-        yield f"control.margin: expected 1 to 30 °C below the limit, found {terms.margin:g}"
-    if not 0 <= terms.release <= 20:
-        yield f"control.release: expected 0 to 20 °C, found {terms.release:g}"
-    if not max(terms.margin, terms.release + 1) < terms.fans <= 60:
-        lowest = max(terms.margin, terms.release + 1)
+    if not 1 <= settings.margin <= 30:
+        yield f"control.margin: expected 1 to 30 °C below the limit, found {settings.margin:g}"
+    if not 0 <= settings.release <= 20:
+        yield f"control.release: expected 0 to 20 °C, found {settings.release:g}"
+    if not max(settings.margin, settings.release + 1) < settings.fans <= 60:
+        lowest = max(settings.margin, settings.release + 1)
         yield (
             f"control.fans: expected more than {lowest:g} °C below the limit, where the set point may lie, and at most "
-            f"60, found {terms.fans:g}: pacing would take what the fans are for"
+            f"60, found {settings.fans:g}: pacing would take what the fans are for"
         )
-    if not 0 <= terms.cool_band <= 5:
-        yield f"control.cool_band: expected 0 to 5 °C, found {terms.cool_band:g}"
-    if not 0.001 <= terms.slew <= 0.1:
-        yield f"control.slew: expected 0.001 to 0.1 a second, found {terms.slew:g}"
-    if not LOWEST <= terms.lowest <= terms.safe < 1:
-        yield f"control: expected {LOWEST:g} <= lowest <= safe < 1, found {terms.lowest:g} and {terms.safe:g}"
-    if not 0 <= terms.patience <= 300:
-        yield f"control.patience: expected 0 to 300 s, found {terms.patience:g}"
-    if not 0 <= terms.refresh < 0.5:
-        yield f"control.refresh: expected a share from 0 to 0.5, found {terms.refresh:g}"
-    yield from _step_faults(terms.throttle)
+    if not 0 <= settings.cool_band <= 5:
+        yield f"control.cool_band: expected 0 to 5 °C, found {settings.cool_band:g}"
+    if not 0.001 <= settings.slew <= 0.1:
+        yield f"control.slew: expected 0.001 to 0.1 a second, found {settings.slew:g}"
+    if not MIN_DUTY <= settings.lowest <= settings.safe < 1:
+        yield f"control: expected {MIN_DUTY:g} <= lowest <= safe < 1, found {settings.lowest:g} and {settings.safe:g}"
+    if not 0 <= settings.patience <= 300:
+        yield f"control.patience: expected 0 to 300 s, found {settings.patience:g}"
+    if not 0 <= settings.refresh < 0.5:
+        yield f"control.refresh: expected a share from 0 to 0.5, found {settings.refresh:g}"
+    yield from _check_steps(settings.throttle)
 
 
-def _step_faults(steps: tuple[tuple[float, float], ...]) -> Iterator[str]:
-    overs, shares = [over for over, _ in steps], [share for _, share in steps]
+def _check_steps(steps: tuple[tuple[float, float], ...]) -> Iterator[str]:
+    thresholds, shares = [threshold for threshold, _ in steps], [share for _, share in steps]
     falling = all(later < earlier for earlier, later in pairwise(shares))
-    rising = all(later > earlier for earlier, later in pairwise(overs))
-    if not (steps and rising and falling and overs[0] >= 0 and all(0 < share < 1 for share in shares)):
+    rising = all(later > earlier for earlier, later in pairwise(thresholds))
+    if not (steps and rising and falling and thresholds[0] >= 0 and all(0 < share < 1 for share in shares)):
         yield "control.throttle: expected [degrees above the limit, share left] with rising degrees and falling shares"

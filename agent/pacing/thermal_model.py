@@ -25,18 +25,18 @@ Floats = NDArray[np.float64]
 # Seconds, 25 to 563: modules in moving air have 60 to 200, in still air 450.
 CANDIDATES: Floats = 25.0 * np.float64(1.145) ** np.arange(24, dtype=np.float64)
 BINS = 8
-MOST = 1800.0  # seconds of readings that a bin counts for
-FADE = 6 * 3600.0  # seconds in which a bin's weight falls to a third
-LAG = 5.0  # seconds between work and reading, besides what the DIMM and its sensor's interval take
-GAP = 30.0  # seconds: after a longer silence the DIMM's past is not known
-SETTLE = 2.0  # time constants until it no longer matters
-UNKNOWN = 900.0  # seconds instead, while the time constant is not known
-GAINS = (2.0, 100.0)  # °C; a fit outside is no heat of an engine
-SPREAD = 0.1  # of the smoothed share, as a standard deviation: less is no experiment
-SURE = 0.2  # of the gain: its standard error
-SURPRISE = 3.0  # °C that the fit may be off in the mean: more, and a fan, or the room, is another
-MEMORY = 600.0  # seconds of that mean
-KEPT = 0.02  # of the weights then: enough to go on from, too little to hold on to
+MAX_BIN_SECONDS = 1800.0  # seconds of readings that a bin counts for
+FADE_SECONDS = 6 * 3600.0  # seconds in which a bin's weight falls to a third
+LAG_SECONDS = 5.0  # seconds between work and reading, besides what the DIMM and its sensor's interval take
+GAP_SECONDS = 30.0  # seconds: after a longer silence the DIMM's past is not known
+SETTLE_CONSTANTS = 2.0  # time constants until it no longer matters
+UNKNOWN_SETTLE_SECONDS = 900.0  # seconds instead, while the time constant is not known
+GAIN_RANGE = (2.0, 100.0)  # °C; a fit outside is no heat of an engine
+MIN_SPREAD = 0.1  # of the smoothed share, as a standard deviation: less is no experiment
+MAX_GAIN_ERROR = 0.2  # of the gain: its standard error
+MAX_SURPRISE = 3.0  # °C that the fit may be off in the mean: more, and a fan, or the room, is another
+SURPRISE_SECONDS = 600.0  # seconds of that mean
+SURPRISE_DISCOUNT = 0.02  # of the weights then: enough to go on from, too little to hold on to
 _LEAST_NOISE = 0.02  # °C squared, of a sensor that seems to have none
 _MEANS = 5  # of x, y, xx, xy, yy
 
@@ -61,7 +61,7 @@ PRIOR = Plant(gain=30.0, time_constant=120.0, idle=25.0)
 
 
 @dataclass(frozen=True, eq=False)
-class Learnt:
+class PlantStatistics:
     """All that is remembered; [candidate] and [candidate, bin]."""
 
     smoothed: Floats | None = None
@@ -77,8 +77,14 @@ class Learnt:
 
 
 def observe(
-    learnt: Learnt, headroom: float | None, share: float | None, seconds: float, *, heated: bool, period: float = 2.0
-) -> Learnt:
+    statistics: PlantStatistics,
+    headroom: float | None,
+    share: float | None,
+    seconds: float,
+    *,
+    heated: bool,
+    period: float = 2.0,
+) -> PlantStatistics:
     """
     One reading: the hottest DIMM's headroom, and the share of time worked since the one before.
 
@@ -86,88 +92,102 @@ def observe(
     two readings of the sensor, which in the mean is late by half of that.
     """
     if share is None or not math.isfinite(share):
-        return replace(learnt, smoothed=None)
-    if learnt.smoothed is None or seconds > GAP:
-        known = fitted(learnt)
-        settling = UNKNOWN if known is None else SETTLE * known.time_constant
-        return replace(learnt, smoothed=np.full(len(CANDIDATES), share), lagged=share, unsettled=settling)
-    lagged = share + (learnt.lagged - share) * math.exp(-seconds / (LAG + period / 2))
-    smoothed = lagged + (learnt.smoothed - lagged) * np.exp(-seconds / CANDIDATES)
-    unsettled = max(0.0, learnt.unsettled - seconds)
-    learnt = replace(learnt, smoothed=smoothed, lagged=lagged, unsettled=unsettled)
-    if headroom is None or not heated or learnt.unsettled:
-        return learnt
-    return _taken_in(_doubted(learnt, smoothed, headroom, seconds), smoothed, headroom, seconds)
+        return replace(statistics, smoothed=None)
+    if statistics.smoothed is None or seconds > GAP_SECONDS:
+        plant = fit_plant(statistics)
+        settling = UNKNOWN_SETTLE_SECONDS if plant is None else SETTLE_CONSTANTS * plant.time_constant
+        return replace(statistics, smoothed=np.full(len(CANDIDATES), share), lagged=share, unsettled=settling)
+    lagged = share + (statistics.lagged - share) * math.exp(-seconds / (LAG_SECONDS + period / 2))
+    smoothed = lagged + (statistics.smoothed - lagged) * np.exp(-seconds / CANDIDATES)
+    unsettled = max(0.0, statistics.unsettled - seconds)
+    statistics = replace(statistics, smoothed=smoothed, lagged=lagged, unsettled=unsettled)
+    if headroom is None or not heated or statistics.unsettled:
+        return statistics
+    return _add_reading(_discount_surprise(statistics, smoothed, headroom, seconds), smoothed, headroom, seconds)
 
 
-def _doubted(learnt: Learnt, x: Floats, y: float, seconds: float) -> Learnt:
+def _discount_surprise(statistics: PlantStatistics, x: Floats, y: float, seconds: float) -> PlantStatistics:
     """Where it has been wrong for minutes, what was learnt before hardly counts any more."""
-    fit = _fit(learnt)
+    fit = _fit_line(statistics)
     if fit is None:
-        return replace(learnt, surprise=0.0)
-    off = y - fit.plant.headroom(float(x[fit.candidate]))
-    surprise = off + (learnt.surprise - off) * math.exp(-seconds / MEMORY)
-    if abs(surprise) <= SURPRISE:
-        return replace(learnt, surprise=surprise)
-    return replace(learnt, surprise=0.0, weights=learnt.weights * KEPT)
+        return replace(statistics, surprise=0.0)
+    residual = y - fit.plant.headroom(float(x[fit.candidate]))
+    surprise = residual + (statistics.surprise - residual) * math.exp(-seconds / SURPRISE_SECONDS)
+    if abs(surprise) <= MAX_SURPRISE:
+        return replace(statistics, surprise=surprise)
+    return replace(statistics, surprise=0.0, weights=statistics.weights * SURPRISE_DISCOUNT)
 
 
-def _taken_in(learnt: Learnt, x: Floats, y: float, seconds: float) -> Learnt:
+def _add_reading(statistics: PlantStatistics, x: Floats, y: float, seconds: float) -> PlantStatistics:
     rows, bins = np.arange(len(CANDIDATES)), np.clip((x * BINS).astype(int), 0, BINS - 1)
-    weights = learnt.weights * math.exp(-seconds / FADE)
-    weights[rows, bins] = np.minimum(weights[rows, bins] + seconds, MOST)
-    means = learnt.means.copy()
-    told = np.stack([x, np.full_like(x, y), x * x, x * y, np.full_like(x, y * y)])
-    means[:, rows, bins] += (told - means[:, rows, bins]) * (seconds / weights[rows, bins])
-    return replace(learnt, weights=weights, means=means)
+    weights = statistics.weights * math.exp(-seconds / FADE_SECONDS)
+    weights[rows, bins] = np.minimum(weights[rows, bins] + seconds, MAX_BIN_SECONDS)
+    means = statistics.means.copy()
+    moments = np.stack([x, np.full_like(x, y), x * x, x * y, np.full_like(x, y * y)])
+    means[:, rows, bins] += (moments - means[:, rows, bins]) * (seconds / weights[rows, bins])
+    return replace(statistics, weights=weights, means=means)
 
 
-def fitted(learnt: Learnt) -> Plant | None:
+def fit_plant(statistics: PlantStatistics) -> Plant | None:
     """The plant; None while too little has been seen, at too few loads, to tell."""
-    fit = _fit(learnt)
-    sure = fit is not None and GAINS[0] <= fit.plant.gain <= GAINS[1] and fit.doubt <= SURE * fit.plant.gain
-    return fit.plant if fit is not None and sure else None
+    fit = _fit_line(statistics)
+    certain = (
+        fit is not None
+        and GAIN_RANGE[0] <= fit.plant.gain <= GAIN_RANGE[1]
+        and fit.gain_error <= MAX_GAIN_ERROR * fit.plant.gain
+    )
+    return fit.plant if fit is not None and certain else None
 
 
 class _Fit(NamedTuple):
     plant: Plant
     candidate: int
-    doubt: float
+    gain_error: float
     """The standard error of the gain; readings within a time constant count as one."""
 
 
-def _fit(learnt: Learnt) -> _Fit | None:
-    total = learnt.weights.sum(axis=1)
+def _fit_line(statistics: PlantStatistics) -> _Fit | None:
+    total = statistics.weights.sum(axis=1)
     if not total.all():
         return None
-    x, y, xx, xy, yy = (learnt.means * learnt.weights).sum(axis=2) / total
-    spread, together = xx - x * x, xy - x * y
-    slope = together / np.maximum(spread, 1e-9)
-    error = np.maximum(yy - y * y - slope * together, 0.0)
+    x, y, xx, xy, yy = (statistics.means * statistics.weights).sum(axis=2) / total
+    variance, covariance = xx - x * x, xy - x * y
+    slope = covariance / np.maximum(variance, 1e-9)
+    error = np.maximum(yy - y * y - slope * covariance, 0.0)
     best = int(np.argmin(error))
-    if spread[best] < SPREAD**2:
+    if variance[best] < MIN_SPREAD**2:
         return None
     gain, time_constant = -float(slope[best]), float(CANDIDATES[best])
     independent = float(total[best]) / time_constant
-    doubt = math.sqrt(max(float(error[best]), _LEAST_NOISE) / (independent * float(spread[best])))
-    return _Fit(Plant(gain, time_constant, float(y[best] + gain * x[best])), best, doubt)
+    gain_error = math.sqrt(max(float(error[best]), _LEAST_NOISE) / (independent * float(variance[best])))
+    return _Fit(Plant(gain, time_constant, float(y[best] + gain * x[best])), best, gain_error)
 
 
-class _Stored(msgspec.Struct):
+class _StoredStatistics(msgspec.Struct):
     weights: list[list[float]]
     means: list[list[list[float]]]
 
 
-def stored(learnt: Learnt) -> Any:
+def to_builtins(statistics: PlantStatistics) -> Any:
     """What is worth keeping, for JSON."""
-    return {"weights": learnt.weights.round(1).tolist(), "means": learnt.means.round(5).tolist()}
+    return {"weights": statistics.weights.round(1).tolist(), "means": statistics.means.round(5).tolist()}
 
 
-def restored(told: Any) -> Learnt:
+def from_builtins(data: Any) -> PlantStatistics:
     """Takes back what `stored` gave; raises ValueError (msgspec's is one) where it is another's."""
-    kept = msgspec.convert(told, _Stored)
-    learnt = Learnt(weights=np.array(kept.weights, np.float64), means=np.array(kept.means, np.float64))
-    fits = learnt.weights.shape == (len(CANDIDATES), BINS) and learnt.means.shape == (_MEANS, len(CANDIDATES), BINS)
-    if not fits or not np.isfinite(learnt.means).all() or not ((learnt.weights >= 0) & (learnt.weights <= MOST)).all():
+    stored_statistics = msgspec.convert(data, _StoredStatistics)
+    statistics = PlantStatistics(
+        weights=np.array(stored_statistics.weights, np.float64), means=np.array(stored_statistics.means, np.float64)
+    )
+    fits = statistics.weights.shape == (len(CANDIDATES), BINS) and statistics.means.shape == (
+        _MEANS,
+        len(CANDIDATES),
+        BINS,
+    )
+    if (
+        not fits
+        or not np.isfinite(statistics.means).all()
+        or not ((statistics.weights >= 0) & (statistics.weights <= MAX_BIN_SECONDS)).all()
+    ):
         raise ValueError("not what this version has learnt")
-    return learnt
+    return statistics

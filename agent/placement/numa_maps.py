@@ -13,11 +13,11 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-LARGEST = 64 << 20  # bytes; 100,000 mappings are 10 MiB
+LARGEST_FILE = 64 << 20  # bytes; 100,000 mappings are 10 MiB
 FASTEST, SLOWEST = 0.004, 0.021  # seconds for each GiB that is resident
 _LINE = re.compile(r"^[0-9a-f]{8,16} (\S+)((?: \S+)*)$", re.MULTILINE)
-_ON_NODE = re.compile(r" N(\d{1,5})=(\d{1,16})")
-_PAGE = re.compile(r" kernelpagesize_kB=(\d{1,9})")
+_NODE_PAGES = re.compile(r" N(\d{1,5})=(\d{1,16})")
+_PAGE_SIZE = re.compile(r" kernelpagesize_kB=(\d{1,9})")
 _HUGE = re.compile(r" huge(?: |$)")
 _SHARED = re.compile(r" file=(?:/dev/shm/|/dev/zero|/memfd:|/SYSV|anon_inode:)")
 
@@ -30,7 +30,7 @@ class NumaMaps:
     policies: Counter[str]
 
 
-def cost(resident: float) -> tuple[float, float]:
+def estimate_read_seconds(resident: float) -> tuple[float, float]:
     """Seconds that reading takes at least and at most, of a process with so many bytes in RAM."""
     gibibytes = resident / 2**30
     return FASTEST * gibibytes, SLOWEST * gibibytes
@@ -43,20 +43,20 @@ def parse(text: str) -> NumaMaps:
     lines = _LINE.findall(text)
     if not lines:
         raise ValueError(f"expected lines such as `7f00 default anon=1 N0=1 kernelpagesize_kB=4`, found {text[:40]!r}")
-    for policy, rest in lines:
-        page = _PAGE.search(rest)
-        if page is None:
+    for policy, attributes in lines:
+        page_size = _PAGE_SIZE.search(attributes)
+        if page_size is None:
             continue  # nothing of this mapping is in RAM
-        for node, pages in _ON_NODE.findall(rest):
-            size = int(pages) * int(page[1]) * 1024  # huge pages are counted whole
-            sizes[_kind(rest), node] += size
+        for node, pages in _NODE_PAGES.findall(attributes):
+            size = int(pages) * int(page_size[1]) * 1024  # huge pages are counted whole
+            sizes[_classify_mapping(attributes), node] += size
             policies[policy] += size
     return NumaMaps(sizes, policies)
 
 
-def _kind(rest: str) -> str:
-    if _HUGE.search(rest):
+def _classify_mapping(attributes: str) -> str:
+    if _HUGE.search(attributes):
         return "hugetlb"
-    if _SHARED.search(rest):
+    if _SHARED.search(attributes):
         return "shmem"
-    return "file" if " file=" in rest else "anon"
+    return "file" if " file=" in attributes else "anon"

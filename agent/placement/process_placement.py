@@ -12,8 +12,8 @@ from collectors import Sample, natural
 
 KINDS = ("anon", "file", "shmem", "hugetlb")
 _PREFIX = "steadytok_process_"
-_WHO = ("engine", "rank")
-_WORKS = 0.05  # of the processor time, as the collector has it: less is a stray thread
+_PROCESS_LABELS = ("engine", "rank")
+_WORK_THRESHOLD = 0.05  # of the processor time, as the collector has it: less is a stray thread
 
 
 class Share(NamedTuple):
@@ -23,7 +23,7 @@ class Share(NamedTuple):
     error: float
 
 
-class Wish(NamedTuple):
+class PlacementRequest(NamedTuple):
     """What was asked: by what, with which policy, and the nodes and CPUs as lists, empty where it named none."""
 
     source: str
@@ -42,7 +42,7 @@ class Cgroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class ProcessPlacement:
     """
     One process. What is not known is not in it.
 
@@ -61,9 +61,9 @@ class Placed:
     shares: Mapping[tuple[str, str], Share]
     local: Share | None
     threads: Mapping[str, float]
-    bound: Mapping[str, float]
+    bound_threads: Mapping[str, float]
     work: Mapping[str, float]
-    wishes: tuple[Wish, ...]
+    requests: tuple[PlacementRequest, ...]
     cgroup: Cgroup | None
     policies: Mapping[str, int]
 
@@ -72,100 +72,116 @@ class Placed:
         """All bytes in RAM."""
         return sum(self.memory.values())
 
-    def size(self, kind: str, node: str) -> float | None:
+    def size_on_node(self, kind: str, node: str) -> float | None:
         """Bytes of a kind on a node, as far as that is known."""
-        share, whole = self.shares.get((kind, node)), self.memory.get(kind)
-        if whole == 0:
+        share, total = self.shares.get((kind, node)), self.memory.get(kind)
+        if total == 0:
             return 0.0
-        return None if share is None or whole is None else share.part * whole
+        return None if share is None or total is None else share.part * total
 
 
-def placed(samples: Sequence[Sample]) -> list[Placed]:
+def from_samples(samples: Sequence[Sample]) -> list[ProcessPlacement]:
     """Every process that the Samples of the collector `process` tell of, in their order."""
     by_process: dict[tuple[str, ...], list[tuple[str, dict[str, str], float]]] = {}
     for sample in samples:
         labels = dict(sample.labels)
-        who = tuple(labels.pop(name, "") for name in _WHO)
-        by_process.setdefault(who, []).append((sample.metric.name.removeprefix(_PREFIX), labels, sample.value))
-    made = (_placed(who, _Told(rows)) for who, rows in by_process.items())
-    return [one for one in made if one is not None]
+        process_labels = tuple(labels.pop(name, "") for name in _PROCESS_LABELS)
+        by_process.setdefault(process_labels, []).append(
+            (sample.metric.name.removeprefix(_PREFIX), labels, sample.value)
+        )
+    placements = (
+        _build_placement(process_labels, _ProcessSamples(rows)) for process_labels, rows in by_process.items()
+    )
+    return [one for one in placements if one is not None]
 
 
-class _Told:
+class _ProcessSamples:
     """The Samples of one process."""
 
     def __init__(self, rows: Sequence[tuple[str, dict[str, str], float]]) -> None:
         self._rows = rows
 
-    def of(self, name: str) -> Iterator[tuple[dict[str, str], float]]:
-        return ((labels, value) for told, labels, value in self._rows if told == name)
+    def select(self, name: str) -> Iterator[tuple[dict[str, str], float]]:
+        return ((labels, value) for sample_name, labels, value in self._rows if sample_name == name)
 
-    def by(self, name: str, label: str) -> dict[str, float]:
-        return {labels.get(label, ""): value for labels, value in self.of(name)}
+    def values_by_label(self, name: str, label: str) -> dict[str, float]:
+        return {labels.get(label, ""): value for labels, value in self.select(name)}
 
-    def one(self, name: str) -> float | None:
-        return next((value for _, value in self.of(name)), None)
+    def first_value(self, name: str) -> float | None:
+        return next((value for _, value in self.select(name)), None)
 
-    def labels(self, name: str) -> dict[str, str]:
-        return next((labels for labels, _ in self.of(name)), {})
+    def first_labels(self, name: str) -> dict[str, str]:
+        return next((labels for labels, _ in self.select(name)), {})
 
-    def shares(self, name: str) -> dict[tuple[str, str], Share]:
-        errors = {(of.get("kind", ""), of.get("node", "")): value for of, value in self.of(f"{name}_error_ratio")}
-        keys = (((of.get("kind", ""), of.get("node", "")), value) for of, value in self.of(f"{name}_ratio"))
+    def read_shares(self, name: str) -> dict[tuple[str, str], Share]:
+        errors = {
+            (labels.get("kind", ""), labels.get("node", "")): value
+            for labels, value in self.select(f"{name}_error_ratio")
+        }
+        keys = (
+            ((labels.get("kind", ""), labels.get("node", "")), value) for labels, value in self.select(f"{name}_ratio")
+        )
         return {key: Share(value, errors.get(key, 0.0)) for key, value in keys}
 
 
-def _placed(who: tuple[str, ...], told: _Told) -> Placed | None:
-    info = told.labels("info")
+def _build_placement(process_labels: tuple[str, ...], samples: _ProcessSamples) -> ProcessPlacement | None:
+    info = samples.first_labels("info")
     if not info:
         return None
     nodes = {
-        labels["node"] for name in ("memory_allowed", "node_share_ratio", "threads") for labels, _ in told.of(name)
+        labels["node"]
+        for name in ("memory_allowed", "node_share_ratio", "threads")
+        for labels, _ in samples.select(name)
     }
-    asked = (of for of, _ in told.of("asked_info"))
-    return Placed(
-        engine=who[0],
-        rank=who[1],
+    requests = (request_labels for request_labels, _ in samples.select("asked_info"))
+    return ProcessPlacement(
+        engine=process_labels[0],
+        rank=process_labels[1],
         pid=int(info["pid"]),
         kind=info.get("kind", ""),
         command=info.get("command", ""),
-        memory=told.by("memory_bytes", "kind"),
+        memory=samples.values_by_label("memory_bytes", "kind"),
         nodes=tuple(sorted(nodes, key=natural)),
-        shares={**told.shares("kind_share"), **told.shares("node_share")},
-        local=told.shares("local").get(("", "")),
-        threads=told.by("threads", "node"),
-        bound=told.by("threads_bound", "node"),
-        work=told.by("run_share_ratio", "node"),
-        wishes=tuple(Wish(*(of.get(name, "") for name in Wish._fields)) for of in asked),
-        cgroup=_cgroup(told),
+        shares={**samples.read_shares("kind_share"), **samples.read_shares("node_share")},
+        local=samples.read_shares("local").get(("", "")),
+        threads=samples.values_by_label("threads", "node"),
+        bound_threads=samples.values_by_label("threads_bound", "node"),
+        work=samples.values_by_label("run_share_ratio", "node"),
+        requests=tuple(
+            PlacementRequest(*(request_labels.get(name, "") for name in PlacementRequest._fields))
+            for request_labels in requests
+        ),
+        cgroup=_build_cgroup(samples),
         policies={},
     )
 
 
-def _cgroup(told: _Told) -> Cgroup | None:
-    available = told.one("cgroup_available_bytes")
-    if available is None and told.one("cgroup_max_bytes") is None:
+def _build_cgroup(samples: _ProcessSamples) -> Cgroup | None:
+    available = samples.first_value("cgroup_available_bytes")
+    if available is None and samples.first_value("cgroup_max_bytes") is None:
         return None
-    return Cgroup(available, told.one("cgroup_max_bytes"), told.labels("cgroup_info").get("limited_by", ""))
+    return Cgroup(
+        available, samples.first_value("cgroup_max_bytes"), samples.first_labels("cgroup_info").get("limited_by", "")
+    )
 
 
-def exactly(one: Placed, maps: NumaMaps) -> Placed:
+def from_numa_maps(process: ProcessPlacement, maps: NumaMaps) -> ProcessPlacement:
     """The same process with what numa_maps has counted in place of what was sampled."""
     by_kind: Counter[str] = Counter()
     by_node: Counter[str] = Counter()
     for (kind, node), size in maps.sizes.items():
         by_kind[kind] += size
         by_node[node] += size
-    nodes = tuple(sorted({*one.nodes, *by_node}, key=natural))
-    whole = by_node.total()
+    nodes = tuple(sorted({*process.nodes, *by_node}, key=natural))
+    total = by_node.total()
     shares = {
         (kind, node): Share(maps.sizes[kind, node] / size, 0.0) for kind, size in by_kind.items() for node in nodes
     }
-    if whole:
-        shares |= {("", node): Share(by_node[node] / whole, 0.0) for node in nodes}
-    worked = [node for node, part in one.work.items() if part >= _WORKS]
-    local = Share(sum(by_node[node] for node in worked) / whole, 0.0) if worked and whole else None
+    if total:
+        shares |= {("", node): Share(by_node[node] / total, 0.0) for node in nodes}
+    work_nodes = [node for node, share in process.work.items() if share >= _WORK_THRESHOLD]
+    local = Share(sum(by_node[node] for node in work_nodes) / total, 0.0) if work_nodes and total else None
     memory = {kind: float(by_kind[kind]) for kind in KINDS}
     return replace(
-        one, memory=memory, nodes=nodes, shares=shares, local=local, policies=dict(maps.policies.most_common())
+        process, memory=memory, nodes=nodes, shares=shares, local=local, policies=dict(maps.policies.most_common())
     )

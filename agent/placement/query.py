@@ -9,92 +9,94 @@ from typing import Any
 import msgspec
 
 from agent.placement import numa_maps
-from agent.placement.process_placement import Placed, exactly, placed
-from agent.sampling.plugins import Collector, bind
-from agent.sampling.sampler import Pass, ThreadLane
+from agent.placement.process_placement import ProcessPlacement, from_numa_maps, from_samples
+from agent.sampling.plugins import Collector, bind_collector
+from agent.sampling.sampler import CollectionResult, ThreadRunner
 from collectors import Host
 
-PATIENCE = 30.0  # seconds; a process of 100,000 mappings takes one or two
+QUERY_TIMEOUT = 30.0  # seconds; a process of 100,000 mappings takes one or two
 
 
-class LookError(Exception):
+class PlacementError(Exception):
     """Nothing can be shown; the message is one sentence."""
 
 
-class Look:
+class PlacementQuery:
     """The collector with what it remembers from look to look, so that work is what was done since the last."""
 
-    def __init__(self, collector: Collector, module: Any, root: str, wanted: str | None) -> None:
+    def __init__(self, collector: Collector, module: Any, root: str, selector: str | None) -> None:
         self._host = Host(root)
-        self._files = Host(root)  # a look that does not return keeps the other one
-        self._answers: queue.SimpleQueue[Pass] = queue.SimpleQueue()
-        self._wanted = wanted
-        self._pid = int(wanted) if wanted is not None and wanted.isascii() and wanted.isdecimal() else None
+        self._file_host = Host(root)  # a look that does not return keeps the other one
+        self._results: queue.SimpleQueue[CollectionResult] = queue.SimpleQueue()
+        self._selector = selector
+        self._pid = int(selector) if selector is not None and selector.isascii() and selector.isdecimal() else None
         if self._pid is not None:
             target = module.Target(name=f"PID {self._pid}", pid=self._pid)
-            own = msgspec.structs.replace(collector.own or module.Config(), engines=(target,), discover=False)
-            collector = bind(module, "process", interval=None, deadline=None, own=own)
+            own_config = msgspec.structs.replace(collector.config or module.Config(), engines=(target,), discover=False)
+            collector = bind_collector(module, "process", interval=None, deadline=None, config=own_config)
         self._collector = collector
-        self._lane = ThreadLane("process", self._host, self._answers.put)
+        self._runner = ThreadRunner("process", self._host, self._results.put)
 
-    def now(self) -> tuple[list[Placed], list[str]]:
+    def read(self) -> tuple[list[ProcessPlacement], list[str]]:
         """The processes as they are now, and what could not be read; LookError where there is nothing to be shown."""
         if self._pid is not None:
-            self._exists(self._pid)
-        self._lane.start(self._collector, time.monotonic())
+            self._check_has_memory(self._pid)
+        self._runner.start(self._collector, time.monotonic())
         try:
-            done = self._answers.get(timeout=PATIENCE)
+            result = self._results.get(timeout=QUERY_TIMEOUT)
         except queue.Empty:
-            raise LookError(f"the kernel did not answer within {PATIENCE:g} s") from None
-        if done.error is not None:
-            raise LookError(f"the collector process failed: {done.error}")
-        found = placed(done.samples)
-        if self._pid is None and self._wanted is not None:
-            found = self._named(found)
-        if not found:
-            raise LookError(self._nothing(done))
-        return found, [_said(note.path, note.reason) for note in done.notes]
+            raise PlacementError(f"the kernel did not answer within {QUERY_TIMEOUT:g} s") from None
+        if result.error is not None:
+            raise PlacementError(f"the collector process failed: {result.error}")
+        processes = from_samples(result.samples)
+        if self._pid is None and self._selector is not None:
+            processes = self._select_engine(processes)
+        if not processes:
+            raise PlacementError(self._explain_empty(result))
+        return processes, [_describe_note(note.path, note.reason) for note in result.notes]
 
-    def exactly(self, one: Placed) -> Placed:
+    def read_numa_maps(self, process: ProcessPlacement) -> ProcessPlacement:
         """The same process by its numa_maps, which holds it up meanwhile. Raises LookError where it cannot be read."""
-        path = f"proc/{one.pid}/numa_maps"
-        text = self._files.read(path, largest=numa_maps.LARGEST)
+        path = f"proc/{process.pid}/numa_maps"
+        text = self._file_host.read(path, largest=numa_maps.LARGEST_FILE)
         if text is None:
-            raise LookError(_said(path, self._files.take_notes()[-1].reason))
+            raise PlacementError(_describe_note(path, self._file_host.take_notes()[-1].reason))
         try:
-            return exactly(one, numa_maps.parse(text))
+            return from_numa_maps(process, numa_maps.parse(text))
         except ValueError as error:
-            raise LookError(f"{path}: {error}") from None
+            raise PlacementError(f"{path}: {error}") from None
 
-    def _exists(self, pid: int) -> None:
+    def _check_has_memory(self, pid: int) -> None:
         """Raises LookError where a process has no memory to be asked about."""
-        status = self._files.read(f"proc/{pid}/status", optional=True)
+        status = self._file_host.read(f"proc/{pid}/status", optional=True)
         fields = dict(line.partition(":")[::2] for line in (status or "").splitlines())
         name = fields.get("Name", "").strip()
         if status is None:
-            raise LookError(f"there is no process {pid}")
+            raise PlacementError(f"there is no process {pid}")
         if fields.get("State", "").strip()[:1] in ("Z", "X"):
-            raise LookError(f"process {pid} ({name}) has ended and waits for its parent: it has no memory any more")
-        if (whole := fields.get("Tgid", "").strip()) not in ("", str(pid)):
-            raise LookError(f"{pid} ({name}) is a thread of process {whole}: ask for that one")
+            raise PlacementError(
+                f"process {pid} ({name}) has ended and waits for its parent: it has no memory any more"
+            )
+        if (thread_group := fields.get("Tgid", "").strip()) not in ("", str(pid)):
+            raise PlacementError(f"{pid} ({name}) is a thread of process {thread_group}: ask for that one")
         if "VmSize" not in fields:
-            raise LookError(f"process {pid} ({name}) is a thread of the kernel: it has no memory of its own")
+            raise PlacementError(f"process {pid} ({name}) is a thread of the kernel: it has no memory of its own")
 
-    def _named(self, found: list[Placed]) -> list[Placed]:
-        named = [one for one in found if one.engine == self._wanted]
-        if not named:
-            there = ", ".join(sorted({one.engine for one in found})) or "none was found"
-            raise LookError(f"no engine is named {self._wanted!r}; engines here: {there}")
-        return named
+    def _select_engine(self, processes: list[ProcessPlacement]) -> list[ProcessPlacement]:
+        selected = [process for process in processes if process.engine == self._selector]
+        if not selected:
+            engines = ", ".join(sorted({process.engine for process in processes})) or "none was found"
+            raise PlacementError(f"no engine is named {self._selector!r}; engines here: {engines}")
+        return selected
 
-    def _nothing(self, done: Pass) -> str:
-        if self._pid is not None and not (done.notes and self._files.exists(f"proc/{self._pid}")):
+    def _explain_empty(self, result: CollectionResult) -> str:
+        if self._pid is not None and not (result.notes and self._file_host.exists(f"proc/{self._pid}")):
             return f"process {self._pid} ended while it was asked"
-        if done.notes:
-            return "; ".join(_said(note.path, note.reason) for note in done.notes[:2])
+        if result.notes:
+            return "; ".join(_describe_note(note.path, note.reason) for note in result.notes[:2])
         return "no engine is running here that is known by its command line; name one under engines:, or give a PID"
 
 
-def _said(path: str, reason: str) -> str:
-    refused = reason in ("Operation not permitted", "Permission denied")
-    return f"{path}: {reason}" + (" (needs CAP_SYS_PTRACE, or the process's own user)" if refused else "")
+def _describe_note(path: str, reason: str) -> str:
+    is_denied = reason in ("Operation not permitted", "Permission denied")
+    return f"{path}: {reason}" + (" (needs CAP_SYS_PTRACE, or the process's own user)" if is_denied else "")

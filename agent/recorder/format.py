@@ -27,20 +27,20 @@ LEVEL = 1  # of deflate: higher ones cost three times as much for a tenth less
 _FRAME = struct.Struct("<II")
 _HEADING = struct.Struct("<BI")
 _ROWS = struct.Struct("<BIqqII?")
-_STEP = struct.Struct("<Bq")
-_DONE = struct.Struct("<BQ")
+_SHIFT = struct.Struct("<Bq")
+_THINNED = struct.Struct("<BQ")
 _MOST_CELLS = 1 << 27  # of one block, so that no size in a file can ask for all memory
 _MOST_HEADING = 1 << 27  # bytes of one heading
 
 
-class Numbered(NamedTuple):
+class NumberedHeading(NamedTuple):
     """A heading under the number that blocks of this segment call it by."""
 
     number: int
     heading: Heading
 
 
-class Block(NamedTuple):
+class SegmentBlock(NamedTuple):
     """Rows not yet unpacked; the times are of the first and the last, in ms."""
 
     number: int
@@ -49,19 +49,19 @@ class Block(NamedTuple):
     payload: bytes
 
 
-class Step(NamedTuple):
+class ClockShift(NamedTuple):
     """The wall clock stepped: every time recorded before is to move by this."""
 
     delta_ms: int
 
 
-class Done(NamedTuple):
+class ThinnedMarker(NamedTuple):
     """This full segment has been thinned out into the segment that says so."""
 
     segment: int
 
 
-Record = Numbered | Block | Step | Done
+Record = NumberedHeading | SegmentBlock | ClockShift | ThinnedMarker
 
 
 class _StoredHeading(msgspec.Struct, array_like=True):
@@ -70,7 +70,7 @@ class _StoredHeading(msgspec.Struct, array_like=True):
     series: list[tuple[int, tuple[tuple[str, str], ...]]]
 
 
-def framed(payload: bytes) -> bytes:
+def frame_payload(payload: bytes) -> bytes:
     """A payload as it stands in a segment."""
     return _FRAME.pack(len(payload), _checksum(payload)) + payload
 
@@ -79,30 +79,30 @@ def _checksum(payload: bytes) -> int:
     return zlib.crc32(payload, zlib.crc32(struct.pack("<I", len(payload))))
 
 
-def payloads(data: bytes) -> Iterator[bytes]:
+def iter_payloads(data: bytes) -> Iterator[bytes]:
     """The undamaged payloads of a segment, in order."""
     if not data.startswith(MAGIC):
         return
-    at = len(MAGIC)
-    while at + _FRAME.size <= len(data):
-        length, checksum = _FRAME.unpack_from(data, at)
-        at += _FRAME.size
-        payload = data[at : at + length]
-        at += length
+    offset = len(MAGIC)
+    while offset + _FRAME.size <= len(data):
+        length, checksum = _FRAME.unpack_from(data, offset)
+        offset += _FRAME.size
+        payload = data[offset : offset + length]
+        offset += length
         if len(payload) == length and _checksum(payload) == checksum:
             yield payload
 
 
-def packed_heading(number: int, heading: Heading) -> bytes:
+def pack_heading(number: int, heading: Heading) -> bytes:
     """A heading's payload."""
-    meanings = {metric: index for index, metric in enumerate(dict.fromkeys(heading.metrics))}
-    metrics = [(metric.name, metric.kind, metric.help) for metric in meanings]
-    series = [(meanings[metric], labels) for metric, labels in zip(heading.metrics, heading.labels, strict=True)]
+    metric_indexes = {metric: index for index, metric in enumerate(dict.fromkeys(heading.metrics))}
+    metrics = [(metric.name, metric.kind, metric.help) for metric in metric_indexes]
+    series = [(metric_indexes[metric], labels) for metric, labels in zip(heading.metrics, heading.labels, strict=True)]
     text = msgspec.json.encode(_StoredHeading(heading.group, metrics, series))
     return _HEADING.pack(1, number) + zlib.compress(text, LEVEL)
 
 
-def packed_rows(number: int, rows: Rows) -> bytes:
+def pack_rows(number: int, rows: Rows) -> bytes:
     """The payload of at least one row."""
     columns, count = rows.values.shape
     bits = np.array(rows.values, np.float64, order="C").view(np.uint64)
@@ -114,61 +114,61 @@ def packed_rows(number: int, rows: Rows) -> bytes:
     return _ROWS.pack(2, number, first_ms, last_ms, columns, count, rows.present is not None) + body
 
 
-def packed_step(delta_ms: int) -> bytes:
+def pack_clock_shift(delta_ms: int) -> bytes:
     """The payload for a step of the clock."""
-    return _STEP.pack(3, delta_ms)
+    return _SHIFT.pack(3, delta_ms)
 
 
-def packed_done(segment: int) -> bytes:
+def pack_thinned_marker(segment: int) -> bytes:
     """The payload that says which full segment has been thinned out."""
-    return _DONE.pack(4, segment)
+    return _THINNED.pack(4, segment)
 
 
-def parsed(payload: bytes) -> Record | None:
+def parse_record(payload: bytes) -> Record | None:
     """What a payload says; None where it is of no known form."""
     try:
-        return _parsed(payload)
+        return _parse_record(payload)
     except (struct.error, zlib.error, msgspec.DecodeError, ValueError, IndexError):
         return None
 
 
-def _parsed(payload: bytes) -> Record | None:
+def _parse_record(payload: bytes) -> Record | None:
     match payload[:1]:
         case b"\x01":
-            return Numbered(_HEADING.unpack_from(payload)[1], _heading(payload[_HEADING.size :]))
+            return NumberedHeading(_HEADING.unpack_from(payload)[1], _parse_heading(payload[_HEADING.size :]))
         case b"\x02":
             _, number, first_ms, last_ms, *_ = _ROWS.unpack_from(payload)
-            return Block(number, first_ms, last_ms, payload)
+            return SegmentBlock(number, first_ms, last_ms, payload)
         case b"\x03":
-            return Step(_STEP.unpack(payload)[1])
+            return ClockShift(_SHIFT.unpack(payload)[1])
         case b"\x04":
-            return Done(_DONE.unpack(payload)[1])
+            return ThinnedMarker(_THINNED.unpack(payload)[1])
     return None
 
 
-def _heading(body: bytes) -> Heading:
-    stored = msgspec.json.decode(_inflated(body, _MOST_HEADING), type=_StoredHeading)
-    metrics = [Metric(*each) for each in stored.metrics]
-    named = tuple(metrics[index] for index, _ in stored.series)
-    return Heading(stored.group, named, tuple(labels for _, labels in stored.series))
+def _parse_heading(body: bytes) -> Heading:
+    stored = msgspec.json.decode(_inflate(body, _MOST_HEADING), type=_StoredHeading)
+    metrics = [Metric(*fields) for fields in stored.metrics]
+    column_metrics = tuple(metrics[index] for index, _ in stored.series)
+    return Heading(stored.group, column_metrics, tuple(labels for _, labels in stored.series))
 
 
-def unpacked(block: Block, heading: Heading, delta_ms: int = 0) -> Rows | None:
+def unpack_rows(block: SegmentBlock, heading: Heading, delta_ms: int = 0) -> Rows | None:
     """The rows of a block at their times plus delta_ms; None where it does not fit its heading."""
     try:
-        return _unpacked(block.payload, heading, delta_ms)
+        return _unpack_rows(block.payload, heading, delta_ms)
     except (zlib.error, ValueError):
         return None
 
 
-def _unpacked(payload: bytes, heading: Heading, delta_ms: int) -> Rows | None:
-    _, _, _, _, columns, count, masked = _ROWS.unpack_from(payload)
+def _unpack_rows(payload: bytes, heading: Heading, delta_ms: int) -> Rows | None:
+    _, _, _, _, columns, count, has_mask = _ROWS.unpack_from(payload)
     cells = columns * count
     if columns != len(heading.labels) or not 0 < count <= _MOST_CELLS or cells > _MOST_CELLS:
         return None
     times_end = 8 * count
-    mask_end = times_end + ((cells + 7) // 8 if masked else 0)
-    body = _inflated(payload[_ROWS.size :], mask_end + 8 * cells)
+    mask_end = times_end + ((cells + 7) // 8 if has_mask else 0)
+    body = _inflate(payload[_ROWS.size :], mask_end + 8 * cells)
     if len(body) != mask_end + 8 * cells:
         return None
     times = np.frombuffer(body[:times_end], "<i8").astype(np.int64) + delta_ms
@@ -176,13 +176,13 @@ def _unpacked(payload: bytes, heading: Heading, delta_ms: int) -> Rows | None:
     bits = np.array(planes.transpose(2, 1, 0), order="C").view(np.uint64).reshape(columns, count)
     np.bitwise_xor.accumulate(bits, axis=1, out=bits)
     mask = np.frombuffer(body[times_end:mask_end], np.uint8)
-    present = np.unpackbits(mask, count=cells).reshape(columns, count).astype(bool) if masked else None
+    present = np.unpackbits(mask, count=cells).reshape(columns, count).astype(bool) if has_mask else None
     return Rows(heading, times, bits.view(np.float64), present)
 
 
-def _inflated(body: bytes, most: int) -> bytes:
+def _inflate(body: bytes, max_bytes: int) -> bytes:
     inflater: Any = zlib.decompressobj()
-    data: bytes = inflater.decompress(body, most + 1)
-    if len(data) > most or not inflater.eof:
+    data: bytes = inflater.decompress(body, max_bytes + 1)
+    if len(data) > max_bytes or not inflater.eof:
         raise ValueError("more than there can be, or less")
     return data

@@ -12,14 +12,23 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.recorder.format import Block, Done, Numbered, Record, Step, parsed, payloads, unpacked
+from agent.recorder.format import (
+    ClockShift,
+    NumberedHeading,
+    Record,
+    SegmentBlock,
+    ThinnedMarker,
+    iter_payloads,
+    parse_record,
+    unpack_rows,
+)
 from rules.history.rows import Heading, Rows
 
 FULL, THIN = "full", "thin"
 _NAME = re.compile(r"(full|thin)-(\d{8,12})", re.ASCII)
 _MOST_BYTES = 1 << 29  # of one file: none of ours is that large
 
-Wanted = Callable[[Heading], bool]
+HeadingFilter = Callable[[Heading], bool]
 
 
 class Segment(NamedTuple):
@@ -31,14 +40,14 @@ class Segment(NamedTuple):
     size: int
     first_ms: int | None
     last_ms: int | None
-    steps_ms: int
+    shift_ms: int
 
 
-def listed(folder: Path) -> list[tuple[Path, str, int]]:
+def list_segment_files(folder: Path) -> list[tuple[Path, str, int]]:
     """The segments there are with kind and number, oldest first; OSError where the folder cannot be read."""
-    found = [(path, match) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
-    named = ((path, match[1], int(match[2])) for path, match in found)
-    return sorted(named, key=lambda each: (each[1] == FULL, each[2]))
+    matches = [(path, match) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    files = ((path, match[1], int(match[2])) for path, match in matches)
+    return sorted(files, key=lambda file: (file[1] == FULL, file[2]))
 
 
 class Survey(NamedTuple):
@@ -48,19 +57,19 @@ class Survey(NamedTuple):
     thinned: set[int]
 
 
-def surveyed(folder: Path) -> Survey:
+def survey_folder(folder: Path) -> Survey:
     """What there is in a folder; OSError where it cannot be read."""
     segments: list[Segment] = []
     thinned: set[int] = set()
-    for path, kind, number in listed(folder):
-        records = list(records_of(path))
-        thinned |= {record.segment for record in records if isinstance(record, Done)}
+    for path, kind, number in list_segment_files(folder):
+        records = list(read_records(path))
+        thinned |= {record.segment for record in records if isinstance(record, ThinnedMarker)}
         if kind != FULL or number not in thinned:
-            segments.append(_survey(path, kind, number, records))
+            segments.append(_build_segment(path, kind, number, records))
     return Survey(segments, thinned)
 
 
-def records_of(path: Path) -> Iterator[Record]:
+def read_records(path: Path) -> Iterator[Record]:
     """The undamaged records of a segment; none where it cannot be read, or has been deleted meanwhile."""
     try:
         if path.stat().st_size > _MOST_BYTES:
@@ -68,74 +77,76 @@ def records_of(path: Path) -> Iterator[Record]:
         data = path.read_bytes()
     except OSError:
         return
-    for payload in payloads(data):
-        record = parsed(payload)
+    for payload in iter_payloads(data):
+        record = parse_record(payload)
         if record is not None:
             yield record
 
 
-def _survey(path: Path, kind: str, number: int, records: list[Record]) -> Segment:
-    ahead, first, last = 0, [], []
+def _build_segment(path: Path, kind: str, number: int, records: list[Record]) -> Segment:
+    shift_ms, first, last = 0, [], []
     for record in reversed(records):
-        if isinstance(record, Step):
-            ahead += record.delta_ms
-        elif isinstance(record, Block):
-            first.append(record.first_ms + ahead)
-            last.append(record.last_ms + ahead)
-    return Segment(path, kind, number, _size(path), min(first, default=None), max(last, default=None), ahead)
+        if isinstance(record, ClockShift):
+            shift_ms += record.delta_ms
+        elif isinstance(record, SegmentBlock):
+            first.append(record.first_ms + shift_ms)
+            last.append(record.last_ms + shift_ms)
+    return Segment(path, kind, number, _read_size(path), min(first, default=None), max(last, default=None), shift_ms)
 
 
-def _size(path: Path) -> int:
+def _read_size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:  # deleted meanwhile
         return 0
 
 
-def rows_of(segment: Segment, later_ms: int = 0, wanted: Wanted | None = None) -> Iterator[Rows]:
+def read_rows(segment: Segment, later_shift_ms: int = 0, heading_filter: HeadingFilter | None = None) -> Iterator[Rows]:
     """The rows of a segment in the order they were written; `later_ms`: the steps of the clock after it."""
-    records = list(records_of(segment.path))
-    ahead = later_ms + sum(record.delta_ms for record in records if isinstance(record, Step))
+    records = list(read_records(segment.path))
+    shift_ms = later_shift_ms + sum(record.delta_ms for record in records if isinstance(record, ClockShift))
     headings: dict[int, Heading] = {}
     for record in records:
-        if isinstance(record, Numbered):
+        if isinstance(record, NumberedHeading):
             headings[record.number] = record.heading
-        elif isinstance(record, Step):
-            ahead -= record.delta_ms
-        elif isinstance(record, Block) and (heading := headings.get(record.number)) is not None:
-            rows = unpacked(record, heading, ahead) if wanted is None or wanted(heading) else None
+        elif isinstance(record, ClockShift):
+            shift_ms -= record.delta_ms
+        elif isinstance(record, SegmentBlock) and (heading := headings.get(record.number)) is not None:
+            rows = unpack_rows(record, heading, shift_ms) if heading_filter is None or heading_filter(heading) else None
             if rows is not None:
                 yield rows
 
 
-def steps_in(segment: Segment) -> int:
+def sum_clock_shifts(segment: Segment) -> int:
     """How far the clock stepped within a segment, in ms."""
-    return sum(record.delta_ms for record in records_of(segment.path) if isinstance(record, Step))
+    return sum(record.delta_ms for record in read_records(segment.path) if isinstance(record, ClockShift))
 
 
-def rows_since(segments: Iterable[Segment], since_ms: int, wanted: Wanted | None = None) -> Iterator[Rows]:
+def read_rows_since(
+    segments: Iterable[Segment], since_ms: int, heading_filter: HeadingFilter | None = None
+) -> Iterator[Rows]:
     """The rows after that time, oldest first within each group; none twice."""
-    last: dict[str, int] = {}
-    for segment, later_ms in _with_later_steps(list(segments)):
-        if segment.last_ms is None or segment.last_ms + later_ms <= since_ms:
+    last_ms: dict[str, int] = {}
+    for segment, later_shift_ms in _pair_with_later_shifts(list(segments)):
+        if segment.last_ms is None or segment.last_ms + later_shift_ms <= since_ms:
             continue
-        for rows in rows_of(segment, later_ms, wanted):
+        for rows in read_rows(segment, later_shift_ms, heading_filter):
             group = rows.heading.group
-            newer = rows.newer(max(since_ms, last.get(group, since_ms)))
+            newer = rows.select_newer(max(since_ms, last_ms.get(group, since_ms)))
             if len(newer.times):
-                last[group] = int(newer.times[-1])
+                last_ms[group] = int(newer.times[-1])
                 yield newer
 
 
-def newest_ms(segments: Iterable[Segment]) -> int | None:
+def find_newest_ms(segments: Iterable[Segment]) -> int | None:
     """The time of the newest row, on the clock as it was at the end; None where there is none."""
-    later = _with_later_steps(list(segments))
-    return max((segment.last_ms + steps for segment, steps in later if segment.last_ms is not None), default=None)
+    pairs = _pair_with_later_shifts(list(segments))
+    return max((segment.last_ms + shift_ms for segment, shift_ms in pairs if segment.last_ms is not None), default=None)
 
 
-def _with_later_steps(segments: list[Segment]) -> list[tuple[Segment, int]]:
-    later, found = 0, []
+def _pair_with_later_shifts(segments: list[Segment]) -> list[tuple[Segment, int]]:
+    later_shift_ms, pairs = 0, []
     for segment in reversed(segments):
-        found.append((segment, later))
-        later += segment.steps_ms
-    return found[::-1]
+        pairs.append((segment, later_shift_ms))
+        later_shift_ms += segment.shift_ms
+    return pairs[::-1]

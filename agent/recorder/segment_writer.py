@@ -7,11 +7,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.recorder.format import MAGIC, framed, packed_heading, packed_rows
+from agent.recorder.format import MAGIC, frame_payload, pack_heading, pack_rows
 from rules.history.rows import Heading, Rows
 
 
-class Tape:
+class SegmentWriter:
     """The open segment of one kind; every call may raise OSError, and what it could not write whole is taken back."""
 
     def __init__(self, folder: Path, kind: str, number: int) -> None:
@@ -24,55 +24,55 @@ class Tape:
         self._kind = kind
         self._file: int | None = None
         self._headings: dict[str, tuple[Heading, int]] = {}
-        self._named = 0
+        self._heading_count = 0
 
     @property
     def path(self) -> Path:
         """The file of the segment."""
         return self._folder / f"{self._kind}-{self.number:08d}"
 
-    def write(self, blocks: Sequence[Rows], *, before: Sequence[bytes] = (), behind: Sequence[bytes] = ()) -> None:
+    def write(self, blocks: Sequence[Rows], *, before: Sequence[bytes] = (), after: Sequence[bytes] = ()) -> None:
         """Appends blocks, and other payloads before and behind them, in one write."""
-        known = dict(self._headings)
-        payloads = [*before, *(payload for rows in blocks for payload in self._payloads(rows)), *behind]
+        previous_headings = dict(self._headings)
+        payloads = [*before, *(payload for rows in blocks for payload in self._pack_block(rows)), *after]
         try:
-            self._append(b"".join(map(framed, payloads)))
+            self._append(b"".join(map(frame_payload, payloads)))
         except OSError:
-            self._headings = known
+            self._headings = previous_headings
             raise
         if blocks:
-            first = min(int(rows.times[0]) for rows in blocks)
-            self.first_ms = first if self.first_ms is None else self.first_ms
+            first_ms = min(int(rows.times[0]) for rows in blocks)
+            self.first_ms = first_ms if self.first_ms is None else self.first_ms
             self.last_ms = max(int(rows.times[-1]) for rows in blocks)
 
-    def _payloads(self, rows: Rows) -> list[bytes]:
+    def _pack_block(self, rows: Rows) -> list[bytes]:
         # Compared and not hashed: what did not change is the same objects, and that is seen at a glance.
         heading, number = self._headings.get(rows.heading.group, (None, 0))
         if heading == rows.heading:
-            return [packed_rows(number, rows)]
-        self._named += 1
-        self._headings[rows.heading.group] = rows.heading, self._named
-        return [packed_heading(self._named, rows.heading), packed_rows(self._named, rows)]
+            return [pack_rows(number, rows)]
+        self._heading_count += 1
+        self._headings[rows.heading.group] = rows.heading, self._heading_count
+        return [pack_heading(self._heading_count, rows.heading), pack_rows(self._heading_count, rows)]
 
     def _append(self, data: bytes) -> None:
-        file = self._opened()
+        file = self._open_file()
         data = data if self.size else MAGIC + data
         try:
             _write_all(file, data)
         except OSError:
-            self._take_back(file)
+            self._undo_append(file)
             raise
         self.size += len(data)
 
-    def _take_back(self, file: int) -> None:
+    def _undo_append(self, file: int) -> None:
         try:
             os.ftruncate(file, self.size)
             os.lseek(file, self.size, os.SEEK_SET)
         except OSError:  # then the torn record must be the segment's last, where reading stops
             with contextlib.suppress(OSError):
-                self.end()
+                self.close()
 
-    def _opened(self) -> int:
+    def _open_file(self) -> int:
         if self._file is None:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -83,7 +83,7 @@ class Tape:
         if self._file is not None:
             os.fdatasync(self._file)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Closes the segment; the next write begins a new one."""
         if self._file is None:
             return

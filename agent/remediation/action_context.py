@@ -14,31 +14,33 @@ from typing import Any
 
 from agent.actions import PATIENCE, FailedError, Http, UnknownError, Vector
 from agent.remediation import hand as hand_client
-from agent.text.units import origin
+from agent.text.units import url_origin
 from collectors import Host
 from rules import promql
 from rules.history.snapshot import Snapshot
 
-LARGEST = 1 << 20  # bytes of an answer
+MAX_ANSWER_BYTES = 1 << 20  # bytes of an answer
 
 
-class Access:
+class LiveActionContext:
     """What one act may use; made anew for each, so that nothing is shared between threads."""
 
-    def __init__(self, snapshot: Snapshot, at_ms: int, root: str, hand: str, token_file: Path) -> None:
+    def __init__(self, snapshot: Snapshot, at_ms: int, root: str, hand_path: str, token_file: Path) -> None:
         self.host = Host(root)
         self._snapshot = snapshot
         self._at_ms = at_ms
-        self._hand = hand
+        self._hand_path = hand_path
         self._token_file = token_file
 
     def query(self, expr: str) -> Vector:
         """What an expression gives."""
-        return [(dict(labels), value) for labels, value in promql.compile(expr).at(self._snapshot, self._at_ms)]
+        return [
+            (dict(labels), value) for labels, value in promql.compile(expr).evaluate_at(self._snapshot, self._at_ms)
+        ]
 
     def hand(self, verb: str, **arguments: Any) -> dict[str, Any]:
         """One request to the hand."""
-        return hand_client.ask(self._hand, verb, arguments)
+        return hand_client.send_request(self._hand_path, verb, arguments)
 
     def token(self, file: str | None) -> str:
         """The credential for PUT /pace."""
@@ -54,11 +56,11 @@ class Access:
 
     def line(self, address: str, text: str) -> str:
         """One line to a socket and all that comes back."""
-        with contextlib.closing(_connected(address)) as connection:
+        with contextlib.closing(_connect(address)) as connection:
             try:
                 connection.sendall(text.encode() + b"\n")
                 received = b""
-                while (part := connection.recv(1 << 16)) and len(received) < LARGEST:
+                while (part := connection.recv(1 << 16)) and len(received) < MAX_ANSWER_BYTES:
                     received += part
             except OSError as error:
                 raise UnknownError(f"{address} did not answer: {error.strerror or error}") from error
@@ -76,15 +78,15 @@ class Access:
         request = urllib.request.Request(url, data=body, headers=dict(headers or {}), method=method)
         try:
             with _OPENER.open(request, timeout=patience) as answer:
-                return Http(answer.status, answer.read(LARGEST).decode("utf-8", "replace"))
+                return Http(answer.status, answer.read(MAX_ANSWER_BYTES).decode("utf-8", "replace"))
         except urllib.error.HTTPError as error:
             with error:
-                return Http(error.code, error.read(LARGEST).decode("utf-8", "replace"))
+                return Http(error.code, error.read(MAX_ANSWER_BYTES).decode("utf-8", "replace"))
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise _failure(url, error) from error
+            raise _classify_failure(url, error) from error
 
 
-def _connected(address: str) -> socket.socket:
+def _connect(address: str) -> socket.socket:
     """FailedError where nobody is there, or where we may not knock."""
     try:
         if not address.startswith("/"):
@@ -102,12 +104,12 @@ def _connected(address: str) -> socket.socket:
     return connection
 
 
-def _failure(url: str, error: Exception) -> FailedError | UnknownError:
+def _classify_failure(url: str, error: Exception) -> FailedError | UnknownError:
     """Nobody was there, and so nothing was done; or somebody was, and nobody knows."""
     reason = getattr(error, "reason", error)
     if isinstance(reason, ConnectionRefusedError) or (isinstance(error, ValueError)):
-        return FailedError(f"{origin(url)}: {getattr(reason, 'strerror', None) or reason}")
-    return UnknownError(f"{origin(url)}: {reason or type(error).__name__}")
+        return FailedError(f"{url_origin(url)}: {getattr(reason, 'strerror', None) or reason}")
+    return UnknownError(f"{url_origin(url)}: {reason or type(error).__name__}")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -7,70 +7,70 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.judging import Present
-from agent.remediation.action_context import Access
-from agent.remediation.model import Seen, whole
+from agent.judging import VerificationInputs
+from agent.remediation.action_context import LiveActionContext
+from agent.remediation.model import AlertInput, with_identity
 from agent.runtime.clock import Clock
 from collectors import Labels
 from rules import promql
 from rules.alerts import Alert
-from rules.evaluator import Rules
+from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class RemediationContext:
     """What remedies are given by the agent; the functions are asked on the event loop."""
 
     clock: Clock
     history: History
-    rules: Callable[[], Rules]
+    rules: Callable[[], RuleEvaluator]
     identity: Mapping[str, str]
     root: str
     folder: Path
     token_file: Path
-    hand: str
-    posted: Callable[[int], Iterable[Alert]] = lambda now_ms: ()
+    hand_path: str
+    posted_alerts: Callable[[int], Iterable[Alert]] = lambda now_ms: ()
     """The alerts that Alertmanagers have posted and that still count as firing."""
-    silenced: Callable[[Labels], bool] = lambda labels: False
+    is_silenced: Callable[[Labels], bool] = lambda labels: False
 
-    def own(self) -> Iterator[Alert]:
+    def iter_own_alerts(self) -> Iterator[Alert]:
         """The alerts of our rules, with the labels that they leave the host with."""
         for alert in self.rules().alerts():
-            labels = whole(alert.labels, self.identity)
+            labels = with_identity(alert.labels, self.identity)
             yield alert if labels is alert.labels else replace(alert, labels=labels)
 
-    def seen(self, now_ms: int) -> Iterator[Seen]:
+    def iter_alert_inputs(self, now_ms: int) -> Iterator[AlertInput]:
         """Every alert, our own and those that were posted."""
         rules, windows = self.rules(), dict[str, int]()
-        for alert in self.own():
+        for alert in self.iter_own_alerts():
             if alert.expr not in windows:
-                windows[alert.expr] = rules.window_ms(_compiled(alert.expr))
-            yield Seen(alert, windows[alert.expr])
-        yield from (Seen(alert, source="webhook") for alert in self.posted(now_ms))
+                windows[alert.expr] = rules.compute_window_ms(_compile(alert.expr))
+            yield AlertInput(alert, windows[alert.expr])
+        yield from (AlertInput(alert, source="webhook") for alert in self.posted_alerts(now_ms))
 
-    def present(self, now_ms: int) -> Present:
+    def build_verification_inputs(self, now_ms: int) -> VerificationInputs:
         """What verdicts rest on."""
-        alerts = (*self.own(), *self.posted(now_ms))
-        return Present(now_ms, {alert.labels: alert for alert in alerts}, self.ask, self.heard)
+        alerts = (*self.iter_own_alerts(), *self.posted_alerts(now_ms))
+        return VerificationInputs(now_ms, {alert.labels: alert for alert in alerts}, self.query, self.has_samples_since)
 
-    def ask(self, expr: str) -> list[tuple[dict[str, str], float]]:
+    def query(self, expr: str) -> list[tuple[dict[str, str], float]]:
         """What an expression gives now."""
-        found = _compiled(expr).at(self.history, self.clock.now_ms())
-        return [(dict(labels), value) for labels, value in found]
+        rows = _compile(expr).evaluate_at(self.history, self.clock.now_ms())
+        return [(dict(labels), value) for labels, value in rows]
 
-    def heard(self, names: Iterable[str], since_ms: int) -> bool:
+    def has_samples_since(self, names: Iterable[str], since_ms: int) -> bool:
         """Whether those of some metrics that this host has were all sampled since then; False where it has none."""
-        names, here = set(names), set(self.history.names())
-        known = names & here
-        return not names or (bool(known) and all(self.history.heard(name, since_ms) for name in known))
+        names, host_names = set(names), set(self.history.names())
+        common = names & host_names
+        return not names or (bool(common) and all(self.history.has_samples_since(name, since_ms) for name in common))
 
-    def access(self) -> Access:
+    def make_action_context(self) -> LiveActionContext:
         """What an action reaches, with History as it is now."""
         snapshot = self.history.snapshot(self.identity)
-        return Access(snapshot, self.clock.now_ms(), self.root, self.hand, self.token_file)
+        return LiveActionContext(snapshot, self.clock.now_ms(), self.root, self.hand_path, self.token_file)
 
 
 @functools.lru_cache(maxsize=1024)
-def _compiled(expr: str) -> promql.Query:
+def _compile(expr: str) -> promql.Query:
     return promql.compile(expr)

@@ -16,87 +16,91 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from agent.actions import Action, Reach
+from agent.actions import Action, ActionContext
 from agent.remediation import catalog, executor
-from agent.remediation.action_context import Access
-from agent.remediation.journal import JournalError, stored
-from agent.remediation.model import Act, Kind, Phase
-from agent.runtime.child_process import Child
+from agent.remediation.action_context import LiveActionContext
+from agent.remediation.journal import JournalError, read_stored_state
+from agent.remediation.model import Act, EventKind, Phase
+from agent.runtime.child_process import ChildProcess
 from agent.text import terminal
 from rules.history.history import History
 
-TOO_EARLY = (signal.SIGTERM, signal.SIGINT, signal.SIGABRT)
+IGNORED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGABRT)
 """What systemd sends to every process of a unit at once when it stops it, by its watchdog too: not heeded."""
-LONGEST = 5.0  # seconds: after ten systemd kills what is left of the unit
-FAREWELL = 6.0  # seconds for all of it where the agent waits; it may have been started just now, on a busy host
-AGAIN = 0.5  # seconds until what did not answer is asked again
+ROLLBACK_TIMEOUT = 5.0  # seconds: after ten systemd kills what is left of the unit
+CLOSE_TIMEOUT = 6.0  # seconds for all of it where the agent waits; it may have been started just now, on a busy host
+RETRY_SECONDS = 0.5  # seconds until what did not answer is asked again
 
 
-class DeadMan:
+class CrashRollback:
     """The agent's side: the child is there as soon as any remedy may need it."""
 
     def __init__(self, folder: Path, hand: str, token_file: Path) -> None:
         arguments = ("agent.remediation.crash_rollback", str(folder), hand, str(token_file))
-        self._child = Child("dead_man", arguments, on_line=lambda _: None, on_end=lambda: None, patience=FAREWELL)
+        self._child = ChildProcess(
+            "dead_man", arguments, on_line=lambda _: None, on_end=lambda: None, grace_period=CLOSE_TIMEOUT
+        )
 
-    def see(self, actions: Iterable[Action]) -> None:
+    def start_if_needed(self, actions: Iterable[Action]) -> None:
         """Starts it where one of the actions that may really be done lasts."""
-        if not self._child.started and any(map(_lasts, actions)):
+        if not self._child.is_started and any(map(_is_lasting, actions)):
             self._child.start()
 
     async def close(self) -> None:
         """Lets it do its work, after the journal has been closed."""
-        if self._child.started:
+        if self._child.is_started:
             await self._child.close()
 
 
 def main() -> int:
     """0 where nothing is held any more; else 1, and the agent's next start sees to it."""
-    for number in TOO_EARLY:
-        signal.signal(number, signal.SIG_IGN)
+    for signal_number in IGNORED_SIGNALS:
+        signal.signal(signal_number, signal.SIG_IGN)
     folder, hand, token_file = sys.argv[1:]
-    reach = Access(History(60_000).snapshot({}), 0, "/", hand, Path(token_file))
+    context = LiveActionContext(History(60_000).snapshot({}), 0, "/", hand, Path(token_file))
     while os.read(sys.stdin.fileno(), 1 << 12):
         pass
     try:
-        return 0 if put_back(Path(folder), reach) else 1
+        return 0 if roll_back(Path(folder), context) else 1
     except JournalError as error:
-        _say(str(error))
+        _print_error(str(error))
         return 1
 
 
-def put_back(folder: Path, reach: Reach) -> bool:
+def roll_back(folder: Path, context: ActionContext) -> bool:
     """Whether all that lasts has been put back, or is somebody else's by now; raises JournalError."""
-    left = [
-        act for act in stored(folder).acts if act.phase is not Phase.STARTED and act.reversible and not act.observed
+    remaining = [
+        act
+        for act in read_stored_state(folder).acts
+        if act.phase is not Phase.STARTED and act.reversible and not act.observed
     ]
-    until = time.monotonic() + LONGEST
-    while left := [act for act in left if not _let_go(act, reach)]:
-        if time.monotonic() > until:
+    deadline = time.monotonic() + ROLLBACK_TIMEOUT
+    while remaining := [act for act in remaining if not _roll_back_act(act, context)]:
+        if time.monotonic() > deadline:
             return False
-        time.sleep(AGAIN)
+        time.sleep(RETRY_SECONDS)
     return True
 
 
-def _let_go(act: Act, reach: Reach) -> bool:
+def _roll_back_act(act: Act, context: ActionContext) -> bool:
     """Whether nothing is to be done about it any more."""
     try:
-        action, task = catalog.by_means(act.remedy, act.means, {} if act.posted else dict(act.labels))
+        action, task = catalog.from_undo_recipe(act.remedy, act.means, {} if act.is_posted else dict(act.labels))
     except Exception as error:  # its action has been uninstalled: the others are put back all the same
-        _say(f"{act.resource} cannot be put back: {type(error).__name__}: {error}")
+        _print_error(f"{act.resource} cannot be put back: {type(error).__name__}: {error}")
         return True
-    if not _lasts(action):
+    if not _is_lasting(action):
         return True
-    event = executor.undoing(act, action, task, reach, 0.0)()
-    _say(f"{act.resource}: {event.kind.value} {event.says}".strip())
-    return event.kind in (Kind.RESTORED, Kind.CHANGED)
+    event = executor.undo_job(act, action, task, context, 0.0)()
+    _print_error(f"{act.resource}: {event.kind.value} {event.detail}".strip())
+    return event.kind in (EventKind.RESTORED, EventKind.CHANGED)
 
 
-def _lasts(action: Action) -> bool:
+def _is_lasting(action: Action) -> bool:
     return bool(getattr(action, "LASTING", False))
 
 
-def _say(sentence: str) -> None:
+def _print_error(sentence: str) -> None:
     with contextlib.suppress(OSError):  # whoever read this is dead
         terminal.say(sentence, err=True)
 

@@ -19,348 +19,395 @@ from agent.remediation import claims
 from agent.remediation.model import (
     HOST,
     Act,
+    AlertEpisode,
+    AlertInput,
     Attempt,
+    AuditEntry,
     Claim,
-    Entry,
+    Decision,
+    DecisionInputs,
     Latch,
     Phase,
+    RemediationState,
     Remedy,
-    Seen,
-    Session,
-    State,
-    Step,
-    World,
-    overlap,
+    overlaps,
 )
-from agent.remediation.transitions import entry_of, with_session
+from agent.remediation.transitions import make_entry, with_episode
 from rules.alerts import AlertState
 
 HOUR_MS = 3_600_000
-OWN_ALERTS = frozenset({"RemedyRunning", "RemedyFailed", "RemedyGaveUp"})
+REMEDY_ALERTS = frozenset({"RemedyRunning", "RemedyFailed", "RemedyGaveUp"})
 """Alerts about remedies have none."""
 
 
-def matches(remedy: Remedy, seen: Seen) -> bool:
+def matches(remedy: Remedy, alert_input: AlertInput) -> bool:
     """Whether a remedy is for an alert; for a posted one only where its labels are what they must be."""
-    labels = dict(seen.alert.labels)
-    if seen.source not in remedy.sources or seen.alert.name in OWN_ALERTS:
+    labels = dict(alert_input.alert.labels)
+    if alert_input.source not in remedy.sources or alert_input.alert.name in REMEDY_ALERTS:
         return False
-    trusted = remedy.trusted if seen.source == "webhook" else ()
-    any_of = (all(matcher.test(labels.get(matcher.label, "")) for matcher in each) for each in remedy.match)
-    return all(matcher.test(labels.get(matcher.label, "")) for matcher in trusted) and any(any_of)
+    trusted = remedy.trusted if alert_input.source == "webhook" else ()
+    any_match = (all(matcher.test(labels.get(matcher.label, "")) for matcher in matchers) for matchers in remedy.match)
+    return all(matcher.test(labels.get(matcher.label, "")) for matcher in trusted) and any(any_match)
 
 
-def evidence_missing(remedy: Remedy, seen: Seen) -> str:
+def find_evidence_fault(remedy: Remedy, alert_input: AlertInput) -> str:
     """Why what is known of an alert is not enough to act upon; empty where it is."""
-    alert = seen.alert
-    least, most = remedy.plausible or (-math.inf, math.inf)
+    alert = alert_input.alert
+    low, high = remedy.plausible or (-math.inf, math.inf)
     if not alert.fresh or alert.lost_since_ms is not None:
         return "the evidence is lost: a source of the rule is silent"
     if alert.restored_ms is not None:
         return "the evidence since the restart is not whole yet"
     if alert.keep_firing_since_ms is not None:
         return "the condition is over; the alert is only kept firing"
-    if seen.source == "local" and not (math.isfinite(alert.value) and least <= alert.value <= most):
+    if alert_input.source == "local" and not (math.isfinite(alert.value) and low <= alert.value <= high):
         # Without the value, which stands beside it in the audit: a sensor that drifts would be told once a second.
-        return f"the value is not plausible: expected {least:g} to {most:g}"
+        return f"the value is not plausible: expected {low:g} to {high:g}"
     return ""
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class Candidate:
     """A remedy that may be wanted for an alert now."""
 
-    state: State
-    world: World
+    state: RemediationState
+    inputs: DecisionInputs
     remedy: Remedy
-    seen: Seen
-    session: Session
+    alert_input: AlertInput
+    episode: AlertEpisode
 
     @property
-    def last(self) -> Attempt | None:
+    def last_attempt(self) -> Attempt | None:
         """
         The newest attempt on the resource, by whichever remedy; or one on what overlaps with it.
 
         Of the latter only those that were not refused: reclaim, where the kernel has none, holds no drop_caches up.
         """
-        mine = self.remedy.resource
-        of = [
-            one for one in self.state.attempts if one.resource == mine or (one.counted and overlap(one.resource, mine))
+        resource = self.remedy.resource
+        related = [
+            past_attempt
+            for past_attempt in self.state.attempts
+            if past_attempt.resource == resource or (past_attempt.counted and overlaps(past_attempt.resource, resource))
         ]
-        return max(of, key=lambda attempt: attempt.at_ms, default=None)
+        return max(related, key=lambda attempt: attempt.at_ms, default=None)
 
     @property
     def rival(self) -> Act | None:
         """What is open on a part of the resource, or on what it is a part of."""
-        mine = self.remedy.resource
-        others = (act for act in self.state.acts if act.resource != mine and overlap(act.resource, mine))
+        resource = self.remedy.resource
+        others = (act for act in self.state.acts if act.resource != resource and overlaps(act.resource, resource))
         return next(others, None)
 
-    def resumed_ms(self, name: str) -> int:
+    def get_resumed_ms(self, name: str) -> int:
         """When a remedy, or the host, was last resumed."""
         return self.state.resumed_ms.get(name, -HOUR_MS)
 
-    def spent(self, name: str) -> int:
+    def count_recent_acts(self, name: str) -> int:
         """How many acts of a remedy, or of all, the last hour has seen since it was resumed."""
-        since = max(self.world.now_ms - HOUR_MS, self.resumed_ms(name))
+        since = max(self.inputs.now_ms - HOUR_MS, self.get_resumed_ms(name))
         return sum(
             attempt.counted
-            and attempt.observed == self.world.observing
+            and attempt.observed == self.inputs.observing
             and attempt.began_ms > since
             and name in (HOST, attempt.remedy)
             for attempt in self.state.attempts
         )
 
 
-def _paused(case: Case) -> str:
-    if case.world.killed:
+def _check_pause(candidate: Candidate) -> str:
+    if candidate.inputs.killed:
         return "the kill-switch file is there"
-    return f"paused: {', '.join(case.state.pauses)}" if case.state.pauses else ""
+    return f"paused: {', '.join(candidate.state.pauses)}" if candidate.state.pauses else ""
 
 
-def _halted(case: Case) -> str:
-    return case.world.halted
+def _check_halt(candidate: Candidate) -> str:
+    return candidate.inputs.halted
 
 
-def _without_evidence(case: Case) -> str:
-    return evidence_missing(case.remedy, case.seen)
+def _check_evidence(candidate: Candidate) -> str:
+    return find_evidence_fault(candidate.remedy, candidate.alert_input)
 
 
-def _silenced(case: Case) -> str:
-    return "silenced in Alertmanager" if case.session.labels in case.world.silenced else ""
+def _check_silence(candidate: Candidate) -> str:
+    return "silenced in Alertmanager" if candidate.episode.labels in candidate.inputs.silenced else ""
 
 
-def _told_once(case: Case) -> str:
+def _check_posted_once(candidate: Candidate) -> str:
     """A posted alert is no evidence that the condition is still there: one telling begins one act."""
-    once = case.seen.source == "webhook" and case.session.attempts > 0
-    return "acted upon once; a posted alert begins nothing again until it is told anew" if once else ""
+    already_acted = candidate.alert_input.source == "webhook" and candidate.episode.attempts > 0
+    return "acted upon once; a posted alert begins nothing again until it is told anew" if already_acted else ""
 
 
-def _latched(case: Case) -> str:
-    if case.world.observing:
+def _check_latch(candidate: Candidate) -> str:
+    if candidate.inputs.observing:
         return ""
-    names = (case.remedy.name, HOST)
-    return next((f"given up: {latch.why}" for latch in case.state.latches if latch.remedy in names), "")
+    names = (candidate.remedy.name, HOST)
+    return next((f"given up: {latch.why}" for latch in candidate.state.latches if latch.remedy in names), "")
 
 
-def _cooling(case: Case) -> str:
-    left = 0 if case.last is None else case.last.began_ms + case.remedy.cooldown_ms - case.world.now_ms
-    return "cooling down since the last attempt" if left > 0 else ""
+def _check_cooldown(candidate: Candidate) -> str:
+    remaining_ms = (
+        0
+        if candidate.last_attempt is None
+        else candidate.last_attempt.began_ms + candidate.remedy.cooldown_ms - candidate.inputs.now_ms
+    )
+    return "cooling down since the last attempt" if remaining_ms > 0 else ""
 
 
-def _not_held_again(case: Case) -> str:
+def _check_new_evidence(candidate: Candidate) -> str:
     """After an act the alert must hold for a whole cooldown on samples newer than the act."""
-    resumed = max(case.resumed_ms(case.remedy.name), case.resumed_ms(HOST))
+    resumed = max(candidate.get_resumed_ms(candidate.remedy.name), candidate.get_resumed_ms(HOST))
     floors = [resumed] if resumed > 0 else []
-    if case.last is not None:
-        floors.append(case.last.at_ms + case.seen.window_ms)
-    since = case.session.since_ms
+    if candidate.last_attempt is not None:
+        floors.append(candidate.last_attempt.at_ms + candidate.alert_input.window_ms)
+    since = candidate.episode.since_ms
     if not floors or since is None:
         return ""
-    held_ms = case.world.now_ms - max(since, *floors)
-    return "" if held_ms >= case.remedy.cooldown_ms else "waiting for a whole cooldown of evidence newer than the act"
+    held_ms = candidate.inputs.now_ms - max(since, *floors)
+    return (
+        "" if held_ms >= candidate.remedy.cooldown_ms else "waiting for a whole cooldown of evidence newer than the act"
+    )
 
 
-def _busy(case: Case) -> str:
-    open_act = next((act for act in case.state.acts if act.unverified), None)
+def _check_unverified_act(candidate: Candidate) -> str:
+    open_act = next((act for act in candidate.state.acts if act.is_blocking), None)
     return f"one act at a time: {open_act.remedy} is not verified yet" if open_act else ""
 
 
-def _rivalled(case: Case) -> str:
+def _check_overlap(candidate: Candidate) -> str:
     """What overlaps is held by one at a time; only what is stricter may end what is held, once it may act itself."""
-    rival = case.rival
-    if rival is None or (rival.phase is Phase.HELD and rival.claims and _is_stricter(case, rival)):
+    rival = candidate.rival
+    if rival is None or (rival.phase is Phase.HELD and rival.claims and _is_stricter(candidate, rival)):
         return ""
-    return f"{rival.resource} is held by {rival.remedy}, and {case.remedy.resource} overlaps with it"
+    return f"{rival.resource} is held by {rival.remedy}, and {candidate.remedy.resource} overlaps with it"
 
 
-def _is_stricter(case: Case, rival: Act) -> bool:
-    return rival.reversible and case.remedy.reversible and case.remedy.strength < rival.strictest.strength
+def _is_stricter(candidate: Candidate, rival: Act) -> bool:
+    return (
+        rival.reversible and candidate.remedy.reversible and candidate.remedy.strength < rival.tightest_claim.strength
+    )
 
 
-def _attempts_spent(case: Case) -> str:
-    spent = case.session.attempts >= case.remedy.max_attempts
-    return f"tried {case.session.attempts} times for this alert (max_attempts)" if spent else ""
+def _check_attempts(candidate: Candidate) -> str:
+    exhausted = candidate.episode.attempts >= candidate.remedy.max_attempts
+    return f"tried {candidate.episode.attempts} times for this alert (max_attempts)" if exhausted else ""
 
 
-def _budget_spent(case: Case) -> str:
-    spent = case.spent(case.remedy.name)
-    return f"acted {spent} times in an hour (max_per_hour)" if spent >= case.remedy.max_per_hour else ""
+def _check_budget(candidate: Candidate) -> str:
+    count = candidate.count_recent_acts(candidate.remedy.name)
+    return f"acted {count} times in an hour (max_per_hour)" if count >= candidate.remedy.max_per_hour else ""
 
 
-def _host_budget_spent(case: Case) -> str:
-    spent = case.spent(HOST)
-    limit = case.world.max_per_hour
-    return f"all remedies acted {spent} times in an hour (remediation.max_per_hour)" if spent >= limit else ""
+def _check_host_budget(candidate: Candidate) -> str:
+    count = candidate.count_recent_acts(HOST)
+    limit = candidate.inputs.max_per_hour
+    return f"all remedies acted {count} times in an hour (remediation.max_per_hour)" if count >= limit else ""
 
 
-GUARDS: tuple[tuple[Callable[[Case], str], str | None], ...] = (
-    (_paused, None),
-    (_halted, None),
-    (_silenced, None),
-    (_without_evidence, None),
-    (_told_once, None),
-    (_latched, None),
-    (_cooling, None),
-    (_not_held_again, None),
-    (_busy, None),
-    (_rivalled, None),
-    (_attempts_spent, "remedy"),
-    (_budget_spent, "remedy"),
-    (_host_budget_spent, HOST),
+GUARDS: tuple[tuple[Callable[[Candidate], str], str | None], ...] = (
+    (_check_pause, None),
+    (_check_halt, None),
+    (_check_silence, None),
+    (_check_evidence, None),
+    (_check_posted_once, None),
+    (_check_latch, None),
+    (_check_cooldown, None),
+    (_check_new_evidence, None),
+    (_check_unverified_act, None),
+    (_check_overlap, None),
+    (_check_attempts, "remedy"),
+    (_check_budget, "remedy"),
+    (_check_host_budget, HOST),
 )
 """Asked in this order: the reason against acting, and whose latch falls where that reason is the only one left."""
 
 
-def decide(state: State, world: World) -> Step:
+def decide(state: RemediationState, inputs: DecisionInputs) -> Decision:
     """What is to be begun and put back now."""
-    remedies = {remedy.name: remedy for remedy in world.remedies if remedy.enabled}
-    state = replace(state, sessions=_sessions(state, world, remedies), attempts=_kept(state, world))
-    state, release, entries = claims.kept(state, world, remedies)
+    remedies = {remedy.name: remedy for remedy in inputs.remedies if remedy.enabled}
+    state = replace(state, sessions=_update_episodes(state, inputs, remedies), attempts=_prune_attempts(state, inputs))
+    state, release, entries = claims.update_claims(state, inputs, remedies)
     begin: list[Act] = []
-    alerts = {seen.alert.labels: seen for seen in world.alerts}
-    for session in state.sessions:
-        seen = alerts.get(session.labels)
-        case = None if seen is None else Case(state, world, remedies[session.remedy], seen, session)
-        if case is not None:
-            after, act, told = _consider(case)
+    alerts = {alert_input.alert.labels: alert_input for alert_input in inputs.alerts}
+    for episode in state.sessions:
+        alert_input = alerts.get(episode.labels)
+        candidate = (
+            None if alert_input is None else Candidate(state, inputs, remedies[episode.remedy], alert_input, episode)
+        )
+        if candidate is not None:
+            after, act, new_entries = _evaluate_candidate(candidate)
             begin += [] if act is None else [act]
-            release += [one for one in after.acts if one.phase is Phase.RELEASING and one not in state.acts]
+            release += [
+                releasing
+                for releasing in after.acts
+                if releasing.phase is Phase.RELEASING and releasing not in state.acts
+            ]
             state = after
-            entries += told
-    return Step(state, tuple(begin), tuple(release), tuple(entries))
+            entries += new_entries
+    return Decision(state, tuple(begin), tuple(release), tuple(entries))
 
 
-STOPPING = (_paused, _halted, _silenced, _without_evidence)
+RECHECKED_GUARDS = (_check_pause, _check_halt, _check_silence, _check_evidence)
 """Asked once more before the write."""
 
 
-def stopped(state: State, world: World, act: Act) -> str:
+def find_stop_reason(state: RemediationState, inputs: DecisionInputs, act: Act) -> str:
     """Why what has been planned may not be written any more: a plan may take minutes. Empty where it may."""
-    remedy = next((each for each in world.remedies if each.enabled and each.name == act.remedy), None)
-    firing = (seen for seen in world.alerts if seen.alert.state is AlertState.FIRING)
-    seen = next((seen for seen in firing if seen.alert.labels == act.labels), None)
-    if act.observed != world.observing:
-        return claims.mode(world)
+    remedy = next(
+        (configured for configured in inputs.remedies if configured.enabled and configured.name == act.remedy), None
+    )
+    firing = (alert_input for alert_input in inputs.alerts if alert_input.alert.state is AlertState.FIRING)
+    alert_input = next((alert_input for alert_input in firing if alert_input.alert.labels == act.labels), None)
+    if act.observed != inputs.observing:
+        return claims.describe_mode(inputs)
     if remedy is None:
         return "the remedy has left the configuration"
-    if seen is None:
+    if alert_input is None:
         return "its alert has ended"
-    case = Case(state, world, remedy, seen, Session(remedy.name, act.labels, None))
-    return next(filter(None, (guard(case) for guard in STOPPING)), "")
+    candidate = Candidate(state, inputs, remedy, alert_input, AlertEpisode(remedy.name, act.labels, None))
+    return next(filter(None, (guard(candidate) for guard in RECHECKED_GUARDS)), "")
 
 
-def _sessions(state: State, world: World, remedies: Mapping[str, Remedy]) -> tuple[Session, ...]:
+def _update_episodes(
+    state: RemediationState, inputs: DecisionInputs, remedies: Mapping[str, Remedy]
+) -> tuple[AlertEpisode, ...]:
     """An alert's session lasts while it fires; one that is lost goes on, without evidence."""
-    known = {(session.remedy, session.labels): session for session in state.sessions}
-    found = []
+    previous_episodes = {(episode.remedy, episode.labels): episode for episode in state.sessions}
+    episodes = []
     for remedy in remedies.values():
-        for seen in world.alerts:
-            alert = seen.alert
-            if alert.state is not AlertState.FIRING or not matches(remedy, seen):
+        for alert_input in inputs.alerts:
+            alert = alert_input.alert
+            if alert.state is not AlertState.FIRING or not matches(remedy, alert_input):
                 continue
-            before = known.get((remedy.name, alert.labels), Session(remedy.name, alert.labels, None))
-            there = not evidence_missing(remedy, seen)
-            since = (world.now_ms if before.since_ms is None else before.since_ms) if there else None
-            found.append(replace(before, since_ms=since, lost=alert.lost_since_ms is not None or not alert.fresh))
-    return tuple(found)
+            previous = previous_episodes.get((remedy.name, alert.labels), AlertEpisode(remedy.name, alert.labels, None))
+            has_evidence = not find_evidence_fault(remedy, alert_input)
+            since = (inputs.now_ms if previous.since_ms is None else previous.since_ms) if has_evidence else None
+            episodes.append(replace(previous, since_ms=since, lost=alert.lost_since_ms is not None or not alert.fresh))
+    return tuple(episodes)
 
 
-def _kept(state: State, world: World) -> tuple[Attempt, ...]:
+def _prune_attempts(state: RemediationState, inputs: DecisionInputs) -> tuple[Attempt, ...]:
     """The attempts that a cooldown or a budget may still ask for: the newest of each resource whatever its age."""
     newest = {attempt.resource: attempt for attempt in sorted(state.attempts, key=lambda attempt: attempt.at_ms)}
     open_acts = {act.id for act in state.acts}
     return tuple(
         attempt
         for attempt in state.attempts
-        if world.now_ms - attempt.began_ms <= HOUR_MS or newest[attempt.resource] is attempt or attempt.act in open_acts
+        if inputs.now_ms - attempt.began_ms <= HOUR_MS
+        or newest[attempt.resource] is attempt
+        or attempt.act in open_acts
     )
 
 
-def _consider(case: Case) -> tuple[State, Act | None, list[Entry]]:
-    held = next((act for act in case.state.acts if act.resource == case.remedy.resource), None)
-    if held is not None and _joins(case, held):
-        return _joined(case, held)
-    if held is not None and held.phase is not Phase.HELD:
-        return case.state, None, []  # it is being written or put back: the next tick sees which
+def _evaluate_candidate(candidate: Candidate) -> tuple[RemediationState, Act | None, list[AuditEntry]]:
+    held_act = next((act for act in candidate.state.acts if act.resource == candidate.remedy.resource), None)
+    if held_act is not None and _can_join(candidate, held_act):
+        return _join_claim(candidate, held_act)
+    if held_act is not None and held_act.phase is not Phase.HELD:
+        return candidate.state, None, []  # it is being written or put back: the next tick sees which
     for guard, latch in GUARDS:
-        why = guard(case)
-        if why:
-            return _suppressed(case, why, latch)
-    return _begun(case, held) if case.rival is None else _given_way(case, case.rival)
+        reason = guard(candidate)
+        if reason:
+            return _suppress(candidate, reason, latch)
+    return _begin_act(candidate, held_act) if candidate.rival is None else _release_rival(candidate, candidate.rival)
 
 
-def _given_way(case: Case, rival: Act) -> tuple[State, Act | None, list[Entry]]:
+def _release_rival(candidate: Candidate, rival: Act) -> tuple[RemediationState, Act | None, list[AuditEntry]]:
     """What overlaps and is less strict is put back first; this one begins when it is gone."""
     rival = replace(rival, phase=Phase.RELEASING)
-    entry = entry_of(case.world.now_ms, rival, "release", f"{case.remedy.name} is stricter, and overlaps with it")
-    return case.state.with_act(rival), None, [entry]
+    entry = make_entry(
+        candidate.inputs.now_ms, rival, "release", f"{candidate.remedy.name} is stricter, and overlaps with it"
+    )
+    return candidate.state.with_act(rival), None, [entry]
 
 
-def _joins(case: Case, held: Act) -> bool:
+def _can_join(candidate: Candidate, held_act: Act) -> bool:
     """Whether a claim needs no act: it is there already, or what is held is strict enough for it."""
-    mine = (case.remedy.name, case.session.labels)
-    there = any((claim.remedy, claim.labels) == mine for claim in held.claims)
-    enough = held.reversible and bool(held.claims) and held.strictest.strength <= case.remedy.strength
-    return there or (held.phase is Phase.HELD and enough)
+    key = (candidate.remedy.name, candidate.episode.labels)
+    already_claims = any((claim.remedy, claim.labels) == key for claim in held_act.claims)
+    strict_enough = (
+        held_act.reversible and bool(held_act.claims) and held_act.tightest_claim.strength <= candidate.remedy.strength
+    )
+    return already_claims or (held_act.phase is Phase.HELD and strict_enough)
 
 
-def _joined(case: Case, held: Act) -> tuple[State, Act | None, list[Entry]]:
-    claim = Claim(case.remedy.name, case.session.labels, case.remedy.strength, lost=case.session.lost)
-    mine = any((one.remedy, one.labels) == (claim.remedy, claim.labels) for one in held.claims)
-    if mine or evidence_missing(case.remedy, case.seen):
-        return case.state, None, []
-    held = replace(held, claims=(*held.claims, claim))
-    entry = entry_of(case.world.now_ms, held, "claim", "it is held already; this alert claims it too")
-    return case.state.with_act(held), None, [entry._replace(remedy=claim.remedy, labels=claim.labels)]
+def _join_claim(candidate: Candidate, held_act: Act) -> tuple[RemediationState, Act | None, list[AuditEntry]]:
+    claim = Claim(
+        candidate.remedy.name, candidate.episode.labels, candidate.remedy.strength, lost=candidate.episode.lost
+    )
+    already_claims = any(
+        (existing.remedy, existing.labels) == (claim.remedy, claim.labels) for existing in held_act.claims
+    )
+    if already_claims or find_evidence_fault(candidate.remedy, candidate.alert_input):
+        return candidate.state, None, []
+    held_act = replace(held_act, claims=(*held_act.claims, claim))
+    entry = make_entry(candidate.inputs.now_ms, held_act, "claim", "it is held already; this alert claims it too")
+    return candidate.state.with_act(held_act), None, [entry._replace(remedy=claim.remedy, labels=claim.labels)]
 
 
-def _suppressed(case: Case, why: str, latch: str | None) -> tuple[State, Act | None, list[Entry]]:
-    state, entries = case.state, []
-    if latch is not None and not case.world.observing:
-        name = HOST if latch == HOST else case.remedy.name
-        state = replace(state, latches=(*state.latches, Latch(name, case.session.labels, case.world.now_ms, why)))
-        entries.append(_said(case, "gave up", f"{why}; `steadytok remedies resume` lifts it"))
-    elif why != case.session.told:
-        entries.append(_said(case, "suppressed", why))
-    return with_session(state, replace(case.session, told=why)), None, entries
+def _suppress(
+    candidate: Candidate, reason: str, latch: str | None
+) -> tuple[RemediationState, Act | None, list[AuditEntry]]:
+    state, entries = candidate.state, []
+    if latch is not None and not candidate.inputs.observing:
+        name = HOST if latch == HOST else candidate.remedy.name
+        state = replace(
+            state, latches=(*state.latches, Latch(name, candidate.episode.labels, candidate.inputs.now_ms, reason))
+        )
+        entries.append(_make_entry(candidate, "gave up", f"{reason}; `steadytok remedies resume` lifts it"))
+    elif reason != candidate.episode.told:
+        entries.append(_make_entry(candidate, "suppressed", reason))
+    return with_episode(state, replace(candidate.episode, told=reason)), None, entries
 
 
-def _begun(case: Case, held: Act | None) -> tuple[State, Act | None, list[Entry]]:
-    now, remedy, session = case.world.now_ms, case.remedy, case.session
-    claim = Claim(remedy.name, session.labels, remedy.strength)
-    number, state = case.state.next_id, replace(case.state, next_id=case.state.next_id + 1)
+def _begin_act(candidate: Candidate, held_act: Act | None) -> tuple[RemediationState, Act | None, list[AuditEntry]]:
+    now_ms, remedy, episode = candidate.inputs.now_ms, candidate.remedy, candidate.episode
+    claim = Claim(remedy.name, episode.labels, remedy.strength)
+    number, state = candidate.state.next_id, replace(candidate.state, next_id=candidate.state.next_id + 1)
     act = Act(
         id=number,
         remedy=remedy.name,
         resource=remedy.resource,
-        labels=session.labels,
-        observed=case.world.observing,
+        labels=episode.labels,
+        observed=candidate.inputs.observing,
         reversible=remedy.reversible,
         phase=Phase.STARTED,
-        began_ms=now,
+        began_ms=now_ms,
         claims=(claim,),
-        means=remedy.means,
+        means=remedy.undo_recipe,
     )
-    if held is not None:  # stricter than what is held: the same engagement, tightened, and to be verified anew
+    if held_act is not None:  # stricter than what is held: the same engagement, tightened, and to be verified anew
         act = replace(
-            held,
-            claims=(*held.claims, claim),
-            did_ms=now,
-            verified=held.observed,
-            trial=None if held.observed else claim,
+            held_act,
+            claims=(*held_act.claims, claim),
+            did_ms=now_ms,
+            verified=held_act.observed,
+            trial=None if held_act.observed else claim,
             before=None,
         )
         state = state.with_act(act)
     else:
         state = replace(state, acts=(*state.acts, act))
-    attempt = Attempt(act.id, remedy.name, remedy.resource, now, now, act.observed)
+    attempt = Attempt(act.id, remedy.name, remedy.resource, now_ms, now_ms, act.observed)
     state = replace(state, attempts=(*state.attempts, attempt))
-    state = with_session(state, replace(session, attempts=session.attempts + 1, told=""))
-    return state, act if held is None else None, [_said(case, "begin" if held is None else "tighten", "", act.id)]
+    state = with_episode(state, replace(episode, attempts=episode.attempts + 1, told=""))
+    return (
+        state,
+        act if held_act is None else None,
+        [_make_entry(candidate, "begin" if held_act is None else "tighten", "", act.id)],
+    )
 
 
-def _said(case: Case, what: str, says: str, act: int = 0) -> Entry:
-    remedy, now = case.remedy, case.world.now_ms
-    entry = Entry(now, remedy.name, case.session.labels, remedy.resource, what, says, case.world.observing, act)
-    return entry._replace(value=case.seen.alert.value)
+def _make_entry(candidate: Candidate, event_name: str, detail: str, act: int = 0) -> AuditEntry:
+    remedy, now_ms = candidate.remedy, candidate.inputs.now_ms
+    entry = AuditEntry(
+        now_ms,
+        remedy.name,
+        candidate.episode.labels,
+        remedy.resource,
+        event_name,
+        detail,
+        candidate.inputs.observing,
+        act,
+    )
+    return entry._replace(value=candidate.alert_input.alert.value)

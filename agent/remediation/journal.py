@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from agent.remediation.model import Entry, State
-from agent.storage.sqlite import opened, transaction
+from agent.remediation.model import AuditEntry, RemediationState
+from agent.storage.sqlite import open_database, transaction
 
 FILE = "journal.db"
-MOST_ENTRIES = 100_000  # lines of the audit: some 20 MB, years of an ordinary host
+MAX_ENTRIES = 100_000  # lines of the audit: some 20 MB, years of an ordinary host
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _VERSION = 1
 _SCHEMA = """
@@ -33,64 +33,66 @@ CREATE TABLE IF NOT EXISTS state
 CREATE TABLE IF NOT EXISTS audit (id INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT);
 """
 
-Then = Callable[[str | None], None]
+CommitCallback = Callable[[str | None], None]
 
 
 class JournalError(Exception):
     """The journal cannot be used; the message says why and what to do."""
 
 
-class Boot(NamedTuple):
+class Timestamp(NamedTuple):
     """This moment: the wall clock, the clock that runs through a suspend, and which boot that clock is of."""
 
     wall_ms: int
     boot_ms: int
-    boot: str
+    boot_id: str
 
 
-def boot_now(wall_ms: int) -> Boot:
+def take_timestamp(wall_ms: int) -> Timestamp:
     """The moment at which the agent's clock shows wall_ms."""
     try:
-        boot = BOOT_ID.read_text(encoding="ascii").strip()
+        boot_id = BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:  # no /proc: then only the wall clock is known
-        boot = ""
-    return Boot(wall_ms, time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000, boot)
+        boot_id = ""
+    return Timestamp(wall_ms, time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000, boot_id)
 
 
 class Journal:
     """The open file and its thread."""
 
-    def __init__(self, folder: Path, now: Callable[[], Boot]) -> None:
+    def __init__(self, folder: Path, read_clock: Callable[[], Timestamp]) -> None:
         """Opens and reads it; raises JournalError where that cannot be done."""
         self.path = folder / FILE
-        self._now = now
+        self._read_clock = read_clock
         try:
-            self._database = opened(self.path, _SCHEMA, _VERSION, "FULL")
-            self.state = _read(self._database, now())
+            self._database = open_database(self.path, _SCHEMA, _VERSION, "FULL")
+            self.state = _load_state(self._database, read_clock())
         except (sqlite3.Error, msgspec.MsgspecError, ValueError, TypeError, OSError) as error:
             raise JournalError(
                 f"{self.path} cannot be read, so no remedy acts: {error}; put back by hand what it held (`sqlite3 "
                 f"{self.path} 'SELECT body FROM state'`), move it away and restart"
             ) from error
-        self._jobs: queue.SimpleQueue[tuple[State, tuple[Entry, ...], Then] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="write journal.db", daemon=True)
+        self._jobs: queue.SimpleQueue[tuple[RemediationState, tuple[AuditEntry, ...], CommitCallback] | None] = (
+            queue.SimpleQueue()
+        )
+        self._thread = threading.Thread(target=self._write_commits, name="write journal.db", daemon=True)
         self._thread.start()
 
-    def commit(self, state: State, entries: Iterable[Entry], then: Then) -> None:
+    def commit(self, state: RemediationState, entries: Iterable[AuditEntry], on_committed: CommitCallback) -> None:
         """Has it written, in order; `then` is called in the thread, with a fault or None."""
-        self._jobs.put((state, tuple(entries), then))
+        self._jobs.put((state, tuple(entries), on_committed))
 
-    def _work(self) -> None:
+    def _write_commits(self) -> None:
         while (job := self._jobs.get()) is not None:
-            state, entries, then = job
+            state, entries, on_committed = job
             try:
-                _write(self._database, state, entries, self._now())
+                _write_commit(self._database, state, entries, self._read_clock())
             except sqlite3.Error as error:
-                then(f"{self.path} cannot be written: {error}")
+                on_committed(f"{self.path} cannot be written: {error}")
             except Exception as error:  # whatever it is: what is not journalled is not done
-                then(f"{self.path} cannot be written: {type(error).__name__}: {error}")
+                on_committed(f"{self.path} cannot be written: {type(error).__name__}: {error}")
             else:
-                then(None)
+                on_committed(None)
         self._database.close()
 
     def close(self, seconds: float = 2.0) -> None:
@@ -99,57 +101,59 @@ class Journal:
         self._thread.join(seconds)
 
 
-def stored(folder: Path) -> State:
+def read_stored_state(folder: Path) -> RemediationState:
     """What is remembered, without touching the file, as after its agent has died; raises JournalError."""
     path = folder / FILE
     try:
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0)) as database:
-            return _read(database, boot_now(round(time.time() * 1000)))
+            return _load_state(database, take_timestamp(round(time.time() * 1000)))
     except (sqlite3.Error, msgspec.MsgspecError, ValueError, TypeError) as error:
         raise JournalError(f"{path} cannot be read: {error}") from error
 
 
-def audit(path: Path, limit: int) -> list[Entry]:
+def read_audit(path: Path, limit: int) -> list[AuditEntry]:
     """The newest lines of the audit, oldest first; raises JournalError."""
     try:
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0)) as database:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if version == 0:  # it is just being made
                 return []
-            found = database.execute("SELECT body FROM audit ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
+            rows = database.execute("SELECT body FROM audit ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
     except sqlite3.Error as error:
         raise JournalError(f"{path} cannot be read: {error}") from error
-    return [msgspec.json.decode(body, type=Entry) for (body,) in reversed(found)]
+    return [msgspec.json.decode(body, type=AuditEntry) for (body,) in reversed(rows)]
 
 
-def _read(database: sqlite3.Connection, now: Boot) -> State:
+def _load_state(database: sqlite3.Connection, current: Timestamp) -> RemediationState:
     row = database.execute("SELECT body, wall_ms, boot_ms, boot, crc FROM state").fetchone()
     if row is None:
-        return State()
+        return RemediationState()
     body, *saved, crc = row
-    if _checksum(body, Boot(*saved)) != crc:
+    if _checksum(body, Timestamp(*saved)) != crc:
         raise ValueError("the state is not what was written")
-    return _brought_forward(msgspec.json.decode(body, type=State), Boot(*saved), now)
+    return _adjust_times(msgspec.json.decode(body, type=RemediationState), Timestamp(*saved), current)
 
 
-def _brought_forward(state: State, saved: Boot, now: Boot) -> State:
+def _adjust_times(state: RemediationState, saved: Timestamp, current: Timestamp) -> RemediationState:
     """Within one boot it is known how long we were away, however the wall clock was set meanwhile."""
-    if saved.boot and saved.boot == now.boot:
-        state = state.shifted((now.wall_ms - now.boot_ms) - (saved.wall_ms - saved.boot_ms))
-    return state.not_after(now.wall_ms)
+    if saved.boot_id and saved.boot_id == current.boot_id:
+        state = state.shift((current.wall_ms - current.boot_ms) - (saved.wall_ms - saved.boot_ms))
+    return state.clamp_times(current.wall_ms)
 
 
-def _write(database: sqlite3.Connection, state: State, entries: tuple[Entry, ...], now: Boot) -> None:
+def _write_commit(
+    database: sqlite3.Connection, state: RemediationState, entries: tuple[AuditEntry, ...], timestamp: Timestamp
+) -> None:
     body = msgspec.json.encode(state).decode()
-    row: tuple[Any, ...] = (body, *now, _checksum(body, now))
+    row: tuple[Any, ...] = (body, *timestamp, _checksum(body, timestamp))
     with transaction(database):
         database.execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?)", row)
         database.executemany(
             "INSERT INTO audit (body) VALUES (?)", [(msgspec.json.encode(entry).decode(),) for entry in entries]
         )
         if entries:
-            database.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", (MOST_ENTRIES,))
+            database.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", (MAX_ENTRIES,))
 
 
-def _checksum(body: str, moment: Boot) -> int:
-    return zlib.crc32(msgspec.json.encode([body, *moment]))
+def _checksum(body: str, timestamp: Timestamp) -> int:
+    return zlib.crc32(msgspec.json.encode([body, *timestamp]))

@@ -24,21 +24,21 @@ SOURCE = "__source__"
 """The label that a posted alert has beside its own, so that it is never taken for one of ours."""
 
 
-def whole(labels: Labels, identity: Mapping[str, str]) -> Labels:
+def with_identity(labels: Labels, identity: Mapping[str, str]) -> Labels:
     """The labels with which an alert of ours leaves the host; those of a posted one are whole."""
-    told = dict(labels)
-    if SOURCE in told or identity.keys() <= told.keys():
+    label_map = dict(labels)
+    if SOURCE in label_map or identity.keys() <= label_map.keys():
         return labels
-    return tuple(sorted({**identity, **told}.items()))
+    return tuple(sorted({**identity, **label_map}.items()))
 
 
 HOST = "*"
 """The latch of everything: the budget of the host is spent."""
 
 
-def overlap(one: str, other: str) -> bool:
+def overlaps(resource: str, other: str) -> bool:
     """Whether two resources are the same, or one is a part of the other: `governor/3` of `governor`."""
-    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
+    return resource == other or resource.startswith(f"{other}/") or other.startswith(f"{resource}/")
 
 
 class Phase(Enum):
@@ -68,7 +68,7 @@ class Remedy:
     rollback: Rollback = "on_resolve"
     enabled: bool = True
     plausible: tuple[float, float] | None = None
-    means: str = ""
+    undo_recipe: str = ""
     """What it takes to put its act back, for the journal."""
     sources: tuple[Source, ...] = ("local",)
     trusted: Matchers = ()
@@ -102,7 +102,7 @@ class Measure(NamedTuple):
     """KV cache in use of each engine, as a share of all of it for each request at once."""
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """`r1 124 ms per token; hottest DIMM 78 °C`."""
         engines = [f"{engine} {ms:.0f} ms per token" for engine, ms in sorted(self.ms_per_token.items())]
         return "; ".join(engines + ([] if self.hottest is None else [f"hottest DIMM {self.hottest:.0f} °C"]))
@@ -135,27 +135,27 @@ class Act:
     """The claim that tightened what was held already, while it is not known whether that helped."""
 
     @property
-    def tried(self) -> tuple[str, Labels]:
+    def verdict_key(self) -> tuple[str, Labels]:
         """The remedy and the alert that a verdict is about."""
         return (self.remedy, self.labels) if self.trial is None else (self.trial.remedy, self.trial.labels)
 
     @property
-    def strictest(self) -> Claim:
+    def tightest_claim(self) -> Claim:
         """The claim that says what the resource is held at."""
         return min(self.claims, key=lambda claim: claim.strength)
 
     @property
-    def lost(self) -> bool:
+    def is_lost(self) -> bool:
         """Whether no claim has evidence any more."""
         return all(claim.lost for claim in self.claims)
 
     @property
-    def posted(self) -> bool:
+    def is_posted(self) -> bool:
         """Whether it is for an alert that was posted."""
         return any(name == SOURCE for name, _ in self.labels)
 
     @property
-    def unverified(self) -> bool:
+    def is_blocking(self) -> bool:
         """Whether it keeps every other act back; what is being put back does not, were that to take for ever."""
         return not self.observed and not self.verified and self.phase is not Phase.RELEASING
 
@@ -186,7 +186,7 @@ class Latch:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class AlertEpisode:
     """One alert that one remedy is for, from firing to its fresh end."""
 
     remedy: str
@@ -200,11 +200,11 @@ class Session:
     lost: bool = False
 
 
-_Labelled = TypeVar("_Labelled", Act, Claim, Latch, Session)
+_Labelled = TypeVar("_Labelled", Act, Claim, Latch, AlertEpisode)
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class RemediationState:
     """All that the guards remember."""
 
     next_id: int = 1
@@ -213,72 +213,81 @@ class State:
     latches: tuple[Latch, ...] = ()
     misses: Mapping[str, int] = field(default_factory=dict)
     """How often in a row each remedy did not help."""
-    sessions: tuple[Session, ...] = ()
+    sessions: tuple[AlertEpisode, ...] = ()
     pauses: tuple[str, ...] = ()
     resumed_ms: Mapping[str, int] = field(default_factory=dict)
     """When each remedy was last resumed: budgets and evidence count from there."""
     effects: Mapping[str, str] = field(default_factory=dict)
     """What the newest verdict on each remedy said."""
 
-    def shifted(self, delta_ms: int) -> State:
+    def shift(self, delta_ms: int) -> RemediationState:
         """The same after the wall clock stepped by delta_ms."""
 
-        def maybe(at_ms: int | None) -> int | None:
+        def shift_time(at_ms: int | None) -> int | None:
             return None if at_ms is None else at_ms + delta_ms
 
-        acts, attempts, latches, sessions = self.acts, self.attempts, self.latches, self.sessions
+        acts, attempts, latches, episodes = self.acts, self.attempts, self.latches, self.sessions
         return replace(
             self,
-            acts=tuple(replace(act, began_ms=act.began_ms + delta_ms, did_ms=maybe(act.did_ms)) for act in acts),
+            acts=tuple(replace(act, began_ms=act.began_ms + delta_ms, did_ms=shift_time(act.did_ms)) for act in acts),
             attempts=tuple(
-                replace(one, at_ms=one.at_ms + delta_ms, began_ms=one.began_ms + delta_ms) for one in attempts
+                replace(attempt, at_ms=attempt.at_ms + delta_ms, began_ms=attempt.began_ms + delta_ms)
+                for attempt in attempts
             ),
             latches=tuple(replace(latch, since_ms=latch.since_ms + delta_ms) for latch in latches),
-            sessions=tuple(replace(each, since_ms=maybe(each.since_ms)) for each in sessions),
+            sessions=tuple(replace(episode, since_ms=shift_time(episode.since_ms)) for episode in episodes),
             resumed_ms={name: at_ms + delta_ms for name, at_ms in self.resumed_ms.items()},
         )
 
-    def not_after(self, now_ms: int) -> State:
+    def clamp_times(self, now_ms: int) -> RemediationState:
         """
         The same with no time ahead of now, after a clock that went back.
 
         All times move together: which came first (an attempt, the resume before it) is what budgets are counted by.
         """
-        times = [max(one.at_ms, one.began_ms) for one in self.attempts] + [latch.since_ms for latch in self.latches]
+        times = [max(attempt.at_ms, attempt.began_ms) for attempt in self.attempts] + [
+            latch.since_ms for latch in self.latches
+        ]
         times += [max(act.began_ms, act.did_ms or act.began_ms) for act in self.acts]
-        times += [each.since_ms for each in self.sessions if each.since_ms is not None] + [*self.resumed_ms.values()]
-        return self.shifted(min(0, now_ms - max(times, default=now_ms)))
+        times += [episode.since_ms for episode in self.sessions if episode.since_ms is not None] + [
+            *self.resumed_ms.values()
+        ]
+        return self.shift(min(0, now_ms - max(times, default=now_ms)))
 
-    def whole(self, identity: Mapping[str, str]) -> State:
+    def with_identity(self, identity: Mapping[str, str]) -> RemediationState:
         """The same with whole labels, which journals of before rules saw the identity do not have."""
 
-        def seen(one: _Labelled) -> _Labelled:
-            return replace(one, labels=whole(one.labels, identity))
+        def add_identity(item: _Labelled) -> _Labelled:
+            return replace(item, labels=with_identity(item.labels, identity))
 
         return replace(
             self,
             acts=tuple(
-                replace(seen(act), claims=tuple(map(seen, act.claims)), trial=act.trial and seen(act.trial))
+                replace(
+                    add_identity(act),
+                    claims=tuple(map(add_identity, act.claims)),
+                    trial=act.trial and add_identity(act.trial),
+                )
                 for act in self.acts
             ),
-            latches=tuple(map(seen, self.latches)),
-            sessions=tuple(map(seen, self.sessions)),
+            latches=tuple(map(add_identity, self.latches)),
+            sessions=tuple(map(add_identity, self.sessions)),
         )
 
-    def act(self, number: int) -> Act | None:
+    def find_act(self, number: int) -> Act | None:
         """The act of that number while it is open."""
         return next((act for act in self.acts if act.id == number), None)
 
-    def with_act(self, act: Act) -> State:
+    def with_act(self, act: Act) -> RemediationState:
         """The same with one act changed."""
-        return replace(self, acts=tuple(act if each.id == act.id else each for each in self.acts))
+        return replace(self, acts=tuple(act if other.id == act.id else other for other in self.acts))
 
-    def without_act(self, number: int) -> State:
+    def without_act(self, number: int) -> RemediationState:
         """The same with one act ended."""
         return replace(self, acts=tuple(act for act in self.acts if act.id != number))
 
 
-class Seen(NamedTuple):
+class AlertInput(NamedTuple):
     """An alert, and how much of the past its rule looks at."""
 
     alert: Alert
@@ -287,13 +296,13 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class DecisionInputs:
     """What the guards are shown at one moment."""
 
     now_ms: int
     observing: bool
     remedies: tuple[Remedy, ...]
-    alerts: tuple[Seen, ...]
+    alerts: tuple[AlertInput, ...]
     max_per_hour: int
     killed: bool = False
     """The kill-switch file is there: nothing is begun, and all that is held is put back."""
@@ -303,7 +312,7 @@ class World:
     """The alerts that Alertmanager has silenced, as far as it was asked and answered."""
 
 
-class Kind(Enum):
+class EventKind(Enum):
     """What can happen to an act."""
 
     REFUSED = "refused"  # by its own plan; nothing was touched
@@ -325,15 +334,15 @@ class Event(NamedTuple):
     """Something that happened to an act; `says` is a sentence for the audit."""
 
     act: int
-    kind: Kind
-    says: str = ""
+    kind: EventKind
+    detail: str = ""
     prior: str | None = None
     value: str | None = None
     before: Measure | None = None
     after: Measure | None = None
 
 
-class Entry(NamedTuple):
+class AuditEntry(NamedTuple):
     """One line of the audit."""
 
     at_ms: int
@@ -350,10 +359,10 @@ class Entry(NamedTuple):
     """The alert's, where it was asked whether to act."""
 
 
-class Step(NamedTuple):
+class Decision(NamedTuple):
     """What follows: the state after, the acts to be begun, those to be put back, and what the audit says."""
 
-    state: State
+    state: RemediationState
     begin: tuple[Act, ...] = ()
     release: tuple[Act, ...] = ()
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[AuditEntry, ...] = ()

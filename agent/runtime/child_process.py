@@ -18,11 +18,11 @@ import structlog
 
 SHORTEST_PAUSE = 1.0  # seconds before a child that ended is started again
 LONGEST_PAUSE = 300.0  # seconds: the pause doubles up to here while the child keeps ending
-STEADY = 60.0  # seconds of life after which a child counts as well again
+STABLE_AFTER = 60.0  # seconds of life after which a child counts as well again
 LONGEST_LINE = 16 << 20  # bytes
 
 
-class Child:
+class ChildProcess:
     """One process of ours: a module that speaks one line at a time on standard output."""
 
     def __init__(
@@ -33,11 +33,11 @@ class Child:
         on_line: Callable[[bytes], None],
         on_end: Callable[[], None],
         environment: Mapping[str, str] | None = None,
-        patience: float = 1.0,
+        grace_period: float = 1.0,
     ) -> None:
         """`patience`: seconds that it may take to end by itself at `close`."""
         self.name = name
-        self._patience = patience
+        self._grace_period = grace_period
         self._arguments = tuple(arguments)
         self._on_line = on_line
         self._on_end = on_end
@@ -47,8 +47,8 @@ class Child:
         self._closing = asyncio.Event()
         self._alive = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self.starts = 0
-        self.last_words = ""
+        self.start_count = 0
+        self.last_error_line = ""
 
     @property
     def pid(self) -> int | None:
@@ -56,22 +56,22 @@ class Child:
         return None if self._process is None else self._process.pid
 
     @property
-    def life(self) -> int | None:
+    def generation(self) -> int | None:
         """Which process it is, told apart from the one before; None while there is none."""
         return self.pid
 
     @property
-    def started(self) -> bool:
+    def is_started(self) -> bool:
         """Whether it is being kept alive."""
         return self._task is not None
 
     def start(self) -> None:
         """Starts the child and keeps it alive until `close`."""
         self._task = asyncio.get_running_loop().create_task(
-            kept_alive(self._live_once, self._closing, self._log), name=f"child {self.name}"
+            keep_alive(self._run_once, self._closing, self._log), name=f"child {self.name}"
         )
 
-    async def _live_once(self) -> None:
+    async def _run_once(self) -> None:
         process = self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # else an `engine` or `agent` in the folder that we were started in would be run instead of ours
@@ -84,11 +84,11 @@ class Child:
             start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
         )
-        self.starts += 1
+        self.start_count += 1
         self._alive.set()
         self._log.debug("child started", pid=process.pid)
         try:
-            await self._heard(process)
+            await self._read_or_kill(process)
             # A child in uninterruptible sleep is not reaped by SIGKILL: this waits, so it is not replaced either.
             code = await process.wait()
         finally:
@@ -98,7 +98,7 @@ class Child:
         if not self._closing.is_set():
             self._log.warning("child ended and will be started again", exit_status=code)
 
-    async def _heard(self, process: asyncio.subprocess.Process) -> None:
+    async def _read_or_kill(self, process: asyncio.subprocess.Process) -> None:
         try:
             await self._read(process)
         except Exception:  # nobody reads it any more: it would block at its next line, and belong to nobody
@@ -110,23 +110,23 @@ class Child:
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._each_line(process.stdout, self._on_line))
-            both.create_task(self._each_line(process.stderr, self._say))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._dispatch_lines(process.stdout, self._on_line))
+            tasks.create_task(self._dispatch_lines(process.stderr, self._log_line))
 
-    async def _each_line(self, stream: asyncio.StreamReader, take: Callable[[bytes], None]) -> None:
-        while line := await line_of(stream):
-            take(line)
+    async def _dispatch_lines(self, stream: asyncio.StreamReader, on_line: Callable[[bytes], None]) -> None:
+        while line := await read_line(stream):
+            on_line(line)
 
-    def _say(self, line: bytes) -> None:
+    def _log_line(self, line: bytes) -> None:
         # Through the log and not straight to the terminal, where it would tear the live table.
-        self.last_words = line.decode("utf-8", "replace").strip()
-        self._log.info(self.last_words)
+        self.last_error_line = line.decode("utf-8", "replace").strip()
+        self._log.info(self.last_error_line)
 
-    async def alive(self, patience: float) -> bool:
+    async def wait_until_alive(self, timeout: float) -> bool:
         """Waits until there is a process; False where there is none after so many seconds."""
         with contextlib.suppress(TimeoutError):  # the answer says that it took too long
-            await asyncio.wait_for(self._alive.wait(), patience)
+            await asyncio.wait_for(self._alive.wait(), timeout)
         return self._alive.is_set()
 
     def send(self, line: bytes) -> bool:
@@ -151,33 +151,33 @@ class Child:
         if self._task is None:
             return
         for _ in range(2):
-            done, _pending = await asyncio.wait({self._task}, timeout=self._patience)
+            done, _pending = await asyncio.wait({self._task}, timeout=self._grace_period)
             if done:
                 return
             self.kill()
         self._task.cancel()
 
 
-async def kept_alive(
-    live_once: Callable[[], Awaitable[None]], closing: asyncio.Event, log: structlog.typing.FilteringBoundLogger
+async def keep_alive(
+    run_once: Callable[[], Awaitable[None]], closing: asyncio.Event, log: structlog.typing.FilteringBoundLogger
 ) -> None:
     """Lives again and again until it closes, after a pause that doubles while lives are short."""
     pause = SHORTEST_PAUSE
     while not closing.is_set():
-        began = asyncio.get_running_loop().time()
+        started = asyncio.get_running_loop().time()
         try:
-            await live_once()
+            await run_once()
         except Exception as failure:  # no process to be had just now, or it said what nobody understands
-            log.warning("child failed and will be started again", reason=_reason(failure))
+            log.warning("child failed and will be started again", reason=_describe_failure(failure))
         if closing.is_set():
             return
-        lived = asyncio.get_running_loop().time() - began
-        pause = SHORTEST_PAUSE if lived > STEADY else min(pause * 2, LONGEST_PAUSE)
+        lifetime = asyncio.get_running_loop().time() - started
+        pause = SHORTEST_PAUSE if lifetime > STABLE_AFTER else min(pause * 2, LONGEST_PAUSE)
         with contextlib.suppress(TimeoutError):  # the pause is over: start again
             await asyncio.wait_for(closing.wait(), pause)
 
 
-async def line_of(stream: asyncio.StreamReader) -> bytes:
+async def read_line(stream: asyncio.StreamReader) -> bytes:
     """The next line, b"" at the end; one that is too long to be ours is passed over."""
     while True:
         try:
@@ -186,6 +186,6 @@ async def line_of(stream: asyncio.StreamReader) -> bytes:
             continue  # readline has dropped what it could not hold
 
 
-def _reason(failure: Exception) -> str:
+def _describe_failure(failure: Exception) -> str:
     failures = failure.exceptions if isinstance(failure, ExceptionGroup) else (failure,)
-    return "; ".join(f"{type(one).__name__}: {one}" for one in failures)
+    return "; ".join(f"{type(error).__name__}: {error}" for error in failures)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-STEP = 1.0  # seconds: NTP slews below this, people and dead batteries step above it
+SHIFT_THRESHOLD = 1.0  # seconds: NTP slews below this, people and dead batteries step above it
 
 
 class Clock:
@@ -23,18 +23,18 @@ class Clock:
 
     def now_ms(self) -> int:
         """The time now."""
-        return self.at_ms(self.monotonic())
+        return self.from_monotonic_ms(self.monotonic())
 
-    def at_ms(self, monotonic: float) -> int:
+    def from_monotonic_ms(self, monotonic: float) -> int:
         """The time at a moment of the monotonic clock."""
         return round((monotonic + self._offset) * 1000)
 
-    def stepped_ms(self) -> int:
+    def detect_shift_ms(self) -> int:
         """How far the wall clock stepped since the last call (0 when it did not); `now` follows it."""
         offset = self._wall() - self.monotonic()
-        step = offset - self._offset
-        if abs(step) <= STEP:
+        shift = offset - self._offset
+        if abs(shift) <= SHIFT_THRESHOLD:
             return 0
-        before = self.at_ms(0.0)
+        before = self.from_monotonic_ms(0.0)
         self._offset = offset
-        return self.at_ms(0.0) - before
+        return self.from_monotonic_ms(0.0) - before

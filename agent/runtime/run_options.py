@@ -12,7 +12,7 @@ class StartError(Exception):
 
 
 @dataclass(frozen=True)
-class Place:
+class RunOptions:
     """Where this agent runs: the machine's root, the configuration file and the hand it was told of."""
 
     root: str
@@ -26,6 +26,6 @@ class Place:
         return str(self.config_path or "configuration")
 
     @property
-    def live(self) -> bool:
+    def is_this_machine(self) -> bool:
         """Whether the machine is this one and not a picture of one."""
         return os.path.abspath(self.root) == "/"

@@ -12,18 +12,18 @@ from agent.config.schema import TlsVersion
 VERSIONS: Mapping[TlsVersion, ssl.TLSVersion] = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 
 
-def bound(context: ssl.SSLContext, least: TlsVersion, most: TlsVersion) -> None:
+def set_version_bounds(context: ssl.SSLContext, minimum: TlsVersion, maximum: TlsVersion) -> None:
     """Speaks these versions and none beside them."""
-    context.minimum_version, context.maximum_version = VERSIONS[least], VERSIONS[most]
+    context.minimum_version, context.maximum_version = VERSIONS[minimum], VERSIONS[maximum]
 
 
-def load_pair(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
+def load_certificate(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
     """Shows this certificate. Raises OSError, also for a key with a password: it would be asked for on the terminal."""
     context.load_cert_chain(certificate, key, password=lambda: "")
 
 
 @contextlib.contextmanager
-def in_file(text: str | None, file: str | None) -> Iterator[str | None]:
+def as_file_path(text: str | None, file: str | None) -> Iterator[str | None]:
     """The file's path, or for the time being one of the text, in memory: OpenSSL takes a key from a file alone."""
     if text is None:
         yield file

@@ -18,18 +18,18 @@ from typing import Any
 import msgspec
 
 from agent.sampling import plugins
-from agent.sampling.sampler import Pass, ThreadLane
+from agent.sampling.sampler import CollectionResult, ThreadRunner
 from collectors import Host, Metric, Note, Sample
 
 
-class Order(msgspec.Struct, frozen=True):
+class CollectRequest(msgspec.Struct, frozen=True):
     """One pass is wanted; `own` are the collector's own keys of the configuration."""
 
     collect: str
     own: dict[str, Any] | None = None
 
 
-class Answer(msgspec.Struct, frozen=True):
+class CollectResponse(msgspec.Struct, frozen=True):
     """A Pass as it crosses the pipe: metrics once, samples as (index of metric, labels, value)."""
 
     collector: str
@@ -42,77 +42,97 @@ class Answer(msgspec.Struct, frozen=True):
     again: float | None = None
 
 
-def answer_of(result: Pass) -> Answer:
+def encode_result(result: CollectionResult) -> CollectResponse:
     """A Pass made ready for the pipe; NaN and the infinities, which JSON has not, go as text."""
-    places: dict[Metric, int] = {}
+    metric_indexes: dict[Metric, int] = {}
     samples = tuple(
-        (places.setdefault(s.metric, len(places)), s.labels, s.value if abs(s.value) < float("inf") else str(s.value))
+        (
+            metric_indexes.setdefault(s.metric, len(metric_indexes)),
+            s.labels,
+            s.value if abs(s.value) < float("inf") else str(s.value),
+        )
         for s in result.samples
     )
-    metrics = tuple((metric.name, metric.kind, metric.help) for metric in places)
-    notes, ended = tuple(result.notes), (result.error, result.again)
-    return Answer(result.collector, result.seconds, result.cpu_seconds, metrics, samples, notes, *ended)
+    metrics = tuple((metric.name, metric.kind, metric.help) for metric in metric_indexes)
+    notes, ending_fields = tuple(result.notes), (result.error, result.again)
+    return CollectResponse(
+        result.collector, result.seconds, result.cpu_seconds, metrics, samples, notes, *ending_fields
+    )
 
 
-def pass_of(answer: Answer, began: float) -> Pass:
+def decode_result(response: CollectResponse, began: float) -> CollectionResult:
     """The Pass that an Answer carries; `began` is when the agent gave the order."""
-    metrics = [Metric(name, "counter" if kind == "counter" else "gauge", told) for name, kind, told in answer.metrics]
-    samples = tuple(Sample(metrics[place], labels, float(value)) for place, labels, value in answer.samples)
-    notes = tuple(Note(*note) for note in answer.notes)
-    ended = (answer.error, answer.again)
-    return Pass(answer.collector, began, answer.seconds, answer.cpu_seconds, samples, notes, *ended)
+    metrics = [
+        Metric(name, "counter" if kind == "counter" else "gauge", help_text)
+        for name, kind, help_text in response.metrics
+    ]
+    samples = tuple(Sample(metrics[index], labels, float(value)) for index, labels, value in response.samples)
+    notes = tuple(Note(*note) for note in response.notes)
+    ending_fields = (response.error, response.again)
+    return CollectionResult(
+        response.collector, began, response.seconds, response.cpu_seconds, samples, notes, *ending_fields
+    )
 
 
 class Eye:
     """The collectors of this process and their threads."""
 
-    def __init__(self, root: str, shelf: str | None = None) -> None:
+    def __init__(self, root: str, cache_dir: str | None = None) -> None:
         self._root = root
-        self._shelf = shelf
-        self._modules = plugins.modules()
-        self._lanes: dict[str, ThreadLane] = {}
+        self._cache_dir = cache_dir
+        self._modules = plugins.load_collectors()
+        self._runners: dict[str, ThreadRunner] = {}
         self._collectors: dict[str, tuple[Any, plugins.Collector]] = {}
         self._lock = threading.Lock()
         self._encoder = msgspec.json.Encoder()
         # Answers have a descriptor of their own: what a library prints must not stand between them.
-        self._answers = os.fdopen(os.dup(1), "wb")
+        self._output = os.fdopen(os.dup(1), "wb")
         os.dup2(2, 1)
 
-    def obey(self, order: Order) -> None:
+    def handle_request(self, request: CollectRequest) -> None:
         """Starts the pass that is ordered; the answer follows when it has ended."""
         try:
-            collector = self._collector(order)
+            collector = self._find_collector(request)
         except Exception as failure:  # a collector that cannot be loaded must not take the others' eye with it
-            told = f"{type(failure).__name__}: {failure}"
-            return self._answer(Pass(order.collect, time.monotonic(), 0.0, 0.0, (), (), told))
-        lane = self._lanes.get(order.collect)
-        if lane is None:
-            lane = self._lanes[order.collect] = ThreadLane(order.collect, Host(self._root, self._shelf), self._answer)
-        if lane.busy_since is None:
-            lane.start(collector, time.monotonic())
+            error = f"{type(failure).__name__}: {failure}"
+            return self._send_result(CollectionResult(request.collect, time.monotonic(), 0.0, 0.0, (), (), error))
+        runner = self._runners.get(request.collect)
+        if runner is None:
+            runner = self._runners[request.collect] = ThreadRunner(
+                request.collect, Host(self._root, self._cache_dir), self._send_result
+            )
+        if runner.busy_since is None:
+            runner.start(collector, time.monotonic())
         return None
 
-    def _collector(self, order: Order) -> plugins.Collector:
-        known = self._collectors.get(order.collect)
-        if known is None or known[0] != order.own:
-            if order.collect not in self._modules:  # a third party's: that it is ordered means that it is enabled
-                self._modules |= plugins.modules({order.collect})
-            module = self._modules[order.collect]
-            kind = plugins.config_types(self._modules)[order.collect]
-            own = msgspec.convert(order.own, kind) if kind is not None and order.own is not None else None
-            known = (order.own, plugins.bind(module, order.collect, interval=None, deadline=None, own=own))
-            self._collectors[order.collect] = known
-        return known[1]
+    def _find_collector(self, request: CollectRequest) -> plugins.Collector:
+        cached = self._collectors.get(request.collect)
+        if cached is None or cached[0] != request.own:
+            if request.collect not in self._modules:  # a third party's: that it is ordered means that it is enabled
+                self._modules |= plugins.load_collectors({request.collect})
+            module = self._modules[request.collect]
+            config_type = plugins.find_config_types(self._modules)[request.collect]
+            collector_config = (
+                msgspec.convert(request.own, config_type)
+                if config_type is not None and request.own is not None
+                else None
+            )
+            cached = (
+                request.own,
+                plugins.bind_collector(module, request.collect, interval=None, deadline=None, config=collector_config),
+            )
+            self._collectors[request.collect] = cached
+        return cached[1]
 
-    def _answer(self, result: Pass) -> None:
+    def _send_result(self, result: CollectionResult) -> None:
         try:
-            line = self._encoder.encode(answer_of(result)) + b"\n"
+            line = self._encoder.encode(encode_result(result)) + b"\n"
         except (UnicodeError, ValueError) as error:  # a label that cannot cross costs this pass, not the lane
-            told = f"the answer cannot be sent: {error}"
-            line = self._encoder.encode(answer_of(result._replace(samples=(), notes=(), error=told))) + b"\n"
+            reason = f"the answer cannot be sent: {error}"
+            line = self._encoder.encode(encode_result(result._replace(samples=(), notes=(), error=reason))) + b"\n"
         with self._lock:
-            self._answers.write(line)
-            self._answers.flush()
+            self._output.write(line)
+            self._output.flush()
 
 
 def main() -> None:
@@ -121,7 +141,7 @@ def main() -> None:
     gc.freeze()  # what was imported lasts: the collector of cycles need not walk it
     gc.set_threshold(50_000, 20, 50)
     for line in sys.stdin.buffer:
-        eye.obey(msgspec.json.decode(line, type=Order))
+        eye.handle_request(msgspec.json.decode(line, type=CollectRequest))
 
 
 if __name__ == "__main__":

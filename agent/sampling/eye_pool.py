@@ -13,136 +13,142 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from agent.runtime.child_process import Child
-from agent.sampling.eye import Answer, Order, pass_of
-from agent.sampling.eye_socket import EyeAtTheDoor
+from agent.runtime.child_process import ChildProcess
+from agent.sampling.eye import CollectRequest, CollectResponse, decode_result
+from agent.sampling.eye_socket import EyeConnection
 from agent.sampling.plugins import Collector
-from agent.sampling.sampler import Pass
+from agent.sampling.sampler import CollectionResult
 
-AnyEye = Child | EyeAtTheDoor
+EyeProcess = ChildProcess | EyeConnection
 
-PATIENCE = 10.0  # seconds, or ten deadlines where that is more, before a read counts as one that does not return
+STUCK_AFTER = 10.0  # seconds, or ten deadlines where that is more, before a read counts as one that does not return
 
 
-class Sight:
+class EyePool:
     """Every eye of this agent, and the lanes of the collectors in them."""
 
     def __init__(
-        self, root: str, deliver: Callable[[Pass], None], shelf: str | None = None, door: str | None = None
+        self,
+        root: str,
+        deliver: Callable[[CollectionResult], None],
+        cache_dir: str | None = None,
+        socket_path: str | None = None,
     ) -> None:
         """
         `shelf` is the folder for what collectors in the eye keep from one process to the next.
 
         `door` is the socket at which systemd starts an eye for whoever connects; without one they are our children.
         """
-        self.door = door
-        self._arguments = ("agent.sampling.eye", root) if shelf is None else ("agent.sampling.eye", root, shelf)
+        self.socket_path = socket_path
+        self._arguments = ("agent.sampling.eye", root) if cache_dir is None else ("agent.sampling.eye", root, cache_dir)
         self._deliver = deliver
-        self._lanes: dict[str, EyeLane] = {}
+        self._runners: dict[str, EyeRunner] = {}
         self._log = structlog.get_logger()
-        self._answers = msgspec.json.Decoder(Answer)
-        self._started = False
-        self.shared = self._eye("eye")
-        self._own: list[AnyEye] = []
+        self._decoder = msgspec.json.Decoder(CollectResponse)
+        self._is_started = False
+        self.shared_eye = self._make_eye("eye")
+        self._separate_eyes: list[EyeProcess] = []
 
-    def _eye(self, name: str) -> AnyEye:
+    def _make_eye(self, name: str) -> EyeProcess:
         def on_line(line: bytes) -> None:
-            self._answered(eye, line)
+            self._handle_response(eye, line)
 
         def on_end() -> None:
-            self._ended(eye)
+            self._handle_end(eye)
 
-        eye: AnyEye
-        if self.door is not None:
-            eye = EyeAtTheDoor(name, self.door, on_line=on_line, on_end=on_end)
+        eye: EyeProcess
+        if self.socket_path is not None:
+            eye = EyeConnection(name, self.socket_path, on_line=on_line, on_end=on_end)
         else:
-            eye = Child(name, self._arguments, on_line=on_line, on_end=on_end)
+            eye = ChildProcess(name, self._arguments, on_line=on_line, on_end=on_end)
         return eye
 
-    def lane(self, name: str) -> EyeLane:
+    def get_runner(self, name: str) -> EyeRunner:
         """The place of one collector in the eye, which is started with the first."""
-        if name not in self._lanes:
-            self._lanes[name] = EyeLane(self, self.shared)
+        if name not in self._runners:
+            self._runners[name] = EyeRunner(self, self.shared_eye)
             self._start_shared()
-        return self._lanes[name]
+        return self._runners[name]
 
     async def start(self) -> None:
         """Starts the eye if anybody needs it, and waits for it: else the first passes would fail."""
-        self._started = True
-        if self._lanes:
+        self._is_started = True
+        if self._runners:
             self._start_shared()
-            await self.shared.alive(5.0)
+            await self.shared_eye.wait_until_alive(5.0)
 
     def _start_shared(self) -> None:
-        if self._started and not self.shared.started:
-            self.shared.start()
+        if self._is_started and not self.shared_eye.is_started:
+            self.shared_eye.start()
 
-    def order(self, lane: EyeLane, collector: Collector) -> None:
+    def send_request(self, runner: EyeRunner, collector: Collector) -> None:
         """Sends the order for one pass; where no eye is running the pass fails at once."""
-        own = None if collector.own is None else msgspec.to_builtins(collector.own)
-        line = msgspec.json.encode(Order(collector.name, own)) + b"\n"
-        if not lane.eye.send(line):
-            self._fail(collector.name, lane, "the eye is not running")
+        collector_config = None if collector.config is None else msgspec.to_builtins(collector.config)
+        line = msgspec.json.encode(CollectRequest(collector.name, collector_config)) + b"\n"
+        if not runner.eye.send(line):
+            self._deliver_failure(collector.name, runner, "the eye is not running")
 
-    def watch(self, now: float) -> None:
+    def restart_stuck(self, now: float) -> None:
         """Sees to every read that has not returned for a long time."""
-        for name, lane in self._lanes.items():
-            if lane.busy_since is not None and now - lane.busy_since > max(PATIENCE, 10 * lane.deadline):
-                self._see_to(name, lane)
+        for name, runner in self._runners.items():
+            if runner.busy_since is not None and now - runner.busy_since > max(STUCK_AFTER, 10 * runner.deadline):
+                self._restart_eye(name, runner)
 
-    def _see_to(self, name: str, lane: EyeLane) -> None:
-        if lane.eye is not self.shared:
-            if lane.killed != lane.eye.life:  # once: in uninterruptible sleep it stays until the kernel lets it go
+    def _restart_eye(self, name: str, runner: EyeRunner) -> None:
+        if runner.eye is not self.shared_eye:
+            if (
+                runner.killed_id != runner.eye.generation
+            ):  # once: in uninterruptible sleep it stays until the kernel lets it go
                 self._log.warning("a read does not return; its eye is replaced", collector=name)
-                lane.killed = lane.eye.life
-                lane.eye.kill()
+                runner.killed_id = runner.eye.generation
+                runner.eye.kill()
             return
         self._log.warning("a read does not return; the collector goes on in an eye of its own", collector=name)
-        lane.eye = self._eye(f"eye of {name}")
-        lane.eye.start()
-        self._own.append(lane.eye)
-        self._fail(name, lane, "the read did not return")
+        runner.eye = self._make_eye(f"eye of {name}")
+        runner.eye.start()
+        self._separate_eyes.append(runner.eye)
+        self._deliver_failure(name, runner, "the read did not return")
 
-    def _answered(self, eye: AnyEye, line: bytes) -> None:
+    def _handle_response(self, eye: EyeProcess, line: bytes) -> None:
         try:
-            answer = self._answers.decode(line)
+            response = self._decoder.decode(line)
         except msgspec.MsgspecError as error:
             self._log.warning(
                 "the eye said what is no answer", line=line[:200].decode("utf-8", "replace"), reason=str(error)
             )
             return
-        lane = self._lanes.get(answer.collector)
-        if lane is None or lane.eye is not eye or lane.busy_since is None:
+        runner = self._runners.get(response.collector)
+        if runner is None or runner.eye is not eye or runner.busy_since is None:
             return  # the answer to a read that nobody waits for any more
-        began, lane.busy_since = lane.busy_since, None
-        self._deliver(pass_of(answer, began))
+        began, runner.busy_since = runner.busy_since, None
+        self._deliver(decode_result(response, began))
 
-    def _ended(self, eye: AnyEye) -> None:
-        for name, lane in self._lanes.items():
-            if lane.eye is eye and lane.busy_since is not None:
-                self._fail(name, lane, "the eye ended while it was reading")
+    def _handle_end(self, eye: EyeProcess) -> None:
+        for name, runner in self._runners.items():
+            if runner.eye is eye and runner.busy_since is not None:
+                self._deliver_failure(name, runner, "the eye ended while it was reading")
 
-    def _fail(self, name: str, lane: EyeLane, reason: str) -> None:
-        began, lane.busy_since = lane.busy_since, None
+    def _deliver_failure(self, name: str, runner: EyeRunner, reason: str) -> None:
+        began, runner.busy_since = runner.busy_since, None
         if began is not None:
-            self._deliver(Pass(name, began, 0.0, 0.0, (), (), reason))
+            self._deliver(CollectionResult(name, began, 0.0, 0.0, (), (), reason))
 
     async def close(self) -> None:
         """Ends every eye."""
-        await asyncio.gather(*(child.close() for child in (self.shared, *self._own)))
+        await asyncio.gather(*(child.close() for child in (self.shared_eye, *self._separate_eyes)))
 
 
-class EyeLane:
+class EyeRunner:
     """A Lane whose passes run in an eye."""
 
-    def __init__(self, sight: Sight, eye: AnyEye) -> None:
+    def __init__(self, pool: EyePool, eye: EyeProcess) -> None:
         self.busy_since: float | None = None
         self.deadline = 0.0
         self.eye = eye
-        self.killed: int | None = None
-        self._sight = sight
+        self.killed_id: int | None = None
+        self._pool = pool
 
     def start(self, collector: Collector, began: float) -> None:
         self.busy_since = began
         self.deadline = collector.deadline
-        self._sight.order(self, collector)
+        self._pool.send_request(self, collector)

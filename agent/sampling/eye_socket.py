@@ -14,12 +14,12 @@ from collections.abc import Callable
 
 import structlog
 
-from agent.runtime.child_process import LONGEST_LINE, kept_alive, line_of
+from agent.runtime.child_process import LONGEST_LINE, keep_alive, read_line
 
-EYE = "/run/steadytok/eye.sock"
+EYE_SOCKET = "/run/steadytok/eye.sock"
 
 
-def eye_door(root: str, path: str = EYE) -> str | None:
+def eye_socket_path(root: str, path: str = EYE_SOCKET) -> str | None:
     """
     The socket at which an eye can be had, or None where the agent starts its own.
 
@@ -29,15 +29,17 @@ def eye_door(root: str, path: str = EYE) -> str | None:
     return path if usable else None
 
 
-class EyeAtTheDoor:
+class EyeConnection:
     """One connection, made again when it ends."""
 
     pid = None
     """Not known: the kernel names systemd, which listens, as whoever is at the other end."""
 
-    def __init__(self, name: str, door: str, *, on_line: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, socket_path: str, *, on_line: Callable[[bytes], None], on_end: Callable[[], None]
+    ) -> None:
         self.name = name
-        self._door = door
+        self._socket_path = socket_path
         self._on_line = on_line
         self._on_end = on_end
         self._log = structlog.get_logger().bind(child=name)
@@ -45,30 +47,30 @@ class EyeAtTheDoor:
         self._closing = asyncio.Event()
         self._alive = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self.starts = 0
+        self.start_count = 0
 
     @property
-    def life(self) -> int | None:
+    def generation(self) -> int | None:
         """Which connection this is, counted; None while there is none."""
-        return None if self._writer is None else self.starts
+        return None if self._writer is None else self.start_count
 
     @property
-    def started(self) -> bool:
+    def is_started(self) -> bool:
         """Whether it is being kept alive."""
         return self._task is not None
 
     def start(self) -> None:
         """Connects, and connects again until `close`."""
         self._task = asyncio.get_running_loop().create_task(
-            kept_alive(self._live_once, self._closing, self._log), name=f"door {self.name}"
+            keep_alive(self._serve_connection, self._closing, self._log), name=f"door {self.name}"
         )
 
-    async def _live_once(self) -> None:
-        reader, self._writer = await asyncio.open_unix_connection(self._door, limit=LONGEST_LINE)
-        self.starts += 1
+    async def _serve_connection(self) -> None:
+        reader, self._writer = await asyncio.open_unix_connection(self._socket_path, limit=LONGEST_LINE)
+        self.start_count += 1
         self._alive.set()
         try:
-            while line := await line_of(reader):
+            while line := await read_line(reader):
                 self._on_line(line)
         finally:
             self._writer.close()
@@ -78,10 +80,10 @@ class EyeAtTheDoor:
         if not self._closing.is_set():
             self._log.warning("the eye has hung up and will be called again")
 
-    async def alive(self, patience: float) -> bool:
+    async def wait_until_alive(self, timeout: float) -> bool:
         """Waits until there is a connection; False where there is none after so many seconds."""
         with contextlib.suppress(TimeoutError):  # the answer says that it took too long
-            await asyncio.wait_for(self._alive.wait(), patience)
+            await asyncio.wait_for(self._alive.wait(), timeout)
         return self._alive.is_set()
 
     def send(self, line: bytes) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 # A uevent's subsystem, and the collectors that must look again.
-LOOKS_AGAIN: dict[str, tuple[str, ...]] = {
+COLLECTORS_BY_SUBSYSTEM: dict[str, tuple[str, ...]] = {
     "cpu": ("topology", "cpufreq", "thermal_throttle", "stat"),
     "memory": ("topology", "node_meminfo"),
     "node": ("topology", "node_meminfo", "numastat"),
@@ -26,11 +26,11 @@ LOOKS_AGAIN: dict[str, tuple[str, ...]] = {
     "ipmi": ("ipmi",),
     "powercap": ("powercap",),
 }
-BUFFER = 8 << 20  # bytes: onlining the memory of a large host sends thousands of events at once
-AT_ONCE = 256  # events handled before the event loop gets its turn
+RECEIVE_BUFFER = 8 << 20  # bytes: onlining the memory of a large host sends thousands of events at once
+MAX_EVENTS_PER_TURN = 256  # events handled before the event loop gets its turn
 
 
-def udev() -> tuple[Any, Any]:
+def load_pyudev() -> tuple[Any, Any]:
     """
     pyudev and a context of it; ImportError without libudev.
 
@@ -40,20 +40,20 @@ def udev() -> tuple[Any, Any]:
     import pyudev
     from pyudev._ctypeslib import utils
 
-    looked_for, utils.find_library = utils.find_library, lambda name: looked_for(name) or f"lib{name}.so.1"
+    find_library, utils.find_library = utils.find_library, lambda name: find_library(name) or f"lib{name}.so.1"
     try:
         return pyudev, pyudev.Context()
     except OSError as error:
         raise ImportError(f"libudev: {error}") from error
     finally:
-        utils.find_library = looked_for
+        utils.find_library = find_library
 
 
 class Hotplug:
     """A subscription to uevents; `changed` is called with the collectors that must look again."""
 
-    def __init__(self, changed: Callable[[tuple[str, ...]], None], *, receive_buffer: int = BUFFER) -> None:
-        self._changed = changed
+    def __init__(self, on_change: Callable[[tuple[str, ...]], None], *, receive_buffer: int = RECEIVE_BUFFER) -> None:
+        self._on_change = on_change
         self._receive_buffer = receive_buffer
         self._monitor: Any = None
         self._log = structlog.get_logger()
@@ -63,9 +63,9 @@ class Hotplug:
     def start(self) -> bool:
         """Subscribes; False, and one line that says why, where uevents are out of reach."""
         try:
-            pyudev, context = udev()
+            pyudev, context = load_pyudev()
             monitor = pyudev.Monitor.from_netlink(context, source="kernel")
-            self._widen(monitor)
+            self._enlarge_buffer(monitor)
             monitor.start()
         except (ImportError, OSError) as error:
             self._log.info(
@@ -73,38 +73,38 @@ class Hotplug:
             )
             return False
         self._monitor = monitor
-        asyncio.get_running_loop().add_reader(monitor.fileno(), self._drain)
+        asyncio.get_running_loop().add_reader(monitor.fileno(), self._read_events)
         return True
 
-    def _widen(self, monitor: Any) -> None:
+    def _enlarge_buffer(self, monitor: Any) -> None:
         try:
             monitor.set_receive_buffer_size(self._receive_buffer)
         except PermissionError:  # beyond net.core.rmem_max only with CAP_NET_ADMIN, which a service has not
             with socket.socket(fileno=os.dup(monitor.fileno())) as duplicate:
                 duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
 
-    def _drain(self) -> None:
-        for _ in range(AT_ONCE):
+    def _read_events(self) -> None:
+        for _ in range(MAX_EVENTS_PER_TURN):
             try:
                 device = self._monitor.poll(timeout=0)
             except OSError:
-                self._overflowed()
+                self._handle_overflow()
                 continue
             if device is None:  # not `not device`: a Device has a deprecated __len__
                 return
-            self._heard(device.subsystem)
+            self._handle_event(device.subsystem)
 
-    def _heard(self, subsystem: str | None) -> None:
+    def _handle_event(self, subsystem: str | None) -> None:
         self.events += 1
-        if names := LOOKS_AGAIN.get(subsystem or ""):
-            self._changed(names)
+        if names := COLLECTORS_BY_SUBSYSTEM.get(subsystem or ""):
+            self._on_change(names)
 
-    def _overflowed(self) -> None:
+    def _handle_overflow(self) -> None:
         self.overflows += 1
         with socket.socket(fileno=os.dup(self._monitor.fileno())) as duplicate:
             duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # reading the error clears it
         # Events were lost, so anything may have changed.
-        self._changed(tuple(sorted({name for names in LOOKS_AGAIN.values() for name in names})))
+        self._on_change(tuple(sorted({name for names in COLLECTORS_BY_SUBSYSTEM.values() for name in names})))
 
     def close(self) -> None:
         """Unsubscribes."""

@@ -8,59 +8,66 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.sampling.plugins import Collector
-from agent.sampling.sampler import Outcome, Pass, ThreadLane, perform
+from agent.sampling.sampler import CollectionResult, Outcome, ThreadRunner, collect_readings
 from collectors import Host
 
-PATIENCE = 10.0  # seconds for all collectors together, or the longest of their own deadlines
+TIMEOUT = 10.0  # seconds for all collectors together, or the longest of their own deadlines
 
 
-def read_once(
-    collectors: Sequence[Collector], root: str, patience: float = PATIENCE, *, shelf: Path | None = None
-) -> list[Pass]:
+def collect_once(
+    collectors: Sequence[Collector], root: str, timeout: float = TIMEOUT, *, cache_dir: Path | None = None
+) -> list[CollectionResult]:
     """One pass of each collector, in the order given; one that does not return in time has failed."""
-    patience = max([patience, *(collector.deadline for collector in collectors)])
-    answers: queue.SimpleQueue[Pass] = queue.SimpleQueue()
+    timeout = max([timeout, *(collector.deadline for collector in collectors)])
+    results: queue.SimpleQueue[CollectionResult] = queue.SimpleQueue()
     began = time.monotonic()
-    reading = [collector for collector in collectors if collector.join is None]
-    for collector in reading:
-        ThreadLane(collector.name, Host(root, shelf), answers.put).start(collector, began)
-    passes = _await(answers, {collector.name for collector in reading}, began + patience)
+    plain_collectors = [collector for collector in collectors if collector.join is None]
+    for collector in plain_collectors:
+        ThreadRunner(collector.name, Host(root, cache_dir), results.put).start(collector, began)
+    results_by_name = _await_results(results, {collector.name for collector in plain_collectors}, began + timeout)
     for collector in collectors:
         if collector.join is not None:
-            passes[collector.name] = _joined(collector, passes, Host(root))
-    late = f"did not return within {patience:g} s"
-    return [passes.get(c.name) or Pass(c.name, began, patience, 0.0, (), (), late) for c in collectors]
+            results_by_name[collector.name] = _join_results(collector, results_by_name, Host(root))
+    timeout_reason = f"did not return within {timeout:g} s"
+    return [
+        results_by_name.get(c.name) or CollectionResult(c.name, began, timeout, 0.0, (), (), timeout_reason)
+        for c in collectors
+    ]
 
 
-def _await(answers: queue.SimpleQueue[Pass], names: set[str], until: float) -> dict[str, Pass]:
-    passes: dict[str, Pass] = {}
-    while names - passes.keys():
+def _await_results(
+    results: queue.SimpleQueue[CollectionResult], names: set[str], deadline: float
+) -> dict[str, CollectionResult]:
+    results_by_name: dict[str, CollectionResult] = {}
+    while names - results_by_name.keys():
         try:
-            result = answers.get(timeout=max(0.0, until - time.monotonic()))
+            result = results.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             break
-        passes[result.collector] = result
-    return passes
+        results_by_name[result.collector] = result
+    return results_by_name
 
 
-def _joined(collector: Collector, passes: dict[str, Pass], host: Host) -> Pass:
+def _join_results(collector: Collector, results_by_name: dict[str, CollectionResult], host: Host) -> CollectionResult:
     """The join of all its sources, as old as the oldest of them."""
-    sources = [passes[name] for name in collector.after if name in passes]
+    sources = [results_by_name[name] for name in collector.after if name in results_by_name]
     join, began = collector.join, time.monotonic()
     assert join is not None
-    result = perform(collector.name, lambda: join({s.collector: s.samples for s in sources}, host), host, began)
+    result = collect_readings(
+        collector.name, lambda: join({s.collector: s.samples for s in sources}, host), host, began
+    )
     return result._replace(began=min((source.began for source in sources), default=began))
 
 
-def with_sources(names: Sequence[str], collectors: Sequence[Collector]) -> list[Collector]:
+def add_sources(names: Sequence[str], collectors: Sequence[Collector]) -> list[Collector]:
     """The named collectors and those that they are made from."""
-    wanted = set(names)
+    selected_names = set(names)
     for collector in collectors:
         if collector.name in names:
-            wanted |= set(collector.after)
-    return [collector for collector in collectors if collector.name in wanted]
+            selected_names |= set(collector.after)
+    return [collector for collector in collectors if collector.name in selected_names]
 
 
-def failed(passes: Sequence[Pass]) -> list[Pass]:
+def select_failed(results: Sequence[CollectionResult]) -> list[CollectionResult]:
     """The passes that should have given something and did not."""
-    return [result for result in passes if result.outcome is Outcome.FAILED]
+    return [result for result in results if result.outcome is Outcome.FAILED]

@@ -18,8 +18,8 @@ from typing import Any
 import collectors
 from collectors import Host, Metric, Reading, Sample
 
-GROUP = "steadytok.collectors"
-ACTIONS = "steadytok.actions"
+COLLECTOR_GROUP = "steadytok.collectors"
+ACTION_GROUP = "steadytok.actions"
 INTERVAL = 1.0  # seconds between passes where the module does not say
 DEADLINE = 0.5  # seconds that a pass may take where the module does not say
 
@@ -40,68 +40,70 @@ class Collector:
     """One collector, bound to its configuration; `join` instead of `collect` where it is made from others."""
 
     name: str
-    about: str
+    description: str
     metrics: tuple[Metric, ...]
     collect: Collect
     interval: float
     deadline: float
     isolated: bool
-    own: Any = None
+    config: Any = None
     after: tuple[str, ...] = ()
     awaits: tuple[str, ...] = ()
     join: Join | None = None
     privileged: bool = False
 
 
-def modules(enabled: Iterable[str] = ()) -> dict[str, ModuleType]:
+def load_collectors(enabled: Iterable[str] = ()) -> dict[str, ModuleType]:
     """Every collector's module by name: those of this house, and of third parties those that are enabled."""
     names = (info.name for info in pkgutil.iter_modules(collectors.__path__))
-    found = {name: importlib.import_module(f"collectors.{name}") for name in names if not name.startswith("_")}
-    return _with_third_parties(found, GROUP, "collector", enabled)
+    loaded = {name: importlib.import_module(f"collectors.{name}") for name in names if not name.startswith("_")}
+    return _add_third_parties(loaded, COLLECTOR_GROUP, "collector", enabled)
 
 
-def _with_third_parties(
-    found: dict[str, ModuleType], group: str, what: str, enabled: Iterable[str]
+def _add_third_parties(
+    loaded: dict[str, ModuleType], group: str, kind: str, enabled: Iterable[str]
 ) -> dict[str, ModuleType]:
     for entry in entry_points(group=group):
-        if entry.name in found:
-            raise DiscoveryError(f"two {what}s are named {entry.name!r}: uninstall or rename {entry.value}")
+        if entry.name in loaded:
+            raise DiscoveryError(f"two {kind}s are named {entry.name!r}: uninstall or rename {entry.value}")
         if entry.name in set(enabled):
             try:
-                found[entry.name] = entry.load()
+                loaded[entry.name] = entry.load()
             except Exception as error:  # whatever a third party's module does when it is imported
-                reason = f"the {what} {entry.name!r} ({entry.value}) cannot be loaded: {type(error).__name__}: {error}"
+                reason = f"the {kind} {entry.name!r} ({entry.value}) cannot be loaded: {type(error).__name__}: {error}"
                 raise DiscoveryError(reason) from error
-    return found
+    return loaded
 
 
-def actions(enabled: Iterable[str] = ()) -> dict[str, ModuleType]:
+def load_actions(enabled: Iterable[str] = ()) -> dict[str, ModuleType]:
     """Every action's module by name, in the same way; third parties' only where a remedy names them."""
     import agent.actions
 
     names = {info.name for info in pkgutil.iter_modules(agent.actions.__path__) if not info.name.startswith("_")}
-    found = {name: importlib.import_module(f"agent.actions.{name}") for name in sorted(names)}
-    return _with_third_parties(found, ACTIONS, "action", enabled)
+    loaded = {name: importlib.import_module(f"agent.actions.{name}") for name in sorted(names)}
+    return _add_third_parties(loaded, ACTION_GROUP, "action", enabled)
 
 
-def config_types(found: Mapping[str, ModuleType]) -> dict[str, type | None]:
+def find_config_types(loaded: Mapping[str, ModuleType]) -> dict[str, type | None]:
     """The Config type of each collector, or None where it has none; those not loaded may still be switched off."""
-    not_loaded: dict[str, type | None] = {entry.name: NotLoaded for entry in entry_points(group=GROUP)}
-    return {**not_loaded, **{name: getattr(module, "Config", None) for name, module in found.items()}}
+    not_loaded: dict[str, type | None] = {entry.name: NotLoaded for entry in entry_points(group=COLLECTOR_GROUP)}
+    return {**not_loaded, **{name: getattr(module, "Config", None) for name, module in loaded.items()}}
 
 
-def bind(module: ModuleType, name: str, *, interval: float | None, deadline: float | None, own: Any) -> Collector:
+def bind_collector(
+    module: ModuleType, name: str, *, interval: float | None, deadline: float | None, config: Any
+) -> Collector:
     """A collector with what the operator said about it; None means the module's own."""
-    join = _configured(module, "join", own)
+    join = _bind_function(module, "join", config)
     return Collector(
         name=name,
-        about=(module.__doc__ or name).strip().splitlines()[0],
+        description=(module.__doc__ or name).strip().splitlines()[0],
         metrics=tuple(module.METRICS),
-        collect=_configured(module, "collect", own) or _no_files,
+        collect=_bind_function(module, "collect", config) or _collect_nothing,
         interval=interval or float(getattr(module, "INTERVAL", INTERVAL)),
         deadline=deadline or float(getattr(module, "DEADLINE", DEADLINE)),
         isolated=bool(getattr(module, "ISOLATED", False)),
-        own=own,
+        config=config,
         after=tuple(getattr(module, "AFTER", ())),
         awaits=tuple(getattr(module, "AWAITS", ())),
         join=join,
@@ -109,15 +111,15 @@ def bind(module: ModuleType, name: str, *, interval: float | None, deadline: flo
     )
 
 
-def _configured(module: ModuleType, name: str, own: Any) -> Any:
+def _bind_function(module: ModuleType, name: str, overrides: Any) -> Any:
     """The module's function of that name, given its configuration where it has one; None where there is none."""
     function = getattr(module, name, None)
     config_type = getattr(module, "Config", None)
     if function is None or config_type is None:
         return function
-    config = config_type() if own is None else own
-    return lambda *arguments: function(*arguments, config)
+    effective_config = config_type() if overrides is None else overrides
+    return lambda *arguments: function(*arguments, effective_config)
 
 
-def _no_files(host: Host) -> Iterable[Reading]:
+def _collect_nothing(host: Host) -> Iterable[Reading]:
     return ()

@@ -4,40 +4,44 @@ from __future__ import annotations
 
 import structlog
 
-from agent.config.schema import Sampling
-from agent.sampling.sampler import Gather, Outcome
-from agent.text.units import bytes_written, written
-from rules.history.history import History, bytes_needed
+from agent.config.schema import SamplingConfig
+from agent.sampling.sampler import Outcome, Sampler
+from agent.text.units import format_bytes, format_duration
+from rules.history.history import History, estimate_bytes
 
 SETTLED_MS = 3000  # by then the first readings are in
 
 
-class Estimate:
+class MemoryEstimate:
     """Says it once, when the first readings are in."""
 
-    def __init__(self, gather: Gather, history: History, sample: Sampling, began_ms: int) -> None:
-        self._gather = gather
+    def __init__(self, sampler: Sampler, history: History, sampling: SamplingConfig, began_ms: int) -> None:
+        self._sampler = sampler
         self._history = history
-        self._sample = sample
+        self._sampling = sampling
         self._began_ms = began_ms
-        self._told = False
+        self._is_logged = False
 
-    def maybe_tell(self, now_ms: int) -> None:
+    def maybe_log(self, now_ms: int) -> None:
         """After each tick."""
-        if not self._told and now_ms - self._began_ms >= SETTLED_MS:
-            self._told = True
-            self._tell()
+        if not self._is_logged and now_ms - self._began_ms >= SETTLED_MS:
+            self._is_logged = True
+            self._log_estimate()
 
-    def _tell(self) -> None:
-        keep, tick = round(self._sample.keep * 1000), round(self._sample.interval * 1000)
-        passes = [(c.last, c.interval) for c in self._gather.courses.values() if c.last is not None]
+    def _log_estimate(self) -> None:
+        keep_ms, tick_ms = round(self._sampling.keep * 1000), round(self._sampling.interval * 1000)
+        passes = [
+            (state.last_result, state.interval)
+            for state in self._sampler.states.values()
+            if state.last_result is not None
+        ]
         sampled = [(len(last.samples), interval) for last, interval in passes if last.outcome is Outcome.OK]
-        needed = sum(bytes_needed(count, round(interval * 1000), keep) for count, interval in sampled)
+        needed = sum(estimate_bytes(count, round(interval * 1000), keep_ms) for count, interval in sampled)
         others = self._history.series_count() - sum(count for count, _ in sampled)
-        needed += bytes_needed(max(others, 0), tick, keep)
+        needed += estimate_bytes(max(others, 0), tick_ms, keep_ms)
         structlog.get_logger().info(
             "history",
             series=self._history.series_count(),
-            keep=written(self._sample.keep),
-            memory=bytes_written(needed),
+            keep=format_duration(self._sampling.keep),
+            memory=format_bytes(needed),
         )

@@ -10,32 +10,32 @@ import psutil
 from agent.selfmetrics import definitions
 from collectors import Reading
 
-EVERY = 5.0  # seconds: what a process takes changes slowly, and asking costs a tenth of a millisecond
+INTERVAL = 5.0  # seconds: what a process takes changes slowly, and asking costs a tenth of a millisecond
 
 
 class Footprint:
     """Memory and processor time of our processes, asked every few seconds and told at each tick."""
 
     def __init__(self) -> None:
-        self._next = 0.0
-        self._told: tuple[Reading, ...] = ()
+        self._next_read = 0.0
+        self._readings: tuple[Reading, ...] = ()
 
-    def readings(self, pids: Mapping[str, int | None], now: float) -> tuple[Reading, ...]:
+    def read_processes(self, pids: Mapping[str, int | None], now: float) -> tuple[Reading, ...]:
         """What each process takes, by the name of its role; one that is not there is left out."""
-        if now >= self._next:
-            self._next = now + EVERY
-            self._told = tuple(_ask({role: pid for role, pid in pids.items() if pid is not None}))
-        return self._told
+        if now >= self._next_read:
+            self._next_read = now + INTERVAL
+            self._readings = tuple(_read_usage({role: pid for role, pid in pids.items() if pid is not None}))
+        return self._readings
 
 
-def leave_the_lasting_alone() -> None:
+def freeze_gc() -> None:
     """What start made lives as long as the process: the collector of cycles need not walk it every few ticks."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
 
 
-def _ask(pids: Mapping[str, int]) -> Iterator[Reading]:
+def _read_usage(pids: Mapping[str, int]) -> Iterator[Reading]:
     for role, pid in pids.items():
         try:
             process = psutil.Process(pid)

@@ -8,60 +8,60 @@ from collections.abc import Iterable, Iterator, Mapping
 from agent.actions import pace
 from agent.engines.baseline import Baseline
 from agent.pacing import inputs, metrics
-from agent.pacing.learner import Thermals
+from agent.pacing.learner import PlantLearner
 from agent.remediation import catalog
 from agent.remediation.model import SOURCE, Phase
-from agent.remediation.remediator import Remedies
-from agent.sampling.sampler import Course, Gather, Outcome
+from agent.remediation.remediator import Remediator
+from agent.sampling.sampler import CollectorState, Outcome, Sampler
 from agent.selfmetrics import definitions
 from collectors import Labels, Metric, Reading
 from rules.alerts import AlertState
-from rules.evaluator import Rules
+from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 
-_WORTH = {Outcome.OK: 1.0, Outcome.FAILED: 0.0}
+_SUCCESS_VALUES = {Outcome.OK: 1.0, Outcome.FAILED: 0.0}
 
 
-def declare(history: History, baseline: Baseline) -> None:
+def declare_derived(history: History, baseline: Baseline) -> None:
     """
     Says which of the agent's own series are made of a collector's: they are as silent as it is.
 
     Without this a placement that nobody can read any more looked like one that is right again.
     """
-    history.derive(definitions.TOKENS_PER_SECOND.name, baseline.sources("now"))
-    history.derive(definitions.PLACEMENT_DRIFT.name, baseline.sources("placed"))
-    for metric in (metrics.WANTED, metrics.MEASURED, metrics.ERROR):
-        history.derive(metric.name, [inputs.HOTTEST])
+    history.derive(definitions.TOKENS_PER_SECOND.name, baseline.source_metrics("now"))
+    history.derive(definitions.PLACEMENT_DRIFT.name, baseline.source_metrics("placed"))
+    for metric in (metrics.SET_POINT, metrics.MEASURED, metrics.ERROR):
+        history.derive(metric.name, [inputs.HEADROOM_METRIC])
 
 
-def of_collectors(gather: Gather, now: float, stale_after: int) -> Iterator[Reading]:
+def read_collectors(sampler: Sampler, now: float, stale_after: int) -> Iterator[Reading]:
     """
     The state of each collector that this machine has work for.
 
     One whose hardware is absent, or that this user may not read, has no success: neither is a failure, and an alert
     about it would never end.
     """
-    silent = set(gather.silent(now, stale_after))
-    for name, course in gather.courses.items():
-        yield from _of_collector(name, course, now, silent=name in silent)
+    silent = set(sampler.find_silent(now, stale_after))
+    for name, state in sampler.states.items():
+        yield from _read_collector(name, state, now, silent=name in silent)
 
 
-def _of_collector(name: str, course: Course, now: float, *, silent: bool) -> Iterator[Reading]:
+def _read_collector(name: str, state: CollectorState, now: float, *, silent: bool) -> Iterator[Reading]:
     # One that was well and has fallen silent is not well, whatever its last pass said.
-    outcome = Outcome.FAILED if silent and course.outcome is Outcome.OK else course.outcome
+    outcome = Outcome.FAILED if silent and state.outcome is Outcome.OK else state.outcome
     if outcome in (None, Outcome.ABSENT):
         return
-    yield definitions.SUCCESS.sample(_WORTH.get(outcome) if outcome else None, collector=name)
-    yield definitions.AGE.sample(max(0.0, course.age(now)), collector=name)
-    yield definitions.OVERRUNS.sample(course.overruns, collector=name)
-    yield definitions.INTERVAL.sample(course.interval, collector=name)
-    if course.last is not None:
-        yield definitions.DURATION.sample(course.last.seconds, collector=name)
-        yield definitions.CPU.sample(course.last.cpu_seconds, collector=name)
-        yield definitions.MISSING.sample(len(course.last.notes), collector=name)
+    yield definitions.SUCCESS.sample(_SUCCESS_VALUES.get(outcome) if outcome else None, collector=name)
+    yield definitions.AGE.sample(max(0.0, state.age(now)), collector=name)
+    yield definitions.OVERRUNS.sample(state.overruns, collector=name)
+    yield definitions.INTERVAL.sample(state.interval, collector=name)
+    if state.last_result is not None:
+        yield definitions.DURATION.sample(state.last_result.seconds, collector=name)
+        yield definitions.CPU.sample(state.last_result.cpu_seconds, collector=name)
+        yield definitions.MISSING.sample(len(state.last_result.notes), collector=name)
 
 
-def of_engines(
+def read_engines(
     baseline: Baseline,
     history: History,
     now_ms: int,
@@ -70,75 +70,75 @@ def of_engines(
     duties: Mapping[str, float],
 ) -> Iterator[Reading]:
     """Each engine's speed now and what it should be, the duty it is held at, and how far its memory has strayed."""
-    for engine, speed in baseline.now(history, now_ms).items():
+    for engine, speed in baseline.query_speeds(history, now_ms).items():
         yield definitions.TOKENS_PER_SECOND.sample(speed, engine=engine)
-    for engine, rank, drift in baseline.drifts(history, now_ms):
+    for engine, rank, drift in baseline.iter_drifts(history, now_ms):
         yield definitions.PLACEMENT_DRIFT.sample(drift, engine=engine, rank=rank)
     for engine in configured:
         yield definitions.CONFIGURED.sample(1.0, engine=engine)
-        yield from _of_engine(baseline, engine, duties)
+        yield from _read_engine(baseline, engine, duties)
     if canary is not None:
         yield definitions.CANARY.sample(1.0, engine=canary)
-        yield from _of_engine(baseline, canary, duties)
+        yield from _read_engine(baseline, canary, duties)
 
 
-def _of_engine(baseline: Baseline, engine: str, duties: Mapping[str, float]) -> Iterator[Reading]:
-    yield definitions.BASELINE.sample(baseline.value(engine), engine=engine)
+def _read_engine(baseline: Baseline, engine: str, duties: Mapping[str, float]) -> Iterator[Reading]:
+    yield definitions.BASELINE.sample(baseline.expected_speed(engine), engine=engine)
     yield definitions.PACE_DUTY.sample(duties.get(engine, 1.0), engine=engine)
 
 
-def of_pacing(thermals: Thermals, remedies: Remedies) -> Iterator[Reading]:
+def read_pacing(thermals: PlantLearner, remedies: Remediator) -> Iterator[Reading]:
     """What heats each engine's DIMMs, what pacing would be worth, and what the controllers at work do."""
     yield from thermals.readings()
-    for act, memory in remedies.steered():
-        if isinstance(memory, pace.Controllers):
-            engine = catalog.paced_engine(act.means) or act.resource.removeprefix("pace ")
-            strictest = min(memory.by_remedy.values(), key=lambda steering: steering.state.duty)
-            yield from metrics.of_state(engine, strictest.state)
+    for act, controllers in remedies.iter_steered():
+        if isinstance(controllers, pace.PaceControllers):
+            engine = catalog.find_paced_engine(act.means) or act.resource.removeprefix("pace ")
+            tightest = min(controllers.by_remedy.values(), key=lambda steering: steering.state.duty)
+            yield from metrics.report_state(engine, tightest.state)
 
 
-def of_remedies(remedies: Remedies) -> Iterator[Reading]:
+def read_remedies(remedies: Remediator) -> Iterator[Reading]:
     """What remedies do, with the labels of their alerts: the rules about remedies ask for these."""
-    yield definitions.REMEDIES_ENFORCING.sample(0.0 if remedies.observing else 1.0)
+    yield definitions.REMEDIES_ENFORCING.sample(0.0 if remedies.is_observing else 1.0)
     yield definitions.REMEDIES_HALTED.sample(1.0 if remedies.halted else 0.0)
-    yield definitions.REMEDIES_PAUSED.sample(1.0 if remedies.state.pauses or remedies.killed else 0.0)
-    for (remedy, what), count in remedies.counts.items():
-        yield definitions.REMEDY_ACTS.sample(float(count), remedy=remedy, event=what)
-    if remedies.observing:
+    yield definitions.REMEDIES_PAUSED.sample(1.0 if remedies.state.pauses or remedies.is_killed else 0.0)
+    for (remedy, event), count in remedies.counts.items():
+        yield definitions.REMEDY_ACTS.sample(float(count), remedy=remedy, event=event)
+    if remedies.is_observing:
         return
-    found: dict[tuple[Metric, Labels], None] = {}  # several acts may be for one alert
+    series: dict[tuple[Metric, Labels], None] = {}  # several acts may be for one alert
     state = remedies.state
     for act in (act for act in state.acts if not act.observed and act.phase is not Phase.RELEASING):
         for claim in act.claims:
-            found[definitions.REMEDY_RUNNING, _for_alert(claim.remedy, claim.labels)] = None
-    for session in (session for session in state.sessions if session.failed):
-        found[definitions.REMEDY_FAILED, _for_alert(session.remedy, session.labels)] = None
+            series[definitions.REMEDY_RUNNING, _relabel(claim.remedy, claim.labels)] = None
+    for episode in (episode for episode in state.sessions if episode.failed):
+        series[definitions.REMEDY_FAILED, _relabel(episode.remedy, episode.labels)] = None
     for latch in state.latches:
-        found[definitions.REMEDY_GAVE_UP, _for_alert(latch.remedy, latch.labels)] = None
-    for metric, labels in found:
+        series[definitions.REMEDY_GAVE_UP, _relabel(latch.remedy, latch.labels)] = None
+    for metric, labels in series:
         yield metric.sample(1.0, **dict(labels))
 
 
-def _for_alert(remedy: str, labels: Labels) -> Labels:
+def _relabel(remedy: str, labels: Labels) -> Labels:
     """The alert's labels, its name as for_alert and without its severity: that is the remedy's own."""
-    kept = {name: value for name, value in labels if name not in ("alertname", "severity", SOURCE)}
-    return tuple({**kept, "for_alert": dict(labels).get("alertname", ""), "remedy": remedy}.items())
+    remaining = {name: value for name, value in labels if name not in ("alertname", "severity", SOURCE)}
+    return tuple({**remaining, "for_alert": dict(labels).get("alertname", ""), "remedy": remedy}.items())
 
 
-def of_rules(rules: Rules) -> Iterator[Reading]:
+def read_rules(rules: RuleEvaluator) -> Iterator[Reading]:
     """How the rules fare, and how many alerts they have."""
     health = rules.health
     yield definitions.RULES_FAILING.sample(sum(rule.health == "err" for rule in health))
     yield definitions.RULES_SECONDS.sample(sum(rule.duration_seconds for rule in health))
-    live = (alert for alert in rules.alerts() if alert.state is not AlertState.RESOLVED)
-    counts = Counter((alert.name, dict(alert.labels).get("severity", ""), alert.state.value) for alert in live)
+    active = (alert for alert in rules.alerts() if alert.state is not AlertState.RESOLVED)
+    counts = Counter((alert.name, dict(alert.labels).get("severity", ""), alert.state.value) for alert in active)
     for (name, severity, state), count in counts.items():
         yield definitions.ALERTS.sample(count, alertname=name, severity=severity, alertstate=state)
 
 
-def of_history(history: History) -> Iterator[Reading]:
+def read_history(history: History) -> Iterator[Reading]:
     """What remembering takes, and what was not remembered."""
     yield definitions.HISTORY_SERIES.sample(history.series_count())
-    yield definitions.HISTORY_BYTES.sample(history.bytes())
+    yield definitions.HISTORY_BYTES.sample(history.count_bytes())
     yield definitions.HISTORY_DROPPED.sample(history.dropped_series)
     yield definitions.HISTORY_CONFLICTS.sample(history.conflicts)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-Stamp = tuple[int, ...]
+FileStamp = tuple[int, ...]
 """What changes when a file is written or replaced; empty where there is no file."""
 
 
-def stamp(path: str | os.PathLike[str]) -> Stamp:
+def read_file_stamp(path: str | os.PathLike[str]) -> FileStamp:
     """The file's stamp: its times of writing (ns), its size and its inode."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return ()  # gone, or not ours to see: reading it says why
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
+    return (status.st_mtime_ns, status.st_size, status.st_ino)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 
-def opened(path: Path, schema: str, version: int, synchronous: Literal["NORMAL", "FULL"]) -> sqlite3.Connection:
+def open_database(path: Path, schema: str, version: int, synchronous: Literal["NORMAL", "FULL"]) -> sqlite3.Connection:
     """
     The open file, made where there is none; sqlite3.Error where it cannot be read or has another version.
 
@@ -21,13 +21,13 @@ def opened(path: Path, schema: str, version: int, synchronous: Literal["NORMAL",
     try:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute(f"PRAGMA synchronous = {synchronous}")
-        (found,) = database.execute("PRAGMA user_version").fetchone()
-        if found not in (0, version):
-            raise sqlite3.DatabaseError(f"it has version {found}, this agent knows {version}")
-        (soundness,) = database.execute("PRAGMA quick_check(1)").fetchone()
-        if soundness != "ok":
-            raise sqlite3.DatabaseError(soundness)
-        if found == 0:
+        (file_version,) = database.execute("PRAGMA user_version").fetchone()
+        if file_version not in (0, version):
+            raise sqlite3.DatabaseError(f"it has version {file_version}, this agent knows {version}")
+        (check_result,) = database.execute("PRAGMA quick_check(1)").fetchone()
+        if check_result != "ok":
+            raise sqlite3.DatabaseError(check_result)
+        if file_version == 0:
             database.executescript(f"{schema} PRAGMA user_version = {version};")
         os.chmod(path, 0o600)
     except BaseException:
@@ -36,7 +36,7 @@ def opened(path: Path, schema: str, version: int, synchronous: Literal["NORMAL",
     return database
 
 
-def set_aside(path: Path, database: sqlite3.Connection | None) -> Path:
+def move_aside(path: Path, database: sqlite3.Connection | None) -> Path:
     """Closes a file that is unsound and takes it out of the way; where it is then. It may have stayed, unwritable."""
     if database is not None:
         with contextlib.suppress(sqlite3.Error):  # it is given up
@@ -44,8 +44,8 @@ def set_aside(path: Path, database: sqlite3.Connection | None) -> Path:
     aside = path.with_name(path.name + ".unreadable")
     with contextlib.suppress(OSError):  # then opening it fails again, and whoever writes is told
         os.replace(path, aside)
-    for rest in ("-wal", "-shm"):
-        path.with_name(path.name + rest).unlink(missing_ok=True)
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
     return aside
 
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 LOCK = "lock"
-SHELF = "shelf"
+COLLECTOR_CACHE = "shelf"
 """The folder inside for what collectors keep from one process to the next."""
 
 
@@ -17,14 +17,14 @@ class StateError(Exception):
     """The state folder cannot be used; the message says which, why, and what to do."""
 
 
-def folder(configured: str | None) -> Path:
+def find_state_dir(configured: str | None) -> Path:
     """`state.dir`, else $STATE_DIRECTORY (systemd), else $XDG_STATE_HOME/steadytok."""
     if configured:
         return Path(configured)
-    if given := os.environ.get("STATE_DIRECTORY"):
-        return Path(given.split(":")[0])
-    if given := os.environ.get("XDG_STATE_HOME"):
-        return Path(given) / "steadytok"
+    if value := os.environ.get("STATE_DIRECTORY"):
+        return Path(value.split(":")[0])
+    if value := os.environ.get("XDG_STATE_HOME"):
+        return Path(value) / "steadytok"
     try:
         return Path.home() / ".local" / "state" / "steadytok"
     except RuntimeError as error:  # a container's user without HOME and without a line in /etc/passwd
@@ -33,17 +33,17 @@ def folder(configured: str | None) -> Path:
         ) from error
 
 
-def shelf(configured: str | None, root: str) -> Path | None:
+def find_collector_cache_dir(configured: str | None, root: str) -> Path | None:
     """Where the agent's collectors keep things, for commands that read beside it; None where there is no agent's."""
     try:
-        found = folder(configured) / SHELF
+        path = find_state_dir(configured) / COLLECTOR_CACHE
     except StateError:
         return None  # no home folder: a command that only reads needs none
     # Not made here: what root makes for a first look the agent's own user could not write to.
-    return found if os.path.abspath(root) == "/" and os.access(found, os.W_OK) else None
+    return path if os.path.abspath(root) == "/" and os.access(path, os.W_OK) else None
 
 
-class StateFolder:
+class StateDir:
     """An open and locked state folder; one agent at a time."""
 
     def __init__(self, path: Path) -> None:
@@ -61,7 +61,7 @@ class StateFolder:
             reason = f"another steadytok runs with the state folder {path}; end it, or set state.dir to another folder"
             raise StateError(reason) from error
 
-    def token_file(self) -> Path:
+    def ensure_token_file(self) -> Path:
         """The file with the credential for PUT /pace, made at the first start, readable by its owner only."""
         path = self.path / "token"
         if not path.exists():
@@ -82,14 +82,14 @@ class StateFolder:
 
     def write(self, name: str, text: str) -> None:
         """Replaces a file of ours whole: after a crash it is the old one or the new one, never half of each."""
-        written(self.path / name, text)
+        write_atomically(self.path / name, text)
 
     def close(self) -> None:
         """Lets another agent have the folder."""
         os.close(self._lock)
 
 
-def written(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Replaces a file whole, readable by its owner only. Raises OSError."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -16,42 +16,42 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from agent.text.printable import printable_lines
+from agent.text.printable import escape_lines
 
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
-def to_journal(stream: TextIO) -> bool:
+def is_journal(stream: TextIO) -> bool:
     """Whether the stream is the one that systemd connected to the journal."""
-    told = os.environ.get("JOURNAL_STREAM", "")
+    journal_stream = os.environ.get("JOURNAL_STREAM", "")
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):
         return False
-    return told == f"{status.st_dev}:{status.st_ino}"
+    return journal_stream == f"{status.st_dev}:{status.st_ino}"
 
 
 def configure(stream: TextIO | None = None, *, level: int = logging.INFO) -> None:
     """Chooses how log lines look; called once, by the command line."""
     stream = stream or sys.stderr
-    renderer = _for_people() if stream.isatty() else _json(journal=to_journal(stream))
+    renderer = _build_console_renderer() if stream.isatty() else _build_json_renderer(journal=is_journal(stream))
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso" if not stream.isatty() else "%H:%M:%S", utc=not stream.isatty()),
     ]
     # JSON escapes by itself; the renderer for people formats exceptions itself.
-    shared.append(_printable if stream.isatty() else structlog.processors.format_exc_info)
+    shared.append(_escape_event if stream.isatty() else structlog.processors.format_exc_info)
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_: _Lines(stream),
+        logger_factory=lambda *_: _LineLogger(stream),
         cache_logger_on_first_use=False,
     )
-    _third_parties(stream, shared, renderer, level)
+    _configure_stdlib(stream, shared, renderer, level)
 
 
-class _Lines:
+class _LineLogger:
     """Writes log lines; one that cannot be written (full disk, terminal gone) is lost, and the agent is not."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -64,7 +64,7 @@ class _Lines:
     debug = info = warning = error = critical = exception = msg
 
 
-def _third_parties(stream: TextIO, shared: list[Processor], renderer: Processor, level: int) -> None:
+def _configure_stdlib(stream: TextIO, shared: list[Processor], renderer: Processor, level: int) -> None:
     handler = logging.StreamHandler(stream)
     strip = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[strip, renderer])
@@ -76,17 +76,17 @@ def _third_parties(stream: TextIO, shared: list[Processor], renderer: Processor,
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
 
-def _printable(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+def _escape_event(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """What others wrote (labels of alerts, answers of engines) must not talk to the terminal."""
-    return {key: printable_lines(value) if isinstance(value, str) else value for key, value in event.items()}
+    return {key: escape_lines(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
-def _for_people() -> Processor:
+def _build_console_renderer() -> Processor:
     # plain_traceback: the rich one takes seconds and prints local variables, secrets among them.
     return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
 
 
-def _json(*, journal: bool) -> Processor:
+def _build_json_renderer(*, journal: bool) -> Processor:
     encode = msgspec.json.Encoder(enc_hook=repr).encode
 
     def render(logger: WrappedLogger, method: str, event: EventDict) -> str:

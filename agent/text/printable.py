@@ -9,13 +9,13 @@ _CONTROLS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """https://www.unicode.org/reports/tr44/#General_Category_Values: those that turn the direction of writing, too."""
 
 
-def printable(text: str) -> str:
+def escape_line(text: str) -> str:
     r"""One line, with what controls a terminal as `\x1b` or `\u202e`."""
     if text.isprintable():
         return text
     return "".join(ascii(char)[1:-1] if unicodedata.category(char) in _CONTROLS else char for char in text)
 
 
-def printable_lines(text: str) -> str:
+def escape_lines(text: str) -> str:
     """The same for text of several lines, which stay lines, and whose tabs stay tabs."""
-    return re.sub(r"[^\n\t]+", lambda piece: printable(piece[0]), text)
+    return re.sub(r"[^\n\t]+", lambda piece: escape_line(piece[0]), text)

@@ -10,17 +10,17 @@ import sys
 
 import click
 
-from agent.text.printable import printable, printable_lines
+from agent.text.printable import escape_line, escape_lines
 
 
 def say(*lines: str, err: bool = False, colour: str | None = None, end: str = "\n") -> None:
     """Lines for people: each stays one, and nothing in it controls, also where a pipe leads to the terminal."""
     for line in lines:
-        text = printable(line)
+        text = escape_line(line)
         click.echo((click.style(text, fg=colour) if colour else text) + end, err=err, nl=False)
 
 
 def write(text: str) -> None:
     """A text in a form for programs: as it is for them, and harmless on a terminal."""
-    sys.stdout.write(printable_lines(text) if sys.stdout.isatty() else text)
+    sys.stdout.write(escape_lines(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()

@@ -13,7 +13,7 @@ _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40
 _SIZE = re.compile(rf"(\d{{1,12}}) ?({'|'.join(_BYTES)})", re.ASCII)
 
 
-def duration(text: str) -> float:
+def parse_duration(text: str) -> float:
     """Seconds of a Prometheus duration such as `1s`, `500ms` or `1h30m`; ValueError where it is not one."""
     match = _DURATION.fullmatch(text)
     if text == "0":
@@ -23,17 +23,17 @@ def duration(text: str) -> float:
     return sum(float(count) * _SECONDS[unit] for unit, count in match.groupdict().items() if count)
 
 
-def written(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration in the same grammar, as short as it can be."""
-    left, parts = round(seconds * 1000), []
-    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
-        count, left = divmod(left, size)
+    remaining, parts = round(seconds * 1000), []
+    for unit, unit_ms in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+        count, remaining = divmod(remaining, unit_ms)
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) or "0"
 
 
-def size(text: str) -> int:
+def parse_size(text: str) -> int:
     """Bytes of a size such as `64MiB`; ValueError where it is not one."""
     match = _SIZE.fullmatch(text)
     if match is None:
@@ -41,7 +41,7 @@ def size(text: str) -> int:
     return int(match[1]) * _BYTES[match[2]]
 
 
-def bytes_written(count: float) -> str:
+def format_bytes(count: float) -> str:
     """A number of bytes with a binary unit: `1.5 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(count) < 1024:
@@ -50,7 +50,7 @@ def bytes_written(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-def origin(url: str) -> str:
+def url_origin(url: str) -> str:
     """The scheme, host and port of a URL; its path, query and user are secret in many webhooks."""
-    found = _ORIGIN.match(url)
-    return f"{found[1]}{found[2]}" if found else "an address that is none"
+    match = _ORIGIN.match(url)
+    return f"{match[1]}{match[2]}" if match else "an address that is none"

@@ -25,9 +25,9 @@ from aiohttp import web
 from agent.config.loader import ConfigError
 from agent.web import prometheus_json, webconfig
 from agent.web.credentials import Credentials, has_allowed_name
-from agent.web.listener import Guard, Listener
+from agent.web.listener import ConnectionGuard, Listener
 from agent.web.passwords import BusyError
-from agent.web.webconfig import Opened
+from agent.web.webconfig import LoadedWebConfig
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
@@ -39,10 +39,10 @@ MOST_BODY = 1 << 20
 MOST_FORM = 256 << 10
 """Bytes of what anybody may send: an expression may have 64 KiB, before its brackets become %28."""
 
-BODY = 10.0
+BODY_TIMEOUT = 10.0
 """Seconds in which a body must have come."""
 
-LOOK_AGAIN = 1.0
+RELOAD_INTERVAL = 1.0
 """Seconds between looks at the web configuration's files."""
 
 CREDENTIAL = web.RequestKey("credential", str)
@@ -54,7 +54,7 @@ REASONS = (
 )
 """Why requests are refused, as they are counted: from 0, so that the first increase is seen."""
 
-CLOSES = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+CLOSING_STATUSES = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -64,12 +64,12 @@ HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-_READING = ("GET", "HEAD", "OPTIONS")
+_READ_METHODS = ("GET", "HEAD", "OPTIONS")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Policy:
+class AccessPolicy:
     """What the configuration says of the door."""
 
     hosts: frozenset[str]
@@ -78,24 +78,29 @@ class Policy:
     """Whether any name of loopback is answered to as well."""
     origin: str | None
     """The origin that people reach us by through a proxy."""
-    closed: bool
+    requires_credential: bool
     """Whether reading needs a credential."""
-    forms: Collection[str]
+    form_paths: Collection[str]
     """The paths that take a form and change nothing."""
 
 
-def policy(
-    listen: str, hosts: Collection[str], external_url: str | None, *, closed: bool, forms: Collection[str]
-) -> Policy:
+def build_access_policy(
+    listen: str,
+    hosts: Collection[str],
+    external_url: str | None,
+    *,
+    requires_credential: bool,
+    form_paths: Collection[str],
+) -> AccessPolicy:
     """The policy of a listener at `listen`; on loopback it answers to its own names, and `hosts`, and no other."""
-    own = listen.rpartition(":")[0].strip("[]").lower()
-    loopback = _is_loopback(own)
-    outside = urlsplit(external_url) if external_url else None
+    own_name = listen.rpartition(":")[0].strip("[]").lower()
+    loopback = _is_loopback(own_name)
+    external = urlsplit(external_url) if external_url else None
     names = {name.lower() for name in hosts}
     if loopback or names:
-        names |= {own, *([outside.hostname or ""] if outside else [])}
-    origin = f"{outside.scheme}://{outside.netloc.lower()}" if outside else None
-    return Policy(frozenset(names), loopback, origin, closed, frozenset(forms))
+        names |= {own_name, *([external.hostname or ""] if external else [])}
+    origin = f"{external.scheme}://{external.netloc.lower()}" if external else None
+    return AccessPolicy(frozenset(names), loopback, origin, requires_credential, frozenset(form_paths))
 
 
 def _is_loopback(name: str) -> bool:
@@ -105,21 +110,25 @@ def _is_loopback(name: str) -> bool:
         return name == "localhost"
 
 
-class RefusedError(Exception):
+class RequestRefusedError(Exception):
     """A request that is not answered; `reason` is one word for the counter."""
 
-    def __init__(self, status: HTTPStatus, reason: str, says: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(says)
+    def __init__(self, status: HTTPStatus, reason: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
         self.status = status
         self.reason = reason
         self.headers = headers or {}
 
 
-class Doorkeeper:
+class AccessControl:
     """The middleware around every route of one server."""
 
     def __init__(
-        self, policy: Policy, credentials: Credentials, path: str | None, registry: CollectorRegistry | None = None
+        self,
+        policy: AccessPolicy,
+        credentials: Credentials,
+        path: str | None,
+        registry: CollectorRegistry | None = None,
     ) -> None:
         """`path` is the web configuration file's. Raises ConfigError where it cannot be used."""
         from prometheus_client import Counter
@@ -128,193 +137,208 @@ class Doorkeeper:
         self._credentials = credentials
         self._path = path
         self._log = structlog.get_logger()
-        self.opened = webconfig.opened(path)
+        self.web_config = webconfig.load_web_config(path)
         self.listener: Listener | None = None
-        self._refused = Counter(
+        self._refusal_counter = Counter(
             "steadytok_http_refused", "Requests that were refused at the door.", ["reason"], registry=registry
         )
         for reason in REASONS:
-            self._refused.labels(reason)
+            self._refusal_counter.labels(reason)
 
-    async def watch(self) -> None:
+    async def watch_config(self) -> None:
         """Takes a changed web configuration over, for connections that come after."""
         while self._path is not None:
-            await asyncio.sleep(LOOK_AGAIN)
-            if self.opened.changed:
-                self._reopen(self._path)
+            await asyncio.sleep(RELOAD_INTERVAL)
+            if self.web_config.has_changed:
+                self._reload(self._path)
 
-    def _reopen(self, path: str) -> None:
-        files = webconfig.as_they_are(path)  # a bad one is read again when it changes, and not before
+    def _reload(self, path: str) -> None:
+        files = webconfig.stamp_files(path)  # a bad one is read again when it changes, and not before
         try:
-            self.opened = webconfig.opened(path, self.opened)
+            self.web_config = webconfig.load_web_config(path, self.web_config)
         except ConfigError as error:
-            self.opened = replace(self.opened, files=files)
+            self.web_config = replace(self.web_config, files=files)
             self._log.error("the new web configuration is not used; the old one stays", faults=error.messages)
             return
         if self.listener is not None:
-            self.listener.context = self.opened.context
+            self.listener.context = self.web_config.context
         self._log.info("web configuration reloaded", file=path)
 
-    def middleware(self) -> Middleware:
+    def make_middleware(self) -> Middleware:
         """What aiohttp calls for each request."""
 
         @web.middleware
-        async def keep(request: web.Request, handler: Handler) -> web.StreamResponse:
-            guard = None if self.listener is None else self.listener.guard(request.protocol)
+        async def control_access(request: web.Request, handler: Handler) -> web.StreamResponse:
+            guard = None if self.listener is None else self.listener.find_guard(request.protocol)
             if guard is not None:
-                guard.headed()
+                guard.on_head_received()
             try:
-                answer = await self._answer(request, handler, guard)
-                self._dress(answer)
+                response = await self._respond(request, handler, guard)
+                self._add_headers(response)
                 # Sent here and not behind the middleware: while it is being sent, the connection is not idle.
-                await answer.prepare(request)
-                await answer.write_eof()
+                await response.prepare(request)
+                await response.write_eof()
             finally:
                 if guard is not None:
-                    guard.ended()
-            return answer
+                    guard.on_answer_sent()
+            return response
 
-        return keep
+        return control_access
 
-    async def _answer(self, request: web.Request, handler: Handler, guard: Guard | None) -> web.StreamResponse:
+    async def _respond(
+        self, request: web.Request, handler: Handler, guard: ConnectionGuard | None
+    ) -> web.StreamResponse:
         try:
-            await self._admit(request)
+            await self._check_request(request)
             if guard is not None:
-                guard.begun()
+                guard.on_request_received()
             return await handler(request)
-        except RefusedError as error:
-            self._refused.labels(error.reason).inc()
-            return _refusal(error.status, error.reason, str(error), error.headers)
+        except RequestRefusedError as error:
+            self._refusal_counter.labels(error.reason).inc()
+            return _build_refusal(error.status, error.reason, str(error), error.headers)
         except web.HTTPException as error:  # aiohttp's own: no such page, wrong method, body too large
             allowed = {name: value for name, value in error.headers.items() if name == "Allow"}
-            return _refusal(HTTPStatus(error.status), "not_found", error.reason, allowed)
+            return _build_refusal(HTTPStatus(error.status), "not_found", error.reason, allowed)
         except Exception as error:  # a fault in answering one request is that request's alone
             self._log.exception("a request failed", path=request.path, reason=type(error).__name__)
-            return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "internal error; the log has its reason")
+            return _build_refusal(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "internal error; the log has its reason"
+            )
 
-    async def _admit(self, request: web.Request) -> None:
+    async def _check_request(self, request: web.Request) -> None:
         self._check_host(request)
-        changes = self._changes(request)
-        most = MOST_BODY if changes else MOST_FORM
-        _check_length(request, most)
-        allowed = _allowed_names(self.opened)
+        is_change = self._is_change(request)
+        size_limit = MOST_BODY if is_change else MOST_FORM
+        _check_length(request, size_limit)
+        allowed = _allowed_names(self.web_config)
         if allowed and not has_allowed_name(request, allowed):
-            says = "the client certificate has no name of client_allowed_sans"
-            raise RefusedError(HTTPStatus.FORBIDDEN, "certificate", says)
-        if changes:
+            message = "the client certificate has no name of client_allowed_sans"
+            raise RequestRefusedError(HTTPStatus.FORBIDDEN, "certificate", message)
+        if is_change:
             self._check_origin(request)
-        if changes or self._policy.closed or self.opened.settings.basic_auth_users:
+        if is_change or self._policy.requires_credential or self.web_config.settings.basic_auth_users:
             await self._check_credential(request)
-        if request.method not in _READING and request.can_read_body:
-            await _read_body(request, most, json=changes)
+        if request.method not in _READ_METHODS and request.can_read_body:
+            await _read_body(request, size_limit, json=is_change)
 
-    def _changes(self, request: web.Request) -> bool:
+    def _is_change(self, request: web.Request) -> bool:
         """Whether a request may change something; asked of the route, so that no spelling of a path can matter."""
-        if request.method in _READING:
+        if request.method in _READ_METHODS:
             return False
         resource = request.match_info.route.resource
-        return resource is None or resource.canonical not in self._policy.forms
+        return resource is None or resource.canonical not in self._policy.form_paths
 
     def _check_host(self, request: web.Request) -> None:
         # The form `GET http://other/ HTTP/1.1` names a host of its own, which would count instead of the header.
         if not request.raw_path.startswith("/"):
-            raise RefusedError(HTTPStatus.BAD_REQUEST, "address", "expected an address that begins with /")
+            raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "address", "expected an address that begins with /")
         if request.version < (1, 0):
-            raise RefusedError(HTTPStatus.BAD_REQUEST, "version", "expected HTTP/1.1")
-        told = request.headers.getall("Host", ())
-        if not told and request.version < (1, 1):
+            raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "version", "expected HTTP/1.1")
+        host_headers = request.headers.getall("Host", ())
+        if not host_headers and request.version < (1, 1):
             return  # a load balancer's check; every browser sends one
-        name = _host(told[0].lower()) if len(told) == 1 else None
+        name = _parse_host(host_headers[0].lower()) if len(host_headers) == 1 else None
         if name is None:
-            raise RefusedError(HTTPStatus.BAD_REQUEST, "host", "expected one Host header of the form NAME:PORT")
+            raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "host", "expected one Host header of the form NAME:PORT")
         if not self._policy.hosts or name in self._policy.hosts or (self._policy.loopback and _is_loopback(name)):
             return
-        raise RefusedError(
+        raise RequestRefusedError(
             HTTPStatus.MISDIRECTED_REQUEST, "host", f"this agent does not go by the name {name[:100]!r}; see web.hosts"
         )
 
     def _check_origin(self, request: web.Request) -> None:
         origin = request.headers.get("Origin")
-        elsewhere = request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none")
-        if origin is None and not elsewhere:
+        is_cross_site = request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none")
+        if origin is None and not is_cross_site:
             return  # no browser, or a page of ours
-        if origin is not None and self._is_ours(origin.lower(), request):
+        if origin is not None and self._is_own_origin(origin.lower(), request):
             return
-        raise RefusedError(HTTPStatus.FORBIDDEN, "origin", "a page of another origin may not change anything here")
+        raise RequestRefusedError(
+            HTTPStatus.FORBIDDEN, "origin", "a page of another origin may not change anything here"
+        )
 
-    def _is_ours(self, origin: str, request: web.Request) -> bool:
+    def _is_own_origin(self, origin: str, request: web.Request) -> bool:
         # Not the scheme, which a proxy that ends TLS changes; external_url says the rest.
         authority = origin.partition("://")[2]
         return origin == self._policy.origin or authority == request.headers.get("Host", "none").lower()
 
     async def _check_credential(self, request: web.Request) -> None:
-        settings = self.opened.settings
+        settings = self.web_config.settings
         try:
-            who = await self._credentials.who(request, settings)
+            identity = await self._credentials.identify(request, settings)
         except BusyError:
-            raise RefusedError(
+            raise RequestRefusedError(
                 HTTPStatus.TOO_MANY_REQUESTS, "busy", "too many passwords to look at", {"Retry-After": "1"}
             ) from None
-        if who is None:
+        if identity is None:
             scheme = "Basic" if settings.basic_auth_users else "Bearer"
-            raise RefusedError(
+            raise RequestRefusedError(
                 HTTPStatus.UNAUTHORIZED,
                 "credential",
                 "expected a credential, such as Authorization: Bearer and the token of the state folder",
                 {"WWW-Authenticate": f'{scheme} realm="steadytok"'},
             )
-        request[CREDENTIAL] = who
+        request[CREDENTIAL] = identity
 
-    def _dress(self, answer: web.StreamResponse) -> None:
-        if answer.prepared:
+    def _add_headers(self, response: web.StreamResponse) -> None:
+        if response.prepared:
             return
         for name, value in HEADERS.items():
-            answer.headers.setdefault(name, value)
-        answer.headers.update(self.opened.settings.http_server_config.headers)
+            response.headers.setdefault(name, value)
+        response.headers.update(self.web_config.settings.http_server_config.headers)
 
 
-def _allowed_names(opened: Opened) -> tuple[str, ...]:
-    tls = opened.settings.tls_server_config
+def _allowed_names(web_config: LoadedWebConfig) -> tuple[str, ...]:
+    tls = web_config.settings.tls_server_config
     return () if tls is None else tls.client_allowed_sans
 
 
-def _host(told: str) -> str | None:
-    found = _HOST.fullmatch(told)
-    return None if found is None else found[1].strip("[]").rstrip(".")
+def _parse_host(header: str) -> str | None:
+    match = _HOST.fullmatch(header)
+    return None if match is None else match[1].strip("[]").rstrip(".")
 
 
-def _check_length(request: web.Request, most: int) -> None:
+def _check_length(request: web.Request, size_limit: int) -> None:
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "encoding", "expected a body that is not compressed")
-    if (request.content_length or 0) > most:
-        _too_large(most)
+        raise RequestRefusedError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "encoding", "expected a body that is not compressed"
+        )
+    if (request.content_length or 0) > size_limit:
+        _raise_too_large(size_limit)
 
 
-def _too_large(most: int) -> NoReturn:
-    raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "size", f"expected at most {most} bytes")
+def _raise_too_large(size_limit: int) -> NoReturn:
+    raise RequestRefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "size", f"expected at most {size_limit} bytes")
 
 
-async def _read_body(request: web.Request, most: int, *, json: bool) -> None:
+async def _read_body(request: web.Request, size_limit: int, *, json: bool) -> None:
     """Reads the body, which aiohttp then remembers for whoever asks."""
     if json and request.content_type != "application/json":
-        raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "type", "expected Content-Type: application/json")
+        raise RequestRefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "type", "expected Content-Type: application/json")
     try:
-        async with asyncio.timeout(BODY):
+        async with asyncio.timeout(BODY_TIMEOUT):
             body = await request.read()
     except TimeoutError:
-        raise RefusedError(HTTPStatus.REQUEST_TIMEOUT, "slow", f"the body did not come in {BODY:g} s") from None
+        raise RequestRefusedError(
+            HTTPStatus.REQUEST_TIMEOUT, "slow", f"the body did not come in {BODY_TIMEOUT:g} s"
+        ) from None
     except web.HTTPRequestEntityTooLarge:
-        _too_large(MOST_BODY)
+        _raise_too_large(MOST_BODY)
     except web.RequestPayloadError:
-        raise RefusedError(HTTPStatus.BAD_REQUEST, "body", "the body is not what its headers say") from None
-    if len(body) > most:
-        _too_large(most)
+        raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "body", "the body is not what its headers say") from None
+    if len(body) > size_limit:
+        _raise_too_large(size_limit)
 
 
-def _refusal(status: HTTPStatus, reason: str, says: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    answer = web.Response(
-        status=status, body=prometheus_json.failure(reason, says), headers=headers, content_type="application/json"
+def _build_refusal(
+    status: HTTPStatus, reason: str, message: str, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    response = web.Response(
+        status=status,
+        body=prometheus_json.encode_failure(reason, message),
+        headers=headers,
+        content_type="application/json",
     )
-    if status in CLOSES:
-        answer.force_close()  # what is still to come of the request is not read
-    return answer
+    if status in CLOSING_STATUSES:
+        response.force_close()  # what is still to come of the request is not read
+    return response

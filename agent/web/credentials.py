@@ -15,14 +15,14 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
-from agent.storage.file_stamp import Stamp, stamp
+from agent.storage.file_stamp import FileStamp, read_file_stamp
 from agent.web.passwords import Passwords
 from agent.web.webconfig import WebConfig
 
-SHORTEST = 16
+SHORTEST_TOKEN = 16
 """Characters of a token: fewer can be guessed."""
 
-_LONGEST = 4096  # bytes of a token's file, and of a credential in a request
+_LONGEST_CREDENTIAL = 4096  # bytes of a token's file, and of a credential in a request
 
 
 class TokenFile:
@@ -31,26 +31,26 @@ class TokenFile:
     def __init__(self, name: str, path: str) -> None:
         self.name = name
         self._path = path
-        self._stamp: Stamp | None = None
+        self._stamp: FileStamp | None = None
         self._token = b""
         self._log = structlog.get_logger()
-        self._look()  # a wrong path is told at the start, not at the first request
+        self._reload()  # a wrong path is told at the start, not at the first request
 
-    def matches(self, given: bytes) -> bool:
+    def matches(self, token: bytes) -> bool:
         """Whether it is the token that the file has now; a file that cannot be read has none."""
-        self._look()
-        return bool(self._token) and hmac.compare_digest(given, self._token)
+        self._reload()
+        return bool(self._token) and hmac.compare_digest(token, self._token)
 
-    def _look(self) -> None:
-        now = stamp(self._path)
-        if now == self._stamp:
+    def _reload(self) -> None:
+        current = read_file_stamp(self._path)
+        if current == self._stamp:
             return
-        self._stamp, self._token = now, b""
+        self._stamp, self._token = current, b""
         try:
             with Path(self._path).open("rb") as file:
-                token = file.read(_LONGEST).strip()
-            if len(token) < SHORTEST:
-                raise ValueError(f"expected a token of at least {SHORTEST} characters")
+                token = file.read(_LONGEST_CREDENTIAL).strip()
+            if len(token) < SHORTEST_TOKEN:
+                raise ValueError(f"expected a token of at least {SHORTEST_TOKEN} characters")
             self._token = token
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
@@ -60,47 +60,47 @@ class TokenFile:
 class Credentials:
     """Everybody who may ask for more than the open pages."""
 
-    def __init__(self, own: str, tokens: Mapping[str, str]) -> None:
+    def __init__(self, state_token: str, tokens: Mapping[str, str]) -> None:
         """`own` is the token of the state folder; `tokens` maps a name to the file of its token."""
-        self._own = own.encode()
+        self._state_token = state_token.encode()
         self._tokens = [TokenFile(name, path) for name, path in tokens.items()]
         self._passwords = Passwords()
 
-    async def who(self, request: web.Request, settings: WebConfig) -> str | None:
+    async def identify(self, request: web.Request, settings: WebConfig) -> str | None:
         """The name of whoever asks, None where the request proves nothing. Raises BusyError."""
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if len(given) <= _LONGEST and len(request.headers.getall("Authorization", ())) == 1:
+        scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
+        if len(credential) <= _LONGEST_CREDENTIAL and len(request.headers.getall("Authorization", ())) == 1:
             if scheme.lower() == "bearer":
-                return self._bearer(given.strip().encode("utf-8", "surrogateescape"))
+                return self._identify_bearer(credential.strip().encode("utf-8", "surrogateescape"))
             if scheme.lower() == "basic" and settings.basic_auth_users:
-                return await self._basic(given.strip(), settings.basic_auth_users)
-        return None if settings.basic_auth_users else _verified(request)
+                return await self._identify_basic(credential.strip(), settings.basic_auth_users)
+        return None if settings.basic_auth_users else _identify_certificate(request)
 
-    def _bearer(self, given: bytes) -> str | None:
-        if hmac.compare_digest(given, self._own):
+    def _identify_bearer(self, token: bytes) -> str | None:
+        if hmac.compare_digest(token, self._state_token):
             return "the state folder's token"
-        return next((f"token {each.name}" for each in self._tokens if each.matches(given)), None)
+        return next((f"token {token_file.name}" for token_file in self._tokens if token_file.matches(token)), None)
 
-    async def _basic(self, given: str, users: Mapping[str, str]) -> str | None:
+    async def _identify_basic(self, encoded: str, users: Mapping[str, str]) -> str | None:
         try:
-            name, colon, password = base64.b64decode(given, validate=True).decode("utf-8").partition(":")
+            name, colon, password = base64.b64decode(encoded, validate=True).decode("utf-8").partition(":")
         except (binascii.Error, ValueError):
             return None
-        if not colon or not await self._passwords.right(users, name, password):
+        if not colon or not await self._passwords.verify(users, name, password):
             return None
         return f"user {name}"
 
 
-def _verified(request: web.Request) -> str | None:
+def _identify_certificate(request: web.Request) -> str | None:
     """Whom a client certificate names; OpenSSL shows one only once it has verified it."""
-    told = None if request.transport is None else request.transport.get_extra_info("peercert")
-    if not told:
+    certificate = None if request.transport is None else request.transport.get_extra_info("peercert")
+    if not certificate:
         return None
-    subject = {key: value for part in told.get("subject", ()) for key, value in part}
+    subject = {key: value for part in certificate.get("subject", ()) for key, value in part}
     return f"certificate {subject.get('commonName', '')}"
 
 
 def has_allowed_name(request: web.Request, allowed: tuple[str, ...]) -> bool:
     """Whether the client's certificate has one of the names of `client_allowed_sans`."""
-    told = None if request.transport is None else request.transport.get_extra_info("peercert")
-    return any(value in allowed for _, value in (told or {}).get("subjectAltName", ()))
+    certificate = None if request.transport is None else request.transport.get_extra_info("peercert")
+    return any(value in allowed for _, value in (certificate or {}).get("subjectAltName", ()))

@@ -16,7 +16,7 @@ from collectors import Labels, Metric
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "steadytok_"  # ALERTS and recording rules are the query API's, not the exposition's
 
-Live = tuple[Metric, Labels, float, int]
+LiveSeries = tuple[Metric, Labels, float, int]
 """A live series: metric, labels, newest value, and when it was read (ms)."""
 
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
@@ -30,60 +30,60 @@ class Exposition:
         self._metrics: tuple[Metric, ...] = ()
         self._labels: tuple[Labels, ...] = ()
         self._values: tuple[float, ...] = ()
-        self._places: list[int] = []
-        self._befores: list[str] = []
+        self._positions: list[int] = []
+        self._prefixes: list[str] = []
         self._lines: list[str] = []
 
-    def render(self, series: Iterable[Live]) -> str:
+    def render(self, series: Iterable[LiveSeries]) -> str:
         """The exposition of these series, families together, in order of their names."""
-        metrics, labels, values = _columns(series)
+        metrics, labels, values = _split_columns(series)
         # Which series there are changes rarely, and a tuple is compared by identity first.
         if labels != self._labels or metrics != self._metrics:
-            self._lay_out(metrics, labels)
-        lines, places, befores = self._lines, self._places, self._befores
+            self._build_layout(metrics, labels)
+        lines, positions, prefixes = self._lines, self._positions, self._prefixes
         for i, (new, old) in enumerate(zip(values, self._values, strict=True)):
-            if new != old and befores[i]:
-                lines[places[i]] = f"{befores[i]} {number(new)}\n"
+            if new != old and prefixes[i]:
+                lines[positions[i]] = f"{prefixes[i]} {format_number(new)}\n"
         self._values = values
         return "".join(lines)
 
-    def _lay_out(self, metrics: tuple[Metric, ...], labels: tuple[Labels, ...]) -> None:
+    def _build_layout(self, metrics: tuple[Metric, ...], labels: tuple[Labels, ...]) -> None:
         """Gives each series its place among the lines, behind the header of its family."""
         self._metrics, self._labels = metrics, labels
-        shown = [name.startswith(PREFIX) for name in (metric.name for metric in metrics)]
-        order = sorted((i for i, is_shown in enumerate(shown) if is_shown), key=lambda i: metrics[i].name)
-        self._befores = [
-            _before(metric.name, [pair for pair in pairs if pair not in self._identity]) if is_shown else ""
-            for metric, pairs, is_shown in zip(metrics, labels, shown, strict=True)
+        exposed = [name.startswith(PREFIX) for name in (metric.name for metric in metrics)]
+        order = sorted((i for i, is_exposed in enumerate(exposed) if is_exposed), key=lambda i: metrics[i].name)
+        self._prefixes = [
+            _format_prefix(metric.name, [pair for pair in pairs if pair not in self._identity]) if is_exposed else ""
+            for metric, pairs, is_exposed in zip(metrics, labels, exposed, strict=True)
         ]
-        self._lines, self._places, family = [], [0] * len(metrics), ""
+        self._lines, self._positions, family = [], [0] * len(metrics), ""
         for i in order:
             if metrics[i].name != family:
                 family = metrics[i].name
-                self._lines.append(_header(metrics[i]))
-            self._places[i] = len(self._lines)
+                self._lines.append(_format_header(metrics[i]))
+            self._positions[i] = len(self._lines)
             self._lines.append("")
         self._values = (math.nan,) * len(metrics)  # unequal to every value, itself too
 
 
-def _columns(series: Iterable[Live]) -> tuple[tuple[Metric, ...], tuple[Labels, ...], tuple[float, ...]]:
+def _split_columns(series: Iterable[LiveSeries]) -> tuple[tuple[Metric, ...], tuple[Labels, ...], tuple[float, ...]]:
     columns = tuple(zip(*series, strict=True))
     return columns[:3] if columns else ((), (), ())  # type: ignore[return-value]  # zip(*) loses what Live's fields are
 
 
-def _header(metric: Metric) -> str:
+def _format_header(metric: Metric) -> str:
     text = metric.help.replace("\\", r"\\").replace("\n", r"\n")
     return f"# HELP {metric.name} {text}\n# TYPE {metric.name} {metric.kind}\n"
 
 
-def _before(name: str, labels: Sequence[tuple[str, str]]) -> str:
+def _format_prefix(name: str, labels: Sequence[tuple[str, str]]) -> str:
     if not labels:
         return name
     pairs = ",".join(f'{label}="{value.translate(_ESCAPES)}"' for label, value in labels)
     return f"{name}{{{pairs}}}"
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """A float as the format writes it; whole numbers without a point."""
     if value - value != 0:  # NaN and the infinities
         return "NaN" if value != value else "+Inf" if value > 0 else "-Inf"

@@ -31,45 +31,47 @@ HEADERS: Mapping[str, str] = {"Cache-Control": "no-cache", "Vary": "Accept-Encod
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    kind: str
+    content_type: str
     plain: bytes
-    packed: bytes
-    tag: str
+    gzipped: bytes
+    etag: str
 
 
-class Front:
+class StaticPages:
     """The page's files, in memory."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         """Reads all of them; OSError where the package is not whole."""
-        self._files = {path.name: _read(path) for path in sorted(folder.iterdir()) if path.suffix in TYPES}
+        self._files = {path.name: _load_file(path) for path in sorted(folder.iterdir()) if path.suffix in TYPES}
 
     def routes(self) -> list[web.RouteDef]:
         """The page, and each of its files by its own address: no name from a request ever reaches the disk."""
-        own = [web.get(f"/static/{name}", _serving(file)) for name, file in self._files.items() if name != INDEX]
-        icon = _serving(self._files["icon.svg"])
-        page = _serving(self._files[INDEX])
-        return [web.get("/", page), web.get("/graph", _to_the_page), web.get("/favicon.ico", icon), *own]
+        file_routes = [
+            web.get(f"/static/{name}", _wrap_route(file)) for name, file in self._files.items() if name != INDEX
+        ]
+        icon = _wrap_route(self._files["icon.svg"])
+        page = _wrap_route(self._files[INDEX])
+        return [web.get("/", page), web.get("/graph", _redirect_to_page), web.get("/favicon.ico", icon), *file_routes]
 
 
-async def _to_the_page(request: web.Request) -> web.Response:
+async def _redirect_to_page(request: web.Request) -> web.Response:
     """The link that an alert carries, as Prometheus makes it; relative, for a proxy may have put a prefix before it."""
     return web.Response(status=HTTPStatus.FOUND, headers={"Location": "./"})
 
 
-def _read(path: Path) -> _File:
+def _load_file(path: Path) -> _File:
     plain = path.read_bytes()
-    packed = gzip.compress(plain, mtime=0)
-    return _File(TYPES[path.suffix], plain, packed, f'"{hashlib.sha256(plain).hexdigest()[:20]}"')
+    gzipped = gzip.compress(plain, mtime=0)
+    return _File(TYPES[path.suffix], plain, gzipped, f'"{hashlib.sha256(plain).hexdigest()[:20]}"')
 
 
-def _serving(file: _File) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _wrap_route(file: _File) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def serve(request: web.Request) -> web.Response:
-        headers = {**HEADERS, "ETag": file.tag, "Content-Type": file.kind}
-        if file.tag in request.headers.get("If-None-Match", ""):
+        headers = {**HEADERS, "ETag": file.etag, "Content-Type": file.content_type}
+        if file.etag in request.headers.get("If-None-Match", ""):
             return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
         if "gzip" in request.headers.get("Accept-Encoding", ""):
-            return web.Response(body=file.packed, headers={**headers, "Content-Encoding": "gzip"})
+            return web.Response(body=file.gzipped, headers={**headers, "Content-Encoding": "gzip"})
         return web.Response(body=file.plain, headers=headers)
 
     return serve

@@ -18,10 +18,10 @@ from collections.abc import Mapping
 
 MOST_WAITING = 16
 MOST_REMEMBERED = 128
-LONGEST = 72  # bytes: bcrypt looks at no more of a password
+LONGEST_PASSWORD = 72  # bytes: bcrypt looks at no more of a password
 
 # Somebody's hash for users that are not there, so that their names cannot be told by the time an answer takes.
-NOBODY = "$2b$10$ICVLUqomj3uJquc4bbSBG.Yddzz4k1V51srb.yjz9yYFCPEbKpS3m"
+DUMMY_HASH = "$2b$10$ICVLUqomj3uJquc4bbSBG.Yddzz4k1V51srb.yjz9yYFCPEbKpS3m"
 
 
 class BusyError(Exception):
@@ -34,62 +34,62 @@ class Passwords:
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
         # Apart, so that guesses cannot push out what is known to be right.
-        self._right: OrderedDict[bytes, None] = OrderedDict()
-        self._wrong: OrderedDict[bytes, None] = OrderedDict()
-        self._asked: dict[bytes, asyncio.Future[bool]] = {}
+        self._accepted: OrderedDict[bytes, None] = OrderedDict()
+        self._rejected: OrderedDict[bytes, None] = OrderedDict()
+        self._pending: dict[bytes, asyncio.Future[bool]] = {}
         self._jobs: queue.SimpleQueue[tuple[bytes, bytes, bytes]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def right(self, users: Mapping[str, str], name: str, password: str) -> bool:
+    async def verify(self, users: Mapping[str, str], name: str, password: str) -> bool:
         """Whether it is that user's password. Raises BusyError."""
-        hashed = users.get(name) or next(iter(users.values()), NOBODY)
-        told = password.encode("utf-8", "surrogateescape")
-        mark = self._mark(name, told, hashed)
-        if mark in self._right:
-            self._right.move_to_end(mark)
+        password_hash = users.get(name) or next(iter(users.values()), DUMMY_HASH)
+        password_bytes = password.encode("utf-8", "surrogateescape")
+        digest = self._compute_digest(name, password_bytes, password_hash)
+        if digest in self._accepted:
+            self._accepted.move_to_end(digest)
             return name in users
-        if mark in self._wrong:
+        if digest in self._rejected:
             return False
-        matches = await asyncio.shield(self._ask(mark, told, hashed.encode()))
+        matches = await asyncio.shield(self._submit_check(digest, password_bytes, password_hash.encode()))
         return matches and name in users
 
-    def _mark(self, *parts: str | bytes) -> bytes:
-        mark = hashlib.blake2b(key=self._key, digest_size=32)
+    def _compute_digest(self, *parts: str | bytes) -> bytes:
+        hasher = hashlib.blake2b(key=self._key, digest_size=32)
         for part in parts:
-            whole = part if isinstance(part, bytes) else part.encode("utf-8", "surrogateescape")
-            mark.update(len(whole).to_bytes(8, "big") + whole)
-        return mark.digest()
+            encoded = part if isinstance(part, bytes) else part.encode("utf-8", "surrogateescape")
+            hasher.update(len(encoded).to_bytes(8, "big") + encoded)
+        return hasher.digest()
 
-    def _ask(self, mark: bytes, password: bytes, hashed: bytes) -> asyncio.Future[bool]:
-        if mark in self._asked:
-            return self._asked[mark]
-        if len(self._asked) >= MOST_WAITING:
+    def _submit_check(self, digest: bytes, password: bytes, password_hash: bytes) -> asyncio.Future[bool]:
+        if digest in self._pending:
+            return self._pending[digest]
+        if len(self._pending) >= MOST_WAITING:
             raise BusyError
         self._loop = asyncio.get_running_loop()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="passwords", daemon=True)
+            self._thread = threading.Thread(target=self._run_checks, name="passwords", daemon=True)
             self._thread.start()
-        self._asked[mark] = self._loop.create_future()
-        self._jobs.put((mark, password, hashed))
-        return self._asked[mark]
+        self._pending[digest] = self._loop.create_future()
+        self._jobs.put((digest, password, password_hash))
+        return self._pending[digest]
 
-    def _work(self) -> None:
+    def _run_checks(self) -> None:
         import bcrypt
 
         while True:
-            mark, password, hashed = self._jobs.get()
+            digest, password, password_hash = self._jobs.get()
             try:
-                matches = bcrypt.checkpw(password[:LONGEST], hashed)
+                matches = bcrypt.checkpw(password[:LONGEST_PASSWORD], password_hash)
             except ValueError:  # bytes that no password has
                 matches = False
             assert self._loop is not None
             with contextlib.suppress(RuntimeError):  # the event loop has closed: the agent is ending
-                self._loop.call_soon_threadsafe(self._found, mark, matches)
+                self._loop.call_soon_threadsafe(self._settle, digest, matches)
 
-    def _found(self, mark: bytes, matches: bool) -> None:
-        remembered = self._right if matches else self._wrong
-        remembered[mark] = None
-        while len(remembered) > MOST_REMEMBERED:
-            remembered.popitem(last=False)
-        self._asked.pop(mark).set_result(matches)
+    def _settle(self, digest: bytes, matches: bool) -> None:
+        cache = self._accepted if matches else self._rejected
+        cache[digest] = None
+        while len(cache) > MOST_REMEMBERED:
+            cache.popitem(last=False)
+        self._pending.pop(digest).set_result(matches)

@@ -19,7 +19,7 @@ from rules.promql import Matrix, PromqlError
 MOST_SAMPLES = 300_000  # some 30 bytes each, a few times over until the answer is sent
 
 
-def value(number: float) -> str:
+def format_value(number: float) -> str:
     """A sample value as Go writes it: digits that read back to the same number, exponents only far from 1."""
     if number != number:
         return "NaN"
@@ -33,95 +33,97 @@ def value(number: float) -> str:
     return text.replace(".0e", "e")
 
 
-def seconds(ms: int) -> str:
+def format_seconds(ms: int) -> str:
     """A time in seconds, with three digits behind the point where it has any."""
-    whole, fraction = divmod(abs(ms), 1000)
+    integer, fraction = divmod(abs(ms), 1000)
     sign = "-" if ms < 0 else ""
-    return f"{sign}{whole}.{fraction:03}" if fraction else f"{sign}{whole}"
+    return f"{sign}{integer}.{fraction:03}" if fraction else f"{sign}{integer}"
 
 
-def success(data: str | bytes, warnings: Sequence[str] = ()) -> bytes:
+def encode_success(data: str | bytes, warnings: Sequence[str] = ()) -> bytes:
     """The envelope of an answer; `data` is JSON already."""
-    told = b',"warnings":' + msgspec.json.encode(warnings) if warnings else b""
-    return b'{"status":"success","data":' + (data.encode() if isinstance(data, str) else data) + told + b"}"
+    warnings_json = b',"warnings":' + msgspec.json.encode(warnings) if warnings else b""
+    return b'{"status":"success","data":' + (data.encode() if isinstance(data, str) else data) + warnings_json + b"}"
 
 
-def plain(data: Any, warnings: Sequence[str] = ()) -> bytes:
+def encode_data(data: Any, warnings: Sequence[str] = ()) -> bytes:
     """The envelope around anything msgspec can encode."""
-    return success(msgspec.json.encode(data), warnings)
+    return encode_success(msgspec.json.encode(data), warnings)
 
 
-def failure(kind: str, message: str) -> bytes:
+def encode_failure(kind: str, message: str) -> bytes:
     """The envelope of an error; `kind` is bad_data, execution, timeout, internal and so on."""
     return msgspec.json.encode({"status": "error", "errorType": kind, "error": message})
 
 
-def vector(found: Sequence[tuple[Labels, float]], at_ms: int) -> str:
+def encode_vector(series: Sequence[tuple[Labels, float]], at_ms: int) -> str:
     """An instant vector."""
-    _count(len(found))
-    at = seconds(at_ms)
-    return _result(
-        "vector", (f'{{"metric":{_metric(each)},"value":[{at},"{value(number)}"]}}' for each, number in found)
+    _check_size(len(series))
+    at = format_seconds(at_ms)
+    return _encode_result(
+        "vector",
+        (f'{{"metric":{_encode_metric(labels)},"value":[{at},"{format_value(number)}"]}}' for labels, number in series),
     )
 
 
-def scalar(number: float, at_ms: int) -> str:
+def encode_scalar(number: float, at_ms: int) -> str:
     """A scalar."""
-    return f'{{"resultType":"scalar","result":[{seconds(at_ms)},"{value(number)}"]}}'
+    return f'{{"resultType":"scalar","result":[{format_seconds(at_ms)},"{format_value(number)}"]}}'
 
 
-def string(text: str, at_ms: int) -> str:
+def encode_string(text: str, at_ms: int) -> str:
     """A string."""
-    return f'{{"resultType":"string","result":[{seconds(at_ms)},{msgspec.json.encode(text).decode()}]}}'
+    return f'{{"resultType":"string","result":[{format_seconds(at_ms)},{msgspec.json.encode(text).decode()}]}}'
 
 
-def matrix(result: Matrix, rows: Sequence[int]) -> str:
+def encode_matrix(result: Matrix, rows: Sequence[int]) -> str:
     """These rows of a range query's result."""
-    _count(int(result.present[list(rows)].sum()))
-    times = _opened(result.times.tolist())
-    return _result("matrix", (_row(result, row, times) for row in rows))
+    _check_size(int(result.present[list(rows)].sum()))
+    times = _format_times(result.times.tolist())
+    return _encode_result("matrix", (_encode_row(result, row, times) for row in rows))
 
 
-def _row(result: Matrix, row: int, times: list[str]) -> str:
+def _encode_row(result: Matrix, row: int, times: list[str]) -> str:
     present = result.present[row]
     numbers = result.values[row][present].tolist()
     if len(numbers) < len(times):
         times = [times[step] for step in present.nonzero()[0].tolist()]
-    return _series(result.labels[row], times, numbers)
+    return _encode_series(result.labels[row], times, numbers)
 
 
-def samples(found: Sequence[tuple[Labels, Any, Any]]) -> str:
+def encode_samples(series: Sequence[tuple[Labels, Any, Any]]) -> str:
     """What a range vector holds: label sets with their times (ms) and values, both arrays."""
-    _count(sum(len(times) for _, times, _ in found))
-    return _result(
-        "matrix", (_series(labels, _opened(times.tolist()), values.tolist()) for labels, times, values in found)
+    _check_size(sum(len(times) for _, times, _ in series))
+    return _encode_result(
+        "matrix",
+        (_encode_series(labels, _format_times(times.tolist()), values.tolist()) for labels, times, values in series),
     )
 
 
-def _opened(times: list[int]) -> list[str]:
-    return [f'[{seconds(at)},"' for at in times]
+def _format_times(times: list[int]) -> list[str]:
+    return [f'[{format_seconds(at)},"' for at in times]
 
 
-def _series(labels: Labels, times: list[str], numbers: list[float]) -> str:
+def _encode_series(labels: Labels, times: list[str], numbers: list[float]) -> str:
     texts = map(repr, numbers)
     # Without a call for each of the values that need none: these loops are most of a range query's time.
-    shown = [
-        text[:-2] if text[-2:] == ".0" else value(number) if "e" in text or "n" in text else text
+    values = [
+        text[:-2] if text[-2:] == ".0" else format_value(number) if "e" in text or "n" in text else text
         for text, number in zip(texts, numbers, strict=True)
     ]
-    pairs = '"],'.join([at + text for at, text in zip(times, shown, strict=True)])
-    return f'{{"metric":{_metric(labels)},"values":[{pairs}"]]}}'
+    pairs = '"],'.join([at + text for at, text in zip(times, values, strict=True)])
+    return f'{{"metric":{_encode_metric(labels)},"values":[{pairs}"]]}}'
 
 
-def _count(number: int) -> None:
+def _check_size(number: int) -> None:
     if number > MOST_SAMPLES:
         reason = f"the answer would have {number:,} samples, and {MOST_SAMPLES:,} are allowed"
         raise PromqlError(f"{reason}; ask for fewer series, a shorter time or a longer step")
 
 
-def _metric(labels: Labels) -> str:
+def _encode_metric(labels: Labels) -> str:
     return msgspec.json.encode(dict(labels)).decode()
 
 
-def _result(kind: str, parts: Iterable[str]) -> str:
+def _encode_result(kind: str, parts: Iterable[str]) -> str:
     return f'{{"resultType":"{kind}","result":[{",".join(parts)}]}}'

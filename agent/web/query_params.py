@@ -23,8 +23,8 @@ MOST_FIELDS = 1000
 
 _FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _DATE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
-_WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
-_ENDS = {"-292273086-05-16T16:47:06Z": -FARTHEST_MS, "292277025-08-18T07:12:54.999999999Z": FARTHEST_MS}
+_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_EXTREME_TIMES = {"-292273086-05-16T16:47:06Z": -FARTHEST_MS, "292277025-08-18T07:12:54.999999999Z": FARTHEST_MS}
 
 _T = TypeVar("_T")
 
@@ -36,43 +36,43 @@ class BadRequestError(Exception):
 class Parameters:
     """The parameters of one request; those of a form come before those of the address."""
 
-    def __init__(self, pairs: list[tuple[str, str]], *, packed: bool = False) -> None:
+    def __init__(self, pairs: list[tuple[str, str]], *, accepts_gzip: bool = False) -> None:
         self._pairs = pairs
-        self.packed = packed
+        self.accepts_gzip = accepts_gzip
         """Whether the client takes gzip."""
 
-    def text(self, name: str) -> str:
+    def get_text(self, name: str) -> str:
         """The first value, "" where there is none."""
         return next((value for key, value in self._pairs if key == name), "")
 
-    def texts(self, name: str) -> list[str]:
+    def get_texts(self, name: str) -> list[str]:
         """Every value."""
         return [value for key, value in self._pairs if key == name]
 
-    def time(self, name: str, default: int | None = None) -> int:
+    def get_time(self, name: str, default: int | None = None) -> int:
         """A time in ms; BadRequestError where it is none, or is missing and has no default."""
         if default is None:
-            return self._read(name, parse_time)
-        return self._read(name, parse_time, f"Invalid time value for '{name}': ") if self.text(name) else default
+            return self._parse(name, parse_time)
+        return self._parse(name, parse_time, f"Invalid time value for '{name}': ") if self.get_text(name) else default
 
-    def duration(self, name: str, default: int | None = None) -> int:
+    def get_duration(self, name: str, default: int | None = None) -> int:
         """A duration in ms."""
-        if default is not None and not self.text(name):
+        if default is not None and not self.get_text(name):
             return default
-        return self._read(name, parse_step)
+        return self._parse(name, parse_step)
 
-    def limit(self, name: str = "limit") -> int:
+    def get_limit(self, name: str = "limit") -> int:
         """How many results are wanted; 0 is all."""
-        return self._read(name, _whole) if self.text(name) else 0
+        return self._parse(name, _parse_limit) if self.get_text(name) else 0
 
-    def _read(self, name: str, read: Callable[[str], _T], before: str = "") -> _T:
+    def _parse(self, name: str, parse: Callable[[str], _T], prefix: str = "") -> _T:
         try:
-            return read(self.text(name))
+            return parse(self.get_text(name))
         except ValueError as error:
-            raise BadRequestError(f'invalid parameter "{name}": {before}{error}') from None
+            raise BadRequestError(f'invalid parameter "{name}": {prefix}{error}') from None
 
 
-async def parameters(request: web.Request) -> Parameters:
+async def read_parameters(request: web.Request) -> Parameters:
     """The request's parameters, of GET or of a form; BadRequestError where it has too many."""
     text = await request.text() if request.method == "POST" and request.content_type == FORM else ""
     try:
@@ -80,27 +80,27 @@ async def parameters(request: web.Request) -> Parameters:
         address = urllib.parse.parse_qsl(request.query_string, keep_blank_values=True, max_num_fields=MOST_FIELDS)
     except ValueError:
         raise BadRequestError(f"error parsing form values: more than {MOST_FIELDS} fields") from None
-    packed = "gzip" in request.headers.get("Accept-Encoding", "")
-    return Parameters([*request.match_info.items(), *form, *address], packed=packed)
+    accepts_gzip = "gzip" in request.headers.get("Accept-Encoding", "")
+    return Parameters([*request.match_info.items(), *form, *address], accepts_gzip=accepts_gzip)
 
 
 def parse_time(text: str) -> int:
     """Milliseconds of Unix seconds or of an RFC 3339 date; ValueError."""
     if _FLOAT.fullmatch(text):
-        return _within(float(text) * 1000)
-    if text in _ENDS:
-        return _ENDS[text]
-    found = _DATE.fullmatch(text)
+        return _clamp_ms(float(text) * 1000)
+    if text in _EXTREME_TIMES:
+        return _EXTREME_TIMES[text]
+    match = _DATE.fullmatch(text)
     try:
-        if found is not None:
-            seconds = datetime.fromisoformat(found[1] + found[3].upper()).timestamp()
-            return _within(seconds * 1000 + int((found[2] or "0").ljust(3, "0")[:3]))
+        if match is not None:
+            seconds = datetime.fromisoformat(match[1] + match[3].upper()).timestamp()
+            return _clamp_ms(seconds * 1000 + int((match[2] or "0").ljust(3, "0")[:3]))
     except ValueError:
         pass  # a date of the right form that no calendar has
     raise ValueError(f'cannot parse "{text}" to a valid timestamp')
 
 
-def _within(ms: float) -> int:
+def _clamp_ms(ms: float) -> int:
     if not math.isfinite(ms):
         raise ValueError("the time is out of range")
     return round(min(max(ms, -FARTHEST_MS), FARTHEST_MS))
@@ -119,8 +119,8 @@ def parse_step(text: str) -> int:
         raise ValueError(f'cannot parse "{text}" to a valid duration') from None
 
 
-def _whole(text: str) -> int:
-    if not _WHOLE.fullmatch(text):
+def _parse_limit(text: str) -> int:
+    if not _INTEGER.fullmatch(text):
         raise ValueError(f'cannot parse "{text}" to a whole number')
     if int(text) < 0:
         raise ValueError("limit must be non-negative")

@@ -19,12 +19,12 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
-AT_ONCE = 2
-WAITING = 64  # a dashboard asks for all its panels at the same time
-LONGEST = 10.0  # seconds, whatever `timeout` asks for
+MOST_RUNNING = 2
+MOST_WAITING = 64  # a dashboard asks for all its panels at the same time
+LONGEST_QUERY = 10.0  # seconds, whatever `timeout` asks for
 
-_UNDISTURBED = 0.02  # seconds: most queries end within this, and pause never
-_TURN = 0.002  # seconds of running between pauses
+_FIRST_SLICE = 0.02  # seconds: most queries end within this, and pause never
+_TIME_SLICE = 0.002  # seconds of running between pauses
 
 _T = TypeVar("_T")
 
@@ -33,16 +33,16 @@ class QueryTimeoutError(Exception):
     """The query was given up; the message says while what."""
 
 
-class _GivenUp(BaseException):
+class _QueryAborted(BaseException):
     """Ends the work: its time is up, or nobody waits for it. No Exception, so that nothing on the way holds it."""
 
 
-class Queries:
+class QueryRunner:
     """Runs work for clients, off the event loop."""
 
-    def __init__(self, *, at_once: int = AT_ONCE, waiting: int = WAITING) -> None:
-        self._free = asyncio.Semaphore(at_once)
-        self._most_waiting = waiting
+    def __init__(self, *, most_running: int = MOST_RUNNING, most_waiting: int = MOST_WAITING) -> None:
+        self._slots = asyncio.Semaphore(most_running)
+        self._most_waiting = most_waiting
         self._waiting = 0
         self._running = 0
 
@@ -51,42 +51,42 @@ class Queries:
         What the work gives. `prepare` is called on the event loop when it is the work's turn; what it returns runs in
         a thread. QueryTimeoutError where it does not end in time; whatever the work raises.
         """
-        deadline = time.monotonic() + min(seconds, LONGEST)
-        await self._turn(deadline)
+        deadline = time.monotonic() + min(seconds, LONGEST_QUERY)
+        await self._acquire_slot(deadline)
         try:
-            work = _Work(prepare(), deadline, lambda: self._running)
+            query = _QueryThread(prepare(), deadline, lambda: self._running)
         except BaseException:
-            self._free.release()
+            self._slots.release()
             raise
         self._running += 1
-        work.start(self._ended)
+        query.start(self._release_slot)
         try:
-            return await work.future
+            return await query.future
         finally:
-            work.abandoned = True
+            query.abandoned = True
             # The traceback of a failure holds this frame, and the evaluation's with all their arrays: no cycle here, or
             # they would stay until the next full collection.
-            del work
+            del query
 
-    async def _turn(self, deadline: float) -> None:
+    async def _acquire_slot(self, deadline: float) -> None:
         if self._waiting >= self._most_waiting:
             raise QueryTimeoutError(f"{self._waiting} queries wait already; ask for fewer at the same time")
         self._waiting += 1
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                await self._free.acquire()
+                await self._slots.acquire()
         except TimeoutError:
             raise QueryTimeoutError("query timed out in query queue") from None
         finally:
             self._waiting -= 1
 
-    def _ended(self) -> None:
+    def _release_slot(self) -> None:
         # Not before the thread has ended: a client that goes away must not make room for a third.
         self._running -= 1
-        self._free.release()
+        self._slots.release()
 
 
-class _Work(Generic[_T]):
+class _QueryThread(Generic[_T]):
     """One piece of work in its thread."""
 
     def __init__(self, work: Callable[[], _T], deadline: float, running: Callable[[], int]) -> None:
@@ -96,40 +96,40 @@ class _Work(Generic[_T]):
         self.abandoned = False
         self._event_loop = asyncio.get_running_loop()
         self.future: asyncio.Future[_T] = self._event_loop.create_future()
-        self._turn_ends = 0.0
+        self._slice_end = 0.0
 
-    def start(self, ended: Callable[[], None]) -> None:
-        threading.Thread(target=self._run, args=(ended,), name="query", daemon=True).start()
+    def start(self, on_end: Callable[[], None]) -> None:
+        threading.Thread(target=self._run, args=(on_end,), name="query", daemon=True).start()
 
-    def _run(self, ended: Callable[[], None]) -> None:
+    def _run(self, on_end: Callable[[], None]) -> None:
         result: Any = None
         failure: BaseException | None = None
-        self._turn_ends = min(time.monotonic() + _UNDISTURBED, self._deadline)
+        self._slice_end = min(time.monotonic() + _FIRST_SLICE, self._deadline)
         try:
             try:
-                sys.setprofile(self._look)
+                sys.setprofile(self._yield_or_abort)
                 result = self._work()
             finally:
                 sys.setprofile(None)  # itself a call that is looked at
-        except _GivenUp:
+        except _QueryAborted:
             failure = QueryTimeoutError("query timed out in expression evaluation")
         except Exception as error:  # it is the client's to hear, whatever it is
             failure = error
         with contextlib.suppress(RuntimeError):  # the event loop has closed: the agent is ending
-            self._event_loop.call_soon_threadsafe(self._settle, result, failure, ended)
+            self._event_loop.call_soon_threadsafe(self._settle, result, failure, on_end)
         failure = None  # its traceback holds this frame, too
 
-    def _look(self, frame: FrameType, event: str, argument: object) -> None:
+    def _yield_or_abort(self, frame: FrameType, event: str, argument: object) -> None:
         now = time.monotonic()
-        if now < self._turn_ends:
+        if now < self._slice_end:
             return
-        if (self.abandoned or now > self._deadline) and not _in_collection(frame):
-            raise _GivenUp
-        time.sleep(_TURN * max(1, self._running()))
-        self._turn_ends = time.monotonic() + _TURN
+        if (self.abandoned or now > self._deadline) and not _in_garbage_collection(frame):
+            raise _QueryAborted
+        time.sleep(_TIME_SLICE * max(1, self._running()))
+        self._slice_end = time.monotonic() + _TIME_SLICE
 
-    def _settle(self, result: _T, failure: BaseException | None, ended: Callable[[], None]) -> None:
-        ended()
+    def _settle(self, result: _T, failure: BaseException | None, on_end: Callable[[], None]) -> None:
+        on_end()
         future = self.future
         del self.future  # it keeps the failure, whose traceback holds this object
         if future.done():
@@ -140,7 +140,7 @@ class _Work(Generic[_T]):
             future.set_result(result)
 
 
-def _in_collection(frame: FrameType | None) -> bool:
+def _in_garbage_collection(frame: FrameType | None) -> bool:
     """Whether this is a callback of the garbage collector, from which nothing that is raised would come out."""
     callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     while frame is not None:

@@ -12,29 +12,29 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from agent.web.access import MOST_BODY, Doorkeeper
+from agent.web.access import MOST_BODY, AccessControl
 from agent.web.exposition import CONTENT_TYPE
-from agent.web.listener import IDLE, Listener
+from agent.web.listener import IDLE_TIMEOUT, Listener
 
-DESCRIPTION = Path(__file__).with_name("openapi.yml")
-STALLED = 10  # intervals without a tick after which the agent calls itself unhealthy
-LINGER = 0.5  # seconds in which what is left of a refused body is thrown away, so that the client reads why
+OPENAPI_FILE = Path(__file__).with_name("openapi.yml")
+STALLED_INTERVALS = 10  # intervals without a tick after which the agent calls itself unhealthy
+LINGER_SECONDS = 0.5  # seconds in which what is left of a refused body is thrown away, so that the client reads why
 LONGEST_ADDRESS = 256 << 10  # bytes: an expression may have 64 KiB, before its brackets become %28
 
 
-class _NotTheClients(logging.Filter):
+class _ServerFaultsOnly(logging.Filter):
     """Lets pass what is a fault of ours: a request that is no HTTP is its client's, and they can come in floods."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
-def _quiet(logger: logging.Logger) -> logging.Logger:
-    logger.filters[:] = [_NotTheClients()]
+def _drop_client_faults(logger: logging.Logger) -> logging.Logger:
+    logger.filters[:] = [_ServerFaultsOnly()]
     return logger
 
 
-class Server:
+class WebServer:
     """Serves what it is given as functions; it reads nothing itself."""
 
     def __init__(
@@ -44,28 +44,30 @@ class Server:
         since_tick: Callable[[], float | None],
         interval: float,
         routes: Iterable[web.RouteDef] = (),
-        door: Doorkeeper | None = None,
+        access_control: AccessControl | None = None,
     ) -> None:
         self._metrics = metrics
         self._since_tick = since_tick
         self._interval = interval
         self._routes = tuple(routes)
-        self._door = door
-        self._described = DESCRIPTION.read_bytes()
+        self._access_control = access_control
+        self._openapi = OPENAPI_FILE.read_bytes()
         self._runner: web.AppRunner | None = None
         self._listener: Listener | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._watch_task: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listens; returns the port, which the kernel chose where 0 was asked for. Raises OSError where it cannot."""
-        door = self._door
-        app = web.Application(client_max_size=MOST_BODY, middlewares=[] if door is None else [door.middleware()])
+        access_control = self._access_control
+        app = web.Application(
+            client_max_size=MOST_BODY, middlewares=[] if access_control is None else [access_control.make_middleware()]
+        )
         app.add_routes(
             [
-                web.get("/metrics", self._exposition),
-                web.get("/-/healthy", self._healthy),
-                web.get("/-/ready", self._ready),
-                web.get(f"/{DESCRIPTION.name}", self._description),
+                web.get("/metrics", self._serve_metrics),
+                web.get("/-/healthy", self._serve_health),
+                web.get("/-/ready", self._serve_readiness),
+                web.get(f"/{OPENAPI_FILE.name}", self._serve_openapi),
                 *self._routes,
             ]
         )
@@ -77,32 +79,36 @@ class Server:
             shutdown_timeout=1.0,
             handler_cancellation=True,
             max_line_size=LONGEST_ADDRESS,
-            keepalive_timeout=IDLE,
-            lingering_time=LINGER,
-            logger=_quiet(logging.getLogger("steadytok.http")),
+            keepalive_timeout=IDLE_TIMEOUT,
+            lingering_time=LINGER_SECONDS,
+            logger=_drop_client_faults(logging.getLogger("steadytok.http")),
             auto_decompress=False,  # a few bytes could become a gigabyte
         )
         await self._runner.setup()
         assert self._runner.server is not None
-        self._listener = Listener(self._runner.server, None if door is None else door.opened.context)
-        bound = self._listener.listen(host, port)
-        if door is not None:
-            door.listener = self._listener
-            self._watching = asyncio.get_running_loop().create_task(door.watch(), name="web configuration")
-        return bound
+        self._listener = Listener(
+            self._runner.server, None if access_control is None else access_control.web_config.context
+        )
+        bound_port = self._listener.listen(host, port)
+        if access_control is not None:
+            access_control.listener = self._listener
+            self._watch_task = asyncio.get_running_loop().create_task(
+                access_control.watch_config(), name="web configuration"
+            )
+        return bound_port
 
     async def close(self) -> None:
         """Stops listening."""
-        if self._watching is not None:
-            self._watching.cancel()
+        if self._watch_task is not None:
+            self._watch_task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._watching
+                await self._watch_task
         if self._listener is not None:
             await self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def _exposition(self, request: web.Request) -> web.Response:
+    async def _serve_metrics(self, request: web.Request) -> web.Response:
         body = self._metrics().encode()
         headers = {"Content-Type": CONTENT_TYPE, "Vary": "Accept-Encoding"}
         if "gzip" in request.headers.get("Accept-Encoding", ""):
@@ -111,16 +117,16 @@ class Server:
             headers["Content-Encoding"] = "gzip"
         return web.Response(body=body, headers=headers)
 
-    async def _description(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._described, content_type="application/yaml", charset="utf-8")
+    async def _serve_openapi(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._openapi, content_type="application/yaml", charset="utf-8")
 
-    async def _healthy(self, request: web.Request) -> web.Response:
+    async def _serve_health(self, request: web.Request) -> web.Response:
         since = self._since_tick()
-        if since is not None and since > STALLED * self._interval:
+        if since is not None and since > STALLED_INTERVALS * self._interval:
             return web.Response(status=503, text=f"no tick for {since:.1f} s\n")
         return web.Response(text="steadytok is healthy.\n")
 
-    async def _ready(self, request: web.Request) -> web.Response:
+    async def _serve_readiness(self, request: web.Request) -> web.Response:
         if self._since_tick() is None:
             return web.Response(status=503, text="waiting for the first readings\n")
         return web.Response(text="steadytok is ready.\n")

@@ -9,25 +9,25 @@ from prometheus_client import CollectorRegistry
 
 from agent.alerting.webhook_inbox import Inbox
 from agent.config.loader import ConfigError
-from agent.config.schema import Config
-from agent.remediation.remediator import Remedies
+from agent.config.schema import AgentConfig
+from agent.remediation.remediator import Remediator
 from agent.runtime.run_options import StartError
 from agent.web import webconfig
-from agent.web.access import Doorkeeper, policy
+from agent.web.access import AccessControl, build_access_policy
 from agent.web.credentials import Credentials
-from agent.web.pages import Front
-from agent.web.query_api import Api, Sources
-from agent.web.remedies_api import Door
-from agent.web.server import Server
-from agent.web.webhook_api import Posted, Webhook
+from agent.web.pages import StaticPages
+from agent.web.query_api import QueryApi, QueryContext
+from agent.web.remedies_api import RemediesApi
+from agent.web.server import WebServer
+from agent.web.webhook_api import WebhookApi, WebhookContext
 
 
 @dataclass(frozen=True)
-class Parts:
+class WebContext:
     """What the site shows and does; the functions are called on the event loop, for each request."""
 
-    sources: Sources
-    remedies: Remedies
+    query_context: QueryContext
+    remedies: Remediator
     token: str
     """The secret of the state folder: who holds it may change things."""
     metrics: Callable[[], str]
@@ -35,58 +35,62 @@ class Parts:
     registry: CollectorRegistry
     """Where the door counts whom it refused, and the webhook what was posted."""
     inbox: Inbox
-    external: Mapping[str, str]
+    external_labels: Mapping[str, str]
     external_url: str
 
 
-def url(config: Config) -> str:
+def agent_url(config: AgentConfig) -> str:
     """Where the site is, as the configuration has it."""
-    scheme = "https" if webconfig.speaks_tls(config.web.config) else "http"
+    scheme = "https" if webconfig.uses_tls(config.web.config) else "http"
     return f"{scheme}://{config.web.listen}"
 
 
-async def opened(config: Config, parts: Parts) -> tuple[Server, str]:
+async def start_server(config: AgentConfig, context: WebContext) -> tuple[WebServer, str]:
     """The listening server and its URL. Raises StartError where it cannot listen."""
     host, _, port = config.web.listen.rpartition(":")
-    api = Api(parts.sources).routes()
-    door = _door(config, parts, forms=[route.path for route in api if route.method == "POST"])
-    server = Server(
-        metrics=parts.metrics,
-        since_tick=parts.since_tick,
+    api_routes = QueryApi(context.query_context).routes()
+    access_control = _build_access_control(
+        config, context, form_paths=[route.path for route in api_routes if route.method == "POST"]
+    )
+    server = WebServer(
+        metrics=context.metrics,
+        since_tick=context.since_tick,
         interval=config.sample.interval,
         routes=[
-            *Front().routes(),
-            *api,
-            *Door(parts.remedies, parts.sources.now_ms).routes(),
-            *Webhook(_posted(parts), parts.registry).routes(),
+            *StaticPages().routes(),
+            *api_routes,
+            *RemediesApi(context.remedies, context.query_context.now_ms).routes(),
+            *WebhookApi(_build_webhook_context(context), context.registry).routes(),
         ],
-        door=door,
+        access_control=access_control,
     )
     try:
-        bound = await server.start(host.strip("[]"), int(port))
+        bound_port = await server.start(host.strip("[]"), int(port))
     except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be one
         await server.close()
-        why = getattr(error, "strerror", None) or error
-        raise StartError(f"cannot listen on {config.web.listen}: {why}; set web.listen to a free address") from error
-    return server, f"{'http' if door.opened.context is None else 'https'}://{host}:{bound}/"
+        reason = getattr(error, "strerror", None) or error
+        raise StartError(f"cannot listen on {config.web.listen}: {reason}; set web.listen to a free address") from error
+    return server, f"{'http' if access_control.web_config.context is None else 'https'}://{host}:{bound_port}/"
 
 
-def _posted(parts: Parts) -> Posted:
-    sources = parts.sources
-    return Posted(
-        remedies=parts.remedies,
-        inbox=parts.inbox,
-        alerts=lambda: sources.rules().alerts(),
-        external=parts.external,
-        external_url=parts.external_url,
-        now_ms=sources.now_ms,
+def _build_webhook_context(context: WebContext) -> WebhookContext:
+    query_context = context.query_context
+    return WebhookContext(
+        remedies=context.remedies,
+        inbox=context.inbox,
+        alerts=lambda: query_context.rules().alerts(),
+        external_labels=context.external_labels,
+        external_url=context.external_url,
+        now_ms=query_context.now_ms,
     )
 
 
-def _door(config: Config, parts: Parts, *, forms: list[str]) -> Doorkeeper:
-    told = config.web
-    rules = policy(told.listen, told.hosts, told.external_url, closed=told.read == "credential", forms=forms)
+def _build_access_control(config: AgentConfig, context: WebContext, *, form_paths: list[str]) -> AccessControl:
+    web = config.web
+    access_policy = build_access_policy(
+        web.listen, web.hosts, web.external_url, requires_credential=web.read == "credential", form_paths=form_paths
+    )
     try:
-        return Doorkeeper(rules, Credentials(parts.token, told.tokens), told.config, parts.registry)
+        return AccessControl(access_policy, Credentials(context.token, web.tokens), web.config, context.registry)
     except ConfigError as error:
         raise StartError("\n".join(error.messages)) from error

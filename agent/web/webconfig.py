@@ -21,11 +21,11 @@ import msgspec
 from agent.config import loader as configuration
 from agent.config.loader import ConfigError
 from agent.config.schema import ClientCertificate, Section, TlsVersion
-from agent.runtime.tls import bound, load_pair
-from agent.storage.file_stamp import Stamp, stamp
+from agent.runtime.tls import load_certificate, set_version_bounds
+from agent.storage.file_stamp import FileStamp, read_file_stamp
 
-REQUIRED = "RequireAndVerifyClientCert"
-CLIENTS = ("NoClientCert", "VerifyClientCertIfGiven", REQUIRED)
+REQUIRE_CLIENT_CERT = "RequireAndVerifyClientCert"
+CLIENT_AUTH_TYPES = ("NoClientCert", "VerifyClientCertIfGiven", REQUIRE_CLIENT_CERT)
 HEADERS = (
     "Content-Security-Policy",
     "Strict-Transport-Security",
@@ -35,7 +35,7 @@ HEADERS = (
 )
 """What `headers` may set; exporter-toolkit takes no other."""
 
-DEAREST = 15
+MOST_BCRYPT_COST = 15
 """bcrypt's cost: each step doubles the time, and 15 is some two seconds of one core for each new client."""
 
 _BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
@@ -43,7 +43,7 @@ _CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "se
 _SUITE = re.compile(r"TLS_(ECDHE_RSA|ECDHE_ECDSA|RSA)_WITH_(.+)", re.ASCII)
 _PRINTABLE = re.compile(r"[\x20-\x7e]*", re.ASCII)
 
-Files = tuple[tuple[str, Stamp], ...]
+FileStamps = tuple[tuple[str, FileStamp], ...]
 """Paths, and what the files looked like."""
 
 
@@ -78,177 +78,187 @@ class WebConfig(Section, frozen=True):
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedWebConfig:
     """A web configuration ready for use, and what its files looked like when it was read."""
 
     settings: WebConfig = field(default_factory=WebConfig)
     context: ssl.SSLContext | None = None
-    files: Files = ()
+    files: FileStamps = ()
 
     @property
-    def changed(self) -> bool:
+    def has_changed(self) -> bool:
         """Whether a file is not what it was."""
-        return any(stamp(name) != state for name, state in self.files)
+        return any(read_file_stamp(name) != state for name, state in self.files)
 
 
-def opened(path: str | None, before: Opened | None = None) -> Opened:
+def load_web_config(path: str | None, previous: LoadedWebConfig | None = None) -> LoadedWebConfig:
     """
     The file at `path` read, checked, and its certificates loaded. Raises ConfigError with every fault.
 
     With `before`, whose place it takes while the agent runs, it is a fault as well to close less than that did.
     """
     if path is None:
-        return Opened()
-    states = as_they_are(path)  # before anything is read: what is written meanwhile is looked at once more
-    settings = _read(configuration.document(Path(path)), path)
-    gone = [] if before is None else [name for name in _closing(before.settings) if name not in _closing(settings)]
-    if gone:
-        raise ConfigError([f"{path}: expected {', '.join(gone)}, which keeps people out now; a restart does without"])
+        return LoadedWebConfig()
+    file_stamps = stamp_files(path)  # before anything is read: what is written meanwhile is looked at once more
+    settings = _parse_web_config(configuration.read_document(Path(path)), path)
+    lifted = (
+        []
+        if previous is None
+        else [name for name in _list_restrictions(previous.settings) if name not in _list_restrictions(settings)]
+    )
+    if lifted:
+        raise ConfigError([f"{path}: expected {', '.join(lifted)}, which keeps people out now; a restart does without"])
     tls = settings.tls_server_config
-    return Opened(settings, None if tls is None else _context(path, tls), states)
+    return LoadedWebConfig(settings, None if tls is None else _build_server_context(path, tls), file_stamps)
 
 
-def _closing(settings: WebConfig) -> list[str]:
+def _list_restrictions(settings: WebConfig) -> list[str]:
     """The keys that are set of those that keep somebody out."""
     tls = settings.tls_server_config
-    keys = [] if tls is None else ["tls_server_config", *_set(tls, "client_ca_file", "client_allowed_sans")]
-    return keys + _set(settings, "basic_auth_users")
+    keys = [] if tls is None else ["tls_server_config", *_list_set_keys(tls, "client_ca_file", "client_allowed_sans")]
+    return keys + _list_set_keys(settings, "basic_auth_users")
 
 
-def _set(section: Section, *names: str) -> list[str]:
+def _list_set_keys(section: Section, *names: str) -> list[str]:
     return [name for name in names if getattr(section, name)]
 
 
-def speaks_tls(path: str | None) -> bool:
+def uses_tls(path: str | None) -> bool:
     """Whether a web configuration has TLS, as far as it can be read; what is wrong with it is `opened`'s to say."""
     try:
-        return path is not None and bool(configuration.document(Path(path)).get("tls_server_config"))
+        return path is not None and bool(configuration.read_document(Path(path)).get("tls_server_config"))
     except ConfigError:
         return False
 
 
-def as_they_are(path: str) -> Files:
+def stamp_files(path: str) -> FileStamps:
     """What the file and those that it names look like now, also those that are not there yet."""
-    own = (path, stamp(path))
+    own_stamp = (path, read_file_stamp(path))
     try:
-        tls = _read(configuration.document(Path(path)), path).tls_server_config
+        tls = _parse_web_config(configuration.read_document(Path(path)), path).tls_server_config
     except ConfigError:
-        return (own,)  # what is wrong stands in the file itself
+        return (own_stamp,)  # what is wrong stands in the file itself
     names = [] if tls is None else filter(None, (tls.cert_file, tls.key_file, tls.client_ca_file))
     # Paths are relative to the file, as exporter-toolkit has them.
-    return (own, *((beside, stamp(beside)) for beside in (_beside(path, name) for name in names)))
+    return (
+        own_stamp,
+        *((named_path, read_file_stamp(named_path)) for named_path in (_resolve_path(path, name) for name in names)),
+    )
 
 
-def _beside(path: str, name: str) -> str:
+def _resolve_path(path: str, name: str) -> str:
     return str(Path(path).parent / name)
 
 
-def _read(document: dict[str, Any], path: str) -> WebConfig:
-    found: WebConfig = configuration.section(WebConfig, document, path)
-    faults = [f"{path}: {where}: {expected}" for where, expected in _faults(found)]
+def _parse_web_config(document: dict[str, Any], path: str) -> WebConfig:
+    settings: WebConfig = configuration.parse_section(WebConfig, document, path)
+    faults = [f"{path}: {key}: {expected}" for key, expected in _find_faults(settings)]
     if faults:
         raise ConfigError(faults)
-    return found
+    return settings
 
 
-def _faults(settings: WebConfig) -> Iterator[tuple[str, str]]:
-    for name, hashed in settings.basic_auth_users.items():
-        found = _BCRYPT.fullmatch(hashed)
+def _find_faults(settings: WebConfig) -> Iterator[tuple[str, str]]:
+    for name, password_hash in settings.basic_auth_users.items():
+        match = _BCRYPT.fullmatch(password_hash)
         if not name or ":" in name:
             yield "$.basic_auth_users", f"expected names without a colon, found {name!r}"
-        if found is None:
+        if match is None:
             yield f"$.basic_auth_users.{name}", "expected a bcrypt hash; `htpasswd -nBC 10 '' | tr -d ':'` makes one"
-        elif not 4 <= int(found[1]) <= DEAREST:
-            yield f"$.basic_auth_users.{name}", f"expected a bcrypt cost of 4 to {DEAREST}, found {int(found[1])}"
+        elif not 4 <= int(match[1]) <= MOST_BCRYPT_COST:
+            yield (
+                f"$.basic_auth_users.{name}",
+                f"expected a bcrypt cost of 4 to {MOST_BCRYPT_COST}, found {int(match[1])}",
+            )
     for name, value in settings.http_server_config.headers.items():
         if name.title() not in {header.title() for header in HEADERS}:
             yield f"$.http_server_config.headers.{name}", f"expected one of {', '.join(HEADERS)}"
         if not _PRINTABLE.fullmatch(value):
             yield f"$.http_server_config.headers.{name}", "expected printable ASCII on one line"
     if settings.tls_server_config is not None:
-        yield from _faults_of_tls(settings.tls_server_config)
+        yield from _find_tls_faults(settings.tls_server_config)
 
 
-def _faults_of_tls(tls: TlsServer) -> Iterator[tuple[str, str]]:
-    where = "$.tls_server_config"
-    if tls.client_auth_type not in CLIENTS:
+def _find_tls_faults(tls: TlsServer) -> Iterator[tuple[str, str]]:
+    key = "$.tls_server_config"
+    if tls.client_auth_type not in CLIENT_AUTH_TYPES:
         hint = "a certificate that is asked for is verified here"
-        yield f"{where}.client_auth_type", f"expected {', '.join(CLIENTS)}; {hint}"
+        yield f"{key}.client_auth_type", f"expected {', '.join(CLIENT_AUTH_TYPES)}; {hint}"
     if (tls.client_auth_type != "NoClientCert") != bool(tls.client_ca_file):
-        yield f"{where}.client_ca_file", "expected together with a client_auth_type that verifies, and only then"
-    if tls.client_allowed_sans and tls.client_auth_type != REQUIRED:
-        yield f"{where}.client_allowed_sans", f"expected client_auth_type: {REQUIRED} beside it"
+        yield f"{key}.client_ca_file", "expected together with a client_auth_type that verifies, and only then"
+    if tls.client_allowed_sans and tls.client_auth_type != REQUIRE_CLIENT_CERT:
+        yield f"{key}.client_allowed_sans", f"expected client_auth_type: {REQUIRE_CLIENT_CERT} beside it"
     if tls.min_version > tls.max_version:
-        yield f"{where}.min_version", f"expected no more than max_version ({tls.max_version})"
+        yield f"{key}.min_version", f"expected no more than max_version ({tls.max_version})"
     for suite in tls.cipher_suites:
-        if _openssl(suite) is None:
-            yield f"{where}.cipher_suites", f"expected names such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, not {suite}"
+        if _to_openssl_name(suite) is None:
+            yield f"{key}.cipher_suites", f"expected names such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, not {suite}"
     for curve in tls.curve_preferences:
         if curve not in _CURVES:
-            yield f"{where}.curve_preferences", f"expected one of {', '.join(_CURVES)}, found {curve!r}"
+            yield f"{key}.curve_preferences", f"expected one of {', '.join(_CURVES)}, found {curve!r}"
 
 
-def _openssl(suite: str) -> str | None:
+def _to_openssl_name(suite: str) -> str | None:
     """The name that OpenSSL has for a cipher suite; None where it is none that can be chosen for TLS 1.2."""
-    found = _SUITE.fullmatch(suite)
-    if found is None:
+    match = _SUITE.fullmatch(suite)
+    if match is None:
         return None
-    kind = "" if found[1] == "RSA" else found[1].replace("_", "-") + "-"
-    cipher = re.sub(r"AES_(128|256)_(GCM|CBC)_(SHA\d*)", _aes, found[2])
+    kind = "" if match[1] == "RSA" else match[1].replace("_", "-") + "-"
+    cipher = re.sub(r"AES_(128|256)_(GCM|CBC)_(SHA\d*)", _format_aes, match[2])
     return kind + cipher.replace("CHACHA20_POLY1305_SHA256", "CHACHA20-POLY1305").replace("_", "-")
 
 
-def _aes(found: re.Match[str]) -> str:
-    return f"AES{found[1]}-{'GCM-' if found[2] == 'GCM' else ''}{found[3]}"
+def _format_aes(match: re.Match[str]) -> str:
+    return f"AES{match[1]}-{'GCM-' if match[2] == 'GCM' else ''}{match[3]}"
 
 
-def _context(path: str, tls: TlsServer) -> ssl.SSLContext:
+def _build_server_context(path: str, tls: TlsServer) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    bound(context, tls.min_version, tls.max_version)
+    set_version_bounds(context, tls.min_version, tls.max_version)
     if not tls.prefer_server_cipher_suites:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-    step = "cipher_suites"
+    key = "cipher_suites"
     try:
         if tls.cipher_suites:
-            context.set_ciphers(":".join(filter(None, map(_openssl, tls.cipher_suites))))
-        step = "curve_preferences"
+            context.set_ciphers(":".join(filter(None, map(_to_openssl_name, tls.cipher_suites))))
+        key = "curve_preferences"
         for curve in tls.curve_preferences:
             context.set_ecdh_curve(_CURVES[curve])
-        step = "cert_file and key_file"
-        load_pair(context, _beside(path, tls.cert_file), _beside(path, tls.key_file))
-        step = "client_ca_file"
+        key = "cert_file and key_file"
+        load_certificate(context, _resolve_path(path, tls.cert_file), _resolve_path(path, tls.key_file))
+        key = "client_ca_file"
         if tls.client_ca_file:
-            context.load_verify_locations(_beside(path, tls.client_ca_file))
-            must = tls.client_auth_type == REQUIRED
-            context.verify_mode = ssl.CERT_REQUIRED if must else ssl.CERT_OPTIONAL
+            context.load_verify_locations(_resolve_path(path, tls.client_ca_file))
+            is_required = tls.client_auth_type == REQUIRE_CLIENT_CERT
+            context.verify_mode = ssl.CERT_REQUIRED if is_required else ssl.CERT_OPTIONAL
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError([f"{path}: $.tls_server_config: {step}: cannot be used: {reason}"]) from error
+        raise ConfigError([f"{path}: $.tls_server_config: {key}: cannot be used: {reason}"]) from error
     return context
 
 
-def client(path: str, shown: ClientCertificate | None) -> ssl.SSLContext:
+def build_client_context(path: str, client_certificate: ClientCertificate | None) -> ssl.SSLContext:
     """
     How a command on this host asks the agent over TLS: it trusts the very certificate that the file names.
 
     Where the agent asks for a certificate it gets `shown`. Without one it gets its own where it requires any: that
     suffices if one authority signs for both sides. Raises ConfigError.
     """
-    tls = _read(configuration.document(Path(path)), path).tls_server_config
+    tls = _parse_web_config(configuration.read_document(Path(path)), path).tls_server_config
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False  # the certificate is known; which of its names we asked for says no more
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if tls is None:
         return context
-    used = f"{path}: its certificate"
+    source = f"{path}: its certificate"
     try:
-        context.load_verify_locations(_beside(path, tls.cert_file))
-        if shown is not None:
-            used = "web.client_certificate"
-            load_pair(context, shown.cert_file, shown.key_file)
-        elif tls.client_auth_type == REQUIRED:
-            load_pair(context, _beside(path, tls.cert_file), _beside(path, tls.key_file))
+        context.load_verify_locations(_resolve_path(path, tls.cert_file))
+        if client_certificate is not None:
+            source = "web.client_certificate"
+            load_certificate(context, client_certificate.cert_file, client_certificate.key_file)
+        elif tls.client_auth_type == REQUIRE_CLIENT_CERT:
+            load_certificate(context, _resolve_path(path, tls.cert_file), _resolve_path(path, tls.key_file))
     except OSError as error:  # ssl.SSLError is one
         hint = "run this as the agent's user"
-        raise ConfigError([f"{used} cannot be used: {error.strerror or error}; {hint}"]) from error
+        raise ConfigError([f"{source} cannot be used: {error.strerror or error}; {hint}"]) from error
     return context

@@ -20,8 +20,8 @@ import msgspec
 from aiohttp import web
 
 from agent.alerting import webhook_inbox as inbox
-from agent.alerting.webhook_inbox import FullError, Inbox, Told
-from agent.remediation.remediator import Remedies
+from agent.alerting.webhook_inbox import FullError, Inbox, PostedAlert
+from agent.remediation.remediator import Remediator
 from agent.web import prometheus_json
 from agent.web.query_params import parse_time
 from collectors import Labels
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 PATH = "/api/v1/webhook/alertmanager"
 OUTCOMES = ("taken", "repeated", "resolved", "unwanted", "echo", "refused")
-RESERVED = "__"
+RESERVED_PREFIX = "__"
 MOST_LABELS = 64
 LONGEST_VALUE = 1024
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 
-class PostedAlert(msgspec.Struct):
+class PayloadAlert(msgspec.Struct):
     """One alert of a payload, as far as it is looked at."""
 
     status: Literal["firing", "resolved"]
@@ -53,84 +53,90 @@ class Payload(msgspec.Struct):
     """A webhook's payload, as far as it is looked at."""
 
     version: str
-    alerts: Annotated[list[PostedAlert], msgspec.Meta(max_length=5000)]
+    alerts: Annotated[list[PayloadAlert], msgspec.Meta(max_length=5000)]
 
 
 @dataclass(frozen=True)
-class Posted:
+class WebhookContext:
     """What the webhook needs of the agent; the functions are asked on the event loop."""
 
-    remedies: Remedies
+    remedies: Remediator
     inbox: Inbox
     alerts: Callable[[], Iterable[Alert]]
     """Those of our own rules."""
-    external: Mapping[str, str]
+    external_labels: Mapping[str, str]
     external_url: str
     now_ms: Callable[[], int]
 
 
-class Webhook:
+class WebhookApi:
     """The endpoint."""
 
-    def __init__(self, posted: Posted, registry: CollectorRegistry | None = None) -> None:
+    def __init__(self, context: WebhookContext, registry: CollectorRegistry | None = None) -> None:
         from prometheus_client import Counter as Counted
 
-        self._posted = posted
-        self._generator = re.compile(re.escape(posted.external_url.rstrip("/")) + r"/graph\?.*", re.DOTALL)
-        self._alerts = Counted("steadytok_webhook_alerts", "Alerts that were posted.", ["outcome"], registry=registry)
-        self._bad = Counted("steadytok_webhook_rejected", "Posts that were not taken.", ["reason"], registry=registry)
+        self._context = context
+        self._generator_url = re.compile(re.escape(context.external_url.rstrip("/")) + r"/graph\?.*", re.DOTALL)
+        self._alert_counter = Counted(
+            "steadytok_webhook_alerts", "Alerts that were posted.", ["outcome"], registry=registry
+        )
+        self._rejection_counter = Counted(
+            "steadytok_webhook_rejected", "Posts that were not taken.", ["reason"], registry=registry
+        )
         for outcome in OUTCOMES:
-            self._alerts.labels(outcome)
+            self._alert_counter.labels(outcome)
         for reason in ("garbage", "full"):
-            self._bad.labels(reason)
+            self._rejection_counter.labels(reason)
 
     def routes(self) -> list[web.RouteDef]:
         """The one route; whether whoever posts may is the door's to say."""
-        return [web.post(PATH, self._take)]
+        return [web.post(PATH, self._receive)]
 
-    async def _take(self, request: web.Request) -> web.Response:
+    async def _receive(self, request: web.Request) -> web.Response:
         try:
-            payload = _decoded(await request.read())
-            outcomes = await self._taken(payload)
+            payload = _decode_payload(await request.read())
+            outcomes = await self._accept_alerts(payload)
         except ValueError as error:  # msgspec's and the times' own
-            self._bad.labels("garbage").inc()
-            return _answer(HTTPStatus.BAD_REQUEST, prometheus_json.failure("bad_data", str(error)))
+            self._rejection_counter.labels("garbage").inc()
+            return _build_response(HTTPStatus.BAD_REQUEST, prometheus_json.encode_failure("bad_data", str(error)))
         except FullError as error:
-            self._bad.labels("full").inc()
-            answer = _answer(HTTPStatus.SERVICE_UNAVAILABLE, prometheus_json.failure("unavailable", str(error)))
-            answer.headers["Retry-After"] = "5"
-            return answer
+            self._rejection_counter.labels("full").inc()
+            response = _build_response(
+                HTTPStatus.SERVICE_UNAVAILABLE, prometheus_json.encode_failure("unavailable", str(error))
+            )
+            response.headers["Retry-After"] = "5"
+            return response
         for outcome, count in outcomes.items():
-            self._alerts.labels(outcome).inc(count)
-        return _answer(HTTPStatus.OK, prometheus_json.plain(dict(outcomes)))
+            self._alert_counter.labels(outcome).inc(count)
+        return _build_response(HTTPStatus.OK, prometheus_json.encode_data(dict(outcomes)))
 
-    async def _taken(self, payload: Payload) -> Counter[str]:
+    async def _accept_alerts(self, payload: Payload) -> Counter[str]:
         outcomes: Counter[str] = Counter()
-        wanted = []
-        for posted in payload.alerts:
-            told = _told(posted)
-            if told is None:
+        wanted_alerts = []
+        for payload_alert in payload.alerts:
+            inbox_alert = _to_inbox_alert(payload_alert)
+            if inbox_alert is None:
                 outcomes["refused"] += 1
-            elif self._is_echo(posted, told.labels):
+            elif self._is_echo(payload_alert, inbox_alert.labels):
                 outcomes["echo"] += 1
-            elif self._posted.remedies.wants(inbox.alert(told)):
-                wanted.append(told)
+            elif self._context.remedies.matches_alert(inbox.to_alert(inbox_alert)):
+                wanted_alerts.append(inbox_alert)
             else:
                 outcomes["unwanted"] += 1
-        outcomes.update(await self._posted.inbox.take(wanted, self._posted.now_ms()))
+        outcomes.update(await self._context.inbox.accept(wanted_alerts, self._context.now_ms()))
         return outcomes
 
-    def _is_echo(self, posted: PostedAlert, labels: Labels) -> bool:
-        external = self._posted.external
-        if any(posted.labels.get(name) != value for name, value in external.items()):
+    def _is_echo(self, payload_alert: PayloadAlert, labels: Labels) -> bool:
+        external_labels = self._context.external_labels
+        if any(payload_alert.labels.get(name) != value for name, value in external_labels.items()):
             return False
-        if self._generator.fullmatch(posted.generatorURL):
+        if self._generator_url.fullmatch(payload_alert.generatorURL):
             return True
-        own = ({**external, **dict(alert.labels)} for alert in self._posted.alerts() if alert.name)
-        return any(dict(labels) == each for each in own)
+        own_labels = ({**external_labels, **dict(alert.labels)} for alert in self._context.alerts() if alert.name)
+        return any(dict(labels) == each for each in own_labels)
 
 
-def _decoded(body: bytes) -> Payload:
+def _decode_payload(body: bytes) -> Payload:
     try:
         payload = msgspec.json.decode(body, type=Payload)
     except msgspec.MsgspecError as error:
@@ -142,22 +148,26 @@ def _decoded(body: bytes) -> Payload:
     return payload
 
 
-def _told(posted: PostedAlert) -> Told | None:
+def _to_inbox_alert(payload_alert: PayloadAlert) -> PostedAlert | None:
     """The alert; None where its labels are too many or too long, or no calendar has the day on which it began."""
-    if len(posted.labels) > MOST_LABELS or not all(map(_is_sound, posted.labels, posted.labels.values())):
+    if len(payload_alert.labels) > MOST_LABELS or not all(
+        map(_is_valid_label, payload_alert.labels, payload_alert.labels.values())
+    ):
         return None
     try:
-        starts_ms = parse_time(posted.startsAt)
+        starts_ms = parse_time(payload_alert.startsAt)
     except ValueError:
         return None  # counted as refused; Go has a year 0
     # Reserved names are ours: what comes from outside must not say where it is from.
-    labels = tuple(sorted((name, value) for name, value in posted.labels.items() if not name.startswith(RESERVED)))
-    return Told(posted.fingerprint, starts_ms, posted.status == "firing", labels)
+    labels = tuple(
+        sorted((name, value) for name, value in payload_alert.labels.items() if not name.startswith(RESERVED_PREFIX))
+    )
+    return PostedAlert(payload_alert.fingerprint, starts_ms, payload_alert.status == "firing", labels)
 
 
-def _is_sound(name: str, value: str) -> bool:
+def _is_valid_label(name: str, value: str) -> bool:
     return _NAME.fullmatch(name) is not None and len(value) <= LONGEST_VALUE
 
 
-def _answer(status: HTTPStatus, body: bytes) -> web.Response:
+def _build_response(status: HTTPStatus, body: bytes) -> web.Response:
     return web.Response(status=status, body=body, content_type="application/json")

@@ -10,54 +10,54 @@ from collections.abc import Iterator
 from typing import Any
 
 from bench.decoding import BATCH, PROMPT, SHAPES
-from bench.processes import HOUSE
-from bench.report import Figure, Row
+from bench.processes import PROJECT_ROOT
+from bench.report import BenchmarkResult, Figure
 
 THREADS = len(os.sched_getaffinity(0))
 ABOUT = f"decode, batch and prefill on {THREADS} threads, against products of the same matrices alone"
-SLOWEST = 1.25  # times sgemv: four fifths of its bandwidth
+DECODE_BUDGET = 1.25  # times sgemv: four fifths of its bandwidth
 
 
-def measure(seconds: float) -> Row:
+def measure(seconds: float) -> BenchmarkResult:
     """Three shapes, float32 and int8, each in a process of its own."""
     figures: list[Figure] = []
     notes = [f"A batch is {BATCH} sequences, a prefill {PROMPT} tokens; best of several passes, by turns."]
     for name in SHAPES:
-        found = {kind: _child(name, kind, seconds / 6) for kind in ("float32", "int8")}
-        for kind, times in found.items():
+        times_by_kind = {kind: _run_child(name, kind, seconds / 6) for kind in ("float32", "int8")}
+        for kind, times in times_by_kind.items():
             if "left_out" in times:
                 notes.append(f"{name} in {kind} is left out: {times['left_out']}.")
             else:
-                figures += _figures(f"{name} {kind}", times, SLOWEST if kind == "float32" else None)
-        if all("decode" in times for times in found.values()):
-            ratio = found["float32"]["decode"] / found["int8"]["decode"]
+                figures += _build_figures(f"{name} {kind}", times, DECODE_BUDGET if kind == "float32" else None)
+        if all("decode" in times for times in times_by_kind.values()):
+            ratio = times_by_kind["float32"]["decode"] / times_by_kind["int8"]["decode"]
             figures.append(Figure(f"{name}: tokens/s of int8 / of float32", ratio, "ratio"))
-    return Row("engine", ABOUT, tuple(figures), tuple(notes))
+    return BenchmarkResult("engine", ABOUT, tuple(figures), tuple(notes))
 
 
-def _figures(what: str, times: dict[str, Any], budget: float | None) -> Iterator[Figure]:
+def _build_figures(label: str, times: dict[str, Any], budget: float | None) -> Iterator[Figure]:
     decode = times["decode"]
-    yield Figure(f"{what}: a decode pass / its products alone", decode / times["products"], "ratio", budget)
-    yield Figure(f"{what}: decode", 1 / decode, "tokens/s")
-    yield Figure(f"{what}: weights read while decoding", times["weights_bytes"] / decode / 1e9, "GB/s")
-    yield Figure(f"{what}: tokens/s of a batch / of one", BATCH * decode / times["batch"], "ratio")
-    yield Figure(f"{what}: tokens/s of a prefill / of decode", PROMPT * decode / times["prefill"], "ratio")
+    yield Figure(f"{label}: a decode pass / its products alone", decode / times["products"], "ratio", budget)
+    yield Figure(f"{label}: decode", 1 / decode, "tokens/s")
+    yield Figure(f"{label}: weights read while decoding", times["weights_bytes"] / decode / 1e9, "GB/s")
+    yield Figure(f"{label}: tokens/s of a batch / of one", BATCH * decode / times["batch"], "ratio")
+    yield Figure(f"{label}: tokens/s of a prefill / of decode", PROMPT * decode / times["prefill"], "ratio")
 
 
-def _child(name: str, kind: str, seconds: float) -> dict[str, Any]:
-    done = subprocess.run(
+def _run_child(name: str, kind: str, seconds: float) -> dict[str, Any]:
+    completed = subprocess.run(
         [sys.executable, "-m", "bench.decoding", name, kind, str(seconds)],
-        cwd=HOUSE,
-        env=os.environ | environment(),
+        cwd=PROJECT_ROOT,
+        env=os.environ | build_environment(),
         check=True,
         capture_output=True,
         timeout=300 + seconds,
     )
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+    times: dict[str, Any] = json.loads(completed.stdout)
+    return times
 
 
-def environment() -> dict[str, str]:
+def build_environment() -> dict[str, str]:
     """What says to BLAS and Numba how many threads to use, as `python -m engine` does it."""
     variables = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
     return dict.fromkeys(variables, str(THREADS)) | {"OMP_WAIT_POLICY": "PASSIVE"}

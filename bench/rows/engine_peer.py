@@ -8,37 +8,41 @@ import subprocess
 import sys
 
 from bench.peer import SHAPE
-from bench.processes import HOUSE
-from bench.report import Figure, Row
-from bench.rows.engine import environment
+from bench.processes import PROJECT_ROOT
+from bench.report import BenchmarkResult, Figure
+from bench.rows.engine import build_environment
 
 ABOUT = f"tokens/s of decoding a model of the {SHAPE} shape, against llama.cpp on the same weights and threads"
 
 
-def measure(seconds: float) -> Row:
+def measure(seconds: float) -> BenchmarkResult:
     """By turns in one process; skipped where the peer is not installed."""
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "bench.peer", str(seconds)],
-        cwd=HOUSE,
-        env=os.environ | environment(),
+        cwd=PROJECT_ROOT,
+        env=os.environ | build_environment(),
         check=True,
         capture_output=True,
         timeout=300 + seconds,
     )
-    found = json.loads(done.stdout)
-    if "missing" in found:
-        what = {"llama_cpp": "llama-cpp-python"}.get(found["missing"], found["missing"])
-        return Row("engine_peer", ABOUT, skipped=f"{what} is not installed; pip install {what}, which compiles it.")
+    result = json.loads(completed.stdout)
+    if "missing" in result:
+        package = {"llama_cpp": "llama-cpp-python"}.get(result["missing"], result["missing"])
+        return BenchmarkResult(
+            "engine_peer", ABOUT, skipped=f"{package} is not installed; pip install {package}, which compiles it."
+        )
     figures = [
-        Figure(f"steadytok {ours} / llama.cpp {kind}", found[kind] / found[ours], "ratio")
-        for ours, kind in (("float32", "F32"), ("int8", "Q8_0"))
+        Figure(f"steadytok {our_kind} / llama.cpp {kind}", result[kind] / result[our_kind], "ratio")
+        for our_kind, kind in (("float32", "F32"), ("int8", "Q8_0"))
     ]
     figures += [
-        Figure(f"{name} {kind}", 1 / found[kind], "tokens/s")
+        Figure(f"{name} {kind}", 1 / result[kind], "tokens/s")
         for name, kind in (("steadytok", "float32"), ("llama.cpp", "F32"), ("steadytok", "int8"), ("llama.cpp", "Q8_0"))
     ]
     figures += [
-        Figure(f"logits apart from llama.cpp's {kind}, of the largest", apart, "ratio")
-        for kind, apart in found["differences"].items()
+        Figure(f"logits apart from llama.cpp's {kind}, of the largest", difference, "ratio")
+        for kind, difference in result["differences"].items()
     ]
-    return Row("engine_peer", ABOUT, tuple(figures), (f"llama-cpp-python {found['version']}, on CPUs only.",))
+    return BenchmarkResult(
+        "engine_peer", ABOUT, tuple(figures), (f"llama-cpp-python {result['version']}, on CPUs only.",)
+    )

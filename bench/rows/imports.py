@@ -12,8 +12,8 @@ import tomllib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bench.processes import HOUSE
-from bench.report import Figure, Row
+from bench.processes import PROJECT_ROOT
+from bench.report import BenchmarkResult, Figure
 
 ABOUT = "cold start of the command line, and each dependency alone in a fresh interpreter"
 REPEATS = 5
@@ -39,53 +39,53 @@ print(json.dumps((time.perf_counter() - began, resident() - before)))
 _PAGE_MIB = 4096 / (1 << 20)
 
 
-class Cost(NamedTuple):
+class ImportCost(NamedTuple):
     """The cost of one import: milliseconds, and MiB of resident memory."""
 
     milliseconds: float
     mib: float
 
 
-def measure(_seconds: float) -> Row:
+def measure(_seconds: float) -> BenchmarkResult:
     """Medians of five; the files are in the page cache, the interpreter is new each time."""
     figures = [
-        Figure("python -c pass", _wall("-c", "pass"), "ms"),
-        Figure("steadytok --version", _wall("-m", "agent", "--version"), "ms"),
-        Figure("steadytok collect meminfo", _wall("-m", "agent", "collect", "meminfo"), "ms"),
+        Figure("python -c pass", _time_command("-c", "pass"), "ms"),
+        Figure("steadytok --version", _time_command("-m", "agent", "--version"), "ms"),
+        Figure("steadytok collect meminfo", _time_command("-m", "agent", "collect", "meminfo"), "ms"),
     ]
     for module in ("agent.app", "agent.sampling.eye"):
-        figures += _figures(f"import {module}", _import(module))
-    for name in dependencies():
-        figures += _figures(f"{name}", _import(MODULES.get(name, name)))
+        figures += _build_figures(f"import {module}", _measure_import(module))
+    for name in list_dependencies():
+        figures += _build_figures(f"{name}", _measure_import(MODULES.get(name, name)))
     note = "Alone, so that what two dependencies share counts for both; pyghmi is imported only where IPMI is read."
-    return Row("imports", ABOUT, tuple(figures), (note,))
+    return BenchmarkResult("imports", ABOUT, tuple(figures), (note,))
 
 
-def dependencies() -> Iterator[str]:
+def list_dependencies() -> Iterator[str]:
     """The names of the project's own dependencies, as pyproject.toml lists them."""
-    project = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
     for line in project["dependencies"]:
         yield re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
 
 
-def _figures(what: str, cost: Cost) -> list[Figure]:
-    return [Figure(f"{what}: time", cost.milliseconds, "ms"), Figure(f"{what}: memory", cost.mib, "MiB")]
+def _build_figures(label: str, cost: ImportCost) -> list[Figure]:
+    return [Figure(f"{label}: time", cost.milliseconds, "ms"), Figure(f"{label}: memory", cost.mib, "MiB")]
 
 
-def _import(module: str) -> Cost:
-    answers = [json.loads(_run("-c", _PROBE.format(module=module))) for _ in range(REPEATS)]
-    seconds, pages = zip(*answers, strict=True)
-    return Cost(statistics.median(seconds) * 1000, statistics.median(pages) * _PAGE_MIB)
+def _measure_import(module: str) -> ImportCost:
+    results = [json.loads(_run("-c", _PROBE.format(module=module))) for _ in range(REPEATS)]
+    seconds, pages = zip(*results, strict=True)
+    return ImportCost(statistics.median(seconds) * 1000, statistics.median(pages) * _PAGE_MIB)
 
 
-def _wall(*arguments: str) -> float:
+def _time_command(*arguments: str) -> float:
     times = []
     for _ in range(REPEATS):
-        began = time.perf_counter()
+        started = time.perf_counter()
         _run(*arguments)
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - started)
     return statistics.median(times) * 1000
 
 
 def _run(*arguments: str) -> bytes:
-    return subprocess.run([sys.executable, *arguments], cwd=HOUSE, check=True, capture_output=True).stdout
+    return subprocess.run([sys.executable, *arguments], cwd=PROJECT_ROOT, check=True, capture_output=True).stdout

@@ -17,8 +17,8 @@ from itertools import pairwise
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from bench.processes import HOUSE
-from bench.report import Figure, Row
+from bench.processes import PROJECT_ROOT
+from bench.report import BenchmarkResult, Figure
 from engine.serving.pace import BURST
 
 ABOUT = "tokens per second over those at duty 1, inside running streams: how far from the duty"
@@ -30,39 +30,46 @@ NOTES = (
     "As root the engine runs in the real-time class. Where it does not and others take the processors, a woken engine "
     "waits for one, and that is charged as work: the share worked and the tokens of a processor second then tell.",
 )
-SETTLE = 0.3  # seconds after a change of duty that are not counted
+SETTLE_SECONDS = 0.3  # seconds after a change of duty that are not counted
 _TOKEN = "bench"
 # One thread: a second that waits for a processor which others have is not what is measured.
 _ARGUMENTS = ("--size", "32MiB", "--context", "65536", "--slots", str(max(STREAMS)), "--nice", "0", "--drain", "0")
 _THREADS = ("--threads", "1")
 
 
-def measure(seconds: float) -> Row:
+def measure(seconds: float) -> BenchmarkResult:
     """Medians of nine; windows are longer at a low duty, so that each has as many bursts of work."""
     figures: list[Figure] = []
     for streams in STREAMS:
-        with _engine() as engine, _streaming(engine, streams):
+        with _run_engine() as engine, _run_streams(engine, streams):
             for duty in DUTIES:
-                figures += _figures(engine, f"{streams} streams, duty {duty:g}", duty, seconds / 60)
-    return Row("pace", ABOUT, tuple(figures), NOTES)
+                figures += _build_figures(engine, f"{streams} streams, duty {duty:g}", duty, seconds / 60)
+    return BenchmarkResult("pace", ABOUT, tuple(figures), NOTES)
 
 
-def _figures(engine: _Engine, what: str, duty: float, seconds: float) -> Iterator[Figure]:
-    full, held = [_window(engine, 1.0, seconds)], []
+def _build_figures(engine: _Engine, label: str, duty: float, seconds: float) -> Iterator[Figure]:
+    full_windows, paced_windows = [_measure_window(engine, 1.0, seconds)], []
     for _ in range(ROUNDS):
-        held.append(_window(engine, duty, seconds / duty))
-        full.append(_window(engine, 1.0, seconds))
-    around = [Window(*map(statistics.mean, zip(*pair, strict=True))) for pair in pairwise(full)]
-    ratios = [Window(*(h / f for h, f in zip(*pair, strict=True))) for pair in zip(held, around, strict=True)]
-    yield _off(f"{what}: share worked, off by", [ratio.worked / duty for ratio in ratios])
-    yield _off(f"{what}: tokens/s, off by", [ratio.speed / duty for ratio in ratios])
-    yield _off(f"{what}: tokens of a processor second, off by", [ratio.thrift for ratio in ratios])
-    yield Figure(f"{what}: 99 % of tokens come within", 1000 * statistics.median(w.gap for w in held), "ms")
+        paced_windows.append(_measure_window(engine, duty, seconds / duty))
+        full_windows.append(_measure_window(engine, 1.0, seconds))
+    reference_windows = [Window(*map(statistics.mean, zip(*pair, strict=True))) for pair in pairwise(full_windows)]
+    ratios = [
+        Window(*(h / f for h, f in zip(*pair, strict=True)))
+        for pair in zip(paced_windows, reference_windows, strict=True)
+    ]
+    yield _build_deviation(f"{label}: share worked, off by", [ratio.worked_share / duty for ratio in ratios])
+    yield _build_deviation(f"{label}: tokens/s, off by", [ratio.tokens_per_second / duty for ratio in ratios])
+    yield _build_deviation(
+        f"{label}: tokens of a processor second, off by", [ratio.tokens_per_cpu_second for ratio in ratios]
+    )
+    yield Figure(
+        f"{label}: 99 % of tokens come within", 1000 * statistics.median(w.token_gap for w in paced_windows), "ms"
+    )
 
 
-def _off(what: str, ratios: Sequence[float]) -> Figure:
+def _build_deviation(label: str, ratios: Sequence[float]) -> Figure:
     """How far the median ratio is from 1."""
-    return Figure(what, 100 * abs(statistics.median(ratios) - 1), "%", 5.0)
+    return Figure(label, 100 * abs(statistics.median(ratios) - 1), "%", 5.0)
 
 
 class Window(NamedTuple):
@@ -73,19 +80,19 @@ class Window(NamedTuple):
     before it 99 % of a stream's tokens came, in seconds.
     """
 
-    speed: float
-    worked: float
-    thrift: float
-    gap: float
+    tokens_per_second: float
+    worked_share: float
+    tokens_per_cpu_second: float
+    token_gap: float
 
 
-class Counted(NamedTuple):
+class EngineCounters(NamedTuple):
     """Tokens generated, seconds worked, seconds of processor, and tokens that came within each bound."""
 
     tokens: float
-    worked: float
-    cpu: float
-    within: dict[float, float]
+    worked_seconds: float
+    cpu_seconds: float
+    latency_buckets: dict[float, float]
 
 
 class _Engine:
@@ -94,41 +101,43 @@ class _Engine:
     def __init__(self, url: str) -> None:
         self._netloc = urlsplit(url).netloc
 
-    def ask(self, method: str, path: str, body: str | None = None) -> str:
+    def request(self, method: str, path: str, body: str | None = None) -> str:
         connection = http.client.HTTPConnection(self._netloc, timeout=30)
         with contextlib.closing(connection):
             connection.request(method, path, body, {"Authorization": f"Bearer {_TOKEN}"})
             return connection.getresponse().read().decode()
 
-    def counted(self) -> Counted:
+    def read_counters(self) -> EngineCounters:
         """What it counts."""
-        lines = [line.split() for line in self.ask("GET", "/metrics").splitlines() if not line.startswith("#")]
+        lines = [line.split() for line in self.request("GET", "/metrics").splitlines() if not line.startswith("#")]
         values = {name.removeprefix("steadytok_reference_"): float(value) for name, value in lines}
         phases = [values[f'phase_seconds_total{{phase="{phase}"}}'] for phase in ("prefill", "decode", "sampling")]
-        gaps = {
+        latency_buckets = {
             float(name.split('"')[1]): value
             for name, value in values.items()
             if name.startswith("inter_token_latency_seconds_bucket")
         }
-        return Counted(values["generated_tokens_total"], sum(phases), values["cpu_seconds_total"], gaps)
+        return EngineCounters(
+            values["generated_tokens_total"], sum(phases), values["cpu_seconds_total"], latency_buckets
+        )
 
-    def stream(self, ready: threading.Event, done: threading.Event) -> None:
+    def stream(self, ready_event: threading.Event, stop_event: threading.Event) -> None:
         """Reads one long stream."""
         body = {"prompt": "a", "max_tokens": 60_000, "temperature": 0, "stream": True}
         connection = http.client.HTTPConnection(self._netloc, timeout=30)
         with contextlib.closing(connection):
             connection.request("POST", "/v1/completions", json.dumps(body))
-            answer = connection.getresponse()
-            while not done.is_set() and answer.readline():
-                ready.set()
+            response = connection.getresponse()
+            while not stop_event.is_set() and response.readline():
+                ready_event.set()
 
 
 @contextlib.contextmanager
-def _engine() -> Iterator[_Engine]:
+def _run_engine() -> Iterator[_Engine]:
     environment = {**os.environ, "STEADYTOK_ENGINE_TOKEN": _TOKEN}
-    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "env": environment, "cwd": HOUSE}
-    with _before_all_others():
-        process = subprocess.Popen([sys.executable, "-m", "engine", *_ARGUMENTS, *_THREADS], **quiet)  # type: ignore[call-overload]  # a dict of options is beyond its overloads
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "env": environment, "cwd": PROJECT_ROOT}
+    with _raise_priority():
+        process = subprocess.Popen([sys.executable, "-m", "engine", *_ARGUMENTS, *_THREADS], **options)  # type: ignore[call-overload]  # a dict of options is beyond its overloads
     try:
         yield _Engine(json.loads(process.stdout.readline())["url"])
     finally:
@@ -137,12 +146,12 @@ def _engine() -> Iterator[_Engine]:
 
 
 @contextlib.contextmanager
-def _before_all_others() -> Iterator[None]:
+def _raise_priority() -> Iterator[None]:
     """What is started in here gets a processor at once, where root starts it and one is left for the others."""
     if os.geteuid() != 0 or len(os.sched_getaffinity(0)) < 2:
         yield
         return
-    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    previous = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     except PermissionError:  # a container without CAP_SYS_NICE: then it shares as everybody does
@@ -151,35 +160,37 @@ def _before_all_others() -> Iterator[None]:
     try:
         yield
     finally:
-        os.sched_setscheduler(0, *before)
+        os.sched_setscheduler(0, *previous)
 
 
 @contextlib.contextmanager
-def _streaming(engine: _Engine, streams: int) -> Iterator[None]:
-    done, ready = threading.Event(), [threading.Event() for _ in range(streams)]
-    threads = [threading.Thread(target=engine.stream, args=(event, done)) for event in ready]
+def _run_streams(engine: _Engine, streams: int) -> Iterator[None]:
+    stop_event, ready_events = threading.Event(), [threading.Event() for _ in range(streams)]
+    threads = [threading.Thread(target=engine.stream, args=(event, stop_event)) for event in ready_events]
     for thread in threads:
         thread.start()
     try:
-        for event in ready:
+        for event in ready_events:
             event.wait(30)
         yield
     finally:
-        engine.ask("PUT", "/pace", '{"duty": 1.0}')
-        done.set()
+        engine.request("PUT", "/pace", '{"duty": 1.0}')
+        stop_event.set()
         for thread in threads:
             thread.join()
 
 
-def _window(engine: _Engine, duty: float, seconds: float) -> Window:
-    engine.ask("PUT", "/pace", json.dumps({"duty": duty, "ttl": seconds + 10}))
+def _measure_window(engine: _Engine, duty: float, seconds: float) -> Window:
+    engine.request("PUT", "/pace", json.dumps({"duty": duty, "ttl": seconds + 10}))
     # A duty begins its account anew: without chance each window would begin at the same place of a burst and its rest.
-    time.sleep(SETTLE + random.uniform(0, BURST / duty))
-    began, before = time.monotonic(), engine.counted()
+    time.sleep(SETTLE_SECONDS + random.uniform(0, BURST / duty))
+    started, before = time.monotonic(), engine.read_counters()
     time.sleep(seconds)
-    after = engine.counted()
-    elapsed = time.monotonic() - began
-    tokens, cpu = after.tokens - before.tokens, after.cpu - before.cpu
-    within = {bound: after.within[bound] - before.within[bound] for bound in after.within}
-    gap = min(bound for bound, count in within.items() if count >= 0.99 * max(within.values()))
-    return Window(tokens / elapsed, (after.worked - before.worked) / elapsed, tokens / cpu, gap)
+    after = engine.read_counters()
+    elapsed = time.monotonic() - started
+    tokens, cpu = after.tokens - before.tokens, after.cpu_seconds - before.cpu_seconds
+    bucket_growth = {
+        bound: after.latency_buckets[bound] - before.latency_buckets[bound] for bound in after.latency_buckets
+    }
+    gap = min(bound for bound, count in bucket_growth.items() if count >= 0.99 * max(bucket_growth.values()))
+    return Window(tokens / elapsed, (after.worked_seconds - before.worked_seconds) / elapsed, tokens / cpu, gap)

@@ -15,23 +15,23 @@ from typing import NamedTuple
 
 import psutil
 
-from bench.report import Figure, Row, shown
+from bench.report import BenchmarkResult, Figure, format_number
 from collectors import Host
-from collectors._process.move_pages import sample
-from collectors._process.page_sample import Placement
-from collectors._process.stat import stat
+from collectors._process.move_pages import sample_pages
+from collectors._process.page_sample import PageSample
+from collectors._process.stat import read_stat
 
 ABOUT = "the nodes of a process's pages of 4 KiB, by a sample of 8,192 of them, against numastat -p"
 PEER = "numastat"
 SIZES = (1, 4, 16)  # GiB
-SPARE = 2  # GiB that are left to everybody else
-PAGES = 8192
-TIMES = 15
+SPARE_GIB = 2  # GiB that are left to everybody else
+SAMPLE_PAGES = 8192
+REPEATS = 15
 BUDGET = 1 / 20
-FLAT = 3.0  # most that sixteen times the memory may cost more; caches and page tables are not free
+GROWTH_BUDGET = 3.0  # most that sixteen times the memory may cost more; caches and page tables are not free
 # Holds memory in small pages, and on each line of input measures its own mmap and munmap until the next line comes:
 # the longest one is how long somebody else's look has held it up.
-HOLD = """
+HOLDER_SCRIPT = """
 import json, mmap, select, sys, time
 open("/proc/self/oom_score_adj", "w").write("1000")
 held = mmap.mmap(-1, int(sys.argv[1]) << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -50,7 +50,7 @@ while sys.stdin.readline():
 """
 
 
-class Cost(NamedTuple):
+class MethodCosts(NamedTuple):
     """Seconds that each way takes for a process, and the longest stall in the process while it is done, as medians."""
 
     ours: float
@@ -63,46 +63,48 @@ class Cost(NamedTuple):
     peer_share: float
 
 
-def measure(_seconds: float) -> Row:
+def measure(_seconds: float) -> BenchmarkResult:
     """One process after another, of each size that this host has memory for."""
     if shutil.which(PEER) is None:
-        return Row("placement", ABOUT, skipped=f"{PEER} is not installed (apt install numactl).")
-    room = psutil.virtual_memory().available / (1 << 30) - SPARE
-    sizes = [size for size in SIZES if size <= room]
+        return BenchmarkResult("placement", ABOUT, skipped=f"{PEER} is not installed (apt install numactl).")
+    available_gib = psutil.virtual_memory().available / (1 << 30) - SPARE_GIB
+    sizes = [size for size in SIZES if size <= available_gib]
     if not sizes:
-        return Row("placement", ABOUT, skipped=f"{SIZES[0] + SPARE} GiB of free memory are needed.")
-    costs = {size: _cost(size) for size in sizes}
-    return _row(costs, [size for size in SIZES if size not in sizes])
+        return BenchmarkResult("placement", ABOUT, skipped=f"{SIZES[0] + SPARE_GIB} GiB of free memory are needed.")
+    costs = {size: _measure_costs(size) for size in sizes}
+    return _build_result(costs, [size for size in SIZES if size not in sizes])
 
 
-def _cost(size: int) -> Cost:
-    with _held(size) as process:
+def _measure_costs(size: int) -> MethodCosts:
+    with _hold_memory(size) as process:
         pid = process.pid
-        ours = [_timed(lambda: _ask(pid)) for _ in range(TIMES)]
-        peer = [_timed(lambda: _numastat(pid)) for _ in range(TIMES)]
-        read = [_timed(lambda: _numa_maps(pid)) for _ in range(TIMES)]
-        idle = [_stall(process, lambda: time.sleep(statistics.median(ours))) for _ in range(TIMES)]
-        while_ours = [_stall(process, lambda: _ask(pid)) for _ in range(TIMES)]
-        while_read = [_stall(process, lambda: _numa_maps(pid)) for _ in range(TIMES)]
-        share = (_ask(pid).share([0]) or (0.0, 0.0))[0]
-        peer_share = _numastat(pid)
+        sample_times = [_measure_seconds(lambda: _sample_placement(pid)) for _ in range(REPEATS)]
+        peer_times = [_measure_seconds(lambda: _read_numastat_share(pid)) for _ in range(REPEATS)]
+        maps_times = [_measure_seconds(lambda: _read_numa_maps(pid)) for _ in range(REPEATS)]
+        idle_stalls = [
+            _measure_stall(process, lambda: time.sleep(statistics.median(sample_times))) for _ in range(REPEATS)
+        ]
+        sample_stalls = [_measure_stall(process, lambda: _sample_placement(pid)) for _ in range(REPEATS)]
+        maps_stalls = [_measure_stall(process, lambda: _read_numa_maps(pid)) for _ in range(REPEATS)]
+        share = (_sample_placement(pid).estimate_share([0]) or (0.0, 0.0))[0]
+        peer_share = _read_numastat_share(pid)
     median = statistics.median
-    return Cost(
-        ours=median(ours),
-        peer=median(peer),
-        numa_maps=median(read),
-        stall_idle=median(idle),
-        stall_ours=median(while_ours),
-        stall_numa_maps=median(while_read),
+    return MethodCosts(
+        ours=median(sample_times),
+        peer=median(peer_times),
+        numa_maps=median(maps_times),
+        stall_idle=median(idle_stalls),
+        stall_ours=median(sample_stalls),
+        stall_numa_maps=median(maps_stalls),
         share=share,
         peer_share=peer_share,
     )
 
 
 @contextlib.contextmanager
-def _held(size: int) -> Iterator[subprocess.Popen[str]]:
+def _hold_memory(size: int) -> Iterator[subprocess.Popen[str]]:
     """A process of so many GiB, all of them in RAM."""
-    command = [sys.executable, "-I", "-S", "-c", HOLD, str(size)]
+    command = [sys.executable, "-I", "-S", "-c", HOLDER_SCRIPT, str(size)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -113,63 +115,73 @@ def _held(size: int) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def _stall(process: subprocess.Popen[str], act: Callable[[], object]) -> float:
+def _measure_stall(process: subprocess.Popen[str], action: Callable[[], object]) -> float:
     """The longest mmap and munmap of the process, in seconds, while something is done to it."""
     assert process.stdout is not None
-    _say(process, "\n")
+    _send_line(process, "\n")
     time.sleep(0.02)  # it has begun
-    act()
-    _say(process, "\n")
+    action()
+    _send_line(process, "\n")
     return float(json.loads(process.stdout.readline())["worst"])
 
 
-def _say(process: subprocess.Popen[str], line: str) -> None:
+def _send_line(process: subprocess.Popen[str], line: str) -> None:
     assert process.stdin is not None
     process.stdin.write(line)
     process.stdin.flush()
 
 
-def _ask(pid: int) -> Placement:
+def _sample_placement(pid: int) -> PageSample:
     """What the collector does, once it has found the process."""
     host = Host("/")
-    seen = stat(host, pid)
-    placement = None if seen is None else sample(host, pid, seen.started, PAGES)
+    process_stat = read_stat(host, pid)
+    placement = None if process_stat is None else sample_pages(host, pid, process_stat.start_time, SAMPLE_PAGES)
     if placement is None:
         raise RuntimeError(f"this kernel does not tell where pages are: {host.take_notes()}")
     return placement
 
 
-def _numastat(pid: int) -> float:
+def _read_numastat_share(pid: int) -> float:
     """The share of node 0, as the last line of its table has it."""
-    told = subprocess.run([PEER, "-p", str(pid)], capture_output=True, text=True, check=True).stdout
-    words = told.splitlines()[-1].split()
+    output = subprocess.run([PEER, "-p", str(pid)], capture_output=True, text=True, check=True).stdout
+    words = output.splitlines()[-1].split()
     return float(words[1]) / float(words[-1])
 
 
-def _numa_maps(pid: int) -> int:
+def _read_numa_maps(pid: int) -> int:
     return len(Path(f"/proc/{pid}/numa_maps").read_bytes())
 
 
-def _timed(act: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    act()
-    return time.perf_counter() - began
+def _measure_seconds(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
 
 
-def _row(costs: dict[int, Cost], left_out: list[int]) -> Row:
+def _build_result(costs: dict[int, MethodCosts], left_out: list[int]) -> BenchmarkResult:
     largest, smallest = max(costs), min(costs)
-    most = costs[largest]
+    largest_cost = costs[largest]
     figures = [
-        Figure(f"time at {largest} GiB / numastat -p", most.ours / most.peer, "ratio", BUDGET),
-        Figure(f"time at {largest} GiB / reading numa_maps", most.ours / most.numa_maps, "ratio"),
+        Figure(f"time at {largest} GiB / numastat -p", largest_cost.ours / largest_cost.peer, "ratio", BUDGET),
+        Figure(f"time at {largest} GiB / reading numa_maps", largest_cost.ours / largest_cost.numa_maps, "ratio"),
         Figure(
             f"longest stall of its mmap at {largest} GiB / reading numa_maps",
-            most.stall_ours / most.stall_numa_maps,
+            largest_cost.stall_ours / largest_cost.stall_numa_maps,
             "ratio",
             1 / 4,
         ),
-        Figure(f"time at {largest} GiB / at {smallest} GiB", most.ours / costs[smallest].ours, "ratio", FLAT),
-        Figure("share of node 0 less numastat's, in points", 100 * abs(most.share - most.peer_share), "", 2.0),
+        Figure(
+            f"time at {largest} GiB / at {smallest} GiB",
+            largest_cost.ours / costs[smallest].ours,
+            "ratio",
+            GROWTH_BUDGET,
+        ),
+        Figure(
+            "share of node 0 less numastat's, in points",
+            100 * abs(largest_cost.share - largest_cost.peer_share),
+            "",
+            2.0,
+        ),
     ]
     for size, cost in costs.items():
         figures += [
@@ -180,8 +192,10 @@ def _row(costs: dict[int, Cost], left_out: list[int]) -> Row:
             Figure(f"{size} GiB: longest mmap, sampled", 1000 * cost.stall_ours, "ms"),
             Figure(f"{size} GiB: longest mmap, numa_maps read", 1000 * cost.stall_numa_maps, "ms"),
         ]
-    notes = [f"Medians of {TIMES} looks; a stall is the longest mmap and munmap of a page that the process itself saw."]
+    notes = [
+        f"Medians of {REPEATS} looks; a stall is the longest mmap and munmap of a page that the process itself saw."
+    ]
     if left_out:
-        missing = ", ".join(map(shown, left_out))
-        notes.append(f"Not measured: {missing} GiB, for which this host has not enough free memory.")
-    return Row("placement", ABOUT, tuple(figures), tuple(notes))
+        missing_sizes = ", ".join(map(format_number, left_out))
+        notes.append(f"Not measured: {missing_sizes} GiB, for which this host has not enough free memory.")
+    return BenchmarkResult("placement", ABOUT, tuple(figures), tuple(notes))

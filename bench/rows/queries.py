@@ -15,17 +15,17 @@ from typing import Any
 
 from bench import processes
 from bench.processes import Program
-from bench.report import Figure, Row
-from bench.rows.sample_and_scrape import agent_on
-from bench.tree import Shape, build
+from bench.report import BenchmarkResult, Figure
+from bench.rows.sample_and_scrape import start_agent
+from bench.tree import HostShape, build_tree
 
 ABOUT = "an agent with its built-in rules on a tree of 256 CPUs, 8 nodes and 32 DIMMs, asked by dashboards and worse"
 WARM_UP = 20.0  # seconds
-STEPS, ASKED = 300, 50
+STEPS, PANEL_QUERIES = 300, 50
 PANEL = "steadytok_dimm_temperature_celsius"
 PANEL_BUDGET_MS, LATE_BUDGET_MS = 50.0, 100.0
 CLIENTS = 4
-STEPS_OF_HOSTILE = (1, 15, 60)  # seconds: beyond what is allowed, and just within it
+HOSTILE_STEPS = (1, 15, 60)  # seconds: beyond what is allowed, and just within it
 HOSTILE = (
     'quantile_over_time(0.9, rate({__name__=~"steadytok.+"}[5m])[15m:1s])',
     'sum(deriv({__name__=~"steadytok.+"}[15m])) + sum(stddev_over_time({__name__=~"steadytok.+"}[10m]))',
@@ -35,81 +35,81 @@ HOSTILE = (
 )
 
 
-def measure(seconds: float) -> Row:
+def measure(seconds: float) -> BenchmarkResult:
     """The same agent calm, asked by a dashboard, and then by hostile clients, so many seconds each."""
     with ExitStack() as stack:
-        place = stack.enter_context(processes.folder())
-        root = place / "root"
-        build(root, Shape())
-        stack.enter_context(processes.python("-m", "bench.mover", str(root)))
-        agent = agent_on(place, root, "asked", builtin=True)
-        stack.callback(agent.end)
+        folder = stack.enter_context(processes.temporary_folder())
+        root = folder / "root"
+        build_tree(root, HostShape())
+        stack.enter_context(processes.run_python("-m", "bench.mover", str(root)))
+        agent = start_agent(folder, root, "asked", builtin=True)
+        stack.callback(agent.close)
         agent.wait_until_it_listens()
         time.sleep(WARM_UP + seconds)
-        calm = _latest(agent, seconds)
-        panel, series = _panel(agent)
-        before = agent.memory_mib()[1]
-        answers = _hostile(agent, seconds)
+        idle_lateness = _query_lateness(agent, seconds)
+        panel_ms, series = _query_panel(agent)
+        rss_before = agent.read_memory_mib()[1]
+        status_counts = _run_hostile_clients(agent, seconds)
         figures = [
-            Figure(f"query_range of {STEPS} steps x {series} series, median", panel, "ms", PANEL_BUDGET_MS),
-            Figure("latest tick while nobody asks", calm, "ms"),
+            Figure(f"query_range of {STEPS} steps x {series} series, median", panel_ms, "ms", PANEL_BUDGET_MS),
+            Figure("latest tick while nobody asks", idle_lateness, "ms"),
             Figure(
                 f"latest tick while {CLIENTS} clients ask hostile queries",
-                _latest(agent, seconds),
+                _query_lateness(agent, seconds),
                 "ms",
                 LATE_BUDGET_MS,
             ),
-            Figure("RSS of agent and eye before", before, "MiB"),
-            Figure("RSS of agent and eye after", agent.memory_mib()[1], "MiB"),
+            Figure("RSS of agent and eye before", rss_before, "MiB"),
+            Figure("RSS of agent and eye after", agent.read_memory_mib()[1], "MiB"),
         ]
-    told = ", ".join(f"{count} x {status}" for status, count in sorted(answers.items()))
-    return Row("queries", ABOUT, tuple(figures), (f"Hostile queries were answered with {told}.",))
+    summary = ", ".join(f"{count} x {status}" for status, count in sorted(status_counts.items()))
+    return BenchmarkResult("queries", ABOUT, tuple(figures), (f"Hostile queries were answered with {summary}.",))
 
 
-def _panel(agent: Program) -> tuple[float, int]:
+def _query_panel(agent: Program) -> tuple[float, int]:
     """Milliseconds of the median answer, and how many series it has."""
     times, series = [], 0
-    for _ in range(ASKED):
+    for _ in range(PANEL_QUERIES):
         now = time.time()
-        began = time.perf_counter()
+        started = time.perf_counter()
         status, body = _get(agent, "query_range", query=PANEL, start=now - 30, end=now, step=30 / (STEPS - 1))
-        times.append((time.perf_counter() - began) * 1000)
+        times.append((time.perf_counter() - started) * 1000)
         if status != 200:
             raise processes.NotListeningError(f"the agent refused a panel's query: {body}")
         series = len(body["data"]["result"])
     return statistics.median(times), series
 
 
-def _latest(agent: Program, seconds: float) -> float:
+def _query_lateness(agent: Program, seconds: float) -> float:
     """Milliseconds by which the latest tick of the last seconds was late."""
     _, body = _get(agent, "query", query=f"max_over_time(steadytok_tick_late_seconds[{seconds:.0f}s])")
     return float(body["data"]["result"][0]["value"][1]) * 1000
 
 
-def _hostile(agent: Program, seconds: float) -> collections.Counter[int]:
-    answers: collections.Counter[int] = collections.Counter()
-    until = time.monotonic() + seconds
+def _run_hostile_clients(agent: Program, seconds: float) -> collections.Counter[int]:
+    status_counts: collections.Counter[int] = collections.Counter()
+    deadline = time.monotonic() + seconds
 
-    def client(number: int) -> None:
-        while time.monotonic() < until:
+    def run_client(number: int) -> None:
+        while time.monotonic() < deadline:
             number += 1
             now = time.time()
-            text, step = HOSTILE[number % len(HOSTILE)], STEPS_OF_HOSTILE[number % len(STEPS_OF_HOSTILE)]
-            status, _ = _get(agent, "query_range", query=text, start=now - 3600, end=now, step=step)
-            answers[status] += 1
+            expression, step = HOSTILE[number % len(HOSTILE)], HOSTILE_STEPS[number % len(HOSTILE_STEPS)]
+            status, _ = _get(agent, "query_range", query=expression, start=now - 3600, end=now, step=step)
+            status_counts[status] += 1
 
-    clients = [threading.Thread(target=client, args=(number,), daemon=True) for number in range(CLIENTS)]
-    for each in clients:
-        each.start()
-    for each in clients:
-        each.join()
-    return answers
+    threads = [threading.Thread(target=run_client, args=(number,), daemon=True) for number in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return status_counts
 
 
-def _get(agent: Program, what: str, **fields: Any) -> tuple[int, Any]:
-    url = f"http://127.0.0.1:{agent.port}/api/v1/{what}?{urllib.parse.urlencode(fields)}"
+def _get(agent: Program, endpoint: str, **parameters: Any) -> tuple[int, Any]:
+    url = f"http://127.0.0.1:{agent.port}/api/v1/{endpoint}?{urllib.parse.urlencode(parameters)}"
     try:
-        with urllib.request.urlopen(url, timeout=60) as answer:
-            return answer.status, json.load(answer)
+        with urllib.request.urlopen(url, timeout=60) as response:
+            return response.status, json.load(response)
     except urllib.error.HTTPError as refusal:
         return refusal.code, json.load(refusal)

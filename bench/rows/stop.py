@@ -12,33 +12,33 @@ from pathlib import Path
 
 from bench import processes
 from bench.processes import Program
-from bench.report import Figure, Row
+from bench.report import BenchmarkResult, Figure
 
 ABOUT = "an agent with its canary, its eye and all rules, told to end while it works; TimeoutStopSec= is never needed"
 RUNS = 10
-MOST_MS = 2000.0
+BUDGET_MS = 2000.0
 
 
-def measure(_seconds: float) -> Row:
+def measure(_seconds: float) -> BenchmarkResult:
     """Ten lives, each two seconds longer than its start; one that does not end in five is killed, and told as five."""
     with ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="steadytok-bench-", dir="/var/tmp")))
-        taken = [_life(place) for _ in range(RUNS)]
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="steadytok-bench-", dir="/var/tmp")))
+        durations_ms = [_time_stop(folder) for _ in range(RUNS)]
     figures = (
-        Figure("SIGTERM to its end, median", statistics.median(taken), "ms", MOST_MS),
-        Figure("SIGTERM to its end, longest", max(taken), "ms", MOST_MS),
+        Figure("SIGTERM to its end, median", statistics.median(durations_ms), "ms", BUDGET_MS),
+        Figure("SIGTERM to its end, longest", max(durations_ms), "ms", BUDGET_MS),
     )
-    return Row("stop", ABOUT, figures)
+    return BenchmarkResult("stop", ABOUT, figures)
 
 
-def _life(place: Path) -> float:
-    port = processes.free_port()
-    document = {"web": {"listen": f"127.0.0.1:{port}"}, "state": {"dir": str(place / "state")}}
-    (place / "config.yml").write_text(json.dumps(document))
-    command = (sys.executable, "-m", "agent", "run", "--plain", "--config", str(place / "config.yml"))
+def _time_stop(folder: Path) -> float:
+    port = processes.find_free_port()
+    config = {"web": {"listen": f"127.0.0.1:{port}"}, "state": {"dir": str(folder / "state")}}
+    (folder / "config.yml").write_text(json.dumps(config))
+    command = (sys.executable, "-m", "agent", "run", "--plain", "--config", str(folder / "config.yml"))
     agent = Program("agent", command, port)
     agent.wait_until_it_listens()
     time.sleep(2.0)
-    began = time.monotonic()
-    agent.end()
-    return (time.monotonic() - began) * 1000
+    started = time.monotonic()
+    agent.close()
+    return (time.monotonic() - started) * 1000

@@ -27,7 +27,7 @@ class Slot(NamedTuple):
     """Whether one sensor stands for several modules."""
 
     @property
-    def told(self) -> bool:
+    def is_specific(self) -> bool:
         """Whether the name tells more than that this is memory."""
         return bool(self.channel) or self.number is not None
 
@@ -56,7 +56,7 @@ _GROUPS = (
 )
 
 
-def refusal(name: str, entity: str) -> str | None:
+def refusal_reason(name: str, entity: str) -> str | None:
     """Why a sensor is none of a memory module, in words; None where it is one."""
     if _REGULATOR.search(name):
         return "a voltage regulator, which runs hotter than the modules beside it"
@@ -69,9 +69,9 @@ def refusal(name: str, entity: str) -> str | None:
     return None
 
 
-def slot(name: str) -> Slot:
+def parse_slot(name: str) -> Slot:
     """What a name says."""
-    plain = cleaned(name)
+    plain = strip_decoration(name)
     dell = _LETTER_SOCKET.fullmatch(plain)
     if dell is not None:
         return Slot(plain, socket=ord(dell[1]) - ord("A") + 1, number=int(dell[2]))
@@ -86,42 +86,49 @@ def slot(name: str) -> Slot:
     form = next((form for pattern in _FORMS if (form := pattern.search(plain)) is not None), None)
     if form is None:
         return Slot(plain, socket, channel[1].upper() if channel is not None else "")
-    found = form.groupdict()
-    letter = channel[1] if channel is not None else found.get("channel") or ""
-    number = found.get("number")
+    fields = form.groupdict()
+    letter = channel[1] if channel is not None else fields.get("channel") or ""
+    number = fields.get("number")
     return Slot(plain, socket, letter.upper(), int(number) if number is not None else None)
 
 
-def slots(names: Iterable[str]) -> dict[str, Slot]:
+def parse_slots(names: Iterable[str]) -> dict[str, Slot]:
     """
     What all names of one source say.
 
     Where G is the only letter it is no channel: `DIMMG0` and `DIMMG1` are groups of modules (Gigabyte, Inspur).
     """
-    found = {name: slot(name) for name in names}
-    lettered = [each for each in found.values() if each.channel.isalpha() and each.socket is None]
-    if lettered and all(each.channel == "G" and re.search(r"DIMMG\d", each.name, re.I) for each in lettered):
-        groups = {each.name for each in lettered}
-        found = {name: Slot(each.name, group=True) if each.name in groups else each for name, each in found.items()}
-    return found
+    parsed = {name: parse_slot(name) for name in names}
+    lettered = [
+        parsed_slot for parsed_slot in parsed.values() if parsed_slot.channel.isalpha() and parsed_slot.socket is None
+    ]
+    if lettered and all(
+        parsed_slot.channel == "G" and re.search(r"DIMMG\d", parsed_slot.name, re.I) for parsed_slot in lettered
+    ):
+        groups = {parsed_slot.name for parsed_slot in lettered}
+        parsed = {
+            name: Slot(parsed_slot.name, group=True) if parsed_slot.name in groups else parsed_slot
+            for name, parsed_slot in parsed.items()
+        }
+    return parsed
 
 
-def cleaned(name: str) -> str:
+def strip_decoration(name: str) -> str:
     """A sensor's name without what only says that it is a temperature; what is nothing but that stays."""
     return _DECORATION.sub("", name).strip() or name.strip()
 
 
-def folded(name: str) -> str:
+def normalize_name(name: str) -> str:
     """A name for comparing: letters and digits alone."""
-    return re.sub(r"[^a-z0-9]", "", cleaned(name).lower())
+    return re.sub(r"[^a-z0-9]", "", strip_decoration(name).lower())
 
 
-def same(wanted: Slot, known: Slot) -> bool:
+def matches_slot(candidate: Slot, known_slot: Slot) -> bool:
     """Whether a name may mean a slot: all that it says is true there, and no channel is passed over in silence."""
     return (
-        wanted.told
-        and not wanted.group
-        and wanted.channel == known.channel
-        and wanted.number == known.number
-        and wanted.socket in (None, known.socket)
+        candidate.is_specific
+        and not candidate.group
+        and candidate.channel == known_slot.channel
+        and candidate.number == known_slot.number
+        and candidate.socket in (None, known_slot.socket)
     )

@@ -12,17 +12,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from collectors._dimm.sensor_names import Slot, cleaned, folded, same, slot, slots
+from collectors._dimm.sensor_names import Slot, matches_slot, normalize_name, parse_slot, parse_slots, strip_decoration
 from collectors._host.host import Host
-from collectors._host.nodes import nodes, nodes_by_package
+from collectors._host.nodes import list_nodes, read_nodes_by_package
 
 
-class Sensor(NamedTuple):
+class DimmSensor(NamedTuple):
     """One sensor: its name, which no other of its source has, what is said of its place, and its module's number."""
 
     source: str
     name: str
-    said: str
+    location: str
     serial_number: str = ""
     socket: int | None = None
     """The processor, counted from 0, where the source itself knows."""
@@ -33,7 +33,7 @@ class Sensor(NamedTuple):
         return f"{self.source}/{self.name}"
 
 
-class Place(NamedTuple):
+class SlotAssignment(NamedTuple):
     """The name of a module, its node (empty where that is not known), and why it fits no slot (empty where it does)."""
 
     dimm: str
@@ -41,7 +41,7 @@ class Place(NamedTuple):
     reason: str = ""
 
 
-class Device(NamedTuple):
+class SlotDevice(NamedTuple):
     """A slot as the collector dmi tells of it, empty where it does not; `node` is the one that its addresses are of."""
 
     handle: str
@@ -56,16 +56,16 @@ class Device(NamedTuple):
     """Whether a module of known size is in it."""
 
 
-class _Known(NamedTuple):
+class _KnownSlot(NamedTuple):
     """A slot that the firmware's table tells of."""
 
     dimm: str
     slot: Slot
-    device: Device
+    device: SlotDevice
     node: str
 
 
-class Places:
+class SlotAssigner:
     """
     The places of all sensors; each is decided when its sensor is first seen and stays as long as this lives.
 
@@ -74,115 +74,129 @@ class Places:
     """
 
     def __init__(
-        self, host: Host, devices: Sequence[Device], names: Mapping[str, str], nodes_told: Mapping[str, int]
+        self, host: Host, devices: Sequence[SlotDevice], names: Mapping[str, str], configured_nodes: Mapping[str, int]
     ) -> None:
-        self._names, self._nodes_told = names, nodes_told
-        self._all_nodes = nodes(host)
-        self._packages = nodes_by_package(host) if len(self._all_nodes) > 1 else {}
-        self.known = tuple(self._slots(devices))
-        self._placed: dict[str, Place] = {}
+        self._names, self._configured_nodes = names, configured_nodes
+        self._all_nodes = list_nodes(host)
+        self._packages = read_nodes_by_package(host) if len(self._all_nodes) > 1 else {}
+        self.known_slots = tuple(self._make_slots(devices))
+        self._assignments: dict[str, SlotAssignment] = {}
         self._owners: dict[tuple[str, str], list[str]] = {}
 
-    def place(self, sensors: Sequence[Sensor], *, shared: bool = False) -> list[Place]:
+    def assign(self, sensors: Sequence[DimmSensor], *, shared: bool = False) -> list[SlotAssignment]:
         """The place of each, all of one source; `shared`: several of them may be of one module."""
-        if not all(sensor.key in self._placed for sensor in sensors):
-            said = slots(sensor.said for sensor in sensors)  # of all: one name explains another
-            new = [sensor for sensor in sensors if sensor.key not in self._placed]
+        if not all(sensor.key in self._assignments for sensor in sensors):
+            slots_by_location = parse_slots(sensor.location for sensor in sensors)  # of all: one name explains another
+            new = [sensor for sensor in sensors if sensor.key not in self._assignments]
             for sensor in sorted(new, key=lambda sensor: sensor.key not in self._names):  # the operator's go first
-                self._placed[sensor.key] = self._claimed(sensor, self._decide(sensor, said), shared)
-        return [self._placed[sensor.key] for sensor in sensors]
+                self._assignments[sensor.key] = self._claim(
+                    sensor, self._decide_assignment(sensor, slots_by_location), shared
+                )
+        return [self._assignments[sensor.key] for sensor in sensors]
 
-    def _claimed(self, sensor: Sensor, place: Place, shared: bool) -> Place:
+    def _claim(self, sensor: DimmSensor, assignment: SlotAssignment, shared: bool) -> SlotAssignment:
         """The place, or the sensor's own name where another one of its source is there already."""
-        owners = self._owners.setdefault((sensor.source, place.dimm), [])
+        owners = self._owners.setdefault((sensor.source, assignment.dimm), [])
         if owners and not shared:
-            place = Place(sensor.name, place.node, f"{owners[0]} is of {place.dimm} already")
+            assignment = SlotAssignment(sensor.name, assignment.node, f"{owners[0]} is of {assignment.dimm} already")
         owners.append(sensor.name)
-        return place
+        return assignment
 
-    def sharing(self, source: str, dimm: str) -> int:
+    def count_sensors(self, source: str, dimm: str) -> int:
         """How many sensors of a source are of a module."""
         return len(self._owners.get((source, dimm), ()))
 
-    def strangers(self, source: str) -> Iterator[str]:
+    def list_unseen_sensors(self, source: str) -> Iterator[str]:
         """The sensors of a source that the operator's map names and nobody has seen."""
-        unseen = (name for name in self._names if name.startswith(f"{source}/") and name not in self._placed)
+        unseen = (name for name in self._names if name.startswith(f"{source}/") and name not in self._assignments)
         return (name.removeprefix(f"{source}/") for name in unseen)
 
-    def _decide(self, sensor: Sensor, said: Mapping[str, Slot]) -> Place:
-        told = self._names.get(sensor.key)
-        slot = said[sensor.said]
-        fitting = self._fitting(sensor, slot) if told is None else [k for k in self.known if k.dimm == told]
-        if len(fitting) == 1:
-            return Place(fitting[0].dimm, self._node(fitting[0].dimm) or fitting[0].node)
-        dimm = told or slot.name
-        node = self._node(dimm) or self._of_socket(sensor, slot, said.values())
-        return Place(dimm, node, "" if told or slot.group else self._reason(sensor, fitting))
+    def _decide_assignment(self, sensor: DimmSensor, slots_by_location: Mapping[str, Slot]) -> SlotAssignment:
+        configured_dimm = self._names.get(sensor.key)
+        slot = slots_by_location[sensor.location]
+        matching = (
+            self._find_matching(sensor, slot)
+            if configured_dimm is None
+            else [k for k in self.known_slots if k.dimm == configured_dimm]
+        )
+        if len(matching) == 1:
+            return SlotAssignment(matching[0].dimm, self._configured_node(matching[0].dimm) or matching[0].node)
+        dimm = configured_dimm or slot.name
+        node = self._configured_node(dimm) or self._node_of_socket(sensor, slot, slots_by_location.values())
+        return SlotAssignment(
+            dimm, node, "" if configured_dimm or slot.group else self._explain_mismatch(sensor, matching)
+        )
 
-    def _fitting(self, sensor: Sensor, slot: Slot) -> list[_Known]:
+    def _find_matching(self, sensor: DimmSensor, slot: Slot) -> list[_KnownSlot]:
         serial = sensor.serial_number.upper()
-        by_serial = [known for known in self.known if serial and known.device.serial_number.upper() == serial]
+        by_serial = [
+            known_slot
+            for known_slot in self.known_slots
+            if serial and known_slot.device.serial_number.upper() == serial
+        ]
         if by_serial:
             return by_serial
-        name = folded(sensor.said)
-        by_name = [known for known in self.known if name and name in _names(known)]
-        return by_name or [known for known in self.known if same(slot, known.slot)]
+        name = normalize_name(sensor.location)
+        by_name = [known_slot for known_slot in self.known_slots if name and name in _slot_names(known_slot)]
+        return by_name or [known_slot for known_slot in self.known_slots if matches_slot(slot, known_slot.slot)]
 
-    def _reason(self, sensor: Sensor, fitting: Sequence[_Known]) -> str:
-        if not self.known:
+    def _explain_mismatch(self, sensor: DimmSensor, matching: Sequence[_KnownSlot]) -> str:
+        if not self.known_slots:
             return ""  # nothing to be placed in: that the table is missing is told once, and not for each sensor
-        if fitting:
-            found = f"may be {' or '.join(known.dimm for known in fitting)}"
+        if matching:
+            reason = f"may be {' or '.join(known_slot.dimm for known_slot in matching)}"
         elif sensor.serial_number:
-            found = f"no slot has its serial number {sensor.serial_number}, or its name"
+            reason = f"no slot has its serial number {sensor.serial_number}, or its name"
         else:
-            found = "no slot has its name" if sensor.source != "hwmon" else "no serial number can be read from its SPD"
-        return found
+            reason = "no slot has its name" if sensor.source != "hwmon" else "no serial number can be read from its SPD"
+        return reason
 
-    def _node(self, dimm: str) -> str:
-        told = self._nodes_told.get(dimm)
-        if told is not None:
-            return str(told)
+    def _configured_node(self, dimm: str) -> str:
+        configured_node = self._configured_nodes.get(dimm)
+        if configured_node is not None:
+            return str(configured_node)
         return self._all_nodes[0] if len(self._all_nodes) == 1 else ""
 
-    def _of_socket(self, sensor: Sensor, slot: Slot, others: Iterable[Slot]) -> str:
+    def _node_of_socket(self, sensor: DimmSensor, slot: Slot, others: Iterable[Slot]) -> str:
         if sensor.socket is not None:
-            return self._of_package(sensor.socket)
-        numbers = self._numbers(known.slot for known in self.known) or self._numbers(others)
-        return self._of_package(numbers.index(slot.socket)) if slot.socket in numbers else ""
+            return self._node_of_package(sensor.socket)
+        numbers = self._socket_numbers(known_slot.slot for known_slot in self.known_slots) or self._socket_numbers(
+            others
+        )
+        return self._node_of_package(numbers.index(slot.socket)) if slot.socket in numbers else ""
 
-    def _numbers(self, said: Iterable[Slot]) -> list[int]:
+    def _socket_numbers(self, parsed_slots: Iterable[Slot]) -> list[int]:
         """The processors as names count them, from 0 or from 1; none where they are not as many as there are."""
-        numbers = sorted({slot.socket for slot in said if slot.socket is not None})
+        numbers = sorted({slot.socket for slot in parsed_slots if slot.socket is not None})
         return numbers if len(numbers) == len(self._packages) else []
 
-    def _of_package(self, index: int) -> str:
+    def _node_of_package(self, index: int) -> str:
         """The node of a processor that has only one: which quarter of it a slot is of, no name tells."""
         packages = sorted(self._packages)
-        found = self._packages[packages[index]] if index < len(packages) else []
-        return found[0] if len(found) == 1 else ""
+        package_nodes = self._packages[packages[index]] if index < len(packages) else []
+        return package_nodes[0] if len(package_nodes) == 1 else ""
 
-    def _slots(self, devices: Sequence[Device]) -> Iterator[_Known]:
-        names = _unique(devices)
-        said = [slot(name) for name in names]
-        numbers = self._numbers(said)
-        for name, each, device in zip(names, said, devices, strict=True):
-            node = self._of_package(numbers.index(each.socket)) if each.socket in numbers else ""
-            yield _Known(name, each, device, self._node(name) or node or device.node)
+    def _make_slots(self, devices: Sequence[SlotDevice]) -> Iterator[_KnownSlot]:
+        names = _unique_names(devices)
+        parsed_slots = [parse_slot(name) for name in names]
+        numbers = self._socket_numbers(parsed_slots)
+        for name, parsed_slot, device in zip(names, parsed_slots, devices, strict=True):
+            node = self._node_of_package(numbers.index(parsed_slot.socket)) if parsed_slot.socket in numbers else ""
+            yield _KnownSlot(name, parsed_slot, device, self._configured_node(name) or node or device.node)
 
 
-def _names(known: _Known) -> tuple[str, ...]:
+def _slot_names(known_slot: _KnownSlot) -> tuple[str, ...]:
     """What a slot may be called; ghes_edac writes bank and locator one behind the other."""
-    return folded(known.dimm), folded(f"{known.device.bank} {known.device.locator}")
+    return normalize_name(known_slot.dimm), normalize_name(f"{known_slot.device.bank} {known_slot.device.locator}")
 
 
-def _unique(devices: Sequence[Device]) -> list[str]:
+def _unique_names(devices: Sequence[SlotDevice]) -> list[str]:
     """A name for each slot: what is printed beside it, with its bank or its handle where that is not unique."""
     locators = Counter(device.locator for device in devices)
-    both = Counter((device.bank, device.locator) for device in devices)
+    pairs = Counter((device.bank, device.locator) for device in devices)
     names = []
     for device in devices:
         name = device.locator if locators[device.locator] == 1 else f"{device.bank} {device.locator}".strip()
-        unique = name and both[device.bank, device.locator] == 1
-        names.append(cleaned(name) if unique else f"{name} {device.handle}".strip())
+        unique = name and pairs[device.bank, device.locator] == 1
+        names.append(strip_decoration(name) if unique else f"{name} {device.handle}".strip())
     return names

@@ -39,16 +39,16 @@ class Structure(NamedTuple):
     data: bytes
     strings: tuple[str, ...]
 
-    def number(self, offset: int, size: int) -> int:
+    def read_number(self, offset: int, size: int) -> int:
         """The little-endian number of so many bytes there; 0 where an older firmware's structure is shorter."""
         field = self.data[offset : offset + size]
         return int.from_bytes(field, "little") if len(field) == size else 0
 
-    def text(self, offset: int) -> str:
+    def read_text(self, offset: int) -> str:
         """The string that the byte there names; empty where there is none, or only a word for nothing."""
-        place = self.number(offset, 1)
-        said = self.strings[place - 1].strip() if 0 < place <= len(self.strings) else ""
-        return "" if said.lower() in _NOTHING else said
+        index = self.read_number(offset, 1)
+        text = self.strings[index - 1].strip() if 0 < index <= len(self.strings) else ""
+        return "" if text.lower() in _NOTHING else text
 
 
 class MemoryDevice(NamedTuple):
@@ -67,89 +67,91 @@ class MemoryDevice(NamedTuple):
     ranges: Ranges = ()
 
 
-def memory_devices(host: Host) -> tuple[MemoryDevice, ...]:
+def read_memory_devices(host: Host) -> tuple[MemoryDevice, ...]:
     """All slots in the order of the table; none where there is no table, or, with a note, where it cannot be read."""
     raw = host.read_bytes(TABLE, optional=True)
     if raw is None:
         return ()
     try:
-        table = list(structures(raw))
+        table = list(parse_structures(raw))
     except ValueError as error:
         host.note(TABLE, str(error))
         return ()
-    arrays, devices = _ranges(table)
-    found = []
+    arrays, devices = _collect_ranges(table)
+    slots = []
     for structure in table:
         if structure.kind == _DEVICE and len(structure.data) > 0x12:  # up to the memory type: version 2.1
-            array = structure.number(4, 2)
+            array = structure.read_number(4, 2)
             ranges = devices.get(structure.handle) or arrays.get(array, [])
-            found.append(_device(structure)._replace(ranges=tuple(ranges)))
-    return tuple(found)
+            slots.append(_parse_device(structure)._replace(ranges=tuple(ranges)))
+    return tuple(slots)
 
 
-def structures(raw: bytes) -> Iterator[Structure]:
+def parse_structures(raw: bytes) -> Iterator[Structure]:
     """The structures of a table until its end mark; raises ValueError, one sentence, where it is damaged."""
-    at = 0
-    while at + _HEADER <= len(raw):
-        kind, length, handle = struct.unpack_from("<BBH", raw, at)
-        end = raw.find(b"\0\0", at + length)
+    offset = 0
+    while offset + _HEADER <= len(raw):
+        kind, length, handle = struct.unpack_from("<BBH", raw, offset)
+        end = raw.find(b"\0\0", offset + length)
         if length < _HEADER or end < 0:
-            raise ValueError(f"expected a structure of SMBIOS at byte {at}, found {raw[at : at + 8].hex(' ')}")
-        strings = raw[at + length : end].split(b"\0") if end > at + length else []
-        yield Structure(kind, handle, raw[at : at + length], tuple(map(_printable, strings)))
-        at = end + 2
+            raise ValueError(
+                f"expected a structure of SMBIOS at byte {offset}, found {raw[offset : offset + 8].hex(' ')}"
+            )
+        strings = raw[offset + length : end].split(b"\0") if end > offset + length else []
+        yield Structure(kind, handle, raw[offset : offset + length], tuple(map(_decode_printable, strings)))
+        offset = end + 2
         if kind == _END:
             return
     raise ValueError(f"expected a table of SMBIOS with its end mark, found {len(raw)} bytes without")
 
 
-def _printable(raw: bytes) -> str:
+def _decode_printable(raw: bytes) -> str:
     """Text as it can be a label: firmware writes padding and worse."""
     return "".join(letter for letter in raw.decode("ascii", "replace") if letter.isprintable()).strip()
 
 
-def _device(structure: Structure) -> MemoryDevice:
-    configured = structure.number(0x20, 2)
-    speed = structure.number(0x58, 4) if configured == _UNKNOWN else configured
+def _parse_device(structure: Structure) -> MemoryDevice:
+    configured = structure.read_number(0x20, 2)
+    speed = structure.read_number(0x58, 4) if configured == _UNKNOWN else configured
     return MemoryDevice(
         handle=structure.handle,
-        locator=structure.text(0x10),
-        bank=structure.text(0x11),
-        size=_size(structure),
-        type=_TYPES.get(structure.number(0x12, 1), ""),
+        locator=structure.read_text(0x10),
+        bank=structure.read_text(0x11),
+        size=_parse_size(structure),
+        type=_TYPES.get(structure.read_number(0x12, 1), ""),
         speed=speed * 1_000_000,
-        manufacturer=structure.text(0x17),
-        serial_number=structure.text(0x18),
-        part_number=structure.text(0x1A),
+        manufacturer=structure.read_text(0x17),
+        serial_number=structure.read_text(0x18),
+        part_number=structure.read_text(0x1A),
     )
 
 
-def _size(structure: Structure) -> int | None:
-    size = structure.number(0x0C, 2)
+def _parse_size(structure: Structure) -> int | None:
+    size = structure.read_number(0x0C, 2)
     if size == _UNKNOWN:
         return None
     if size == _EXTENDED_SIZE:
-        return (structure.number(0x1C, 4) & 0x7FFFFFFF) << 20
+        return (structure.read_number(0x1C, 4) & 0x7FFFFFFF) << 20
     return (size & ~_IN_KILOBYTES) << 10 if size & _IN_KILOBYTES else size << 20
 
 
 _ByHandle = dict[int, list[tuple[int, int]]]
 
 
-def _ranges(table: list[Structure]) -> tuple[_ByHandle, _ByHandle]:
+def _collect_ranges(table: list[Structure]) -> tuple[_ByHandle, _ByHandle]:
     """Where each array and each device is in physical memory, by handle."""
     arrays: _ByHandle = {}
     devices: _ByHandle = {}
     for structure in table:
         if structure.kind == _ARRAY_ADDRESS:
-            arrays.setdefault(structure.number(0x0C, 2), []).append(_range(structure, 0x0F))
+            arrays.setdefault(structure.read_number(0x0C, 2), []).append(_parse_range(structure, 0x0F))
         elif structure.kind == _DEVICE_ADDRESS:
-            devices.setdefault(structure.number(0x0C, 2), []).append(_range(structure, 0x13))
+            devices.setdefault(structure.read_number(0x0C, 2), []).append(_parse_range(structure, 0x13))
     return arrays, devices
 
 
-def _range(structure: Structure, extended: int) -> tuple[int, int]:
-    start, end = structure.number(4, 4), structure.number(8, 4)  # in kilobytes, the end included
+def _parse_range(structure: Structure, extended: int) -> tuple[int, int]:
+    start, end = structure.read_number(4, 4), structure.read_number(8, 4)  # in kilobytes, the end included
     if start == _EXTENDED_ADDRESS:
-        return structure.number(extended, 8), structure.number(extended + 8, 8) + 1
+        return structure.read_number(extended, 8), structure.read_number(extended + 8, 8) + 1
     return start << 10, (end + 1) << 10

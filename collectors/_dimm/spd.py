@@ -28,16 +28,16 @@ class _Layout(NamedTuple):
 _LAYOUTS = {0x0C: _Layout(325, 20), 0x12: _Layout(517, 30)}  # DDR4, DDR5
 
 
-class Plate(NamedTuple):
+class ModuleIdentity(NamedTuple):
     """What a module says of itself; the serial number in hexadecimal, as firmware writes it."""
 
     serial_number: str
     part_number: str
 
 
-def plate(host: Host, device: str) -> Plate | None:
+def read_module_identity(host: Host, device: str) -> ModuleIdentity | None:
     """The plate of the module whose sensor is this i2c device (3-0050, 0-0018); None where it cannot be had."""
-    path = _path(device)
+    path = _eeprom_path(device)
     if path is None:
         return None
     try:
@@ -45,14 +45,14 @@ def plate(host: Host, device: str) -> Plate | None:
     except OSError:
         return None  # no driver for it, or readable by root only: the join says what it would be good for
     try:
-        return _read(descriptor)
+        return _read_identity(descriptor)
     except OSError as error:
         return host.note(path, error.strerror or str(error))
     finally:
         os.close(descriptor)
 
 
-def _path(device: str) -> str | None:
+def _eeprom_path(device: str) -> str | None:
     match = _DEVICE.fullmatch(device)
     if match is None:
         return None
@@ -62,7 +62,7 @@ def _path(device: str) -> str | None:
     return f"sys/bus/i2c/devices/{match[1]}-{address:04x}/eeprom"
 
 
-def _read(descriptor: int) -> Plate | None:
+def _read_identity(descriptor: int) -> ModuleIdentity | None:
     kind = int.from_bytes(os.pread(descriptor, 1, _TYPE), "little")
     layout = _LAYOUTS.get(kind)
     if layout is None:
@@ -71,4 +71,4 @@ def _read(descriptor: int) -> Plate | None:
     serial, part = raw[:4], raw[4:].decode("ascii", "replace").strip(" \0")
     if len(serial) < 4 or serial in (b"\0" * 4, b"\xff" * 4):
         return None
-    return Plate(serial.hex().upper(), part if part.isprintable() else "")
+    return ModuleIdentity(serial.hex().upper(), part if part.isprintable() else "")

@@ -16,11 +16,11 @@ Signal = str
 """One of our words: what follows `steadytok_engine_` without unit and `_total`."""
 
 
-class Source(NamedTuple):
+class MetricSource(NamedTuple):
     """One metric of an engine, and how its series become one number."""
 
     name: str
-    only: Mapping[str, tuple[str, ...]] = {}  # labels and the values of which one is needed
+    label_values: Mapping[str, tuple[str, ...]] = {}  # labels and the values of which one is needed
     largest: bool = False  # else the sum: of a ratio the fullest counts, of tokens all
 
 
@@ -28,7 +28,7 @@ class Dialect(NamedTuple):
     """How one kind of engine speaks; `ranks` are labels whose series repeat each other and must not be added up."""
 
     prefix: str
-    sources: Mapping[Signal, tuple[Source, ...]]
+    sources: Mapping[Signal, tuple[MetricSource, ...]]
     ranks: frozenset[str] = frozenset()
 
     @property
@@ -36,7 +36,7 @@ class Dialect(NamedTuple):
         """Every metric that may be asked for."""
         return frozenset(source.name for sources in self.sources.values() for source in sources)
 
-    def spoken_in(self, text: str) -> bool:
+    def is_spoken_in(self, text: str) -> bool:
         """Whether a metric of this exposition has the prefix."""
         return text.startswith(self.prefix) or f"\n{self.prefix}" in text
 
@@ -46,23 +46,23 @@ class Dialect(NamedTuple):
 _VLLM = Dialect(
     "vllm:",
     {
-        "generated_tokens": (Source("vllm:generation_tokens_total"),),
-        "prompt_tokens": (Source("vllm:prompt_tokens_total"),),
+        "generated_tokens": (MetricSource("vllm:generation_tokens_total"),),
+        "prompt_tokens": (MetricSource("vllm:prompt_tokens_total"),),
         "decode_seconds": (
-            Source("vllm:inter_token_latency_seconds_sum"),
-            Source("vllm:time_per_output_token_seconds_sum"),
-            Source("vllm:request_decode_time_seconds_sum"),
+            MetricSource("vllm:inter_token_latency_seconds_sum"),
+            MetricSource("vllm:time_per_output_token_seconds_sum"),
+            MetricSource("vllm:request_decode_time_seconds_sum"),
         ),
-        "prompt_seconds": (Source("vllm:request_prefill_time_seconds_sum"),),
-        "first_token_seconds": (Source("vllm:time_to_first_token_seconds_sum"),),
-        "first_tokens": (Source("vllm:time_to_first_token_seconds_count"),),
-        "requests_running": (Source("vllm:num_requests_running"),),
-        "requests_waiting": (Source("vllm:num_requests_waiting"),),
+        "prompt_seconds": (MetricSource("vllm:request_prefill_time_seconds_sum"),),
+        "first_token_seconds": (MetricSource("vllm:time_to_first_token_seconds_sum"),),
+        "first_tokens": (MetricSource("vllm:time_to_first_token_seconds_count"),),
+        "requests_running": (MetricSource("vllm:num_requests_running"),),
+        "requests_waiting": (MetricSource("vllm:num_requests_waiting"),),
         "kv_cache_usage": (
-            Source("vllm:kv_cache_usage_perc", largest=True),
-            Source("vllm:gpu_cache_usage_perc", largest=True),
+            MetricSource("vllm:kv_cache_usage_perc", largest=True),
+            MetricSource("vllm:gpu_cache_usage_perc", largest=True),
         ),
-        "preemptions": (Source("vllm:num_preemptions_total"),),
+        "preemptions": (MetricSource("vllm:num_preemptions_total"),),
     },
 )
 
@@ -71,20 +71,20 @@ _SGLANG = Dialect(
     "sglang:",
     {
         "generated_tokens": (
-            Source("sglang:realtime_tokens_total", only={"mode": ("decode",)}),
-            Source("sglang:generation_tokens_total"),
+            MetricSource("sglang:realtime_tokens_total", label_values={"mode": ("decode",)}),
+            MetricSource("sglang:generation_tokens_total"),
         ),
         "prompt_tokens": (
-            Source("sglang:realtime_tokens_total", only={"mode": ("prefill_compute", "prefill_cache")}),
-            Source("sglang:prompt_tokens_total"),
+            MetricSource("sglang:realtime_tokens_total", label_values={"mode": ("prefill_compute", "prefill_cache")}),
+            MetricSource("sglang:prompt_tokens_total"),
         ),
-        "decode_seconds": (Source("sglang:inter_token_latency_seconds_sum"),),
-        "first_token_seconds": (Source("sglang:time_to_first_token_seconds_sum"),),
-        "first_tokens": (Source("sglang:time_to_first_token_seconds_count"),),
-        "requests_running": (Source("sglang:num_running_reqs"),),
-        "requests_waiting": (Source("sglang:num_queue_reqs"),),
-        "kv_cache_usage": (Source("sglang:token_usage", largest=True),),
-        "preemptions": (Source("sglang:num_retracted_requests_total"),),
+        "decode_seconds": (MetricSource("sglang:inter_token_latency_seconds_sum"),),
+        "first_token_seconds": (MetricSource("sglang:time_to_first_token_seconds_sum"),),
+        "first_tokens": (MetricSource("sglang:time_to_first_token_seconds_count"),),
+        "requests_running": (MetricSource("sglang:num_running_reqs"),),
+        "requests_waiting": (MetricSource("sglang:num_queue_reqs"),),
+        "kv_cache_usage": (MetricSource("sglang:token_usage", largest=True),),
+        "preemptions": (MetricSource("sglang:num_retracted_requests_total"),),
     },
     ranks=frozenset({"tp_rank", "pp_rank", "moe_ep_rank"}),
 )
@@ -94,32 +94,32 @@ _SGLANG = Dialect(
 _LLAMA_CPP = Dialect(
     "llamacpp:",
     {
-        "generated_tokens": (Source("llamacpp:tokens_predicted_total"),),
-        "prompt_tokens": (Source("llamacpp:prompt_tokens_total"),),
-        "decode_seconds": (Source("llamacpp:tokens_predicted_seconds_total"),),
-        "prompt_seconds": (Source("llamacpp:prompt_seconds_total"),),
-        "requests_running": (Source("llamacpp:requests_processing"),),
-        "requests_waiting": (Source("llamacpp:requests_deferred"),),
-        "kv_cache_usage": (Source("llamacpp:kv_cache_usage_ratio", largest=True),),
+        "generated_tokens": (MetricSource("llamacpp:tokens_predicted_total"),),
+        "prompt_tokens": (MetricSource("llamacpp:prompt_tokens_total"),),
+        "decode_seconds": (MetricSource("llamacpp:tokens_predicted_seconds_total"),),
+        "prompt_seconds": (MetricSource("llamacpp:prompt_seconds_total"),),
+        "requests_running": (MetricSource("llamacpp:requests_processing"),),
+        "requests_waiting": (MetricSource("llamacpp:requests_deferred"),),
+        "kv_cache_usage": (MetricSource("llamacpp:kv_cache_usage_ratio", largest=True),),
     },
 )
 
 _REFERENCE = Dialect(
     "steadytok_reference_",
     {
-        "generated_tokens": (Source("steadytok_reference_generated_tokens_total"),),
-        "prompt_tokens": (Source("steadytok_reference_prompt_tokens_total"),),
-        "decode_seconds": (Source("steadytok_reference_decode_seconds_total"),),
-        "prompt_seconds": (Source("steadytok_reference_prompt_seconds_total"),),
-        "first_token_seconds": (Source("steadytok_reference_time_to_first_token_seconds_sum"),),
-        "first_tokens": (Source("steadytok_reference_time_to_first_token_seconds_count"),),
-        "requests_running": (Source("steadytok_reference_requests_running"),),
-        "requests_waiting": (Source("steadytok_reference_requests_waiting"),),
-        "kv_cache_usage": (Source("steadytok_reference_kv_cache_usage_ratio", largest=True),),
-        "duty": (Source("steadytok_reference_duty", largest=True),),
-        "bandwidth_efficiency": (Source("steadytok_reference_bandwidth_efficiency_ratio", largest=True),),
-        "resident": (Source("steadytok_reference_resident_bytes"),),
-        "cpu_seconds": (Source("steadytok_reference_cpu_seconds_total"),),
+        "generated_tokens": (MetricSource("steadytok_reference_generated_tokens_total"),),
+        "prompt_tokens": (MetricSource("steadytok_reference_prompt_tokens_total"),),
+        "decode_seconds": (MetricSource("steadytok_reference_decode_seconds_total"),),
+        "prompt_seconds": (MetricSource("steadytok_reference_prompt_seconds_total"),),
+        "first_token_seconds": (MetricSource("steadytok_reference_time_to_first_token_seconds_sum"),),
+        "first_tokens": (MetricSource("steadytok_reference_time_to_first_token_seconds_count"),),
+        "requests_running": (MetricSource("steadytok_reference_requests_running"),),
+        "requests_waiting": (MetricSource("steadytok_reference_requests_waiting"),),
+        "kv_cache_usage": (MetricSource("steadytok_reference_kv_cache_usage_ratio", largest=True),),
+        "duty": (MetricSource("steadytok_reference_duty", largest=True),),
+        "bandwidth_efficiency": (MetricSource("steadytok_reference_bandwidth_efficiency_ratio", largest=True),),
+        "resident": (MetricSource("steadytok_reference_resident_bytes"),),
+        "cpu_seconds": (MetricSource("steadytok_reference_cpu_seconds_total"),),
     },
 )
 
@@ -131,30 +131,30 @@ DIALECTS: Mapping[str, Dialect] = {
 }
 
 
-def fingerprint(text: str) -> str | None:
+def detect_kind(text: str) -> str | None:
     """The kind of engine whose prefix a metric of this exposition has, or None."""
-    return next((kind for kind, dialect in DIALECTS.items() if dialect.spoken_in(text)), None)
+    return next((kind for kind, dialect in DIALECTS.items() if dialect.is_spoken_in(text)), None)
 
 
-def value(dialect: Dialect, signal: Signal, points: Points) -> float | None:
+def read_signal(dialect: Dialect, signal: Signal, points: Points) -> float | None:
     """The number behind one of our words; None where this engine does not tell."""
     for source in dialect.sources.get(signal, ()):
         if source.name not in points:
             continue
-        found = points[source.name]
-        chosen = [point for point in found or () if _chosen(point, source)]
-        if chosen:
-            return max(point.value for point in chosen) if source.largest else _sum(chosen, dialect)
-        if found is None:
+        series = points[source.name]
+        selected = [point for point in series or () if _is_selected(point, source)]
+        if selected:
+            return max(point.value for point in selected) if source.largest else _sum_replicas(selected, dialect)
+        if series is None:
             return None  # it is there and cannot be read: another name might count something else
     return None
 
 
-def _chosen(point: Point, source: Source) -> bool:
-    return all(point.labels.get(label) in values for label, values in source.only.items())
+def _is_selected(point: Point, source: MetricSource) -> bool:
+    return all(point.labels.get(label) in values for label, values in source.label_values.items())
 
 
-def _sum(points: list[Point], dialect: Dialect) -> float:
+def _sum_replicas(points: list[Point], dialect: Dialect) -> float:
     """The sum over replicas; ranks of one replica all count the same tokens, so the highest of them stands for all."""
     replicas: dict[frozenset[tuple[str, str]], float] = {}
     for point in points:

@@ -42,31 +42,31 @@ def is_exposition(text: str) -> bool:
     return match is not None and _NUMBER.fullmatch(match[3]) is not None
 
 
-def points(text: str, wanted: Container[str]) -> Points:
+def parse_points(text: str, names: Container[str]) -> Points:
     """The samples of the metrics that are wanted; a value that is not finite is left out."""
-    found: Points = {}
+    parsed: Points = {}
     for line in text.split("\n"):
         name = _NAME_ENDS.split(line, maxsplit=1)[0]
-        if name not in wanted:
+        if name not in names:
             continue
-        point = _point(line)
-        known = found.setdefault(name, [])
-        if point is None or known is None:
-            found[name] = None
+        point = _parse_point(line)
+        series = parsed.setdefault(name, [])
+        if point is None or series is None:
+            parsed[name] = None
         elif math.isfinite(point.value):
-            known.append(point)
-    return found
+            series.append(point)
+    return parsed
 
 
-def _point(line: str) -> Point | None:
+def _parse_point(line: str) -> Point | None:
     match = _SAMPLE.fullmatch(line.strip())
     if match is None or _NUMBER.fullmatch(match[3]) is None:
         return None
-    labels = _labels(match[2] or "")
+    labels = _parse_labels(match[2] or "")
     return None if labels is None else Point(labels, float(match[3]))
 
 
-def _labels(text: str) -> dict[str, str] | None:
+def _parse_labels(text: str) -> dict[str, str] | None:
     labels: dict[str, str] = {}
     position = 0
     while position < len(text.rstrip()):

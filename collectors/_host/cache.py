@@ -7,10 +7,10 @@ import os
 import tempfile
 from pathlib import Path
 
-_LARGEST = 1 << 20  # bytes; a repository of 1,000 sensor records is 130 KiB
+_MAX_CHARACTERS = 1 << 20  # bytes; a repository of 1,000 sensor records is 130 KiB
 
 
-class Shelf:
+class Cache:
     """
     Texts in a folder, or only in memory where there is no folder.
 
@@ -26,7 +26,7 @@ class Shelf:
         if name not in self._texts and self._folder is not None:
             # One that cannot be read, or is no text, is as good as none.
             with contextlib.suppress(OSError, UnicodeDecodeError), (self._folder / name).open(encoding="utf-8") as file:
-                self._texts[name] = file.read(_LARGEST)
+                self._texts[name] = file.read(_MAX_CHARACTERS)
         return self._texts.get(name)
 
     def put(self, name: str, text: str) -> None:

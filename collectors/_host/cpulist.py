@@ -18,17 +18,17 @@ def parse_cpulist(text: str) -> frozenset[int] | None:
     """The numbers of a list such as `0-3,8`; None where the text is not such a list."""
     numbers: set[int] = set()
     for part in text.strip().split(","):
-        found = _PART.fullmatch(part)
-        if found is None:
+        match = _PART.fullmatch(part)
+        if match is None:
             return None
-        first, last = int(found[1]), int(found[2] or found[1])
+        first, last = int(match[1]), int(match[2] or match[1])
         if not first <= last <= LARGEST:
             return None
         numbers.update(range(first, last + 1))
     return frozenset(numbers)
 
 
-def written(numbers: Collection[int]) -> str:
+def format_cpulist(numbers: Collection[int]) -> str:
     """Numbers as the kernel writes them: `0-3,8`; empty where there are none."""
     runs = itertools.groupby(enumerate(sorted(numbers)), key=lambda pair: pair[1] - pair[0])
     spans = ([number for _, number in run] for _, run in runs)

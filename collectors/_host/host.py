@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
-from collectors._host.cache import Shelf
+from collectors._host.cache import Cache
 from collectors._host.files import LARGEST, PAGE, http_get, read_all
 
 _DIGITS = re.compile(r"(\d+)")
@@ -40,12 +40,12 @@ class Host:
         """The machine below `root`; collectors keep what is to outlast the process in the folder `shelf`, if any."""
         self.root = os.path.abspath(root)
         self.live = self.root == "/"
-        self.shelf = Shelf(shelf)
+        self.shelf = Cache(shelf)
         self._prefix = self.root.rstrip("/") + "/"
         self._notes: list[Note] = []
-        self._kept: dict[type, Any] = {}
-        self._spent = 0.0
-        self._again: float | None = None
+        self._states: dict[type, Any] = {}
+        self._spent_seconds = 0.0
+        self._next_pass_seconds: float | None = None
 
     def path(self, relative: str) -> str:
         """Where a file of this machine really lies."""
@@ -112,10 +112,10 @@ class Host:
 
     def glob(self, pattern: str) -> list[str]:
         """Relative paths that match, in natural order; each segment may have shell wildcards."""
-        found = [""]
+        paths = [""]
         for segment in pattern.strip("/").split("/"):
-            found = [path for parent in found for path in self._matches(parent, segment)]
-        return found
+            paths = [path for parent in paths for path in self._matches(parent, segment)]
+        return paths
 
     def _matches(self, parent: str, segment: str) -> Iterable[str]:
         join = f"{parent}/" if parent else ""
@@ -163,20 +163,20 @@ class Host:
 
     def spend(self, seconds: float) -> None:
         """Counts processor time that another thread took for this pass."""
-        self._spent += seconds
+        self._spent_seconds += seconds
 
     def take_spent(self) -> float:
         """That time since the last call."""
-        spent, self._spent = self._spent, 0.0
+        spent, self._spent_seconds = self._spent_seconds, 0.0
         return spent
 
     def again(self, seconds: float) -> None:
         """Asks for the next pass so many seconds after the beginning of this one, where that is more than INTERVAL."""
-        self._again = seconds
+        self._next_pass_seconds = seconds
 
     def take_again(self) -> float | None:
         """What was asked for in this pass, if anything."""
-        seconds, self._again = self._again, None
+        seconds, self._next_pass_seconds = self._next_pass_seconds, None
         return seconds
 
     def kept(self, kind: type[_T]) -> _T:
@@ -185,9 +185,9 @@ class Host:
 
         Each collector is given a Host of its own, so nothing is shared and nothing lives in a module.
         """
-        if kind not in self._kept:
-            self._kept[kind] = kind()
-        return cast("_T", self._kept[kind])
+        if kind not in self._states:
+            self._states[kind] = kind()
+        return cast("_T", self._states[kind])
 
 
 def _is_text(name: str) -> bool:

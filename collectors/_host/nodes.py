@@ -16,12 +16,12 @@ FOLDER = "sys/devices/system/node"
 _BLOCK_SIZE = "sys/devices/system/memory/block_size_bytes"
 
 
-def nodes(host: Host) -> list[str]:
+def list_nodes(host: Host) -> list[str]:
     """The numbers of the nodes, in natural order, as text; none where the kernel shows no nodes."""
     return [name[4:] for name in host.names(FOLDER) if name.startswith("node") and name[4:].isdecimal()]
 
 
-def listed(host: Host, relative: str) -> frozenset[int] | None:
+def read_cpulist(host: Host, relative: str) -> frozenset[int] | None:
     """The numbers in a file such as `0-3,8`, or None with a note."""
     text = host.read(relative)
     if text is None:
@@ -32,42 +32,42 @@ def listed(host: Host, relative: str) -> frozenset[int] | None:
     return numbers
 
 
-def cpus_by_node(host: Host) -> dict[str, frozenset[int]]:
+def read_cpus_by_node(host: Host) -> dict[str, frozenset[int]]:
     """
     The online CPUs of each node; a node whose list cannot be read is left out, with a note.
 
     A memory-only node has none; which is believed only where `has_cpu` says so too, because an empty file
     may as well be a failed read.
     """
-    found = nodes(host)
-    populated = listed(host, f"{FOLDER}/has_cpu") if found else None
+    node_ids = list_nodes(host)
+    populated = read_cpulist(host, f"{FOLDER}/has_cpu") if node_ids else None
     by_node: dict[str, frozenset[int]] = {}
-    for node in found:
+    for node in node_ids:
         if populated is not None and int(node) not in populated:
             by_node[node] = frozenset()
-        elif (cpus := listed(host, f"{FOLDER}/node{node}/cpulist")) is not None:
+        elif (cpus := read_cpulist(host, f"{FOLDER}/node{node}/cpulist")) is not None:
             by_node[node] = cpus
     return by_node
 
 
-def nodes_by_package(host: Host) -> dict[int, list[str]]:
+def read_nodes_by_package(host: Host) -> dict[int, list[str]]:
     """
     The nodes of each processor, by its number; nodes without CPUs are of none.
 
     All or nothing: with one missing, the next processor would be taken for it.
     """
-    found: dict[int, list[str]] = {}
-    by_node = cpus_by_node(host)
+    by_package: dict[int, list[str]] = {}
+    by_node = read_cpus_by_node(host)
     for node, cpus in by_node.items():
         package = host.read_int(f"sys/devices/system/cpu/cpu{min(cpus)}/topology/physical_package_id") if cpus else -1
         if package is None:
             return {}
-        found.setdefault(package, []).append(node)
-    found.pop(-1, None)
-    return found if len(by_node) == len(nodes(host)) else {}
+        by_package.setdefault(package, []).append(node)
+    by_package.pop(-1, None)
+    return by_package if len(by_node) == len(list_nodes(host)) else {}
 
 
-def blocks_by_node(host: Host) -> tuple[int, dict[str, frozenset[int]]]:
+def read_blocks_by_node(host: Host) -> tuple[int, dict[str, frozenset[int]]]:
     """
     The size in bytes of the kernel's blocks of physical memory (0 where it tells none), and which each node has.
 
@@ -81,9 +81,9 @@ def blocks_by_node(host: Host) -> tuple[int, dict[str, frozenset[int]]]:
     except ValueError:
         host.note(_BLOCK_SIZE, f"expected a hexadecimal number, found {text[:40]!r}")
         return 0, {}
-    return size, {node: frozenset(_blocks(host, node)) for node in nodes(host)}
+    return size, {node: frozenset(_list_blocks(host, node)) for node in list_nodes(host)}
 
 
-def _blocks(host: Host, node: str) -> Iterator[int]:
+def _list_blocks(host: Host, node: str) -> Iterator[int]:
     names = (name.removeprefix("memory") for name in host.names(f"{FOLDER}/node{node}") if name.startswith("memory"))
     return (int(name) for name in names if name.isdecimal())

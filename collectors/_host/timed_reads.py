@@ -18,47 +18,47 @@ from collectors._host.host import Host, Note
 _T = TypeVar("_T")
 
 
-class _Errand(Generic[_T]):
+class _ReadJob(Generic[_T]):
     """Places handed to one worker, and what it has brought; the lock is for `answers`, `since` and `left`."""
 
-    def __init__(self, places: Sequence[str], read: Callable[[Host, str], _T]) -> None:
-        self.places = places
+    def __init__(self, paths: Sequence[str], read: Callable[[Host, str], _T]) -> None:
+        self.paths = paths
         self.read = read
         self.lock = threading.Lock()
         self.done = threading.Event()
-        self.answers: list[tuple[_T, list[Note]]] = []
-        self.since = time.monotonic()
+        self.results: list[tuple[_T, list[Note]]] = []
+        self.read_began = time.monotonic()
         self.cpu_seconds = 0.0
-        self.left = False
+        self.is_abandoned = False
         self.error: Exception | None = None
 
     def run(self, host: Host) -> bool:
         """The worker's side; False where nobody waits any more."""
         with self.lock:
-            self.since = time.monotonic()
+            self.read_began = time.monotonic()
         began = time.thread_time()
         try:
-            for place in self.places:
-                answer = self.read(host, place), host.take_notes()
+            for path in self.paths:
+                result = self.read(host, path), host.take_notes()
                 with self.lock:
-                    if self.left:
+                    if self.is_abandoned:
                         return False
-                    self.answers.append(answer)
+                    self.results.append(result)
                     self.cpu_seconds = time.thread_time() - began
-                    self.since = time.monotonic()
+                    self.read_began = time.monotonic()
         except Exception as error:  # raised again where it is waited for
             self.error = error
         self.done.set()
-        return not self.left
+        return not self.is_abandoned
 
-    def wait(self, budget: float, until: float) -> bool:
+    def wait(self, budget: float, deadline: float) -> bool:
         """The caller's side; False where a place took too long, and is left behind."""
-        while not self.done.wait(max(0.0, min(self.since + budget, until) - time.monotonic())):
+        while not self.done.wait(max(0.0, min(self.read_began + budget, deadline) - time.monotonic())):
             with self.lock:
-                if len(self.answers) == len(self.places):
+                if len(self.results) == len(self.paths):
                     return True
-                if time.monotonic() >= min(self.since + budget, until):
-                    self.left = True
+                if time.monotonic() >= min(self.read_began + budget, deadline):
+                    self.is_abandoned = True
                     return False
         return True
 
@@ -67,80 +67,80 @@ class _Worker:
     """A daemon thread with a Host of its own: what it notes after it was left behind is nobody's."""
 
     def __init__(self, root: str) -> None:
-        self.orders: queue.SimpleQueue[_Errand[object] | None] = queue.SimpleQueue()
-        arguments = (self.orders, Host(root))
-        self.thread = threading.Thread(target=_work, args=arguments, name="places", daemon=True)
+        self.jobs: queue.SimpleQueue[_ReadJob[object] | None] = queue.SimpleQueue()
+        arguments = (self.jobs, Host(root))
+        self.thread = threading.Thread(target=_run_jobs, args=arguments, name="places", daemon=True)
         self.thread.start()
 
 
-def _work(orders: queue.SimpleQueue[_Errand[object] | None], host: Host) -> None:
-    while (errand := orders.get()) is not None:
-        if not errand.run(host):
+def _run_jobs(jobs: queue.SimpleQueue[_ReadJob[object] | None], host: Host) -> None:
+    while (job := jobs.get()) is not None:
+        if not job.run(host):
             return
 
 
-class Patience:
+class TimedReader:
     """The worker of one collector, and the places whose read has not returned."""
 
-    def __init__(self, budget: float, whole: float) -> None:
+    def __init__(self, read_budget: float, pass_budget: float) -> None:
         """Seconds for each place, and for a whole pass."""
-        self._budget = budget
-        self._whole = whole
+        self._read_budget = read_budget
+        self._pass_budget = pass_budget
         self._worker: _Worker | None = None
         self._stuck: dict[str, threading.Thread] = {}
         self._unreached: frozenset[str] = frozenset()
 
     def __del__(self) -> None:
         if self._worker is not None:
-            self._worker.orders.put(None)  # put() of a SimpleQueue is safe in a destructor
+            self._worker.jobs.put(None)  # put() of a SimpleQueue is safe in a destructor
 
-    def each(self, host: Host, places: Sequence[str], read: Callable[[Host, str], _T]) -> Iterator[tuple[str, _T]]:
+    def read_each(self, host: Host, paths: Sequence[str], read: Callable[[Host, str], _T]) -> Iterator[tuple[str, _T]]:
         """
         (place, what `read` gave) of every place that returned in time; the others are noted.
 
         `read` runs in a thread of its own: it must change nothing but the Host it is given. What it raises is raised.
         """
-        until = time.monotonic() + self._whole
-        left = self._free(host, places)
-        while left:
-            errand = _Errand(left, read)
-            in_time = self._hand_over(host.root, errand, until)
-            host.spend(errand.cpu_seconds)
-            for place, (answer, notes) in zip(left, errand.answers, strict=False):  # the rest has not been read
+        deadline = time.monotonic() + self._pass_budget
+        remaining = self._select_paths(host, paths)
+        while remaining:
+            job = _ReadJob(remaining, read)
+            in_time = self._run_job(host.root, job, deadline)
+            host.spend(job.cpu_seconds)
+            for path, (result, notes) in zip(remaining, job.results, strict=False):  # the rest has not been read
                 for note in notes:
                     host.note(*note)
-                yield place, answer
-            if errand.error is not None:
-                raise errand.error
-            left = [] if in_time else self._leave(host, left[len(errand.answers) :], until)
+                yield path, result
+            if job.error is not None:
+                raise job.error
+            remaining = [] if in_time else self._abandon_read(host, remaining[len(job.results) :], deadline)
 
-    def _free(self, host: Host, places: Sequence[str]) -> list[str]:
+    def _select_paths(self, host: Host, paths: Sequence[str]) -> list[str]:
         """The places to read: first those that the last pass did not reach, and none whose read has not returned."""
-        self._stuck = {place: thread for place, thread in self._stuck.items() if thread.is_alive()}
-        for place in places:
-            if place in self._stuck:
-                host.note(place, "a read of an earlier pass has not returned yet")
-        free = [place for place in places if place not in self._stuck]
+        self._stuck = {path: thread for path, thread in self._stuck.items() if thread.is_alive()}
+        for path in paths:
+            if path in self._stuck:
+                host.note(path, "a read of an earlier pass has not returned yet")
+        free = [path for path in paths if path not in self._stuck]
         unreached, self._unreached = self._unreached, frozenset()
-        return sorted(free, key=lambda place: place not in unreached) if unreached else free
+        return sorted(free, key=lambda path: path not in unreached) if unreached else free
 
-    def _hand_over(self, root: str, errand: _Errand[_T], until: float) -> bool:
+    def _run_job(self, root: str, job: _ReadJob[_T], deadline: float) -> bool:
         if self._worker is None:
             self._worker = _Worker(root)
-        self._worker.orders.put(errand)  # type: ignore[arg-type]  # a worker does not look at what it brings
-        return errand.wait(self._budget, until)
+        self._worker.jobs.put(job)  # type: ignore[arg-type]  # a worker does not look at what it brings
+        return job.wait(self._read_budget, deadline)
 
-    def _leave(self, host: Host, left: Sequence[str], until: float) -> list[str]:
+    def _abandon_read(self, host: Host, remaining: Sequence[str], deadline: float) -> list[str]:
         """Leaves the first place behind with the worker; the others where there is still time for them."""
-        stuck, *others = left
+        stuck, *others = remaining
         if self._worker is not None:
             self._stuck[stuck] = self._worker.thread
             self._worker = None
-        if time.monotonic() < until:
-            host.note(stuck, f"did not return within {self._budget:g} s")
+        if time.monotonic() < deadline:
+            host.note(stuck, f"did not return within {self._read_budget:g} s")
             return others
-        host.note(stuck, f"did not return within its time, at most {self._budget:g} s")
-        for place in others:
-            host.note(place, f"not read: the pass was over after {self._whole:g} s, and begins here next time")
-        self._unreached = frozenset(left)
+        host.note(stuck, f"did not return within its time, at most {self._read_budget:g} s")
+        for path in others:
+            host.note(path, f"not read: the pass was over after {self._pass_budget:g} s, and begins here next time")
+        self._unreached = frozenset(remaining)
         return []

@@ -18,7 +18,7 @@ NOT_PRESENT = 0xCB  # completion code: the sensor, record or file that was asked
 _NO_SUCH_COMMAND = 0xC1
 
 
-class Request(Enum):
+class IpmiRequest(Enum):
     """All that is ever sent once there is a session: network function and command, each of which only reads."""
 
     GET_DEVICE_ID = (0x06, 0x01)
@@ -38,19 +38,19 @@ class BmcError(Exception):
     """The BMC did not do its part, in one sentence; the session is not to be used any more."""
 
 
-class RefusedError(BmcError):
+class LoginRefusedError(BmcError):
     """The BMC refused the user or the password."""
 
 
-class CodeError(Exception):
+class CompletionCodeError(Exception):
     """The BMC answered that it will not or cannot; the session is well."""
 
-    def __init__(self, request: Request, code: int) -> None:
+    def __init__(self, request: IpmiRequest, code: int) -> None:
         super().__init__(f"{request.name.replace('_', ' ').capitalize()} was answered with code 0x{code:02X}")
         self.code = code
 
 
-class Wire(Protocol):
+class Transport(Protocol):
     """What carries requests to one BMC; `ask` gives completion code and data, and raises BmcError."""
 
     def ask(self, netfn: int, command: int, data: bytes, lun: int) -> tuple[int, bytes]: ...
@@ -61,26 +61,28 @@ class Wire(Protocol):
 class Bmc:
     """A BMC that answers; `name` is how notes call it."""
 
-    def __init__(self, wire: Wire, name: str) -> None:
+    def __init__(self, transport: Transport, name: str) -> None:
         self.name = name
-        self._wire = wire
-        self.identity = self.ask(Request.GET_DEVICE_ID, least=6)
+        self._transport = transport
+        self.identity = self.ask(IpmiRequest.GET_DEVICE_ID, min_bytes=6)
 
-    def ask(self, request: Request, data: bytes = b"", *, lun: int = 0, least: int = 0) -> bytes:
+    def ask(self, request: IpmiRequest, data: bytes = b"", *, lun: int = 0, min_bytes: int = 0) -> bytes:
         """The answer's data, at least so many bytes. Raises CodeError, and BmcError where the session is lost."""
-        code, answer = self._wire.ask(*request.value, data, lun)
+        code, answer = self._transport.ask(*request.value, data, lun)
         if code != 0:
-            raise CodeError(request, code)
-        if len(answer) < least:
-            raise BmcError(f"expected at least {least} bytes from {request.name}, found {answer.hex(' ') or 'none'}")
+            raise CompletionCodeError(request, code)
+        if len(answer) < min_bytes:
+            raise BmcError(
+                f"expected at least {min_bytes} bytes from {request.name}, found {answer.hex(' ') or 'none'}"
+            )
         return answer
 
     def close(self) -> None:
         """Ends the session."""
-        self._wire.close()
+        self._transport.close()
 
 
-class Picture:
+class ReplayTransport:
     """A BMC that is a file of requests and their answers."""
 
     def __init__(self, host: Host) -> None:

@@ -28,19 +28,19 @@ _INLET_NAME = re.compile(r"Inlet|Ambient|Air[-_ ]?In(?![A-Za-z])", re.IGNORECASE
 _OTHER_MEMORY = re.compile(r"(?<![A-Za-z])(?:GPU|HBM|ACC)", re.IGNORECASE)
 
 
-def kind_of(sensor: Sensor, include: Iterable[str], exclude: Iterable[str]) -> Kind | None:
+def classify_sensor(sensor: Sensor, include: Iterable[str], exclude: Iterable[str]) -> Kind | None:
     """What a wanted sensor is wanted for, None for all others; the operator's patterns (`PSU*Temp`) go first."""
-    if _matches(sensor.name, exclude):
+    if _matches_any(sensor.name, exclude):
         return None
-    kind = _kind(sensor)
-    if kind is not None or not _matches(sensor.name, include):
+    kind = _classify_by_default(sensor)
+    if kind is not None or not _matches_any(sensor.name, include):
         return kind
     return "fan" if sensor.type == FAN else "other" if sensor.type == TEMPERATURE else None
 
 
-def _kind(sensor: Sensor) -> Kind | None:
+def _classify_by_default(sensor: Sensor) -> Kind | None:
     if sensor.type == FAN:
-        return "fan" if sensor.measures else None  # a discrete one tells whether there is a fan
+        return "fan" if sensor.is_analog else None  # a discrete one tells whether there is a fan
     if sensor.type != TEMPERATURE:
         return None
     if is_memory(sensor):
@@ -57,15 +57,15 @@ def is_memory(sensor: Sensor) -> bool:
     return sensor.entity_id in _MEMORY_ENTITIES or bool(named)
 
 
-def refusal(sensor: Sensor) -> str | None:
+def refusal_reason(sensor: Sensor) -> str | None:
     """Why a wanted sensor cannot be read, or None."""
     if sensor.owner != BMC_ADDRESS:
         return f"belongs to another controller (0x{sensor.owner:02X}), which is reached by bridged requests only"
     units = ("rpm", "percent") if sensor.type == FAN else ("celsius", "fahrenheit", "kelvin")
-    if not sensor.measures or sensor.unit not in units:
+    if not sensor.is_analog or sensor.unit not in units:
         return "is discrete, or in no unit that is known: what it says is a state and no measure"
     return None
 
 
-def _matches(name: str, patterns: Iterable[str]) -> bool:
+def _matches_any(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(name.lower(), pattern.lower()) for pattern in patterns)

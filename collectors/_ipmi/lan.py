@@ -15,14 +15,14 @@ from typing import Any
 
 from pyghmi.ipmi.private import session
 
-from collectors._ipmi.client import BmcError, RefusedError
+from collectors._ipmi.client import BmcError, LoginRefusedError
 
 LIMIT = 5.0  # seconds for one request, three transmissions included; pyghmi's own is 22 to 29
 LOG_IN = 6.0  # seconds for a log-in, which takes ten round trips
 _POLL = 0.2  # seconds; how often a log-in looks whether its time is over
 _USER = 2  # the privilege level that reading needs; pyghmi's default is administrator
 _REFUSED = ("Incorrect password", "Unauthorized", "Invalid role", "Invalid username", "Invalid integrity check")
-_limit = threading.local()
+_deadline = threading.local()
 
 
 class Lan:
@@ -30,39 +30,41 @@ class Lan:
 
     def __init__(self, address: str, port: int, user: str, password: str) -> None:
         """Raises RefusedError, and BmcError where there is no answer or no such host."""
-        _guard()
-        _limit.until = time.monotonic() + LOG_IN
-        told: list[dict[str, Any]] = []
+        _patch_pyghmi_wait()
+        _deadline.until = time.monotonic() + LOG_IN
+        logon_results: list[dict[str, Any]] = []
         # Bytes: with text pyghmi loses track of its sessions, and never reconnects in the life of the process.
         credentials = (user.encode(), password.encode())
         try:
-            self._session = session.Session(address, *credentials, port=port, privlevel=_USER, onlogon=told.append)
-            while not told and time.monotonic() < _limit.until:
+            self._session = session.Session(
+                address, *credentials, port=port, privlevel=_USER, onlogon=logon_results.append
+            )
+            while not logon_results and time.monotonic() < _deadline.until:
                 session.Session.wait_for_rsp(timeout=_POLL)
         except Exception as error:  # a BMC that answers nonsense: struct.error, IndexError, ValueError from AES …
-            _forget(address, port, *credentials)
-            raise BmcError(_sentence(error, LOG_IN)) from error
-        self._close = weakref.finalize(self, _end, self._session)  # also when the process ends
-        reason = str(told[0].get("error", "")) if told else "timeout"
+            _forget_login(address, port, *credentials)
+            raise BmcError(_describe_error(error, LOG_IN)) from error
+        self._close = weakref.finalize(self, _log_out, self._session)  # also when the process ends
+        reason = str(logon_results[0].get("error", "")) if logon_results else "timeout"
         if reason:
             self.close()
-            raise _failure(reason)
+            raise _login_error(reason)
         self._session.logontries = 0  # else pyghmi logs in again by itself, and uncounted
 
     def ask(self, netfn: int, command: int, data: bytes, lun: int) -> tuple[int, bytes]:
-        _limit.until = time.monotonic() + LIMIT
+        _deadline.until = time.monotonic() + LIMIT
         try:
             answer = self._session.raw_command(netfn, command, data=data, rslun=lun)
             session.sessionqueue.clear()  # gets an entry for each packet, and is emptied by nobody
             return int(answer["code"]), bytes(answer["data"])
         except Exception as error:  # as above; and a time-out of pyghmi's own is a KeyError
-            raise BmcError(_sentence(error, LIMIT)) from error
+            raise BmcError(_describe_error(error, LIMIT)) from error
 
     def close(self) -> None:
         self._close()
 
 
-def _guard() -> None:
+def _patch_pyghmi_wait() -> None:
     """
     Has pyghmi wait in the thread that asks, and no longer than it may.
 
@@ -76,35 +78,35 @@ def _guard() -> None:
 
 def _wait(timeout: float, myaddr: object = None, evq: object = None) -> None:
     """In place of pyghmi's `_io_wait`: takes in what comes until the time is over; its callers look, and come again."""
-    left = _limit.until - time.monotonic()
-    if left <= 0:
+    remaining = _deadline.until - time.monotonic()
+    if remaining <= 0:
         raise TimeoutError
-    if select.select(session.iosockets, (), (), max(0.0, min(timeout, left)))[0]:
+    if select.select(session.iosockets, (), (), max(0.0, min(timeout, remaining)))[0]:
         session._io_graball(session.iosockets, {})
 
 
-def _end(ended: Any) -> None:
+def _log_out(lan_session: Any) -> None:
     """Says good-bye once, without waiting for an answer, and frees the session's place on the socket."""
-    _limit.until = time.monotonic() + _POLL
-    ended.incommand = False  # else the next one waits for the one that was given up
+    _deadline.until = time.monotonic() + _POLL
+    lan_session.incommand = False  # else the next one waits for the one that was given up
     try:
-        ended._mark_broken("closed")
+        lan_session._mark_broken("closed")
     except Exception:  # it is over either way
-        ended.logged = 0
+        lan_session.logged = 0
 
 
-def _forget(address: str, port: int, user: bytes, password: bytes) -> None:
+def _forget_login(address: str, port: int, user: bytes, password: bytes) -> None:
     """A log-in that broke off stays in pyghmi's list, and would be handed out, never to end, at the next one."""
     session.Session.initting_sessions.pop((address, user, password, port, None), None)
 
 
-def _failure(reason: str) -> BmcError:
+def _login_error(reason: str) -> BmcError:
     if reason.startswith(_REFUSED):
-        return RefusedError(f"the BMC refused the log-in: {reason}")
+        return LoginRefusedError(f"the BMC refused the log-in: {reason}")
     return BmcError(f"no answer within {LOG_IN:g} s" if reason == "timeout" else f"no log-in: {reason}")
 
 
-def _sentence(error: Exception, limit: float) -> str:
+def _describe_error(error: Exception, limit: float) -> str:
     if isinstance(error, socket.gaierror):
         return f"no such host: {error.strerror}"
     if isinstance(error, TimeoutError) or str(error) in ("None", "timeout", "'command'"):

@@ -14,32 +14,35 @@ from typing import NamedTuple
 import msgspec
 
 from collectors._host.host import Host
-from collectors._ipmi.client import Bmc, BmcError, CodeError, Request
+from collectors._ipmi.client import Bmc, BmcError, CompletionCodeError, IpmiRequest
 from collectors._ipmi.sensor import Sensor, parse_sensor
 
-_SHELF = "ipmi-sdr.json"
+_CACHE_NAME = "ipmi-sdr.json"
 _END = 0xFFFF
-_MOST = 4096  # records; more than any BMC has
-_WHOLE = 0xFF  # "read the entire record"
+_MAX_RECORDS = 4096  # records; more than any BMC has
+_WHOLE_RECORD = 0xFF  # "read the entire record"
 _HEADER = 5  # bytes of a record: id, version, type, and the length of the rest
-_HALF, _LEAST = 64, 8  # bytes of a part where a whole record is too much for one answer, and where parts of that are
+_MAX_PART, _MIN_PART = (
+    64,
+    8,
+)  # bytes of a part where a whole record is too much for one answer, and where parts of that are
 _TRIES = 10  # for one record, with a new reservation or with smaller parts
 _RESERVATION_LOST = 0xC5
-_TOO_MUCH = frozenset({0xC7, 0xC8, 0xCA, 0xFF})  # how BMCs say that a whole record does not fit into one answer
+_TOO_LARGE = frozenset({0xC7, 0xC8, 0xCA, 0xFF})  # how BMCs say that a whole record does not fit into one answer
 _UNDATED = (b"\x00" * 4, b"\xff" * 4)
 
 
 class _Requests(NamedTuple):
-    info: Request
-    reserve: Request
-    get: Request
+    info: IpmiRequest
+    reserve: IpmiRequest
+    get: IpmiRequest
 
 
-_REPOSITORY = _Requests(Request.GET_SDR_REPOSITORY_INFO, Request.RESERVE_SDR_REPOSITORY, Request.GET_SDR)
-_DEVICE = _Requests(Request.GET_DEVICE_SDR_INFO, Request.RESERVE_DEVICE_SDR, Request.GET_DEVICE_SDR)
+_REPOSITORY = _Requests(IpmiRequest.GET_SDR_REPOSITORY_INFO, IpmiRequest.RESERVE_SDR_REPOSITORY, IpmiRequest.GET_SDR)
+_DEVICE = _Requests(IpmiRequest.GET_DEVICE_SDR_INFO, IpmiRequest.RESERVE_DEVICE_SDR, IpmiRequest.GET_DEVICE_SDR)
 
 
-class Listed(msgspec.Struct):
+class SensorRecords(msgspec.Struct):
     """The records read so far of the list with this key; `next` is the id that follows, 0xFFFF when all are there."""
 
     key: str
@@ -51,27 +54,27 @@ class Repository:
     """What is known of a BMC's sensors, from pass to pass."""
 
     def __init__(self) -> None:
-        self._listed = Listed("")
-        self._dated = True
+        self._records = SensorRecords("")
+        self._has_timestamp = True
         self._sensors: tuple[Sensor, ...] | None = None
         self._faults: tuple[tuple[str, str], ...] = ()
-        self._part = _WHOLE
+        self._part_size = _WHOLE_RECORD
         self._reservation = b""
 
-    def sensors(self, host: Host, bmc: Bmc, until: float) -> tuple[Sensor, ...] | None:
+    def read_sensors(self, host: Host, bmc: Bmc, deadline: float) -> tuple[Sensor, ...] | None:
         """
         All sensors, or None where the list is not read to its end by then; notes of its faults.
 
         One request where nothing has changed. Raises BmcError and CodeError.
         """
         requests = _REPOSITORY if bmc.identity[5] & 0b10 or not bmc.identity[1] & 0x80 else _DEVICE
-        info = bmc.ask(requests.info, least=2)
+        info = bmc.ask(requests.info, min_bytes=2)
         key = f"{bmc.name} {bmc.identity.hex()} {info.hex()}"
-        if self._listed.key != key:
-            self._dated = _is_dated(requests, info)
+        if self._records.key != key:
+            self._has_timestamp = _has_timestamp(requests, info)
             self._begin(host, key)
         if self._sensors is None:
-            self._go_on(host, bmc, requests, until)
+            self._continue_reading(host, bmc, requests, deadline)
         for fault in self._faults:
             host.note(*fault)
         if self._sensors is None:
@@ -80,87 +83,93 @@ class Repository:
 
     def forget_undated(self) -> None:
         """After a new log-in: a list without a time stamp may be another one now."""
-        if not self._dated:
-            self._listed = Listed("")
+        if not self._has_timestamp:
+            self._records = SensorRecords("")
 
     def _begin(self, host: Host, key: str) -> None:
-        self._sensors, self._faults, self._listed, self._reservation = None, (), Listed(key), b""
-        told = host.shelf.get(_SHELF) if self._dated else None
-        if told is not None:
+        self._sensors, self._faults, self._records, self._reservation = None, (), SensorRecords(key), b""
+        text = host.shelf.get(_CACHE_NAME) if self._has_timestamp else None
+        if text is not None:
             try:
-                kept = msgspec.json.decode(told, type=Listed)
+                cached = msgspec.json.decode(text, type=SensorRecords)
             except msgspec.MsgspecError:
                 return  # half a file is none
-            self._listed = kept if kept.key == key else self._listed
+            self._records = cached if cached.key == key else self._records
 
-    def _go_on(self, host: Host, bmc: Bmc, requests: _Requests, until: float) -> None:
-        listed = self._listed
-        before = len(listed.records)
+    def _continue_reading(self, host: Host, bmc: Bmc, requests: _Requests, deadline: float) -> None:
+        sensor_records = self._records
+        count_before = len(sensor_records.records)
         try:
-            while listed.next != _END and time.monotonic() < until:
-                self._take(listed, *self._record(bmc, requests, listed.next))
+            while sensor_records.next != _END and time.monotonic() < deadline:
+                self._append_record(sensor_records, *self._read_record(bmc, requests, sensor_records.next))
         finally:
-            if len(listed.records) > before:
-                host.shelf.put(_SHELF, msgspec.json.encode(listed).decode())
-        if listed.next == _END:
-            self._sensors, self._faults = _parsed(bmc.name, listed.records)
+            if len(sensor_records.records) > count_before:
+                host.shelf.put(_CACHE_NAME, msgspec.json.encode(sensor_records).decode())
+        if sensor_records.next == _END:
+            self._sensors, self._faults = _parse_sensors(bmc.name, sensor_records.records)
 
     @staticmethod
-    def _take(listed: Listed, record: bytes, following: int) -> None:
-        known = {number for number, _ in listed.records}
-        listed.records.append((listed.next, record.hex()))
-        if following != _END and (following in known or following == listed.next or len(known) > _MOST):
-            listed.records.clear()
-            listed.next = 0
-            raise BmcError(f"its SDR has no end: record 0x{following:04X} comes again")
-        listed.next = following
+    def _append_record(sensor_records: SensorRecords, record: bytes, next_id: int) -> None:
+        record_ids = {number for number, _ in sensor_records.records}
+        sensor_records.records.append((sensor_records.next, record.hex()))
+        if next_id != _END and (
+            next_id in record_ids or next_id == sensor_records.next or len(record_ids) > _MAX_RECORDS
+        ):
+            sensor_records.records.clear()
+            sensor_records.next = 0
+            raise BmcError(f"its SDR has no end: record 0x{next_id:04X} comes again")
+        sensor_records.next = next_id
 
-    def _record(self, bmc: Bmc, requests: _Requests, number: int) -> tuple[bytes, int]:
+    def _read_record(self, bmc: Bmc, requests: _Requests, number: int) -> tuple[bytes, int]:
         """A record, and the id of the next; as much of it at a time as the BMC has shown that it can give."""
         for _ in range(_TRIES):
             try:
-                return self._whole(bmc, requests, number) if self._part > _HALF else self._parts(bmc, requests, number)
-            except CodeError as error:
+                return (
+                    self._read_whole_record(bmc, requests, number)
+                    if self._part_size > _MAX_PART
+                    else self._read_record_in_parts(bmc, requests, number)
+                )
+            except CompletionCodeError as error:
                 if error.code == _RESERVATION_LOST:
                     self._reservation = b""
-                elif error.code in _TOO_MUCH and self._part > _LEAST:
-                    self._part = min(self._part // 2, _HALF)
+                elif error.code in _TOO_LARGE and self._part_size > _MIN_PART:
+                    self._part_size = min(self._part_size // 2, _MAX_PART)
                 else:
                     raise
         raise BmcError("its SDR changes faster than it can be read")
 
-    def _whole(self, bmc: Bmc, requests: _Requests, number: int) -> tuple[bytes, int]:
-        answer = bmc.ask(requests.get, _place(b"\0\0", number, 0, _WHOLE), least=2 + _HEADER)
+    def _read_whole_record(self, bmc: Bmc, requests: _Requests, number: int) -> tuple[bytes, int]:
+        answer = bmc.ask(requests.get, _encode_request(b"\0\0", number, 0, _WHOLE_RECORD), min_bytes=2 + _HEADER)
         if len(answer) < 2 + _HEADER + answer[6]:  # cut short, and not a word said
-            self._part = _HALF
-            return self._parts(bmc, requests, number)
+            self._part_size = _MAX_PART
+            return self._read_record_in_parts(bmc, requests, number)
         return answer[2:], int.from_bytes(answer[:2], "little")
 
-    def _parts(self, bmc: Bmc, requests: _Requests, number: int) -> tuple[bytes, int]:
+    def _read_record_in_parts(self, bmc: Bmc, requests: _Requests, number: int) -> tuple[bytes, int]:
         if not self._reservation:
-            self._reservation = bmc.ask(requests.reserve, least=2)[:2]
-        answer = bmc.ask(requests.get, _place(self._reservation, number, 0, _HEADER), least=2 + _HEADER)
-        following, record = int.from_bytes(answer[:2], "little"), answer[2 : 2 + _HEADER]
-        whole = _HEADER + record[4]
-        while len(record) < whole:
-            count = min(self._part, whole - len(record))
-            part = bmc.ask(requests.get, _place(self._reservation, number, len(record), count), least=3)
+            self._reservation = bmc.ask(requests.reserve, min_bytes=2)[:2]
+        answer = bmc.ask(requests.get, _encode_request(self._reservation, number, 0, _HEADER), min_bytes=2 + _HEADER)
+        next_id, record = int.from_bytes(answer[:2], "little"), answer[2 : 2 + _HEADER]
+        length = _HEADER + record[4]
+        while len(record) < length:
+            count = min(self._part_size, length - len(record))
+            part = bmc.ask(requests.get, _encode_request(self._reservation, number, len(record), count), min_bytes=3)
             record += part[2 : 2 + count]
-        return record, following
+        return record, next_id
 
 
-def _place(reservation: bytes, number: int, offset: int, count: int) -> bytes:
+def _encode_request(reservation: bytes, number: int, offset: int, count: int) -> bytes:
     return reservation + number.to_bytes(2, "little") + bytes((offset, count))
 
 
-def _is_dated(requests: _Requests, info: bytes) -> bool:
+def _has_timestamp(requests: _Requests, info: bytes) -> bool:
     """Whether a change of the list shows in `info`: time of the last addition and erase, or the device's indicator."""
     if requests is _DEVICE:
         return len(info) >= 6 and bool(info[1] & 0x80)
     return info[5:9] not in _UNDATED or info[9:13] not in _UNDATED
 
 
-def _parsed(name: str, records: list[tuple[int, str]]) -> tuple[tuple[Sensor, ...], tuple[tuple[str, str], ...]]:
+def _parse_sensors(name: str, records: list[tuple[int, str]]) -> tuple[tuple[Sensor, ...], tuple[tuple[str, str], ...]]:
     """The sensors of the records, and what is wrong with the others."""
     sensors: dict[tuple[int, int, int], Sensor] = {}
     faults = []

@@ -10,12 +10,12 @@ import logging
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from collectors._ipmi.client import NOT_PRESENT, Bmc, CodeError, Request
+from collectors._ipmi.client import NOT_PRESENT, Bmc, CompletionCodeError, IpmiRequest
 from collectors._ipmi.filter import is_memory
 from collectors._ipmi.sensor import MEMORY, TEMPERATURE, THRESHOLD, Sensor
 
 _FIRST, _LAST = 0x0000, 0xFFFF
-_MOST = 64  # entries of one pass; more wait for the next
+_MAX_ENTRIES = 64  # entries of one pass; more wait for the next
 _SYSTEM_EVENT = 0x02
 _SENSOR_SPECIFIC = 0x6F
 KINDS = {
@@ -46,69 +46,71 @@ class Entry(NamedTuple):
     detail: tuple[int, int]
 
 
-class Log:
+class EventLog:
     """How far the log has been read, and what it has told since it was first looked at."""
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(KINDS.values(), 0)
         self.entries: int | None = None
         self._info = b""
-        self._erased = b""
-        self._last: int | None = None
-        self._behind = False
+        self._erase_time = b""
+        self._last_number: int | None = None
+        self._has_backlog = False
 
-    def count(self, bmc: Bmc, sensors: Iterable[Sensor]) -> None:
+    def count_new(self, bmc: Bmc, sensors: Iterable[Sensor]) -> None:
         """Counts the new entries about memory, and tells of each. Raises BmcError and CodeError."""
         by_number = {sensor.number: sensor for sensor in sensors}
-        for entry in self.look(bmc):
+        for entry in self.read_new(bmc):
             sensor = by_number.get(entry.sensor)
-            kind = kind_of(entry, of_memory=sensor is not None and is_memory(sensor))
+            kind = classify_entry(entry, of_memory=sensor is not None and is_memory(sensor))
             if kind is not None:
                 self.counts[kind] += 1
-                _tell(bmc.name, kind, entry, sensor)
+                _log_entry(bmc.name, kind, entry, sensor)
 
-    def look(self, bmc: Bmc) -> list[Entry]:
+    def read_new(self, bmc: Bmc) -> list[Entry]:
         """The entries that came since the last look; none at the first one. Raises BmcError and CodeError."""
         if len(bmc.identity) > 5 and not bmc.identity[5] & 0b100:
             return []  # it says that it has no such log
-        info = bmc.ask(Request.GET_SEL_INFO, least=13)
+        info = bmc.ask(IpmiRequest.GET_SEL_INFO, min_bytes=13)
         self.entries = int.from_bytes(info[1:3], "little")
-        erased, begun = info[9:13], self._info != b""
-        if begun and info == self._info and not self._behind:
+        erase_time, has_begun = info[9:13], self._info != b""
+        if has_begun and info == self._info and not self._has_backlog:
             return []
-        if not begun:
-            self._last = self._newest(bmc)
-        elif erased != self._erased:
-            self._last = None  # cleared: all that is there now came after
-        found = self._read(bmc) if begun else []
-        self._info, self._erased = info, erased
-        return found
+        if not has_begun:
+            self._last_number = self._newest_number(bmc)
+        elif erase_time != self._erase_time:
+            self._last_number = None  # cleared: all that is there now came after
+        entries = self._read_following(bmc) if has_begun else []
+        self._info, self._erase_time = info, erase_time
+        return entries
 
-    def _newest(self, bmc: Bmc) -> int | None:
-        entry = self._entry(bmc, _LAST)
+    def _newest_number(self, bmc: Bmc) -> int | None:
+        entry = self._read_entry(bmc, _LAST)
         return None if entry is None else int.from_bytes(entry[2:4], "little")
 
-    def _read(self, bmc: Bmc) -> list[Entry]:
-        following = _FIRST
-        if self._last is not None:
-            known = self._entry(bmc, self._last)
+    def _read_following(self, bmc: Bmc) -> list[Entry]:
+        next_number = _FIRST
+        if self._last_number is not None:
+            last_entry = self._read_entry(bmc, self._last_number)
             # Gone without an erase: a log that is full has written over it, and begins later now.
-            following = _FIRST if known is None else int.from_bytes(known[:2], "little")
-        found: list[bytes] = []
-        while following != _LAST and len(found) < _MOST:
-            answer = self._entry(bmc, following)
+            next_number = _FIRST if last_entry is None else int.from_bytes(last_entry[:2], "little")
+        records: list[bytes] = []
+        while next_number != _LAST and len(records) < _MAX_ENTRIES:
+            answer = self._read_entry(bmc, next_number)
             if answer is None:
                 break
-            following, self._last = int.from_bytes(answer[:2], "little"), int.from_bytes(answer[2:4], "little")
-            found.append(answer[2:])
-        self._behind = len(found) == _MOST
-        return [entry for entry in map(parse_entry, found) if entry is not None]
+            next_number, self._last_number = int.from_bytes(answer[:2], "little"), int.from_bytes(answer[2:4], "little")
+            records.append(answer[2:])
+        self._has_backlog = len(records) == _MAX_ENTRIES
+        return [entry for entry in map(parse_entry, records) if entry is not None]
 
-    def _entry(self, bmc: Bmc, number: int) -> bytes | None:
+    def _read_entry(self, bmc: Bmc, number: int) -> bytes | None:
         """The id of the next entry and the entry itself, 18 bytes; None where there is no such entry."""
         try:
-            return bmc.ask(Request.GET_SEL_ENTRY, bytes((0, 0, *number.to_bytes(2, "little"), 0, 0xFF)), least=18)
-        except CodeError as error:
+            return bmc.ask(
+                IpmiRequest.GET_SEL_ENTRY, bytes((0, 0, *number.to_bytes(2, "little"), 0, 0xFF)), min_bytes=18
+            )
+        except CompletionCodeError as error:
             if error.code != NOT_PRESENT:
                 raise
             return None
@@ -118,9 +120,9 @@ def parse_entry(record: bytes) -> Entry | None:
     """An entry of the standard kind; None for those that only their vendor can read."""
     if record[2] != _SYSTEM_EVENT:
         return None
-    what = record[13]
-    second = record[14] if what >> 6 else -1
-    third = record[15] if what >> 4 & 0b11 else -1
+    flags = record[13]
+    second = record[14] if flags >> 6 else -1
+    third = record[15] if flags >> 4 & 0b11 else -1
     return Entry(
         number=int.from_bytes(record[:2], "little"),
         seconds=int.from_bytes(record[3:7], "little"),
@@ -128,12 +130,12 @@ def parse_entry(record: bytes) -> Entry | None:
         sensor=record[11],
         reading_type=record[12] & 0x7F,
         asserted=not record[12] & 0x80,
-        offset=what & 0x0F,
+        offset=flags & 0x0F,
         detail=(second, third),
     )
 
 
-def kind_of(entry: Entry, of_memory: bool) -> str | None:
+def classify_entry(entry: Entry, of_memory: bool) -> str | None:
     """What the entry says of memory, one of KINDS; `of_memory` is whether its temperature sensor is on memory."""
     if not entry.asserted:
         return None
@@ -143,10 +145,10 @@ def kind_of(entry: Entry, of_memory: bool) -> str | None:
     return "over_temperature" if entry.sensor_type == TEMPERATURE and too_hot and of_memory else None
 
 
-def _tell(name: str, kind: str, entry: Entry, sensor: Sensor | None) -> None:
+def _log_entry(name: str, kind: str, entry: Entry, sensor: Sensor | None) -> None:
     """A line on the eye's standard error, which is the agent's log."""
-    on = f"sensor 0x{entry.sensor:02x}" if sensor is None else f"{sensor.name} (0x{entry.sensor:02x})"
-    module = f", module {entry.detail[1]}" if entry.sensor_type == MEMORY and entry.detail[1] >= 0 else ""
+    sensor_text = f"sensor 0x{entry.sensor:02x}" if sensor is None else f"{sensor.name} (0x{entry.sensor:02x})"
+    module_text = f", module {entry.detail[1]}" if entry.sensor_type == MEMORY and entry.detail[1] >= 0 else ""
     logging.getLogger(__name__).warning(
-        "%s: event log: memory %s on %s%s, entry %d", name, kind, on, module, entry.number
+        "%s: event log: memory %s on %s%s, entry %d", name, kind, sensor_text, module_text, entry.number
     )

@@ -15,7 +15,7 @@ TEMPERATURE, FAN, MEMORY = 0x01, 0x04, 0x0C  # sensor types, table 42-3
 FULL, COMPACT, EVENT_ONLY = 0x01, 0x02, 0x03  # record types
 THRESHOLD = 0x01  # the event/reading type of a sensor that measures
 LINEAR, LAST_FORMULA = 0, 11  # linearizations: 12 formulas
-ASKED_FOR = 0x70  # and from here on none: the factors depend on the reading, and must be asked for
+NEEDS_FACTORS = 0x70  # and from here on none: the factors depend on the reading, and must be asked for
 _NAME_AT = {FULL: 47, COMPACT: 31, EVENT_ONLY: 16}
 _TYPE_AT = {FULL: 12, COMPACT: 12, EVENT_ONLY: 10}
 _RPM, _NO_UNIT = 18, 0
@@ -44,11 +44,11 @@ class Sensor:
     raw_thresholds: tuple[tuple[str, int], ...] = ()
 
     @property
-    def measures(self) -> bool:
+    def is_analog(self) -> bool:
         """Whether a reading is a number; a discrete sensor's 0x00 is no 0 °C."""
         return self.reading_type == THRESHOLD and self.signed != 3 and bool(self.factors) and bool(self.unit)
 
-    def value(self, raw: int, factors: bytes | None = None) -> float | None:
+    def convert_reading(self, raw: int, factors: bytes | None = None) -> float | None:
         """
         What a raw reading is worth in °C, revolutions per minute or as a ratio; None where it is no real number.
 
@@ -58,18 +58,18 @@ class Sensor:
         if linearization > LAST_FORMULA:
             return None
         try:
-            decoded = _formula(linearization, factors or self.factors, _signed(raw, self.signed))
+            decoded = _apply_formula(linearization, factors or self.factors, _to_signed(raw, self.signed))
         except (ValueError, ArithmeticError):
             return None  # the logarithm of 0, 1/0
         if isinstance(decoded, complex) or not math.isfinite(decoded):
             return None  # the cube root of a negative number comes as a complex one
-        return _converted(decoded, self.unit)
+        return _convert_unit(decoded, self.unit)
 
-    def thresholds(self) -> dict[str, float]:
+    def convert_thresholds(self) -> dict[str, float]:
         """Those of its record that are set, by their name; a limit of 0 or less has not been set by anybody."""
-        if not self.measures:
+        if not self.is_analog:
             return {}
-        values = ((name, self.value(raw)) for name, raw in self.raw_thresholds)
+        values = ((name, self.convert_reading(raw)) for name, raw in self.raw_thresholds)
         return {name: value for name, value in values if value is not None and value > 0}
 
 
@@ -82,17 +82,17 @@ def parse_sensor(record: bytes) -> Sensor | None:
         return None
     if len(record) <= _NAME_AT[kind]:
         raise ValueError("too short for its type")
-    place = _TYPE_AT[kind]
+    type_offset = _TYPE_AT[kind]
     name = parse_text(record[_NAME_AT[kind]], record[_NAME_AT[kind] + 1 :]) or f"sensor 0x{record[7]:02X}"
     owner, lun, number, entity, instance = record[5:10]
-    common = (name, number, lun & 3, owner, entity, instance, record[place], record[place + 1])
+    common = (name, number, lun & 3, owner, entity, instance, record[type_offset], record[type_offset + 1])
     if kind != FULL:
         return Sensor(*common)
-    raw = tuple((name, record[at]) for name, (bit, at) in _THRESHOLDS.items() if record[18] >> bit & 1)
-    return Sensor(*common, _unit(record), record[20] >> 6, record[23] & 0x7F, record[24:30], raw)
+    raw = tuple((name, record[offset]) for name, (bit, offset) in _THRESHOLDS.items() if record[18] >> bit & 1)
+    return Sensor(*common, _parse_unit(record), record[20] >> 6, record[23] & 0x7F, record[24:30], raw)
 
 
-def _unit(record: bytes) -> str:
+def _parse_unit(record: bytes) -> str:
     """The unit, or nothing for a rate, a product or a quotient, and for units that no sensor of ours has."""
     units, base = record[20], record[21]
     if units & 0b00111110:
@@ -102,7 +102,7 @@ def _unit(record: bytes) -> str:
     return {1: "celsius", 2: "fahrenheit", 3: "kelvin", _RPM: "rpm"}.get(base, "")
 
 
-def _converted(value: float, unit: str) -> float:
+def _convert_unit(value: float, unit: str) -> float:
     match unit:
         case "fahrenheit":
             return (value - 32) / 1.8
@@ -113,14 +113,14 @@ def _converted(value: float, unit: str) -> float:
     return value
 
 
-def _signed(raw: int, form: int) -> int:
+def _to_signed(raw: int, form: int) -> int:
     """A byte as unsigned (0), 1's complement (1) or 2's complement (2)."""
     if form == 0 or raw < 0x80:
         return raw
     return raw - 0xFF if form == 1 else raw - 0x100
 
 
-def _formula(linearization: int, factors: bytes, raw: int) -> float | complex:
+def _apply_formula(linearization: int, factors: bytes, raw: int) -> float | complex:
     from pyghmi.ipmi.sdr import SDREntry  # pyghmi takes 55 ms to import
 
     entry = SDREntry.__new__(SDREntry)  # its constructor wants a whole record, and only those that it knows
@@ -140,7 +140,7 @@ def parse_text(code: int, data: bytes) -> str:
             text = "".join(_BCD_PLUS[byte >> 4] + _BCD_PLUS[byte & 0xF] for byte in data)
         case 2:  # the first character has the lowest bits: 29 DC A6 is IPMI
             packed = int.from_bytes(data, "little")
-            text = "".join(chr(0x20 + (packed >> 6 * place & 0x3F)) for place in range(len(data) * 8 // 6))
+            text = "".join(chr(0x20 + (packed >> 6 * index & 0x3F)) for index in range(len(data) * 8 // 6))
         case _:
             text = data.decode("latin-1")
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

@@ -13,22 +13,30 @@ from typing import NamedTuple
 import msgspec
 
 from collectors._host.host import Host
-from collectors._ipmi.client import DEVICES, Bmc, BmcError, CodeError, Picture, RefusedError, Wire
+from collectors._ipmi.client import (
+    DEVICES,
+    Bmc,
+    BmcError,
+    CompletionCodeError,
+    LoginRefusedError,
+    ReplayTransport,
+    Transport,
+)
 
 PORT = 623
-REFUSALS = 3
-_SHELF = "ipmi-refused.json"
+MAX_REFUSALS = 3
+_CACHE_NAME = "ipmi-refused.json"
 
 
-class Credentials(NamedTuple):
+class BmcCredentials(NamedTuple):
     """A user of the BMC; `file` tells one version of the file from the next without telling its content."""
 
     user: str
     password: str
-    file: str
+    file_version: str
 
 
-class Refused(msgspec.Struct, frozen=True):
+class LoginRefusals(msgspec.Struct, frozen=True):
     """How often the BMC refused what a version of the credentials file says."""
 
     address: str = ""
@@ -38,26 +46,26 @@ class Refused(msgspec.Struct, frozen=True):
 
 def open_bmc(host: Host, address: str, credentials_file: str | None) -> Bmc | None:
     """The BMC, or None: without a note where this machine has none, with one that says why where it must have."""
-    wire = None
+    transport = None
     try:
-        wire = _wire(host, address, credentials_file)
-        return None if wire is None else Bmc(wire, _name(address))
-    except (BmcError, CodeError) as error:
-        if wire is not None:
-            wire.close()
-        return host.note(_name(address), str(error))
+        transport = _open_transport(host, address, credentials_file)
+        return None if transport is None else Bmc(transport, _bmc_name(address))
+    except (BmcError, CompletionCodeError) as error:
+        if transport is not None:
+            transport.close()
+        return host.note(_bmc_name(address), str(error))
 
 
-def _name(address: str) -> str:
+def _bmc_name(address: str) -> str:
     return DEVICES[0] if address == "local" else f"BMC {address}"
 
 
-def _wire(host: Host, address: str, credentials_file: str | None) -> Wire | None:
+def _open_transport(host: Host, address: str, credentials_file: str | None) -> Transport | None:
     if address != "local" and host.live:
-        return _over_lan(host, address, credentials_file)
+        return _open_lan(host, address, credentials_file)
     device = next(filter(host.exists, DEVICES), None)
     if device is None or not host.live:
-        return None if device is None else Picture(host)
+        return None if device is None else ReplayTransport(host)
     from collectors._ipmi.inband import InBand  # pyghmi takes 55 ms to import
 
     try:
@@ -66,47 +74,53 @@ def _wire(host: Host, address: str, credentials_file: str | None) -> Wire | None
         return host.note(device, error.strerror or str(error))
 
 
-def _over_lan(host: Host, address: str, credentials_file: str | None) -> Wire | None:
-    place = split_address(address)
-    if place is None:
+def _open_lan(host: Host, address: str, credentials_file: str | None) -> Transport | None:
+    endpoint = split_address(address)
+    if endpoint is None:
         return host.note(f"BMC {address}", "expected local, HOST or HOST:PORT as collectors.ipmi.address")
     if credentials_file is None:
         return host.note(
             f"BMC {address}", "needs collectors.ipmi.credentials_file: two lines, username=… and password=…"
         )
     credentials = read_credentials(host, credentials_file)
-    return None if credentials is None else _log_in(host, address, place, credentials, credentials_file)
+    return None if credentials is None else _log_in(host, address, endpoint, credentials, credentials_file)
 
 
-def _log_in(host: Host, address: str, place: tuple[str, int], credentials: Credentials, path: str) -> Wire | None:
-    refused = _refused(host, address, credentials.file)
-    if refused.times >= REFUSALS:
-        reason = f"the BMC refused this user and password {REFUSALS} times; not tried again until this file changes"
+def _log_in(
+    host: Host, address: str, endpoint: tuple[str, int], credentials: BmcCredentials, path: str
+) -> Transport | None:
+    refusals = _load_refusals(host, address, credentials.file_version)
+    if refusals.times >= MAX_REFUSALS:
+        reason = f"the BMC refused this user and password {MAX_REFUSALS} times; not tried again until this file changes"
         return host.note(path, reason)
     from collectors._ipmi.lan import Lan  # as above
 
     try:
-        lan = Lan(*place, credentials.user, credentials.password)
-    except RefusedError as error:
-        times = refused.times + 1
-        _remember(host, msgspec.structs.replace(refused, times=times))
-        return host.note(path, f"{error} ({times} of {REFUSALS} tries)")
-    if refused.times:
-        _remember(host, msgspec.structs.replace(refused, times=0))
+        lan = Lan(*endpoint, credentials.user, credentials.password)
+    except LoginRefusedError as error:
+        times = refusals.times + 1
+        _save_refusals(host, msgspec.structs.replace(refusals, times=times))
+        return host.note(path, f"{error} ({times} of {MAX_REFUSALS} tries)")
+    if refusals.times:
+        _save_refusals(host, msgspec.structs.replace(refusals, times=0))
     return lan
 
 
-def _remember(host: Host, refused: Refused) -> None:
-    host.shelf.put(_SHELF, msgspec.json.encode(refused).decode())
+def _save_refusals(host: Host, refusals: LoginRefusals) -> None:
+    host.shelf.put(_CACHE_NAME, msgspec.json.encode(refusals).decode())
 
 
-def _refused(host: Host, address: str, file: str) -> Refused:
-    told = host.shelf.get(_SHELF)
+def _load_refusals(host: Host, address: str, file_version: str) -> LoginRefusals:
+    text = host.shelf.get(_CACHE_NAME)
     try:
-        refused = Refused() if told is None else msgspec.json.decode(told, type=Refused)
+        refusals = LoginRefusals() if text is None else msgspec.json.decode(text, type=LoginRefusals)
     except msgspec.MsgspecError:
-        refused = Refused()  # half a file is none
-    return refused if (refused.address, refused.file) == (address, file) else Refused(address, file)
+        refusals = LoginRefusals()  # half a file is none
+    return (
+        refusals
+        if (refusals.address, refusals.file) == (address, file_version)
+        else LoginRefusals(address, file_version)
+    )
 
 
 def split_address(address: str) -> tuple[str, int] | None:
@@ -120,7 +134,7 @@ def split_address(address: str) -> tuple[str, int] | None:
     return host, int(port)
 
 
-def read_credentials(host: Host, path: str) -> Credentials | None:
+def read_credentials(host: Host, path: str) -> BmcCredentials | None:
     """
     What the file says in two lines, `username=…` and `password=…`, as mount.cifs(8) has them; or None with a note.
 
@@ -136,4 +150,4 @@ def read_credentials(host: Host, path: str) -> Credentials | None:
     user, password = pairs.get("username", ""), pairs.get("password", "")
     if not user or not password:
         return host.note(path, "expected two lines, username=… and password=…")
-    return Credentials(user, password, f"{status.st_mtime_ns}.{status.st_size}.{status.st_ino}")
+    return BmcCredentials(user, password, f"{status.st_mtime_ns}.{status.st_size}.{status.st_ino}")

@@ -8,19 +8,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from collectors._host.host import Host
-from collectors._ipmi.client import NOT_PRESENT, Bmc, CodeError, Request
-from collectors._ipmi.filter import Kind, kind_of, refusal
-from collectors._ipmi.sensor import ASKED_FOR, Sensor
+from collectors._ipmi.client import NOT_PRESENT, Bmc, CompletionCodeError, IpmiRequest
+from collectors._ipmi.filter import Kind, classify_sensor, refusal_reason
+from collectors._ipmi.sensor import NEEDS_FACTORS, Sensor
 
 _UNAVAILABLE, _SCANNED = 0x20, 0x40  # bits of a reading's second byte, table 35-15
 _COLDEST, _HOTTEST = -40.0, 150.0  # °C; outside lies no working server, only a BMC that answers nonsense
 _FASTEST = 60_000.0  # revolutions per minute; the smallest server fans reach about 40,000
 _COOLEST_LIMIT, _HOTTEST_LIMIT = 55.0, 100.0  # °C; a limit outside is not one of a DIMM
-_LIMIT = 80.0  # °C, where the BMC says none
+_DEFAULT_LIMIT = 80.0  # °C, where the BMC says none
 _PLAUSIBLE = {"fan": (0.0, _FASTEST), "margin": (-150.0, 100.0)}
 
 
-class Wanted(NamedTuple):
+class SelectedSensor(NamedTuple):
     """A sensor that is read, and what for."""
 
     sensor: Sensor
@@ -29,34 +29,34 @@ class Wanted(NamedTuple):
     thresholds: dict[str, float]
 
 
-def choose(
+def select_sensors(
     sensors: Iterable[Sensor], include: Sequence[str], exclude: Sequence[str]
-) -> tuple[list[Wanted], list[tuple[str, str]]]:
+) -> tuple[list[SelectedSensor], list[tuple[str, str]]]:
     """The wanted sensors that can be read; and (name, reason) of those that cannot."""
-    chosen, refused = [], []
+    selected, refused = [], []
     for sensor in sensors:
-        kind = kind_of(sensor, include, exclude)
+        kind = classify_sensor(sensor, include, exclude)
         if kind is None:
             continue
-        reason = refusal(sensor)
+        reason = refusal_reason(sensor)
         if reason is not None:
             refused.append((sensor.name, reason))
             continue
-        chosen.append(Wanted(sensor, kind, _labels(sensor), sensor.thresholds()))
-    return chosen, refused
+        selected.append(SelectedSensor(sensor, kind, _make_labels(sensor), sensor.convert_thresholds()))
+    return selected, refused
 
 
-def headroom(wanted: Wanted, value: float) -> float:
+def compute_headroom(selected: SelectedSensor, value: float) -> float:
     """°C until a DIMM's limit, 5 below its critical threshold where that is one; infinite for what is no DIMM."""
-    if wanted.kind == "margin":
+    if selected.kind == "margin":
         return -value
-    if wanted.kind != "memory":
+    if selected.kind != "memory":
         return math.inf
-    limit = wanted.thresholds.get("upper_critical", 0.0) - 5
-    return (limit if _COOLEST_LIMIT <= limit <= _HOTTEST_LIMIT else _LIMIT) - value
+    limit = selected.thresholds.get("upper_critical", 0.0) - 5
+    return (limit if _COOLEST_LIMIT <= limit <= _HOTTEST_LIMIT else _DEFAULT_LIMIT) - value
 
 
-def _labels(sensor: Sensor) -> dict[str, str]:
+def _make_labels(sensor: Sensor) -> dict[str, str]:
     return {
         "sensor": sensor.name,
         "number": f"0x{sensor.number:02x}" + (f".{sensor.lun}" if sensor.lun else ""),
@@ -70,11 +70,11 @@ class Sweep:
 
     def __init__(self, sensors: Sequence[Sensor], include: Sequence[str], exclude: Sequence[str]) -> None:
         self.sensors = sensors
-        self._chosen, self._refused = choose(sensors, include, exclude)
-        self._seen: set[str] = set()
-        self._next = 0
+        self._selected, self._refused = select_sensors(sensors, include, exclude)
+        self._numbers_read: set[str] = set()
+        self._next_position = 0
 
-    def each(self, host: Host, bmc: Bmc, until: float) -> Iterator[tuple[Wanted, float]]:
+    def read_sensors(self, host: Host, bmc: Bmc, deadline: float) -> Iterator[tuple[SelectedSensor, float]]:
         """
         Each wanted sensor that has a reading, with its value in °C, revolutions per minute or as a ratio.
 
@@ -82,40 +82,46 @@ class Sweep:
         """
         for name, reason in self._refused:
             host.note(f"{bmc.name} {name}", reason)
-        chosen, first, self._next = self._chosen, self._next, 0
-        for turn in range(len(chosen)):
-            place = (first + turn) % len(chosen)
-            if turn and time.monotonic() > until:
-                self._next = place
+        selected, first, self._next_position = self._selected, self._next_position, 0
+        for step in range(len(selected)):
+            position = (first + step) % len(selected)
+            if step and time.monotonic() > deadline:
+                self._next_position = position
                 host.note(bmc.name, "is too slow for all its sensors in one pass; the next one goes on")
                 return
-            value = self._read(host, bmc, chosen[place])
+            value = self._read_sensor(host, bmc, selected[position])
             if value is not None:
-                yield chosen[place], value
+                yield selected[position], value
 
-    def _read(self, host: Host, bmc: Bmc, wanted: Wanted) -> float | None:
+    def _read_sensor(self, host: Host, bmc: Bmc, selected: SelectedSensor) -> float | None:
         """The value, or None: with a note, but for a sensor that never had one, such as that of an empty slot."""
-        sensor, number = wanted.sensor, wanted.labels["number"]
-        place = f"{bmc.name} {sensor.name}"
+        sensor, number = selected.sensor, selected.labels["number"]
+        subject = f"{bmc.name} {sensor.name}"
         try:
-            answer = bmc.ask(Request.GET_SENSOR_READING, bytes((sensor.number,)), lun=sensor.lun)
+            answer = bmc.ask(IpmiRequest.GET_SENSOR_READING, bytes((sensor.number,)), lun=sensor.lun)
             if len(answer) < 2:
-                return host.note(place, f"expected a reading of 2 bytes, found {answer.hex(' ') or 'none'}")
+                return host.note(subject, f"expected a reading of 2 bytes, found {answer.hex(' ') or 'none'}")
             if answer[1] & _UNAVAILABLE or not answer[1] & _SCANNED:
-                return host.note(place, "has no reading now") if number in self._seen else None
-            value = sensor.value(answer[0], _factors(bmc, sensor, answer[0]))
-        except CodeError as error:
-            return None if error.code == NOT_PRESENT and number not in self._seen else host.note(place, str(error))
-        least, most = _PLAUSIBLE.get(wanted.kind, (_COLDEST, _HOTTEST))
-        if value is None or not least <= value <= most:
-            return host.note(place, f"expected {least:g} to {most:g}, found {value} from the byte 0x{answer[0]:02X}")
-        self._seen.add(number)
+                return host.note(subject, "has no reading now") if number in self._numbers_read else None
+            value = sensor.convert_reading(answer[0], _read_factors(bmc, sensor, answer[0]))
+        except CompletionCodeError as error:
+            return (
+                None
+                if error.code == NOT_PRESENT and number not in self._numbers_read
+                else host.note(subject, str(error))
+            )
+        lowest, highest = _PLAUSIBLE.get(selected.kind, (_COLDEST, _HOTTEST))
+        if value is None or not lowest <= value <= highest:
+            return host.note(
+                subject, f"expected {lowest:g} to {highest:g}, found {value} from the byte 0x{answer[0]:02X}"
+            )
+        self._numbers_read.add(number)
         return value
 
 
-def _factors(bmc: Bmc, sensor: Sensor, raw: int) -> bytes | None:
+def _read_factors(bmc: Bmc, sensor: Sensor, raw: int) -> bytes | None:
     """The factors for this very reading of a non-linear sensor; None for all others."""
-    if sensor.linearization < ASKED_FOR:
+    if sensor.linearization < NEEDS_FACTORS:
         return None
-    answer = bmc.ask(Request.GET_SENSOR_READING_FACTORS, bytes((sensor.number, raw)), lun=sensor.lun, least=7)
+    answer = bmc.ask(IpmiRequest.GET_SENSOR_READING_FACTORS, bytes((sensor.number, raw)), lun=sensor.lun, min_bytes=7)
     return answer[1:7]

@@ -27,7 +27,7 @@ _READ_AND_WRITE, _BASE = 3, 0xF8  # _IOC_READ | _IOC_WRITE; HSMP_BASE_IOCTL_NR
 COMMAND = _READ_AND_WRITE << 30 | _MESSAGE.size << 16 | _BASE << 8  # HSMP_IOCTL_CMD
 
 
-class _Form(NamedTuple):
+class _MessageFormat(NamedTuple):
     """A message's number, and how many words it takes and gives: the driver refuses what is not exactly so."""
 
     number: int
@@ -35,57 +35,57 @@ class _Form(NamedTuple):
     words: int
 
 
-class Message(Enum):
+class HsmpMessage(Enum):
     """The messages that are sent; all of them read."""
 
-    PROTOCOL_VERSION = _Form(0x03, 0, 1)
-    SOCKET_POWER = _Form(0x04, 0, 1)
-    PROCHOT = _Form(0x0B, 0, 1)
-    DDR_BANDWIDTH = _Form(0x14, 0, 1)
-    DIMM_TEMPERATURE_RANGE = _Form(0x16, 1, 1)
-    DIMM_POWER = _Form(0x17, 1, 1)
-    DIMM_THERMAL = _Form(0x18, 1, 1)
+    PROTOCOL_VERSION = _MessageFormat(0x03, 0, 1)
+    SOCKET_POWER = _MessageFormat(0x04, 0, 1)
+    PROCHOT = _MessageFormat(0x0B, 0, 1)
+    DDR_BANDWIDTH = _MessageFormat(0x14, 0, 1)
+    DIMM_TEMPERATURE_RANGE = _MessageFormat(0x16, 1, 1)
+    DIMM_POWER = _MessageFormat(0x17, 1, 1)
+    DIMM_THERMAL = _MessageFormat(0x18, 1, 1)
 
 
 class Port(Protocol):
     """What answers messages."""
 
-    def ask(self, socket: int, message: Message, *arguments: int) -> int:
+    def ask(self, socket: int, message: HsmpMessage, *arguments: int) -> int:
         """The first word of the answer. Raises OSError: ENODEV no such socket, ENOMSG no such message, ETIMEDOUT …"""
 
 
-class Device:
+class DevicePort:
     """The port of this machine; closes its descriptor when it is forgotten."""
 
     def __init__(self, path: str) -> None:
         """Raises OSError."""
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
-    def ask(self, socket: int, message: Message, *arguments: int) -> int:
-        buffer = bytearray(packed(socket, message, arguments))
+    def ask(self, socket: int, message: HsmpMessage, *arguments: int) -> int:
+        buffer = bytearray(pack_message(socket, message, arguments))
         fcntl.ioctl(self._descriptor, COMMAND, buffer)
-        return first_word(buffer)
+        return unpack_first_word(buffer)
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
             os.close(self._descriptor)
 
 
-class Picture:
+class ReplayPort:
     """A port whose answers stand in a file."""
 
     def __init__(self, host: Host) -> None:
         self._answers: dict[tuple[int, ...], int] = {}
         for line in host.lines(PATH, optional=True):
-            asked, _, answered = line.partition(":")
+            request, _, answer = line.partition(":")
             try:
-                key = tuple(int(word, 16) for word in asked.split())
-                self._answers[key] = int(answered.split()[0], 16)
+                key = tuple(int(word, 16) for word in request.split())
+                self._answers[key] = int(answer.split()[0], 16)
             except (ValueError, IndexError):
                 host.note(PATH, f"expected a line such as 0 18 80: 22000080, found {line[:40]!r}")
         self._sockets = {key[0] for key in self._answers if key}
 
-    def ask(self, socket: int, message: Message, *arguments: int) -> int:
+    def ask(self, socket: int, message: HsmpMessage, *arguments: int) -> int:
         if socket not in self._sockets:
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
         answer = self._answers.get((socket, message.value.number, *arguments))
@@ -95,19 +95,19 @@ class Picture:
         return answer
 
 
-def port(host: Host) -> Port | None:
+def open_port(host: Host) -> Port | None:
     """The port, or None where there is none, with a note where it may not be opened."""
     if not host.live:
-        return Picture(host) if host.exists(PATH) else None
+        return ReplayPort(host) if host.exists(PATH) else None
     try:
-        return Device(host.path(PATH))
+        return DevicePort(host.path(PATH))
     except FileNotFoundError:
         return None
     except OSError as error:
         return host.note(PATH, error.strerror or str(error))
 
 
-def packed(socket: int, message: Message, arguments: tuple[int, ...]) -> bytes:
+def pack_message(socket: int, message: HsmpMessage, arguments: tuple[int, ...]) -> bytes:
     """A message as the driver takes it."""
     number, count, words = message.value
     if len(arguments) != count:
@@ -115,7 +115,7 @@ def packed(socket: int, message: Message, arguments: tuple[int, ...]) -> bytes:
     return _MESSAGE.pack(number, count, words, *arguments, *(0,) * (_WORDS - count), socket)
 
 
-def first_word(buffer: bytes | bytearray) -> int:
+def unpack_first_word(buffer: bytes | bytearray) -> int:
     """The first word of the answer that the driver wrote over the message."""
     word: int = _MESSAGE.unpack(buffer)[3]
     return word

@@ -16,13 +16,13 @@ from typing import NamedTuple
 from collectors._host.host import Host
 
 PATH = "dev/kmsg"
-_LONGEST = 8192  # bytes; a shorter buffer than the record is answered with EINVAL
-_MOST = 200_000  # records in one pass: a ring of 16 MiB, the largest that is usual, holds fewer
-_HEAD = re.compile(r"(\d{1,5}),(\d{1,20}),(\d{1,20}),[^;]*;(.*)", re.ASCII | re.DOTALL)
+_MAX_RECORD_BYTES = 8192  # bytes; a shorter buffer than the record is answered with EINVAL
+_MAX_RECORDS = 200_000  # records in one pass: a ring of 16 MiB, the largest that is usual, holds fewer
+_RECORD = re.compile(r"(\d{1,5}),(\d{1,20}),(\d{1,20}),[^;]*;(.*)", re.ASCII | re.DOTALL)
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
 
 
-class Record(NamedTuple):
+class KernelRecord(NamedTuple):
     """One message; `microseconds` since the boot, `facility` 0 is the kernel itself."""
 
     facility: int
@@ -31,11 +31,11 @@ class Record(NamedTuple):
     text: str
 
 
-class Log(NamedTuple):
+class LogBatch(NamedTuple):
     """What one look at the log gave: records not seen before; of those, the old were there before the first look."""
 
-    records: list[Record]
-    old: bool
+    records: list[KernelRecord]
+    is_backlog: bool
 
 
 class Cursor:
@@ -50,28 +50,28 @@ class Cursor:
             os.close(self.descriptor)
 
 
-def parse_record(text: str) -> Record | None:
+def parse_record(text: str) -> KernelRecord | None:
     """One record without its continuation lines (` KEY=value`), or None where it is none."""
-    match = _HEAD.fullmatch(text.split("\n", 1)[0])
+    match = _RECORD.fullmatch(text.split("\n", 1)[0])
     if match is None:
         return None
     message = _ESCAPED.sub(lambda escaped: chr(int(escaped[1], 16)), match[4])
-    return Record(int(match[1]) >> 3, int(match[2]), int(match[3]), message)
+    return KernelRecord(int(match[1]) >> 3, int(match[2]), int(match[3]), message)
 
 
-def look(host: Host, cursor: Cursor) -> Log | None:
+def read_new(host: Host, cursor: Cursor) -> LogBatch | None:
     """The records that came since the last look, or None, with a note, where the log cannot be read."""
     if not host.live:
-        return _look_in_file(host, cursor)
-    old = cursor.descriptor is None
-    if not _open(host, cursor) or cursor.descriptor is None:
+        return _read_new_from_file(host, cursor)
+    is_backlog = cursor.descriptor is None
+    if not _open_log(host, cursor) or cursor.descriptor is None:
         return None
     descriptor = cursor.descriptor
-    raw = read_records(lambda: os.read(descriptor, _LONGEST), host)
-    return Log(_fresh((text.decode("utf-8", "replace") for text in raw), cursor), old)
+    raw = read_records(lambda: os.read(descriptor, _MAX_RECORD_BYTES), host)
+    return LogBatch(_parse_new((text.decode("utf-8", "replace") for text in raw), cursor), is_backlog)
 
 
-def _open(host: Host, cursor: Cursor) -> bool:
+def _open_log(host: Host, cursor: Cursor) -> bool:
     if cursor.descriptor is not None:
         return True
     try:
@@ -87,7 +87,7 @@ def _open(host: Host, cursor: Cursor) -> bool:
 
 def read_records(read: Callable[[], bytes], host: Host) -> Iterator[bytes]:
     """Every record that `read` has now; a log that was overwritten meanwhile is noted and read on."""
-    for _ in range(_MOST):
+    for _ in range(_MAX_RECORDS):
         try:
             record = read()
         except BlockingIOError:
@@ -103,7 +103,7 @@ def read_records(read: Callable[[], bytes], host: Host) -> Iterator[bytes]:
         yield record
 
 
-def _look_in_file(host: Host, cursor: Cursor) -> Log | None:
+def _read_new_from_file(host: Host, cursor: Cursor) -> LogBatch | None:
     text = host.read(PATH, optional=True)
     if text is None:
         return None
@@ -111,10 +111,10 @@ def _look_in_file(host: Host, cursor: Cursor) -> Log | None:
     if not any(map(parse_record, lines)):
         host.note(PATH, f"expected records such as 6,339,5140900,-;text, found {text[:40]!r}")
         return None
-    return Log(_fresh(iter(lines), cursor), old=False)
+    return LogBatch(_parse_new(iter(lines), cursor), is_backlog=False)
 
 
-def _fresh(texts: Iterator[str], cursor: Cursor) -> list[Record]:
+def _parse_new(texts: Iterator[str], cursor: Cursor) -> list[KernelRecord]:
     records = []
     for record in map(parse_record, texts):
         if record is not None and record.sequence > cursor.sequence:

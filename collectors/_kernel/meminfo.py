@@ -17,7 +17,7 @@ _WORD_STARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 # `promtool check metrics` takes the word for a unit, so `s_reclaimable` must not be; it joins the word beside it.
 _UNIT_WORDS = re.compile(r"(?:(?<![a-z0-9])(?:[smhdb]|[mun]s|sec|[kmgtp]b)_)+|(?:_(?:[smhdb]|[mun]s|sec|[kmgtp]b))+$")
 _HUGE_PAGES = "HugePages_"
-_MOST_FIELDS = 500  # Linux 6.18 has 55; a file whose fields change at each pass must not fill the memory
+_MAX_FIELDS = 500  # Linux 6.18 has 55; a file whose fields change at each pass must not fill the memory
 
 # Field and what it is. A field that is not here (a newer kernel's) is read all the same.
 SHARED_FIELDS = (
@@ -84,50 +84,50 @@ NODE_FIELDS = (
 )
 
 
-def fields(text: str) -> list[tuple[str, str, str]]:
+def parse_fields(text: str) -> list[tuple[str, str, str]]:
     """(field, digits, unit) of each well-formed line; the unit is ` kB`, or empty where the field is a count."""
-    found: list[tuple[str, str, str]] = _LINE.findall(text)
-    return found
+    lines: list[tuple[str, str, str]] = _LINE.findall(text)
+    return lines
 
 
-def snake(field: str) -> str:
+def to_snake_case(field: str) -> str:
     """`Active(file)` as `active_file`, `DirectMap2M` as `direct_map2m`, `SReclaimable` as `sreclaimable`."""
     words = _WORD_STARTS.sub("_", re.sub(r"[^A-Za-z0-9]+", "_", field).strip("_")).lower()
-    return _UNIT_WORDS.sub(lambda found: found[0].replace("_", ""), words)
+    return _UNIT_WORDS.sub(lambda match: match[0].replace("_", ""), words)
 
 
-def field_metric(prefix: str, field: str, meaning: str) -> Metric:
+def make_field_metric(prefix: str, field: str, meaning: str) -> Metric:
     """The gauge of a field, in bytes."""
-    return gauge(f"{prefix}_{snake(field)}_bytes", f"{meaning} ({field}).")
+    return gauge(f"{prefix}_{to_snake_case(field)}_bytes", f"{meaning} ({field}).")
 
 
-def unit_is_wrong(field: str, unit: str) -> bool:
+def has_wrong_unit(field: str, unit: str) -> bool:
     """Whether the unit is not the field's own: a line was cut, or a count has become a size."""
     return field.startswith(_HUGE_PAGES) == bool(unit)
 
 
-class Fields:
+class FieldSeries:
     """The series of one kind of meminfo file, by field; those of fields not known in advance are made once."""
 
-    def __init__(self, prefix: str, known: tuple[tuple[str, Metric], ...], huge_pages: Metric) -> None:
+    def __init__(self, prefix: str, metrics: tuple[tuple[str, Metric], ...], huge_pages: Metric) -> None:
         self._prefix = prefix
         self._huge_pages = huge_pages
-        self._series: dict[str, tuple[Metric, Labels] | None] = {field: (metric, ()) for field, metric in known}
-        self._taken: set[tuple[str, Labels]] = {(metric.name, ()) for _, metric in known}
+        self._series: dict[str, tuple[Metric, Labels] | None] = {field: (metric, ()) for field, metric in metrics}
+        self._used_series: set[tuple[str, Labels]] = {(metric.name, ()) for _, metric in metrics}
 
-    def samples(self, host: Host, relative: str, text: str, labels: Labels) -> Iterator[Sample]:
+    def make_samples(self, host: Host, relative: str, text: str, labels: Labels) -> Iterator[Sample]:
         """
         A Sample for each field of the text, in bytes or huge pages; lines that are not understood are noted.
 
         `labels` come before the label `state` in the alphabet.
         """
-        found = {field: (digits, unit) for field, digits, unit in fields(text)}
-        if strange := text.count("\n") + 1 - len(found):
-            host.note(relative, f"{strange} lines unlike `MemFree: 123 kB`")
-        for field, (digits, unit) in found.items():
-            if unit_is_wrong(field, unit):
+        values = {field: (digits, unit) for field, digits, unit in parse_fields(text)}
+        if unmatched := text.count("\n") + 1 - len(values):
+            host.note(relative, f"{unmatched} lines unlike `MemFree: 123 kB`")
+        for field, (digits, unit) in values.items():
+            if has_wrong_unit(field, unit):
                 self._note_unit(host, relative, field)
-            elif (series := self._series_of(field)) is None:
+            elif (series := self._find_series(field)) is None:
                 host.note(relative, f"{field} can have no series of its own")
             else:
                 metric, state = series
@@ -138,15 +138,15 @@ class Fields:
         if field in self._series or field.startswith(_HUGE_PAGES):
             host.note(relative, f"{field} has not the unit it always has")
 
-    def _series_of(self, field: str) -> tuple[Metric, Labels] | None:
-        if field not in self._series and len(self._series) < _MOST_FIELDS:
-            metric, state = self._new_series(field)
+    def _find_series(self, field: str) -> tuple[Metric, Labels] | None:
+        if field not in self._series and len(self._series) < _MAX_FIELDS:
+            metric, state = self._make_series(field)
             # Two fields whose names differ in punctuation only cannot both have the series.
-            self._series[field] = None if (metric.name, state) in self._taken else (metric, state)
-            self._taken.add((metric.name, state))
+            self._series[field] = None if (metric.name, state) in self._used_series else (metric, state)
+            self._used_series.add((metric.name, state))
         return self._series.get(field)
 
-    def _new_series(self, field: str) -> tuple[Metric, Labels]:
+    def _make_series(self, field: str) -> tuple[Metric, Labels]:
         if field.startswith(_HUGE_PAGES):
-            return self._huge_pages, (("state", snake(field.removeprefix(_HUGE_PAGES)) or "unnamed"),)
-        return field_metric(self._prefix, field, "Memory as the kernel reports it"), ()
+            return self._huge_pages, (("state", to_snake_case(field.removeprefix(_HUGE_PAGES)) or "unnamed"),)
+        return make_field_metric(self._prefix, field, "Memory as the kernel reports it"), ()

@@ -62,50 +62,56 @@ class _Level(NamedTuple):
     limits: dict[str, float | None]
 
 
-class _Room(NamedTuple):
+class _Headroom(NamedTuple):
     """What can still be taken of a cgroup's limit, in bytes and as a share: infinite without one, None unknown."""
 
     available: float | None
     share: float | None
 
 
-def readings(host: Host, pid: int, who: dict[str, str]) -> Iterator[Reading]:
+def collect_cgroup(host: Host, pid: int, labels: dict[str, str]) -> Iterator[Reading]:
     """What there is to say of the cgroup of a process; nothing where it is in none, or none has a memory controller."""
-    levels = _levels(host, pid)
+    levels = _read_levels(host, pid)
     if not levels:
         return
-    limiting, rooms = _limiting(levels), [_room(host, level) for level in levels]
-    nearest = _least([room.share for room in rooms])
-    named = next((f"/{level.path}" for level, room in zip(levels, rooms, strict=True) if _is_at(room, nearest)), "")
-    yield INFO.sample(1, **who, cgroup=f"/{levels[0].path}", limited_by=named)
+    limiting, headrooms = _find_limiting(levels), [_compute_headroom(host, level) for level in levels]
+    nearest = _find_smallest([headroom.share for headroom in headrooms])
+    limited_by = next(
+        (f"/{level.path}" for level, headroom in zip(levels, headrooms, strict=True) if _is_nearest(headroom, nearest)),
+        "",
+    )
+    yield INFO.sample(1, **labels, cgroup=f"/{levels[0].path}", limited_by=limited_by)
     for limit, metric in zip(_LIMITS, (MAX, HIGH), strict=True):
-        smallest = _least([level.limits[limit] for level in levels])
+        smallest = _find_smallest([level.limits[limit] for level in levels])
         if smallest != math.inf:  # no limit is no reading that is missing
-            yield metric.sample(smallest, **who)
-    for metric, least in ((AVAILABLE, _least([room.available for room in rooms])), (SHARE, nearest)):
+            yield metric.sample(smallest, **labels)
+    for metric, least in (
+        (AVAILABLE, _find_smallest([headroom.available for headroom in headrooms])),
+        (SHARE, nearest),
+    ):
         if least != math.inf:
-            yield metric.sample(least, **who)
+            yield metric.sample(least, **labels)
     if limiting is not None:
-        yield CURRENT.sample(_bytes(host, limiting.path, "current"), **who)
-        for event, count in _pairs(host, limiting.path, "events").items():
-            yield EVENTS.sample(count, **who, event=event)
-    for node, size in _anon(host, levels[0].path):
-        yield ANON.sample(int(size), **who, node=node)
+        yield CURRENT.sample(_read_bytes(host, limiting.path, "current"), **labels)
+        for event, count in _read_pairs(host, limiting.path, "events").items():
+            yield EVENTS.sample(count, **labels, event=event)
+    for node, size in _read_anon(host, levels[0].path):
+        yield ANON.sample(int(size), **labels, node=node)
 
 
-def _least(values: Sequence[float | None]) -> float | None:
+def _find_smallest(values: Sequence[float | None]) -> float | None:
     """The smallest; None where one is not known, for that may be the smallest."""
-    known = [value for value in values if value is not None]
-    return min(known) if len(known) == len(values) else None
+    known_values = [value for value in values if value is not None]
+    return min(known_values) if len(known_values) == len(values) else None
 
 
-def _limiting(levels: Sequence[_Level]) -> _Level | None:
+def _find_limiting(levels: Sequence[_Level]) -> _Level | None:
     """The cgroup whose memory.max binds: of equal ones the nearest, without any the process's own."""
-    smallest = _least([level.limits["max"] for level in levels])
+    smallest = _find_smallest([level.limits["max"] for level in levels])
     return next((level for level in levels if level.limits["max"] == smallest), None) if smallest is not None else None
 
 
-def path_of(host: Host, pid: int) -> str | None:
+def find_path(host: Host, pid: int) -> str | None:
     """The cgroup of a process below FOLDER, as this process may see it; None where it is in none of version 2."""
     for line in host.lines(f"proc/{pid}/cgroup", optional=True):
         if line.startswith("0::/"):
@@ -117,72 +123,72 @@ def path_of(host: Host, pid: int) -> str | None:
     return None
 
 
-def _levels(host: Host, pid: int) -> list[_Level]:
+def _read_levels(host: Host, pid: int) -> list[_Level]:
     """The cgroups that account for its memory, from its own up; threaded ones and those without the controller not."""
-    path = path_of(host, pid)
+    path = find_path(host, pid)
     if path is None:
         return []
     steps = path.split("/") if path else []
     # The topmost counts too: in a container that is the container's own cgroup; a host's root has no memory.current.
     paths = ["/".join(steps[:depth]) for depth in range(len(steps), -1, -1)]
     return [
-        _Level(path, {name: _limit(host, path, name) for name in _LIMITS})
+        _Level(path, {name: _read_limit(host, path, name) for name in _LIMITS})
         for path in paths
-        if any(host.exists(_file(path, name)) for name in ("current", *_LIMITS))
+        if any(host.exists(_file_path(path, name)) for name in ("current", *_LIMITS))
     ]
 
 
-def _file(path: str, name: str) -> str:
+def _file_path(path: str, name: str) -> str:
     return f"{FOLDER}/{path}/memory.{name}" if path else f"{FOLDER}/memory.{name}"
 
 
-def _limit(host: Host, path: str, name: str) -> float | None:
-    file = _file(path, name)
+def _read_limit(host: Host, path: str, name: str) -> float | None:
+    file = _file_path(path, name)
     text = host.read(file)
     return math.inf if text == "max" else None if text is None else host.integer(text, file)
 
 
-def _room(host: Host, level: _Level) -> _Room:
+def _compute_headroom(host: Host, level: _Level) -> _Headroom:
     """What can be taken before this cgroup's own limits are reached."""
-    tightest = _least(list(level.limits.values()))
+    tightest = _find_smallest(list(level.limits.values()))
     if tightest is None or tightest == math.inf:
-        return _Room(tightest, tightest)
-    taken, spare = _bytes(host, level.path, "current"), _reclaimable(host, level.path)
-    if taken is None or spare is None:
-        return _Room(None, None)
-    available = max(0, tightest - taken + spare)
-    return _Room(available, min(1.0, available / tightest) if tightest else 0.0)
+        return _Headroom(tightest, tightest)
+    used, reclaimable = _read_bytes(host, level.path, "current"), _read_reclaimable(host, level.path)
+    if used is None or reclaimable is None:
+        return _Headroom(None, None)
+    available = max(0, tightest - used + reclaimable)
+    return _Headroom(available, min(1.0, available / tightest) if tightest else 0.0)
 
 
-def _is_at(room: _Room, nearest: float | None) -> bool:
-    return nearest is not None and room.share == nearest != math.inf
+def _is_nearest(headroom: _Headroom, nearest: float | None) -> bool:
+    return nearest is not None and headroom.share == nearest != math.inf
 
 
-def _reclaimable(host: Host, path: str) -> int | None:
+def _read_reclaimable(host: Host, path: str) -> int | None:
     """Bytes that can be given back: file pages that nobody has mapped, and slab. Mapped ones are the weights."""
-    sizes = _pairs(host, path, "stat")
-    wanted = ("active_file", "inactive_file", "file_mapped")
-    if not sizes or any(name not in sizes for name in wanted):
-        return host.note(_file(path, "stat"), f"expected lines such as `{wanted[0]} 123`")
-    active, inactive, mapped = (sizes[name] for name in wanted)
+    sizes = _read_pairs(host, path, "stat")
+    keys = ("active_file", "inactive_file", "file_mapped")
+    if not sizes or any(name not in sizes for name in keys):
+        return host.note(_file_path(path, "stat"), f"expected lines such as `{keys[0]} 123`")
+    active, inactive, mapped = (sizes[name] for name in keys)
     return max(0, active + inactive - mapped) + sizes.get("slab_reclaimable", 0)
 
 
-def _bytes(host: Host, path: str, name: str) -> int | None:
-    return host.read_int(_file(path, name))
+def _read_bytes(host: Host, path: str, name: str) -> int | None:
+    return host.read_int(_file_path(path, name))
 
 
-def _pairs(host: Host, path: str, name: str) -> dict[str, int]:
-    file = _file(path, name)
+def _read_pairs(host: Host, path: str, name: str) -> dict[str, int]:
+    file = _file_path(path, name)
     text = host.read(file)
-    found = {key: int(value) for key, value in _PAIR.findall(text or "")}
-    if text is not None and not found:
+    pairs = {key: int(value) for key, value in _PAIR.findall(text or "")}
+    if text is not None and not pairs:
         host.note(file, f"expected lines of a word and a number, found {text[:40]!r}")
-    return found
+    return pairs
 
 
-def _anon(host: Host, path: str) -> list[tuple[str, str]]:
-    file = _file(path, "numa_stat")
+def _read_anon(host: Host, path: str) -> list[tuple[str, str]]:
+    file = _file_path(path, "numa_stat")
     text = host.read(file, optional=True)  # a kernel without NUMA has no such file
     if text is None:
         return []

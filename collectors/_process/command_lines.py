@@ -42,18 +42,18 @@ _PORT = re.compile(r"\d{1,5}", re.ASCII)
 _PART = re.compile(r"(DP|PP|TP)(\d{1,4})", re.ASCII)
 
 
-def kind(words: Sequence[str]) -> str | None:
+def detect_kind(words: Sequence[str]) -> str | None:
     """The kind of engine that a command line starts or a title names, or None."""
     if not words:
         return None
-    for prefix, named in _TITLES.items():
+    for prefix, title_kind in _TITLES.items():
         if words[0].startswith(prefix):
-            return named
+            return title_kind
     program = os.path.basename(words[0])
     if not _PYTHON.fullmatch(program):
         # Ollama's server holds no model: its runners do.
         return _PROGRAMS.get(program)
-    return _of_python(words[1:])
+    return _detect_python_kind(words[1:])
 
 
 def is_runner(words: Sequence[str]) -> bool:
@@ -62,21 +62,21 @@ def is_runner(words: Sequence[str]) -> bool:
     return program == "ollama_llama_server" or (program == "ollama" and words[1:2] == ["runner"])
 
 
-def rank(words: Sequence[str]) -> str | None:
+def parse_rank(words: Sequence[str]) -> str | None:
     """The rank in a worker's title: `1`, or `PP1_TP0` where it has several; None where this is no worker."""
-    return _rank(_WORKER, words)
+    return _parse_title_rank(_WORKER, words)
 
 
-def rank_of_core(words: Sequence[str]) -> str | None:
+def parse_core_rank(words: Sequence[str]) -> str | None:
     """The same of vLLM's EngineCore, which holds the model itself where there is one worker."""
-    return _rank(_CORE, words)
+    return _parse_title_rank(_CORE, words)
 
 
-def port(words: Sequence[str]) -> int | None:
+def parse_port(words: Sequence[str]) -> int | None:
     """The port that a command line asks for, or None."""
     following = (text for word, text in itertools.pairwise(words) if word == "--port")
     joined = (word.removeprefix("--port=") for word in words if word.startswith("--port="))
-    return next(filter(None, map(_number, itertools.chain(following, joined))), None)
+    return next(filter(None, map(_parse_port_number, itertools.chain(following, joined))), None)
 
 
 def default_port(kind: str) -> int | None:
@@ -84,21 +84,24 @@ def default_port(kind: str) -> int | None:
     return _DEFAULT_PORTS.get(kind)
 
 
-def proxied(words: Sequence[str]) -> tuple[int, str, int] | None:
+def parse_proxy(words: Sequence[str]) -> tuple[int, str, int] | None:
     """(port of the host, address of the container, port there) that Docker's proxy stands for, or None."""
     if not words or os.path.basename(words[0]) != "docker-proxy":
         return None
-    said = dict(zip(words[1::2], words[2::2], strict=False))  # -proto tcp -host-port 8000 …, a name and its value
-    host, container = _number(said.get("-host-port", "")), _number(said.get("-container-port", ""))
-    return None if host is None or container is None else (host, said.get("-container-ip", ""), container)
+    options = dict(zip(words[1::2], words[2::2], strict=False))  # -proto tcp -host-port 8000 …, a name and its value
+    host, container = (
+        _parse_port_number(options.get("-host-port", "")),
+        _parse_port_number(options.get("-container-port", "")),
+    )
+    return None if host is None or container is None else (host, options.get("-container-ip", ""), container)
 
 
-def _number(text: str) -> int | None:
+def _parse_port_number(text: str) -> int | None:
     """A port that can be listened on, or None."""
     return int(text) if _PORT.fullmatch(text) and 0 < int(text) < 65_536 else None
 
 
-def _of_python(words: Sequence[str]) -> str | None:
+def _detect_python_kind(words: Sequence[str]) -> str | None:
     """The kind behind Python's own options: `-P -m MODULE …` or `SCRIPT …`."""
     rest = iter(words)
     for word in rest:
@@ -113,7 +116,7 @@ def _of_python(words: Sequence[str]) -> str | None:
     return None
 
 
-def _rank(title: re.Pattern[str], words: Sequence[str]) -> str | None:
+def _parse_title_rank(title: re.Pattern[str], words: Sequence[str]) -> str | None:
     match = title.match(words[0]) if words else None
     if match is None:
         return None

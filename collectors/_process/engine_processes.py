@@ -17,10 +17,10 @@ from typing import NamedTuple
 from collectors._host.host import Host, natural
 from collectors._process import command_lines as commands
 from collectors._process import sockets
-from collectors._process.targets import Target, compiled
-from collectors._process.tree import Tree
+from collectors._process.targets import Target, compile_pattern
+from collectors._process.tree import ProcessTree
 
-_HOLDS = 0.25  # of the largest process of a tree: a worker without a title that holds less is none
+_MIN_HOLDER_SHARE = 0.25  # of the largest process of a tree: a worker without a title that holds less is none
 
 
 class EngineProcess(NamedTuple):
@@ -33,92 +33,104 @@ class EngineProcess(NamedTuple):
     kind: str
     """reference, vllm, sglang, llama.cpp, ktransformers or ollama; other for a named process of unknown kind."""
     pid: int
-    started: int
+    start_time: int
     """Clock ticks from the boot to its start: with the pid, who it is. /proc/PID/stat, field 22."""
     command: str
     """What the kernel calls it, at most 15 characters: /proc/PID/comm."""
 
 
-def find(host: Host, targets: Sequence[Target], *, discover: bool = True) -> list[EngineProcess]:
+def find_processes(host: Host, targets: Sequence[Target], *, discover: bool = True) -> list[EngineProcess]:
     """
     The processes there are now, in the order of engine and rank.
 
     A command or pid that is no process leaves a note; a URL does not, since it may be another host's or just down.
     With `discover` also those engines that nobody named.
     """
-    tree = Tree(host)
-    found: dict[str, list[EngineProcess]] = {}
+    tree = ProcessTree(host)
+    by_engine: dict[str, list[EngineProcess]] = {}
     for target in targets:
-        if target.name not in found:
-            found[target.name] = _named(host, tree, target)
+        if target.name not in by_engine:
+            by_engine[target.name] = _find_target(host, tree, target)
     if discover:
-        taken = {one.pid for processes in found.values() for one in processes}
-        tops = [top for top in tree.engines if not taken & set(tree.family(top))]
-        for top in sorted(tops, key=lambda top: (tree.stats[top].started, top)):
-            name = _unique(_called(tree, top), found)
-            found[name] = _of_tree(host, tree, name, top)
-    everyone = (one for processes in found.values() for one in processes)
-    return sorted(everyone, key=lambda one: (natural(one.engine), natural(one.rank)))
+        claimed = {process.pid for processes in by_engine.values() for process in processes}
+        tops = [top for top in tree.engines if not claimed & set(tree.list_family(top))]
+        for top in sorted(tops, key=lambda top: (tree.stats[top].start_time, top)):
+            name = _make_unique(_name_engine(tree, top), by_engine)
+            by_engine[name] = _list_processes(host, tree, name, top)
+    all_processes = (process for processes in by_engine.values() for process in processes)
+    return sorted(all_processes, key=lambda process: (natural(process.engine), natural(process.rank)))
 
 
-def _named(host: Host, tree: Tree, target: Target) -> list[EngineProcess]:
+def _find_target(host: Host, tree: ProcessTree, target: Target) -> list[EngineProcess]:
     if target.pid is not None:
-        if target.pid in tree.words:
-            return [_process(tree, target.name, commands.rank(tree.words[target.pid]) or "0", target.pid)]
+        if target.pid in tree.command_lines:
+            return [
+                _make_process(tree, target.name, commands.parse_rank(tree.command_lines[target.pid]) or "0", target.pid)
+            ]
         host.note(f"process {target.pid}", "there is none, or it has ended, or it is a thread of the kernel")
         return []
     if target.command is not None:
-        top = _by_command(tree, target.command)
+        top = _find_by_command(tree, target.command)
         if top is None:
             host.note(f"command {target.command!r}", "no process has such a command line")
     else:
-        top = None if target.url is None else _by_url(host, tree, target.url)
-    return [] if top is None else _of_tree(host, tree, target.name, top)
+        top = None if target.url is None else _find_by_url(host, tree, target.url)
+    return [] if top is None else _list_processes(host, tree, target.name, top)
 
 
-def _by_command(tree: Tree, pattern: str) -> int | None:
+def _find_by_command(tree: ProcessTree, pattern: str) -> int | None:
     """The first that was started of those that match."""
-    wanted = compiled(pattern)
-    found = (pid for pid, words in tree.words.items() if wanted.search(" ".join(words)))
-    return min(found, key=lambda pid: (tree.stats[pid].started, pid), default=None)
+    expression = compile_pattern(pattern)
+    matching = (pid for pid, words in tree.command_lines.items() if expression.search(" ".join(words)))
+    return min(matching, key=lambda pid: (tree.stats[pid].start_time, pid), default=None)
 
 
-def _by_url(host: Host, tree: Tree, url: str) -> int | None:
+def _find_by_url(host: Host, tree: ProcessTree, url: str) -> int | None:
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError:
         return None  # asking it for its metrics says what is wrong with it
-    where = parts.hostname or ""
-    if not _is_loopback(where):
-        return _only(top for top in _on_port(host, tree, port) if where in sockets.addresses(host, top))
-    ours = sockets.namespace(host, 1)
-    here = [top for top in _on_port(host, tree, port) if sockets.namespace(host, top) in (None, ours)]
-    return here[0] if here else _in_container(host, tree, port)
+    hostname = parts.hostname or ""
+    if not _is_loopback(hostname):
+        return _only_candidate(
+            top for top in _find_on_port(host, tree, port) if hostname in sockets.read_addresses(host, top)
+        )
+    host_namespace = sockets.read_namespace(host, 1)
+    local_tops = [
+        top for top in _find_on_port(host, tree, port) if sockets.read_namespace(host, top) in (None, host_namespace)
+    ]
+    return local_tops[0] if local_tops else _find_in_container(host, tree, port)
 
 
-def _in_container(host: Host, tree: Tree, port: int) -> int | None:
+def _find_in_container(host: Host, tree: ProcessTree, port: int) -> int | None:
     """The engine behind a port that a container runtime passes on; by its address where several have its port."""
-    proxies = filter(None, map(commands.proxied, tree.words.values()))
-    address, inside = next(((address, inside) for outside, address, inside in proxies if outside == port), ("", port))
-    found = _on_port(host, tree, inside)
-    return found[0] if len(found) == 1 else _only(top for top in found if address in sockets.addresses(host, top))
+    proxies = filter(None, map(commands.parse_proxy, tree.command_lines.values()))
+    address, container_port = next(
+        ((address, container_port) for host_port, address, container_port in proxies if host_port == port), ("", port)
+    )
+    candidates = _find_on_port(host, tree, container_port)
+    return (
+        candidates[0]
+        if len(candidates) == 1
+        else _only_candidate(top for top in candidates if address in sockets.read_addresses(host, top))
+    )
 
 
-def _on_port(host: Host, tree: Tree, port: int) -> list[int]:
-    return [top for top in tree.engines if port in _ports(host, tree, top)]
+def _find_on_port(host: Host, tree: ProcessTree, port: int) -> list[int]:
+    return [top for top in tree.engines if port in _find_ports(host, tree, top)]
 
 
-def _ports(host: Host, tree: Tree, top: int) -> set[int]:
+def _find_ports(host: Host, tree: ProcessTree, top: int) -> set[int]:
     """Where an engine listens; where its sockets cannot be seen, where its command line says so or its kind does."""
-    seen = sockets.ports(host, tree.family(top))
-    said = commands.port(tree.words[top]) or commands.default_port(tree.kind(top))
-    return seen or ({said} if said else set())
+    open_ports = sockets.find_ports(host, tree.list_family(top))
+    default_port = commands.parse_port(tree.command_lines[top]) or commands.default_port(tree.kind_of(top))
+    return open_ports or ({default_port} if default_port else set())
 
 
-def _only(found: Iterable[int]) -> int | None:
-    several = list(found)
-    return several[0] if len(several) == 1 else None
+def _only_candidate(candidates: Iterable[int]) -> int | None:
+    tops = list(candidates)
+    return tops[0] if len(tops) == 1 else None
 
 
 def _is_loopback(name: str) -> bool:
@@ -129,48 +141,48 @@ def _is_loopback(name: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-def _called(tree: Tree, top: int) -> str:
-    port = commands.port(tree.words[top])
-    return f"{tree.kind(top)}:{port}" if port else tree.kind(top)
+def _name_engine(tree: ProcessTree, top: int) -> str:
+    port = commands.parse_port(tree.command_lines[top])
+    return f"{tree.kind_of(top)}:{port}" if port else tree.kind_of(top)
 
 
-def _unique(name: str, taken: Container[str]) -> str:
+def _make_unique(name: str, used_names: Container[str]) -> str:
     names = itertools.chain([name], (f"{name}#{number}" for number in itertools.count(2)))
-    return next(name for name in names if name not in taken)
+    return next(name for name in names if name not in used_names)
 
 
-def _of_tree(host: Host, tree: Tree, name: str, top: int) -> list[EngineProcess]:
+def _list_processes(host: Host, tree: ProcessTree, name: str, top: int) -> list[EngineProcess]:
     ranks: dict[str, int] = {}
-    for rank, pid in _holders(host, tree, top):
-        ranks[_unique(rank, ranks)] = pid
-    return [_process(tree, name, rank, pid, tree.kind(top)) for rank, pid in ranks.items()]
+    for rank, pid in _find_model_holders(host, tree, top):
+        ranks[_make_unique(rank, ranks)] = pid
+    return [_make_process(tree, name, rank, pid, tree.kind_of(top)) for rank, pid in ranks.items()]
 
 
-def _process(tree: Tree, engine: str, rank: str, pid: int, kind: str = "") -> EngineProcess:
-    found = tree.stats[pid]
-    return EngineProcess(engine, rank, kind or tree.kind(pid), pid, found.started, found.command)
+def _make_process(tree: ProcessTree, engine: str, rank: str, pid: int, kind: str = "") -> EngineProcess:
+    process_stat = tree.stats[pid]
+    return EngineProcess(engine, rank, kind or tree.kind_of(pid), pid, process_stat.start_time, process_stat.command)
 
 
-def _holders(host: Host, tree: Tree, top: int) -> list[tuple[str, int]]:
+def _find_model_holders(host: Host, tree: ProcessTree, top: int) -> list[tuple[str, int]]:
     """(rank, pid) of the processes of an engine that hold its model."""
-    family = tree.family(top)
-    if tree.astray(tree.kind(top)):
+    family = tree.list_family(top)
+    if tree.has_orphans(tree.kind_of(top)):
         return host.note(f"process {top}", "which processes are its workers cannot be told") or []
-    for title in (commands.rank, commands.rank_of_core):
-        titled = [(rank, pid) for pid in family if (rank := title(tree.words[pid])) is not None]
+    for title in (commands.parse_rank, commands.parse_core_rank):
+        titled = [(rank, pid) for pid in family if (rank := title(tree.command_lines[pid])) is not None]
         if titled:
             return titled
-    if tree.kind(top) == "ollama":
-        family = [pid for pid in family if commands.is_runner(tree.words[pid])]
+    if tree.kind_of(top) == "ollama":
+        family = [pid for pid in family if commands.is_runner(tree.command_lines[pid])]
     elif len(family) > 1:
-        family = _largest(host, tree, family)
+        family = _select_largest(host, tree, family)
     return [(str(number), pid) for number, pid in enumerate(family)]
 
 
-def _largest(host: Host, tree: Tree, family: Sequence[int]) -> list[int]:
+def _select_largest(host: Host, tree: ProcessTree, family: Sequence[int]) -> list[int]:
     """Those that are not much smaller than the largest; none, with a note, where a size is not known."""
-    sizes = {pid: tree.resident(pid) for pid in family}
+    sizes = {pid: tree.read_resident(pid) for pid in family}
     if None in sizes.values():
         return host.note(f"process {family[0]}", "which of its processes hold the model cannot be told") or []
     largest = max(size or 0 for size in sizes.values())
-    return [pid for pid, size in sizes.items() if (size or 0) >= _HOLDS * largest]
+    return [pid for pid, size in sizes.items() if (size or 0) >= _MIN_HOLDER_SHARE * largest]

@@ -26,7 +26,7 @@ _SHARED = re.compile(r"/dev/zero|/memfd:|/SYSV|/dev/shm/|\[anon_shmem")
 _HUGE = re.compile(r"/anon_hugepage|/dev/hugepages/")
 
 
-class Mapping(NamedTuple):
+class MemoryMapping(NamedTuple):
     """A range of addresses in bytes, `end` excluded, and its kind."""
 
     start: int
@@ -34,7 +34,7 @@ class Mapping(NamedTuple):
     kind: str
 
 
-def mappings(host: Host, pid: int) -> list[Mapping] | None:
+def read_mappings(host: Host, pid: int) -> list[MemoryMapping] | None:
     """What the process has mapped, in order of address; None, with a note, where that cannot be read whole."""
     path = f"proc/{pid}/maps"
     text = host.read(path, largest=_LARGEST)
@@ -43,23 +43,25 @@ def mappings(host: Host, pid: int) -> list[Mapping] | None:
     lines = _LINE.findall(text)
     if len(lines) != text.count("\n") + 1:
         return host.note(path, "expected lines such as 7f00-7fff rw-p 00000000 00:00 0")
-    file_systems = _file_systems(host, pid)
-    found = (_mapping(file_systems, *line) for line in lines)
-    return [mapping for mapping in found if mapping is not None]
+    file_systems = _read_file_systems(host, pid)
+    parsed = (_parse_mapping(file_systems, *line) for line in lines)
+    return [mapping for mapping in parsed if mapping is not None]
 
 
-def _mapping(systems: dict[str, str], start: str, end: str, access: str, device: str, path: str) -> Mapping | None:
+def _parse_mapping(
+    systems: dict[str, str], start: str, end: str, access: str, device: str, path: str
+) -> MemoryMapping | None:
     if access.startswith("---"):
         return None
     kind = "anon"
     if path:
         if _NOT_MEMORY.match(path):
             return None
-        kind = _kind(path, systems.get(device, ""))
-    return Mapping(int(start, 16), int(end, 16), kind)
+        kind = _classify_path(path, systems.get(device, ""))
+    return MemoryMapping(int(start, 16), int(end, 16), kind)
 
 
-def _kind(path: str, system: str) -> str:
+def _classify_path(path: str, system: str) -> str:
     if system == "hugetlbfs" or _HUGE.match(path):
         return "hugetlb"
     if system == "tmpfs" or _SHARED.match(path):
@@ -67,7 +69,7 @@ def _kind(path: str, system: str) -> str:
     return "anon" if path.startswith("[") else "file"
 
 
-def _file_systems(host: Host, pid: int) -> dict[str, str]:
+def _read_file_systems(host: Host, pid: int) -> dict[str, str]:
     """The file systems in memory that the process sees, by device as maps writes it: a container has its own."""
     text = host.read(f"proc/{pid}/mountinfo", optional=True) or ""
     return {f"{int(major):02x}:{int(minor):02x}": system for major, minor, system in _MOUNT.findall(text)}

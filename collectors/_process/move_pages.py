@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from collectors._host.host import Host
-from collectors._process.maps import mappings
-from collectors._process.page_sample import Placement, TooFewError, draw
-from collectors._process.stat import stat
+from collectors._process.maps import read_mappings
+from collectors._process.page_sample import PageSample, TooFewPagesError, draw_sample
+from collectors._process.stat import read_stat
 
 if TYPE_CHECKING:
     from collectors._process.page_sample import Addresses, Nodes
@@ -37,7 +37,7 @@ _REASONS = {
 }
 
 
-def sample(host: Host, pid: int, started: int, pages: int) -> Placement | None:
+def sample_pages(host: Host, pid: int, start_time: int, pages: int) -> PageSample | None:
     """
     Asks for so many resident pages of a process, each as likely as any other.
 
@@ -46,30 +46,32 @@ def sample(host: Host, pid: int, started: int, pages: int) -> Placement | None:
     """
     if not host.live:
         return None
-    where = f"move_pages of {pid}"
+    subject = f"move_pages of {pid}"
     import numpy as np  # only hosts with an engine pay for it
 
     try:
-        with _held(pid) as ended:
-            before = stat(host, pid)
-            mapped = mappings(host, pid)  # after that look: else they could be those of the program that it was before
+        with _hold_process(pid) as ended:
+            before = read_stat(host, pid)
+            mapped = read_mappings(
+                host, pid
+            )  # after that look: else they could be those of the program that it was before
             if mapped is None:
                 return None
-            placement = draw(
-                mapped, mmap.PAGESIZE, pages, lambda addresses: ask(pid, addresses), np.random.default_rng()
+            placement = draw_sample(
+                mapped, mmap.PAGESIZE, pages, lambda addresses: query_nodes(pid, addresses), np.random.default_rng()
             )
-            after = stat(host, pid)
+            after = read_stat(host, pid)
             same = before is not None and after is not None and before.identity == after.identity
-            if ended() or not same or before is None or before.started != started:
-                return host.note(where, "ended, or became another program, while it was asked")
+            if ended() or not same or before is None or before.start_time != start_time:
+                return host.note(subject, "ended, or became another program, while it was asked")
     except OSError as error:
-        return host.note(where, _REASONS.get(error.errno or 0) or os.strerror(error.errno or 0))
-    except TooFewError as few:
-        return host.note(where, str(few))
+        return host.note(subject, _REASONS.get(error.errno or 0) or os.strerror(error.errno or 0))
+    except TooFewPagesError as too_few:
+        return host.note(subject, str(too_few))
     return placement
 
 
-def ask(pid: int, addresses: Addresses) -> Nodes:
+def query_nodes(pid: int, addresses: Addresses) -> Nodes:
     """For each address the node of its page, or a negative errno where there is none. Raises OSError."""
     import numpy as np
 
@@ -90,7 +92,7 @@ def _as_word(value: int | None) -> ctypes.c_void_p:
 
 
 @contextlib.contextmanager
-def _held(pid: int) -> Iterator[Callable[[], bool]]:
+def _hold_process(pid: int) -> Iterator[Callable[[], bool]]:
     """Holds on to whoever has the pid now, and gives the question whether it has ended since. Raises OSError."""
     try:
         descriptor = os.pidfd_open(pid)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from collectors._host.sample import Metric, Reading, gauge
 from collectors._process.maps import KINDS
-from collectors._process.page_sample import Placement
+from collectors._process.page_sample import PageSample
 
 NODE_SHARE = gauge(
     "steadytok_process_node_share_ratio", "Share of the process's resident pages that are on the node, by a sample."
@@ -31,26 +31,28 @@ LOCAL = gauge(
 LOCAL_ERROR = gauge("steadytok_process_local_error_ratio", "Standard error of the local share, 0 if all were asked.")
 SHARES = (NODE_SHARE, NODE_SHARE_ERROR, KIND_SHARE, KIND_SHARE_ERROR, SAMPLED, LOCAL, LOCAL_ERROR)
 
-_WORKS = 0.05  # of the processor time: less than this is an interrupt's thread or a stray one
+_MIN_BUSY_SHARE = 0.05  # of the processor time: less than this is an interrupt's thread or a stray one
 
 
-def of_pages(
-    placement: Placement, known: Sequence[str], ticks: Counter[str] | None, who: dict[str, str]
+def collect_shares(
+    page_sample: PageSample, node_ids: Sequence[str], ticks: Counter[str] | None, labels: dict[str, str]
 ) -> Iterator[Reading]:
     """Every share with its error; `ticks` is the processor time of the threads by node, where that is known."""
-    for kind in (kind for kind in KINDS if placement.count(kind)):
-        yield SAMPLED.sample(placement.count(kind), **who, kind=kind)
-        for node in known:
-            share = placement.share([int(node)], kind)
-            yield from _estimate(KIND_SHARE, KIND_SHARE_ERROR, share, **who, kind=kind, node=node)
-    for node in known:
-        yield from _estimate(NODE_SHARE, NODE_SHARE_ERROR, placement.share([int(node)]), **who, node=node)
+    for kind in (kind for kind in KINDS if page_sample.count_pages(kind)):
+        yield SAMPLED.sample(page_sample.count_pages(kind), **labels, kind=kind)
+        for node in node_ids:
+            share = page_sample.estimate_share([int(node)], kind)
+            yield from _make_readings(KIND_SHARE, KIND_SHARE_ERROR, share, **labels, kind=kind, node=node)
+    for node in node_ids:
+        yield from _make_readings(
+            NODE_SHARE, NODE_SHARE_ERROR, page_sample.estimate_share([int(node)]), **labels, node=node
+        )
     if ticks is not None and ticks.total():
-        worked = [int(node) for node, spent in ticks.items() if spent >= _WORKS * ticks.total()]
-        yield from _estimate(LOCAL, LOCAL_ERROR, placement.share(worked), **who)
+        busy_nodes = [int(node) for node, spent in ticks.items() if spent >= _MIN_BUSY_SHARE * ticks.total()]
+        yield from _make_readings(LOCAL, LOCAL_ERROR, page_sample.estimate_share(busy_nodes), **labels)
 
 
-def _estimate(share: Metric, error: Metric, value: tuple[float, float] | None, **labels: str) -> Iterator[Reading]:
+def _make_readings(share: Metric, error: Metric, value: tuple[float, float] | None, **labels: str) -> Iterator[Reading]:
     if value is not None:
         yield share.sample(value[0], **labels)
         yield error.sample(value[1], **labels)

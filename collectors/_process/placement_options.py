@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from collectors._host.cpulist import parse_cpulist
 
-Machine = Mapping[int, frozenset[int]]
+Topology = Mapping[int, frozenset[int]]
 """The CPUs of each node."""
 
 VARIABLES = (
@@ -31,20 +31,20 @@ VARIABLES = (
 
 _SHELLS = ("sh", "bash", "dash", "ash", "ksh", "zsh")
 _DASH_C = re.compile(r"-[a-z]*c", re.ASCII)
-_SHORT = "ab:c:C:d:D:f:HhI:i:lL:m:M:N:o:p:P:sS:tTuvVw:"
-_LONG = ("interleave=", "weighted-interleave=", "preferred=", "preferred-many=", "membind=", "localalloc")
-_LONG_OF_CPUS = ("cpunodebind=", "cpubind=", "physcpubind=", "all", "balancing", "huge", "strict", "touch", "verbose")
-_MEMORY = {
+_SHORT_OPTIONS = "ab:c:C:d:D:f:HhI:i:lL:m:M:N:o:p:P:sS:tTuvVw:"
+_MEMORY_OPTIONS = ("interleave=", "weighted-interleave=", "preferred=", "preferred-many=", "membind=", "localalloc")
+_OTHER_OPTIONS = ("cpunodebind=", "cpubind=", "physcpubind=", "all", "balancing", "huge", "strict", "touch", "verbose")
+_MEMORY_POLICIES = {
     **dict.fromkeys(("-m", "--membind"), "bind"),
     **dict.fromkeys(("-i", "--interleave", "-w", "--weighted-interleave"), "interleave"),
     **dict.fromkeys(("-p", "--preferred", "-P", "--preferred-many"), "preferred"),
     **dict.fromkeys(("-l", "--localalloc"), "local"),
 }
-_NODES_OF_CPUS = ("-N", "--cpunodebind", "-c", "--cpubind")
-_CPUS = ("-C", "--physcpubind")
+_CPU_NODE_OPTIONS = ("-N", "--cpunodebind", "-c", "--cpubind")
+_CPU_OPTIONS = ("-C", "--physcpubind")
 
 
-class Asked(NamedTuple):
+class PlacementOption(NamedTuple):
     """
     One wish: by what it was said, and what it means.
 
@@ -59,99 +59,103 @@ class Asked(NamedTuple):
     cpus: frozenset[int] = frozenset()
 
 
-def by_options(words: Sequence[str], rank: str, machine: Machine) -> Iterator[Asked]:
+def parse_options(words: Sequence[str], rank: str, topology: Topology) -> Iterator[PlacementOption]:
     """What the options of an engine ask for the worker of this rank."""
-    for text in _values(words, "--numa")[:1]:
-        yield from _numa("--numa", text, machine)
+    for text in _option_values(words, "--numa")[:1]:
+        yield from _parse_numa("--numa", text, topology)
     for option in ("--numa-bind-nodes", "--numa-node"):  # vLLM and SGLang: one node for each GPU or rank
-        nodes = _of_rank(_values(words, option), rank)
+        nodes = _value_of_rank(_option_values(words, option), rank)
         if nodes:
-            yield Asked(option, "bind", _known(parse_cpulist(nodes), machine))
-    listed = [number for text in _values(words, "--kt-numa-nodes") for number in parse_cpulist(text) or ()]
-    pools = _values(words, "--kt-threadpool-count")[:1]
+            yield PlacementOption(option, "bind", _filter_existing(parse_cpulist(nodes), topology))
+    listed = [number for text in _option_values(words, "--kt-numa-nodes") for number in parse_cpulist(text) or ()]
+    pools = _option_values(words, "--kt-threadpool-count")[:1]
     if listed:
-        yield Asked("--kt-numa-nodes", "shard", _known(frozenset(listed), machine))
+        yield PlacementOption("--kt-numa-nodes", "shard", _filter_existing(frozenset(listed), topology))
     elif pools and pools[0].isdecimal():
-        yield Asked("--kt-threadpool-count", "shard", frozenset(sorted(machine)[: int(pools[0][:6])]))
+        yield PlacementOption("--kt-threadpool-count", "shard", frozenset(sorted(topology)[: int(pools[0][:6])]))
 
 
-def by_variables(variables: Mapping[str, str], kind: str, rank: str, machine: Machine) -> Iterator[Asked]:
+def parse_variables(
+    variables: Mapping[str, str], kind: str, rank: str, topology: Topology
+) -> Iterator[PlacementOption]:
     """What environment variables, of those in VARIABLES, ask for the worker of this rank of a kind of engine."""
     for engine, name in (("vllm", VARIABLES[0]), ("sglang", VARIABLES[1])):
         if kind == engine and (text := variables.get(name)):
-            yield _threads(name, text, rank, machine)
+            yield _parse_thread_binding(name, text, rank, topology)
     if kind == "vllm" and (text := variables.get("CPU_VISIBLE_MEMORY_NODES")):
-        yield Asked("CPU_VISIBLE_MEMORY_NODES", "bind", _known(parse_cpulist(text), machine))
+        yield PlacementOption("CPU_VISIBLE_MEMORY_NODES", "bind", _filter_existing(parse_cpulist(text), topology))
     # Others read a variable of that general name too, to decide what they are built with.
     if kind == "ktransformers" and variables.get("USE_NUMA") == "1":
-        yield Asked("USE_NUMA", "replicate", frozenset(machine))
+        yield PlacementOption("USE_NUMA", "replicate", frozenset(topology))
     if kind in ("llama.cpp", "ollama") and (text := variables.get("LLAMA_ARG_NUMA")):
-        yield from _numa("LLAMA_ARG_NUMA", text, machine)
+        yield from _parse_numa("LLAMA_ARG_NUMA", text, topology)
 
 
-def by_wrapper(words: Sequence[str], machine: Machine) -> Iterator[Asked]:
+def parse_numactl(words: Sequence[str], topology: Topology) -> Iterator[PlacementOption]:
     """What numactl asks in the command line of a shell that stayed above the engine; numactl itself leaves no trace."""
     try:
-        options, _ = getopt.getopt(list(_numactl(words)), _SHORT, [*_LONG, *_LONG_OF_CPUS])
+        options, _ = getopt.getopt(list(_numactl_arguments(words)), _SHORT_OPTIONS, [*_MEMORY_OPTIONS, *_OTHER_OPTIONS])
     except getopt.GetoptError:
         return  # no command line that numactl would take
     for option, value in options:
-        if option in _MEMORY:
-            yield Asked("numactl", _MEMORY[option], frozenset() if not value else _numactl_nodes(value, machine))
-        elif option in _NODES_OF_CPUS:
-            yield Asked("numactl", "cpus", _numactl_nodes(value, machine))
-        elif option in _CPUS:
+        if option in _MEMORY_POLICIES:
+            yield PlacementOption(
+                "numactl", _MEMORY_POLICIES[option], frozenset() if not value else _parse_numactl_nodes(value, topology)
+            )
+        elif option in _CPU_NODE_OPTIONS:
+            yield PlacementOption("numactl", "cpus", _parse_numactl_nodes(value, topology))
+        elif option in _CPU_OPTIONS:
             cpus = parse_cpulist(value) or frozenset()
-            yield Asked("numactl", "cpus", _nodes_of(cpus, machine), cpus)
+            yield PlacementOption("numactl", "cpus", _nodes_of_cpus(cpus, topology), cpus)
 
 
-def _numa(source: str, text: str, machine: Machine) -> Iterator[Asked]:
+def _parse_numa(source: str, text: str, topology: Topology) -> Iterator[PlacementOption]:
     """llama.cpp's distribute, isolate and numactl; our own engine's bind:N, interleave and replicate."""
     word, _, number = text.partition(":")
     if word == "bind":
-        yield Asked(source, "bind", _known(parse_cpulist(number), machine))
+        yield PlacementOption(source, "bind", _filter_existing(parse_cpulist(number), topology))
     elif word in ("interleave", "replicate", "distribute"):
-        yield Asked(source, word, frozenset(machine))
+        yield PlacementOption(source, word, frozenset(topology))
     elif word in ("isolate", "numactl"):
-        yield Asked(source, {"isolate": "isolate", "numactl": "inherit"}[word])
+        yield PlacementOption(source, {"isolate": "isolate", "numactl": "inherit"}[word])
 
 
-def _threads(source: str, text: str, rank: str, machine: Machine) -> Asked:
+def _parse_thread_binding(source: str, text: str, rank: str, topology: Topology) -> PlacementOption:
     """`auto`, `nobind`, or one list of CPUs for each rank: `0-31|32-63`; memory follows the threads."""
     if text in ("auto", "nobind"):
-        return Asked(source, text)
-    cpus = parse_cpulist(_of_rank(text.split("|"), rank)) or frozenset()
-    return Asked(source, "bind", _nodes_of(cpus, machine), cpus)
+        return PlacementOption(source, text)
+    cpus = parse_cpulist(_value_of_rank(text.split("|"), rank)) or frozenset()
+    return PlacementOption(source, "bind", _nodes_of_cpus(cpus, topology), cpus)
 
 
-def _of_rank(values: Sequence[str], rank: str) -> str:
+def _value_of_rank(values: Sequence[str], rank: str) -> str:
     """The value for a rank; empty where there is none, or the rank has several numbers."""
     return values[int(rank)] if rank.isdecimal() and int(rank) < len(values) else ""
 
 
-def _values(words: Sequence[str], option: str) -> list[str]:
+def _option_values(words: Sequence[str], option: str) -> list[str]:
     """What stands behind an option: `--numa=x`, `--numa x`, `--nodes 0 1`."""
-    for place, word in enumerate(words):
+    for position, word in enumerate(words):
         if word.startswith(f"{option}="):
             return [word.partition("=")[2]]
         if word == option:
-            rest = words[place + 1 :]
+            rest = words[position + 1 :]
             end = next((index for index, following in enumerate(rest) if following.startswith("-")), len(rest))
             return list(rest[:end])
     return []
 
 
-def _numactl(words: Sequence[str]) -> Sequence[str]:
+def _numactl_arguments(words: Sequence[str]) -> Sequence[str]:
     """The words behind the only numactl that a shell was told to run; of several nobody knows which is meant."""
     if not words or os.path.basename(words[0]).lstrip("-") not in _SHELLS:
         return ()
     script = next((text for option, text in itertools.pairwise(words) if _DASH_C.fullmatch(option)), "")
-    said = _split(script)
-    places = [place for place, word in enumerate(said) if os.path.basename(word) == "numactl"]
-    return said[places[0] + 1 :] if len(places) == 1 else ()
+    script_words = _split_shell(script)
+    positions = [position for position, word in enumerate(script_words) if os.path.basename(word) == "numactl"]
+    return script_words[positions[0] + 1 :] if len(positions) == 1 else ()
 
 
-def _split(text: str) -> list[str]:
+def _split_shell(text: str) -> list[str]:
     lexer = shlex.shlex(text, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     try:
@@ -160,18 +164,18 @@ def _split(text: str) -> list[str]:
         return []  # an open quote: no shell would have run it
 
 
-def _numactl_nodes(text: str, machine: Machine) -> frozenset[int]:
+def _parse_numactl_nodes(text: str, topology: Topology) -> frozenset[int]:
     """`all`, `0-1`, `!0`; what is relative to a cpuset (+0) or to a device (netdev:eth0) is not known."""
     if text == "all":
-        return frozenset(machine)
+        return frozenset(topology)
     if text.startswith("!"):
-        return frozenset(machine) - (parse_cpulist(text[1:]) or frozenset(machine))
-    return _known(parse_cpulist(text), machine)
+        return frozenset(topology) - (parse_cpulist(text[1:]) or frozenset(topology))
+    return _filter_existing(parse_cpulist(text), topology)
 
 
-def _known(nodes: frozenset[int] | None, machine: Machine) -> frozenset[int]:
-    return (nodes or frozenset()) & machine.keys()
+def _filter_existing(nodes: frozenset[int] | None, topology: Topology) -> frozenset[int]:
+    return (nodes or frozenset()) & topology.keys()
 
 
-def _nodes_of(cpus: frozenset[int], machine: Machine) -> frozenset[int]:
-    return frozenset(node for node, own in machine.items() if own & cpus)
+def _nodes_of_cpus(cpus: frozenset[int], topology: Topology) -> frozenset[int]:
+    return frozenset(node for node, node_cpus in topology.items() if node_cpus & cpus)

@@ -16,14 +16,14 @@ import msgspec
 
 from collectors._host.host import Host
 
-DOOR = "run/steadytok/look.sock"
-_STARTS = 8.0  # seconds for the first answer: systemd starts who gives it with the question
-_PATIENCE = 0.5  # seconds for any other
-_PAUSE = 10.0  # seconds until it is tried again, where there was none
-_LONGEST = 4 << 20  # bytes of an answer
+SOCKET_PATH = "run/steadytok/look.sock"
+_START_TIMEOUT = 8.0  # seconds for the first answer: systemd starts who gives it with the question
+_ANSWER_TIMEOUT = 0.5  # seconds for any other
+_RETRY_DELAY = 10.0  # seconds until it is tried again, where there was none
+_MAX_ANSWER = 4 << 20  # bytes of an answer
 
 
-class Told(msgspec.Struct, frozen=True):
+class PrivateInfo(msgspec.Struct, frozen=True):
     """Two things of a process, both empty where it has ended; `error` is why they cannot be told."""
 
     variables: dict[str, str] = {}
@@ -31,52 +31,52 @@ class Told(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-class _Kept:
+class _Connection:
     """The connection, as long as it lasts, and why the last one ended."""
 
     def __init__(self) -> None:
-        self.connection: socket.socket | None = None
-        self.answers: BinaryIO | None = None
-        self.fault = ""
-        self.again = 0.0  # on the monotonic clock
+        self.client: socket.socket | None = None
+        self.reader: BinaryIO | None = None
+        self.error = ""
+        self.retry_at = 0.0  # on the monotonic clock
 
-    def ask(self, door: str, pid: int) -> Told:
+    def ask(self, path: str, pid: int) -> PrivateInfo:
         """Raises OSError where there is no answer, and msgspec's errors where it is none."""
-        if self.connection is None:
-            self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self.connection.settimeout(_STARTS)
-            self.connection.connect(door)
-            self.answers = self.connection.makefile("rb")
-        assert self.answers is not None  # made with the connection
-        self.connection.sendall(b"%d\n" % pid)
-        line = self.answers.readline(_LONGEST)
+        if self.client is None:
+            self.client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.client.settimeout(_START_TIMEOUT)
+            self.client.connect(path)
+            self.reader = self.client.makefile("rb")
+        assert self.reader is not None  # made with the connection
+        self.client.sendall(b"%d\n" % pid)
+        line = self.reader.readline(_MAX_ANSWER)
         if not line:
             raise ConnectionResetError("it has hung up")
-        self.connection.settimeout(_PATIENCE)
-        return msgspec.json.decode(line, type=Told)
+        self.client.settimeout(_ANSWER_TIMEOUT)
+        return msgspec.json.decode(line, type=PrivateInfo)
 
-    def hang_up(self, fault: str) -> None:
+    def close(self, error: str) -> None:
         """A late answer must not meet a later question."""
-        for end in (self.answers, self.connection):
-            if end is not None:
-                end.close()
-        self.connection = self.answers = None
-        self.fault, self.again = fault, time.monotonic() + _PAUSE
+        for stream in (self.reader, self.client):
+            if stream is not None:
+                stream.close()
+        self.client = self.reader = None
+        self.error, self.retry_at = error, time.monotonic() + _RETRY_DELAY
 
 
-def told(host: Host, pid: int) -> Told | None:
+def read_private_info(host: Host, pid: int) -> PrivateInfo | None:
     """What is told of a process; None where its files are open to us, or there is nobody to ask."""
-    if os.access(host.path(f"proc/{pid}/environ"), os.R_OK) or not host.exists(DOOR):
+    if os.access(host.path(f"proc/{pid}/environ"), os.R_OK) or not host.exists(SOCKET_PATH):
         return None
-    kept = host.kept(_Kept)
-    if time.monotonic() >= kept.again:
+    connection = host.kept(_Connection)
+    if time.monotonic() >= connection.retry_at:
         try:
-            found = kept.ask(host.path(DOOR), pid)
+            info = connection.ask(host.path(SOCKET_PATH), pid)
         except (OSError, msgspec.MsgspecError) as error:
-            kept.hang_up(getattr(error, "strerror", None) or str(error))
+            connection.close(getattr(error, "strerror", None) or str(error))
         else:
-            if found.error:
-                host.note(f"process {pid}", found.error)
-            return found
-    host.note(DOOR, kept.fault)
-    return Told()
+            if info.error:
+                host.note(f"process {pid}", info.error)
+            return info
+    host.note(SOCKET_PATH, connection.error)
+    return PrivateInfo()

@@ -19,14 +19,14 @@ _LISTENS = re.compile(
 _LOCAL = re.compile(r"\|-- (\d{1,3}(?:\.\d{1,3}){3})\s+/32 host LOCAL", re.ASCII)
 
 
-def namespace(host: Host, pid: int) -> str | None:
+def read_namespace(host: Host, pid: int) -> str | None:
     """The network namespace of a process as its link says it, net:[4026531840]; None where it is not told."""
     return host.link(f"proc/{pid}/ns/net")
 
 
-def listening(host: Host, pid: int) -> dict[str, int]:
+def read_listening_ports(host: Host, pid: int) -> dict[str, int]:
     """The ports that are listened on in a process's network namespace, by socket as /proc/PID/fd writes it."""
-    found: dict[str, int] = {}
+    port_by_socket: dict[str, int] = {}
     for table in ("tcp", "tcp6"):
         path = f"proc/{pid}/net/{table}"
         text = host.read(path, optional=True)
@@ -34,27 +34,27 @@ def listening(host: Host, pid: int) -> dict[str, int]:
             continue
         if not text.startswith("sl "):
             host.note(path, f"expected a table of sockets, found {text[:40]!r}")
-        found |= {f"socket:[{inode}]": int(port, 16) for port, inode in _LISTENS.findall(text)}
-    return found
+        port_by_socket |= {f"socket:[{inode}]": int(port, 16) for port, inode in _LISTENS.findall(text)}
+    return port_by_socket
 
 
-def ports(host: Host, pids: Iterable[int]) -> set[int]:
+def find_ports(host: Host, pids: Iterable[int]) -> set[int]:
     """The ports on which these processes, of one network namespace, listen."""
     sockets: Mapping[str, int] | None = None
-    found: set[int] = set()
+    open_ports: set[int] = set()
     for pid in pids:
-        sockets = listening(host, pid) if sockets is None else sockets
-        found |= {sockets[name] for name in _sockets(host, pid) if name in sockets}
-    return found
+        sockets = read_listening_ports(host, pid) if sockets is None else sockets
+        open_ports |= {sockets[name] for name in _list_sockets(host, pid) if name in sockets}
+    return open_ports
 
 
-def addresses(host: Host, pid: int) -> set[str]:
+def read_addresses(host: Host, pid: int) -> set[str]:
     """The IPv4 addresses of a process's network namespace."""
     return set(_LOCAL.findall(host.read(f"proc/{pid}/net/fib_trie", optional=True) or ""))
 
 
-def _sockets(host: Host, pid: int) -> Sequence[str]:
-    if (seen := private_files.told(host, pid)) is not None:
-        return seen.sockets
+def _list_sockets(host: Host, pid: int) -> Sequence[str]:
+    if (private_info := private_files.read_private_info(host, pid)) is not None:
+        return private_info.sockets
     folder = f"proc/{pid}/fd"
     return [name for name in (host.link(f"{folder}/{number}") for number in host.names(folder)) if name]

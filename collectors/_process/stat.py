@@ -25,14 +25,14 @@ class Stat(NamedTuple):
     minor_faults: int
     major_faults: int
     ticks: int
-    started: int
+    start_time: int
     start_stack: int
     processor: int
 
     @property
     def identity(self) -> tuple[int, int]:
         """Who it is: a later process with its pid has another start, another program in it another stack."""
-        return self.started, self.start_stack
+        return self.start_time, self.start_stack
 
 
 class Status(NamedTuple):
@@ -43,7 +43,7 @@ class Status(NamedTuple):
     nodes: str
 
 
-def stat(host: Host, process: int | str) -> Stat | None:
+def read_stat(host: Host, process: int | str) -> Stat | None:
     """The stat file of a pid, or of `PID/task/TID`; None where it has ended, or with a note."""
     path = f"proc/{process}/stat"
     text = host.read(path, optional=True)
@@ -61,13 +61,13 @@ def stat(host: Host, process: int | str) -> Stat | None:
         minor_faults=numbers[6],
         major_faults=numbers[8],
         ticks=numbers[10] + numbers[11],
-        started=numbers[18],
+        start_time=numbers[18],
         start_stack=numbers[24],
         processor=numbers[35],
     )
 
 
-def status(host: Host, process: int | str) -> Status | None:
+def read_status(host: Host, process: int | str) -> Status | None:
     """The status file of a pid, or of `PID/task/TID`; None where it has ended, or with a note."""
     path = f"proc/{process}/status"
     text = host.read(path, optional=True)

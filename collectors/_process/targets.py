@@ -24,19 +24,19 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if (self.url, self.command, self.pid) == (None, None, None):
             raise ValueError("expected one of the keys url, command and pid")
         if self.command is not None:
-            compiled(self.command)
+            compile_pattern(self.command)
 
 
-def compiled(pattern: str) -> re.Pattern[str]:
+def compile_pattern(pattern: str) -> re.Pattern[str]:
     """A pattern in linear time: what an operator writes must not be able to hang us. Raises ValueError."""
     import re2
 
     options = re2.Options()
     options.log_errors = False
     try:
-        found: re.Pattern[str] = re2.compile(pattern, options)
+        expression: re.Pattern[str] = re2.compile(pattern, options)
     except re2.error as error:
         reason = error.args[0] if error.args else "unknown fault"
-        told = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
-        raise ValueError(f"command: expected a regular expression, found {pattern!r}: {told}") from None
-    return found
+        message = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+        raise ValueError(f"command: expected a regular expression, found {pattern!r}: {message}") from None
+    return expression

@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 from collectors._host.cpulist import parse_cpulist
 from collectors._host.host import Host
-from collectors._process.stat import stat, status
+from collectors._process.stat import read_stat, read_status
 
-_MOST = 4096  # threads of one process; it costs 50 µs to look at each
+_MAX_THREADS = 4096  # threads of one process; it costs 50 µs to look at each
 _COUNTS = re.compile(r"^(se\.nr_migrations|numa_pages_migrated)\s*:\s*(\d{1,20})$", re.ASCII | re.MULTILINE)
 _MOVES = ("se.nr_migrations", "numa_pages_migrated")
 
-NodeOf = Mapping[int, str]
+NodeByCpu = Mapping[int, str]
 """The node of each CPU."""
 
 
@@ -47,35 +47,35 @@ class _Thread(NamedTuple):
     moves: tuple[int | None, ...]
 
 
-class Watch:
+class ThreadTracker:
     """What is remembered of one process from pass to pass."""
 
     def __init__(self) -> None:
-        self._ticks_of: dict[str, int] = {}
+        self._ticks_by_thread: dict[str, int] = {}
         self._ticks: Counter[str] | None = None
-        self._moves = [_Sum() for _ in _MOVES]
+        self._moves = [_MonotonicSum() for _ in _MOVES]
 
-    def look(self, host: Host, pid: int, node_of: NodeOf) -> Threads:
+    def update(self, host: Host, pid: int, node_by_cpu: NodeByCpu) -> Threads:
         """One look at all threads."""
-        threads = _threads(host, pid, node_of)
+        threads = _read_threads(host, pid, node_by_cpu)
         if threads is None:
             return Threads(None, None, None, None, None, None)
         ticks: Counter[str] = Counter()
         for name, thread in threads.items():
-            ticks[thread.node] += max(0, thread.ticks - self._ticks_of.get(name, 0))
+            ticks[thread.node] += max(0, thread.ticks - self._ticks_by_thread.get(name, 0))
         if self._ticks is None or ticks.total():
             self._ticks = ticks  # of a process that has rested the last place where it worked says more
-        self._ticks_of = {name: thread.ticks for name, thread in threads.items()}
+        self._ticks_by_thread = {name: thread.ticks for name, thread in threads.items()}
         running = Counter(thread.node for thread in threads.values())
-        allowed, bound = _affinity(threads)
+        allowed, bound = _count_affinity(threads)
         moves = (
-            of_all.add({name: thread.moves[place] for name, thread in threads.items()})
-            for place, of_all in enumerate(self._moves)
+            total.add({name: thread.moves[index] for name, thread in threads.items()})
+            for index, total in enumerate(self._moves)
         )
         return Threads(running, self._ticks, allowed, bound, *moves)
 
 
-class _Sum:
+class _MonotonicSum:
     """A count of all threads that does not fall when one of them ends."""
 
     def __init__(self) -> None:
@@ -86,45 +86,47 @@ class _Sum:
         """The sum so far; None where the count of a thread is missing, which a later look makes good."""
         last, self._last = self._last, {}
         for name, count in counts.items():
-            before = last.get(name, 0)
-            self._last[name] = before if count is None else count
-            self._total += max(0, self._last[name] - before)
+            previous = last.get(name, 0)
+            self._last[name] = previous if count is None else count
+            self._total += max(0, self._last[name] - previous)
         return None if None in counts.values() else self._total
 
 
-def _threads(host: Host, pid: int, node_of: NodeOf) -> dict[str, _Thread] | None:
+def _read_threads(host: Host, pid: int, node_by_cpu: NodeByCpu) -> dict[str, _Thread] | None:
     """Every thread by its number; None, with a note, where one cannot be read."""
     folder = f"proc/{pid}/task"
     names = host.names(folder)
-    if len(names) > _MOST:
-        return host.note(folder, f"more than {_MOST} threads are not looked at")
-    found: dict[str, _Thread] = {}
+    if len(names) > _MAX_THREADS:
+        return host.note(folder, f"more than {_MAX_THREADS} threads are not looked at")
+    threads: dict[str, _Thread] = {}
     for name in names:
-        thread = _thread(host, f"{pid}/task/{name}", node_of)
+        thread = _read_thread(host, f"{pid}/task/{name}", node_by_cpu)
         if thread is not None:
-            found[name] = thread
+            threads[name] = thread
         elif host.exists(f"{folder}/{name}"):  # else it has ended
             return host.note(f"{folder}/{name}", "cannot be read, or is on a processor of no known node")
-    return found or None
+    return threads or None
 
 
-def _thread(host: Host, task: str, node_of: NodeOf) -> _Thread | None:
-    seen = stat(host, task)
-    if seen is None or seen.processor not in node_of:
+def _read_thread(host: Host, task: str, node_by_cpu: NodeByCpu) -> _Thread | None:
+    thread_stat = read_stat(host, task)
+    if thread_stat is None or thread_stat.processor not in node_by_cpu:
         return None
-    allowed = status(host, task)
-    cpus = parse_cpulist(allowed.cpus) if allowed is not None else None
+    thread_status = read_status(host, task)
+    cpus = parse_cpulist(thread_status.cpus) if thread_status is not None else None
     # The list has CPUs that are not there, too: those of sockets that are empty.
-    nodes = None if cpus is None else frozenset(node_of[cpu] for cpu in cpus if cpu in node_of)
+    nodes = None if cpus is None else frozenset(node_by_cpu[cpu] for cpu in cpus if cpu in node_by_cpu)
     moves = dict(_COUNTS.findall(host.read(f"proc/{task}/sched", optional=True) or ""))
-    return _Thread(node_of[seen.processor], seen.ticks, nodes, tuple(map(_number, map(moves.get, _MOVES))))
+    return _Thread(
+        node_by_cpu[thread_stat.processor], thread_stat.ticks, nodes, tuple(map(_parse_number, map(moves.get, _MOVES)))
+    )
 
 
-def _number(text: str | None) -> int | None:
+def _parse_number(text: str | None) -> int | None:
     return None if text is None else int(text)
 
 
-def _affinity(threads: Mapping[str, _Thread]) -> tuple[Counter[str] | None, Counter[str] | None]:
+def _count_affinity(threads: Mapping[str, _Thread]) -> tuple[Counter[str] | None, Counter[str] | None]:
     allowed: Counter[str] = Counter()
     bound: Counter[str] = Counter()
     for thread in threads.values():

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.checkpoints.tokenizer import VOCAB, ByteTokenizer, Tokenizer
-from engine.decoder.int8 import kernels
-from engine.decoder.weights import Config, Weights, config_of_size, seeded_weights
+from engine.decoder.int8 import compile_kernels
+from engine.decoder.weights import ModelConfig, Weights, config_of_size, create_seeded_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,31 +16,31 @@ class Checkpoint:
     """What is known of a model from its header."""
 
     name: str
-    config: Config
+    config: ModelConfig
     tokenizer: Tokenizer
-    load_as: Callable[[Config], Weights]
+    load_weights: Callable[[ModelConfig], Weights]
     trained_context: int | None = None  # tokens; more than these it has never seen
 
     def load(self) -> Weights:
         """Makes the weights, as `config` says."""
-        return self.load_as(self.config)
+        return self.load_weights(self.config)
 
-    def in_int8(self) -> Checkpoint:
+    def to_int8(self) -> Checkpoint:
         """The same with 8-bit matrices; ValueError where Numba is not installed."""
         try:
-            kernels()
-        except ModuleNotFoundError as missing:
+            compile_kernels()
+        except ModuleNotFoundError as error:
             raise ValueError(
-                f"{missing.name} is needed for 8-bit weights: install it with pip install 'steadytok[int8]'"
+                f"{error.name} is needed for 8-bit weights: install it with pip install 'steadytok[int8]'"
             ) from None
         return replace(self, config=replace(self.config, int8=True))
 
 
-def seeded(size: int, seed: int, *, int8: bool = False) -> Checkpoint:
+def create_seeded(size: int, seed: int, *, int8: bool = False) -> Checkpoint:
     """A model of about so many bytes made from a seed, which speaks bytes; ValueError below 1 MiB."""
     config = config_of_size(size, VOCAB, int8=int8)
     name = f"seeded-{config.weights_bytes / (1 << 20):.0f}MiB"
-    return Checkpoint(name, config, ByteTokenizer(), lambda shape: seeded_weights(shape, seed))
+    return Checkpoint(name, config, ByteTokenizer(), lambda shape: create_seeded_weights(shape, seed))
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -58,7 +58,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         from engine.checkpoints.gguf import open_gguf
 
         return open_gguf(path)
-    except ModuleNotFoundError as missing:
+    except ModuleNotFoundError as error:
         raise ValueError(
-            f"{missing.name} is needed to read {path}: install it with pip install 'steadytok[models]'"
+            f"{error.name} is needed to read {path}: install it with pip install 'steadytok[models]'"
         ) from None

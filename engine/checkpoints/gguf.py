@@ -17,16 +17,24 @@ from gguf.quants import dequantize
 
 from engine.checkpoints.checkpoint import Checkpoint
 from engine.checkpoints.gguf_vocabulary import tokenizer_from_metadata
-from engine.decoder.rope import Rope, scaled
-from engine.decoder.weight_loading import Fetch, assemble
-from engine.decoder.weights import Array, Config
+from engine.decoder.rope import Rope, parse_rope
+from engine.decoder.weight_loading import Fetch, assemble_weights
+from engine.decoder.weights import Array, ModelConfig
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")  # Mistral's are llama
-TYPES = tuple(GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"))
-WRONG = (ValueError, TypeError, AttributeError, ArithmeticError, IndexError)  # what a wrong type or number comes to
+SUPPORTED_TYPES = tuple(
+    GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K")
+)
+HEADER_ERRORS = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    IndexError,
+)  # what a wrong type or number comes to
 _SHARD = re.compile(r"(.*)-00001-of-(\d{5})\.gguf", re.ASCII)
-_ENDS = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-_PARTS = {
+_OUTER_TENSORS = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+_LAYER_TENSORS = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
@@ -52,7 +60,7 @@ class Metadata:
         field = self._fields.get(key)
         return default if field is None else field.contents()
 
-    def whole(self, key: str, default: int | None = None) -> int:
+    def get_integer(self, key: str, default: int | None = None) -> int:
         """A whole number from 1; ValueError where it is missing or none."""
         value = self.get(key, default)
         if not isinstance(value, int) or value < 1:
@@ -62,46 +70,50 @@ class Metadata:
 
 def open_gguf(path: Path) -> Checkpoint:
     """The checkpoint in a file, or in several of which this is the first; ValueError with a sentence."""
-    readers = [_opened(file) for file in _files(path)]
+    readers = [_open_reader(file) for file in _list_shards(path)]
     metadata = Metadata(readers[0])
     tensors = {tensor.name: tensor for reader in readers for tensor in reader.tensors}
     try:
-        config = config_of(metadata, tensors)
+        config = read_config(metadata, tensors)
         tokenizer = tokenizer_from_metadata(metadata.get)
-    except WRONG as error:
+    except HEADER_ERRORS as error:
         raise ValueError(f"{path}: {error}") from None
-    trained = metadata.get(f"{metadata.get('general.architecture')}.context_length")
+    trained_context = metadata.get(f"{metadata.get('general.architecture')}.context_length")
     return Checkpoint(
-        path.stem, config, tokenizer, lambda shape: assemble(shape, _fetch(shape, tensors, metadata)), trained
+        path.stem,
+        config,
+        tokenizer,
+        lambda shape: assemble_weights(shape, _make_fetch(shape, tensors, metadata)),
+        trained_context,
     )
 
 
-def config_of(metadata: Metadata, tensors: dict[str, ReaderTensor]) -> Config:
+def read_config(metadata: Metadata, tensors: dict[str, ReaderTensor]) -> ModelConfig:
     """The shape that a header tells; ValueError where it is none of ARCHITECTURES, or has what this engine has not."""
     architecture = metadata.get("general.architecture")
     if architecture not in ARCHITECTURES:
         raise ValueError(f"the architecture {architecture!r} is not supported: expected {', '.join(ARCHITECTURES)}")
     if metadata.get(f"{architecture}.expert_count"):
         raise ValueError("mixtures of experts are not supported")
-    dim = metadata.whole(f"{architecture}.embedding_length")
-    heads = metadata.whole(f"{architecture}.attention.head_count")
-    layers = metadata.whole(f"{architecture}.block_count")
-    head_dim = metadata.whole(f"{architecture}.attention.key_length", dim // heads)
+    dim = metadata.get_integer(f"{architecture}.embedding_length")
+    heads = metadata.get_integer(f"{architecture}.attention.head_count")
+    layers = metadata.get_integer(f"{architecture}.block_count")
+    head_dim = metadata.get_integer(f"{architecture}.attention.key_length", dim // heads)
     window = metadata.get(f"{architecture}.attention.sliding_window")
-    if metadata.whole(f"{architecture}.rope.dimension_count", head_dim) != head_dim:
+    if metadata.get_integer(f"{architecture}.rope.dimension_count", head_dim) != head_dim:
         raise ValueError("RoPE over a part of each head is not supported")
     if "token_embd.weight" not in tensors:
         raise ValueError("there is no tensor token_embd.weight")
-    return Config(
+    return ModelConfig(
         vocab=int(tensors["token_embd.weight"].shape[1]),  # (dim, vocab): GGUF has the dimensions the other way round
         dim=dim,
         layers=layers,
         heads=heads,
-        kv_heads=metadata.whole(f"{architecture}.attention.head_count_kv", heads),
+        kv_heads=metadata.get_integer(f"{architecture}.attention.head_count_kv", heads),
         head_dim=head_dim,
-        hidden=metadata.whole(f"{architecture}.feed_forward_length"),
+        hidden=metadata.get_integer(f"{architecture}.feed_forward_length"),
         norm_epsilon=float(metadata.get(f"{architecture}.attention.layer_norm_rms_epsilon", 1e-6)),
-        rope=_rope(metadata, architecture, head_dim, tensors),
+        rope=_read_rope(metadata, architecture, head_dim, tensors),
         tied="output.weight" not in tensors,
         attention_bias="blk.0.attn_q.bias" in tensors,
         head_norm="blk.0.attn_q_norm.weight" in tensors,
@@ -109,46 +121,46 @@ def config_of(metadata: Metadata, tensors: dict[str, ReaderTensor]) -> Config:
     )
 
 
-def _rope(metadata: Metadata, architecture: str, head_dim: int, tensors: dict[str, ReaderTensor]) -> Rope:
-    def value(name: str, default: Any = None) -> Any:
+def _read_rope(metadata: Metadata, architecture: str, head_dim: int, tensors: dict[str, ReaderTensor]) -> Rope:
+    def get_value(name: str, default: Any = None) -> Any:
         return metadata.get(f"{architecture}.rope.{name}", default)
 
-    theta = float(value("freq_base", 10_000.0))
+    theta = float(get_value("freq_base", 10_000.0))
     if (divisors := tensors.get("rope_freqs.weight")) is not None:  # how llama.cpp keeps Llama 3's scaling
-        return Rope(theta, tuple(_array(divisors).tolist()))
+        return Rope(theta, tuple(_dequantize_tensor(divisors).tolist()))
     scaling = {
-        "rope_type": {"none": "default"}.get(kind := value("scaling.type", "none"), kind),
-        "factor": value("scaling.factor", 1.0),
-        "original_max_position_embeddings": value("scaling.original_context_length"),
-        "attention_factor": value("scaling.attn_factor"),
+        "rope_type": {"none": "default"}.get(kind := get_value("scaling.type", "none"), kind),
+        "factor": get_value("scaling.factor", 1.0),
+        "original_max_position_embeddings": get_value("scaling.original_context_length"),
+        "attention_factor": get_value("scaling.attn_factor"),
     }
-    return scaled(theta, head_dim, {name: told for name, told in scaling.items() if told is not None})
+    return parse_rope(theta, head_dim, {name: setting for name, setting in scaling.items() if setting is not None})
 
 
-def _fetch(config: Config, tensors: dict[str, ReaderTensor], metadata: Metadata) -> Fetch:
+def _make_fetch(config: ModelConfig, tensors: dict[str, ReaderTensor], metadata: Metadata) -> Fetch:
     interleaved = metadata.get("general.architecture") == "llama"
 
     def fetch(name: str) -> Array:
-        array = _array(tensors[gguf_name(name)])
+        array = _dequantize_tensor(tensors[to_gguf_name(name)])
         if interleaved and ".self_attn.q_proj." in name:
-            return _halves(array, config.heads)
+            return _unpermute_heads(array, config.heads)
         if interleaved and ".self_attn.k_proj." in name:
-            return _halves(array, config.kv_heads)
+            return _unpermute_heads(array, config.kv_heads)
         return array
 
     return fetch
 
 
-def gguf_name(name: str) -> str:
+def to_gguf_name(name: str) -> str:
     """`model.layers.0.self_attn.q_proj.weight` is `blk.0.attn_q.weight`; KeyError for what GGUF has not."""
     stem, _, kind = name.rpartition(".")
-    if stem in _ENDS:
-        return f"{_ENDS[stem]}.{kind}"
+    if stem in _OUTER_TENSORS:
+        return f"{_OUTER_TENSORS[stem]}.{kind}"
     number, _, part = stem.removeprefix("model.layers.").partition(".")
-    return f"blk.{number}.{_PARTS[part]}.{kind}"
+    return f"blk.{number}.{_LAYER_TENSORS[part]}.{kind}"
 
 
-def _halves(array: Array, heads: int) -> Array:
+def _unpermute_heads(array: Array, heads: int) -> Array:
     """
     Rows (heads * head_dim, …) whose RoPE pairs are neighbours, in the order where they are half a head apart.
 
@@ -158,15 +170,15 @@ def _halves(array: Array, heads: int) -> Array:
     return by_pair.swapaxes(1, 2).reshape(array.shape)
 
 
-def _array(tensor: ReaderTensor) -> Array:
-    if tensor.tensor_type not in TYPES:
-        known = ", ".join(kind.name for kind in TYPES)
-        raise ValueError(f"{tensor.name} is {tensor.tensor_type.name}, which is not supported: expected {known}")
+def _dequantize_tensor(tensor: ReaderTensor) -> Array:
+    if tensor.tensor_type not in SUPPORTED_TYPES:
+        supported = ", ".join(kind.name for kind in SUPPORTED_TYPES)
+        raise ValueError(f"{tensor.name} is {tensor.tensor_type.name}, which is not supported: expected {supported}")
     array = np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
     return array.reshape(tuple(int(size) for size in reversed(tensor.shape)))  # rows first
 
 
-def _files(path: Path) -> Iterator[Path]:
+def _list_shards(path: Path) -> Iterator[Path]:
     match = _SHARD.fullmatch(path.name)
     if match is None:
         yield path
@@ -175,7 +187,7 @@ def _files(path: Path) -> Iterator[Path]:
         yield path.with_name(f"{match[1]}-{number:05}-of-{match[2]}.gguf")
 
 
-def _opened(path: Path) -> GGUFReader:
+def _open_reader(path: Path) -> GGUFReader:
     try:
         return GGUFReader(path)
     except (ValueError, IndexError, KeyError) as error:  # cut short, or no GGUF at all

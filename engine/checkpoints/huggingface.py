@@ -16,15 +16,20 @@ from safetensors import SafetensorError, safe_open
 
 from engine.checkpoints.checkpoint import Checkpoint
 from engine.checkpoints.vocabulary import VocabularyTokenizer, tokenizer_from_folder
-from engine.decoder.rope import scaled
-from engine.decoder.weight_loading import Fetch, assemble
-from engine.decoder.weights import Array, Config
+from engine.decoder.rope import parse_rope
+from engine.decoder.weight_loading import Fetch, assemble_weights
+from engine.decoder.weights import Array, ModelConfig
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # model_type
 DTYPES = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
-WRONG = (ValueError, TypeError, AttributeError, ArithmeticError)  # what a field of a wrong type, or a 0, comes to
+CONFIG_ERRORS = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+)  # what a field of a wrong type, or a 0, comes to
 # What these architectures can also have and this engine has not; each would be silently wrong.
-_MUST_BE_OFF = ("attention_bias", "mlp_bias", "quantization_config")
+_UNSUPPORTED_FIELDS = ("attention_bias", "mlp_bias", "quantization_config")
 
 Fields = dict[str, Any]
 
@@ -33,55 +38,55 @@ def open_folder(folder: Path) -> Checkpoint:
     """The checkpoint in a folder; ValueError with a sentence where it cannot be run."""
     fields = read_json(folder / "config.json")
     try:
-        config = config_of(fields)
-    except WRONG as error:
+        config = read_config(fields)
+    except CONFIG_ERRORS as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from None
-    tokenizer = tokenizer_from_folder(folder, stop_tokens(folder, fields))
+    tokenizer = tokenizer_from_folder(folder, read_stop_tokens(folder, fields))
     check_vocabulary(tokenizer, config)
-    shards = tensor_files(folder)
-    trained = fields.get("max_position_embeddings")
+    shards = locate_tensors(folder)
+    trained_context = fields.get("max_position_embeddings")
     return Checkpoint(
         folder.resolve().name,
         config,
         tokenizer,
-        lambda shape: assemble(shape, _fetch(shards)),
-        trained if isinstance(trained, int) else None,
+        lambda shape: assemble_weights(shape, _make_fetch(shards)),
+        trained_context if isinstance(trained_context, int) else None,
     )
 
 
-def config_of(fields: Fields) -> Config:
+def read_config(fields: Fields) -> ModelConfig:
     """The shape that a config.json tells; ValueError where it is none of FAMILIES, or has what this engine has not."""
     family = fields.get("model_type")
     if family not in FAMILIES:
         raise ValueError(f"model_type {family!r} is not supported: expected {', '.join(FAMILIES)}")
-    for name in _MUST_BE_OFF:
+    for name in _UNSUPPORTED_FIELDS:
         if fields.get(name):
             raise ValueError(f"{name} is not supported")
     if fields.get("hidden_act", "silu") != "silu":
         raise ValueError(f"hidden_act {fields['hidden_act']!r} is not supported: expected silu")
-    dim, heads, layers = (_whole(fields, n) for n in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
-    head_dim = _whole(fields, "head_dim", 128 if family == "qwen3" else dim // heads)
+    dim, heads, layers = (_read_integer(fields, n) for n in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
+    head_dim = _read_integer(fields, "head_dim", 128 if family == "qwen3" else dim // heads)
     # Since version 5 of transformers all of RoPE is in rope_parameters.
     rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
     theta = float(rope.get("rope_theta") or fields.get("rope_theta") or 10_000.0)
-    return Config(
-        vocab=_whole(fields, "vocab_size"),
+    return ModelConfig(
+        vocab=_read_integer(fields, "vocab_size"),
         dim=dim,
         layers=layers,
         heads=heads,
-        kv_heads=_whole(fields, "num_key_value_heads", heads),
+        kv_heads=_read_integer(fields, "num_key_value_heads", heads),
         head_dim=head_dim,
-        hidden=_whole(fields, "intermediate_size"),
+        hidden=_read_integer(fields, "intermediate_size"),
         norm_epsilon=float(fields.get("rms_norm_eps", 1e-6)),
-        rope=scaled(theta, head_dim, rope),
+        rope=parse_rope(theta, head_dim, rope),
         tied=bool(fields.get("tie_word_embeddings", False)),
         attention_bias=family == "qwen2",
         head_norm=family == "qwen3",
-        windows=_windows(fields, layers),
+        windows=_read_windows(fields, layers),
     )
 
 
-def _windows(fields: Fields, layers: int) -> tuple[int | None, ...]:
+def _read_windows(fields: Fields, layers: int) -> tuple[int | None, ...]:
     family = fields["model_type"]
     window = fields.get("sliding_window", 4096 if family == "mistral" else None)  # transformers' default
     # Qwen's configs name a window that is off; Llama has none.
@@ -94,7 +99,7 @@ def _windows(fields: Fields, layers: int) -> tuple[int | None, ...]:
     return tuple(int(window) if kind == "sliding_attention" else None for kind in kinds[:layers])
 
 
-def _whole(fields: Fields, name: str, default: int | None = None) -> int:
+def _read_integer(fields: Fields, name: str, default: int | None = None) -> int:
     value = fields.get(name)
     if value is None and default is not None:
         return default
@@ -103,21 +108,23 @@ def _whole(fields: Fields, name: str, default: int | None = None) -> int:
     return value
 
 
-def stop_tokens(folder: Path, fields: Fields) -> frozenset[int]:
+def read_stop_tokens(folder: Path, fields: Fields) -> frozenset[int]:
     """The tokens that end an answer: of generation_config.json, else of config.json; none where neither names any."""
-    generation = folder / "generation_config.json"
-    told = read_json(generation).get("eos_token_id") if generation.exists() else None
-    told = fields.get("eos_token_id") if told is None else told
-    return frozenset(token for token in (told if isinstance(told, list) else [told]) if isinstance(token, int))
+    generation_config = folder / "generation_config.json"
+    eos_tokens = read_json(generation_config).get("eos_token_id") if generation_config.exists() else None
+    eos_tokens = fields.get("eos_token_id") if eos_tokens is None else eos_tokens
+    return frozenset(
+        token for token in (eos_tokens if isinstance(eos_tokens, list) else [eos_tokens]) if isinstance(token, int)
+    )
 
 
-def check_vocabulary(tokenizer: VocabularyTokenizer, config: Config) -> None:
+def check_vocabulary(tokenizer: VocabularyTokenizer, config: ModelConfig) -> None:
     """ValueError where the tokenizer can say what the model has no embedding for."""
     if tokenizer.vocab > config.vocab:
         raise ValueError(f"the tokenizer has {tokenizer.vocab} tokens, and the model only {config.vocab}")
 
 
-def tensor_files(folder: Path) -> dict[str, Path]:
+def locate_tensors(folder: Path) -> dict[str, Path]:
     """The file of each tensor, by the index of a sharded checkpoint or from model.safetensors."""
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.exists():
@@ -127,13 +134,13 @@ def tensor_files(folder: Path) -> dict[str, Path]:
         return {name: folder / file for name, file in names.items()}
     if not single.exists():
         raise ValueError(f"{folder} has neither model.safetensors nor model.safetensors.index.json")
-    with _opened(single) as file:
+    with _open_shard(single) as file:
         return dict.fromkeys(file.keys(), single)
 
 
-def _fetch(files: dict[str, Path]) -> Fetch:
+def _make_fetch(files: dict[str, Path]) -> Fetch:
     def fetch(name: str) -> Array:
-        with _opened(files[name]) as file:
+        with _open_shard(files[name]) as file:
             try:
                 tensor = file.get_tensor(name)
             except SafetensorError:
@@ -145,7 +152,7 @@ def _fetch(files: dict[str, Path]) -> Fetch:
     return fetch
 
 
-def _opened(path: Path) -> safe_open:
+def _open_shard(path: Path) -> safe_open:
     try:
         return safe_open(str(path), "numpy")
     except SafetensorError as error:

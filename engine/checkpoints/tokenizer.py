@@ -13,7 +13,7 @@ VOCAB = 257  # 256 bytes and BEGIN; no end token, so that a request is a fixed p
 class TextDecoder(Protocol):
     """Tokens of one answer to text, piece by piece; a character appears when its last byte is there."""
 
-    def text(self, token: int, *, last: bool = False) -> str:
+    def decode_token(self, token: int, *, last: bool = False) -> str:
         """The text that this token completes, often none; with `last` also what stays incomplete, as U+FFFD."""
 
 
@@ -43,22 +43,22 @@ class Tokenizer(Protocol):
         `special` adds what begins a text, such as BOS; a rendered chat template has these already.
         """
 
-    def decoder(self) -> TextDecoder:
+    def create_decoder(self) -> TextDecoder:
         """A decoder for one answer."""
 
 
-def encode(text: str) -> list[int]:
+def encode_bytes(text: str) -> list[int]:
     """BEGIN and the bytes of UTF-8; UnicodeEncodeError on a lone surrogate."""
     return [BEGIN, *text.encode()]
 
 
-class Decoder:
+class ByteDecoder:
     """Bytes of one answer to text."""
 
     def __init__(self) -> None:
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def text(self, token: int, *, last: bool = False) -> str:
+    def decode_token(self, token: int, *, last: bool = False) -> str:
         """The text that this token completes; BEGIN is silent."""
         return self._utf8.decode(b"" if token == BEGIN else bytes([token]), final=last)
 
@@ -73,8 +73,8 @@ class ByteTokenizer:
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """The bytes of UTF-8, after BEGIN where `special`; UnicodeEncodeError on a lone surrogate."""
-        return encode(text)[0 if special else 1 :]
+        return encode_bytes(text)[0 if special else 1 :]
 
-    def decoder(self) -> Decoder:
+    def create_decoder(self) -> ByteDecoder:
         """A decoder for one answer."""
-        return Decoder()
+        return ByteDecoder()

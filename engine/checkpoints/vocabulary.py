@@ -13,14 +13,14 @@ from typing import Any
 import tokenizers
 
 INCOMPLETE = "\ufffd"  # what bytes become that are no whole character, or not yet
-LONGEST, KEPT = 32, 8  # tokens of the decoder's window, and those kept when it moves on
+WINDOW_TOKENS, OVERLAP_TOKENS = 32, 8  # tokens of the decoder's window, and those kept when it moves on
 
 
 @dataclass(frozen=True)
 class VocabularyTokenizer:
     """A Tokenizer (engine.tokenizer) with a vocabulary."""
 
-    own: tokenizers.Tokenizer
+    backend: tokenizers.Tokenizer
     stop_tokens: frozenset[int]
     chat_template: str | None
     special_tokens: Mapping[str, str]
@@ -28,12 +28,12 @@ class VocabularyTokenizer:
     @property
     def vocab(self) -> int:
         """One more than the largest token."""
-        return 1 + max(self.own.get_vocab(with_added_tokens=True).values(), default=-1)
+        return 1 + max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Tokens of a text, with what begins a text where `special`; UnicodeEncodeError on a lone surrogate."""
         text.encode()  # the library's own refusal of a surrogate is a bare TypeError
-        return list(self.own.encode(text, add_special_tokens=special).ids)
+        return list(self.backend.encode(text, add_special_tokens=special).ids)
 
     def decode(self, tokens: list[int]) -> str:
         """
@@ -42,18 +42,18 @@ class VocabularyTokenizer:
         A decoder gives the same piece by piece; only where SentencePiece's bytes are no UTF-8 can it not take back the
         characters that it has said before them, as this does.
         """
-        return str(self.own.decode(tokens))
+        return str(self.backend.decode(tokens))
 
-    def decoder(self) -> VocabularyDecoder:
+    def create_decoder(self) -> VocabularyDecoder:
         """A decoder for one answer."""
-        return VocabularyDecoder(self.own, self._bytes)
+        return VocabularyDecoder(self.backend, self._byte_tokens)
 
     @cached_property
-    def _bytes(self) -> dict[int, int]:
+    def _byte_tokens(self) -> dict[int, int]:
         """The byte of each token that is one, as SentencePiece has them for what has no piece; else none."""
-        if not getattr(self.own.model, "byte_fallback", False):
+        if not getattr(self.backend.model, "byte_fallback", False):
             return {}
-        tokens = {byte: self.own.token_to_id(f"<0x{byte:02X}>") for byte in range(256)}
+        tokens = {byte: self.backend.token_to_id(f"<0x{byte:02X}>") for byte in range(256)}
         return {token: byte for byte, token in tokens.items() if token is not None}
 
 
@@ -66,34 +66,34 @@ class VocabularyDecoder:
     a U+FFFD each while they are incomplete, are decoded here, and stand in the window as "?".
     """
 
-    def __init__(self, own: tokenizers.Tokenizer, byte_tokens: dict[int, int]) -> None:
-        self._own = own
+    def __init__(self, backend: tokenizers.Tokenizer, byte_tokens: dict[int, int]) -> None:
+        self._backend = backend
         self._byte_tokens = byte_tokens
-        self._stand_in = next((token for token, byte in byte_tokens.items() if byte == ord("?")), -1)
+        self._placeholder = next((token for token, byte in byte_tokens.items() if byte == ord("?")), -1)
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._tokens: list[int] = []
-        self._said = 0  # characters of the window's text
+        self._emitted = 0  # characters of the window's text
 
-    def text(self, token: int, *, last: bool = False) -> str:
+    def decode_token(self, token: int, *, last: bool = False) -> str:
         """The text that this token completes; special tokens are silent."""
         byte = self._byte_tokens.get(token)
         if byte is None:
             return str(self._utf8.decode(b"", final=True)) + self._advance(token, last)
-        self._advance(self._stand_in, last)
+        self._advance(self._placeholder, last)
         return self._utf8.decode(bytes([byte]), final=last)
 
     def _advance(self, token: int, last: bool) -> str:
         self._tokens.append(token)
-        window = self._own.decode(self._tokens)
-        ready = len(window) if last else _ready(window)
-        new, self._said = window[self._said : ready], max(self._said, ready)
-        if len(self._tokens) > LONGEST:
-            self._tokens = self._tokens[-KEPT:]  # a few stay: the first of a text may lose its leading space
-            self._said = _ready(self._own.decode(self._tokens))
-        return new
+        window = self._backend.decode(self._tokens)
+        ready = len(window) if last else _count_complete(window)
+        new_text, self._emitted = window[self._emitted : ready], max(self._emitted, ready)
+        if len(self._tokens) > WINDOW_TOKENS:
+            self._tokens = self._tokens[-OVERLAP_TOKENS:]  # a few stay: the first of a text may lose its leading space
+            self._emitted = _count_complete(self._backend.decode(self._tokens))
+        return new_text
 
 
-def _ready(text: str) -> int:
+def _count_complete(text: str) -> int:
     return len(text) - text.endswith(INCOMPLETE)
 
 
@@ -104,23 +104,23 @@ def tokenizer_from_folder(folder: Path, stop_tokens: frozenset[int]) -> Vocabula
         raise ValueError(
             f"{folder} has no tokenizer.json: AutoTokenizer.from_pretrained(…).save_pretrained(…) makes one of others"
         )
-    settings = _settings(folder / "tokenizer_config.json")
+    settings = _read_settings(folder / "tokenizer_config.json")
     return VocabularyTokenizer(
-        _loaded(path), stop_tokens, _chat_template(folder, settings), dict(_special_tokens(settings))
+        _load_backend(path), stop_tokens, _read_chat_template(folder, settings), dict(_read_special_tokens(settings))
     )
 
 
-def _loaded(path: Path) -> tokenizers.Tokenizer:
+def _load_backend(path: Path) -> tokenizers.Tokenizer:
     try:
-        own = tokenizers.Tokenizer.from_file(str(path))
+        backend = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception, whatever is wrong
         raise ValueError(f"{path} is no tokenizer: {error}") from None
-    own.no_truncation()  # a file may carry the settings of its training
-    own.no_padding()
-    return own
+    backend.no_truncation()  # a file may carry the settings of its training
+    backend.no_padding()
+    return backend
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def _read_settings(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError as error:
@@ -128,10 +128,10 @@ def _settings(path: Path) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
-    beside = folder / "chat_template.jinja"
-    if beside.exists():
-        return beside.read_text(encoding="utf-8")
+def _read_chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
+    path = folder / "chat_template.jinja"
+    if path.exists():
+        return path.read_text(encoding="utf-8")
     template = settings.get("chat_template")
     if isinstance(template, list):  # several, each with its name
         named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
@@ -139,7 +139,7 @@ def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def _special_tokens(settings: dict[str, Any]) -> list[tuple[str, str]]:
-    told = ((name, settings.get(name)) for name in ("bos_token", "eos_token"))
-    texts = ((name, token.get("content") if isinstance(token, dict) else token) for name, token in told)
+def _read_special_tokens(settings: dict[str, Any]) -> list[tuple[str, str]]:
+    entries = ((name, settings.get(name)) for name in ("bos_token", "eos_token"))
+    texts = ((name, token.get("content") if isinstance(token, dict) else token) for name, token in entries)
     return [(name, text) for name, text in texts if isinstance(text, str)]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-LARGEST = 127
+MAX_INT8 = 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,38 +29,38 @@ class Int8Matrix:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def picked(self, numbers: Sequence[int]) -> NDArray[np.float32]:
+    def take_rows(self, numbers: Sequence[int]) -> NDArray[np.float32]:
         """Some rows, (n, inner), in float32."""
         return self.rows[numbers] * self.scales[numbers, None]  # (n, inner)
 
-    def times(self, x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    def multiply(self, x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
         """Rows x (n, inner) times the transpose: out (n, outer). Without OpenMP, Numba takes one thread at a time."""
-        kernels().product(self.rows, self.scales, x, out)
+        compile_kernels().multiply(self.rows, self.scales, x, out)
 
-    def spread(self, start: int, out: NDArray[np.float32]) -> None:
+    def dequantize(self, start: int, out: NDArray[np.float32]) -> None:
         """The rows from `start` on in float32: out (step, inner)."""
-        kernels().spread(self.rows[start : start + len(out)], self.scales[start : start + len(out)], out)
+        compile_kernels().dequantize(self.rows[start : start + len(out)], self.scales[start : start + len(out)], out)
 
 
-def quantised(matrix: NDArray[np.float32]) -> Int8Matrix:
+def quantize(matrix: NDArray[np.float32]) -> Int8Matrix:
     """The nearest 8-bit matrix: each row's largest weight becomes 127 or -127."""
     largest = np.maximum(matrix.max(axis=1), -matrix.min(axis=1))  # (outer,)
-    scales = np.where(largest > 0, largest / LARGEST, np.float32(1))  # (outer,)
+    scales = np.where(largest > 0, largest / MAX_INT8, np.float32(1))  # (outer,)
     rows = np.empty(matrix.shape, np.int8)  # (outer, inner)
-    for row, scale, into in zip(matrix, scales, rows, strict=True):  # by row: no second matrix in float32
-        np.rint(row / scale, out=into, casting="unsafe")  # within -127 to 127
+    for row, scale, target in zip(matrix, scales, rows, strict=True):  # by row: no second matrix in float32
+        np.rint(row / scale, out=target, casting="unsafe")  # within -127 to 127
     return Int8Matrix(rows, scales)
 
 
 class Kernels(NamedTuple):
     """Compiled functions; they use as many threads as NUMBA_NUM_THREADS said when Numba was imported."""
 
-    product: Any  # (rows, scales, x, out): None
-    spread: Any  # (rows, scales, out): None
+    multiply: Any  # (rows, scales, x, out): None
+    dequantize: Any  # (rows, scales, out): None
 
 
 @cache
-def kernels() -> Kernels:
+def compile_kernels() -> Kernels:
     """
     Compiles them, once, in about three seconds; ModuleNotFoundError where Numba is not installed.
 
@@ -72,7 +72,7 @@ def kernels() -> Kernels:
     rows_of_float32 = types.float32[:, :]
 
     @njit([types.void(row_of_int8, vector, types.float32[:, ::1], rows_of_float32)], parallel=True, fastmath=True)
-    def product(rows: Any, scales: Any, x: Any, out: Any) -> None:
+    def multiply(rows: Any, scales: Any, x: Any, out: Any) -> None:
         for r in prange(rows.shape[0]):
             for n in range(x.shape[0]):
                 total = np.float32(0)
@@ -82,9 +82,9 @@ def kernels() -> Kernels:
 
     # On one thread: those of OpenMP would still wait busily when the threads of BLAS start on what this has made.
     @njit([types.void(row_of_int8, vector, types.float32[:, ::1])])
-    def spread(rows: Any, scales: Any, out: Any) -> None:
+    def dequantize(rows: Any, scales: Any, out: Any) -> None:
         for r in range(rows.shape[0]):
             for i in range(rows.shape[1]):
                 out[r, i] = np.float32(rows[r, i]) * scales[r]
 
-    return Kernels(product, spread)
+    return Kernels(multiply, dequantize)

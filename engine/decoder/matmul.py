@@ -14,49 +14,51 @@ import numpy as np
 from engine.decoder.int8 import Int8Matrix
 from engine.decoder.weights import Array, Matrix
 
-BLOCK = 1 << 19  # floats: 2 MiB stay in the caches of two cores, and OpenBLAS starts its threads at about that size
-FEW = 8  # rows, from which on one sgemm is faster than a sgemv for each row
+BLOCK_FLOATS = (
+    1 << 19
+)  # floats: 2 MiB stay in the caches of two cores, and OpenBLAS starts its threads at about that size
+MIN_GEMM_ROWS = 8  # rows, from which on one sgemm is faster than a sgemv for each row
 
 
-def rows_of(matrix: Matrix, numbers: Sequence[int]) -> Array:
+def take_rows(matrix: Matrix, numbers: Sequence[int]) -> Array:
     """Some rows of a matrix (outer, inner), in float32 and copied: (n, inner)."""
     if isinstance(matrix, Int8Matrix):
-        return matrix.picked(numbers)
+        return matrix.take_rows(numbers)
     return matrix[list(numbers)]
 
 
-def product(x: Array, matrix: Matrix, out: Array | None = None) -> Array:
+def multiply(x: Array, matrix: Matrix, out: Array | None = None) -> Array:
     """Rows x (n, inner) times the transpose of a matrix (outer, inner): (n, outer)."""
     if out is None:
         out = np.empty((len(x), len(matrix)), np.float32)  # (n, outer)
     if isinstance(matrix, Int8Matrix):
-        _by_int8(x, matrix, out)
+        _multiply_int8(x, matrix, out)
     elif len(x) == 1:
         np.matmul(x, matrix.T, out=out)
-    elif len(x) < FEW:
-        _in_blocks(x, matrix, out)
+    elif len(x) < MIN_GEMM_ROWS:
+        _multiply_in_blocks(x, matrix, out)
     else:
         out[:] = np.matmul(matrix, x.T).T  # sgemm is up to twice as fast this way round
     return out
 
 
-def _in_blocks(x: Array, matrix: Array, out: Array) -> None:
+def _multiply_in_blocks(x: Array, matrix: Array, out: Array) -> None:
     # The first row brings a block (step, inner) from memory to the caches, where the others find it.
-    step = max(1, BLOCK // matrix.shape[1])
+    step = max(1, BLOCK_FLOATS // matrix.shape[1])
     for start in range(0, len(matrix), step):
         block = matrix[start : start + step]  # (step, inner)
-        for row, into in zip(x, out[:, start : start + step], strict=True):
-            np.matmul(block, row, out=into)
+        for row, target in zip(x, out[:, start : start + step], strict=True):
+            np.matmul(block, row, out=target)
 
 
-def _by_int8(x: Array, matrix: Int8Matrix, out: Array) -> None:
-    if len(x) < FEW:
-        matrix.times(np.ascontiguousarray(x), out)
+def _multiply_int8(x: Array, matrix: Int8Matrix, out: Array) -> None:
+    if len(x) < MIN_GEMM_ROWS:
+        matrix.multiply(np.ascontiguousarray(x), out)
         return
     # Many rows multiply a block often enough that making it float32 first is the smaller part.
-    step = max(1, BLOCK // x.shape[1])
+    step = max(1, BLOCK_FLOATS // x.shape[1])
     block = np.empty((step, x.shape[1]), np.float32)  # (step, inner)
     for start in range(0, len(matrix), step):
         part = block[: len(matrix) - start]  # (step, inner)
-        matrix.spread(start, part)
+        matrix.dequantize(start, part)
         out[:, start : start + step] = np.matmul(part, x.T).T  # (n, step)

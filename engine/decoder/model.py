@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.decoder.matmul import product, rows_of
-from engine.decoder.weights import FLOAT_BYTES, Array, Config, Layer, Weights
+from engine.decoder.matmul import multiply, take_rows
+from engine.decoder.weights import FLOAT_BYTES, Array, Layer, ModelConfig, Weights
 
 PREFILL_CHUNK = 32  # tokens per pass; bounds scratch, and the time until a pass notices that its client has left
 
 
-class Memory(NamedTuple):
+class ModelMemory(NamedTuple):
     """Bytes a model takes, known before it is made."""
 
     weights: int
@@ -49,14 +49,14 @@ class Span(NamedTuple):
         return self.start + len(self.tokens)
 
 
-def memory_of(config: Config, context: int, slots: int = 1) -> Memory:
+def estimate_memory(config: ModelConfig, context: int, slots: int = 1) -> ModelMemory:
     """What `Model` will allocate; a pass needs a few kilobytes per token more."""
     kv_cache = 2 * config.layers * slots * context * config.kv_dim * FLOAT_BYTES
     rows = max(PREFILL_CHUNK, slots) * (config.query_dim + 2 * config.kv_dim + 2 * config.hidden)
     scores = PREFILL_CHUNK * config.heads * context
     rope = context * config.head_dim
     scratch = FLOAT_BYTES * (rows + scores + rope + PREFILL_CHUNK * PREFILL_CHUNK)
-    return Memory(config.weights_bytes, kv_cache, scratch)
+    return ModelMemory(config.weights_bytes, kv_cache, scratch)
 
 
 class Model:
@@ -69,31 +69,31 @@ class Model:
         Where `lazy`, its pages come to be with the first request that uses them, and whether they fit shows then.
         """
         c = weights.config
-        allocated = _untouched if lazy else _touched
+        allocate = _allocate_lazily if lazy else _allocate_touched
         self.weights = weights
         self.config = c
         self.context = context
         self.slots = slots
-        self.most_rows = max(PREFILL_CHUNK, slots)  # tokens of one pass
+        self.max_rows = max(PREFILL_CHUNK, slots)  # tokens of one pass
         cache = (c.layers, slots, c.kv_heads, context, c.head_dim)
-        self.keys = allocated(*cache)  # (layers, slots, kv_heads, context, head_dim)
-        self.values = allocated(*cache)  # (layers, slots, kv_heads, context, head_dim)
-        self.cosine, self.sine = c.rope.rotation(context, c.head_dim)  # each (context, head_dim / 2)
+        self.keys = allocate(*cache)  # (layers, slots, kv_heads, context, head_dim)
+        self.values = allocate(*cache)  # (layers, slots, kv_heads, context, head_dim)
+        self.cosine, self.sine = c.rope.compute_rotation(context, c.head_dim)  # each (context, head_dim / 2)
         self._mask = np.triu(np.full((PREFILL_CHUNK, PREFILL_CHUNK), -np.inf, np.float32), 1)  # (query, key)
-        self._qkv = allocated(self.most_rows, c.query_dim + 2 * c.kv_dim)
-        self._gate_up = allocated(self.most_rows, 2 * c.hidden)
-        self._scores = allocated(PREFILL_CHUNK * c.heads * context)  # viewed as (kv_heads, group * n, length)
+        self._qkv = allocate(self.max_rows, c.query_dim + 2 * c.kv_dim)
+        self._gate_up = allocate(self.max_rows, 2 * c.hidden)
+        self._scores = allocate(PREFILL_CHUNK * c.heads * context)  # viewed as (kv_heads, group * n, length)
 
-    def arrays(self) -> list[NDArray[Any]]:
+    def list_arrays(self) -> list[NDArray[Any]]:
         """Every array that stays allocated."""
-        own = [self.keys, self.values, self.cosine, self.sine, self._mask, self._qkv, self._gate_up, self._scores]
-        return self.weights.arrays() + own
+        buffers = [self.keys, self.values, self.cosine, self.sine, self._mask, self._qkv, self._gate_up, self._scores]
+        return self.weights.list_arrays() + buffers
 
     def prefill(self, tokens: Sequence[int], slot: int = 0, start: int = 0) -> Iterator[int]:
         """Puts a prompt at position `start` of a slot and on, a chunk at a time; yields the tokens done so far."""
         for done in range(0, len(tokens), PREFILL_CHUNK):
             chunk = tokens[done : done + PREFILL_CHUNK]
-            self.hidden_states([Span(chunk, slot, start + done)])
+            self.compute_hidden_states([Span(chunk, slot, start + done)])
             yield done + len(chunk)
 
     def decode(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int]) -> Array:
@@ -102,27 +102,31 @@ class Model:
 
         One pass: the weights are read once for all n.
         """
-        x = self.hidden_states([Span((t,), s, p) for t, s, p in zip(tokens, slots, positions, strict=True)])  # (n, dim)
-        return product(x, self.weights.classifier)  # (n, vocab)
+        x = self.compute_hidden_states(
+            [Span((t,), s, p) for t, s, p in zip(tokens, slots, positions, strict=True)]
+        )  # (n, dim)
+        return multiply(x, self.weights.classifier)  # (n, vocab)
 
-    def hidden_states(self, spans: Sequence[Span]) -> Array:
+    def compute_hidden_states(self, spans: Sequence[Span]) -> Array:
         """
         One pass over the n tokens of spans in different slots; their last, normalised hidden states (n, dim).
 
         Raises ValueError where they do not fit the context, the slots or one pass.
         """
-        self._check(spans)
-        x = rows_of(self.weights.embedding, [token for span in spans for token in span.tokens])  # (n, dim)
+        self._check_spans(spans)
+        x = take_rows(self.weights.embedding, [token for span in spans for token in span.tokens])  # (n, dim)
         positions = [position for span in spans for position in range(span.start, span.end)]  # (n,)
         cosine, sine = self.cosine[positions, None], self.sine[positions, None]  # each (n, 1, head_dim / 2)
         for number, layer in enumerate(self.weights.layers):
-            qkv = self._heads(layer, self._normed(x, layer.attention_norm))  # (n, heads + 2 * kv_heads, head_dim)
+            qkv = self._project_heads(
+                layer, self._normalize(x, layer.attention_norm)
+            )  # (n, heads + 2 * kv_heads, head_dim)
             rotate(qkv[:, : self.config.heads + self.config.kv_heads], cosine, sine)
-            x += product(self._attention(number, qkv, spans), layer.output)
-            x += self._feed_forward(layer, self._normed(x, layer.feed_forward_norm))
-        return self._normed(x, self.weights.norm)
+            x += multiply(self._attend(number, qkv, spans), layer.output)
+            x += self._apply_feed_forward(layer, self._normalize(x, layer.feed_forward_norm))
+        return self._normalize(x, self.weights.norm)
 
-    def _check(self, spans: Sequence[Span]) -> None:
+    def _check_spans(self, spans: Sequence[Span]) -> None:
         for span in spans:
             if not 0 <= span.slot < self.slots:
                 raise ValueError(f"there is no slot {span.slot}: the model has {self.slots}")
@@ -131,25 +135,25 @@ class Model:
                     f"{len(span.tokens)} tokens from {span.start} exceed the context of {self.context} or one pass"
                 )
         rows = sum(len(span.tokens) for span in spans)
-        if not 0 < rows <= self.most_rows or len({span.slot for span in spans}) < len(spans):
-            raise ValueError(f"one pass takes 1 to {self.most_rows} tokens in different slots, not {rows}")
+        if not 0 < rows <= self.max_rows or len({span.slot for span in spans}) < len(spans):
+            raise ValueError(f"one pass takes 1 to {self.max_rows} tokens in different slots, not {rows}")
 
-    def _normed(self, x: Array, weight: Array) -> Array:
+    def _normalize(self, x: Array, weight: Array) -> Array:
         return rms_norm(x, weight, self.config.norm_epsilon)
 
-    def _heads(self, layer: Layer, x: Array) -> Array:
+    def _project_heads(self, layer: Layer, x: Array) -> Array:
         c, n = self.config, len(x)
-        qkv = product(x, layer.query_key_value, out=self._qkv[:n])  # (n, query_dim + 2 * kv_dim)
+        qkv = multiply(x, layer.query_key_value, out=self._qkv[:n])  # (n, query_dim + 2 * kv_dim)
         if layer.query_key_value_bias is not None:
             qkv += layer.query_key_value_bias
         heads = qkv.reshape(n, c.heads + 2 * c.kv_heads, c.head_dim)
         if layer.query_norm is not None and layer.key_norm is not None:
             query, key = heads[:, : c.heads], heads[:, c.heads : c.heads + c.kv_heads]  # each (n, its heads, head_dim)
-            query[:] = self._normed(query, layer.query_norm)
-            key[:] = self._normed(key, layer.key_norm)
+            query[:] = self._normalize(query, layer.query_norm)
+            key[:] = self._normalize(key, layer.key_norm)
         return heads
 
-    def _attention(self, number: int, qkv: Array, spans: Sequence[Span]) -> Array:
+    def _attend(self, number: int, qkv: Array, spans: Sequence[Span]) -> Array:
         """Layer `number`: the new keys and values go into the cache, and queries read it; (n, query_dim)."""
         c = self.config
         query = qkv[:, : c.heads]  # (n, heads, head_dim)
@@ -163,12 +167,12 @@ class Model:
             keys, values = self.keys[number, span.slot], self.values[number, span.slot]  # (kv_heads, context, head_dim)
             keys[:, span.start : span.end] = key[rows].transpose(1, 0, 2)
             values[:, span.start : span.end] = value[rows].transpose(1, 0, 2)
-            seen = slice(0 if window is None else max(0, span.start + 1 - window), span.end)
-            mixed[rows] = self._mixed(query[rows], keys[:, seen], values[:, seen], window)
+            visible = slice(0 if window is None else max(0, span.start + 1 - window), span.end)
+            mixed[rows] = self._mix_values(query[rows], keys[:, visible], values[:, visible], window)
             first = rows.stop
         return mixed
 
-    def _mixed(self, query: Array, keys: Array, values: Array, window: int | None) -> Array:
+    def _mix_values(self, query: Array, keys: Array, values: Array, window: int | None) -> Array:
         c, n, length = self.config, len(query), keys.shape[1]  # the last n of `length` keys are those of the queries
         group = c.heads // c.kv_heads  # query heads that share one key head
         query = query.reshape(n, c.kv_heads, group, c.head_dim).transpose(1, 2, 0, 3)  # (kv_heads, group, n, head_dim)
@@ -185,18 +189,18 @@ class Model:
         mixed: Array = np.matmul(scores, values).reshape(c.kv_heads, group, n, c.head_dim)
         return mixed.transpose(2, 0, 1, 3).reshape(n, c.query_dim)
 
-    def _feed_forward(self, layer: Layer, x: Array) -> Array:
-        gate_up = product(x, layer.gate_up, out=self._gate_up[: len(x)])  # (n, 2 * hidden)
+    def _apply_feed_forward(self, layer: Layer, x: Array) -> Array:
+        gate_up = multiply(x, layer.gate_up, out=self._gate_up[: len(x)])  # (n, 2 * hidden)
         gate, up = gate_up[:, : self.config.hidden], gate_up[:, self.config.hidden :]  # each (n, hidden)
-        return product(silu(gate) * up, layer.down)  # (n, dim)
+        return multiply(silu(gate) * up, layer.down)  # (n, dim)
 
 
 def rotate(x: Array, cosine: Array, sine: Array) -> None:
     """Turns the pairs (d, d + head_dim / 2) of x (n, heads, head_dim) in place, by angles (n, 1, head_dim / 2)."""
     half = x.shape[-1] // 2
-    left, right = x[..., :half].copy(), x[..., half:]  # each (n, heads, head_dim / 2)
-    x[..., :half] = left * cosine - right * sine
-    x[..., half:] = right * cosine + left * sine
+    first, second = x[..., :half].copy(), x[..., half:]  # each (n, heads, head_dim / 2)
+    x[..., :half] = first * cosine - second * sine
+    x[..., half:] = second * cosine + first * sine
 
 
 def rms_norm(x: Array, weight: Array, epsilon: float) -> Array:
@@ -219,13 +223,13 @@ def silu(x: Array) -> Array:
     return activated
 
 
-def _touched(*shape: int) -> Array:
+def _allocate_touched(*shape: int) -> Array:
     """Zeros whose pages exist: np.zeros is lazy, and memory that runs out later runs out during a request."""
     array = np.empty(shape, np.float32)
     array.fill(0.0)
     return array
 
 
-def _untouched(*shape: int) -> Array:
+def _allocate_lazily(*shape: int) -> Array:
     """Zeros that take no memory before they are written to."""
     return np.zeros(shape, np.float32)

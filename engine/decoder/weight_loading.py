@@ -6,62 +6,70 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from engine.decoder.weights import Array, Config, Layer, Weights
+from engine.decoder.weights import Array, Layer, ModelConfig, Weights
 
 Fetch = Callable[[str], Array]  # a tensor by its name, in float32; KeyError where there is none of it
 
 
-def assemble(config: Config, fetch: Fetch) -> Weights:
+def assemble_weights(config: ModelConfig, fetch: Fetch) -> Weights:
     """
     Weights of this shape, in memory of their own.
 
     ValueError where a tensor is missing or has another shape. No tensor is held longer than it takes to copy it.
     """
 
-    def tensor(name: str, *shape: int) -> Array:
-        return _checked(fetch, name, shape)
+    def fetch_tensor(name: str, *shape: int) -> Array:
+        return _fetch_checked(fetch, name, shape)
 
-    embedding = config.stored(tensor("model.embed_tokens.weight", config.vocab, config.dim))  # (vocab, dim)
+    embedding = config.convert_matrix(
+        fetch_tensor("model.embed_tokens.weight", config.vocab, config.dim)
+    )  # (vocab, dim)
     return Weights(
         config,
         embedding,
-        tuple(_layer(config, f"model.layers.{number}", tensor) for number in range(config.layers)),
-        tensor("model.norm.weight", config.dim),
-        embedding if config.tied else config.stored(tensor("lm_head.weight", config.vocab, config.dim)),
+        tuple(_assemble_layer(config, f"model.layers.{number}", fetch_tensor) for number in range(config.layers)),
+        fetch_tensor("model.norm.weight", config.dim),
+        embedding if config.tied else config.convert_matrix(fetch_tensor("lm_head.weight", config.vocab, config.dim)),
     )
 
 
-def _layer(c: Config, name: str, tensor: Callable[..., Array]) -> Layer:
+def _assemble_layer(c: ModelConfig, name: str, fetch_tensor: Callable[..., Array]) -> Layer:
     attention, feed_forward = f"{name}.self_attn", f"{name}.mlp"
     rows = (c.query_dim, c.kv_dim, c.kv_dim)
     projections = [f"{attention}.{part}_proj" for part in "qkv"]
     gate_up = [f"{feed_forward}.gate_proj.weight", f"{feed_forward}.up_proj.weight"]
     return Layer(
-        attention_norm=tensor(f"{name}.input_layernorm.weight", c.dim),
-        query_key_value=c.stored(_stacked(tensor, [f"{part}.weight" for part in projections], rows, (c.dim,))),
-        output=c.stored(tensor(f"{attention}.o_proj.weight", c.dim, c.query_dim)),
-        feed_forward_norm=tensor(f"{name}.post_attention_layernorm.weight", c.dim),
-        gate_up=c.stored(_stacked(tensor, gate_up, (c.hidden, c.hidden), (c.dim,))),
-        down=c.stored(tensor(f"{feed_forward}.down_proj.weight", c.dim, c.hidden)),
-        query_key_value_bias=(
-            _stacked(tensor, [f"{part}.bias" for part in projections], rows, ()) if c.attention_bias else None
+        attention_norm=fetch_tensor(f"{name}.input_layernorm.weight", c.dim),
+        query_key_value=c.convert_matrix(
+            _stack_tensors(fetch_tensor, [f"{part}.weight" for part in projections], rows, (c.dim,))
         ),
-        query_norm=tensor(f"{attention}.q_norm.weight", c.head_dim) if c.head_norm else None,
-        key_norm=tensor(f"{attention}.k_norm.weight", c.head_dim) if c.head_norm else None,
+        output=c.convert_matrix(fetch_tensor(f"{attention}.o_proj.weight", c.dim, c.query_dim)),
+        feed_forward_norm=fetch_tensor(f"{name}.post_attention_layernorm.weight", c.dim),
+        gate_up=c.convert_matrix(_stack_tensors(fetch_tensor, gate_up, (c.hidden, c.hidden), (c.dim,))),
+        down=c.convert_matrix(fetch_tensor(f"{feed_forward}.down_proj.weight", c.dim, c.hidden)),
+        query_key_value_bias=(
+            _stack_tensors(fetch_tensor, [f"{part}.bias" for part in projections], rows, ())
+            if c.attention_bias
+            else None
+        ),
+        query_norm=fetch_tensor(f"{attention}.q_norm.weight", c.head_dim) if c.head_norm else None,
+        key_norm=fetch_tensor(f"{attention}.k_norm.weight", c.head_dim) if c.head_norm else None,
     )
 
 
-def _stacked(tensor: Callable[..., Array], names: Iterable[str], rows: tuple[int, ...], rest: tuple[int, ...]) -> Array:
+def _stack_tensors(
+    fetch_tensor: Callable[..., Array], names: Iterable[str], rows: tuple[int, ...], inner_shape: tuple[int, ...]
+) -> Array:
     """Several tensors one under the other, (sum of rows, *rest)."""
-    whole = np.empty((sum(rows), *rest), np.float32)  # (sum of rows, *rest)
-    first = 0
+    stacked = np.empty((sum(rows), *inner_shape), np.float32)  # (sum of rows, *rest)
+    start = 0
     for name, count in zip(names, rows, strict=True):
-        whole[first : first + count] = tensor(name, count, *rest)
-        first += count
-    return whole
+        stacked[start : start + count] = fetch_tensor(name, count, *inner_shape)
+        start += count
+    return stacked
 
 
-def _checked(fetch: Fetch, name: str, shape: tuple[int, ...]) -> Array:
+def _fetch_checked(fetch: Fetch, name: str, shape: tuple[int, ...]) -> Array:
     try:
         tensor = fetch(name)
     except KeyError:

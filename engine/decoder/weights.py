@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.decoder.int8 import Int8Matrix, quantised
+from engine.decoder.int8 import Int8Matrix, quantize
 from engine.decoder.rope import Rope
 from engine.memory.sizing import SMALLEST
 
 Array = NDArray[np.float32]
 Matrix = Array | Int8Matrix
-PLAIN = Rope()
+PLAIN_ROPE = Rope()
 
 FLOAT_BYTES = 4  # 16-bit weights are 16 to 30 times slower per weight in NumPy than float32
 WIDTHS = (64, 128, 256, 512, 768, 1024, 1536, 2048, 4096)  # candidates for `dim`, all with heads divisible by 4
-FEWEST_LAYERS = 4  # below this a model is too wide for its size to look like a Llama
+MIN_LAYERS = 4  # below this a model is too wide for its size to look like a Llama
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class ModelConfig:
     """The shape of a model; raises ValueError where the numbers do not fit together."""
 
     vocab: int
@@ -34,7 +34,7 @@ class Config:
     head_dim: int
     hidden: int
     norm_epsilon: float = 1e-5
-    rope: Rope = PLAIN
+    rope: Rope = PLAIN_ROPE
     tied: bool = True  # the embedding is also the classifier
     attention_bias: bool = False  # added to queries, keys and values (Qwen2)
     head_norm: bool = False  # RMSNorm of each query and key head (Qwen3)
@@ -64,20 +64,22 @@ class Config:
         """Bytes of all weights; one decoded token reads nearly all of them once."""
         qkv_dim = self.query_dim + 2 * self.kv_dim
         small = FLOAT_BYTES * (2 * self.dim + self.attention_bias * qkv_dim + self.head_norm * 2 * self.head_dim)
-        attention = self._matrix_bytes(qkv_dim, self.dim) + self._matrix_bytes(self.dim, self.query_dim)
-        feed_forward = self._matrix_bytes(2 * self.hidden, self.dim) + self._matrix_bytes(self.dim, self.hidden)
-        ends = (2 - self.tied) * self._matrix_bytes(self.vocab, self.dim) + FLOAT_BYTES * self.dim
+        attention = self._count_matrix_bytes(qkv_dim, self.dim) + self._count_matrix_bytes(self.dim, self.query_dim)
+        feed_forward = self._count_matrix_bytes(2 * self.hidden, self.dim) + self._count_matrix_bytes(
+            self.dim, self.hidden
+        )
+        ends = (2 - self.tied) * self._count_matrix_bytes(self.vocab, self.dim) + FLOAT_BYTES * self.dim
         return ends + self.layers * (small + attention + feed_forward)
 
-    def _matrix_bytes(self, rows: int, columns: int) -> int:
+    def _count_matrix_bytes(self, rows: int, columns: int) -> int:
         return rows * (columns + FLOAT_BYTES) if self.int8 else rows * columns * FLOAT_BYTES
 
-    def stored(self, matrix: Array) -> Matrix:
+    def convert_matrix(self, matrix: Array) -> Matrix:
         """A matrix as this model keeps it."""
-        return quantised(matrix) if self.int8 else matrix
+        return quantize(matrix) if self.int8 else matrix
 
 
-def config_of_size(size: int, vocab: int, *, int8: bool = False) -> Config:
+def config_of_size(size: int, vocab: int, *, int8: bool = False) -> ModelConfig:
     """
     A Llama-like shape whose weights take at least `size` bytes, and at most a few per cent more.
 
@@ -86,24 +88,24 @@ def config_of_size(size: int, vocab: int, *, int8: bool = False) -> Config:
     if size < SMALLEST:
         raise ValueError(f"a model of {size} bytes is too small: expected at least 1MiB")
     dim, layers = next(
-        (dim, layers) for dim in reversed(WIDTHS) if (layers := _layers_for(size, vocab, dim, int8)) >= FEWEST_LAYERS
+        (dim, layers) for dim in reversed(WIDTHS) if (layers := _count_layers(size, vocab, dim, int8)) >= MIN_LAYERS
     )
-    empty = _shape(vocab, dim, layers, 0, int8).weights_bytes
-    per_step = _shape(vocab, dim, layers, 8, int8).weights_bytes - empty  # hidden moves in steps of 8
+    empty = _build_config(vocab, dim, layers, 0, int8).weights_bytes
+    per_step = _build_config(vocab, dim, layers, 8, int8).weights_bytes - empty  # hidden moves in steps of 8
     steps = (size - empty) / per_step
-    return _shape(vocab, dim, layers, 8 * max(1, math.ceil(steps)), int8)
+    return _build_config(vocab, dim, layers, 8 * max(1, math.ceil(steps)), int8)
 
 
-def _shape(vocab: int, dim: int, layers: int, hidden: int, int8: bool) -> Config:
+def _build_config(vocab: int, dim: int, layers: int, hidden: int, int8: bool) -> ModelConfig:
     head_dim = 64 if dim >= 256 else dim // 4
     heads = dim // head_dim
-    return Config(vocab, dim, layers, heads, heads // 4, head_dim, hidden, int8=int8)
+    return ModelConfig(vocab, dim, layers, heads, heads // 4, head_dim, hidden, int8=int8)
 
 
-def _layers_for(size: int, vocab: int, dim: int, int8: bool) -> int:
+def _count_layers(size: int, vocab: int, dim: int, int8: bool) -> int:
     hidden = dim * 8 // 3
-    embedding = _shape(vocab, dim, 0, hidden, int8).weights_bytes
-    return round((size - embedding) / (_shape(vocab, dim, 1, hidden, int8).weights_bytes - embedding))
+    embedding = _build_config(vocab, dim, 0, hidden, int8).weights_bytes
+    return round((size - embedding) / (_build_config(vocab, dim, 1, hidden, int8).weights_bytes - embedding))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,54 +122,56 @@ class Layer:
     query_norm: Array | None = None  # (head_dim,)
     key_norm: Array | None = None  # (head_dim,)
 
-    def arrays(self) -> list[NDArray[Any]]:
+    def list_arrays(self) -> list[NDArray[Any]]:
         """Those it has, each in memory of its own."""
-        return [array for field in fields(self) for array in _arrays(getattr(self, field.name))]
+        return [array for field in fields(self) for array in _list_arrays(getattr(self, field.name))]
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
     """All weights of a model."""
 
-    config: Config
+    config: ModelConfig
     embedding: Matrix  # (vocab, dim)
     layers: tuple[Layer, ...]
     norm: Array  # (dim,)
     classifier: Matrix  # (vocab, dim), the embedding itself where they are tied
 
-    def arrays(self) -> list[NDArray[Any]]:
+    def list_arrays(self) -> list[NDArray[Any]]:
         """Every array, each in memory of its own."""
-        ends = [*_arrays(self.embedding), self.norm]
-        ends += [] if self.classifier is self.embedding else _arrays(self.classifier)
-        return [array for layer in self.layers for array in layer.arrays()] + ends
+        ends = [*_list_arrays(self.embedding), self.norm]
+        ends += [] if self.classifier is self.embedding else _list_arrays(self.classifier)
+        return [array for layer in self.layers for array in layer.list_arrays()] + ends
 
 
-def _arrays(weight: Matrix | None) -> list[NDArray[Any]]:
+def _list_arrays(weight: Matrix | None) -> list[NDArray[Any]]:
     if isinstance(weight, Int8Matrix):
         return [weight.rows, weight.scales]
     return [] if weight is None else [weight]
 
 
-def seeded_weights(config: Config, seed: int) -> Weights:
+def create_seeded_weights(config: ModelConfig, seed: int) -> Weights:
     """Weights from a seed: the same seed and shape give the same model."""
     generator = np.random.default_rng(seed)
-    embedding = config.stored(_matrix(generator, config.vocab, config.dim))
-    layers = tuple(_seeded_layer(generator, config) for _ in range(config.layers))
+    embedding = config.convert_matrix(_draw_matrix(generator, config.vocab, config.dim))
+    layers = tuple(_create_seeded_layer(generator, config) for _ in range(config.layers))
     return Weights(config, embedding, layers, np.ones(config.dim, np.float32), classifier=embedding)
 
 
-def _seeded_layer(generator: np.random.Generator, config: Config) -> Layer:
+def _create_seeded_layer(generator: np.random.Generator, config: ModelConfig) -> Layer:
     return Layer(
         attention_norm=np.ones(config.dim, np.float32),
-        query_key_value=config.stored(_matrix(generator, config.query_dim + 2 * config.kv_dim, config.dim)),
-        output=config.stored(_matrix(generator, config.dim, config.query_dim)),
+        query_key_value=config.convert_matrix(
+            _draw_matrix(generator, config.query_dim + 2 * config.kv_dim, config.dim)
+        ),
+        output=config.convert_matrix(_draw_matrix(generator, config.dim, config.query_dim)),
         feed_forward_norm=np.ones(config.dim, np.float32),
-        gate_up=config.stored(_matrix(generator, 2 * config.hidden, config.dim)),
-        down=config.stored(_matrix(generator, config.dim, config.hidden)),
+        gate_up=config.convert_matrix(_draw_matrix(generator, 2 * config.hidden, config.dim)),
+        down=config.convert_matrix(_draw_matrix(generator, config.dim, config.hidden)),
     )
 
 
-def _matrix(generator: np.random.Generator, rows: int, columns: int) -> Array:
+def _draw_matrix(generator: np.random.Generator, rows: int, columns: int) -> Array:
     """Uniform with variance 1 / columns; uniform is filled several times faster than normal (2 GiB/s)."""
     matrix = np.empty((rows, columns), np.float32)
     generator.random(out=matrix, dtype=np.float32)

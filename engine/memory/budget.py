@@ -14,43 +14,48 @@ from typing import NamedTuple
 
 import numpy.random  # noqa: F401  NumPy loads it when it is first used: it would count as the model's
 
-from engine.decoder.matmul import BLOCK
-from engine.decoder.model import PREFILL_CHUNK, Memory, Model, Span, memory_of
-from engine.decoder.weights import FLOAT_BYTES, Config
-from engine.memory.bandwidth import stand_in
-from engine.memory.numa_nodes import Place
-from engine.memory.sizing import COMPILER, INTERPRETER, mebibytes
+from engine.decoder.matmul import BLOCK_FLOATS
+from engine.decoder.model import PREFILL_CHUNK, Model, ModelMemory, Span, estimate_memory
+from engine.decoder.weights import FLOAT_BYTES, ModelConfig
+from engine.memory.bandwidth import get_benchmark_bytes
+from engine.memory.numa_nodes import MemoryLimit
+from engine.memory.sizing import COMPILER_BYTES, INTERPRETER_BYTES, format_mebibytes
 
-PANEL = 384  # columns that OpenBLAS packs at a time (its GEMM_Q for float32 on x86-64)
+PANEL_COLUMNS = 384  # columns that OpenBLAS packs at a time (its GEMM_Q for float32 on x86-64)
 
 
-class Need(NamedTuple):
+class MemoryFootprint(NamedTuple):
     """Bytes that an engine takes, known before it takes any."""
 
-    memory: Memory
-    passes: int  # activations of the largest pass, and what is made of matrices for it
-    around: int  # Python and the libraries
-    measuring: int  # for a moment at the start, to know what bandwidth there is
+    memory: ModelMemory
+    activations: int  # activations of the largest pass, and what is made of matrices for it
+    overhead: int  # Python and the libraries
+    benchmark: int  # for a moment at the start, to know what bandwidth there is
 
     @property
     def total(self) -> int:
         """The whole process, at its largest."""
-        return self.memory.total + self.passes + self.around + self.measuring
+        return self.memory.total + self.activations + self.overhead + self.benchmark
 
-    def sentence(self, slots: int, places: Sequence[Place]) -> str:
+    def describe(self, slots: int, limits: Sequence[MemoryLimit]) -> str:
         """The sum, and what there is to take it from: the smallest of what limits this process."""
-        m = self.memory
-        parts = [f"weights {mebibytes(m.weights)}", f"KV cache {mebibytes(m.kv_cache)} in {slots} slots"]
-        parts += [f"scratch {mebibytes(m.scratch)}", f"passes {mebibytes(self.passes)}"]
-        parts += [f"measuring {mebibytes(self.measuring)} for a moment"] if self.measuring else []
-        least = [f"; {mebibytes(place.available)} can be had of {place.name}" for place in places if place.available]
+        memory = self.memory
+        parts = [
+            f"weights {format_mebibytes(memory.weights)}",
+            f"KV cache {format_mebibytes(memory.kv_cache)} in {slots} slots",
+        ]
+        parts += [f"scratch {format_mebibytes(memory.scratch)}", f"passes {format_mebibytes(self.activations)}"]
+        parts += [f"measuring {format_mebibytes(self.benchmark)} for a moment"] if self.benchmark else []
+        available = [
+            f"; {format_mebibytes(limit.available)} can be had of {limit.name}" for limit in limits if limit.available
+        ]
         return (
-            f"memory: {', '.join(parts)}, Python and its libraries about {mebibytes(self.around)}, together "
-            f"{mebibytes(self.total)}{''.join(least[:1])}"
+            f"memory: {', '.join(parts)}, Python and its libraries about {format_mebibytes(self.overhead)}, together "
+            f"{format_mebibytes(self.total)}{''.join(available[:1])}"
         )
 
 
-def need(config: Config, context: int, slots: int, threads: int) -> Need:
+def estimate_footprint(config: ModelConfig, context: int, slots: int, threads: int) -> MemoryFootprint:
     """
     What an engine of this shape will take.
 
@@ -60,22 +65,30 @@ def need(config: Config, context: int, slots: int, threads: int) -> Need:
     threads = min(threads, len(os.sched_getaffinity(0)))
     rows = max(PREFILL_CHUNK, slots)
     activations = rows * (4 * config.dim + 2 * config.query_dim + 3 * config.hidden)
-    packed = PANEL * 2 * config.hidden if threads > 1 and not config.int8 else 0
-    packed += config.int8 * BLOCK  # of an 8-bit matrix a block at a time is made float32
-    around = INTERPRETER + config.int8 * COMPILER
-    return Need(memory_of(config, context, slots), FLOAT_BYTES * (activations + packed), around, stand_in(config))
+    packed = PANEL_COLUMNS * 2 * config.hidden if threads > 1 and not config.int8 else 0
+    packed += config.int8 * BLOCK_FLOATS  # of an 8-bit matrix a block at a time is made float32
+    overhead = INTERPRETER_BYTES + config.int8 * COMPILER_BYTES
+    return MemoryFootprint(
+        estimate_memory(config, context, slots),
+        FLOAT_BYTES * (activations + packed),
+        overhead,
+        get_benchmark_bytes(config),
+    )
 
 
-def taken(needed: Need, before: int | None, after: int | None, *, lazy: bool) -> str:
+def describe_growth(footprint: MemoryFootprint, before: int | None, after: int | None, *, lazy: bool) -> str:
     """What was told beside what the process has grown by."""
-    told = needed.memory.total + needed.passes
+    estimate = footprint.memory.total + footprint.activations
     if before is None or after is None:
-        return f"memory: {mebibytes(told)} were told; what was taken cannot be, without /proc"
-    later = ", and the rest with the first request (--lazy)" if lazy else ""
-    return f"memory: {mebibytes(told)} were told beside Python, and {mebibytes(after - before)} taken{later}"
+        return f"memory: {format_mebibytes(estimate)} were told; what was taken cannot be, without /proc"
+    remainder = ", and the rest with the first request (--lazy)" if lazy else ""
+    return (
+        f"memory: {format_mebibytes(estimate)} were told beside Python, and "
+        f"{format_mebibytes(after - before)} taken{remainder}"
+    )
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Gives the kernel what lies unused in the heap: matrices that 8-bit ones were made from."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; musl gives back by itself
     if trim is not None:
@@ -88,12 +101,12 @@ def warm_up(model: Model) -> None:
     touches with the first product, and the activations come from a heap that has to grow once.
     """
     tokens = min(PREFILL_CHUNK, model.context - 1)
-    model.hidden_states([Span([0] * tokens, 0, model.context - 1 - tokens)])
-    every = range(model.slots)
-    model.decode([0 for _ in every], every, [model.context - 1 for _ in every])
+    model.compute_hidden_states([Span([0] * tokens, 0, model.context - 1 - tokens)])
+    slots = range(model.slots)
+    model.decode([0 for _ in slots], slots, [model.context - 1 for _ in slots])
 
 
-def resident() -> int | None:
+def read_resident_bytes() -> int | None:
     """Bytes of this process that are in memory now; None where there is no /proc."""
     try:
         with open("/proc/self/statm", encoding="ascii") as statm:

@@ -9,68 +9,68 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.memory.mempolicy import nodes_of_pages
+from engine.memory.mempolicy import get_page_nodes
 
-SAMPLE = 1024  # pages: the kernel answers in 0.3 ms, and a share is right to 3 % (two standard deviations)
+SAMPLE_PAGES = 1024  # pages: the kernel answers in 0.3 ms, and a share is right to 3 % (two standard deviations)
 
 
-class Taken(NamedTuple):
+class PageShares(NamedTuple):
     """Shares of the sampled pages by node; or why there are none."""
 
     shares: dict[int, float]
-    why_not: str = ""
+    reason: str = ""
 
 
 class Locality:
     """What was asked of NUMA, and where the weights' pages are when one looks."""
 
-    def __init__(self, asked: str | None, arrays: Iterable[NDArray[Any]], threads: dict[int, int]) -> None:
-        self.asked = asked
+    def __init__(self, numa_option: str | None, arrays: Iterable[NDArray[Any]], threads: dict[int, int]) -> None:
+        self.numa_option = numa_option
         self.threads = threads
-        self._addresses = _spread_over(arrays)
+        self._addresses = _sample_addresses(arrays)
 
-    def taken(self) -> Taken:
+    def sample_shares(self) -> PageShares:
         """Looks now: pages move (kernel.numa_balancing, migratepages(8)) after they were placed."""
         try:
-            found = [node for node in nodes_of_pages(self._addresses) if node >= 0]
+            page_nodes = [node for node in get_page_nodes(self._addresses) if node >= 0]
         except OSError as error:
-            return Taken({}, error.strerror or str(error))
-        if not found:
-            return Taken({}, "the kernel knows none of the pages")
-        return Taken({node: count / len(found) for node, count in sorted(Counter(found).items())})
+            return PageShares({}, error.strerror or str(error))
+        if not page_nodes:
+            return PageShares({}, "the kernel knows none of the pages")
+        return PageShares({node: count / len(page_nodes) for node, count in sorted(Counter(page_nodes).items())})
 
-    def sentence(self) -> str:
+    def describe(self) -> str:
         """For people: what was got."""
-        taken = self.taken()
-        if taken.why_not:
-            return f"where the weights are cannot be told: {taken.why_not}"
-        shares = ", ".join(f"{100 * share:.0f} % on node {node}" for node, share in taken.shares.items())
+        sample = self.sample_shares()
+        if sample.reason:
+            return f"where the weights are cannot be told: {sample.reason}"
+        shares = ", ".join(f"{100 * share:.0f} % on node {node}" for node, share in sample.shares.items())
         threads = ", ".join(f"{count} on node {node}" for node, count in self.threads.items())
         return f"{len(self._addresses)} sampled pages of the weights: {shares}" + (
             f"; threads: {threads}" * bool(threads)
         )
 
-    def exposition(self) -> str:
+    def render_exposition(self) -> str:
         """For Prometheus: the share of each node; nothing where the kernel does not tell."""
         name = "steadytok_reference_weights_pages_ratio"
-        lines = [f'{name}{{node="{node}"}} {share!r}\n' for node, share in self.taken().shares.items()]
-        told = f"# HELP {name} Share of the weights' pages that are on this node, of a sample.\n# TYPE {name} gauge\n"
-        return told + "".join(lines) if lines else ""
+        lines = [f'{name}{{node="{node}"}} {share!r}\n' for node, share in self.sample_shares().shares.items()]
+        header = f"# HELP {name} Share of the weights' pages that are on this node, of a sample.\n# TYPE {name} gauge\n"
+        return header + "".join(lines) if lines else ""
 
-    def fields(self) -> dict[str, Any]:
+    def to_fields(self) -> dict[str, Any]:
         """For programs: what was asked and what was got; pages are null where the kernel does not tell."""
-        taken = self.taken()
-        pages = {str(node): round(share, 4) for node, share in taken.shares.items()} or None
+        sample = self.sample_shares()
+        pages = {str(node): round(share, 4) for node, share in sample.shares.items()} or None
         threads = {str(node): count for node, count in self.threads.items()}
-        return {"asked": self.asked, "weights_pages": pages, "threads": threads}
+        return {"asked": self.numa_option, "weights_pages": pages, "threads": threads}
 
 
-def _spread_over(arrays: Iterable[NDArray[Any]]) -> Sequence[int]:
+def _sample_addresses(arrays: Iterable[NDArray[Any]]) -> Sequence[int]:
     """Addresses of pages at even steps through all arrays, as if they lay one behind the other."""
-    every = [(int(array.__array_interface__["data"][0]), array.nbytes) for array in arrays]
-    ends = np.cumsum([size for _, size in every])  # (arrays,)
-    steps = np.linspace(0, ends[-1], SAMPLE, endpoint=False).astype(np.int64)  # (SAMPLE,)
-    places = np.searchsorted(ends, steps, side="right")  # (SAMPLE,)
+    spans = [(int(array.__array_interface__["data"][0]), array.nbytes) for array in arrays]
+    ends = np.cumsum([size for _, size in spans])  # (arrays,)
+    steps = np.linspace(0, ends[-1], SAMPLE_PAGES, endpoint=False).astype(np.int64)  # (SAMPLE,)
+    indexes = np.searchsorted(ends, steps, side="right")  # (SAMPLE,)
     return [
-        every[index][0] + int(step - ends[index]) + every[index][1] for index, step in zip(places, steps, strict=True)
+        spans[index][0] + int(step - ends[index]) + spans[index][1] for index, step in zip(indexes, steps, strict=True)
     ]

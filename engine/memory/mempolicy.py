@@ -16,19 +16,19 @@ from enum import IntEnum
 from typing import NamedTuple
 
 # https://github.com/torvalds/linux/blob/master/arch/x86/entry/syscalls/syscall_64.tbl, and scripts/syscall.tbl
-_NUMBERS = {
+_SYSCALL_NUMBERS = {
     "x86_64": {"set_mempolicy": 238, "get_mempolicy": 239, "move_pages": 279},
     "aarch64": {"set_mempolicy": 237, "get_mempolicy": 236, "move_pages": 239},
 }
-_MOST_NODES = 1024  # the kernel's own MAX_NUMNODES is at most that; get_mempolicy refuses a mask that is smaller
-_WORD = 8 * ctypes.sizeof(ctypes.c_ulong)
+_MAX_NODES = 1024  # the kernel's own MAX_NUMNODES is at most that; get_mempolicy refuses a mask that is smaller
+_WORD_BITS = 8 * ctypes.sizeof(ctypes.c_ulong)
 _REASONS = {
     errno.EPERM: "a container needs CAP_SYS_NICE for it (docker run --cap-add SYS_NICE)",
     errno.ENOSYS: "this kernel was built without NUMA, or a sandbox hides it",
 }
 
 
-class Policy(IntEnum):
+class PolicyMode(IntEnum):
     """The modes of a memory policy, by the kernel's numbers (linux/mempolicy.h)."""
 
     DEFAULT = 0
@@ -40,28 +40,28 @@ class Policy(IntEnum):
     WEIGHTED_INTERLEAVE = 6
 
 
-class Held(NamedTuple):
+class MemoryPolicy(NamedTuple):
     """The policy of this thread, and the nodes it names."""
 
-    policy: Policy
+    mode: PolicyMode
     nodes: frozenset[int]
 
 
-def set_policy(policy: Policy, nodes: Collection[int]) -> None:
+def set_policy(mode: PolicyMode, nodes: Collection[int]) -> None:
     """The policy of what this thread and those it starts will touch for the first time; raises OSError."""
-    _call("set_mempolicy", ctypes.c_int(policy), _mask(nodes), ctypes.c_ulong(_MOST_NODES + 1))
+    _call_kernel("set_mempolicy", ctypes.c_int(mode), _build_mask(nodes), ctypes.c_ulong(_MAX_NODES + 1))
 
 
-def held_policy() -> Held:
+def get_policy() -> MemoryPolicy:
     """The policy of this thread, perhaps inherited from numactl(8); raises OSError."""
-    mode, mask = ctypes.c_int(), _mask(())
-    size = ctypes.c_ulong(_MOST_NODES + 1)  # the kernel counts one less than it is given
-    _call("get_mempolicy", ctypes.byref(mode), mask, size, ctypes.c_void_p(0), ctypes.c_ulong(0))
-    bits = (index * _WORD + bit for index, word in enumerate(mask) for bit in range(_WORD) if word >> bit & 1)
-    return Held(Policy(mode.value & 0xFF), frozenset(bits))  # the flags are in the higher bits
+    mode, mask = ctypes.c_int(), _build_mask(())
+    size = ctypes.c_ulong(_MAX_NODES + 1)  # the kernel counts one less than it is given
+    _call_kernel("get_mempolicy", ctypes.byref(mode), mask, size, ctypes.c_void_p(0), ctypes.c_ulong(0))
+    bits = (index * _WORD_BITS + bit for index, word in enumerate(mask) for bit in range(_WORD_BITS) if word >> bit & 1)
+    return MemoryPolicy(PolicyMode(mode.value & 0xFF), frozenset(bits))  # the flags are in the higher bits
 
 
-def nodes_of_pages(addresses: Sequence[int]) -> list[int]:
+def get_page_nodes(addresses: Sequence[int]) -> list[int]:
     """
     The node of the page behind each address, or minus an errno where there is none; nothing is moved.
 
@@ -71,19 +71,19 @@ def nodes_of_pages(addresses: Sequence[int]) -> list[int]:
     pages = (ctypes.c_void_p * count)(*addresses)
     states = (ctypes.c_int * count)()
     null = ctypes.c_void_p(0)  # no list of nodes: only tell
-    _call("move_pages", ctypes.c_int(0), ctypes.c_ulong(count), pages, null, states, ctypes.c_int(0))
+    _call_kernel("move_pages", ctypes.c_int(0), ctypes.c_ulong(count), pages, null, states, ctypes.c_int(0))
     return list(states)
 
 
-def _mask(nodes: Collection[int]) -> ctypes.Array[ctypes.c_ulong]:
-    mask = (ctypes.c_ulong * (_MOST_NODES // _WORD))()
+def _build_mask(nodes: Collection[int]) -> ctypes.Array[ctypes.c_ulong]:
+    mask = (ctypes.c_ulong * (_MAX_NODES // _WORD_BITS))()
     for node in nodes:
-        mask[node // _WORD] |= 1 << node % _WORD
+        mask[node // _WORD_BITS] |= 1 << node % _WORD_BITS
     return mask
 
 
-def _call(name: str, *arguments: object) -> None:
-    numbers = _NUMBERS.get(platform.machine())
+def _call_kernel(name: str, *arguments: object) -> None:
+    numbers = _SYSCALL_NUMBERS.get(platform.machine())
     if numbers is None:
         raise OSError(errno.ENOSYS, f"the number of {name}(2) on {platform.machine()} is not known here")
     libc = ctypes.CDLL(None, use_errno=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 FALLBACK_CACHE = 32 << 20  # bytes, where /sys tells nothing
-CACHES = 4  # weights of this many last-level caches come from memory, not from a cache
-LARGEST = 1 << 30  # bytes of an automatic size
-SHARE = 0.05  # of the available memory, at most
-INTERPRETER = 40 << 20  # bytes that Python and NumPy take beside the model
-COMPILER = 136 << 20  # bytes that Numba takes more, for 8-bit weights
+CACHE_MULTIPLE = 4  # weights of this many last-level caches come from memory, not from a cache
+MAX_AUTOMATIC_SIZE = 1 << 30  # bytes of an automatic size
+MEMORY_SHARE = 0.05  # of the available memory, at most
+INTERPRETER_BYTES = 40 << 20  # bytes that Python and NumPy take beside the model
+COMPILER_BYTES = 136 << 20  # bytes that Numba takes more, for 8-bit weights
 SMALLEST = 1 << 20  # bytes of weights
 
 _SIZE = re.compile(r"(\d{1,6})([KMG]i?)B?", re.ASCII)
@@ -23,7 +23,7 @@ class Size(NamedTuple):
     """Bytes of weights; `cut` is true where less was taken than measures memory."""
 
     size: int
-    cut: bool
+    is_reduced: bool
 
 
 def parse_size(text: str) -> int:
@@ -34,58 +34,59 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def automatic_size(cache: int | None, room: int | None, footprint: Callable[[int], int]) -> Size:
+def choose_automatic_size(cache: int | None, available: int | None, estimate: Callable[[int], int]) -> Size:
     """
     Four last-level caches, but never over 1 GiB, nor more than has room with all that comes beside the weights.
 
     `room` in bytes, or None where it is not known; `footprint` gives the bytes of the whole process for a size of
     weights. ValueError where not even the smallest model has room.
     """
-    wanted = CACHES * (cache or FALLBACK_CACHE)
-    most = min(wanted, LARGEST)
-    if room is None or footprint(most) <= room:
-        return Size(most, most < wanted)
-    if footprint(SMALLEST) > room:
+    target = CACHE_MULTIPLE * (cache or FALLBACK_CACHE)
+    largest = min(target, MAX_AUTOMATIC_SIZE)
+    if available is None or estimate(largest) <= available:
+        return Size(largest, largest < target)
+    if estimate(SMALLEST) > available:
         raise ValueError(
-            f"{mebibytes(room)} may be used, and the smallest model takes {mebibytes(footprint(SMALLEST))}: "
+            f"{format_mebibytes(available)} may be used, and the smallest model takes "
+            f"{format_mebibytes(estimate(SMALLEST))}: "
             "choose a larger --most or a smaller --context"
         )
     size = SMALLEST
-    while most - size > size // 50:  # halves of what is left, until it is exact to 2 %
-        middle = (size + most) // 2
-        size, most = (middle, most) if footprint(middle) <= room else (size, middle)
+    while largest - size > size // 50:  # halves of what is left, until it is exact to 2 %
+        middle = (size + largest) // 2
+        size, largest = (middle, largest) if estimate(middle) <= available else (size, middle)
     return Size(size, True)
 
 
-def last_level_cache(root: str = "/") -> int | None:
+def read_last_level_cache(root: str = "/") -> int | None:
     """
     Bytes of the largest cache of CPU 0, or None.
 
     Reads /sys/devices/system/cpu/cpu0/cache/index*/size.
     https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-devices-system-cpu
     """
-    sizes = [_cache_size(path) for path in Path(root).glob("sys/devices/system/cpu/cpu0/cache/index*/size")]
+    sizes = [_read_cache_size(path) for path in Path(root).glob("sys/devices/system/cpu/cpu0/cache/index*/size")]
     return max((size for size in sizes if size is not None), default=None)
 
 
-def available_memory(root: str = "/") -> int | None:
+def read_available_memory(root: str = "/") -> int | None:
     """Bytes of MemAvailable in /proc/meminfo, or None. https://docs.kernel.org/filesystems/proc.html#meminfo"""
-    text = text_of(Path(root, "proc/meminfo")) or ""
+    text = read_ascii(Path(root, "proc/meminfo")) or ""
     match = re.search(r"^MemAvailable:\s+(\d+) kB$", text, re.MULTILINE | re.ASCII)
     return int(match[1]) * 1024 if match else None
 
 
-def _cache_size(path: Path) -> int | None:
-    text = (text_of(path) or "").strip()
+def _read_cache_size(path: Path) -> int | None:
+    text = (read_ascii(path) or "").strip()
     return int(text[:-1]) * 1024 if re.fullmatch(r"\d{1,9}K", text, re.ASCII) else None
 
 
-def mebibytes(size: float) -> str:
+def format_mebibytes(size: float) -> str:
     """For people: `64.0 MiB`."""
     return f"{size / (1 << 20):.1f} MiB"
 
 
-def text_of(path: Path) -> str | None:
+def read_ascii(path: Path) -> str | None:
     """What a small file says; None where it cannot be read or is not ASCII."""
     try:
         return path.read_text(encoding="ascii")

@@ -11,11 +11,11 @@ from typing import Literal, NamedTuple
 
 Phase = Literal["prefill", "decode", "sampling", "paced", "idle"]
 PHASES: tuple[Phase, ...] = ("prefill", "decode", "sampling", "paced", "idle")
-RECENT = 1.0  # seconds of decoding over which the recent bandwidth is a running mean
+RECENT_SECONDS = 1.0  # seconds of decoding over which the recent bandwidth is a running mean
 
-FIRST_TOKEN = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # seconds
-WHOLE = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)  # seconds
-BETWEEN_TOKENS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0)  # seconds
+FIRST_TOKEN_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # seconds
+REQUEST_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)  # seconds
+BETWEEN_TOKENS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0)  # seconds
 
 
 class Work(NamedTuple):
@@ -37,19 +37,19 @@ class Histogram(NamedTuple):
     counts: tuple[int, ...]
     total: float
 
-    def with_one(self, seconds: float) -> Histogram:
+    def add_observation(self, seconds: float) -> Histogram:
         """This one and one observation."""
-        place = bisect_left(self.bounds, seconds)
-        counts = (*self.counts[:place], self.counts[place] + 1, *self.counts[place + 1 :])
+        index = bisect_left(self.bounds, seconds)
+        counts = (*self.counts[:index], self.counts[index] + 1, *self.counts[index + 1 :])
         return Histogram(self.bounds, counts, self.total + seconds)
 
 
-def empty(bounds: Sequence[float]) -> Histogram:
+def create_histogram(bounds: Sequence[float]) -> Histogram:
     """A histogram without observations."""
     return Histogram(bounds, (0,) * (len(bounds) + 1), 0.0)
 
 
-class Tally:
+class Counters:
     """
     Written by the thread that makes the passes, read by any.
 
@@ -66,12 +66,12 @@ class Tally:
         self._recent_bytes = 0.0
         self._recent_seconds = 0.0
         self.work = Work()
-        self.first_token = empty(FIRST_TOKEN)
-        self.between_tokens = empty(BETWEEN_TOKENS)
-        self.whole = empty(WHOLE)
-        self.ends: Counter[str] = Counter({"stop": 0, "length": 0, "cancelled": 0, "error": 0})
+        self.first_token = create_histogram(FIRST_TOKEN_BUCKETS)
+        self.between_tokens = create_histogram(BETWEEN_TOKENS_BUCKETS)
+        self.request_seconds = create_histogram(REQUEST_BUCKETS)
+        self.finish_counts: Counter[str] = Counter({"stop": 0, "length": 0, "cancelled": 0, "error": 0})
 
-    def enter(self, phase: Phase) -> float:
+    def enter_phase(self, phase: Phase) -> float:
         """What the thread does from now on; the seconds of what it did until now."""
         with self._lock:
             now = self._clock()
@@ -80,20 +80,20 @@ class Tally:
             self._phase, self._since = phase, now
             return seconds
 
-    def phases(self) -> Mapping[str, float]:
+    def get_phase_seconds(self) -> Mapping[str, float]:
         """Seconds of each phase since the start, up to now; together the time since then."""
         with self._lock:
-            now = self._clock() - self._since
-            return {phase: self._seconds[phase] + now * (phase == self._phase) for phase in PHASES}
+            elapsed = self._clock() - self._since
+            return {phase: self._seconds[phase] + elapsed * (phase == self._phase) for phase in PHASES}
 
-    def prefilled(self, tokens: int, seconds: float) -> None:
+    def count_prefill(self, tokens: int, seconds: float) -> None:
         """One pass over a part of a prompt."""
         work = self.work
         self.work = work._replace(
             prompt_tokens=work.prompt_tokens + tokens, prompt_seconds=work.prompt_seconds + seconds
         )
 
-    def decoded(self, tokens: int, seconds: float, streamed: int) -> None:
+    def count_decode(self, tokens: int, seconds: float, streamed_bytes: int) -> None:
         """One pass that made a token for each of so many requests, and had to read `streamed` bytes for it."""
         work = self.work
         self.work = work._replace(
@@ -101,27 +101,27 @@ class Tally:
             decode_seconds=work.decode_seconds + tokens * seconds,
             passes=work.passes + 1,
             pass_seconds=work.pass_seconds + seconds,
-            streamed_bytes=work.streamed_bytes + streamed,
+            streamed_bytes=work.streamed_bytes + streamed_bytes,
         )
-        kept = math.exp(-seconds / RECENT)
+        decay = math.exp(-seconds / RECENT_SECONDS)
         with self._lock:
-            self._recent_bytes = kept * self._recent_bytes + streamed
-            self._recent_seconds = kept * self._recent_seconds + seconds
+            self._recent_bytes = decay * self._recent_bytes + streamed_bytes
+            self._recent_seconds = decay * self._recent_seconds + seconds
 
-    def made(self, *, first: bool, seconds: float) -> None:
+    def count_token(self, *, first: bool, seconds: float) -> None:
         """A request got a token, so long after it came or after the token before."""
         if first:
-            self.first_token = self.first_token.with_one(seconds)
+            self.first_token = self.first_token.add_observation(seconds)
         else:
-            self.between_tokens = self.between_tokens.with_one(seconds)
+            self.between_tokens = self.between_tokens.add_observation(seconds)
 
-    def ended(self, reason: str, seconds: float) -> None:
+    def count_finish(self, reason: str, seconds: float) -> None:
         """A request ended, so long after it came; one that was cut short tells nothing about how long others take."""
-        self.ends[reason] += 1
+        self.finish_counts[reason] += 1
         if reason in ("stop", "length"):
-            self.whole = self.whole.with_one(seconds)
+            self.request_seconds = self.request_seconds.add_observation(seconds)
 
-    def bandwidth(self) -> float | None:
+    def get_bandwidth(self) -> float | None:
         """Bytes per second of the last second or so of decoding; None before the first pass."""
         with self._lock:
             return self._recent_bytes / self._recent_seconds if self._recent_seconds > 0 else None

@@ -12,32 +12,32 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from engine.serving.json_fields import Fields, RefusedError
+from engine.serving.json_fields import Fields, HttpError
 from engine.serving.request_stream import StoppedError
 
-MOST_CONNECTIONS = 256  # each has a thread; more than may run and wait, so that /metrics and /pace still answer
-LARGEST_DRAIN = 32 << 20  # bytes read and thrown away, so that the client gets to read why it was refused
+MAX_CONNECTIONS = 256  # each has a thread; more than may run and wait, so that /metrics and /pace still answer
+MAX_DRAIN_BYTES = 32 << 20  # bytes read and thrown away, so that the client gets to read why it was refused
 ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
-_CROWDED = (
+_TOO_MANY_CONNECTIONS = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\n"
     b"Too many connections are open already: come back later.\n"
 )
 
 
-class Listener(ThreadingHTTPServer):
+class HttpListener(ThreadingHTTPServer):
     """Listens from the moment it is made; serve_forever answers, each connection in a thread of its own."""
 
     daemon_threads = True
     request_queue_size = 128  # connections that come while a thread starts; the default of 5 loses bursts
 
     def __init__(
-        self, address: tuple[str, int], exchange: type[Exchange], most_connections: int = MOST_CONNECTIONS
+        self, address: tuple[str, int], connection_class: type[HttpConnection], max_connections: int = MAX_CONNECTIONS
     ) -> None:
         """`exchange` answers; more connections than `most_connections` are told to come back. Raises OSError."""
         self.connections = 0
-        self.most_connections = most_connections
-        self._counting = threading.Lock()
-        super().__init__(address, exchange)
+        self.max_connections = max_connections
+        self._connections_lock = threading.Lock()
+        super().__init__(address, connection_class)
 
     @property
     def url(self) -> str:
@@ -51,17 +51,17 @@ class Listener(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """A thread for the connection, unless there are too many."""
-        with self._counting:
-            crowded = self.connections >= self.most_connections
-            self.connections += not crowded
-        if crowded:
-            request.send(_CROWDED, socket.MSG_DONTWAIT)
+        with self._connections_lock:
+            is_full = self.connections >= self.max_connections
+            self.connections += not is_full
+        if is_full:
+            request.send(_TOO_MANY_CONNECTIONS, socket.MSG_DONTWAIT)
             super().shutdown_request(request)
             return
         try:
             super().process_request(request, client_address)
         except RuntimeError:  # no thread can be started: this connection is given up, not its place for ever
-            with self._counting:
+            with self._connections_lock:
                 self.connections -= 1
             raise
 
@@ -70,7 +70,7 @@ class Listener(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            with self._counting:
+            with self._connections_lock:
                 self.connections -= 1
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -79,7 +79,7 @@ class Listener(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class Exchange(BaseHTTPRequestHandler):
+class HttpConnection(BaseHTTPRequestHandler):
     """Reads requests, and has `answer` answer them; RefusedError becomes its status and sentence."""
 
     protocol_version = "HTTP/1.1"
@@ -87,19 +87,19 @@ class Exchange(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = 30  # seconds without a byte, after which a connection is dropped
     disable_nagle_algorithm = True
-    largest_body = 1 << 20  # bytes
+    max_body_bytes = 1 << 20  # bytes
     _streaming = False  # whether the status is out, so that what goes wrong now can only be told in the stream
 
-    def answer(self, path: str, body: bytes) -> None:
+    def respond(self, path: str, body: bytes) -> None:
         """Answers one request, or raises RefusedError or StoppedError."""
         raise NotImplementedError
 
     def do_GET(self) -> None:
         """Answers, or says in one sentence why not."""
         try:
-            self.answer(self.path.partition("?")[0], self._body())
-        except RefusedError as refused:
-            self._refuse(refused)
+            self.respond(self.path.partition("?")[0], self._read_body())
+        except HttpError as refusal:
+            self._send_refusal(refusal)
         except StoppedError:
             self.close_connection = True
 
@@ -111,9 +111,9 @@ class Exchange(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What http.server itself refuses, in the same shape as our own refusals."""
         self.close_connection = True
-        self._refuse(RefusedError(code, f"{message or HTTPStatus(code).phrase}."))
+        self._send_refusal(HttpError(code, f"{message or HTTPStatus(code).phrase}."))
 
-    def gone(self) -> bool:
+    def has_client_left(self) -> bool:
         """Whether the client has closed its side; what it may have sent ahead is left alone. For any thread."""
         poll = select.poll()
         try:
@@ -147,7 +147,7 @@ class Exchange(BaseHTTPRequestHandler):
             self._start_stream()
         self._send_chunk(b"data: " + event + b"\n\n")
 
-    def end_stream(self) -> None:
+    def close_stream(self) -> None:
         """The last chunk: a stream without it was cut, and its client can tell."""
         self._send_chunk(b"")
         self._streaming = False
@@ -157,7 +157,7 @@ class Exchange(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Cache-Control", "no-store")
-        if self._chunked():
+        if self._is_chunked():
             self.send_header("Transfer-Encoding", "chunked")
         else:
             self.close_connection = True  # the end of the connection is the end of the stream
@@ -165,40 +165,40 @@ class Exchange(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.end_headers()
 
-    def _chunked(self) -> bool:
+    def _is_chunked(self) -> bool:
         return self.request_version != "HTTP/1.0"
 
     def _send_chunk(self, chunk: bytes) -> None:
-        self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked() else chunk)
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._is_chunked() else chunk)
 
-    def _refuse(self, refused: RefusedError) -> None:
-        kind = ERROR_TYPES.get(refused.status, "server_error" if refused.status >= 500 else "invalid_request_error")
-        error = {"message": refused.sentence, "type": kind, "param": None, "code": refused.status}
+    def _send_refusal(self, refusal: HttpError) -> None:
+        kind = ERROR_TYPES.get(refusal.status, "server_error" if refusal.status >= 500 else "invalid_request_error")
+        error = {"message": refusal.message, "type": kind, "param": None, "code": refusal.status}
         if self._streaming:
             self.close_connection = True
             self.send_event(json.dumps({"error": error}).encode())
             return
         self.send(
-            refused.status, json.dumps({"error": error}).encode() + b"\n", "application/json", refused.retry_after
+            refusal.status, json.dumps({"error": error}).encode() + b"\n", "application/json", refusal.retry_after
         )
 
-    def _body(self) -> bytes:
+    def _read_body(self) -> bytes:
         length = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers:
             self.close_connection = True
-            raise RefusedError(411, "Send the body with Content-Length, not in chunks.")
+            raise HttpError(411, "Send the body with Content-Length, not in chunks.")
         if not (length.isascii() and length.isdecimal() and len(length) < 16):
             self.close_connection = True
-            raise RefusedError(400, "Content-Length is not a whole number.")
-        if int(length) > self.largest_body:
+            raise HttpError(400, "Content-Length is not a whole number.")
+        if int(length) > self.max_body_bytes:
             self.close_connection = True
-            self._drain(min(int(length), LARGEST_DRAIN))
-            raise RefusedError(413, f"The body has {length} bytes: at most {self.largest_body} are taken.")
+            self._drain_body(min(int(length), MAX_DRAIN_BYTES))
+            raise HttpError(413, f"The body has {length} bytes: at most {self.max_body_bytes} are taken.")
         body = self.rfile.read(int(length))
         if len(body) < int(length):
             raise StoppedError
         return body
 
-    def _drain(self, length: int) -> None:
+    def _drain_body(self, length: int) -> None:
         while length > 0 and (part := self.rfile.read(min(length, 1 << 16))):
             length -= len(part)

@@ -20,70 +20,70 @@ from jinja2.ext import loopcontrols
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from engine.serving.chat import Message
-from engine.serving.json_fields import RefusedError
+from engine.serving.chat import ChatMessage
+from engine.serving.json_fields import HttpError
 
-LONGEST_SOURCE = 1 << 18  # characters; the longest that are known have 20,000
-LONGEST_TEXT = 1 << 22  # characters of what is rendered
-MOST_LINES = 1_000_000  # of template code executed; about a quarter of a second
+MAX_SOURCE_LENGTH = 1 << 18  # characters; the longest that are known have 20,000
+MAX_TEXT_LENGTH = 1 << 22  # characters of what is rendered
+MAX_LINES = 1_000_000  # of template code executed; about a quarter of a second
 
 
 class JinjaTemplate:
     """One chat template; one that cannot be compiled refuses every chat with the reason."""
 
-    adds_begin = False  # a template writes the special tokens itself
+    needs_special_tokens = False  # a template writes the special tokens itself
 
-    def __init__(self, source: str, special: Mapping[str, str]) -> None:
+    def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
         """`special` are variables such as bos_token and eos_token."""
-        self._special = dict(special)
+        self._special_tokens = dict(special_tokens)
         self._template: Template | None = None
         try:
-            if len(source) > LONGEST_SOURCE:
-                raise TemplateError(f"it has {len(source)} characters, and {LONGEST_SOURCE} may be")
-            self._template = _environment().from_string(source)
+            if len(source) > MAX_SOURCE_LENGTH:
+                raise TemplateError(f"it has {len(source)} characters, and {MAX_SOURCE_LENGTH} may be")
+            self._template = _create_environment().from_string(source)
         except (TemplateError, RecursionError, SyntaxError) as error:  # SyntaxError: nested deeper than Python compiles
-            self.broken = _reason(error)
+            self.compile_error = _format_error(error)
 
-    def render(self, messages: list[Message]) -> str:
+    def render(self, messages: list[ChatMessage]) -> str:
         """The text up to where the assistant's answer begins; raises RefusedError."""
         if self._template is None:
-            raise RefusedError(400, f"The chat template of this model cannot be used: {self.broken}.")
-        asked = {"messages": [message._asdict() for message in messages], "add_generation_prompt": True}
+            raise HttpError(400, f"The chat template of this model cannot be used: {self.compile_error}.")
+        variables = {"messages": [message._asdict() for message in messages], "add_generation_prompt": True}
         try:
-            return _within_bounds(self._template, asked | self._special)
+            return _render_bounded(self._template, variables | self._special_tokens)
         except Exception as error:  # what a template can raise has no bounds; it is told to the client
-            reason = _reason(error)
-        raise RefusedError(400, f"The chat template of this model does not take these messages: {reason}.")
+            reason = _format_error(error)
+        raise HttpError(400, f"The chat template of this model does not take these messages: {reason}.")
 
 
-def _within_bounds(template: Template, variables: dict[str, Any]) -> str:
-    lines = _Lines()
-    before = sys.gettrace()
-    text, length = [], 0
-    sys.settrace(lines.count)  # of this thread only: jinja2 itself cannot end a loop
+def _render_bounded(template: Template, variables: dict[str, Any]) -> str:
+    line_limit = _LineLimit()
+    previous_trace = sys.gettrace()
+    pieces, length = [], 0
+    sys.settrace(line_limit.count_line)  # of this thread only: jinja2 itself cannot end a loop
     try:
         for piece in template.generate(variables):
             length += len(piece)
-            if length > LONGEST_TEXT:
-                raise TemplateError(f"what it writes is longer than {LONGEST_TEXT} characters")
-            text.append(piece)
+            if length > MAX_TEXT_LENGTH:
+                raise TemplateError(f"what it writes is longer than {MAX_TEXT_LENGTH} characters")
+            pieces.append(piece)
     finally:
-        sys.settrace(before)
-    return "".join(text)
+        sys.settrace(previous_trace)
+    return "".join(pieces)
 
 
-class _Lines:
+class _LineLimit:
     """Counts the lines that are executed, and ends what executes too many."""
 
     def __init__(self) -> None:
-        self._left = MOST_LINES
+        self._remaining = MAX_LINES
 
-    def count(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any]:
+    def count_line(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any]:
         """A trace function. https://docs.python.org/3/library/sys.html#sys.settrace"""
-        self._left -= 1
-        if self._left < 0:
+        self._remaining -= 1
+        if self._remaining < 0:
             raise TemplateError("it does not come to an end")
-        return self.count
+        return self.count_line
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
@@ -101,12 +101,12 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805  jinja2's signature
         """Calls of functions and methods; raises TemplateError where a number among the arguments is large."""
-        if any(isinstance(value, int) and abs(value) > LONGEST_TEXT for value in (*args, *kwargs.values())):
+        if any(isinstance(value, int) and abs(value) > MAX_TEXT_LENGTH for value in (*args, *kwargs.values())):
             raise TemplateError("a number so large is not allowed in a call")
         return super().call(__context, __obj, *args, **kwargs)
 
 
-def _environment() -> _Sandbox:
+def _create_environment() -> _Sandbox:
     environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
@@ -127,7 +127,7 @@ def _strftime_now(form: str) -> str:
     return datetime.datetime.now().strftime(form)
 
 
-def _reason(error: BaseException) -> str:
+def _format_error(error: BaseException) -> str:
     line = getattr(error, "lineno", None)
-    words = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
-    return words if line is None else f"line {line}: {words}"
+    message = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+    return message if line is None else f"line {line}: {message}"

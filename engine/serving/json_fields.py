@@ -10,84 +10,84 @@ from typing import Any, NoReturn
 
 Fields = dict[str, Any]
 
-LARGEST_SEED = 1 << 64  # NumPy takes no negative seed, OpenAI's are signed
+SEED_LIMIT = 1 << 64  # NumPy takes no negative seed, OpenAI's are signed
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-class RefusedError(Exception):
+class HttpError(Exception):
     """A request that will not be served: an HTTP status, one sentence for the client, and when to come back."""
 
-    def __init__(self, status: int, sentence: str, retry_after: int | None = None) -> None:
-        super().__init__(sentence)
+    def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
         self.status = status
-        self.sentence = sentence
+        self.message = message
         self.retry_after = retry_after
 
 
-def fields_of(body: bytes, known: Collection[str]) -> Fields:
+def parse_fields(body: bytes, allowed: Collection[str]) -> Fields:
     """A JSON object of these fields; null is as good as absent. Raises RefusedError."""
     try:
-        fields = json.loads(body, parse_constant=_no_constant)
+        fields = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise RefusedError(400, f"The body is not JSON: {error}.") from None
+        raise HttpError(400, f"The body is not JSON: {error}.") from None
     if not isinstance(fields, dict):
-        raise RefusedError(400, "The body must be a JSON object.")
-    return only(fields, known, "Unknown field")
+        raise HttpError(400, "The body must be a JSON object.")
+    return check_fields(fields, allowed, "Unknown field")
 
 
-def only(fields: Fields, known: Collection[str], what: str) -> Fields:
+def check_fields(fields: Fields, allowed: Collection[str], prefix: str) -> Fields:
     """The fields that are not null; raises RefusedError where one is not known."""
-    given = {name: value for name, value in fields.items() if value is not None}
-    for name in given:
-        if name not in known:
-            raise RefusedError(400, f"{what} {name[:40]!r}: expected only {', '.join(known)}.")
-    return given
+    present = {name: value for name, value in fields.items() if value is not None}
+    for name in present:
+        if name not in allowed:
+            raise HttpError(400, f"{prefix} {name[:40]!r}: expected only {', '.join(allowed)}.")
+    return present
 
 
-def number(fields: Fields, name: str, default: float, *, least: float, most: float) -> float:
+def read_number(fields: Fields, name: str, default: float, *, minimum: float, maximum: float) -> float:
     """A number in a range."""
     value = fields.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise RefusedError(400, f"{name} must be a number from {least:g} to {most:g}.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not minimum <= value <= maximum:
+        raise HttpError(400, f"{name} must be a number from {minimum:g} to {maximum:g}.")
     return float(value)
 
 
-def whole(fields: Fields, name: str, default: int, *, least: int, most: int) -> int:
+def read_integer(fields: Fields, name: str, default: int, *, minimum: int, maximum: int) -> int:
     """A whole number in a range."""
     value = fields.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise RefusedError(400, f"{name} must be a whole number from {least} to {most}.")
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        raise HttpError(400, f"{name} must be a whole number from {minimum} to {maximum}.")
     return value
 
 
-def flag(fields: Fields, name: str) -> bool:
+def read_flag(fields: Fields, name: str) -> bool:
     """True or false; false where absent."""
     value = fields.get(name, False)
     if not isinstance(value, bool):
-        raise RefusedError(400, f"{name} must be true or false.")
+        raise HttpError(400, f"{name} must be true or false.")
     return value
 
 
-def seed(fields: Fields) -> int | None:
+def read_seed(fields: Fields) -> int | None:
     """A seed that NumPy takes, from any 64-bit whole number."""
     if "seed" not in fields:
         return None
-    return whole(fields, "seed", 0, least=-(1 << 63), most=(1 << 63) - 1) % LARGEST_SEED
+    return read_integer(fields, "seed", 0, minimum=-(1 << 63), maximum=(1 << 63) - 1) % SEED_LIMIT
 
 
-def seconds(fields: Fields, name: str, default: float, *, most: float) -> float:
+def read_seconds(fields: Fields, name: str, default: float, *, maximum: float) -> float:
     """Seconds as a number, or as a duration such as "30s"."""
     value = fields.get(name, default)
     if isinstance(value, str):
         match = _DURATION.fullmatch(value)
         value = float(match[1]) * _SECONDS[match[2]] if match else math.nan
-        if not 0.001 <= value <= most:
-            raise RefusedError(400, f'{name} must be seconds, or a duration such as "30s" of at most {most:g} seconds.')
+        if not 0.001 <= value <= maximum:
+            raise HttpError(400, f'{name} must be seconds, or a duration such as "30s" of at most {maximum:g} seconds.')
         return float(value)
-    return number(fields, name, default, least=0.001, most=most)
+    return read_number(fields, name, default, minimum=0.001, maximum=maximum)
 
 
-def _no_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not a JSON number")
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a JSON number")

@@ -12,85 +12,89 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-_TOLD = re.compile(r"# (HELP|TYPE) (\S+) (.*)")
-_SERIES = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)", re.ASCII)
-_PARTS = re.compile(r"_(?:bucket|sum|count)$")
+_METADATA_LINE = re.compile(r"# (HELP|TYPE) (\S+) (.*)")
+_SERIES_LINE = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)", re.ASCII)
+_PART_SUFFIX = re.compile(r"_(?:bucket|sum|count)$")
 
 
-class Told(NamedTuple):
+class WorkerMetrics(NamedTuple):
     """What a worker's process told; `start` is its number, 1 for the first."""
 
     start: int
     text: str
 
 
-class _Family(NamedTuple):
+class _MergedFamily(NamedTuple):
     """One metric with what all workers say of it."""
 
-    told: dict[str, str]
+    metadata: dict[str, str]
     lines: list[str]
 
 
-class Summed:
+class MergedMetrics:
     """Remembers the counters of workers that are gone."""
 
     def __init__(self) -> None:
-        self._last: dict[str, float] = {}
-        self._before: dict[str, float] = {}
-        self._families: dict[str, dict[str, str]] = {}
-        self._starts: dict[str, int] = {}
+        self._last_values: dict[str, float] = {}
+        self._previous_totals: dict[str, float] = {}
+        self._metadata: dict[str, dict[str, str]] = {}
+        self._worker_starts: dict[str, int] = {}
 
-    def merged(self, answers: Mapping[str, Told]) -> str:
+    def merge(self, answers: Mapping[str, WorkerMetrics]) -> str:
         """One exposition of those workers that answered, by name."""
-        families: dict[str, _Family] = {}
-        seen = set()
-        for worker, told in answers.items():
-            if self._starts.setdefault(worker, told.start) != told.start:
-                self._succeed(worker, told.start)
-            for family, series, value in self._points(told.text):
-                name = _labelled(series, worker)
-                seen.add(name)
-                of = families.setdefault(family, _Family(self._families.get(family, {}), []))
-                of.lines.append(f"{name} {self._counted(name, value) if _monotone(of) else value}")
-        self._add_silent(families, seen)
-        return "".join(_written(name, family) for name, family in families.items())
+        families: dict[str, _MergedFamily] = {}
+        reported = set()
+        for worker, metrics in answers.items():
+            if self._worker_starts.setdefault(worker, metrics.start) != metrics.start:
+                self._replace_worker(worker, metrics.start)
+            for family, series, value in self._parse_exposition(metrics.text):
+                name = _add_worker_label(series, worker)
+                reported.add(name)
+                merged_family = families.setdefault(family, _MergedFamily(self._metadata.get(family, {}), []))
+                merged_family.lines.append(
+                    f"{name} {self._add_previous_total(name, value) if _is_cumulative(merged_family) else value}"
+                )
+        self._add_missing(families, reported)
+        return "".join(_format_family(name, family) for name, family in families.items())
 
-    def _succeed(self, worker: str, start: int) -> None:
+    def _replace_worker(self, worker: str, start: int) -> None:
         """A new process counts from 0: what the one before had counted is kept."""
-        self._starts[worker] = start
-        for name in [name for name in self._last if f'{{worker="{worker}"' in name]:
-            self._before[name] = self._before.get(name, 0.0) + self._last[name]
-            self._last[name] = 0.0
+        self._worker_starts[worker] = start
+        for name in [name for name in self._last_values if f'{{worker="{worker}"' in name]:
+            self._previous_totals[name] = self._previous_totals.get(name, 0.0) + self._last_values[name]
+            self._last_values[name] = 0.0
 
-    def _points(self, text: str) -> Iterator[tuple[str, str, str]]:
+    def _parse_exposition(self, text: str) -> Iterator[tuple[str, str, str]]:
         for line in text.splitlines():
-            if (told := _TOLD.fullmatch(line)) is not None:
-                self._families.setdefault(told[2], {})[told[1]] = told[3]
-            elif (match := _SERIES.fullmatch(line)) is not None:
-                name = match[1] if match[1] in self._families else _PARTS.sub("", match[1])
+            if (comment := _METADATA_LINE.fullmatch(line)) is not None:
+                self._metadata.setdefault(comment[2], {})[comment[1]] = comment[3]
+            elif (match := _SERIES_LINE.fullmatch(line)) is not None:
+                name = match[1] if match[1] in self._metadata else _PART_SUFFIX.sub("", match[1])
                 yield name, f"{match[1]}{{{match[2] or ''}}}", match[3]
 
-    def _counted(self, name: str, text: str) -> str:
-        value = self._last[name] = float(text)
-        return repr(value + self._before.get(name, 0.0))
+    def _add_previous_total(self, name: str, text: str) -> str:
+        value = self._last_values[name] = float(text)
+        return repr(value + self._previous_totals.get(name, 0.0))
 
-    def _add_silent(self, families: dict[str, _Family], seen: set[str]) -> None:
-        for name in self._last.keys() - seen:
-            full = name.partition("{")[0]
-            family = full if full in self._families else _PARTS.sub("", full)
-            of = families.setdefault(family, _Family(self._families.get(family, {}), []))
-            of.lines.append(f"{name} {self._last[name] + self._before.get(name, 0.0)!r}")
+    def _add_missing(self, families: dict[str, _MergedFamily], reported: set[str]) -> None:
+        for name in self._last_values.keys() - reported:
+            series_name = name.partition("{")[0]
+            family = series_name if series_name in self._metadata else _PART_SUFFIX.sub("", series_name)
+            merged_family = families.setdefault(family, _MergedFamily(self._metadata.get(family, {}), []))
+            merged_family.lines.append(f"{name} {self._last_values[name] + self._previous_totals.get(name, 0.0)!r}")
 
 
-def _labelled(series: str, worker: str) -> str:
+def _add_worker_label(series: str, worker: str) -> str:
     name, _, labels = series.partition("{")
     return f'{name}{{worker="{worker}"' + (f",{labels}" if labels != "}" else "}")
 
 
-def _monotone(family: _Family) -> bool:
-    return family.told.get("TYPE") in ("counter", "histogram")
+def _is_cumulative(family: _MergedFamily) -> bool:
+    return family.metadata.get("TYPE") in ("counter", "histogram")
 
 
-def _written(name: str, family: _Family) -> str:
-    told = "".join(f"# {word} {name} {family.told[word]}\n" for word in ("HELP", "TYPE") if word in family.told)
-    return told + "".join(f"{line}\n" for line in family.lines)
+def _format_family(name: str, family: _MergedFamily) -> str:
+    header = "".join(
+        f"# {keyword} {name} {family.metadata[keyword]}\n" for keyword in ("HELP", "TYPE") if keyword in family.metadata
+    )
+    return header + "".join(f"{line}\n" for line in family.lines)

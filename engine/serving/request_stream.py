@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Literal, NamedTuple
 
-from engine.decoder.sampler import Sampler
+from engine.decoder.sampler import TokenSampler
 from engine.serving.transcript import Transcript
 
-Gone = Callable[[], bool]
+HasClientLeft = Callable[[], bool]
 
 
 class StoppedError(Exception):
     """The client has gone or the engine is stopping: nobody waits for the answer."""
 
 
-class FailedError(Exception):
+class GenerationFailedError(Exception):
     """The engine could not make the answer."""
 
 
@@ -28,7 +28,7 @@ class Piece(NamedTuple):
     finish_reason: Literal["stop", "length"] | None
 
 
-class Request:
+class GenerationRequest:
     """
     A sequence of the batch. The batch's thread moves it on; `pieces` and `cancel` are for the client's.
 
@@ -40,9 +40,9 @@ class Request:
         self,
         prompt: tuple[int, ...],
         max_tokens: int,
-        sampler: Sampler,
+        sampler: TokenSampler,
         transcript: Transcript,
-        gone: Gone,
+        has_client_left: HasClientLeft,
         stop_tokens: frozenset[int] = frozenset(),
     ) -> None:
         """`prompt` and `max_tokens` are one at least, and fit the model's context together."""
@@ -50,53 +50,53 @@ class Request:
         self.max_tokens = max_tokens
         self.sampler = sampler
         self.token = prompt[-1]  # what is decoded next
-        self.made = 0
+        self.generated_count = 0
         self.position = 0  # tokens in the KV cache
         self.slot = -1
-        self.passes: Iterator[int] | None = None  # over the prompt
-        self.arrived = self.since = math.nan  # of the clock, when it came and when it last got a token
+        self.prefill_passes: Iterator[int] | None = None  # over the prompt
+        self.arrived_at = self.last_token_at = math.nan  # of the clock, when it came and when it last got a token
         self._transcript = transcript
-        self._gone = gone
+        self._has_client_left = has_client_left
         self._stop_tokens = stop_tokens
         self._cancelled = False
-        self._told: SimpleQueue[object] = SimpleQueue()
+        self._outbox: SimpleQueue[object] = SimpleQueue()
 
     @property
-    def prefilled(self) -> bool:
+    def is_prefilled(self) -> bool:
         """Whether the KV cache holds all of the prompt but its last token."""
         return self.position >= len(self.prompt) - 1
 
-    def joined(self, now: float) -> None:
+    def mark_queued(self, now: float) -> None:
         """It has been taken into the queue."""
-        self.arrived = self.since = now
+        self.arrived_at = self.last_token_at = now
 
-    def gone(self) -> bool:
+    def is_abandoned(self) -> bool:
         """Whether nobody waits for it any more."""
-        return self._cancelled or self._gone()
+        return self._cancelled or self._has_client_left()
 
-    def take(self, token: int) -> Piece:
+    def add_token(self, token: int) -> Piece:
         """The token that was made; what of the text the client gets now."""
         self.token = token
-        self.made += 1
+        self.generated_count += 1
         if token in self._stop_tokens:
-            return Piece(self._transcript.end(), "stop")
-        last = self.made == self.max_tokens
-        text, stopped = self._transcript.add(token, last=last)
+            return Piece(self._transcript.flush(), "stop")
+        last = self.generated_count == self.max_tokens
+        text, stopped = self._transcript.add_token(token, last=last)
         return Piece(text, "stop" if stopped else "length" if last else None)
 
-    def tell(self, what: object) -> None:
+    def send(self, message: object) -> None:
         """A Piece, or the exception that ends the answer."""
-        self._told.put(what)
+        self._outbox.put(message)
 
-    def pieces(self) -> Iterator[Piece]:
+    def iter_pieces(self) -> Iterator[Piece]:
         """The answer as it is made, one piece for each token; raises StoppedError or FailedError."""
         while True:
-            told = self._told.get()
-            if isinstance(told, Exception):
-                raise told
-            assert isinstance(told, Piece)
-            yield told
-            if told.finish_reason is not None:
+            message = self._outbox.get()
+            if isinstance(message, Exception):
+                raise message
+            assert isinstance(message, Piece)
+            yield message
+            if message.finish_reason is not None:
                 return
 
     def cancel(self) -> None:

@@ -13,79 +13,87 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from engine.serving.request_stream import Piece
-from engine.serving.requests import Completion
+from engine.serving.requests import CompletionRequest
 
 Fields = dict[str, Any]
 
 
-class Answer:
+class CompletionResponse:
     """The answer to POST /v1/completions."""
 
-    mark, whole_object, piece_object = "cmpl", "text_completion", "text_completion"
+    id_prefix, object_type, chunk_object_type = "cmpl", "text_completion", "text_completion"
 
-    def __init__(self, asked: Completion, model_name: str) -> None:
-        self._asked = asked
-        self._frame = {"id": f"{self.mark}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model_name}
+    def __init__(self, completion: CompletionRequest, model_name: str) -> None:
+        self._completion = completion
+        self._envelope = {
+            "id": f"{self.id_prefix}-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": model_name,
+        }
 
-    def whole(self, pieces: Iterable[Piece]) -> Fields:
+    def to_object(self, pieces: Iterable[Piece]) -> Fields:
         """The answer in one piece."""
-        made = list(pieces)
-        choice = self._choice("".join(piece.text for piece in made), made[-1].finish_reason)
-        return self._framed(self.whole_object, [choice]) | {"usage": self._usage(len(made))}
+        all_pieces = list(pieces)
+        choice = self._build_choice("".join(piece.text for piece in all_pieces), all_pieces[-1].finish_reason)
+        return self._wrap(self.object_type, [choice]) | {"usage": self._count_usage(len(all_pieces))}
 
-    def events(self, pieces: Iterable[Piece]) -> Iterator[bytes]:
+    def iter_events(self, pieces: Iterable[Piece]) -> Iterator[bytes]:
         """One event per token, also where its text is held back; then usage if asked for, then [DONE]."""
-        made = 0
-        for made, piece in enumerate(pieces, 1):
-            yield from (self._event([choice]) for choice in self._choices(piece, first=made == 1))
-        if self._asked.include_usage:
-            yield self._event([], usage=self._usage(made))
+        token_count = 0
+        for token_count, piece in enumerate(pieces, 1):
+            yield from (self._encode_event([choice]) for choice in self._build_choices(piece, first=token_count == 1))
+        if self._completion.include_usage:
+            yield self._encode_event([], usage=self._count_usage(token_count))
         yield b"[DONE]"
 
-    def _choices(self, piece: Piece, *, first: bool) -> Iterator[Fields]:
-        yield self._choice(piece.text, piece.finish_reason)
+    def _build_choices(self, piece: Piece, *, first: bool) -> Iterator[Fields]:
+        yield self._build_choice(piece.text, piece.finish_reason)
 
-    def _choice(self, text: str, finish_reason: str | None) -> Fields:
+    def _build_choice(self, text: str, finish_reason: str | None) -> Fields:
         return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
 
-    def _event(self, choices: list[Fields], **more: Fields) -> bytes:
-        return json.dumps(self._framed(self.piece_object, choices) | more).encode()
+    def _encode_event(self, choices: list[Fields], **extra: Fields) -> bytes:
+        return json.dumps(self._wrap(self.chunk_object_type, choices) | extra).encode()
 
-    def _framed(self, kind: str, choices: list[Fields]) -> Fields:
-        return {**self._frame, "object": kind, "choices": choices}
+    def _wrap(self, object_type: str, choices: list[Fields]) -> Fields:
+        return {**self._envelope, "object": object_type, "choices": choices}
 
-    def _usage(self, made: int) -> Fields:
-        asked = len(self._asked.prompt)
-        return {"prompt_tokens": asked, "completion_tokens": made, "total_tokens": asked + made}
+    def _count_usage(self, completion_tokens: int) -> Fields:
+        prompt_tokens = len(self._completion.prompt)
+        return {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+        }
 
 
-class ChatAnswer(Answer):
+class ChatResponse(CompletionResponse):
     """The answer to POST /v1/chat/completions."""
 
-    mark, whole_object, piece_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
+    id_prefix, object_type, chunk_object_type = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def _choices(self, piece: Piece, *, first: bool) -> Iterator[Fields]:
+    def _build_choices(self, piece: Piece, *, first: bool) -> Iterator[Fields]:
         if first:
-            yield self._delta({"role": "assistant", "content": ""})
-        yield self._delta({"content": piece.text})
+            yield self._build_delta({"role": "assistant", "content": ""})
+        yield self._build_delta({"content": piece.text})
         if piece.finish_reason is not None:
-            yield self._delta({}, piece.finish_reason)
+            yield self._build_delta({}, piece.finish_reason)
 
-    def _choice(self, text: str, finish_reason: str | None) -> Fields:
+    def _build_choice(self, text: str, finish_reason: str | None) -> Fields:
         message = {"role": "assistant", "content": text, "refusal": None}
         return {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
 
     @staticmethod
-    def _delta(delta: Fields, finish_reason: str | None = None) -> Fields:
+    def _build_delta(delta: Fields, finish_reason: str | None = None) -> Fields:
         return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
 
 
-def models(name: str, started: float, context: int) -> Fields:
+def list_models(name: str, started: float, context: int) -> Fields:
     """The answer to GET /v1/models: the one there is."""
-    return {"object": "list", "data": [model(name, started, context)]}
+    return {"object": "list", "data": [describe_model(name, started, context)]}
 
 
-def model(name: str, started: float, context: int) -> Fields:
+def describe_model(name: str, started: float, context: int) -> Fields:
     """One model; `max_model_len` is vLLM's word for the context, which OpenAI does not tell."""
     return {
         "id": name,

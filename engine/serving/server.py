@@ -14,15 +14,15 @@ import time
 import urllib.parse
 from dataclasses import dataclass, field
 
-from engine.decoder.sampler import Sampler
+from engine.decoder.sampler import TokenSampler
 from engine.memory.locality import Locality
-from engine.serving.http_connection import Exchange, Listener
-from engine.serving.json_fields import RefusedError
-from engine.serving.metrics import CONTENT_TYPE, exposition
-from engine.serving.request_stream import FailedError, Request
-from engine.serving.requests import Completion, Terms, parse_chat, parse_completion, parse_lease
-from engine.serving.responses import Answer, ChatAnswer, model, models
-from engine.serving.scheduler import Batch, ClosingError, FullError
+from engine.serving.http_connection import HttpConnection, HttpListener
+from engine.serving.json_fields import HttpError
+from engine.serving.metrics import CONTENT_TYPE, render_exposition
+from engine.serving.request_stream import GenerationFailedError, GenerationRequest
+from engine.serving.requests import CompletionRequest, ModelSpec, parse_chat, parse_completion, parse_lease
+from engine.serving.responses import ChatResponse, CompletionResponse, describe_model, list_models
+from engine.serving.scheduler import BatchScheduler, ClosingError, QueueFullError
 from engine.serving.transcript import Transcript
 
 BYTES_PER_TOKEN = 16  # of a body, at most: text, its escapes and the JSON around it
@@ -37,134 +37,136 @@ ROUTES = {
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedModel:
     """The model, and what the server says about it."""
 
     name: str
-    batch: Batch
-    terms: Terms
+    scheduler: BatchScheduler
+    spec: ModelSpec
     threads: int
     sgemv: float | None = None  # bytes per second; None where it was not measured
     locality: Locality | None = None
-    started: float = field(default_factory=time.time)
+    started_at: float = field(default_factory=time.time)
 
 
-class Server(Listener):
+class EngineServer(HttpListener):
     """Listens from the moment it is made; serve_forever answers."""
 
-    def __init__(self, address: tuple[str, int], served: Served, token: str | None) -> None:
+    def __init__(self, address: tuple[str, int], served_model: ServedModel, token: str | None) -> None:
         """`token` is what PUT /pace needs; without one it is refused."""
-        self.served = served
+        self.served_model = served_model
         self.token = token
         self._changed = threading.Condition()
-        self._answering = 0
-        super().__init__(address, Door)
+        self._open_responses = 0
+        super().__init__(address, ApiConnection)
 
-    def answering(self, change: int) -> None:
+    def count_responses(self, change: int) -> None:
         """An answer begins (1) or is out (-1)."""
         with self._changed:
-            self._answering += change
+            self._open_responses += change
             self._changed.notify_all()
 
-    def quiet(self, timeout: float) -> bool:
+    def wait_for_responses(self, timeout: float) -> bool:
         """Waits until every answer is out; False where that takes longer than `timeout` seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._answering, timeout)
+            return self._changed.wait_for(lambda: not self._open_responses, timeout)
 
 
-class Door(Exchange):
+class ApiConnection(HttpConnection):
     """What is answered at which path."""
 
-    server: Server
+    server: EngineServer
 
-    def answer(self, path: str, body: bytes) -> None:
+    def respond(self, path: str, body: bytes) -> None:
         """Finds the route; raises RefusedError where there is none."""
         route = "/v1/models" if path.startswith("/v1/models/") else path
         if route not in ROUTES:
-            raise RefusedError(404, f"There is nothing here: this engine has {', '.join(ROUTES)}.")
+            raise HttpError(404, f"There is nothing here: this engine has {', '.join(ROUTES)}.")
         if self.command != ROUTES[route]:
-            raise RefusedError(405, f"{route} is asked with {ROUTES[route]}.")
-        self.server.answering(1)
+            raise HttpError(405, f"{route} is asked with {ROUTES[route]}.")
+        self.server.count_responses(1)
         try:
-            self._answer(path, body)
+            self._dispatch(path, body)
         finally:
-            self.server.answering(-1)
+            self.server.count_responses(-1)
 
     def setup(self) -> None:
         """A long context needs a long body."""
-        self.largest_body = max(self.largest_body, BYTES_PER_TOKEN * self.server.served.terms.context)
+        self.max_body_bytes = max(self.max_body_bytes, BYTES_PER_TOKEN * self.server.served_model.spec.context)
         super().setup()
 
-    def _answer(self, path: str, body: bytes) -> None:
-        served = self.server.served
+    def _dispatch(self, path: str, body: bytes) -> None:
+        served_model = self.server.served_model
         match path:
             case "/v1/completions":
-                asked = parse_completion(body, served.terms)
-                self._complete(asked, Answer(asked, served.name))
+                completion = parse_completion(body, served_model.spec)
+                self._send_completion(completion, CompletionResponse(completion, served_model.name))
             case "/v1/chat/completions":
-                asked = parse_chat(body, served.terms)
-                self._complete(asked, ChatAnswer(asked, served.name))
+                completion = parse_chat(body, served_model.spec)
+                self._send_completion(completion, ChatResponse(completion, served_model.name))
             case "/pace":
-                self._pace(body)
+                self._set_pace(body)
             case "/metrics":
-                text = exposition(served.batch, served.name, served.threads, served.sgemv)
-                text += "" if served.locality is None else served.locality.exposition()
+                text = render_exposition(
+                    served_model.scheduler, served_model.name, served_model.threads, served_model.sgemv
+                )
+                text += "" if served_model.locality is None else served_model.locality.render_exposition()
                 self.send(200, text.encode(), CONTENT_TYPE)
             case "/healthz":
-                closing = served.batch.closing
-                self.send_json(503 if closing else 200, {"status": "closing" if closing else "ok"})
+                is_closing = served_model.scheduler.is_closing
+                self.send_json(503 if is_closing else 200, {"status": "closing" if is_closing else "ok"})
             case _:
-                self._models(path)
+                self._send_models(path)
 
-    def _models(self, path: str) -> None:
-        served = self.server.served
-        wanted = urllib.parse.unquote(path.removeprefix("/v1/models").removeprefix("/"))
-        if wanted not in ("", served.name):
-            raise RefusedError(404, f"There is no model {wanted[:80]!r} here: this engine has {served.name!r}.")
-        answer = model if wanted else models
-        self.send_json(200, answer(served.name, served.started, served.terms.context))
+    def _send_models(self, path: str) -> None:
+        served_model = self.server.served_model
+        model_name = urllib.parse.unquote(path.removeprefix("/v1/models").removeprefix("/"))
+        if model_name not in ("", served_model.name):
+            raise HttpError(404, f"There is no model {model_name[:80]!r} here: this engine has {served_model.name!r}.")
+        describe = describe_model if model_name else list_models
+        self.send_json(200, describe(served_model.name, served_model.started_at, served_model.spec.context))
 
-    def _pace(self, body: bytes) -> None:
+    def _set_pace(self, body: bytes) -> None:
         if self.server.token is None:
-            raise RefusedError(403, "The pace cannot be set: this engine was started without a token (--token-file).")
-        given = self.headers.get("Authorization", "").encode("latin-1", "replace")
-        if not hmac.compare_digest(given, f"Bearer {self.server.token}".encode()):
-            raise RefusedError(401, "The pace is set with Authorization: Bearer and the engine's token.")
+            raise HttpError(403, "The pace cannot be set: this engine was started without a token (--token-file).")
+        authorization = self.headers.get("Authorization", "").encode("latin-1", "replace")
+        if not hmac.compare_digest(authorization, f"Bearer {self.server.token}".encode()):
+            raise HttpError(401, "The pace is set with Authorization: Bearer and the engine's token.")
         lease = parse_lease(body)
-        self.server.served.batch.pace.hold(lease.duty, lease.ttl)
+        self.server.served_model.scheduler.pace.set_lease(lease.duty, lease.ttl)
         self.send_json(200, {"duty": lease.duty, "ttl": lease.ttl})
 
-    def _complete(self, asked: Completion, answer: Answer) -> None:
-        request = self._submitted(asked)
+    def _send_completion(self, completion: CompletionRequest, response: CompletionResponse) -> None:
+        request = self._submit(completion)
         try:
-            if not asked.stream:
-                self.send_json(200, answer.whole(request.pieces()))
+            if not completion.stream:
+                self.send_json(200, response.to_object(request.iter_pieces()))
                 return
-            for event in answer.events(request.pieces()):
+            for event in response.iter_events(request.iter_pieces()):
                 self.send_event(event)
-            self.end_stream()
-        except FailedError as error:
-            raise RefusedError(500, f"The engine could not make this answer: {error}.") from None
+            self.close_stream()
+        except GenerationFailedError as error:
+            raise HttpError(500, f"The engine could not make this answer: {error}.") from None
         finally:
             request.cancel()  # whatever went wrong with the connection, its slot is free within a step
 
-    def _submitted(self, asked: Completion) -> Request:
-        served = self.server.served
-        request = Request(
-            asked.prompt,
-            asked.max_tokens,
-            Sampler(asked.temperature, asked.seed, asked.top_p),
-            Transcript(served.terms.tokenizer.decoder(), asked.stop),
-            self.gone,
-            frozenset() if asked.ignore_eos else served.terms.tokenizer.stop_tokens,
+    def _submit(self, completion: CompletionRequest) -> GenerationRequest:
+        served_model = self.server.served_model
+        request = GenerationRequest(
+            completion.prompt,
+            completion.max_tokens,
+            TokenSampler(completion.temperature, completion.seed, completion.top_p),
+            Transcript(served_model.spec.tokenizer.create_decoder(), completion.stop),
+            self.has_client_left,
+            frozenset() if completion.ignore_eos else served_model.spec.tokenizer.stop_tokens,
         )
         try:
-            served.batch.submit(request)
-        except FullError as full:
-            raise RefusedError(429, "Too many requests wait already: come back later.", full.retry_after) from None
+            served_model.scheduler.submit(request)
+        except QueueFullError as error:
+            raise HttpError(429, "Too many requests wait already: come back later.", error.retry_after) from None
         except ClosingError:
             self.close_connection = True
-            raise RefusedError(503, "This engine is ending and takes nothing new.", 5) from None
+            raise HttpError(503, "This engine is ending and takes nothing new.", 5) from None
         return request
 
 

@@ -12,11 +12,11 @@ from typing import NamedTuple
 from engine.checkpoints.tokenizer import TextDecoder
 
 
-class Growth(NamedTuple):
+class TextUpdate(NamedTuple):
     """Text that may be sent, and whether a stop string has ended the answer."""
 
     text: str
-    stopped: bool
+    is_stopped: bool
 
 
 class Transcript:
@@ -26,32 +26,32 @@ class Transcript:
         """`stops` are not empty strings."""
         self._decoder = decoder
         self._stops = stops
-        self._held = ""
+        self._pending = ""
 
-    def add(self, token: int, *, last: bool) -> Growth:
+    def add_token(self, token: int, *, last: bool) -> TextUpdate:
         """One token more; with the `last` one nothing is held back."""
-        return self._grow(self._decoder.text(token, last=last), last=last)
+        return self._append_text(self._decoder.decode_token(token, last=last), last=last)
 
-    def end(self) -> str:
+    def flush(self) -> str:
         """What is still held back, when no further token comes."""
-        held, self._held = self._held, ""
-        return held
+        pending, self._pending = self._pending, ""
+        return pending
 
-    def _grow(self, text: str, *, last: bool) -> Growth:
-        text = self._held + text
-        self._held = ""
-        found = [(start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0]
-        if found:
-            return Growth(text[: min(found)[1]], True)
-        keep = 0 if last else self._begun(text)
-        self._held = text[len(text) - keep :]
-        return Growth(text[: len(text) - keep], False)
+    def _append_text(self, text: str, *, last: bool) -> TextUpdate:
+        text = self._pending + text
+        self._pending = ""
+        matches = [(start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0]
+        if matches:
+            return TextUpdate(text[: min(matches)[1]], True)
+        pending_length = 0 if last else self._find_longest_overlap(text)
+        self._pending = text[len(text) - pending_length :]
+        return TextUpdate(text[: len(text) - pending_length], False)
 
-    def _begun(self, text: str) -> int:
+    def _find_longest_overlap(self, text: str) -> int:
         """The length of the longest end of the text with which a stop string begins."""
-        return max((_overlap(text, stop) for stop in self._stops), default=0)
+        return max((_measure_overlap(text, stop) for stop in self._stops), default=0)
 
 
-def _overlap(text: str, stop: str) -> int:
-    longest = min(len(text), len(stop) - 1)
-    return next((length for length in range(longest, 0, -1) if text.endswith(stop[:length])), 0)
+def _measure_overlap(text: str, stop: str) -> int:
+    max_length = min(len(text), len(stop) - 1)
+    return next((length for length in range(max_length, 0, -1) if text.endswith(stop[:length])), 0)

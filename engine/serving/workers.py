@@ -19,15 +19,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from engine.serving.shutdown import LOOK, Patience
+from engine.serving.shutdown import CHECK_INTERVAL, GracePeriod
 
-SHORTEST_PAUSE = 1.0  # seconds before one that ended is started again; doubles while it keeps ending
-LONGEST_PAUSE = 60.0
-STEADY = 60.0  # seconds of life after which the pause is short again
-LAST_SECONDS = 5.0  # that one which was told to end may take beyond the drain: for LAST_WORDS, LAST_PASS and its exit
+MIN_RESTART_DELAY = 1.0  # seconds before one that ended is started again; doubles while it keeps ending
+MAX_RESTART_DELAY = 60.0
+STEADY_SECONDS = 60.0  # seconds of life after which the pause is short again
+EXIT_TIMEOUT = 5.0  # that one which was told to end may take beyond the drain: for LAST_WORDS, LAST_PASS and its exit
 
-Say = Callable[[str], None]
-Greet = Callable[["Worker"], None]
+Log = Callable[[str], None]
+OnReady = Callable[["Worker"], None]
 
 
 class Worker:
@@ -37,147 +37,155 @@ class Worker:
         self.name = name
         self.arguments = tuple(arguments)
         self.port: int | None = None
-        self.ready: dict[str, Any] = {}
-        self.running = 0
-        self.taken = 0
-        self.starts = 0
+        self.ready_fields: dict[str, Any] = {}
+        self.running_count = 0
+        self.assigned_count = 0
+        self.start_count = 0
         self.process: subprocess.Popen[bytes] | None = None
-        self.last_words = ""
+        self.last_line = ""
 
 
 class Workers:
     """All of them, kept alive from `start` to `stop`."""
 
-    def __init__(self, arguments: Mapping[str, Sequence[str]], say: Say) -> None:
+    def __init__(self, arguments: Mapping[str, Sequence[str]], log: Log) -> None:
         """`arguments` are the engine's own for each node, by its number, less where it listens."""
-        self.all = [Worker(name, own) for name, own in arguments.items()]
-        self._say = say
+        self.all = [Worker(name, worker_arguments) for name, worker_arguments in arguments.items()]
+        self._log = log
         self._stopping = threading.Event()
         self._changed = threading.Condition()
         self._failed: Worker | None = None
 
-    def start(self, greet: Greet) -> None:
+    def start(self, on_ready: OnReady) -> None:
         """
         Starts them at once, and returns when all serve; `greet` is called with each that is to serve, also later.
 
         Raises ValueError where one of them cannot start.
         """
         for worker in self.all:
-            threading.Thread(target=self._keep, args=(worker, greet), daemon=True).start()
+            threading.Thread(target=self._supervise, args=(worker, on_ready), daemon=True).start()
         with self._changed:
             self._changed.wait_for(lambda: self._failed or all(worker.port for worker in self.all))
         if self._failed is not None:
-            raise ValueError(f"the worker of node {self._failed.name}: {self._failed.last_words or 'ended at once'}")
+            raise ValueError(f"the worker of node {self._failed.name}: {self._failed.last_line or 'ended at once'}")
 
     @contextlib.contextmanager
-    def least_running(self, but: Collection[Worker]) -> Iterator[Worker | None]:
+    def borrow_least_busy(self, excluded: Collection[Worker]) -> Iterator[Worker | None]:
         """The worker that serves and has fewest requests, counted as having one more; None where there is none."""
         with self._changed:
-            able = [worker for worker in self.all if worker.port is not None and worker not in but]
-            worker = min(able, key=lambda one: (one.running, one.taken), default=None)
+            candidates = [worker for worker in self.all if worker.port is not None and worker not in excluded]
+            worker = min(
+                candidates, key=lambda candidate: (candidate.running_count, candidate.assigned_count), default=None
+            )
             if worker is not None:
-                worker.running += 1
-                worker.taken += 1
+                worker.running_count += 1
+                worker.assigned_count += 1
         try:
             yield worker
         finally:
             if worker is not None:
                 with self._changed:
-                    worker.running -= 1
+                    worker.running_count -= 1
                     self._changed.notify_all()
 
-    def stop(self, patience: Patience) -> None:
+    def stop(self, grace: GracePeriod) -> None:
         """Ends them; each finishes what it does first. A second signal to us hurries them too: `patience` tells."""
         self._stopping.set()
-        living = [worker.process for worker in self.all if worker.process is not None]
-        for process in living:
+        processes = [worker.process for worker in self.all if worker.process is not None]
+        for process in processes:
             process.terminate()
-        _wait_for(living, patience)
+        _wait_for_exit(processes, grace)
         with self._changed:  # the last bytes of an answer are still on their way to the client
-            self._changed.wait_for(lambda: not any(worker.running for worker in self.all), timeout=1.0)
+            self._changed.wait_for(lambda: not any(worker.running_count for worker in self.all), timeout=1.0)
 
-    def _keep(self, worker: Worker, greet: Greet) -> None:
-        pause = SHORTEST_PAUSE
+    def _supervise(self, worker: Worker, on_ready: OnReady) -> None:
+        delay = MIN_RESTART_DELAY
         while not self._stopping.is_set():
-            began, kills = time.monotonic(), _oom_kills()
+            started, kills_before = time.monotonic(), _count_oom_kills()
             try:
-                status = self._live_once(worker, greet)
+                status = self._run_once(worker, on_ready)
             except (OSError, ValueError) as error:  # no process to be had, or its first line is not ours
-                worker.last_words, status = str(error), None
+                worker.last_line, status = str(error), None
             if self._stopping.is_set():
                 return
-            if not worker.ready:
-                self._give_up(worker)
+            if not worker.ready_fields:
+                self._fail_start(worker)
                 return
-            if time.monotonic() - began > STEADY:
-                pause = SHORTEST_PAUSE
-            how = _how(status, _oom_kills() > kills)
-            self._say(
-                f"the worker of node {worker.name} {how}: the others go on, and it is started again in {pause:g} s"
+            if time.monotonic() - started > STEADY_SECONDS:
+                delay = MIN_RESTART_DELAY
+            reason = _describe_exit(status, _count_oom_kills() > kills_before)
+            self._log(
+                f"the worker of node {worker.name} {reason}: the others go on, and it is started again in {delay:g} s"
             )
-            self._stopping.wait(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
+            self._stopping.wait(delay)
+            delay = min(delay * 2, MAX_RESTART_DELAY)
 
-    def _give_up(self, worker: Worker) -> None:
+    def _fail_start(self, worker: Worker) -> None:
         with self._changed:
             self._failed = self._failed or worker
             self._changed.notify_all()
 
-    def _live_once(self, worker: Worker, greet: Greet) -> int:
-        own = ("--host", "127.0.0.1", "--port", "0", "--until-stdin-closes")  # the last that is given counts
-        command = [sys.executable, "-P", "-m", "engine", *worker.arguments, *own]
+    def _run_once(self, worker: Worker, on_ready: OnReady) -> int:
+        listen_arguments = (
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--until-stdin-closes",
+        )  # the last that is given counts
+        command = [sys.executable, "-P", "-m", "engine", *worker.arguments, *listen_arguments]
         pipe = subprocess.PIPE
         # In a session of its own: Ctrl-C on a terminal reaches us alone, and we end them in order. Should we be killed,
         # the kernel closes their standard input.
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True) as process:
             worker.process = process
-            worker.starts += 1
+            worker.start_count += 1
             assert process.stdout is not None
             assert process.stderr is not None
-            hearing = threading.Thread(target=self._hear, args=(worker, process.stderr), daemon=True)
-            hearing.start()
+            stderr_reader = threading.Thread(target=self._read_stderr, args=(worker, process.stderr), daemon=True)
+            stderr_reader.start()
             if self._stopping.is_set():
                 process.terminate()  # `stop` may have looked before there was a process
             line = process.stdout.readline()
             if line:
-                self._serve(worker, json.loads(line), greet)
+                self._mark_ready(worker, json.loads(line), on_ready)
             status = process.wait()
             with self._changed:
                 worker.port = None
-            hearing.join(1.0)
+            stderr_reader.join(1.0)
         return status
 
-    def _serve(self, worker: Worker, ready: dict[str, Any], greet: Greet) -> None:
-        worker.ready = ready
-        worker_port = int(str(ready["url"]).rpartition(":")[2])
+    def _mark_ready(self, worker: Worker, ready_fields: dict[str, Any], on_ready: OnReady) -> None:
+        worker.ready_fields = ready_fields
+        worker_port = int(str(ready_fields["url"]).rpartition(":")[2])
         with self._changed:
             worker.port = worker_port
-        greet(worker)
+        on_ready(worker)
         with self._changed:
             self._changed.notify_all()
 
-    def _hear(self, worker: Worker, stream: IO[bytes]) -> None:
+    def _read_stderr(self, worker: Worker, stream: IO[bytes]) -> None:
         for line in stream:
-            worker.last_words = line.decode("utf-8", "replace").strip().removeprefix("engine: ")
-            self._say(f"node {worker.name}: {worker.last_words}")
+            worker.last_line = line.decode("utf-8", "replace").strip().removeprefix("engine: ")
+            self._log(f"node {worker.name}: {worker.last_line}")
 
 
-def _wait_for(living: Sequence[subprocess.Popen[bytes]], patience: Patience) -> None:
+def _wait_for_exit(processes: Sequence[subprocess.Popen[bytes]], grace: GracePeriod) -> None:
     """Until all have ended; SIGINT, which does not drain, once there is no patience left, and SIGKILL at the end."""
-    began, draining = time.monotonic(), True
-    while any(process.poll() is None for process in living):
-        if draining and not patience.seconds:
-            began, draining = time.monotonic(), False
-            for process in living:
+    started, draining = time.monotonic(), True
+    while any(process.poll() is None for process in processes):
+        if draining and not grace.seconds:
+            started, draining = time.monotonic(), False
+            for process in processes:
                 process.send_signal(signal.SIGINT)
-        if time.monotonic() - began > patience.seconds + LAST_SECONDS:
-            for process in living:
+        if time.monotonic() - started > grace.seconds + EXIT_TIMEOUT:
+            for process in processes:
                 process.kill()
             return
-        time.sleep(LOOK)
+        time.sleep(CHECK_INTERVAL)
 
 
-def _how(status: int | None, out_of_memory: bool) -> str:
+def _describe_exit(status: int | None, out_of_memory: bool) -> str:
     if status is None:
         return "could not be started"
     if status >= 0:
@@ -188,7 +196,7 @@ def _how(status: int | None, out_of_memory: bool) -> str:
     return f"was ended by {name} (signal {-status})"
 
 
-def _oom_kills(root: str = "/") -> int:
+def _count_oom_kills(root: str = "/") -> int:
     """How often the kernel has killed for want of memory; 0 where it does not tell (before 4.13)."""
     with contextlib.suppress(OSError):  # no /proc: nobody can tell
         match = re.search(r"^oom_kill (\d+)$", Path(root, "proc/vmstat").read_text(encoding="ascii"), re.MULTILINE)

@@ -10,82 +10,86 @@ import re
 from collections.abc import Callable
 
 from hand.arguments import Arguments
-from hand.errors import ChangedError, HandError, RefusedError
+from hand.errors import HandError, HandRefusedError, ValueChangedError
 from hand.leases import Lease
-from hand.limits import Limit
-from hand.verb import Bench, Ready, Result, Verb, hold
+from hand.limits import RateLimit
+from hand.verb import JsonObject, Operation, Verb, VerbContext, acquire_lease
 
-_FOLDER = "sys/devices/system/cpu/cpufreq"
+_CPUFREQ_FOLDER = "sys/devices/system/cpu/cpufreq"
 _WORD = re.compile(r"[a-z0-9_]{1,32}")
-MOST_POLICIES = 8192
+MAX_POLICIES = 8192
 
 
-def policy_verb(name: str, argument: str, file: str, choices: str) -> Verb:
+def make_policy_verb(name: str, argument: str, file_name: str, choices_file: str) -> Verb:
     """The verb that sets `file` of a policy to one of the words that the kernel lists in `choices`."""
 
-    def prepare(bench: Bench, arguments: Arguments) -> Ready:
-        path = f"{_FOLDER}/policy{arguments.whole('policy', 0, MOST_POLICIES - 1)}"
-        word = arguments.text(argument, _WORD, "a word of the kernel's")
-        lease, ttl = arguments.lease()
-        expected = arguments.optional_text("expected", _WORD, "a word of the kernel's, or null")
-        arguments.done()
-        if not bench.files.exists(f"{path}/{file}"):
-            raise RefusedError(f"there is no {path}/{file} on this host")
-        offered = bench.files.read(f"{path}/{choices}").split()
+    def prepare(context: VerbContext, arguments: Arguments) -> Operation:
+        path = f"{_CPUFREQ_FOLDER}/policy{arguments.take_integer('policy', 0, MAX_POLICIES - 1)}"
+        word = arguments.take_text(argument, _WORD, "a word of the kernel's")
+        lease_name, ttl = arguments.take_lease()
+        expected = arguments.take_optional_text("expected", _WORD, "a word of the kernel's, or null")
+        arguments.reject_unknown()
+        if not context.files.exists(f"{path}/{file_name}"):
+            raise HandRefusedError(f"there is no {path}/{file_name} on this host")
+        offered = context.files.read(f"{path}/{choices_file}").split()
         if word not in offered:
-            raise RefusedError(f"{argument}: the kernel offers {', '.join(offered)} for {path}, and not {word}")
-        held = Lease(lease, name, f"{path}/{file}", "", word, 0.0)
-        return lambda: _set(bench, held, ttl, expected)
+            raise HandRefusedError(f"{argument}: the kernel offers {', '.join(offered)} for {path}, and not {word}")
+        requested = Lease(lease_name, name, f"{path}/{file_name}", "", word, 0.0)
+        return lambda: _set_under_lock(context, requested, ttl, expected)
 
-    return Verb(name, Limit(4096, 600.0), prepare, _missing(file), _put_back, lapsed=_lapsed)
-
-
-def _missing(file: str) -> Callable[[Bench], str]:
-    def missing(bench: Bench) -> str:
-        there = bench.files.exists(f"{_FOLDER}/policy0/{file}")
-        return "" if there else f"no frequency policy of this host has {file}"
-
-    return missing
+    return Verb(
+        name, RateLimit(4096, 600.0), prepare, _make_support_check(file_name), _restore, check_lease=_check_lease
+    )
 
 
-def _set(bench: Bench, wanted: Lease, ttl: float, expected: str | None) -> Result:
-    with bench.leases.lock:  # else the lease could end between being taken and the write, and nobody would put it back
-        return _held(bench, wanted, ttl, expected)
+def _make_support_check(file_name: str) -> Callable[[VerbContext], str]:
+    def check_support(context: VerbContext) -> str:
+        is_present = context.files.exists(f"{_CPUFREQ_FOLDER}/policy0/{file_name}")
+        return "" if is_present else f"no frequency policy of this host has {file_name}"
+
+    return check_support
 
 
-def _held(bench: Bench, wanted: Lease, ttl: float, expected: str | None) -> Result:
-    path = wanted.resource
-    lease = hold(bench, wanted, ttl, expected, lambda: bench.files.read(path))
+def _set_under_lock(context: VerbContext, requested: Lease, ttl: float, expected: str | None) -> JsonObject:
+    with (
+        context.leases.lock
+    ):  # else the lease could end between being taken and the write, and nobody would put it back
+        return _set_word(context, requested, ttl, expected)
+
+
+def _set_word(context: VerbContext, requested: Lease, ttl: float, expected: str | None) -> JsonObject:
+    path = requested.resource
+    lease = acquire_lease(context, requested, ttl, expected, lambda: context.files.read(path))
     try:
-        bench.files.write(path, lease.ours)
-        now = bench.files.read(path)
+        context.files.write(path, lease.ours)
+        current = context.files.read(path)
     except HandError:
-        _give_up(bench, lease)
+        _roll_back(context, lease)
         raise
-    if now != lease.ours:
-        _give_up(bench, lease)
-        raise HandError(f"{path}: {lease.ours} was written, and {now} is there")
-    return {"prior": lease.prior, "now": now}
+    if current != lease.ours:
+        _roll_back(context, lease)
+        raise HandError(f"{path}: {lease.ours} was written, and {current} is there")
+    return {"prior": lease.prior, "now": current}
 
 
-def _give_up(bench: Bench, lease: Lease) -> None:
+def _roll_back(context: VerbContext, lease: Lease) -> None:
     """Nothing was changed, or nothing that could be read back: what was there is written once more, and that is all."""
-    bench.files.write(lease.resource, lease.prior)
-    bench.leases.drop(lease.name)
+    context.files.write(lease.resource, lease.prior)
+    context.leases.remove(lease.name)
 
 
-def _lapsed(bench: Bench, lease: Lease) -> str:
+def _check_lease(context: VerbContext, lease: Lease) -> str:
     try:
-        now = bench.files.read(lease.resource)
+        current = context.files.read(lease.resource)
     except HandError as error:  # its processor is offline, and may come back with any governor
         return str(error)
-    return "" if now == lease.ours else f"{lease.resource} is {now} and no longer {lease.ours}"
+    return "" if current == lease.ours else f"{lease.resource} is {current} and no longer {lease.ours}"
 
 
-def _put_back(bench: Bench, lease: Lease) -> None:
-    now = bench.files.read(lease.resource)
-    if now == lease.prior:
+def _restore(context: VerbContext, lease: Lease) -> None:
+    current = context.files.read(lease.resource)
+    if current == lease.prior:
         return
-    if now != lease.ours:
-        raise ChangedError(f"{lease.resource} is {now} and no longer {lease.ours}: somebody else changed it")
-    bench.files.write(lease.resource, lease.prior)
+    if current != lease.ours:
+        raise ValueChangedError(f"{lease.resource} is {current} and no longer {lease.ours}: somebody else changed it")
+    context.files.write(lease.resource, lease.prior)

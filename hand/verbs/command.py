@@ -17,38 +17,38 @@ import time
 from typing import Any
 
 from hand.arguments import Arguments
-from hand.config import COMMAND, VARIABLE, Command
-from hand.errors import AmbiguousError, HandError, InvalidError, RefusedError
-from hand.limits import Limit
-from hand.verb import Bench, Ready, Result, Verb
+from hand.config import COMMAND_NAME, VARIABLE_NAME, AllowedCommand
+from hand.errors import AmbiguousOutcomeError, HandError, HandRefusedError, InvalidRequestError
+from hand.limits import RateLimit
+from hand.verb import JsonObject, Operation, Verb, VerbContext
 
-_VALUE = re.compile(r"[A-Za-z0-9 ._:/%+@,-]{0,128}")
+_VARIABLE_VALUE = re.compile(r"[A-Za-z0-9 ._:/%+@,-]{0,128}")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-MOST_VARIABLES = 32
-MOST_OUTPUT = 1024  # characters of output that are told
+MAX_VARIABLES = 32
+MAX_OUTPUT = 1024  # characters of output that are told
 
 
-def _prepare(bench: Bench, arguments: Arguments) -> Ready:
-    name = arguments.text("name", COMMAND, "a name of hand.toml's commands")
-    command = bench.config.commands.get(name)
+def _prepare(context: VerbContext, arguments: Arguments) -> Operation:
+    name = arguments.take_text("name", COMMAND_NAME, "a name of hand.toml's commands")
+    command = context.config.commands.get(name)
     if command is None:
-        raise RefusedError(f"hand.toml has no [commands.{name}]")
-    environment = _environment(arguments.texts("environment", MOST_VARIABLES), command)
-    arguments.done()
+        raise HandRefusedError(f"hand.toml has no [commands.{name}]")
+    environment = _build_environment(arguments.take_mapping("environment", MAX_VARIABLES), command)
+    arguments.reject_unknown()
     return lambda: _run(command, environment)
 
 
-def _environment(given: dict[str, Any], command: Command) -> dict[str, str]:
-    for name, value in given.items():
-        if not VARIABLE.fullmatch(name) or name not in command.environment:
-            raise InvalidError(f"environment: {ascii(name)[:60]} is not among those that hand.toml lists for it")
-        if not isinstance(value, str) or not _VALUE.fullmatch(value):
-            raise InvalidError(f"environment: {name} has characters that no label of ours needs")
-    return {"PATH": _PATH, "LANG": "C.UTF-8", **given}
+def _build_environment(variables: dict[str, Any], command: AllowedCommand) -> dict[str, str]:
+    for name, value in variables.items():
+        if not VARIABLE_NAME.fullmatch(name) or name not in command.environment:
+            raise InvalidRequestError(f"environment: {ascii(name)[:60]} is not among those that hand.toml lists for it")
+        if not isinstance(value, str) or not _VARIABLE_VALUE.fullmatch(value):
+            raise InvalidRequestError(f"environment: {name} has characters that no label of ours needs")
+    return {"PATH": _PATH, "LANG": "C.UTF-8", **variables}
 
 
-def _run(command: Command, environment: dict[str, str]) -> Result:
-    began = time.monotonic()
+def _run(command: AllowedCommand, environment: dict[str, str]) -> JsonObject:
+    started = time.monotonic()
     try:
         process = subprocess.Popen(
             command.argv,
@@ -58,41 +58,41 @@ def _run(command: Command, environment: dict[str, str]) -> Result:
             cwd="/",
             env=environment,
             start_new_session=True,
-            **_as(command.user),
+            **_build_user_options(command.user),
         )
     except OSError as error:
         raise HandError(f"{command.argv[0]}: {error.strerror}") from error
-    output = _output(process, command.timeout)
-    return {"status": process.returncode, "output": output, "seconds": time.monotonic() - began}
+    output = _collect_output(process, command.timeout)
+    return {"status": process.returncode, "output": output, "seconds": time.monotonic() - started}
 
 
-def _as(user: str) -> dict[str, Any]:
+def _build_user_options(user: str) -> dict[str, Any]:
     """Nothing where we are nobody special ourselves, as in a test."""
     return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
 
 
-def _output(process: subprocess.Popen[bytes], timeout: float) -> str:
+def _collect_output(process: subprocess.Popen[bytes], timeout: float) -> str:
     """The end of what it says, until it ends; AmbiguousError, its whole session killed, where that takes too long."""
     assert process.stdout is not None  # it was asked for
-    until, tail = time.monotonic() + timeout, b""
+    deadline, tail = time.monotonic() + timeout, b""
     with process.stdout as stream, selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
-        while selector.select(max(0.0, until - time.monotonic())):
-            if not (part := os.read(stream.fileno(), 1 << 16)):
+        while selector.select(max(0.0, deadline - time.monotonic())):
+            if not (chunk := os.read(stream.fileno(), 1 << 16)):
                 break
-            tail = (tail + part)[-MOST_OUTPUT:]
+            tail = (tail + chunk)[-MAX_OUTPUT:]
     try:
-        process.wait(max(0.0, until - time.monotonic()))
+        process.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         with contextlib.suppress(ProcessLookupError):  # it ended just now
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        raise AmbiguousError(f"it did not end within {timeout:g} s and was killed") from None
+        raise AmbiguousOutcomeError(f"it did not end within {timeout:g} s and was killed") from None
     return tail.decode(errors="replace")
 
 
-def _missing(bench: Bench) -> str:
-    return "" if bench.config.commands else "hand.toml names no command"
+def _check_support(context: VerbContext) -> str:
+    return "" if context.config.commands else "hand.toml names no command"
 
 
-VERB = Verb("command", Limit(60, 3600.0), _prepare, _missing)
+VERB = Verb("command", RateLimit(60, 3600.0), _prepare, _check_support)

@@ -9,29 +9,29 @@ from __future__ import annotations
 import time
 
 from hand.arguments import Arguments
-from hand.errors import AmbiguousError
-from hand.limits import Limit
-from hand.verb import Bench, Ready, Result, Verb
-from hand.verbs._nodes import node_file
+from hand.errors import AmbiguousOutcomeError
+from hand.limits import RateLimit
+from hand.verb import JsonObject, Operation, Verb, VerbContext
+from hand.verbs._nodes import resolve_node_file
 
-LONGEST = 60.0  # seconds
-
-
-def _prepare(bench: Bench, arguments: Arguments) -> Ready:
-    path = node_file(bench, arguments, "compact")
-    arguments.done()
-    return lambda: _run(bench, path)
+TIMEOUT = 60.0  # seconds
 
 
-def _run(bench: Bench, path: str) -> Result:
-    began = time.monotonic()
-    if not bench.files.write_slowly(path, "1", LONGEST):
-        raise AmbiguousError(f"compaction was ended after {LONGEST:g} s")
-    return {"seconds": time.monotonic() - began}
+def _prepare(context: VerbContext, arguments: Arguments) -> Operation:
+    path = resolve_node_file(context, arguments, "compact")
+    arguments.reject_unknown()
+    return lambda: _run(context, path)
 
 
-def _missing(bench: Bench) -> str:
-    return "" if bench.files.exists("sys/devices/system/node/node0/compact") else "the kernel cannot compact a node"
+def _run(context: VerbContext, path: str) -> JsonObject:
+    started = time.monotonic()
+    if not context.files.write_with_timeout(path, "1", TIMEOUT):
+        raise AmbiguousOutcomeError(f"compaction was ended after {TIMEOUT:g} s")
+    return {"seconds": time.monotonic() - started}
 
 
-VERB = Verb("compact", Limit(12, 3600.0), _prepare, _missing)
+def _check_support(context: VerbContext) -> str:
+    return "" if context.files.exists("sys/devices/system/node/node0/compact") else "the kernel cannot compact a node"
+
+
+VERB = Verb("compact", RateLimit(12, 3600.0), _prepare, _check_support)

@@ -9,29 +9,31 @@ from __future__ import annotations
 import time
 
 from hand.arguments import Arguments
-from hand.errors import AmbiguousError
-from hand.limits import Limit
-from hand.verb import Bench, Ready, Result, Verb
+from hand.errors import AmbiguousOutcomeError
+from hand.limits import RateLimit
+from hand.verb import JsonObject, Operation, Verb, VerbContext
 
-FILE = "proc/sys/vm/drop_caches"
-LONGEST = 60.0  # seconds; 100 GB take about 10
-
-
-def _prepare(bench: Bench, arguments: Arguments) -> Ready:
-    arguments.done()
-    return lambda: _run(bench)
+DROP_CACHES_FILE = "proc/sys/vm/drop_caches"
+TIMEOUT = 60.0  # seconds; 100 GB take about 10
 
 
-def _run(bench: Bench) -> Result:
-    before, began = bench.files.free_bytes(), time.monotonic()
-    if not bench.files.write_slowly(FILE, "1", LONGEST):
-        raise AmbiguousError(f"dropping caches was ended after {LONGEST:g} s; what was dropped by then is dropped")
-    seconds = time.monotonic() - began
-    return {"seconds": seconds, "freed_bytes": bench.files.free_bytes() - before}
+def _prepare(context: VerbContext, arguments: Arguments) -> Operation:
+    arguments.reject_unknown()
+    return lambda: _run(context)
 
 
-def _missing(bench: Bench) -> str:
-    return "" if bench.files.exists(FILE) else f"the kernel has no {FILE}"
+def _run(context: VerbContext) -> JsonObject:
+    free_before, started = context.files.read_free_bytes(), time.monotonic()
+    if not context.files.write_with_timeout(DROP_CACHES_FILE, "1", TIMEOUT):
+        raise AmbiguousOutcomeError(
+            f"dropping caches was ended after {TIMEOUT:g} s; what was dropped by then is dropped"
+        )
+    seconds = time.monotonic() - started
+    return {"seconds": seconds, "freed_bytes": context.files.read_free_bytes() - free_before}
 
 
-VERB = Verb("drop_caches", Limit(6, 3600.0), _prepare, _missing)
+def _check_support(context: VerbContext) -> str:
+    return "" if context.files.exists(DROP_CACHES_FILE) else f"the kernel has no {DROP_CACHES_FILE}"
+
+
+VERB = Verb("drop_caches", RateLimit(6, 3600.0), _prepare, _check_support)

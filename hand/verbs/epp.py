@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from hand.verbs._policies import policy_verb
+from hand.verbs._policies import make_policy_verb
 
-VERB = policy_verb("epp", "preference", "energy_performance_preference", "energy_performance_available_preferences")
+VERB = make_policy_verb(
+    "epp", "preference", "energy_performance_preference", "energy_performance_available_preferences"
+)

@@ -10,109 +10,111 @@ from __future__ import annotations
 import threading
 
 from hand.arguments import Arguments
-from hand.errors import HandError, RefusedError
+from hand.errors import HandError, HandRefusedError
 from hand.leases import Lease
-from hand.limits import Limit
-from hand.verb import Bench, Ready, Result, Verb, hold
-from hand.verbs._units import unit_file, unit_for
+from hand.limits import RateLimit
+from hand.verb import JsonObject, Operation, Verb, VerbContext, acquire_lease
+from hand.verbs._units import get_permitted_unit, resolve_unit_file
 
-LOWEST = 0.1
-SHORTEST, LONGEST = 0.05, 10.0  # seconds of a period
-_FULL = "1"
+MIN_DUTY = 0.1
+MIN_PERIOD, MAX_PERIOD = 0.05, 10.0  # seconds of a period
+_FULL_DUTY = "1"
 
 
-class Cycle:
+class DutyCycle:
     """
     The thread that freezes and thaws; when it ends, the unit is thawed.
 
     It outlives the cgroup, which goes when the unit stops and is there again when the unit restarts.
     """
 
-    def __init__(self, bench: Bench, path: str) -> None:
-        self._bench = bench
+    def __init__(self, context: VerbContext, path: str) -> None:
+        self._context = context
         self._path = path
-        self._ended = threading.Event()
-        self.fault = ""
+        self._stopping = threading.Event()
+        self.error = ""
         """Why the last write failed."""
         self._duty, self._period = 1.0, 1.0
         self._thread = threading.Thread(target=self._run, name=f"freeze {path}", daemon=True)
 
-    def set(self, duty: float, period: float) -> None:
+    def configure(self, duty: float, period: float) -> None:
         """From the next period on; the first call starts it."""
         self._duty, self._period = duty, period
         if not self._thread.is_alive():
             self._thread.start()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Returns when the unit is thawed for good; HandError where the kernel refuses."""
-        self._ended.set()
+        self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
-        if self._bench.files.exists(self._path):  # else the unit has been stopped: there is nothing to thaw
-            self._bench.files.write(self._path, "0")
+        if self._context.files.exists(self._path):  # else the unit has been stopped: there is nothing to thaw
+            self._context.files.write(self._path, "0")
 
     def _run(self) -> None:
-        while not self._ended.wait(self._duty * self._period):
+        while not self._stopping.wait(self._duty * self._period):
             self._write("1")
-            self._ended.wait((1 - self._duty) * self._period)
+            self._stopping.wait((1 - self._duty) * self._period)
             self._write("0")
 
     def _write(self, text: str) -> None:
         try:
-            self._bench.files.write(self._path, text)
-            self.fault = ""
+            self._context.files.write(self._path, text)
+            self.error = ""
         except HandError as error:  # the unit has been stopped, and its cgroup with it; it may be started again
-            self.fault = str(error)
+            self.error = str(error)
 
 
-def _prepare(bench: Bench, arguments: Arguments) -> Ready:
-    name, unit = unit_for(bench, arguments, "freeze")
-    duty = arguments.number("duty", LOWEST, 1.0)
-    period = arguments.number("period", SHORTEST, LONGEST)
-    lease, ttl = arguments.lease()
-    arguments.done()
-    path = unit_file(bench, unit, "cgroup.freeze")
-    if (stop := (1 - duty) * period) > unit.longest_stop:
-        raise RefusedError(
-            f"{name} would stand still for {stop:.2f} s at a time, and longest_stop in hand.toml is "
+def _prepare(context: VerbContext, arguments: Arguments) -> Operation:
+    name, unit = get_permitted_unit(context, arguments, "freeze")
+    duty = arguments.take_number("duty", MIN_DUTY, 1.0)
+    period = arguments.take_number("period", MIN_PERIOD, MAX_PERIOD)
+    lease_name, ttl = arguments.take_lease()
+    arguments.reject_unknown()
+    path = resolve_unit_file(context, unit, "cgroup.freeze")
+    if (stopped_seconds := (1 - duty) * period) > unit.longest_stop:
+        raise HandRefusedError(
+            f"{name} would stand still for {stopped_seconds:.2f} s at a time, and longest_stop in hand.toml is "
             f"{unit.longest_stop:g} s: its liveness probe might kill it; use a shorter period"
         )
-    held = Lease(lease, "freeze", path, _FULL, f"{duty:g} {period:g}", 0.0)
-    return lambda: _run(bench, held, ttl)
+    requested = Lease(lease_name, "freeze", path, _FULL_DUTY, f"{duty:g} {period:g}", 0.0)
+    return lambda: _run(context, requested, ttl)
 
 
-def _run(bench: Bench, wanted: Lease, ttl: float) -> Result:
-    with bench.leases.lock:
-        before = bench.leases.on(wanted.resource)
-        if before is None and bench.files.read(wanted.resource) != "0":
-            raise RefusedError(f"{wanted.resource} is frozen by somebody else")
-        lease = hold(bench, wanted, ttl, None, lambda: before.ours if before is not None else _FULL)
-        _resume(bench, lease)
-    prior = 1.0 if before is None else float(before.ours.split()[0])
+def _run(context: VerbContext, requested: Lease, ttl: float) -> JsonObject:
+    with context.leases.lock:
+        previous = context.leases.find_by_resource(requested.resource)
+        if previous is None and context.files.read(requested.resource) != "0":
+            raise HandRefusedError(f"{requested.resource} is frozen by somebody else")
+        lease = acquire_lease(
+            context, requested, ttl, None, lambda: previous.ours if previous is not None else _FULL_DUTY
+        )
+        _resume(context, lease)
+    prior = 1.0 if previous is None else float(previous.ours.split()[0])
     return {"prior": prior, "now": float(lease.ours.split()[0])}
 
 
-def _resume(bench: Bench, lease: Lease) -> None:
+def _resume(context: VerbContext, lease: Lease) -> None:
     duty, period = map(float, lease.ours.split())
-    cycle = bench.cycles.get(lease.resource)
+    cycle = context.cycles.get(lease.resource)
     if cycle is None:
-        cycle = bench.cycles[lease.resource] = Cycle(bench, lease.resource)
-    cycle.set(duty, period)
+        cycle = context.cycles[lease.resource] = DutyCycle(context, lease.resource)
+    cycle.configure(duty, period)
 
 
-def _put_back(bench: Bench, lease: Lease) -> None:
-    cycle = bench.cycles.pop(lease.resource, None) or Cycle(bench, lease.resource)
-    cycle.end()
+def _restore(context: VerbContext, lease: Lease) -> None:
+    cycle = context.cycles.pop(lease.resource, None) or DutyCycle(context, lease.resource)
+    cycle.close()
 
 
-def _lapsed(bench: Bench, lease: Lease) -> str:
-    cycle = bench.cycles.get(lease.resource)
-    return "nobody freezes and thaws it" if cycle is None else cycle.fault
+def _check_lease(context: VerbContext, lease: Lease) -> str:
+    cycle = context.cycles.get(lease.resource)
+    return "nobody freezes and thaws it" if cycle is None else cycle.error
 
 
-def _missing(bench: Bench) -> str:
-    named = any(unit.freeze for unit in bench.config.units.values())
-    return "" if named else "hand.toml names no unit that may be frozen"
+def _check_support(context: VerbContext) -> str:
+    is_named = any(unit.freeze for unit in context.config.units.values())
+    return "" if is_named else "hand.toml names no unit that may be frozen"
 
 
-VERB = Verb("freeze", Limit(600, 600.0), _prepare, _missing, _put_back, _resume, _lapsed)
+VERB = Verb("freeze", RateLimit(600, 600.0), _prepare, _check_support, _restore, _resume, _check_lease)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from hand.verbs._policies import policy_verb
+from hand.verbs._policies import make_policy_verb
 
-VERB = policy_verb("governor", "governor", "scaling_governor", "scaling_available_governors")
+VERB = make_policy_verb("governor", "governor", "scaling_governor", "scaling_available_governors")

@@ -19,15 +19,15 @@ from typing import NamedTuple
 
 from hand import pages
 from hand.arguments import Arguments
-from hand.errors import HandError, RefusedError
-from hand.limits import Limit
-from hand.peer import cgroup_of, within
-from hand.verb import Bench, Ready, Result, Verb
-from hand.verbs._nodes import MOST_NODES
+from hand.errors import HandError, HandRefusedError
+from hand.limits import RateLimit
+from hand.peer import is_within, read_cgroup
+from hand.verb import JsonObject, Operation, Verb, VerbContext
+from hand.verbs._nodes import MAX_NODES
 
-LEAST, MOST = 1 << 12, 1 << 34  # bytes for one request
-LONGEST = 20.0  # seconds for one request; what is left by then is told
-_PIECE = 8 << 20  # bytes of address space for one system call: some milliseconds
+MIN_BYTES, MAX_BYTES = 1 << 12, 1 << 34  # bytes for one request
+TIMEOUT = 20.0  # seconds for one request; what is left by then is told
+_BATCH_BYTES = 8 << 20  # bytes of address space for one system call: some milliseconds
 _MAPPING = re.compile(r"([0-9a-f]+) (\S+)(?: (.*))?")
 _RANGE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ")
 
@@ -35,141 +35,147 @@ Spans = list[tuple[int, int]]
 """Addresses from and to."""
 
 
-class Target(NamedTuple):
+class PinnedProcess(NamedTuple):
     """A process that cannot be mistaken for a later one of the same number."""
 
     pid: int
     start_time: int
     pidfd: int
 
-    def check(self) -> None:
+    def check_alive(self) -> None:
         """RefusedError where it has ended."""
         if select.select([self.pidfd], [], [], 0)[0]:
-            raise RefusedError(f"process {self.pid} has ended")
+            raise HandRefusedError(f"process {self.pid} has ended")
 
 
-def _prepare(bench: Bench, arguments: Arguments) -> Ready:
-    pid = arguments.whole("pid", 2, 1 << 22)
-    start_time = arguments.whole("start_time", 0, 1 << 62)
-    source, target = (arguments.whole(name, 0, MOST_NODES - 1) for name in ("from", "to"))
-    size = arguments.whole("bytes", LEAST, MOST)
-    arguments.done()
+def _prepare(context: VerbContext, arguments: Arguments) -> Operation:
+    pid = arguments.take_integer("pid", 2, 1 << 22)
+    start_time = arguments.take_integer("start_time", 0, 1 << 62)
+    source, target = (arguments.take_integer(name, 0, MAX_NODES - 1) for name in ("from", "to"))
+    size = arguments.take_integer("bytes", MIN_BYTES, MAX_BYTES)
+    arguments.reject_unknown()
     for node in (source, target):
-        if not bench.files.exists(f"sys/devices/system/node/node{node}"):
-            raise RefusedError(f"there is no node {node} on this host")
-    return lambda: _run(bench, pid, start_time, source, target, size)
+        if not context.files.exists(f"sys/devices/system/node/node{node}"):
+            raise HandRefusedError(f"there is no node {node} on this host")
+    return lambda: _run(context, pid, start_time, source, target, size)
 
 
-def _run(bench: Bench, pid: int, start_time: int, source: int, target: int, size: int) -> Result:
-    began = time.monotonic()
-    process = _opened(pid, start_time)
+def _run(context: VerbContext, pid: int, start_time: int, source: int, target: int, size: int) -> JsonObject:
+    started = time.monotonic()
+    process = _open_process(pid, start_time)
     try:
-        _check_allowed(bench, pid)
-        moved, left = _moved(process, source, target, size, began + LONGEST)
+        _check_permitted(context, pid)
+        moved_bytes, left_bytes = _move_pages(process, source, target, size, started + TIMEOUT)
     finally:
         os.close(process.pidfd)
-    return {"moved_bytes": moved, "left_bytes": left, "seconds": time.monotonic() - began}
+    return {"moved_bytes": moved_bytes, "left_bytes": left_bytes, "seconds": time.monotonic() - started}
 
 
-def _opened(pid: int, start_time: int) -> Target:
+def _open_process(pid: int, start_time: int) -> PinnedProcess:
     try:
-        process = Target(pid, start_time, os.pidfd_open(pid))
+        process = PinnedProcess(pid, start_time, os.pidfd_open(pid))
     except OSError as error:
-        raise RefusedError(f"process {pid}: {error.strerror}") from error
-    if _start_time(pid) != start_time:
+        raise HandRefusedError(f"process {pid}: {error.strerror}") from error
+    if _read_start_time(pid) != start_time:
         os.close(process.pidfd)
-        raise RefusedError(f"process {pid} is not the one that was meant: it started at another time")
+        raise HandRefusedError(f"process {pid} is not the one that was meant: it started at another time")
     return process
 
 
-def _start_time(pid: int) -> int | None:
+def _read_start_time(pid: int) -> int | None:
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return None  # it has just ended: not the one that was meant, in any case
 
 
-def _check_allowed(bench: Bench, pid: int) -> None:
-    cgroup = cgroup_of(pid)
-    if not any(unit.migrate and within(cgroup, unit.cgroup) for unit in bench.config.units.values()):
-        raise RefusedError(f"process {pid} is in {cgroup}, which hand.toml does not name with migrate = true")
+def _check_permitted(context: VerbContext, pid: int) -> None:
+    cgroup = read_cgroup(pid)
+    if not any(unit.migrate and is_within(cgroup, unit.cgroup) for unit in context.config.units.values()):
+        raise HandRefusedError(f"process {pid} is in {cgroup}, which hand.toml does not name with migrate = true")
 
 
-def _moved(process: Target, source: int, target: int, size: int, until: float) -> tuple[int, int]:
+def _move_pages(process: PinnedProcess, source: int, target: int, size: int, deadline: float) -> tuple[int, int]:
     """
     Bytes that came to the target, and bytes that are still on the source node.
 
     Linux 6.1 hides from move_pages what NUMA balancing has marked and nobody has touched since, so what is left is what
     numa_maps counted, less what has moved.
     """
-    spans, there_at_first = _movable(process, source)
-    moved = 0
-    for batch in _batches(spans):
-        process.check()
-        before = pages.nodes_of(process.pid, batch)
-        there = [address for address, node in zip(batch, before, strict=True) if node == source]
-        if chosen := there[: max(0, -(-(size - moved) // pages.PAGE))]:
+    spans, source_bytes = _find_movable(process, source)
+    moved_bytes = 0
+    for batch in _split_batches(spans):
+        process.check_alive()
+        nodes_before = pages.query_nodes(process.pid, batch)
+        on_source = [address for address, node in zip(batch, nodes_before, strict=True) if node == source]
+        if chosen := on_source[: max(0, -(-(size - moved_bytes) // pages.PAGE_SIZE))]:
             pages.move(process.pid, chosen, target)
         # Looked at again, since with one page of a huge page all of it moves.
-        after = pages.nodes_of(process.pid, batch) if chosen else before
-        moved += (after.count(target) - before.count(target)) * pages.PAGE
-        if moved >= size or time.monotonic() > until:
+        nodes_after = pages.query_nodes(process.pid, batch) if chosen else nodes_before
+        moved_bytes += (nodes_after.count(target) - nodes_before.count(target)) * pages.PAGE_SIZE
+        if moved_bytes >= size or time.monotonic() > deadline:
             break
-    return moved, max(0, there_at_first - moved)
+    return moved_bytes, max(0, source_bytes - moved_bytes)
 
 
-def _batches(spans: Spans) -> Iterator[list[int]]:
+def _split_batches(spans: Spans) -> Iterator[list[int]]:
     """The pages, in pieces that no huge page straddles."""
     for start, end in spans:
         while start < end:
-            stop = min(end, (start // _PIECE + 1) * _PIECE)
-            yield list(range(start, stop, pages.PAGE))
-            start = stop
+            batch_end = min(end, (start // _BATCH_BYTES + 1) * _BATCH_BYTES)
+            yield list(range(start, batch_end, pages.PAGE_SIZE))
+            start = batch_end
 
 
-def _movable(process: Target, source: int) -> tuple[Spans, int]:
+def _find_movable(process: PinnedProcess, source: int) -> tuple[Spans, int]:
     """Anonymous mappings that no policy keeps where they are, and their bytes on the source node."""
     try:
-        policies = Path(f"/proc/{process.pid}/numa_maps").read_text()
-        maps = Path(f"/proc/{process.pid}/maps").read_text()
+        numa_maps_text = Path(f"/proc/{process.pid}/numa_maps").read_text()
+        maps_text = Path(f"/proc/{process.pid}/maps").read_text()
     except OSError as error:
         raise HandError(f"the mappings of process {process.pid} cannot be read: {error.strerror}") from error
-    free = {start: rest for start, policy, rest in _mappings(policies) if _is_free(policy) and _is_anonymous(rest)}
-    ranges = (_RANGE.match(line) for line in maps.splitlines())
-    spans = [(int(found[1], 16), int(found[2], 16)) for found in ranges if found]
-    return [span for span in spans if span[0] in free], sum(_bytes_on(source, rest) for rest in free.values())
+    movable = {
+        start: details
+        for start, policy, details in _parse_mappings(numa_maps_text)
+        if _is_movable_policy(policy) and _is_anonymous(details)
+    }
+    ranges = (_RANGE.match(line) for line in maps_text.splitlines())
+    spans = [(int(match[1], 16), int(match[2], 16)) for match in ranges if match]
+    return [span for span in spans if span[0] in movable], sum(
+        _count_bytes_on(source, details) for details in movable.values()
+    )
 
 
-def _bytes_on(node: int, rest: str) -> int:
+def _count_bytes_on(node: int, details: str) -> int:
     """What a line of numa_maps counts on a node."""
-    words = dict(word.split("=", 1) for word in rest.split() if "=" in word)
-    return int(words.get(f"N{node}", 0)) * int(words.get("kernelpagesize_kB", pages.PAGE >> 10)) << 10
+    words = dict(word.split("=", 1) for word in details.split() if "=" in word)
+    return int(words.get(f"N{node}", 0)) * int(words.get("kernelpagesize_kB", pages.PAGE_SIZE >> 10)) << 10
 
 
-def _mappings(text: str) -> Iterator[tuple[int, str, str]]:
+def _parse_mappings(text: str) -> Iterator[tuple[int, str, str]]:
     for line in text.splitlines():
-        found = _MAPPING.match(line)
-        if found:
-            yield int(found[1], 16), found[2], found[3] or ""
+        match = _MAPPING.match(line)
+        if match:
+            yield int(match[1], 16), match[2], match[3] or ""
 
 
-def _is_free(policy: str) -> bool:
+def _is_movable_policy(policy: str) -> bool:
     """Whether pages may lie anywhere: neither bind nor interleave, of the mapping's own or the task's."""
     return policy in ("default", "local") or policy.startswith("prefer")
 
 
-def _is_anonymous(rest: str) -> bool:
-    words = rest.split()
+def _is_anonymous(details: str) -> bool:
+    words = details.split()
     return any(word.startswith("anon=") for word in words) and not any(word.startswith("file=") for word in words)
 
 
-def _missing(bench: Bench) -> str:
-    if pages.number() is None:
+def _check_support(context: VerbContext) -> str:
+    if pages.get_syscall_number() is None:
         return "the number of move_pages(2) is not known for this processor"
-    if not bench.files.exists("sys/devices/system/node/node1"):
+    if not context.files.exists("sys/devices/system/node/node1"):
         return "this host has one node"
-    named = any(unit.migrate for unit in bench.config.units.values())
-    return "" if named else "hand.toml names no unit whose pages may be moved"
+    is_named = any(unit.migrate for unit in context.config.units.values())
+    return "" if is_named else "hand.toml names no unit whose pages may be moved"
 
 
-VERB = Verb("migrate", Limit(3600, 3600.0), _prepare, _missing)
+VERB = Verb("migrate", RateLimit(3600, 3600.0), _prepare, _check_support)

@@ -12,44 +12,44 @@ import time
 
 from hand.arguments import Arguments
 from hand.errors import HandError
-from hand.limits import Limit
-from hand.verb import Bench, Ready, Result, Verb
-from hand.verbs._nodes import node_file
-from hand.verbs._units import unit_file, unit_for
+from hand.limits import RateLimit
+from hand.verb import JsonObject, Operation, Verb, VerbContext
+from hand.verbs._nodes import resolve_node_file
+from hand.verbs._units import get_permitted_unit, resolve_unit_file
 
-LEAST, MOST = 1 << 20, 1 << 40  # bytes
-LONGEST = 60.0  # seconds
-_LESS = os.strerror(errno.EAGAIN)  # how the kernel says that it gave back less than was asked
+MIN_BYTES, MAX_BYTES = 1 << 20, 1 << 40  # bytes
+TIMEOUT = 60.0  # seconds
+_EAGAIN_TEXT = os.strerror(errno.EAGAIN)  # how the kernel says that it gave back less than was asked
 
 
-def _prepare(bench: Bench, arguments: Arguments) -> Ready:
+def _prepare(context: VerbContext, arguments: Arguments) -> Operation:
     if arguments.has("unit"):
-        _, unit = unit_for(bench, arguments, "reclaim")
-        path = unit_file(bench, unit, "memory.reclaim")
+        _, unit = get_permitted_unit(context, arguments, "reclaim")
+        path = resolve_unit_file(context, unit, "memory.reclaim")
     else:
-        path = node_file(bench, arguments, "reclaim")
-    size = arguments.whole("bytes", LEAST, MOST)
-    arguments.done()
-    return lambda: _run(bench, path, size)
+        path = resolve_node_file(context, arguments, "reclaim")
+    size = arguments.take_integer("bytes", MIN_BYTES, MAX_BYTES)
+    arguments.reject_unknown()
+    return lambda: _run(context, path, size)
 
 
-def _run(bench: Bench, path: str, size: int) -> Result:
-    began, whole = time.monotonic(), True
+def _run(context: VerbContext, path: str, size: int) -> JsonObject:
+    started, complete = time.monotonic(), True
     try:
-        whole = bench.files.write_slowly(path, str(size), LONGEST)
+        complete = context.files.write_with_timeout(path, str(size), TIMEOUT)
     except HandError as error:
-        if not str(error).endswith(_LESS):
+        if not str(error).endswith(_EAGAIN_TEXT):
             raise
-        whole = False
-    return {"seconds": time.monotonic() - began, "asked_bytes": size, "whole": whole}
+        complete = False
+    return {"seconds": time.monotonic() - started, "asked_bytes": size, "whole": complete}
 
 
-def _missing(bench: Bench) -> str:
-    if bench.files.exists("sys/devices/system/node/node0/reclaim"):
+def _check_support(context: VerbContext) -> str:
+    if context.files.exists("sys/devices/system/node/node0/reclaim"):
         return ""
-    if any(unit.reclaim for unit in bench.config.units.values()):
+    if any(unit.reclaim for unit in context.config.units.values()):
         return ""
     return "the kernel has no reclaim per node, and hand.toml names no unit for it"
 
 
-VERB = Verb("reclaim", Limit(60, 3600.0), _prepare, _missing)
+VERB = Verb("reclaim", RateLimit(60, 3600.0), _prepare, _check_support)

@@ -25,7 +25,7 @@ ABSENT, VALUE, STALE = 0, 1, 2
 SCALES = (1 / 1024, 1.0, 100.0, 1e3, 1e6, 1e9)
 """Units per whole number: kibibytes, counts, clock ticks and percent, milli, micro, nano."""
 
-_EXACT = float(1 << 53)  # whole numbers up to here survive a float64
+_MAX_EXACT = float(1 << 53)  # whole numbers up to here survive a float64
 _WIDTHS = (np.int8, np.int16, np.int32)
 
 
@@ -34,7 +34,7 @@ class Constants(NamedTuple):
 
     values: Floats
 
-    def rows(self, slots: Integers, count: int) -> Floats:
+    def read_rows(self, slots: Integers, count: int) -> Floats:
         return np.broadcast_to(self.values[slots, None], (len(slots), count))
 
     def nbytes(self) -> int:
@@ -46,17 +46,17 @@ class Deltas(NamedTuple):
 
     scale: float
     first: npt.NDArray[np.int64]
-    steps: npt.NDArray[np.signedinteger]
+    differences: npt.NDArray[np.signedinteger]
 
-    def rows(self, slots: Integers, count: int) -> Floats:
-        whole = np.empty((len(slots), count), np.int64)
-        whole[:, 0] = self.first[slots]
-        whole[:, 1:] = self.steps[slots]
-        np.cumsum(whole, axis=1, out=whole)
-        return whole / self.scale
+    def read_rows(self, slots: Integers, count: int) -> Floats:
+        integers = np.empty((len(slots), count), np.int64)
+        integers[:, 0] = self.first[slots]
+        integers[:, 1:] = self.differences[slots]
+        np.cumsum(integers, axis=1, out=integers)
+        return integers / self.scale
 
     def nbytes(self) -> int:
-        return self.first.nbytes + self.steps.nbytes
+        return self.first.nbytes + self.differences.nbytes
 
 
 class Plain(NamedTuple):
@@ -64,7 +64,7 @@ class Plain(NamedTuple):
 
     values: Floats
 
-    def rows(self, slots: Integers, count: int) -> Floats:
+    def read_rows(self, slots: Integers, count: int) -> Floats:
         return self.values[slots]
 
     def nbytes(self) -> int:
@@ -72,13 +72,13 @@ class Plain(NamedTuple):
 
 
 Store = Constants | Deltas | Plain
-_Put = Callable[[Integers, Store], None]
+_AddStore = Callable[[Integers, Store], None]
 
 
 class Block:
     """Consecutive rows of one group: time x columns, read-only."""
 
-    __slots__ = ("_holed", "_kinds", "_offsets", "_slots", "_states", "_stores", "base_ms")
+    __slots__ = ("_holed_columns", "_kinds", "_offsets", "_slots", "_states", "_stores", "base_ms")
 
     def __init__(self, times: Times, values: Floats, states: States) -> None:
         """`times` [rows] in ms; `values`, `states` [columns, rows]."""
@@ -86,10 +86,10 @@ class Block:
         self._offsets = times - self.base_ms
         if self._offsets[-1] < 1 << 31:
             self._offsets = self._offsets.astype(np.int32)
-        self._kinds, self._slots, self._stores = _stored(values)
-        holed = np.flatnonzero((states != VALUE).any(axis=1))
-        self._holed: Integers = holed
-        self._states: States = states[holed]
+        self._kinds, self._slots, self._stores = _compress_columns(values)
+        holed_columns = np.flatnonzero((states != VALUE).any(axis=1))
+        self._holed_columns: Integers = holed_columns
+        self._states: States = states[holed_columns]
 
     @property
     def first_ms(self) -> int:
@@ -102,15 +102,15 @@ class Block:
         return self.base_ms + int(self._offsets[-1])
 
     @property
-    def rows(self) -> int:
+    def row_count(self) -> int:
         """How many rows there are."""
         return len(self._offsets)
 
-    def moved(self, delta_ms: int) -> Block:
+    def shift(self, delta_ms: int) -> Block:
         """The same rows at other times; the block itself stays, for a snapshot may hold it."""
-        other = copy.copy(self)
-        other.base_ms += delta_ms
-        return other
+        shifted = copy.copy(self)
+        shifted.base_ms += delta_ms
+        return shifted
 
     def times(self) -> Times:
         """Times of the rows, in ms."""
@@ -121,76 +121,82 @@ class Block:
         count = len(self._offsets)
         values = np.zeros((len(columns), count))
         states = np.full((len(columns), count), ABSENT, np.uint8)
-        known = columns < len(self._kinds)
-        states[known] = VALUE
+        existing = columns < len(self._kinds)
+        states[existing] = VALUE
         kinds = np.full(len(columns), 255, np.uint8)
-        kinds[known] = self._kinds[columns[known]]
+        kinds[existing] = self._kinds[columns[existing]]
         for kind, store in enumerate(self._stores):
-            here = np.flatnonzero(kinds == kind)
-            if len(here):
-                values[here] = store.rows(self._slots[columns[here]].astype(np.intp), count)
+            selected = np.flatnonzero(kinds == kind)
+            if len(selected):
+                values[selected] = store.read_rows(self._slots[columns[selected]].astype(np.intp), count)
         self._write_holes(columns, states)
         return values, states
 
     def _write_holes(self, columns: Integers, states: States) -> None:
-        if len(self._holed):
-            at = np.minimum(np.searchsorted(self._holed, columns), len(self._holed) - 1)
-            here = self._holed[at] == columns
-            states[here] = self._states[at[here]]
+        if len(self._holed_columns):
+            positions = np.minimum(np.searchsorted(self._holed_columns, columns), len(self._holed_columns) - 1)
+            has_holes = self._holed_columns[positions] == columns
+            states[has_holes] = self._states[positions[has_holes]]
 
     def nbytes(self) -> int:
         """Memory held by the arrays of the block."""
-        own = self._offsets.nbytes + self._kinds.nbytes + self._slots.nbytes + self._holed.nbytes + self._states.nbytes
-        return own + sum(store.nbytes() for store in self._stores)
+        array_bytes = (
+            self._offsets.nbytes
+            + self._kinds.nbytes
+            + self._slots.nbytes
+            + self._holed_columns.nbytes
+            + self._states.nbytes
+        )
+        return array_bytes + sum(store.nbytes() for store in self._stores)
 
 
-def _stored(values: Floats) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], tuple[Store, ...]]:
+def _compress_columns(values: Floats) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], tuple[Store, ...]]:
     columns = len(values)
     kinds = np.empty(columns, np.uint8)
     slots = np.empty(columns, np.int32)
     stores: list[Store] = []
 
-    def put(where: Integers, store: Store) -> None:
-        kinds[where] = len(stores)
-        slots[where] = np.arange(len(where))
+    def add_store(indexes: Integers, store: Store) -> None:
+        kinds[indexes] = len(stores)
+        slots[indexes] = np.arange(len(indexes))
         stores.append(store)
 
     values = np.ascontiguousarray(values)
     bits = values.view(np.int64)
     constant = (bits == bits[:, :1]).all(axis=1)
     if constant.any():
-        put(np.flatnonzero(constant), Constants(values[constant, 0]))
-    left = np.flatnonzero(~constant)
+        add_store(np.flatnonzero(constant), Constants(values[constant, 0]))
+    remaining = np.flatnonzero(~constant)
     for scale in SCALES:
-        left = _store_deltas(values, left, scale, put)
-    if len(left):
-        put(left, Plain(values[left]))
+        remaining = _store_deltas(values, remaining, scale, add_store)
+    if len(remaining):
+        add_store(remaining, Plain(values[remaining]))
     return kinds, slots, tuple(stores)
 
 
-def _store_deltas(values: Floats, left: Integers, scale: float, put: _Put) -> Integers:
+def _store_deltas(values: Floats, remaining: Integers, scale: float, add_store: _AddStore) -> Integers:
     # The first row decides cheaply for most columns; only its survivors are looked at as a whole.
-    likely = left[_reproduced(np.ascontiguousarray(values[left, :1]), scale)]
-    likely = likely[_reproduced(values[likely], scale)]
-    if not len(likely):
-        return left
-    whole = np.rint(values[likely] * scale).astype(np.int64)
-    steps = np.diff(whole, axis=1)
-    largest = np.abs(steps).max(axis=1)
-    taken = np.zeros(len(likely), bool)
+    candidates = remaining[_is_exact(np.ascontiguousarray(values[remaining, :1]), scale)]
+    candidates = candidates[_is_exact(values[candidates], scale)]
+    if not len(candidates):
+        return remaining
+    integers = np.rint(values[candidates] * scale).astype(np.int64)
+    differences = np.diff(integers, axis=1)
+    largest = np.abs(differences).max(axis=1)
+    stored = np.zeros(len(candidates), bool)
     for width in _WIDTHS:
-        fits = ~taken & (largest <= np.iinfo(width).max)
+        fits = ~stored & (largest <= np.iinfo(width).max)
         if fits.any():
-            put(likely[fits], Deltas(scale, whole[fits, 0], steps[fits].astype(width)))
-            taken |= fits
-    return np.setdiff1d(left, likely[taken], assume_unique=True)
+            add_store(candidates[fits], Deltas(scale, integers[fits, 0], differences[fits].astype(width)))
+            stored |= fits
+    return np.setdiff1d(remaining, candidates[stored], assume_unique=True)
 
 
-def _reproduced(values: Floats, scale: float) -> npt.NDArray[np.bool_]:
+def _is_exact(values: Floats, scale: float) -> npt.NDArray[np.bool_]:
     with np.errstate(invalid="ignore", over="ignore"):
-        whole = np.rint(values * scale)
-        exact = np.abs(whole) < _EXACT
+        integers = np.rint(values * scale)
+        exact = np.abs(integers) < _MAX_EXACT
         # Through an integer and back, so that -0.0 and NaN payloads are told apart.
-        back = np.where(exact, whole, 0.0).astype(np.int64) / scale
-    same: npt.NDArray[np.bool_] = (exact & (back.view(np.int64) == values.view(np.int64))).all(axis=1)
-    return same
+        restored = np.where(exact, integers, 0.0).astype(np.int64) / scale
+    matches: npt.NDArray[np.bool_] = (exact & (restored.view(np.int64) == values.view(np.int64))).all(axis=1)
+    return matches

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from collectors import Labels, Metric
 from rules.history.blocks import VALUE, Floats, Integers, Times
-from rules.history.sample_group import Group, Span
+from rules.history.sample_group import RowSpan, SampleGroup
 
 Bools = npt.NDArray[np.bool_]
 
@@ -34,44 +34,46 @@ class Rows(NamedTuple):
     values: Floats
     present: Bools | None
 
-    def newer(self, than_ms: int) -> Rows:
+    def select_newer(self, after_ms: int) -> Rows:
         """The rows after that time."""
-        return self.chosen(slice(int(np.searchsorted(self.times, than_ms, "right")), None))
+        return self.select_rows(slice(int(np.searchsorted(self.times, after_ms, "right")), None))
 
-    def without_empty_columns(self) -> Rows:
+    def drop_empty_columns(self) -> Rows:
         """The same without series that have no value in any of the rows: they are not to be born for that."""
-        if self.present is None or (has := self.present.any(axis=1)).all():
+        if self.present is None or (has_value := self.present.any(axis=1)).all():
             return self
-        columns = np.flatnonzero(has)
+        columns = np.flatnonzero(has_value)
         name, metrics, labels = self.heading
-        heading = Heading(name, tuple(metrics[at] for at in columns), tuple(labels[at] for at in columns))
+        heading = Heading(
+            name, tuple(metrics[column] for column in columns), tuple(labels[column] for column in columns)
+        )
         return Rows(heading, self.times, self.values[columns], self.present[columns])
 
-    def chosen(self, rows: Integers | slice) -> Rows:
+    def select_rows(self, rows: Integers | slice) -> Rows:
         """Some of the rows."""
         present = None if self.present is None else self.present[:, rows]
         return Rows(self.heading, self.times[rows], self.values[:, rows], present)
 
 
-def rows_after(group: Group, after_ms: int, until_ms: int) -> Rows:
+def read_rows_between(group: SampleGroup, after_ms: int, until_ms: int) -> Rows:
     """The rows of a group with after < time <= until, as copies that nobody changes."""
-    named = [(slot, metric) for slot, metric in enumerate(group.metrics) if metric is not None]
-    slots = np.array([slot for slot, _ in named], np.intp)
-    metrics = tuple(metric for _, metric in named)
-    heading = Heading(group.name, metrics, tuple(group.labels[slot] for slot, _ in named))
-    return _copied(heading, group.span(slots, after_ms, until_ms))
+    live_columns = [(slot, metric) for slot, metric in enumerate(group.metrics) if metric is not None]
+    slots = np.array([slot for slot, _ in live_columns], np.intp)
+    metrics = tuple(metric for _, metric in live_columns)
+    heading = Heading(group.name, metrics, tuple(group.labels[slot] for slot, _ in live_columns))
+    return _copy_span(heading, group.read_span(slots, after_ms, until_ms))
 
 
-def _copied(heading: Heading, span: Span) -> Rows:
+def _copy_span(heading: Heading, span: RowSpan) -> Rows:
     # Reading chosen columns by their numbers has copied the values; the times are a view.
     return Rows(heading, span.times.copy(), span.values, None if span.states is None else span.states == VALUE)
 
 
-def append_rows(group: Group, rows: Rows, columns: Integers) -> None:
+def append_rows(group: SampleGroup, rows: Rows, columns: Integers) -> None:
     """Adds the rows, which are newer than the group's last, their cells in these columns."""
     for row, at_ms in enumerate(rows.times.tolist()):
         if rows.present is None:
             group.append(at_ms, columns, rows.values[:, row])
         else:
-            has = rows.present[:, row]
-            group.append(at_ms, columns[has], rows.values[has, row])
+            has_value = rows.present[:, row]
+            group.append(at_ms, columns[has_value], rows.values[has_value, row])

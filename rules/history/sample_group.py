@@ -31,7 +31,7 @@ _SLIDE_COLUMNS = 128  # columns moved at a time, so that sliding needs no second
 Columns = Integers | slice
 
 
-class Span(NamedTuple):
+class RowSpan(NamedTuple):
     """Consecutive rows of chosen columns; `states` is None where every cell has a value."""
 
     times: Times
@@ -39,7 +39,7 @@ class Span(NamedTuple):
     states: States | None
 
 
-class Group:
+class SampleGroup:
     """One sampling group: its columns, its plain head and its sealed blocks."""
 
     def __init__(self, name: str) -> None:
@@ -51,24 +51,24 @@ class Group:
         self.blocks: deque[Block] = deque()
         self.ended_ms = np.empty(0, np.int64)  # when the column's series ended; ALIVE_MS while it lives
         self.hole_ms = np.empty(0, np.int64)  # the newest row in which the column had no value
-        self._free: list[int] = []
+        self._free_slots: list[int] = []
         self._times = np.empty(_FIRST_ROWS, np.int64)
         self._values = np.zeros((0, _FIRST_ROWS))
         self._states = np.zeros((0, _FIRST_ROWS), np.uint8)
         self._first = self._end = 0
         self._shared = False
 
-    def frozen(self) -> Group:
+    def freeze(self) -> SampleGroup:
         """
         The group as it is now, for another thread to read; the rows are not copied.
 
         Rows are only ever added behind those it sees; what would move or change them makes new arrays first.
         """
-        twin = copy.copy(self)
-        twin.blocks, twin.metrics, twin.labels = self.blocks.copy(), self.metrics.copy(), self.labels.copy()
-        twin.ended_ms, twin.hole_ms = self.ended_ms.copy(), self.hole_ms.copy()
+        frozen = copy.copy(self)
+        frozen.blocks, frozen.metrics, frozen.labels = self.blocks.copy(), self.metrics.copy(), self.labels.copy()
+        frozen.ended_ms, frozen.hole_ms = self.ended_ms.copy(), self.hole_ms.copy()
         self._shared = True
-        return twin
+        return frozen
 
     @property
     def width(self) -> int:
@@ -90,33 +90,35 @@ class Group:
     def add_columns(self, keys: list[tuple[Metric, Labels]]) -> list[int]:
         """A column for each new series; the slot of a series that is long forgotten is used again."""
         slots = []
-        missing = len(keys) - len(self._free)
+        missing = len(keys) - len(self._free_slots)
         if missing > 0:
             self._widen(missing)
         for metric, labels in keys:
-            slot = self._free.pop()
+            slot = self._free_slots.pop()
             self.metrics[slot], self.labels[slot] = metric, labels
             self.ended_ms[slot], self.hole_ms[slot] = ALIVE_MS, self.last_ms
             slots.append(slot)
         return slots
 
-    def _widen(self, more: int) -> None:
-        old, new = self.width, self.width + more
-        self.metrics.extend([None] * more)
-        self.labels.extend([()] * more)
-        self.ended_ms = np.concatenate([self.ended_ms, np.full(more, NEVER_MS)])
-        self.hole_ms = np.concatenate([self.hole_ms, np.full(more, NEVER_MS)])
-        self._free.extend(range(new - 1, old - 1, -1))
-        if new > len(self._values):
-            self._reshape(new if not old else max(new, old + old // 8 + 8), self._values.shape[1])
+    def _widen(self, count: int) -> None:
+        old_width, new_width = self.width, self.width + count
+        self.metrics.extend([None] * count)
+        self.labels.extend([()] * count)
+        self.ended_ms = np.concatenate([self.ended_ms, np.full(count, NEVER_MS)])
+        self.hole_ms = np.concatenate([self.hole_ms, np.full(count, NEVER_MS)])
+        self._free_slots.extend(range(new_width - 1, old_width - 1, -1))
+        if new_width > len(self._values):
+            self._reshape(
+                new_width if not old_width else max(new_width, old_width + old_width // 8 + 8), self._values.shape[1]
+            )
 
     def _reshape(self, columns: int, rows: int) -> None:
-        held, width = slice(self._first, self._end), min(len(self._values), columns)
+        used, width = slice(self._first, self._end), min(len(self._values), columns)
         count = self._end - self._first
         times, values, states = np.empty(rows, np.int64), np.zeros((columns, rows)), np.zeros((columns, rows), np.uint8)
-        times[:count] = self._times[held]
-        values[:width, :count] = self._values[:width, held]
-        states[:width, :count] = self._states[:width, held]
+        times[:count] = self._times[used]
+        values[:width, :count] = self._values[:width, used]
+        states[:width, :count] = self._states[:width, used]
         self._times, self._values, self._states = times, values, states
         self._first, self._end = 0, count
         self._shared = False
@@ -125,24 +127,24 @@ class Group:
         """One row: `numbers` in `columns`, a stale mark in every other column that was alive."""
         self._make_room()
         row, width = self._end, self.width
-        before = self.last_states()
+        previous = self.last_states()
         states = self._states[:width, row]
         # A cell without value repeats the one before it, so that sealing finds nothing to store.
         self._values[:width, row] = self.last_values()
         self._values[columns, row] = numbers
         states[:] = ABSENT
         states[columns] = VALUE
-        states[(before == VALUE) & (states == ABSENT)] = STALE
+        states[(previous == VALUE) & (states == ABSENT)] = STALE
         self._end_row(at_ms, states)
 
     def _end_row(self, at_ms: int, states: States) -> None:
         ended = states == STALE
         if ended.any():
             self.ended_ms[ended] = at_ms
-        lives = states == VALUE
-        if not lives.all():
-            self.hole_ms[~lives] = at_ms
-        self.ended_ms[lives] = ALIVE_MS
+        alive = states == VALUE
+        if not alive.all():
+            self.hole_ms[~alive] = at_ms
+        self.ended_ms[alive] = ALIVE_MS
         self._times[self._end] = self.last_ms = at_ms
         self._end += 1
 
@@ -166,12 +168,12 @@ class Group:
         if self._shared:
             self._reshape(*self._values.shape)
             return
-        held, count = slice(self._first, self._end), self._end - self._first
-        self._times[:count] = self._times[held].copy()
-        for top in range(0, self.width, _SLIDE_COLUMNS):
-            some = slice(top, top + _SLIDE_COLUMNS)
-            self._values[some, :count] = self._values[some, held].copy()
-            self._states[some, :count] = self._states[some, held].copy()
+        used, count = slice(self._first, self._end), self._end - self._first
+        self._times[:count] = self._times[used].copy()
+        for first in range(0, self.width, _SLIDE_COLUMNS):
+            chunk = slice(first, first + _SLIDE_COLUMNS)
+            self._values[chunk, :count] = self._values[chunk, used].copy()
+            self._states[chunk, :count] = self._states[chunk, used].copy()
         self._first, self._end = 0, count
 
     def shift(self, delta_ms: int) -> None:
@@ -179,7 +181,7 @@ class Group:
         self._times = self._times + delta_ms
         self.ended_ms[np.abs(self.ended_ms) < ALIVE_MS] += delta_ms
         self.hole_ms[np.abs(self.hole_ms) < ALIVE_MS] += delta_ms
-        self.blocks = deque(block.moved(delta_ms) for block in self.blocks)
+        self.blocks = deque(block.shift(delta_ms) for block in self.blocks)
         if self.last_ms != NEVER_MS:
             self.last_ms += delta_ms
 
@@ -188,10 +190,10 @@ class Group:
         while self.blocks and self.blocks[0].last_ms < horizon_ms:
             self.blocks.popleft()
         if not self.blocks:
-            held = self._times[self._first : self._end]
-            self._first += int(np.searchsorted(held, horizon_ms))
-        gone = np.flatnonzero((self.ended_ms <= self.oldest_ms(horizon_ms)) & (self.ended_ms != NEVER_MS))
-        return [int(slot) for slot in gone]
+            times = self._times[self._first : self._end]
+            self._first += int(np.searchsorted(times, horizon_ms))
+        expired = np.flatnonzero((self.ended_ms <= self.oldest_ms(horizon_ms)) & (self.ended_ms != NEVER_MS))
+        return [int(slot) for slot in expired]
 
     def oldest_ms(self, horizon_ms: int = NEVER_MS) -> int:
         """Time of the oldest row; the horizon where there is none."""
@@ -199,13 +201,13 @@ class Group:
             return self.blocks[0].first_ms
         return int(self._times[self._first]) if self._end > self._first else horizon_ms
 
-    def free(self, slot: int) -> None:
+    def free_slot(self, slot: int) -> None:
         """Gives back the slot of a series with nothing left."""
         self.metrics[slot], self.labels[slot] = None, ()
         self.ended_ms[slot] = NEVER_MS
-        self._free.append(slot)
+        self._free_slots.append(slot)
 
-    def head_from_ms(self) -> int:
+    def head_start_ms(self) -> int:
         """Time of the oldest plain row; what is older must be unsealed."""
         return int(self._times[self._first]) if self._end > self._first else ALIVE_MS
 
@@ -213,35 +215,35 @@ class Group:
         """Times of the plain rows, a view."""
         return self._times[self._first : self._end]
 
-    def row(self, columns: Columns, index: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    def read_row(self, columns: Columns, index: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
         """One plain row: values, and which of the columns have one."""
-        at = self._first + index
-        return self._values[columns, at], self._states[columns, at] == VALUE
+        position = self._first + index
+        return self._values[columns, position], self._states[columns, position] == VALUE
 
-    def rows_between(self, after_ms: int, until_ms: int) -> int:
+    def count_rows(self, after_ms: int, until_ms: int) -> int:
         """How many rows `span` would read."""
         low, high = self.head_times().searchsorted((after_ms, until_ms), "right")
-        sealed = (block.rows for block in self.blocks if block.last_ms > after_ms and block.first_ms <= until_ms)
+        sealed = (block.row_count for block in self.blocks if block.last_ms > after_ms and block.first_ms <= until_ms)
         return int(high - low) + sum(sealed)
 
-    def span(self, columns: Columns, after_ms: int, until_ms: int) -> Span:
+    def read_span(self, columns: Columns, after_ms: int, until_ms: int) -> RowSpan:
         """All rows with after < time <= until; a view where that is the head and the columns are a slice."""
-        held = self.head_times()
-        low, high = held.searchsorted((after_ms, until_ms), "right")
+        head_times = self.head_times()
+        low, high = head_times.searchsorted((after_ms, until_ms), "right")
         rows = slice(self._first + int(low), self._first + int(high))
         times, values = self._times[rows], self._values[columns, rows]
         if not self.blocks or after_ms >= self.blocks[-1].last_ms:
-            whole = not len(times) or self._newest_hole(columns) < times[0]
-            return Span(times, values, None if whole else self._states[columns, rows])
-        return self._with_blocks(columns, after_ms, until_ms, Span(times, values, self._states[columns, rows]))
+            complete = not len(times) or self._newest_hole(columns) < times[0]
+            return RowSpan(times, values, None if complete else self._states[columns, rows])
+        return self._read_blocks(columns, after_ms, until_ms, RowSpan(times, values, self._states[columns, rows]))
 
     def _newest_hole(self, columns: Columns) -> int:
         return int(self.hole_ms[columns].max(initial=NEVER_MS))
 
-    def _with_blocks(self, columns: Columns, after_ms: int, until_ms: int, head: Span) -> Span:
+    def _read_blocks(self, columns: Columns, after_ms: int, until_ms: int, head: RowSpan) -> RowSpan:
         chosen = np.arange(self.width)[columns]
         parts = [
-            _block_span(block, chosen, after_ms, until_ms)
+            _read_block(block, chosen, after_ms, until_ms)
             for block in self.blocks
             if block.last_ms > after_ms and block.first_ms <= until_ms
         ]
@@ -249,7 +251,7 @@ class Group:
         states = np.concatenate([part.states for part in parts if part.states is not None], axis=1)
         times = np.concatenate([part.times for part in parts])
         values = np.concatenate([part.values for part in parts], axis=1)
-        return Span(times, values, None if (states == VALUE).all() else states)
+        return RowSpan(times, values, None if (states == VALUE).all() else states)
 
     def nbytes(self) -> int:
         """Memory held by the arrays, unused capacity included."""
@@ -257,8 +259,8 @@ class Group:
         return head + sum(block.nbytes() for block in self.blocks)
 
 
-def _block_span(block: Block, columns: Integers, after_ms: int, until_ms: int) -> Span:
+def _read_block(block: Block, columns: Integers, after_ms: int, until_ms: int) -> RowSpan:
     times = block.times()
     low, high = np.searchsorted(times, (after_ms, until_ms), "right")
     values, states = block.read(columns)
-    return Span(times[low:high], values[:, low:high], states[:, low:high])
+    return RowSpan(times[low:high], values[:, low:high], states[:, low:high])

@@ -14,12 +14,12 @@ from typing import Any, Literal, NamedTuple
 import re2
 
 from collectors import Labels
-from rules.history.sample_group import Columns, Group
+from rules.history.sample_group import Columns, SampleGroup
 
 NAME = "__name__"
 
 
-def pattern(text: str) -> Any:
+def compile_pattern(text: str) -> Any:
     """A regular expression as Prometheus means it: RE2, where the dot matches newline; ValueError where it is none."""
     options = re2.Options()
     options.log_errors = False
@@ -46,7 +46,7 @@ class Matcher:
             return self.value.__eq__
         if self.op == "!=":
             return self.value.__ne__
-        expression = pattern(self.value)
+        expression = compile_pattern(self.value)
         if self.op == "=~":
             return lambda value: expression.fullmatch(value) is not None
         return lambda value: expression.fullmatch(value) is None
@@ -55,18 +55,18 @@ class Matcher:
 Matchers = tuple[Matcher, ...]
 
 
-class Owner(NamedTuple):
+class SeriesRef(NamedTuple):
     """Where the samples of a series lie; `labels` with the name."""
 
-    group: Group
+    group: SampleGroup
     column: int
     labels: Labels
 
 
-class Part(NamedTuple):
+class SelectionPart(NamedTuple):
     """The chosen columns of one group, and which rows of the selection they are."""
 
-    group: Group
+    group: SampleGroup
     columns: Columns
     rows: slice
 
@@ -75,27 +75,27 @@ class Selection(NamedTuple):
     """The series that matchers choose; `labels` (with the name) is the same object until the set changes."""
 
     labels: tuple[Labels, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[SelectionPart, ...]
 
 
-def exact_name(matchers: Matchers) -> str | None:
+def find_exact_name(matchers: Matchers) -> str | None:
     """The metric name that the matchers ask for, where they ask for exactly one."""
     return next((m.value for m in matchers if m.label == NAME and m.op == "="), None)
 
 
-def name_matches(matchers: Matchers, name: str) -> bool:
+def matches_name(matchers: Matchers, name: str) -> bool:
     """Whether a metric of that name can be chosen at all."""
     return all(matcher.test(name) for matcher in matchers if matcher.label == NAME)
 
 
-def labels_test(matchers: Matchers) -> Callable[[Labels], bool]:
+def build_labels_test(matchers: Matchers) -> Callable[[Labels], bool]:
     """Whether a series with these labels, of a name that matches, is chosen: asked of each when the set changes."""
-    about = [matcher for matcher in matchers if matcher.label != NAME]
+    label_matchers = [matcher for matcher in matchers if matcher.label != NAME]
     # Most ask for one value: a thousand rules about as many series of four thousand wait for this in one tick.
-    pairs = [(matcher.label, matcher.value) for matcher in about if matcher.op == "=" and matcher.value]
-    tests = [(matcher.label, matcher.test) for matcher in about if matcher.op != "=" or not matcher.value]
+    pairs = [(matcher.label, matcher.value) for matcher in label_matchers if matcher.op == "=" and matcher.value]
+    tests = [(matcher.label, matcher.test) for matcher in label_matchers if matcher.op != "=" or not matcher.value]
 
-    def meets(labels: Labels) -> bool:
+    def matches(labels: Labels) -> bool:
         for pair in pairs:
             if pair not in labels:
                 return False
@@ -104,4 +104,4 @@ def labels_test(matchers: Matchers) -> Callable[[Labels], bool]:
         values = dict(labels)
         return all(test(values.get(label, "")) for label, test in tests)
 
-    return meets
+    return matches

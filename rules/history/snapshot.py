@@ -14,17 +14,17 @@ from itertools import groupby
 import numpy as np
 
 from collectors import Labels, Metric
-from rules.history.sample_group import Columns, Group
-from rules.history.selection import NAME, Matchers, Owner, Part, Selection, exact_name, name_matches
+from rules.history.sample_group import Columns, SampleGroup
+from rules.history.selection import NAME, Matchers, Selection, SelectionPart, SeriesRef, find_exact_name, matches_name
 
-Index = Mapping[str, Mapping[Labels, Owner]]
+Index = Mapping[str, Mapping[Labels, SeriesRef]]
 """Metric name, then labels without the name."""
 
 
 class Snapshot:
     """Series with their samples up to one moment; read-only, for one thread at a time."""
 
-    def __init__(self, groups: Mapping[str, Group], index: Index, identity: Mapping[str, str]) -> None:
+    def __init__(self, groups: Mapping[str, SampleGroup], index: Index, identity: Mapping[str, str]) -> None:
         self._groups = groups
         self._index = index
         self._identity = tuple(identity.items())
@@ -32,45 +32,45 @@ class Snapshot:
 
     def select(self, matchers: Matchers) -> Selection:
         """The series that meet all matchers, which may ask for the identity too."""
-        kept = self._selections.get(matchers)
-        if kept is None:
-            kept = self._selections[matchers] = self._choose(matchers)
-        return kept
+        cached = self._selections.get(matchers)
+        if cached is None:
+            cached = self._selections[matchers] = self._select_series(matchers)
+        return cached
 
-    def _choose(self, matchers: Matchers) -> Selection:
-        chosen = dict(self._matching(matchers))
-        ordered = sorted(chosen.items(), key=lambda found: (found[1].group.name, found[1].column))
+    def _select_series(self, matchers: Matchers) -> Selection:
+        chosen = dict(self._iter_matching(matchers))
+        ordered = sorted(chosen.items(), key=lambda item: (item[1].group.name, item[1].column))
         parts, start = [], 0
-        for group, members in groupby(ordered, lambda found: found[1].group.name):
-            columns = [owner.column for _, owner in members]
+        for group, members in groupby(ordered, lambda item: item[1].group.name):
+            columns = [ref.column for _, ref in members]
             rows = slice(start, start + len(columns))
-            parts.append(Part(self._groups[group], as_columns(columns), rows))
+            parts.append(SelectionPart(self._groups[group], as_columns(columns), rows))
             start = rows.stop
         return Selection(tuple(labels for labels, _ in ordered), tuple(parts))
 
-    def _matching(self, matchers: Matchers) -> Iterator[tuple[Labels, Owner]]:
-        exact = exact_name(matchers)
+    def _iter_matching(self, matchers: Matchers) -> Iterator[tuple[Labels, SeriesRef]]:
+        exact = find_exact_name(matchers)
         names: Iterable[str] = self._index if exact is None else [exact]
         tests = [(matcher.label, matcher.test) for matcher in matchers if matcher.label != NAME]
         for name in names:
-            if not name_matches(matchers, name):
+            if not matches_name(matchers, name):
                 continue
-            for owner in self._index.get(name, {}).values():
-                values = dict((*self._identity, *owner.labels))
+            for ref in self._index.get(name, {}).values():
+                values = dict((*self._identity, *ref.labels))
                 if all(test(values.get(label, "")) for label, test in tests):
-                    yield tuple(sorted(values.items())), owner
+                    yield tuple(sorted(values.items())), ref
 
-    def series(self, matchers: Matchers, start_ms: int, end_ms: int) -> Iterator[Labels]:
+    def iter_series(self, matchers: Matchers, start_ms: int, end_ms: int) -> Iterator[Labels]:
         """The series that meet all matchers and may have a sample between the two times."""
-        for labels, owner in self._matching(matchers):
-            group = self._groups[owner.group.name]
-            if group.ended_ms[owner.column] >= start_ms and group.oldest_ms() <= end_ms:
+        for labels, ref in self._iter_matching(matchers):
+            group = self._groups[ref.group.name]
+            if group.ended_ms[ref.column] >= start_ms and group.oldest_ms() <= end_ms:
                 yield labels
 
-    def metrics(self) -> Iterator[Metric]:
+    def iter_metrics(self) -> Iterator[Metric]:
         """What each metric name means; where sampling groups disagree, once for each meaning."""
         for series in self._index.values():
-            meanings = {self._groups[owner.group.name].metrics[owner.column] for owner in series.values()}
+            meanings = {self._groups[ref.group.name].metrics[ref.column] for ref in series.values()}
             yield from (metric for metric in meanings if metric is not None)
 
 

@@ -17,10 +17,10 @@ import numpy.typing as npt
 from collectors import Labels
 from rules.history.blocks import Floats
 from rules.history.selection import NAME
-from rules.promql.label_functions import LABEL_NAME, with_label
+from rules.promql.label_functions import LABEL_NAME, set_label
 from rules.promql.plan import Aggregate, PromqlError
-from rules.promql.summation import Ways, summed
-from rules.promql.values import Bools, Effort, LabelSets, Moment, Series
+from rules.promql.summation import CellGroups, sum_groups
+from rules.promql.values import Bools, EvaluationContext, LabelSets, QueryBudget, Series
 
 Rows = npt.NDArray[np.intp]
 
@@ -32,14 +32,14 @@ class Grouping(NamedTuple):
     order: Rows
     starts: Rows
     sizes: Rows
-    places: Rows  # the group of each row, in group order
+    group_indexes: Rows  # the group of each row, in group order
 
-    def members(self) -> list[Rows]:
+    def split_members(self) -> list[Rows]:
         """The rows of each group."""
         return np.split(self.order, self.starts[1:])
 
 
-class Grouped(NamedTuple):
+class GroupedValues(NamedTuple):
     """Values in group order; `present` is None where nothing is missing; `counts` are [groups, steps]."""
 
     grouping: Grouping
@@ -47,9 +47,9 @@ class Grouped(NamedTuple):
     present: Bools | None
     counts: Floats
 
-    def filled(self, filling: float) -> Floats:
+    def fill_absent(self, fill_value: float) -> Floats:
         """The values, with `filling` where there is none."""
-        return self.values if self.present is None else np.where(self.present, self.values, filling)
+        return self.values if self.present is None else np.where(self.present, self.values, fill_value)
 
     def reduce(self, ufunc: np.ufunc, values: Floats) -> Floats:
         """`ufunc` over the rows of each group; [groups, steps]."""
@@ -57,16 +57,16 @@ class Grouped(NamedTuple):
         return reduced
 
 
-def aggregate(node: Aggregate, moment: Moment) -> Series:
+def aggregate(node: Aggregate, context: EvaluationContext) -> Series:
     """The aggregation of an instant vector; an empty vector has an empty one."""
-    series = moment.series(node.inner)
+    series = context.evaluate_series(node.inner)
     if node.op == "count_values":
         assert node.parameter is not None  # the parser sees to that
-        return count_values(series, moment.text(node.parameter), node, moment.effort)
-    parameter = None if node.parameter is None else moment.scalar(node.parameter)
+        return count_values(series, context.evaluate_text(node.parameter), node, context.budget)
+    parameter = None if node.parameter is None else context.evaluate_scalar(node.parameter)
     if not series.labels:
-        return Series((), np.zeros((0, len(moment.times))), None)
-    grouping = node.memo.of((series.labels,), lambda: _grouping(series.labels, node.labels, node.without))
+        return Series((), np.zeros((0, len(context.times))), None)
+    grouping = node.memo.get_or_compute((series.labels,), lambda: _group_rows(series.labels, node.labels, node.without))
     if parameter is not None:
         return AGGREGATIONS_WITH_PARAMETER[node.op](series, grouping, parameter)
     values = series.values[grouping.order]
@@ -75,72 +75,77 @@ def aggregate(node: Aggregate, moment: Moment) -> Series:
         counts = np.broadcast_to(grouping.sizes[:, None].astype(np.float64), (len(grouping.labels), values.shape[1]))
     else:
         counts = np.add.reduceat(present.astype(np.float64), grouping.starts, axis=0)
-    result = PLAIN_AGGREGATIONS[node.op](Grouped(grouping, values, present, counts))
+    result = PLAIN_AGGREGATIONS[node.op](GroupedValues(grouping, values, present, counts))
     return Series(grouping.labels, result, None if present is None else counts > 0)
 
 
-def _grouping(labels: LabelSets, names: tuple[str, ...], without: bool) -> Grouping:
-    wanted = frozenset(names)
-    places: dict[Labels, int] = {}
-    groups = [places.setdefault(group_labels(each, wanted, without), len(places)) for each in labels]
+def _group_rows(labels: LabelSets, names: tuple[str, ...], without: bool) -> Grouping:
+    name_set = frozenset(names)
+    group_numbers: dict[Labels, int] = {}
+    groups = [
+        group_numbers.setdefault(select_group_labels(each, name_set, without), len(group_numbers)) for each in labels
+    ]
     group_of = np.array(groups, np.intp)
-    sizes = np.bincount(group_of, minlength=len(places))
+    sizes = np.bincount(group_of, minlength=len(group_numbers))
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.intp)
     order = np.argsort(group_of, kind="stable")
-    return Grouping(tuple(places), order, starts, sizes, group_of[order])
+    return Grouping(tuple(group_numbers), order, starts, sizes, group_of[order])
 
 
-def group_labels(labels: Labels, names: frozenset[str], without: bool) -> Labels:
+def select_group_labels(labels: Labels, names: frozenset[str], without: bool) -> Labels:
     """What `by (names)`, or `without (names)`, leaves of the labels."""
     if without:
         return tuple(pair for pair in labels if pair[0] not in names and pair[0] != NAME)
     return tuple(pair for pair in labels if pair[0] in names)
 
 
-def _sum(rows: Grouped) -> Floats:
-    return summed(rows.filled(0.0), _ways(rows), None)
+def _sum(rows: GroupedValues) -> Floats:
+    return sum_groups(rows.fill_absent(0.0), _build_cell_groups(rows), None)
 
 
-def _avg(rows: Grouped) -> Floats:
-    return summed(rows.filled(0.0), _ways(rows), rows.counts)
+def _avg(rows: GroupedValues) -> Floats:
+    return sum_groups(rows.fill_absent(0.0), _build_cell_groups(rows), rows.counts)
 
 
-def _ways(rows: Grouped) -> Ways:
-    places, starts, sizes = rows.grouping.places, rows.grouping.starts, rows.grouping.sizes
-    return Ways(
+def _build_cell_groups(rows: GroupedValues) -> CellGroups:
+    group_indexes, starts, sizes = rows.grouping.group_indexes, rows.grouping.starts, rows.grouping.sizes
+    return CellGroups(
         lambda values: rows.reduce(np.add, values),
         lambda values: rows.reduce(np.maximum, np.abs(values)),
-        lambda bounds: bounds[places],
+        lambda bounds: bounds[group_indexes],
         lambda values, group, step: values[starts[group] : starts[group] + sizes[group], step],
     )
 
 
-def _min(rows: Grouped) -> Floats:
-    return rows.reduce(np.fmin, rows.filled(np.nan))
+def _min(rows: GroupedValues) -> Floats:
+    return rows.reduce(np.fmin, rows.fill_absent(np.nan))
 
 
-def _max(rows: Grouped) -> Floats:
-    return rows.reduce(np.fmax, rows.filled(np.nan))
+def _max(rows: GroupedValues) -> Floats:
+    return rows.reduce(np.fmax, rows.fill_absent(np.nan))
 
 
-def _count(rows: Grouped) -> Floats:
+def _count(rows: GroupedValues) -> Floats:
     return rows.counts
 
 
-def _group(rows: Grouped) -> Floats:
+def _group(rows: GroupedValues) -> Floats:
     return np.ones(rows.counts.shape)
 
 
-def _stdvar(rows: Grouped) -> Floats:
+def _stdvar(rows: GroupedValues) -> Floats:
     # Distances from a member of the group, so that equal values have no variance at all.
-    first = rows.values[rows.grouping.starts] if rows.present is None else _first_values(rows)
-    away = rows.filled(0.0) - first[rows.grouping.places]
-    away = _masked(away, rows.present)
-    mean = rows.reduce(np.add, away) / rows.counts
-    return rows.reduce(np.add, _masked((away - mean[rows.grouping.places]) ** 2, rows.present)) / rows.counts
+    first = rows.values[rows.grouping.starts] if rows.present is None else _find_first_values(rows)
+    deviations = rows.fill_absent(0.0) - first[rows.grouping.group_indexes]
+    deviations = _zero_absent(deviations, rows.present)
+    mean = rows.reduce(np.add, deviations) / rows.counts
+    return (
+        rows.reduce(np.add, _zero_absent((deviations - mean[rows.grouping.group_indexes]) ** 2, rows.present))
+        / rows.counts
+    )
 
 
-def _first_values(rows: Grouped) -> Floats:
+def _find_first_values(rows: GroupedValues) -> Floats:
     """The value of the first present row of each group; meaningless where there is none."""
     assert rows.present is not None  # or every first row would do
     count = len(rows.values)
@@ -150,27 +155,27 @@ def _first_values(rows: Grouped) -> Floats:
     return first
 
 
-def _masked(values: Floats, present: Bools | None) -> Floats:
+def _zero_absent(values: Floats, present: Bools | None) -> Floats:
     return values if present is None else np.where(present, values, 0.0)
 
 
-def _stddev(rows: Grouped) -> Floats:
+def _stddev(rows: GroupedValues) -> Floats:
     return np.sqrt(_stdvar(rows))
 
 
 def _quantile(series: Series, grouping: Grouping, parameter: Floats) -> Series:
     present = series.mask()
-    values, there = (
+    values, has_value = (
         np.zeros((len(grouping.labels), present.shape[1])),
         np.zeros((len(grouping.labels), present.shape[1]), bool),
     )
-    for place, members in enumerate(grouping.members()):
+    for group, members in enumerate(grouping.split_members()):
         for step in range(present.shape[1]):
-            held = members[present[members, step]]
-            if len(held):
-                there[place, step] = True
-                values[place, step] = quantile(parameter[step], series.values[held, step][None])[0]
-    return Series(grouping.labels, values, there)
+            present_rows = members[present[members, step]]
+            if len(present_rows):
+                has_value[group, step] = True
+                values[group, step] = quantile(parameter[step], series.values[present_rows, step][None])[0]
+    return Series(grouping.labels, values, has_value)
 
 
 def quantile(rank: float, values: Floats) -> Floats:
@@ -181,27 +186,27 @@ def quantile(rank: float, values: Floats) -> Floats:
     if rank < 0 or rank > 1:
         return np.full(len(values), -np.inf if rank < 0 else np.inf)
     ordered = -np.sort(-values, axis=1)[:, ::-1]
-    place = rank * (count - 1)
-    lower = int(max(0.0, np.floor(place)))
+    position = rank * (count - 1)
+    lower = int(max(0.0, np.floor(position)))
     upper = min(count - 1, lower + 1)
-    weight = place - np.floor(place)
+    weight = position - np.floor(position)
     result: Floats = ordered[:, lower] * (1 - weight) + ordered[:, upper] * weight
     return result
 
 
-def _ranked(series: Series, grouping: Grouping, parameter: Floats, *, largest: bool) -> Series:
+def _select_ranked(series: Series, grouping: Grouping, parameter: Floats, *, largest: bool) -> Series:
     present = series.mask()
-    keep = np.zeros(present.shape, np.bool_)
+    selected = np.zeros(present.shape, np.bool_)
     keys = -series.values if largest else series.values  # argsort puts NaN last, which is what both want
-    for step, limit in enumerate(_limits(parameter).tolist()):
-        for members in grouping.members():
-            held = members[present[members, step]]
-            best = np.argsort(keys[held, step], kind="stable")[:limit]
-            keep[held[best], step] = True
-    return Series(series.labels, series.values, keep)
+    for step, limit in enumerate(_parse_limits(parameter).tolist()):
+        for members in grouping.split_members():
+            present_rows = members[present[members, step]]
+            best = np.argsort(keys[present_rows, step], kind="stable")[:limit]
+            selected[present_rows[best], step] = True
+    return Series(series.labels, series.values, selected)
 
 
-def _limits(parameter: Floats) -> Rows:
+def _parse_limits(parameter: Floats) -> Rows:
     if np.isnan(parameter).any():
         raise PromqlError("Parameter value is NaN")
     if (np.abs(parameter) >= 1 << 63).any():
@@ -210,14 +215,14 @@ def _limits(parameter: Floats) -> Rows:
 
 
 def _topk(series: Series, grouping: Grouping, parameter: Floats) -> Series:
-    return _ranked(series, grouping, parameter, largest=True)
+    return _select_ranked(series, grouping, parameter, largest=True)
 
 
 def _bottomk(series: Series, grouping: Grouping, parameter: Floats) -> Series:
-    return _ranked(series, grouping, parameter, largest=False)
+    return _select_ranked(series, grouping, parameter, largest=False)
 
 
-PLAIN_AGGREGATIONS: dict[str, Callable[[Grouped], Floats]] = {
+PLAIN_AGGREGATIONS: dict[str, Callable[[GroupedValues], Floats]] = {
     "sum": _sum,
     "avg": _avg,
     "min": _min,
@@ -237,25 +242,25 @@ AGGREGATIONS_WITH_PARAMETER: dict[str, Callable[[Series, Grouping, Floats], Seri
 AGGREGATIONS = frozenset({"count_values", *PLAIN_AGGREGATIONS, *AGGREGATIONS_WITH_PARAMETER})
 
 
-def count_values(series: Series, label: str, node: Aggregate, effort: Effort) -> Series:
+def count_values(series: Series, label: str, node: Aggregate, budget: QueryBudget) -> Series:
     """How many rows of a group have each value, which becomes a label."""
     if LABEL_NAME.fullmatch(label) is None:
         raise PromqlError(f'invalid label name "{label}"')
-    wanted = frozenset(node.labels if node.without else (*node.labels, label))
+    grouping_names = frozenset(node.labels if node.without else (*node.labels, label))
     present = series.mask()
     counts: dict[Labels, Floats] = {}
     for row, step in np.argwhere(present).tolist():
-        value = plain_number(float(series.values[row, step]))
-        key = group_labels(with_label(series.labels[row], label, value), wanted, node.without)
+        value = format_number(float(series.values[row, step]))
+        key = select_group_labels(set_label(series.labels[row], label, value), grouping_names, node.without)
         if key not in counts:
-            effort.hold(1, present.shape[1])
+            budget.reserve(1, present.shape[1])
             counts[key] = np.zeros(present.shape[1])
         counts[key][step] += 1
     values = np.array(list(counts.values())).reshape(-1, present.shape[1])
     return Series(tuple(counts), values, values > 0)
 
 
-def plain_number(value: float) -> str:
+def format_number(value: float) -> str:
     """A number as Go's FormatFloat(value, 'f', -1, 64) writes it: all digits, never an exponent."""
     if math.isfinite(value):
         text = format(Decimal(repr(value)), "f")

@@ -13,8 +13,8 @@ import numpy as np
 
 from rules.history.blocks import Floats
 from rules.promql.plan import Binary, PromqlError
-from rules.promql.values import Bools, Effort, Moment, Series, all_nameless, unique
-from rules.promql.vector_matching import and_or_unless, matched
+from rules.promql.values import Bools, EvaluationContext, QueryBudget, Series, drop_metric_names, merge_same_labels
+from rules.promql.vector_matching import apply_set_operator, match_vectors
 
 
 def _power(base: Any, exponent: Any) -> Any:
@@ -46,46 +46,46 @@ SET_OPERATORS = frozenset({"and", "or", "unless"})
 OPERATORS = frozenset(ARITHMETIC) | frozenset(COMPARISONS) | SET_OPERATORS
 
 
-def binary(node: Binary, moment: Moment) -> Series | Floats:
+def evaluate_binary(node: Binary, context: EvaluationContext) -> Series | Floats:
     """The value of the operator, series or one number per step."""
-    left, right = moment.evaluate(node.left, moment), moment.evaluate(node.right, moment)
-    if isinstance(left, str) or isinstance(right, str):
+    lhs, rhs = context.evaluate(node.lhs, context), context.evaluate(node.rhs, context)
+    if isinstance(lhs, str) or isinstance(rhs, str):
         raise PromqlError("binary expression must contain only scalar and instant vector types")
-    if isinstance(left, Series) and isinstance(right, Series):
-        return _vectors(node, left, right, moment.effort)
-    if isinstance(left, Series):
-        return _with_scalar(node, left, left.values, right, left.values)
-    if isinstance(right, Series):
-        return _with_scalar(node, right, left, right.values, right.values)
-    return _scalars(node.op, left, right)
+    if isinstance(lhs, Series) and isinstance(rhs, Series):
+        return _combine_vectors(node, lhs, rhs, context.budget)
+    if isinstance(lhs, Series):
+        return _combine_with_scalar(node, lhs, lhs.values, rhs, lhs.values)
+    if isinstance(rhs, Series):
+        return _combine_with_scalar(node, rhs, lhs, rhs.values, rhs.values)
+    return _combine_scalars(node.op, lhs, rhs)
 
 
-def _scalars(op: str, left: Floats, right: Floats) -> Floats:
-    result: Floats = (ARITHMETIC.get(op) or COMPARISONS[op])(left, right).astype(np.float64)
+def _combine_scalars(op: str, lhs: Floats, rhs: Floats) -> Floats:
+    result: Floats = (ARITHMETIC.get(op) or COMPARISONS[op])(lhs, rhs).astype(np.float64)
     return result
 
 
-def _with_scalar(node: Binary, series: Series, left: Any, right: Any, kept: Floats) -> Series:
+def _combine_with_scalar(node: Binary, series: Series, lhs: Any, rhs: Any, vector_values: Floats) -> Series:
     """One side is a number per step; a comparison that filters keeps the value of the vector, on either side."""
     if node.op in COMPARISONS and not node.return_bool:
-        return Series(series.labels, kept, _both(series.present, COMPARISONS[node.op](left, right)))
-    values = (ARITHMETIC.get(node.op) or COMPARISONS[node.op])(left, right).astype(np.float64, copy=False)
+        return Series(series.labels, vector_values, _intersect(series.present, COMPARISONS[node.op](lhs, rhs)))
+    values = (ARITHMETIC.get(node.op) or COMPARISONS[node.op])(lhs, rhs).astype(np.float64, copy=False)
     if not _drops_name(node):
         return Series(series.labels, values, series.present)
-    labels = node.memo.of((series.labels,), lambda: all_nameless(series.labels))
-    return unique(Series(labels, values, series.present), node.unique)
+    labels = node.memo.get_or_compute((series.labels,), lambda: drop_metric_names(series.labels))
+    return merge_same_labels(Series(labels, values, series.present), node.merge_memo)
 
 
-def _vectors(node: Binary, left: Series, right: Series, effort: Effort) -> Series:
+def _combine_vectors(node: Binary, lhs: Series, rhs: Series, budget: QueryBudget) -> Series:
     if node.op in SET_OPERATORS:
-        return and_or_unless(node, left, right, effort)
-    pairs = matched(node, left, right, effort, drop_name=_drops_name(node))
+        return apply_set_operator(node, lhs, rhs, budget)
+    pairs = match_vectors(node, lhs, rhs, budget, drop_name=_drops_name(node))
     if node.op in ARITHMETIC:
-        return pairs.result(ARITHMETIC[node.op](pairs.left, pairs.right), pairs.present)
-    holds = COMPARISONS[node.op](pairs.left, pairs.right)
+        return pairs.build_result(ARITHMETIC[node.op](pairs.lhs, pairs.rhs), pairs.present)
+    holds = COMPARISONS[node.op](pairs.lhs, pairs.rhs)
     if node.return_bool:
-        return pairs.result(holds.astype(np.float64), pairs.present)
-    return pairs.result(pairs.left, _both(pairs.present, holds))
+        return pairs.build_result(holds.astype(np.float64), pairs.present)
+    return pairs.build_result(pairs.lhs, _intersect(pairs.present, holds))
 
 
 def _drops_name(node: Binary) -> bool:
@@ -93,5 +93,5 @@ def _drops_name(node: Binary) -> bool:
     return node.return_bool or (node.op in ARITHMETIC and node.op != "atan2")
 
 
-def _both(present: Bools | None, holds: Bools) -> Bools:
+def _intersect(present: Bools | None, holds: Bools) -> Bools:
     return holds if present is None else present & holds

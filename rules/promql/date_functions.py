@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from rules.history.blocks import Floats
 from rules.promql.plan import Call
-from rules.promql.values import Moment, Series, all_nameless, unique
+from rules.promql.values import EvaluationContext, Series, drop_metric_names, merge_same_labels
 
-_Whole = npt.NDArray[np.int64]
+_Integers = npt.NDArray[np.int64]
 
 _DAY = 86_400
 _ERA = 146_097  # days of 400 years, after which the calendar repeats
@@ -25,80 +25,80 @@ _FURTHEST = 1 << 63  # seconds; what Go makes of NaN and of anything beyond, on 
 
 
 class _Date(NamedTuple):
-    seconds: _Whole  # of the day
-    days: _Whole  # since 1970
-    day: _Whole
-    month: _Whole
-    year: _Whole
+    seconds: _Integers  # of the day
+    days: _Integers  # since 1970
+    day: _Integers
+    month: _Integers
+    year: _Integers
 
 
-def calendar(part: Callable[[_Date], _Whole]) -> Callable[[Call, Moment], Series]:
+def make_date_function(part: Callable[[_Date], _Integers]) -> Callable[[Call, EvaluationContext], Series]:
     """A function of the time a sample's value stands for, or of the evaluation time where it has no argument."""
 
-    def run(call: Call, moment: Moment) -> Series:
+    def run(call: Call, context: EvaluationContext) -> Series:
         if not call.arguments:
-            return Series(((),), _parts_of(part, moment.times[None, :] / 1000), None)
-        series = moment.series(call.arguments[0])
-        labels = call.memo.of((series.labels,), lambda: all_nameless(series.labels))
-        return unique(Series(labels, _parts_of(part, series.values), series.present), call.unique)
+            return Series(((),), _compute_part(part, context.times[None, :] / 1000), None)
+        series = context.evaluate_series(call.arguments[0])
+        labels = call.memo.get_or_compute((series.labels,), lambda: drop_metric_names(series.labels))
+        return merge_same_labels(Series(labels, _compute_part(part, series.values), series.present), call.merge_memo)
 
     return run
 
 
-def _parts_of(part: Callable[[_Date], _Whole], seconds: Floats) -> Floats:
-    known = np.abs(seconds) < _FURTHEST
-    unix = np.where(known, seconds, 0.0).astype(np.int64)
-    days = np.where(known, unix // _DAY, _FURTHEST // _DAY)
-    return part(_date(days, np.where(known, unix % _DAY, _FURTHEST % _DAY))).astype(np.float64)
+def _compute_part(part: Callable[[_Date], _Integers], seconds: Floats) -> Floats:
+    in_range = np.abs(seconds) < _FURTHEST
+    unix_seconds = np.where(in_range, seconds, 0.0).astype(np.int64)
+    days = np.where(in_range, unix_seconds // _DAY, _FURTHEST // _DAY)
+    return part(_to_date(days, np.where(in_range, unix_seconds % _DAY, _FURTHEST % _DAY))).astype(np.float64)
 
 
-def _date(days: _Whole, seconds: _Whole) -> _Date:
+def _to_date(days: _Integers, seconds: _Integers) -> _Date:
     """The civil date, after Howard Hinnant's days_from_civil turned round."""
-    era, of_era = (days + _TO_MARCH) // _ERA, (days + _TO_MARCH) % _ERA
-    year = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
-    of_year = of_era - (365 * year + year // 4 - year // 100)
-    from_march = (5 * of_year + 2) // 153
-    day = of_year - (153 * from_march + 2) // 5 + 1
-    month = np.where(from_march < 10, from_march + 3, from_march - 9)
+    era, era_day = (days + _TO_MARCH) // _ERA, (days + _TO_MARCH) % _ERA
+    year = (era_day - era_day // 1460 + era_day // 36_524 - era_day // 146_096) // 365
+    year_day = era_day - (365 * year + year // 4 - year // 100)
+    march_month = (5 * year_day + 2) // 153
+    day = year_day - (153 * march_month + 2) // 5 + 1
+    month = np.where(march_month < 10, march_month + 3, march_month - 9)
     return _Date(seconds, days, day, month, year + 400 * era + (month <= 2))
 
 
-def minute(date: _Date) -> _Whole:
+def minute(date: _Date) -> _Integers:
     return date.seconds // 60 % 60
 
 
-def hour(date: _Date) -> _Whole:
+def hour(date: _Date) -> _Integers:
     return date.seconds // 3600
 
 
-def day_of_month(date: _Date) -> _Whole:
+def day_of_month(date: _Date) -> _Integers:
     return date.day
 
 
-def day_of_week(date: _Date) -> _Whole:
+def day_of_week(date: _Date) -> _Integers:
     return (date.days + 4) % 7  # 0 is Sunday; 1 January 1970 was a Thursday
 
 
-def day_of_year(date: _Date) -> _Whole:
+def day_of_year(date: _Date) -> _Integers:
     before = np.array([0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334])[date.month - 1]
-    day: _Whole = before + date.day + (_leap(date.year) & (date.month > 2))
+    day: _Integers = before + date.day + (_is_leap(date.year) & (date.month > 2))
     return day
 
 
-def days_in_month(date: _Date) -> _Whole:
+def days_in_month(date: _Date) -> _Integers:
     lengths = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])[date.month - 1]
-    days: _Whole = lengths + (_leap(date.year) & (date.month == 2))
+    days: _Integers = lengths + (_is_leap(date.year) & (date.month == 2))
     return days
 
 
-def month(date: _Date) -> _Whole:
+def month(date: _Date) -> _Integers:
     return date.month
 
 
-def year(date: _Date) -> _Whole:
+def year(date: _Date) -> _Integers:
     return date.year
 
 
-def _leap(years: _Whole) -> npt.NDArray[np.bool_]:
+def _is_leap(years: _Integers) -> npt.NDArray[np.bool_]:
     leap: npt.NDArray[np.bool_] = (years % 4 == 0) & ((years % 100 != 0) | (years % 400 == 0))
     return leap

@@ -6,50 +6,63 @@ import numpy as np
 
 from rules.history.blocks import Floats, Times
 from rules.promql.aggregate import aggregate
-from rules.promql.binary import binary
+from rules.promql.binary import evaluate_binary
 from rules.promql.functions import FUNCTIONS
-from rules.promql.plan import Aggregate, Binary, Call, Negate, Node, Number, PromqlError, Select, Text
-from rules.promql.selectors import instant, windows
-from rules.promql.values import Effort, Moment, Series, Source, Windows, all_nameless, unique
+from rules.promql.plan import Aggregate, Binary, Call, Negate, Node, Number, PromqlError, Text, VectorSelector
+from rules.promql.selectors import select_instant, select_windows
+from rules.promql.values import (
+    EvaluationContext,
+    QueryBudget,
+    Series,
+    Source,
+    Windows,
+    drop_metric_names,
+    merge_same_labels,
+)
 
 
-def run(node: Node, history: Source, times: Times, effort: Effort) -> Series | Floats | str:
+def evaluate_plan(node: Node, history: Source, times: Times, budget: QueryBudget) -> Series | Floats | str:
     """The value of a plan at the given times (ms, ascending, at least one)."""
     # Arithmetic on NaN and Inf is ordinary in PromQL, and must not warn.
     with np.errstate(all="ignore"):
-        return evaluate(node, Moment(history, times, int(times[0]), int(times[-1]), evaluate, windows, effort))
+        return evaluate(
+            node, EvaluationContext(history, times, int(times[0]), int(times[-1]), evaluate, select_windows, budget)
+        )
 
 
-def windows_at(node: Node, history: Source, at_ms: int, effort: Effort) -> Windows:
+def evaluate_windows(node: Node, history: Source, at_ms: int, budget: QueryBudget) -> Windows:
     """The windows of a range vector at one time."""
     with np.errstate(all="ignore"):
-        return windows(node, Moment(history, np.array([at_ms], np.int64), at_ms, at_ms, evaluate, windows, effort))
+        return select_windows(
+            node,
+            EvaluationContext(history, np.array([at_ms], np.int64), at_ms, at_ms, evaluate, select_windows, budget),
+        )
 
 
-def evaluate(node: Node, moment: Moment) -> Series | Floats | str:
+def evaluate(node: Node, context: EvaluationContext) -> Series | Floats | str:
     """The value of one node."""
-    if isinstance(node, Select):
-        return instant(node, moment)
+    if isinstance(node, VectorSelector):
+        return select_instant(node, context)
     if isinstance(node, Binary):
-        return binary(node, moment)
+        return evaluate_binary(node, context)
     if isinstance(node, Call):
-        return FUNCTIONS[node.name](node, moment)
+        return FUNCTIONS[node.name](node, context)
     if isinstance(node, Aggregate):
-        return aggregate(node, moment)
+        return aggregate(node, context)
     if isinstance(node, Number):
-        return np.full(len(moment.times), node.value)
+        return np.full(len(context.times), node.value)
     if isinstance(node, Negate):
-        return _negated(node, moment)
+        return _negate(node, context)
     if isinstance(node, Text):
         return node.value
     raise PromqlError("a range vector cannot be evaluated by itself")
 
 
-def _negated(node: Negate, moment: Moment) -> Series | Floats:
-    value = moment.evaluate(node.inner, moment)
+def _negate(node: Negate, context: EvaluationContext) -> Series | Floats:
+    value = context.evaluate(node.inner, context)
     if isinstance(value, str):
         raise PromqlError("a string has no negative")
     if not isinstance(value, Series):
         return -value
-    labels = node.memo.of((value.labels,), lambda: all_nameless(value.labels))
-    return unique(Series(labels, -value.values, value.present), node.unique, joining=False)
+    labels = node.memo.get_or_compute((value.labels,), lambda: drop_metric_names(value.labels))
+    return merge_same_labels(Series(labels, -value.values, value.present), node.merge_memo, allow_join=False)

@@ -17,57 +17,70 @@ from rules.history.selection import NAME
 from rules.promql import date_functions, range_functions
 from rules.promql.histogram import histogram_fraction, histogram_quantile
 from rules.promql.label_functions import label_join, label_replace
-from rules.promql.plan import Call, Node, Range, Select, Subquery
-from rules.promql.range_functions import Asked, WindowFunction
-from rules.promql.selectors import instant_with_times
-from rules.promql.values import LABELS, Bools, LabelSets, Moment, Series, Windows, all_nameless, unique
+from rules.promql.plan import Call, MatrixSelector, Node, Subquery, VectorSelector
+from rules.promql.range_functions import WindowArguments, WindowFunction
+from rules.promql.selectors import select_instant_with_times
+from rules.promql.values import (
+    LABEL_SET_COST,
+    Bools,
+    EvaluationContext,
+    LabelSets,
+    Series,
+    Windows,
+    drop_metric_names,
+    merge_same_labels,
+)
 
-Function = Callable[[Call, Moment], Series | Floats]
+Function = Callable[[Call, EvaluationContext], Series | Floats]
 
 
-def _elementwise(function: Callable[..., Any]) -> Function:
+def _make_elementwise(function: Callable[..., Any]) -> Function:
     """A function of each value by itself, and of scalars; the metric name goes."""
 
-    def run(call: Call, moment: Moment) -> Series:
-        series = moment.series(call.arguments[0])
-        scalars = [moment.scalar(argument) for argument in call.arguments[1:]]
-        labels = call.memo.of((series.labels,), lambda: all_nameless(series.labels))
-        return unique(Series(labels, function(series.values, *scalars), series.present), call.unique)
+    def run(call: Call, context: EvaluationContext) -> Series:
+        series = context.evaluate_series(call.arguments[0])
+        scalars = [context.evaluate_scalar(argument) for argument in call.arguments[1:]]
+        labels = call.memo.get_or_compute((series.labels,), lambda: drop_metric_names(series.labels))
+        return merge_same_labels(Series(labels, function(series.values, *scalars), series.present), call.merge_memo)
 
     return run
 
 
-def _windowed(function: WindowFunction, *, keeps_name: bool = False, weight: int = 1) -> Function:
+def _make_windowed(function: WindowFunction, *, keeps_name: bool = False, weight: int = 1) -> Function:
     """A function of a window over time, and of scalars; the metric name goes unless the value is a sample itself."""
 
-    def run(call: Call, moment: Moment) -> Series:
-        place = next(i for i, argument in enumerate(call.arguments) if isinstance(argument, Range | Subquery))
-        windows = moment.windows(call.arguments[place])
-        scalars = tuple(moment.scalar(argument) for i, argument in enumerate(call.arguments) if i != place)
-        asked = Asked(windows.starts, windows.ends, moment.times, windows.range_ms, scalars)
-        moment.effort.hold(len(windows.labels), len(moment.times))
-        moment.effort.spend(weight * windows.visits())
-        series = _over_strips(function, windows, asked)
+    def run(call: Call, context: EvaluationContext) -> Series:
+        range_index = next(
+            i for i, argument in enumerate(call.arguments) if isinstance(argument, MatrixSelector | Subquery)
+        )
+        windows = context.evaluate_windows(call.arguments[range_index])
+        scalars = tuple(
+            context.evaluate_scalar(argument) for i, argument in enumerate(call.arguments) if i != range_index
+        )
+        arguments = WindowArguments(windows.starts, windows.ends, context.times, windows.range_ms, scalars)
+        context.budget.reserve(len(windows.labels), len(context.times))
+        context.budget.spend(weight * windows.count_visits())
+        series = _apply_to_strips(function, windows, arguments)
         if keeps_name:
             return series
-        labels = call.memo.of((series.labels,), lambda: all_nameless(series.labels))
-        return unique(Series(labels, series.values, series.present), call.unique, joining=False)
+        labels = call.memo.get_or_compute((series.labels,), lambda: drop_metric_names(series.labels))
+        return merge_same_labels(Series(labels, series.values, series.present), call.merge_memo, allow_join=False)
 
     return run
 
 
-def _over_strips(function: WindowFunction, windows: Windows, asked: Asked) -> Series:
-    shape = (len(windows.labels), len(asked.times))
+def _apply_to_strips(function: WindowFunction, windows: Windows, arguments: WindowArguments) -> Series:
+    shape = (len(windows.labels), len(arguments.times))
     if len(windows.strips) == 1 and len(windows.strips[0].values) == shape[0]:
-        values, some = function(windows.strips[0], asked)
-        return Series(windows.labels, values, None if some.all() else np.broadcast_to(some, shape))
+        values, has_value = function(windows.strips[0], arguments)
+        return Series(windows.labels, values, None if has_value.all() else np.broadcast_to(has_value, shape))
     result, present = np.zeros(shape), np.zeros(shape, np.bool_)
     for strip in windows.strips:
-        result[strip.rows], present[strip.rows] = function(strip, asked)
+        result[strip.rows], present[strip.rows] = function(strip, arguments)
     return Series(windows.labels, result, present)
 
 
-def _at_least(values: Floats, bound: Floats) -> Floats:
+def _go_max(values: Floats, bound: Floats) -> Floats:
     """Go's math.Max: NaN where either is, but +Inf where either is that."""
     largest = np.maximum(values, bound)
     if np.isfinite(bound).all():
@@ -75,177 +88,179 @@ def _at_least(values: Floats, bound: Floats) -> Floats:
     return np.where((values == np.inf) | (bound == np.inf), np.inf, largest)
 
 
-def _at_most(values: Floats, bound: Floats) -> Floats:
+def _go_min(values: Floats, bound: Floats) -> Floats:
     """Go's math.Min, likewise."""
-    return -_at_least(-values, -bound)
+    return -_go_max(-values, -bound)
 
 
 def _sign(values: Floats) -> Floats:
     return np.where(values == 0, values, np.sign(values))  # of zero, zero with its sign
 
 
-def _round(values: Floats, to: Floats | None = None) -> Floats:
-    inverse = 1.0 / (np.ones(values.shape[1]) if to is None else to)
+def _round(values: Floats, to_nearest: Floats | None = None) -> Floats:
+    inverse = 1.0 / (np.ones(values.shape[1]) if to_nearest is None else to_nearest)
     rounded: Floats = np.floor(values * inverse + 0.5) / inverse
     return rounded
 
 
-def _clamp(call: Call, moment: Moment) -> Series:
-    low, high = moment.scalar(call.arguments[1]), moment.scalar(call.arguments[2])
-    series = _elementwise(lambda values, low, high: _at_least(_at_most(values, high), low))(call, moment)
+def _clamp(call: Call, context: EvaluationContext) -> Series:
+    low, high = context.evaluate_scalar(call.arguments[1]), context.evaluate_scalar(call.arguments[2])
+    series = _make_elementwise(lambda values, low, high: _go_max(_go_min(values, high), low))(call, context)
     assert isinstance(series, Series)  # of an instant vector, as the parser made sure
     return Series(series.labels, series.values, series.mask() & ~(high < low)) if (high < low).any() else series
 
 
-def _vector(call: Call, moment: Moment) -> Series:
-    return Series(((),), moment.scalar(call.arguments[0])[None, :], None)
+def _vector(call: Call, context: EvaluationContext) -> Series:
+    return Series(((),), context.evaluate_scalar(call.arguments[0])[None, :], None)
 
 
-def _scalar(call: Call, moment: Moment) -> Floats:
-    series = moment.series(call.arguments[0])
+def _scalar(call: Call, context: EvaluationContext) -> Floats:
+    series = context.evaluate_series(call.arguments[0])
     present = series.mask()
     if not len(present):
-        return np.full(len(moment.times), np.nan)
-    values = series.values[present.argmax(axis=0), np.arange(len(moment.times))]
+        return np.full(len(context.times), np.nan)
+    values = series.values[present.argmax(axis=0), np.arange(len(context.times))]
     return np.where(present.sum(axis=0) == 1, values, np.nan)
 
 
-def _time(call: Call, moment: Moment) -> Floats:
-    return moment.times / 1000
+def _time(call: Call, context: EvaluationContext) -> Floats:
+    return context.times / 1000
 
 
-def _pi(call: Call, moment: Moment) -> Floats:
-    return np.full(len(moment.times), np.pi)
+def _pi(call: Call, context: EvaluationContext) -> Floats:
+    return np.full(len(context.times), np.pi)
 
 
-def _timestamp(call: Call, moment: Moment) -> Series:
+def _timestamp(call: Call, context: EvaluationContext) -> Series:
     argument = call.arguments[0]
-    if isinstance(argument, Select):
-        series, times = instant_with_times(argument, moment)
+    if isinstance(argument, VectorSelector):
+        series, times = select_instant_with_times(argument, context)
     else:
-        series = moment.series(argument)
-        times = np.broadcast_to(moment.times / 1000, series.values.shape)
-    labels = call.memo.of((series.labels,), lambda: all_nameless(series.labels))
-    return unique(Series(labels, times, series.present), call.unique)
+        series = context.evaluate_series(argument)
+        times = np.broadcast_to(context.times / 1000, series.values.shape)
+    labels = call.memo.get_or_compute((series.labels,), lambda: drop_metric_names(series.labels))
+    return merge_same_labels(Series(labels, times, series.present), call.merge_memo)
 
 
-def _absent(call: Call, moment: Moment) -> Series:
-    series = moment.series(call.arguments[0])
-    return _where_nothing(call.arguments[0], series, moment)
+def _absent(call: Call, context: EvaluationContext) -> Series:
+    series = context.evaluate_series(call.arguments[0])
+    return _mark_absent(call.arguments[0], series, context)
 
 
-def _absent_over_time(call: Call, moment: Moment) -> Series:
-    windows = moment.windows(call.arguments[0])
-    asked = Asked(windows.starts, windows.ends, moment.times, windows.range_ms, ())
-    return _where_nothing(call.arguments[0], _over_strips(range_functions.present_over_time, windows, asked), moment)
+def _absent_over_time(call: Call, context: EvaluationContext) -> Series:
+    windows = context.evaluate_windows(call.arguments[0])
+    arguments = WindowArguments(windows.starts, windows.ends, context.times, windows.range_ms, ())
+    return _mark_absent(
+        call.arguments[0], _apply_to_strips(range_functions.present_over_time, windows, arguments), context
+    )
 
 
-def _where_nothing(argument: Node, series: Series, moment: Moment) -> Series:
-    nothing: Bools = ~np.any(series.mask(), axis=0, keepdims=True)
-    return Series((_absent_labels(argument),), np.ones((1, len(moment.times))), nothing)
+def _mark_absent(argument: Node, series: Series, context: EvaluationContext) -> Series:
+    absent: Bools = ~np.any(series.mask(), axis=0, keepdims=True)
+    return Series((_absent_labels(argument),), np.ones((1, len(context.times))), absent)
 
 
 def _absent_labels(argument: Node) -> Labels:
     """The labels that the selector asks for with `=`; one asked for again is left out."""
-    select = argument.select if isinstance(argument, Range) else argument
-    if not isinstance(select, Select):
+    selector = argument.selector if isinstance(argument, MatrixSelector) else argument
+    if not isinstance(selector, VectorSelector):
         return ()
-    found: dict[str, str] = {}
-    known = set()
-    for matcher in select.matchers:
-        if matcher.op == "=" and matcher.label not in known:
-            known.add(matcher.label)
-            found[matcher.label] = matcher.value
+    values: dict[str, str] = {}
+    visited = set()
+    for matcher in selector.matchers:
+        if matcher.op == "=" and matcher.label not in visited:
+            visited.add(matcher.label)
+            values[matcher.label] = matcher.value
         else:
-            found.pop(matcher.label, None)
-    return tuple(sorted(pair for pair in found.items() if pair[1] and pair[0] != NAME))
+            values.pop(matcher.label, None)
+    return tuple(sorted(pair for pair in values.items() if pair[1] and pair[0] != NAME))
 
 
-def _sorted(call: Call, moment: Moment) -> Series:
-    return moment.series(call.arguments[0])  # an instant query orders its result at the end
+def _sort(call: Call, context: EvaluationContext) -> Series:
+    return context.evaluate_series(call.arguments[0])  # an instant query orders its result at the end
 
 
-def _relabelled(function: Callable[[LabelSets, tuple[str, ...]], LabelSets]) -> Function:
+def _make_label_function(function: Callable[[LabelSets, tuple[str, ...]], LabelSets]) -> Function:
     """A function of labels alone, with strings."""
 
-    def run(call: Call, moment: Moment) -> Series:
-        series = moment.series(call.arguments[0])
-        texts = tuple(moment.text(argument) for argument in call.arguments[1:])
-        moment.effort.spend(LABELS * len(series.labels))
-        moment.effort.hold(len(series.labels), series.values.shape[1])
-        labels = call.memo.of((series.labels,), lambda: function(series.labels, texts))
-        return unique(Series(labels, series.values, series.present), call.unique)
+    def run(call: Call, context: EvaluationContext) -> Series:
+        series = context.evaluate_series(call.arguments[0])
+        texts = tuple(context.evaluate_text(argument) for argument in call.arguments[1:])
+        context.budget.spend(LABEL_SET_COST * len(series.labels))
+        context.budget.reserve(len(series.labels), series.values.shape[1])
+        labels = call.memo.get_or_compute((series.labels,), lambda: function(series.labels, texts))
+        return merge_same_labels(Series(labels, series.values, series.present), call.merge_memo)
 
     return run
 
 
 FUNCTIONS: dict[str, Function] = {
-    "abs": _elementwise(np.abs),
+    "abs": _make_elementwise(np.abs),
     "absent": _absent,
     "absent_over_time": _absent_over_time,
-    "acos": _elementwise(np.arccos),
-    "acosh": _elementwise(np.arccosh),
-    "asin": _elementwise(np.arcsin),
-    "asinh": _elementwise(np.arcsinh),
-    "atan": _elementwise(np.arctan),
-    "atanh": _elementwise(np.arctanh),
-    "avg_over_time": _windowed(range_functions.avg_over_time),
-    "ceil": _elementwise(np.ceil),
-    "changes": _windowed(range_functions.changes),
+    "acos": _make_elementwise(np.arccos),
+    "acosh": _make_elementwise(np.arccosh),
+    "asin": _make_elementwise(np.arcsin),
+    "asinh": _make_elementwise(np.arcsinh),
+    "atan": _make_elementwise(np.arctan),
+    "atanh": _make_elementwise(np.arctanh),
+    "avg_over_time": _make_windowed(range_functions.avg_over_time),
+    "ceil": _make_elementwise(np.ceil),
+    "changes": _make_windowed(range_functions.changes),
     "clamp": _clamp,
-    "clamp_max": _elementwise(_at_most),
-    "clamp_min": _elementwise(_at_least),
-    "cos": _elementwise(np.cos),
-    "cosh": _elementwise(np.cosh),
-    "count_over_time": _windowed(range_functions.count_over_time),
-    "day_of_month": date_functions.calendar(date_functions.day_of_month),
-    "day_of_week": date_functions.calendar(date_functions.day_of_week),
-    "day_of_year": date_functions.calendar(date_functions.day_of_year),
-    "days_in_month": date_functions.calendar(date_functions.days_in_month),
-    "deg": _elementwise(lambda values: values * 180 / np.pi),
-    "delta": _windowed(range_functions.delta),
-    "deriv": _windowed(range_functions.deriv, weight=10),
-    "exp": _elementwise(np.exp),
-    "first_over_time": _windowed(range_functions.first_over_time, keeps_name=True),
-    "floor": _elementwise(np.floor),
+    "clamp_max": _make_elementwise(_go_min),
+    "clamp_min": _make_elementwise(_go_max),
+    "cos": _make_elementwise(np.cos),
+    "cosh": _make_elementwise(np.cosh),
+    "count_over_time": _make_windowed(range_functions.count_over_time),
+    "day_of_month": date_functions.make_date_function(date_functions.day_of_month),
+    "day_of_week": date_functions.make_date_function(date_functions.day_of_week),
+    "day_of_year": date_functions.make_date_function(date_functions.day_of_year),
+    "days_in_month": date_functions.make_date_function(date_functions.days_in_month),
+    "deg": _make_elementwise(lambda values: values * 180 / np.pi),
+    "delta": _make_windowed(range_functions.delta),
+    "deriv": _make_windowed(range_functions.deriv, weight=10),
+    "exp": _make_elementwise(np.exp),
+    "first_over_time": _make_windowed(range_functions.first_over_time, keeps_name=True),
+    "floor": _make_elementwise(np.floor),
     "histogram_fraction": histogram_fraction,
     "histogram_quantile": histogram_quantile,
-    "hour": date_functions.calendar(date_functions.hour),
-    "idelta": _windowed(range_functions.idelta),
-    "increase": _windowed(range_functions.increase),
-    "irate": _windowed(range_functions.irate),
-    "label_join": _relabelled(label_join),
-    "label_replace": _relabelled(label_replace),
-    "last_over_time": _windowed(range_functions.last_over_time, keeps_name=True),
-    "ln": _elementwise(np.log),
-    "log10": _elementwise(np.log10),
-    "log2": _elementwise(np.log2),
-    "max_over_time": _windowed(range_functions.max_over_time),
-    "min_over_time": _windowed(range_functions.min_over_time),
-    "minute": date_functions.calendar(date_functions.minute),
-    "month": date_functions.calendar(date_functions.month),
+    "hour": date_functions.make_date_function(date_functions.hour),
+    "idelta": _make_windowed(range_functions.idelta),
+    "increase": _make_windowed(range_functions.increase),
+    "irate": _make_windowed(range_functions.irate),
+    "label_join": _make_label_function(label_join),
+    "label_replace": _make_label_function(label_replace),
+    "last_over_time": _make_windowed(range_functions.last_over_time, keeps_name=True),
+    "ln": _make_elementwise(np.log),
+    "log10": _make_elementwise(np.log10),
+    "log2": _make_elementwise(np.log2),
+    "max_over_time": _make_windowed(range_functions.max_over_time),
+    "min_over_time": _make_windowed(range_functions.min_over_time),
+    "minute": date_functions.make_date_function(date_functions.minute),
+    "month": date_functions.make_date_function(date_functions.month),
     "pi": _pi,
-    "predict_linear": _windowed(range_functions.predict_linear, weight=10),
-    "present_over_time": _windowed(range_functions.present_over_time),
-    "quantile_over_time": _windowed(range_functions.quantile_over_time, weight=10),
-    "rad": _elementwise(lambda values: values * np.pi / 180),
-    "rate": _windowed(range_functions.rate),
-    "resets": _windowed(range_functions.resets),
-    "round": _elementwise(_round),
+    "predict_linear": _make_windowed(range_functions.predict_linear, weight=10),
+    "present_over_time": _make_windowed(range_functions.present_over_time),
+    "quantile_over_time": _make_windowed(range_functions.quantile_over_time, weight=10),
+    "rad": _make_elementwise(lambda values: values * np.pi / 180),
+    "rate": _make_windowed(range_functions.rate),
+    "resets": _make_windowed(range_functions.resets),
+    "round": _make_elementwise(_round),
     "scalar": _scalar,
-    "sgn": _elementwise(_sign),
-    "sin": _elementwise(np.sin),
-    "sinh": _elementwise(np.sinh),
-    "sort": _sorted,
-    "sort_desc": _sorted,
-    "sqrt": _elementwise(np.sqrt),
-    "stddev_over_time": _windowed(range_functions.stddev_over_time, weight=10),
-    "stdvar_over_time": _windowed(range_functions.stdvar_over_time, weight=10),
-    "sum_over_time": _windowed(range_functions.sum_over_time),
-    "tan": _elementwise(np.tan),
-    "tanh": _elementwise(np.tanh),
+    "sgn": _make_elementwise(_sign),
+    "sin": _make_elementwise(np.sin),
+    "sinh": _make_elementwise(np.sinh),
+    "sort": _sort,
+    "sort_desc": _sort,
+    "sqrt": _make_elementwise(np.sqrt),
+    "stddev_over_time": _make_windowed(range_functions.stddev_over_time, weight=10),
+    "stdvar_over_time": _make_windowed(range_functions.stdvar_over_time, weight=10),
+    "sum_over_time": _make_windowed(range_functions.sum_over_time),
+    "tan": _make_elementwise(np.tan),
+    "tanh": _make_elementwise(np.tanh),
     "time": _time,
     "timestamp": _timestamp,
     "vector": _vector,
-    "year": date_functions.calendar(date_functions.year),
+    "year": date_functions.make_date_function(date_functions.year),
 }

@@ -16,100 +16,104 @@ from collectors import Labels
 from rules.history.blocks import Floats
 from rules.history.selection import NAME
 from rules.promql.plan import Call, Node
-from rules.promql.values import Bools, LabelSets, Moment, Series
+from rules.promql.values import Bools, EvaluationContext, LabelSets, Series
 
 BUCKET = "le"
-_SMALL = 1e-12  # differences between neighbouring buckets below this are those of rounding
+_ROUNDING = 1e-12  # differences between neighbouring buckets below this are those of rounding
 
 Rows = npt.NDArray[np.intp]
 
 
-class Alike(NamedTuple):
+class HistogramGroup(NamedTuple):
     """Histograms with the same bounds: `places` in the result, `rows` [histograms, buckets] in order of `bounds`."""
 
-    places: Rows
+    result_rows: Rows
     rows: Rows
     bounds: Floats
 
 
-class Counts(NamedTuple):
+class Buckets(NamedTuple):
     """Cumulative counts [buckets, histograms]; `bounds` ascend, each once."""
 
     bounds: Floats
     counts: Floats
 
 
-Answer = Callable[[Counts, int], Floats]
+BucketFunction = Callable[[Buckets, int], Floats]
 """Of each histogram at one step."""
 
 
-def histogram_quantile(call: Call, moment: Moment) -> Series:
+def histogram_quantile(call: Call, context: EvaluationContext) -> Series:
     """The quantile of each histogram, linear within a bucket; NaN without a bucket up to +Inf."""
-    ranks = moment.scalar(call.arguments[0]).tolist()
-    return _answered(call, call.arguments[1], moment, lambda counts, step: _quantiles(ranks[step], counts))
+    ranks = context.evaluate_scalar(call.arguments[0]).tolist()
+    return _evaluate_histograms(
+        call, call.arguments[1], context, lambda counts, step: _compute_quantiles(ranks[step], counts)
+    )
 
 
-def histogram_fraction(call: Call, moment: Moment) -> Series:
+def histogram_fraction(call: Call, context: EvaluationContext) -> Series:
     """The share of observations between two values, linear within a bucket; NaN without a bucket up to +Inf."""
-    lower, upper = (moment.scalar(call.arguments[place]).tolist() for place in (0, 1))
-    return _answered(call, call.arguments[2], moment, lambda counts, step: _fractions(lower[step], upper[step], counts))
+    lower, upper = (context.evaluate_scalar(call.arguments[index]).tolist() for index in (0, 1))
+    return _evaluate_histograms(
+        call, call.arguments[2], context, lambda counts, step: _compute_fractions(lower[step], upper[step], counts)
+    )
 
 
-def _answered(call: Call, argument: Node, moment: Moment, answer: Answer) -> Series:
-    series = moment.series(argument)
-    labels, histograms = call.memo.of((series.labels,), lambda: _histograms(series.labels))
-    shape = (len(labels), len(moment.times))
-    values, there = np.zeros(shape), np.zeros(shape, np.bool_)
-    for alike in histograms:
+def _evaluate_histograms(call: Call, argument: Node, context: EvaluationContext, function: BucketFunction) -> Series:
+    series = context.evaluate_series(argument)
+    labels, groups = call.memo.get_or_compute((series.labels,), lambda: _group_histograms(series.labels))
+    shape = (len(labels), len(context.times))
+    values, has_value = np.zeros(shape), np.zeros(shape, np.bool_)
+    for group in groups:
         for step in range(shape[1]):
-            for places, rows, bounds in _held(alike, series.present, step):
-                there[places, step] = True
-                values[places, step] = _of_buckets(bounds, series.values[rows, step].T, answer, step)
-    return Series(labels, values, None if there.all() else there)
+            for result_rows, rows, bounds in _iter_present(group, series.present, step):
+                has_value[result_rows, step] = True
+                values[result_rows, step] = _evaluate_buckets(bounds, series.values[rows, step].T, function, step)
+    return Series(labels, values, None if has_value.all() else has_value)
 
 
-def _held(alike: Alike, present: Bools | None, step: int) -> Iterator[Alike]:
+def _iter_present(group: HistogramGroup, present: Bools | None, step: int) -> Iterator[HistogramGroup]:
     """The histograms whose buckets are all there, and one by one those of which some are not."""
     if present is None:
-        yield alike
+        yield group
         return
-    held = present[alike.rows, step]
-    whole = held.all(axis=1)
-    if whole.any():
-        yield Alike(alike.places[whole], alike.rows[whole], alike.bounds)
-    for place in np.flatnonzero(held.any(axis=1) & ~whole).tolist():
-        some = held[place]
-        yield Alike(alike.places[[place]], alike.rows[[place]][:, some], alike.bounds[some])
+    has_bucket = present[group.rows, step]
+    complete = has_bucket.all(axis=1)
+    if complete.any():
+        yield HistogramGroup(group.result_rows[complete], group.rows[complete], group.bounds)
+    for index in np.flatnonzero(has_bucket.any(axis=1) & ~complete).tolist():
+        available = has_bucket[index]
+        yield HistogramGroup(group.result_rows[[index]], group.rows[[index]][:, available], group.bounds[available])
 
 
-def _of_buckets(bounds: Floats, counts: Floats, answer: Answer, step: int) -> Floats:
-    first = np.flatnonzero(np.concatenate([[True], bounds[1:] != bounds[:-1]]))
-    if len(first) < len(bounds):  # bounds spelt twice are one bucket
-        bounds, counts = bounds[first], np.add.reduceat(counts, first, axis=0)
-    return answer(Counts(bounds, counts), step)
+def _evaluate_buckets(bounds: Floats, counts: Floats, function: BucketFunction, step: int) -> Floats:
+    first_indexes = np.flatnonzero(np.concatenate([[True], bounds[1:] != bounds[:-1]]))
+    if len(first_indexes) < len(bounds):  # bounds spelt twice are one bucket
+        bounds, counts = bounds[first_indexes], np.add.reduceat(counts, first_indexes, axis=0)
+    return function(Buckets(bounds, counts), step)
 
 
-def _histograms(labels: LabelSets) -> tuple[LabelSets, list[Alike]]:
+def _group_histograms(labels: LabelSets) -> tuple[LabelSets, list[HistogramGroup]]:
     members: dict[Labels, list[tuple[float, int]]] = {}
-    for row, each in enumerate(labels):
-        bound = _bound(dict(each).get(BUCKET, ""))
+    for row, label_set in enumerate(labels):
+        bound = _parse_bound(dict(label_set).get(BUCKET, ""))
         if bound is not None:
-            key = tuple(pair for pair in each if pair[0] not in (BUCKET, NAME))
+            key = tuple(pair for pair in label_set if pair[0] not in (BUCKET, NAME))
             members.setdefault(key, []).append((bound, row))
-    alike: dict[tuple[float, ...], list[tuple[int, list[int]]]] = {}
-    for place, buckets in enumerate(members.values()):
+    by_bounds: dict[tuple[float, ...], list[tuple[int, list[int]]]] = {}
+    for index, buckets in enumerate(members.values()):
         buckets.sort()
         rows = [row for _, row in buckets]
-        alike.setdefault(tuple(bound for bound, _ in buckets), []).append((place, rows))
-    return tuple(members), [_alike(bounds, found) for bounds, found in alike.items()]
+        by_bounds.setdefault(tuple(bound for bound, _ in buckets), []).append((index, rows))
+    return tuple(members), [_build_group(bounds, entries) for bounds, entries in by_bounds.items()]
 
 
-def _alike(bounds: tuple[float, ...], found: list[tuple[int, list[int]]]) -> Alike:
-    places, rows = zip(*found, strict=True)
-    return Alike(np.array(places, np.intp), np.array(rows, np.intp), np.array(bounds))
+def _build_group(bounds: tuple[float, ...], entries: list[tuple[int, list[int]]]) -> HistogramGroup:
+    result_rows, rows = zip(*entries, strict=True)
+    return HistogramGroup(np.array(result_rows, np.intp), np.array(rows, np.intp), np.array(bounds))
 
 
-def _bound(text: str) -> float | None:
+def _parse_bound(text: str) -> float | None:
     """The upper bound, or None: a series whose `le` is no number is not part of a histogram."""
     try:
         bound = float(text)
@@ -118,53 +122,55 @@ def _bound(text: str) -> float | None:
     return None if "_" in text or text != text.strip() or np.isnan(bound) else bound
 
 
-def _quantiles(rank: float, histogram: Counts) -> Floats:
-    bounds, counts = histogram.bounds, _monotonic(histogram.counts)
-    every = counts.shape[1]
+def _compute_quantiles(rank: float, histogram: Buckets) -> Floats:
+    bounds, counts = histogram.bounds, _make_monotonic(histogram.counts)
+    count = counts.shape[1]
     if np.isnan(rank) or rank < 0 or rank > 1:
-        return np.full(every, np.nan if np.isnan(rank) else -np.inf if rank < 0 else np.inf)
+        return np.full(count, np.nan if np.isnan(rank) else -np.inf if rank < 0 else np.inf)
     if len(bounds) < 2 or bounds[-1] != np.inf:
-        return np.full(every, np.nan)
-    total, columns = counts[-1], np.arange(every)
-    wanted = rank * total
+        return np.full(count, np.nan)
+    total, columns = counts[-1], np.arange(count)
+    target_rank = rank * total
     # Of all but the last bucket, the first that reaches what is wanted; the last where none does.
-    bucket = (counts[:-1] < wanted).sum(axis=0)
+    bucket = (counts[:-1] < target_rank).sum(axis=0)
     below = np.where(bucket > 0, counts[bucket - 1, columns], 0.0)
     start = np.where(bucket > 0, bounds[bucket - 1], 0.0)
-    inside = start + (bounds[bucket] - start) * ((wanted - below) / (counts[bucket, columns] - below))
+    interpolated = start + (bounds[bucket] - start) * ((target_rank - below) / (counts[bucket, columns] - below))
     if bounds[0] <= 0:
-        inside = np.where(bucket == 0, bounds[0], inside)
-    inside = np.where(bucket == len(bounds) - 1, bounds[-2], inside)
-    return np.where((total == 0) | np.isnan(total), np.nan, inside)
+        interpolated = np.where(bucket == 0, bounds[0], interpolated)
+    interpolated = np.where(bucket == len(bounds) - 1, bounds[-2], interpolated)
+    return np.where((total == 0) | np.isnan(total), np.nan, interpolated)
 
 
-def _monotonic(counts: Floats) -> Floats:
+def _make_monotonic(counts: Floats) -> Floats:
     """Scraped while it grows, a bucket may lag behind the one below it; and rounding is no growth."""
     before, after = counts[:-1], counts[1:]
-    if ((after == before) | (after - before > 2 * _SMALL * after)).all():
+    if ((after == before) | (after - before > 2 * _ROUNDING * after)).all():
         return counts
     counts = counts.copy()
     previous = counts[0].copy()
     for bucket in counts[1:]:
-        same = np.abs(previous - bucket) < _SMALL * np.minimum(np.abs(previous) + np.abs(bucket), np.finfo(float).max)
+        same = np.abs(previous - bucket) < _ROUNDING * np.minimum(
+            np.abs(previous) + np.abs(bucket), np.finfo(float).max
+        )
         bucket[:] = np.where(same & (previous != 0) & (bucket != 0) | (bucket < previous), previous, bucket)
         previous = bucket
     return counts
 
 
-def _fractions(lower: float, upper: float, histogram: Counts) -> Floats:
+def _compute_fractions(lower: float, upper: float, histogram: Buckets) -> Floats:
     total = histogram.counts[-1]
     if np.isnan(lower) or np.isnan(upper) or histogram.bounds[-1] != np.inf:
         return np.full(len(total), np.nan)
     if lower >= upper:
         share = np.zeros(len(total))
     else:
-        low, high = (np.minimum(_rank(value, histogram), total) for value in (lower, upper))
+        low, high = (np.minimum(_compute_rank(value, histogram), total) for value in (lower, upper))
         share = (high - low) / total
     return np.where((total == 0) | np.isnan(total), np.nan, share)
 
 
-def _rank(value: float, histogram: Counts) -> Floats:
+def _compute_rank(value: float, histogram: Buckets) -> Floats:
     """How many observations are at most `value`."""
     bounds, counts = histogram
     bucket = int(np.searchsorted(bounds, value, "right"))  # the one that `value` lies within, above its lower bound

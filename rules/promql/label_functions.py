@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from collectors import Labels
-from rules.history.selection import pattern
+from rules.history.selection import compile_pattern
 from rules.promql.plan import PromqlError
 from rules.promql.values import LabelSets
 
@@ -23,30 +23,30 @@ def label_replace(labels: LabelSets, texts: tuple[str, ...]) -> LabelSets:
     target, replacement, source, expression = texts
     _check_name("label_replace", target)
     try:
-        compiled = pattern(expression)
+        compiled = compile_pattern(expression)
     except ValueError as error:
         raise PromqlError(f"invalid regular expression in label_replace(): {expression}") from error
-    return tuple(_replaced(each, compiled, target, replacement, source) for each in labels)
+    return tuple(_replace_label(each, compiled, target, replacement, source) for each in labels)
 
 
-def _replaced(labels: Labels, compiled: Any, target: str, replacement: str, source: str) -> Labels:
-    found = compiled.fullmatch(dict(labels).get(source, ""))
-    return labels if found is None else with_label(labels, target, expand(found, replacement))
+def _replace_label(labels: Labels, compiled: Any, target: str, replacement: str, source: str) -> Labels:
+    match = compiled.fullmatch(dict(labels).get(source, ""))
+    return labels if match is None else set_label(labels, target, expand_template(match, replacement))
 
 
-def expand(found: Any, template: str) -> str:
+def expand_template(match: Any, template: str) -> str:
     """Go's Expand: `$1`, `${1}`, `$name`; the longest name counts, and a group that is not there is empty."""
 
-    def value(piece: re.Match[str]) -> str:
+    def substitute(piece: re.Match[str]) -> str:
         if piece["dollar"]:
             return "$"
         name = piece["bare"] or piece["braced"]
-        groups: dict[str, str | None] = found.groupdict()
+        groups: dict[str, str | None] = match.groupdict()
         if not name.isdecimal():
             return groups.get(name) or ""
-        return (found.group(int(name)) or "") if int(name) <= len(found.groups()) else ""
+        return (match.group(int(name)) or "") if int(name) <= len(match.groups()) else ""
 
-    return _PIECE.sub(value, template)
+    return _PIECE.sub(substitute, template)
 
 
 def label_join(labels: LabelSets, texts: tuple[str, ...]) -> LabelSets:
@@ -57,9 +57,9 @@ def label_join(labels: LabelSets, texts: tuple[str, ...]) -> LabelSets:
         if LABEL_NAME.fullmatch(source) is None:
             raise PromqlError(f"invalid source label name in label_join(): {source}")
     joined = []
-    for each in labels:
-        values = dict(each)
-        joined.append(with_label(each, target, separator.join(values.get(source, "") for source in sources)))
+    for label_set in labels:
+        values = dict(label_set)
+        joined.append(set_label(label_set, target, separator.join(values.get(source, "") for source in sources)))
     return tuple(joined)
 
 
@@ -68,7 +68,7 @@ def _check_name(function: str, target: str) -> None:
         raise PromqlError(f"invalid destination label name in {function}(): {target}")
 
 
-def with_label(labels: Labels, name: str, value: str) -> Labels:
+def set_label(labels: Labels, name: str, value: str) -> Labels:
     """The labels with one of them set, or without it where the value is empty."""
     rest = [pair for pair in labels if pair[0] != name]
     return tuple(sorted([*rest, (name, value)])) if value else tuple(rest)

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import promql_parser
 
-from rules.history.selection import NAME, Matcher, pattern
+from rules.history.selection import NAME, Matcher, compile_pattern
 from rules.promql.aggregate import AGGREGATIONS
 from rules.promql.binary import OPERATORS
 from rules.promql.functions import FUNCTIONS
@@ -23,39 +23,45 @@ from rules.promql.plan import (
     Binary,
     Call,
     Matching,
-    Moved,
+    MatrixSelector,
     Negate,
     Node,
     Number,
     PromqlError,
-    Range,
-    Select,
     Subquery,
     Text,
+    TimeModifiers,
+    VectorSelector,
 )
 
-LONGEST = 64 << 10  # bytes
-DEEPEST = 200  # promql-parser overflows the stack of the whole process at some 4,000 levels
-MOST_ESCAPES = 2_000  # and at some 20,000 escapes in a string, or comments
+MAX_BYTES = 64 << 10  # bytes
+MAX_DEPTH = 200  # promql-parser overflows the stack of the whole process at some 4,000 levels
+MAX_ESCAPES = 2_000  # and at some 20,000 escapes in a string, or comments
 
 # Possessive, and closed by the end of the text too, so that no text makes it look twice at a character.
-_APART = (
+_TEXT_OR_COMMENT = (
     r"""(?P<text>"(?:\\.|[^"\\])*+(?:"|\\?\Z)|'(?:\\.|[^'\\])*+(?:'|\\?\Z)|`[^`]*+(?:`|\Z))|(?P<comment>\#[^\n]*)"""
 )
 _TOKEN = re.compile(
-    _APART
+    _TEXT_OR_COMMENT
     + r"|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<comma>,)"
     + r"|(?P<operator>[-+*/%^]|[=!<>]=?|=~|!~|\b(?:and|or|unless|atan2)\b)",
     re.DOTALL | re.IGNORECASE,
 )
-_PORTABLE = re.compile(_APART + r"|(?P<name>[a-zA-Z_:][\w:]*)|(?P<number>\d[\d_]*+)", re.DOTALL)
+_NORMALIZABLE = re.compile(_TEXT_OR_COMMENT + r"|(?P<name>[a-zA-Z_:][\w:]*)|(?P<number>\d[\d_]*+)", re.DOTALL)
 _LONG_NUMBER = re.compile(r"\d++(?:_\d++)++")
 _NEGATIVE_AT = re.compile(r"@\s*-")
 _EXPERIMENTAL = (
     (re.compile(r"\]\s*(?:smoothed|anchored)\b", re.IGNORECASE), "the range modifiers smoothed and anchored are"),
     (re.compile(r"\[[^\]]*[-+*/%^(][^\]]*\]|\boffset\s*-?\s*\(", re.IGNORECASE), "duration expressions are"),
 )
-_NATIVE = ("histogram_avg", "histogram_count", "histogram_stddev", "histogram_stdvar", "histogram_sum")
+_NATIVE_HISTOGRAM_FUNCTIONS = (
+    "histogram_avg",
+    "histogram_count",
+    "histogram_stddev",
+    "histogram_stdvar",
+    "histogram_sum",
+)
 _CARDS = {
     "OneToOne": "one-to-one",
     "ManyToOne": "many-to-one",
@@ -68,44 +74,44 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def parse(text: str, subquery_step_ms: int) -> Node:
     """The plan of an expression; PromqlError where it is none, or uses what is not supported."""
-    _refuse_monsters(text)
+    _check_limits(text)
     try:
-        tree = promql_parser.parse(_PORTABLE.sub(_portable, text))
+        tree = promql_parser.parse(_NORMALIZABLE.sub(_normalize_token, text))
     except (ValueError, OverflowError) as error:
-        raise PromqlError(f"parse error: {_experimental(text) or error}") from error
+        raise PromqlError(f"parse error: {_describe_experimental(text) or error}") from error
     return _Planner(subquery_step_ms).plan(tree)
 
 
-def _refuse_monsters(text: str) -> None:
-    if len(text.encode("utf-8", "surrogatepass")) > LONGEST:
-        raise PromqlError(f"parse error: the expression is longer than {LONGEST >> 10} KiB")
-    if _depth(text) > DEEPEST:
-        raise PromqlError(f"parse error: the expression nests deeper than {DEEPEST} levels; split it into rules")
-    if max((token[0].count("\\") for token in _TOKEN.finditer(text) if token["text"]), default=0) > MOST_ESCAPES:
-        raise PromqlError(f"parse error: a string has more than {MOST_ESCAPES:,} escapes")
-    if _NEGATIVE_AT.search(_TOKEN.sub(_without_text, text)):
+def _check_limits(text: str) -> None:
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        raise PromqlError(f"parse error: the expression is longer than {MAX_BYTES >> 10} KiB")
+    if _measure_depth(text) > MAX_DEPTH:
+        raise PromqlError(f"parse error: the expression nests deeper than {MAX_DEPTH} levels; split it into rules")
+    if max((token[0].count("\\") for token in _TOKEN.finditer(text) if token["text"]), default=0) > MAX_ESCAPES:
+        raise PromqlError(f"parse error: a string has more than {MAX_ESCAPES:,} escapes")
+    if _NEGATIVE_AT.search(_TOKEN.sub(_blank_text, text)):
         raise PromqlError("parse error: a negative time after @ is not supported")
 
 
-def _portable(token: re.Match[str]) -> str:
+def _normalize_token(token: re.Match[str]) -> str:
     """What promql-parser makes the same of: it knows no 1_000, and many comments are too much for it."""
     if token["number"] and _LONG_NUMBER.fullmatch(token[0]):
         return token[0].replace("_", "")
     return " " if token["comment"] else token[0]
 
 
-def _experimental(text: str) -> str:
+def _describe_experimental(text: str) -> str:
     """Which of Prometheus' experimental syntax a refused text uses, in a sentence; empty where none is seen."""
-    bare = _TOKEN.sub(_without_text, text)
-    found = next((what for syntax, what in _EXPERIMENTAL if syntax.search(bare)), "")
-    return found and f"{found} experimental in Prometheus and not supported"
+    code = _TOKEN.sub(_blank_text, text)
+    reason = next((description for syntax, description in _EXPERIMENTAL if syntax.search(code)), "")
+    return reason and f"{reason} experimental in Prometheus and not supported"
 
 
-def _without_text(token: re.Match[str]) -> str:
+def _blank_text(token: re.Match[str]) -> str:
     return " " if token["text"] or token["comment"] else token[0]
 
 
-def _depth(text: str) -> int:
+def _measure_depth(text: str) -> int:
     """An upper bound of the height of the syntax tree: open brackets plus the operators of a chain."""
     frames = [[0, 0]]  # [operators since the last comma, deepest level below]
     deepest = 0
@@ -135,79 +141,79 @@ class _Planner:
             raise PromqlError(f"{kind} is not supported")
         return _BUILDERS[kind](self, tree)
 
-    def _number(self, tree: Any) -> Node:
+    def _plan_number(self, tree: Any) -> Node:
         return Number(tree.val)
 
-    def _string(self, tree: Any) -> Node:
+    def _plan_string(self, tree: Any) -> Node:
         return Text(tree.val)
 
-    def _parentheses(self, tree: Any) -> Node:
+    def _plan_parentheses(self, tree: Any) -> Node:
         return self.plan(tree.expr)
 
-    def _unary(self, tree: Any) -> Node:
+    def _plan_unary(self, tree: Any) -> Node:
         return Negate(self.plan(tree.expr))
 
-    def _vector_selector(self, tree: Any) -> Select:
-        return Select(_matchers(tree), _moved(tree))
+    def _plan_vector_selector(self, tree: Any) -> VectorSelector:
+        return VectorSelector(_convert_matchers(tree), _convert_time_modifiers(tree))
 
-    def _matrix_selector(self, tree: Any) -> Node:
-        return Range(self._vector_selector(tree.vector_selector), _milliseconds(tree.range))
+    def _plan_matrix_selector(self, tree: Any) -> Node:
+        return MatrixSelector(self._plan_vector_selector(tree.vector_selector), _to_milliseconds(tree.range))
 
-    def _subquery(self, tree: Any) -> Node:
-        step = self._subquery_step_ms if tree.step is None else _milliseconds(tree.step)
+    def _plan_subquery(self, tree: Any) -> Node:
+        step = self._subquery_step_ms if tree.step is None else _to_milliseconds(tree.step)
         if step <= 0:
             raise PromqlError("parse error: the step of a subquery must be greater than zero")
-        return Subquery(self.plan(tree.expr), _milliseconds(tree.range), step, _moved(tree))
+        return Subquery(self.plan(tree.expr), _to_milliseconds(tree.range), step, _convert_time_modifiers(tree))
 
-    def _call(self, tree: Any) -> Node:
+    def _plan_call(self, tree: Any) -> Node:
         name = tree.func.name
         if name not in FUNCTIONS:
-            raise PromqlError(_refusal("function", name, name in _NATIVE))
+            raise PromqlError(_describe_unsupported("function", name, name in _NATIVE_HISTOGRAM_FUNCTIONS))
         return Call(name, tuple(self.plan(argument) for argument in tree.args))
 
-    def _aggregate(self, tree: Any) -> Node:
+    def _plan_aggregate(self, tree: Any) -> Node:
         op = str(tree.op)
         if op not in AGGREGATIONS:
-            raise PromqlError(_refusal("aggregation", op, native=False))
+            raise PromqlError(_describe_unsupported("aggregation", op, native=False))
         modifier = tree.modifier
         without = modifier is not None and str(modifier.type).endswith("Without")
         labels = () if modifier is None else tuple(sorted(set(modifier.labels)))
         parameter = None if tree.param is None else self.plan(tree.param)
         return Aggregate(op, self.plan(tree.expr), parameter, labels, without)
 
-    def _binary(self, tree: Any) -> Node:
+    def _plan_binary(self, tree: Any) -> Node:
         op = str(tree.op)
         if op not in OPERATORS:
             raise PromqlError(f"operator {op} is not supported")
-        left, right = self.plan(tree.lhs), self.plan(tree.rhs)
+        lhs, rhs = self.plan(tree.lhs), self.plan(tree.rhs)
         modifier = tree.modifier
-        return Binary(op, left, right, modifier is not None and modifier.return_bool, _matching(op, modifier))
+        return Binary(op, lhs, rhs, modifier is not None and modifier.return_bool, _convert_matching(op, modifier))
 
 
-def _refusal(what: str, name: str, native: bool) -> str:
+def _describe_unsupported(category: str, name: str, native: bool) -> str:
     if native:
         return (
-            f"{what} {name}() is for native histograms, which are not supported; "
+            f"{category} {name}() is for native histograms, which are not supported; "
             "of a classic one use the series ending in _bucket, _sum and _count"
         )
-    return f"{what} {name}() is experimental in Prometheus and not supported"
+    return f"{category} {name}() is experimental in Prometheus and not supported"
 
 
 _BUILDERS: dict[str, Callable[[_Planner, Any], Node]] = {
-    "AggregateExpr": _Planner._aggregate,
-    "BinaryExpr": _Planner._binary,
-    "Call": _Planner._call,
-    "MatrixSelector": _Planner._matrix_selector,
-    "NumberLiteral": _Planner._number,
-    "ParenExpr": _Planner._parentheses,
-    "StringLiteral": _Planner._string,
-    "SubqueryExpr": _Planner._subquery,
-    "UnaryExpr": _Planner._unary,
-    "VectorSelector": _Planner._vector_selector,
+    "AggregateExpr": _Planner._plan_aggregate,
+    "BinaryExpr": _Planner._plan_binary,
+    "Call": _Planner._plan_call,
+    "MatrixSelector": _Planner._plan_matrix_selector,
+    "NumberLiteral": _Planner._plan_number,
+    "ParenExpr": _Planner._plan_parentheses,
+    "StringLiteral": _Planner._plan_string,
+    "SubqueryExpr": _Planner._plan_subquery,
+    "UnaryExpr": _Planner._plan_unary,
+    "VectorSelector": _Planner._plan_vector_selector,
 }
 
 
-def _matching(op: str, modifier: Any) -> Matching:
+def _convert_matching(op: str, modifier: Any) -> Matching:
     card = "many-to-many" if op in ("and", "or", "unless") else "one-to-one"
     if modifier is None:
         return Matching(cast("Any", card))
@@ -221,42 +227,44 @@ def _matching(op: str, modifier: Any) -> Matching:
     return Matching(cast("Any", card), on, labels, tuple(modifier.group_labels or ()))
 
 
-def _matchers(tree: Any) -> tuple[Matcher, ...]:
+def _convert_matchers(tree: Any) -> tuple[Matcher, ...]:
     if tree.matchers.or_matchers:
         raise PromqlError('parse error: "or" between label matchers is not PromQL')
-    found = [] if tree.name is None else [Matcher(NAME, "=", tree.name)]
-    for each in tree.matchers.matchers:
-        op = _MATCH_OPS[str(each.op).rsplit(".", 1)[-1]]
+    matchers = [] if tree.name is None else [Matcher(NAME, "=", tree.name)]
+    for condition in tree.matchers.matchers:
+        op = _MATCH_OPS[str(condition.op).rsplit(".", 1)[-1]]
         if op in ("=~", "!~"):
-            _check_pattern(each.value)
-        found.append(Matcher(each.name, cast("Any", op), each.value))
-    if sum(matcher.label == NAME and matcher.op == "=" for matcher in found) > 1:
+            _check_pattern(condition.value)
+        matchers.append(Matcher(condition.name, cast("Any", op), condition.value))
+    if sum(matcher.label == NAME and matcher.op == "=" for matcher in matchers) > 1:
         raise PromqlError("parse error: metric name must not be set twice")
-    if all(matcher.test("") for matcher in found):
+    if all(matcher.test("") for matcher in matchers):
         raise PromqlError("parse error: vector selector must contain at least one non-empty matcher")
-    return tuple(found)
+    return tuple(matchers)
 
 
 def _check_pattern(text: str) -> None:
     try:
-        pattern(text)
+        compile_pattern(text)
     except ValueError as error:
         raise PromqlError(f"parse error: {error}") from error
 
 
-def _moved(tree: Any) -> Moved:
-    return Moved(0 if tree.offset is None else _milliseconds(tree.offset), None if tree.at is None else _at(tree.at))
+def _convert_time_modifiers(tree: Any) -> TimeModifiers:
+    return TimeModifiers(
+        0 if tree.offset is None else _to_milliseconds(tree.offset), None if tree.at is None else _convert_at(tree.at)
+    )
 
 
-def _at(modifier: Any) -> Any:
-    which = str(modifier.type).rsplit(".", 1)[-1].lower()
-    if which in ("start", "end"):
-        return which
+def _convert_at(modifier: Any) -> Any:
+    anchor = str(modifier.type).rsplit(".", 1)[-1].lower()
+    if anchor in ("start", "end"):
+        return anchor
     try:
-        return _milliseconds(modifier.at.astimezone(UTC) - _EPOCH)
+        return _to_milliseconds(modifier.at.astimezone(UTC) - _EPOCH)
     except (OverflowError, ValueError) as error:
         raise PromqlError("parse error: the time after @ is out of range") from error
 
 
-def _milliseconds(delta: timedelta) -> int:
+def _to_milliseconds(delta: timedelta) -> int:
     return delta // timedelta(milliseconds=1)

@@ -26,20 +26,20 @@ class PromqlError(Exception):
 class Memo:
     """The last result of something that depends on labels alone, kept while the very same labels come in."""
 
-    __slots__ = ("_kept",)
+    __slots__ = ("_cached",)
 
     def __init__(self) -> None:
-        self._kept: tuple[tuple[object, ...], Any] = ((), None)
+        self._cached: tuple[tuple[object, ...], Any] = ((), None)
 
-    def of(self, key: tuple[object, ...], make: Callable[[], _T]) -> _T:
+    def get_or_compute(self, key: tuple[object, ...], compute: Callable[[], _T]) -> _T:
         """`make()`, or what it made last time where each part of the key is the same object."""
-        known, result = self._kept
-        if len(known) == len(key) and all(a is b for a, b in zip(known, key, strict=True)):
-            kept: _T = result
-            return kept
-        made = make()
-        self._kept = (key, made)
-        return made
+        cached_key, result = self._cached
+        if len(cached_key) == len(key) and all(a is b for a, b in zip(cached_key, key, strict=True)):
+            cached: _T = result
+            return cached
+        computed = compute()
+        self._cached = (key, computed)
+        return computed
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Moved:
+class TimeModifiers:
     """`offset` and `@` of a selector or subquery; `at_ms` may be the query's own start or end."""
 
     offset_ms: int = 0
@@ -65,18 +65,18 @@ class Moved:
 
 
 @dataclass(frozen=True, eq=False)
-class Select:
+class VectorSelector:
     """An instant vector selector."""
 
     matchers: Matchers
-    moved: Moved
+    time_modifiers: TimeModifiers
 
 
 @dataclass(frozen=True, eq=False)
-class Range:
+class MatrixSelector:
     """A range vector selector: `select[range]`."""
 
-    select: Select
+    selector: VectorSelector
     range_ms: int
 
 
@@ -87,7 +87,7 @@ class Subquery:
     inner: Node
     range_ms: int
     step_ms: int
-    moved: Moved
+    time_modifiers: TimeModifiers
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ class Call:
     name: str
     arguments: tuple[Node, ...]
     memo: Memo = field(default_factory=Memo, repr=False)
-    unique: Memo = field(default_factory=Memo, repr=False)
+    merge_memo: Memo = field(default_factory=Memo, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ class Negate:
 
     inner: Node
     memo: Memo = field(default_factory=Memo, repr=False)
-    unique: Memo = field(default_factory=Memo, repr=False)
+    merge_memo: Memo = field(default_factory=Memo, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,67 +136,67 @@ class Binary:
     """An operator between two expressions."""
 
     op: str
-    left: Node
-    right: Node
+    lhs: Node
+    rhs: Node
     return_bool: bool
     matching: Matching
     memo: Memo = field(default_factory=Memo, repr=False)
-    both: Memo = field(default_factory=Memo, repr=False)
-    unique: Memo = field(default_factory=Memo, repr=False)
+    union_memo: Memo = field(default_factory=Memo, repr=False)
+    merge_memo: Memo = field(default_factory=Memo, repr=False)
 
 
-Node = Number | Text | Select | Range | Subquery | Call | Negate | Aggregate | Binary
+Node = Number | Text | VectorSelector | MatrixSelector | Subquery | Call | Negate | Aggregate | Binary
 
 SCALAR_CALLS = frozenset({"scalar", "time", "pi"})
 
 
-def kind(node: Node) -> Kind:
+def infer_kind(node: Node) -> Kind:
     """The type of value a node gives, in Prometheus' terms."""
     if isinstance(node, Number):
         return "scalar"
     if isinstance(node, Text):
         return "string"
-    if isinstance(node, Range | Subquery):
+    if isinstance(node, MatrixSelector | Subquery):
         return "matrix"
     if isinstance(node, Call):
         return "scalar" if node.name in SCALAR_CALLS else "vector"
     if isinstance(node, Negate):
-        return kind(node.inner)
+        return infer_kind(node.inner)
     if isinstance(node, Binary):
-        return "scalar" if kind(node.left) == kind(node.right) == "scalar" else "vector"
+        return "scalar" if infer_kind(node.lhs) == infer_kind(node.rhs) == "scalar" else "vector"
     return "vector"
 
 
-def children(node: Node) -> tuple[Node, ...]:
+def list_children(node: Node) -> tuple[Node, ...]:
     """The nodes a node is made from."""
     if isinstance(node, Binary):
-        return (node.left, node.right)
+        return (node.lhs, node.rhs)
     if isinstance(node, Call):
         return node.arguments
     if isinstance(node, Aggregate):
         return (node.inner,) if node.parameter is None else (node.inner, node.parameter)
     if isinstance(node, Subquery | Negate):
         return (node.inner,)
-    if isinstance(node, Range):
-        return (node.select,)
+    if isinstance(node, MatrixSelector):
+        return (node.selector,)
     return ()
 
 
-def selectors(node: Node) -> Iterator[Select]:
+def iter_selectors(node: Node) -> Iterator[VectorSelector]:
     """Every selector of the plan."""
-    if isinstance(node, Select):
+    if isinstance(node, VectorSelector):
         yield node
-    for child in children(node):
-        yield from selectors(child)
+    for child in list_children(node):
+        yield from iter_selectors(child)
 
 
-def reach_ms(node: Node, lookback_ms: int = LOOKBACK_MS) -> int:
+def compute_reach_ms(node: Node, lookback_ms: int = LOOKBACK_MS) -> int:
     """How far before its evaluation time a plan looks."""
-    if isinstance(node, Select):
-        return lookback_ms + max(0, node.moved.offset_ms)
-    if isinstance(node, Range):
-        return node.range_ms + max(0, node.select.moved.offset_ms)
-    below = max((reach_ms(child, lookback_ms) for child in children(node)), default=0)
+    if isinstance(node, VectorSelector):
+        return lookback_ms + max(0, node.time_modifiers.offset_ms)
+    if isinstance(node, MatrixSelector):
+        return node.range_ms + max(0, node.selector.time_modifiers.offset_ms)
+    below = max((compute_reach_ms(child, lookback_ms) for child in list_children(node)), default=0)
     if isinstance(node, Subquery):
-        return below + node.range_ms + max(0, node.moved.offset_ms)
+        return below + node.range_ms + max(0, node.time_modifiers.offset_ms)
     return below

@@ -10,12 +10,24 @@ import numpy as np
 from collectors import Labels
 from rules.history.blocks import Floats, Times
 from rules.history.history import History
-from rules.history.selection import Matchers, exact_name
-from rules.promql.evaluate import run, windows_at
+from rules.history.selection import Matchers, find_exact_name
+from rules.promql.evaluate import evaluate_plan, evaluate_windows
 from rules.promql.parse import parse
-from rules.promql.plan import Aggregate, Call, Kind, Moved, Node, PromqlError, Select, Text, kind, reach_ms, selectors
-from rules.promql.selectors import MOST_STEPS
-from rules.promql.values import Bools, Effort, LabelSets, Series, Source
+from rules.promql.plan import (
+    Aggregate,
+    Call,
+    Kind,
+    Node,
+    PromqlError,
+    Text,
+    TimeModifiers,
+    VectorSelector,
+    compute_reach_ms,
+    infer_kind,
+    iter_selectors,
+)
+from rules.promql.selectors import MAX_STEPS
+from rules.promql.values import Bools, LabelSets, QueryBudget, Series, Source
 
 Samples = tuple[Labels, Times, Floats]
 """A series with the times (ms) and values of its samples."""
@@ -61,63 +73,65 @@ class Query:
     _plan: Node = field(repr=False)
     _matchers: tuple[Matchers, ...] = field(repr=False)
 
-    def at(self, history: Source, at_ms: int, effort: Effort | None = None) -> Vector:
+    def evaluate_at(self, history: Source, at_ms: int, budget: QueryBudget | None = None) -> Vector:
         """The value at one time. PromqlError where it has none, such as a many-to-many match."""
-        series = self._series(history, np.array([at_ms], np.int64), effort)
+        series = self._evaluate_series(history, np.array([at_ms], np.int64), budget)
         present, values = series.present, series.values[:, 0]
         if present is None:
-            return _ordered(self._plan, Vector(series.labels, values))
+            return _sort_vector(self._plan, Vector(series.labels, values))
         chosen = np.flatnonzero(present[:, 0])
         labels = tuple(series.labels[row] for row in chosen.tolist())
-        return _ordered(self._plan, Vector(labels, values[chosen]))
+        return _sort_vector(self._plan, Vector(labels, values[chosen]))
 
-    def over(self, history: Source, start_ms: int, end_ms: int, step_ms: int, effort: Effort | None = None) -> Matrix:
+    def evaluate_range(
+        self, history: Source, start_ms: int, end_ms: int, step_ms: int, budget: QueryBudget | None = None
+    ) -> Matrix:
         """The values at start, start + step, … up to and including end; series never present are left out."""
         if step_ms <= 0:
             raise PromqlError("the step of a range query must be greater than zero")
         if end_ms < start_ms:
             raise PromqlError("the end of a range query must not be before its start")
-        if (end_ms - start_ms) // step_ms > MOST_STEPS:
-            raise PromqlError(f"exceeded maximum resolution of {MOST_STEPS:,} points per timeseries; use a longer step")
+        if (end_ms - start_ms) // step_ms > MAX_STEPS:
+            raise PromqlError(f"exceeded maximum resolution of {MAX_STEPS:,} points per timeseries; use a longer step")
         times = np.arange(start_ms, end_ms + 1, step_ms, dtype=np.int64)
-        series = self._series(history, times, effort)
+        series = self._evaluate_series(history, times, budget)
         present = series.mask()
         chosen = np.flatnonzero(present.any(axis=1))
         labels = tuple(series.labels[row] for row in chosen.tolist())
         return Matrix(labels, times, series.values[chosen], present[chosen])
 
-    def samples(self, history: Source, at_ms: int, effort: Effort | None = None) -> Iterator[Samples]:
+    def read_samples(self, history: Source, at_ms: int, budget: QueryBudget | None = None) -> Iterator[Samples]:
         """What a range vector holds at one time; series without samples are left out."""
-        windows = windows_at(self._plan, history, at_ms, effort or Effort())
+        windows = evaluate_windows(self._plan, history, at_ms, budget or QueryBudget())
         for strip in windows.strips:
-            held = slice(int(strip.low[0]), int(strip.high[0]))
+            window = slice(int(strip.low[0]), int(strip.high[0]))
             rows = np.arange(len(windows.labels))[strip.rows].tolist()
-            if held.start < held.stop:
-                for row, values in zip(rows, strip.values[:, held], strict=True):
-                    yield windows.labels[row], strip.times[held], values
+            if window.start < window.stop:
+                for row, values in zip(rows, strip.values[:, window], strict=True):
+                    yield windows.labels[row], strip.times[window], values
 
     @property
     def window_ms(self) -> int:
         """How much of the past it needs: `reach_ms`, where of an instant selector the newest sample is enough."""
-        return reach_ms(self._plan, lookback_ms=0)
+        return compute_reach_ms(self._plan, lookback_ms=0)
 
-    def string(self) -> str:
+    def get_string(self) -> str:
         """The value of a string literal."""
         if not isinstance(self._plan, Text):
             raise PromqlError("expected a string literal")
         return self._plan.value
 
-    def fresh(self, history: History, at_ms: int) -> bool:
+    def is_fresh(self, history: History, at_ms: int) -> bool:
         """False while a group that owns, or once owned, a series of a selected name is silent."""
-        groups = {group for matchers in self._matchers for group in history.owners(matchers)}
-        return not any(history.silent(group) for group in groups)
+        groups = {group for matchers in self._matchers for group in history.find_groups(matchers)}
+        return not any(history.is_silent(group) for group in groups)
 
-    def _series(self, history: Source, times: Times, effort: Effort | None) -> Series:
+    def _evaluate_series(self, history: Source, times: Times, budget: QueryBudget | None) -> Series:
         if self.kind not in ("vector", "scalar"):
             raise PromqlError(
                 f'invalid expression type "{_KIND_NAMES[self.kind]}" for a query, must be Scalar or instant Vector'
             )
-        value = run(self._plan, history, times, effort or Effort())
+        value = evaluate_plan(self._plan, history, times, budget or QueryBudget())
         if isinstance(value, Series):
             return value
         return Series(((),), np.atleast_2d(np.asarray(value, np.float64)), None)
@@ -130,20 +144,20 @@ def compile(text: str, *, subquery_step_ms: int = 60_000) -> Query:  # noqa: A00
     `subquery_step_ms` is the step of `[5m:]`, in Prometheus the global evaluation interval.
     """
     plan = parse(text, subquery_step_ms)
-    matchers = tuple(select.matchers for select in selectors(plan))
-    names = frozenset(name for each in matchers if (name := exact_name(each)) is not None)
-    return Query(text, kind(plan), names, reach_ms(plan), plan, matchers)
+    matchers = tuple(selector.matchers for selector in iter_selectors(plan))
+    names = frozenset(name for each in matchers if (name := find_exact_name(each)) is not None)
+    return Query(text, infer_kind(plan), names, compute_reach_ms(plan), plan, matchers)
 
 
-def selector(text: str) -> Matchers:
+def parse_selector(text: str) -> Matchers:
     """The matchers of a series selector, as `match[]` of the query API has them; PromqlError where it is none."""
     plan = parse(text, 60_000)
-    if not isinstance(plan, Select) or plan.moved != Moved():
+    if not isinstance(plan, VectorSelector) or plan.time_modifiers != TimeModifiers():
         raise PromqlError('parse error: expected a series selector such as name{label="value"}')
     return plan.matchers
 
 
-def _ordered(plan: Node, vector: Vector) -> Vector:
+def _sort_vector(plan: Node, vector: Vector) -> Vector:
     """The order that topk, bottomk, sort and sort_desc promise for an instant query."""
     name = plan.op if isinstance(plan, Aggregate) else plan.name if isinstance(plan, Call) else ""
     if name not in ("topk", "bottomk", "sort", "sort_desc") or not len(vector):

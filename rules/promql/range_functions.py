@@ -14,11 +14,11 @@ import numpy as np
 
 from rules.history.blocks import Floats, Times
 from rules.promql.aggregate import quantile
-from rules.promql.summation import row_sums, window_means, window_sums
+from rules.promql.summation import average_windows, sum_rows, sum_windows
 from rules.promql.values import Bools, Strip
 
 
-class Asked(NamedTuple):
+class WindowArguments(NamedTuple):
     """What a window function is told besides the samples; one entry per step."""
 
     starts: Times
@@ -31,166 +31,168 @@ class Asked(NamedTuple):
 Result = tuple[Floats, Bools]
 """Values [series, steps] and whether there is one, [steps] or [series, steps]."""
 
-WindowFunction = Callable[[Strip, Asked], Result]
+WindowFunction = Callable[[Strip, WindowArguments], Result]
 
 
-def _some(strip: Strip) -> Bools:
+def _has_samples(strip: Strip) -> Bools:
     return strip.high > strip.low
 
 
-def _two(strip: Strip) -> Bools:
+def _has_two_samples(strip: Strip) -> Bools:
     return strip.high - strip.low > 1
 
 
-def _extrapolated(strip: Strip, asked: Asked, *, counter: bool, per_second: bool) -> Result:
+def _extrapolate(strip: Strip, arguments: WindowArguments, *, counter: bool, per_second: bool) -> Result:
     """Change within the window, stretched to its ends as far as samples would be expected there."""
-    first, last = strip.first(), strip.last()
-    opening = strip.values[:, first]
-    change = strip.values[:, last] - opening
+    first, last = strip.first_rows(), strip.last_rows()
+    first_values = strip.values[:, first]
+    change = strip.values[:, last] - first_values
     if counter:
-        change = change + _resets_lost(strip)
-    sampled = (strip.times[last] - strip.times[first]) / 1000
-    between = sampled / (strip.high - strip.low - 1)
-    to_start, to_end = (strip.times[first] - asked.starts) / 1000, (asked.ends - strip.times[last]) / 1000
-    threshold = between * 1.1
-    to_start = np.where(to_start >= threshold, between / 2, to_start)
-    to_end = np.where(to_end >= threshold, between / 2, to_end)
+        change = change + _sum_reset_losses(strip)
+    sampled_seconds = (strip.times[last] - strip.times[first]) / 1000
+    average_interval = sampled_seconds / (strip.high - strip.low - 1)
+    to_start, to_end = (strip.times[first] - arguments.starts) / 1000, (arguments.ends - strip.times[last]) / 1000
+    threshold = average_interval * 1.1
+    to_start = np.where(to_start >= threshold, average_interval / 2, to_start)
+    to_end = np.where(to_end >= threshold, average_interval / 2, to_end)
     if counter:
         # A counter cannot have been below zero, so it is not stretched further back than to there.
-        to_zero = np.where((change > 0) & (opening >= 0), sampled * (opening / change), np.inf)
+        to_zero = np.where((change > 0) & (first_values >= 0), sampled_seconds * (first_values / change), np.inf)
         to_start = np.minimum(to_start, to_zero)
-    factor = (sampled + to_start + to_end) / sampled
-    return change * (factor / (asked.range_ms / 1000) if per_second else factor), _two(strip)
+    factor = (sampled_seconds + to_start + to_end) / sampled_seconds
+    return change * (factor / (arguments.range_ms / 1000) if per_second else factor), _has_two_samples(strip)
 
 
-def _resets_lost(strip: Strip) -> Floats | float:
+def _sum_reset_losses(strip: Strip) -> Floats | float:
     """What a counter had reached before each fall within the window."""
     low, high = int(strip.low.min()), int(strip.high.max())
     if high - low < 2:
         return 0.0
     before, after = strip.values[:, low : high - 1], strip.values[:, low + 1 : high]
-    fell = after < before
-    rows = np.flatnonzero(fell.any(axis=1))
+    is_reset = after < before
+    rows = np.flatnonzero(is_reset.any(axis=1))
     if not len(rows):
         return 0.0
-    lost = np.zeros((len(rows), strip.values.shape[1]))
-    lost[:, low + 1 : high] = np.where(fell[rows], before[rows], 0.0)
+    losses = np.zeros((len(rows), strip.values.shape[1]))
+    losses[:, low + 1 : high] = np.where(is_reset[rows], before[rows], 0.0)
     total = np.zeros((len(strip.values), len(strip.low)))
-    total[rows] = strip.reduce(np.add, lost, skip=1)
+    total[rows] = strip.reduce(np.add, losses, skip=1)
     return total
 
 
-def rate(strip: Strip, asked: Asked) -> Result:
-    return _extrapolated(strip, asked, counter=True, per_second=True)
+def rate(strip: Strip, arguments: WindowArguments) -> Result:
+    return _extrapolate(strip, arguments, counter=True, per_second=True)
 
 
-def increase(strip: Strip, asked: Asked) -> Result:
-    return _extrapolated(strip, asked, counter=True, per_second=False)
+def increase(strip: Strip, arguments: WindowArguments) -> Result:
+    return _extrapolate(strip, arguments, counter=True, per_second=False)
 
 
-def delta(strip: Strip, asked: Asked) -> Result:
-    return _extrapolated(strip, asked, counter=False, per_second=False)
+def delta(strip: Strip, arguments: WindowArguments) -> Result:
+    return _extrapolate(strip, arguments, counter=False, per_second=False)
 
 
-def _last_two(strip: Strip) -> tuple[Floats, Floats, Floats]:
-    last = strip.last()
+def _read_last_two(strip: Strip) -> tuple[Floats, Floats, Floats]:
+    last = strip.last_rows()
     previous = np.maximum(last - 1, 0)
     seconds = (strip.times[last] - strip.times[previous]) / 1000
     return strip.values[:, last], strip.values[:, previous], seconds
 
 
-def irate(strip: Strip, asked: Asked) -> Result:
-    newest, previous, seconds = _last_two(strip)
-    return np.where(newest < previous, newest, newest - previous) / seconds, _two(strip)
+def irate(strip: Strip, arguments: WindowArguments) -> Result:
+    newest, previous, seconds = _read_last_two(strip)
+    return np.where(newest < previous, newest, newest - previous) / seconds, _has_two_samples(strip)
 
 
-def idelta(strip: Strip, asked: Asked) -> Result:
-    newest, previous, _ = _last_two(strip)
-    return newest - previous, _two(strip)
+def idelta(strip: Strip, arguments: WindowArguments) -> Result:
+    newest, previous, _ = _read_last_two(strip)
+    return newest - previous, _has_two_samples(strip)
 
 
-def sum_over_time(strip: Strip, asked: Asked) -> Result:
-    return window_sums(strip, strip.values), _some(strip)
+def sum_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+    return sum_windows(strip, strip.values), _has_samples(strip)
 
 
-def avg_over_time(strip: Strip, asked: Asked) -> Result:
-    return window_means(strip), _some(strip)
+def avg_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+    return average_windows(strip), _has_samples(strip)
 
 
-def min_over_time(strip: Strip, asked: Asked) -> Result:
-    return strip.reduce(np.fmin, strip.values), _some(strip)
+def min_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+    return strip.reduce(np.fmin, strip.values), _has_samples(strip)
 
 
-def max_over_time(strip: Strip, asked: Asked) -> Result:
-    return strip.reduce(np.fmax, strip.values), _some(strip)
+def max_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+    return strip.reduce(np.fmax, strip.values), _has_samples(strip)
 
 
-def count_over_time(strip: Strip, asked: Asked) -> Result:
-    return np.broadcast_to(strip.sizes(), (len(strip.values), len(strip.low))), _some(strip)
+def count_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+    return np.broadcast_to(strip.window_sizes(), (len(strip.values), len(strip.low))), _has_samples(strip)
 
 
-def present_over_time(strip: Strip, asked: Asked) -> Result:
-    return np.ones((len(strip.values), len(strip.low))), _some(strip)
+def present_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+    return np.ones((len(strip.values), len(strip.low))), _has_samples(strip)
 
 
-def last_over_time(strip: Strip, asked: Asked) -> Result:
-    return strip.values[:, strip.last()], _some(strip)
+def last_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+    return strip.values[:, strip.last_rows()], _has_samples(strip)
 
 
-def first_over_time(strip: Strip, asked: Asked) -> Result:
-    return strip.values[:, strip.first()], _some(strip)
+def first_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+    return strip.values[:, strip.first_rows()], _has_samples(strip)
 
 
-def _counted(strip: Strip, happened: Bools) -> Floats:
+def _count_events(strip: Strip, events: Bools) -> Floats:
     """How often something happened between two neighbours of the window; `happened` has one column fewer."""
-    padded = np.concatenate([np.zeros((len(strip.values), 1)), happened], axis=1)
+    padded = np.concatenate([np.zeros((len(strip.values), 1)), events], axis=1)
     return strip.reduce(np.add, padded, skip=1)
 
 
-def changes(strip: Strip, asked: Asked) -> Result:
+def changes(strip: Strip, arguments: WindowArguments) -> Result:
     before, after = strip.values[:, :-1], strip.values[:, 1:]
-    return _counted(strip, (before != after) & ~(np.isnan(before) & np.isnan(after))), _some(strip)
+    return _count_events(strip, (before != after) & ~(np.isnan(before) & np.isnan(after))), _has_samples(strip)
 
 
-def resets(strip: Strip, asked: Asked) -> Result:
-    return _counted(strip, strip.values[:, 1:] < strip.values[:, :-1]), _some(strip)
+def resets(strip: Strip, arguments: WindowArguments) -> Result:
+    return _count_events(strip, strip.values[:, 1:] < strip.values[:, :-1]), _has_samples(strip)
 
 
-def _each_step(strip: Strip, function: Callable[[Times, Floats, int], Floats], least: int) -> Floats:
+def _map_windows(strip: Strip, function: Callable[[Times, Floats, int], Floats], min_rows: int) -> Floats:
     """`function` of the times and values of each window that has at least so many rows."""
     result = np.zeros((len(strip.values), len(strip.low)))
     for step, (low, high) in enumerate(zip(strip.low.tolist(), strip.high.tolist(), strict=True)):
-        if high - low >= least:
+        if high - low >= min_rows:
             result[:, step] = function(strip.times[low:high], strip.values[:, low:high], step)
     return result
 
 
-def _variance(times: Times, values: Floats, step: int) -> Floats:
-    away = values - values[:, :1]  # so that equal values have no variance at all
-    away -= away.mean(axis=1, keepdims=True)
-    result: Floats = (away**2).mean(axis=1)
+def _compute_variance(times: Times, values: Floats, step: int) -> Floats:
+    deviations = values - values[:, :1]  # so that equal values have no variance at all
+    deviations -= deviations.mean(axis=1, keepdims=True)
+    result: Floats = (deviations**2).mean(axis=1)
     return result
 
 
-def stdvar_over_time(strip: Strip, asked: Asked) -> Result:
-    return _each_step(strip, _variance, 1), _some(strip)
+def stdvar_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+    return _map_windows(strip, _compute_variance, 1), _has_samples(strip)
 
 
-def stddev_over_time(strip: Strip, asked: Asked) -> Result:
-    deviation: Floats = np.sqrt(_each_step(strip, _variance, 1))
-    return deviation, _some(strip)
+def stddev_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+    deviation: Floats = np.sqrt(_map_windows(strip, _compute_variance, 1))
+    return deviation, _has_samples(strip)
 
 
-def quantile_over_time(strip: Strip, asked: Asked) -> Result:
-    ranks = asked.scalars[0]
-    return _each_step(strip, lambda _times, values, step: quantile(float(ranks[step]), values), 1), _some(strip)
+def quantile_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+    ranks = arguments.scalars[0]
+    return _map_windows(strip, lambda _times, values, step: quantile(float(ranks[step]), values), 1), _has_samples(
+        strip
+    )
 
 
-def _regression(times: Times, values: Floats, origin_ms: int) -> tuple[Floats, Floats]:
+def _fit_line(times: Times, values: Floats, origin_ms: int) -> tuple[Floats, Floats]:
     """Slope per second, and value at the origin, of the least squares line through each row; Prometheus' formula."""
     count, x = len(times), (times - origin_ms) / 1000
-    sum_x, sum_xx = row_sums(np.stack([x, x * x])).tolist()
-    sum_y, sum_xy = row_sums(values), row_sums(values * x)
+    sum_x, sum_xx = sum_rows(np.stack([x, x * x])).tolist()
+    sum_y, sum_xy = sum_rows(values), sum_rows(values * x)
     slope = (sum_xy - sum_x * sum_y / count) / (sum_xx - sum_x * sum_x / count)
     origin = sum_y / count - slope * sum_x / count
     constant = (values == values[:, :1]).all(axis=1)
@@ -199,14 +201,16 @@ def _regression(times: Times, values: Floats, origin_ms: int) -> tuple[Floats, F
     return slope, np.where(constant, np.where(np.isinf(values[:, 0]), np.nan, values[:, 0]), origin)
 
 
-def deriv(strip: Strip, asked: Asked) -> Result:
-    return _each_step(strip, lambda times, values, _: _regression(times, values, int(times[0]))[0], 2), _two(strip)
+def deriv(strip: Strip, arguments: WindowArguments) -> Result:
+    return _map_windows(
+        strip, lambda times, values, _: _fit_line(times, values, int(times[0]))[0], 2
+    ), _has_two_samples(strip)
 
 
-def predict_linear(strip: Strip, asked: Asked) -> Result:
-    def ahead(times: Times, values: Floats, step: int) -> Floats:
-        slope, now = _regression(times, values, int(asked.times[step]))
-        predicted: Floats = slope * asked.scalars[0][step] + now
+def predict_linear(strip: Strip, arguments: WindowArguments) -> Result:
+    def predict(times: Times, values: Floats, step: int) -> Floats:
+        slope, intercept = _fit_line(times, values, int(arguments.times[step]))
+        predicted: Floats = slope * arguments.scalars[0][step] + intercept
         return predicted
 
-    return _each_step(strip, ahead, 2), _two(strip)
+    return _map_windows(strip, predict, 2), _has_two_samples(strip)

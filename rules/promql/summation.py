@@ -21,101 +21,105 @@ _LARGE = 1e150  # whose square is still a number
 _CANCELLED = 2.0**-45  # of the largest number: a sum below that has lost the lower parts too
 
 
-class Ways(NamedTuple):
+class CellGroups(NamedTuple):
     """How groups of cells lie in an array; a result is [groups, steps]."""
 
     reduce: Callable[[Floats], Floats]  # adds up each group, plainly
     bound: Callable[[Floats], Floats]  # for each group, a number that no cell exceeds; infinite or NaN where one is
-    spread: Callable[[Floats], Floats]  # gives each cell what its group has
+    broadcast: Callable[[Floats], Floats]  # gives each cell what its group has
     cells: Callable[[Floats, int, int], Floats]  # the cells of one group at one step
 
 
-def window_sums(strip: Strip, values: Floats) -> Floats:
+def sum_windows(strip: Strip, values: Floats) -> Floats:
     """The sum of each window; meaningless where empty."""
-    return _over_windows(strip, values, None)
+    return _reduce_windows(strip, values, None)
 
 
-def window_means(strip: Strip) -> Floats:
+def average_windows(strip: Strip) -> Floats:
     """The mean of each window, which is finite where its sum would overflow; meaningless where empty."""
-    return _over_windows(strip, strip.values, strip.sizes())
+    return _reduce_windows(strip, strip.values, strip.window_sizes())
 
 
-def row_sums(values: Floats) -> Floats:
+def sum_rows(values: Floats) -> Floats:
     """The sum of each row."""
-    return summed(values, _rows(), None)[:, 0]
+    return sum_groups(values, _build_cell_groups(), None)[:, 0]
 
 
-def _over_windows(strip: Strip, values: Floats, counts: Floats | None) -> Floats:
+def _reduce_windows(strip: Strip, values: Floats, counts: Floats | None) -> Floats:
     if len(strip.low) == 1:
-        return summed(values[:, int(strip.low[0]) : int(strip.high[0])], _rows(), counts)
-    return summed(values, _rows(strip), counts)
+        return sum_groups(values[:, int(strip.low[0]) : int(strip.high[0])], _build_cell_groups(), counts)
+    return sum_groups(values, _build_cell_groups(strip), counts)
 
 
-def _rows(strip: Strip | None = None) -> Ways:
+def _build_cell_groups(strip: Strip | None = None) -> CellGroups:
     """Whole rows, or the windows of a strip."""
     if strip is None:
-        return Ways(_along_rows, _norms, _as_it_is, lambda values, row, _: values[row])
+        return CellGroups(_add_along_rows, _compute_norms, _identity, lambda values, row, _: values[row])
     low, high = strip.low, strip.high
-    return Ways(
+    return CellGroups(
         lambda values: strip.reduce(np.add, values),
-        _norms,
-        _as_it_is,
+        _compute_norms,
+        _identity,
         lambda values, row, step: values[row, low[step] : high[step]],
     )
 
 
-def _along_rows(values: Floats) -> Floats:
+def _add_along_rows(values: Floats) -> Floats:
     return values @ np.ones((values.shape[1], 1))
 
 
-def _norms(values: Floats) -> Floats:
+def _compute_norms(values: Floats) -> Floats:
     # Never below the largest of the row, and one pass only.
     norms: Floats = np.sqrt(np.einsum("ij,ij->i", values, values))
     return norms[:, None]
 
 
-def _as_it_is(bounds: Floats) -> Floats:
+def _identity(bounds: Floats) -> Floats:
     return bounds
 
 
-def summed(values: Floats, ways: Ways, counts: Floats | None) -> Floats:
+def sum_groups(values: Floats, cell_groups: CellGroups, counts: Floats | None) -> Floats:
     """The sum of each group, or with `counts` its mean; NaN and Inf come out as in a plain sum."""
-    most = ways.bound(values)
-    if (most < _LARGE).all():
-        return _compensated(values, ways, most, counts)
-    strange = ~np.isfinite(values)
-    tame = np.where(strange, 0.0, values) * _SHRINK
-    result = _compensated(tame, ways, ways.bound(tame), counts) / _SHRINK
-    plain = ways.reduce(values)
-    return np.where(ways.reduce(strange.astype(np.float64)) > 0, plain if counts is None else plain / counts, result)
+    bounds = cell_groups.bound(values)
+    if (bounds < _LARGE).all():
+        return _sum_compensated(values, cell_groups, bounds, counts)
+    nonfinite = ~np.isfinite(values)
+    scaled = np.where(nonfinite, 0.0, values) * _SHRINK
+    result = _sum_compensated(scaled, cell_groups, cell_groups.bound(scaled), counts) / _SHRINK
+    plain = cell_groups.reduce(values)
+    return np.where(
+        cell_groups.reduce(nonfinite.astype(np.float64)) > 0, plain if counts is None else plain / counts, result
+    )
 
 
-def _compensated(values: Floats, ways: Ways, most: Floats, counts: Floats | None) -> Floats:
-    cut = ways.spread(np.ldexp(1.0, np.frexp(most)[1] + max(values.shape).bit_length() + 1))
+def _sum_compensated(values: Floats, cell_groups: CellGroups, bounds: Floats, counts: Floats | None) -> Floats:
+    cut = cell_groups.broadcast(np.ldexp(1.0, np.frexp(bounds)[1] + max(values.shape).bit_length() + 1))
     upper = values + cut
     upper -= cut
-    total = ways.reduce(upper)
+    total = cell_groups.reduce(upper)
     lower = np.subtract(values, upper, out=upper)
-    little = ways.reduce(lower)
-    value = total + little
-    lost = np.abs(value) < most * _CANCELLED
-    if lost.any():
-        lost &= ways.reduce(np.abs(lower)) > 0
-        for group, step in np.argwhere(lost).tolist():
-            total[group, step], little[group, step] = _one_by_one(ways.cells(values, group, step).tolist())
-        value = total + little
+    lower_total = cell_groups.reduce(lower)
+    value = total + lower_total
+    cancelled = np.abs(value) < bounds * _CANCELLED
+    if cancelled.any():
+        cancelled &= cell_groups.reduce(np.abs(lower)) > 0
+        for group, step in np.argwhere(cancelled).tolist():
+            total[group, step], lower_total[group, step] = _sum_neumaier(
+                cell_groups.cells(values, group, step).tolist()
+            )
+        value = total + lower_total
     if counts is None:
         return value
     # The rest that rounding left off makes the mean of equal values their value.
-    mean: Floats = value / counts + (little - (value - total)) / counts
+    mean: Floats = value / counts + (lower_total - (value - total)) / counts
     return mean
 
 
-def _one_by_one(numbers: list[float]) -> tuple[float, float]:
+def _sum_neumaier(numbers: list[float]) -> tuple[float, float]:
     """Neumaier's sum and compensation, as Prometheus has them."""
-    total = lost = 0.0
+    total = compensation = 0.0
     for number in numbers:
-        longer = total + number
-        lost += (total - longer) + number if abs(total) >= abs(number) else (number - longer) + total
-        total = longer
-    return total, lost
+        new_total = total + number
+        compensation += (total - new_total) + number if abs(total) >= abs(number) else (number - new_total) + total
+        total = new_total
+    return total, compensation

@@ -17,16 +17,16 @@ from rules.promql.plan import Memo, Node, PromqlError
 Bools = npt.NDArray[np.bool_]
 LabelSets = tuple[Labels, ...]
 
-MOST_CELLS = 10_000_000
+MAX_CELLS = 10_000_000
 """Of one array: 80 MB."""
 
-MOST_CELLS_TOGETHER = 40_000_000
+MAX_TOTAL_CELLS = 40_000_000
 """Of all arrays of one evaluation: what is worked out first is held until its operator has the other side."""
 
-MOST_VISITS = 1_000_000_000
+MAX_VISITS = 1_000_000_000
 """Of one evaluation: some seconds at worst."""
 
-LABELS = 100
+LABEL_SET_COST = 100
 """Cells that could be looked at in the time that it takes to look at one set of labels."""
 
 SAME_LABELSET = "vector cannot contain metrics with the same labelset"
@@ -65,62 +65,62 @@ class Strip(NamedTuple):
             low, high = int(self.low[0]) + skip, int(self.high[0])
             if low >= high:
                 return np.zeros((len(values), 1))
-            one: Floats = ufunc.reduce(values[:, low:high], axis=1, keepdims=True)
-            return one
+            single: Floats = ufunc.reduce(values[:, low:high], axis=1, keepdims=True)
+            return single
         edges = np.empty(2 * len(self.low), np.intp)
         edges[0::2], edges[1::2] = np.minimum(self.low + skip, len(self.times)), self.high
         padded = np.concatenate([values, np.zeros((len(values), 1))], axis=1)
-        many: Floats = ufunc.reduceat(padded, edges, axis=1)[:, 0::2]
-        return np.where(self.high - self.low > skip, many, 0.0) if skip else many
+        reduced: Floats = ufunc.reduceat(padded, edges, axis=1)[:, 0::2]
+        return np.where(self.high - self.low > skip, reduced, 0.0) if skip else reduced
 
-    def sizes(self) -> Floats:
+    def window_sizes(self) -> Floats:
         """How many rows each window has; [steps]."""
         return (self.high - self.low).astype(np.float64)
 
-    def first(self) -> npt.NDArray[np.intp]:
+    def first_rows(self) -> npt.NDArray[np.intp]:
         """The first row of each window, a valid one even where the window is empty."""
         return np.minimum(self.low, len(self.times) - 1)
 
-    def last(self) -> npt.NDArray[np.intp]:
+    def last_rows(self) -> npt.NDArray[np.intp]:
         """The last row of each window, a valid one even where the window is empty."""
         return np.maximum(self.high - 1, 0)
 
 
-class Effort:
+class QueryBudget:
     """What one evaluation may still cost: a hostile expression must neither fill the memory nor hold up the host."""
 
-    __slots__ = ("_held", "_left", "_most_held")
+    __slots__ = ("_held_cells", "_max_held_cells", "_remaining_visits")
 
-    def __init__(self, cells: int = MOST_CELLS_TOGETHER, visits: int = MOST_VISITS) -> None:
-        self._held = 0
-        self._most_held = cells
-        self._left = visits
+    def __init__(self, cells: int = MAX_TOTAL_CELLS, visits: int = MAX_VISITS) -> None:
+        self._held_cells = 0
+        self._max_held_cells = cells
+        self._remaining_visits = visits
 
     def release(self) -> None:
         """Before the next of several evaluations that share one: the arrays of the one before are held no more."""
-        self._held = 0
+        self._held_cells = 0
 
-    def hold(self, series: int, each: int) -> None:
+    def reserve(self, series: int, cells_each: int) -> None:
         """Before an array of so many cells is made; PromqlError where it would be too large."""
-        if series * each > MOST_CELLS:
+        if series * cells_each > MAX_CELLS:
             raise PromqlError(
-                f"the query would hold {series} x {each} cells at once, and {MOST_CELLS:,} is the most; "
+                f"the query would hold {series} x {cells_each} cells at once, and {MAX_CELLS:,} is the most; "
                 f"use fewer series, a shorter range or a longer step"
             )
-        self._held += series * each
-        if self._held > self._most_held:
+        self._held_cells += series * cells_each
+        if self._held_cells > self._max_held_cells:
             raise PromqlError(
-                f"the query would hold more than {self._most_held:,} cells (series x steps) in all its parts; "
+                f"the query would hold more than {self._max_held_cells:,} cells (series x steps) in all its parts; "
                 f"use fewer series, a shorter range or a longer step"
             )
-        self.spend(series * each)
+        self.spend(series * cells_each)
 
     def spend(self, cells: int) -> None:
         """Before so many cells are looked at; PromqlError where the whole evaluation looks at too many."""
-        self._left -= cells
-        if self._left < 0:
+        self._remaining_visits -= cells
+        if self._remaining_visits < 0:
             raise PromqlError(
-                f"the query would look at more than {MOST_VISITS:,} cells (series x steps x window); "
+                f"the query would look at more than {MAX_VISITS:,} cells (series x steps x window); "
                 f"use fewer series, a shorter range or a longer step"
             )
 
@@ -135,60 +135,60 @@ class Windows:
     ends: Times
     range_ms: int
 
-    def visits(self) -> int:
+    def count_visits(self) -> int:
         """How many cells all windows have together, one seen from several windows counted for each."""
         return sum(len(strip.values) * int((strip.high - strip.low).sum()) for strip in self.strips)
 
 
 @dataclass(frozen=True)
-class Moment:
+class EvaluationContext:
     """What an expression is asked of, and when: one time in ms per step."""
 
     history: Source
     times: Times
     start_ms: int
     end_ms: int
-    evaluate: Callable[[Node, Moment], Series | Floats | str]
-    windows_of: Callable[[Node, Moment], Windows]
-    effort: Effort = field(default_factory=Effort)
+    evaluate: Callable[[Node, EvaluationContext], Series | Floats | str]
+    select_windows: Callable[[Node, EvaluationContext], Windows]
+    budget: QueryBudget = field(default_factory=QueryBudget)
 
-    def series(self, node: Node) -> Series:
+    def evaluate_series(self, node: Node) -> Series:
         """The node as an instant vector."""
         value = self.evaluate(node, self)
         if not isinstance(value, Series):
             raise PromqlError("expected an instant vector")
         return value
 
-    def scalar(self, node: Node) -> Floats:
+    def evaluate_scalar(self, node: Node) -> Floats:
         """The node as one number per step."""
         value = self.evaluate(node, self)
         if not isinstance(value, np.ndarray):
             raise PromqlError("expected a scalar")
         return value
 
-    def text(self, node: Node) -> str:
+    def evaluate_text(self, node: Node) -> str:
         """The node as a string."""
         value = self.evaluate(node, self)
         if not isinstance(value, str):
             raise PromqlError("expected a string")
         return value
 
-    def windows(self, node: Node) -> Windows:
+    def evaluate_windows(self, node: Node) -> Windows:
         """The node as a range vector."""
-        return self.windows_of(node, self)
+        return self.select_windows(node, self)
 
 
-def nameless(labels: Labels) -> Labels:
+def drop_metric_name(labels: Labels) -> Labels:
     """Labels without the metric name."""
     return tuple(pair for pair in labels if pair[0] != NAME)
 
 
-def all_nameless(labels: LabelSets) -> LabelSets:
+def drop_metric_names(labels: LabelSets) -> LabelSets:
     """Each of the label sets without the metric name."""
-    return tuple(nameless(each) for each in labels)
+    return tuple(drop_metric_name(each) for each in labels)
 
 
-def show(labels: Iterable[tuple[str, str]]) -> str:
+def format_labels(labels: Iterable[tuple[str, str]]) -> str:
     """Labels as Prometheus prints them."""
     pairs = list(labels)
     name = next((value for key, value in pairs if key == NAME), "")
@@ -196,18 +196,18 @@ def show(labels: Iterable[tuple[str, str]]) -> str:
     return f"{name}{{{inner}}}"
 
 
-def unique(series: Series, memo: Memo, error: str = SAME_LABELSET, *, joining: bool = True) -> Series:
+def merge_same_labels(series: Series, memo: Memo, error: str = SAME_LABELSET, *, allow_join: bool = True) -> Series:
     """
     The series with each label set once; series that share one are joined where they do not overlap.
 
     PromqlError with that text where two of them are present at the same step, or at all where `joining` is False.
     """
-    merged = memo.of((series.labels,), lambda: _merged(series.labels))
+    merged = memo.get_or_compute((series.labels,), lambda: _merge_label_sets(series.labels))
     if merged is None:
         return series
     labels, rows = merged
     present = series.mask()
-    if not joining and (np.bincount(rows, present.any(axis=1)) > 1).any():
+    if not allow_join and (np.bincount(rows, present.any(axis=1)) > 1).any():
         raise PromqlError(error)
     counts = np.zeros((len(labels), present.shape[1]), np.intp)
     np.add.at(counts, rows, present)
@@ -219,9 +219,9 @@ def unique(series: Series, memo: Memo, error: str = SAME_LABELSET, *, joining: b
     return Series(labels, values, counts > 0)
 
 
-def _merged(labels: LabelSets) -> tuple[LabelSets, npt.NDArray[np.intp]] | None:
-    places: dict[Labels, int] = {}
-    rows = [places.setdefault(each, len(places)) for each in labels]
-    if len(places) == len(labels):
+def _merge_label_sets(labels: LabelSets) -> tuple[LabelSets, npt.NDArray[np.intp]] | None:
+    row_numbers: dict[Labels, int] = {}
+    rows = [row_numbers.setdefault(each, len(row_numbers)) for each in labels]
+    if len(row_numbers) == len(labels):
         return None
-    return tuple(places), np.array(rows, np.intp)
+    return tuple(row_numbers), np.array(rows, np.intp)

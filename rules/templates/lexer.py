@@ -15,16 +15,16 @@ SPACES = " \t\r\n"
 
 _COMMENT = re.compile(r"\{\{(?:-[ \t\r\n]+)?/\*")
 _COMMENT_END = re.compile(r"\*/(?:[ \t\r\n]+-)?\}\}")
-_RIGHT = re.compile(r"([ \t\r\n]+-)?\}\}")
+_RIGHT_DELIMITER = re.compile(r"([ \t\r\n]+-)?\}\}")
 _SPACE = re.compile(r"[ \t\r\n]+")
 _WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"[+-]?(?:0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|(?:\d[\d_]*)?\.?[\d_]*(?:[eE][+-]?[\d_]+)?)")
 _QUOTED = re.compile(r'"(?:[^"\\\n]|\\[^\n])*"')
 _CHARACTER = re.compile(r"'(?:[^'\\\n]|\\[^\n])*'")
-_RAW = re.compile(r"`[^`]*`")
+_RAW_STRING = re.compile(r"`[^`]*`")
 _ESCAPES = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "\\": 92, "'": 39, '"': 34}
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{3}|.)|([^\\]+)", re.DOTALL)
-_SIGNS = {"|": "pipe", "=": "assign", "(": "left paren", ")": "right paren"}
+_PUNCTUATION = {"|": "pipe", "=": "assign", "(": "left paren", ")": "right paren"}
 
 
 class TemplateError(Exception):
@@ -48,7 +48,7 @@ class LexicalError(TemplateError):
         self.line = line
 
 
-def tokens(text: str) -> list[Token]:
+def tokenize(text: str) -> list[Token]:
     """The tokens of a whole template, ended by one of kind `EOF`."""
     return list(_Lexer(text).run())
 
@@ -57,11 +57,11 @@ def unquote(source: str) -> str:
     """The value of a Go string or character literal, quotes included in what is passed; raises ValueError."""
     if source[0] == "`":
         return source[1:-1]
-    parts = [_unescaped(escape, plain) for escape, plain in _ESCAPE.findall(source[1:-1])]
+    parts = [_unescape(escape, plain) for escape, plain in _ESCAPE.findall(source[1:-1])]
     return b"".join(parts).decode(errors="replace")
 
 
-def _unescaped(escape: str, plain: str) -> bytes:
+def _unescape(escape: str, plain: str) -> bytes:
     if plain:
         return plain.encode(errors="replace")
     if escape in _ESCAPES:
@@ -78,133 +78,133 @@ def _unescaped(escape: str, plain: str) -> bytes:
 class _Lexer:
     def __init__(self, text: str) -> None:
         self.text = text
-        self.at = 0
+        self.position = 0
         self.line = 1
         self.depth = 0
 
     def run(self) -> Iterator[Token]:
         trim = False
-        while self.at < len(self.text):
-            left = self.text.find("{{", self.at)
-            yield from self.plain(left if left >= 0 else len(self.text), trim)
+        while self.position < len(self.text):
+            action_start = self.text.find("{{", self.position)
+            yield from self.lex_text(action_start if action_start >= 0 else len(self.text), trim)
             trim = False
-            if left < 0:
+            if action_start < 0:
                 break
-            if _COMMENT.match(self.text, self.at):
-                trim = self.comment()
+            if _COMMENT.match(self.text, self.position):
+                trim = self.lex_comment()
                 continue
-            yield self.token("left", 2)
-            if self.trims_left(self.at):
+            yield self.make_token("left", 2)
+            if self.has_left_trim(self.position):
                 self.skip(1)
-            trim = yield from self.action()
-        yield self.token("EOF", 0)
+            trim = yield from self.lex_action()
+        yield self.make_token("EOF", 0)
 
-    def plain(self, end: int, trim: bool) -> Iterator[Token]:
+    def lex_text(self, end: int, trim: bool) -> Iterator[Token]:
         if trim:
-            self.skip(len(self.text[self.at : end]) - len(self.text[self.at : end].lstrip(SPACES)))
-        kept = self.text[self.at : end]
-        if self.trims_left(end + 2):
-            kept = kept.rstrip(SPACES)
-        if kept:
-            yield Token("text", kept, self.at, self.line)
-        self.skip(end - self.at)
+            self.skip(len(self.text[self.position : end]) - len(self.text[self.position : end].lstrip(SPACES)))
+        text = self.text[self.position : end]
+        if self.has_left_trim(end + 2):
+            text = text.rstrip(SPACES)
+        if text:
+            yield Token("text", text, self.position, self.line)
+        self.skip(end - self.position)
 
-    def trims_left(self, at: int) -> bool:
-        return self.text[at : at + 1] == "-" and self.text[at + 1 : at + 2] in tuple(SPACES)
+    def has_left_trim(self, position: int) -> bool:
+        return self.text[position : position + 1] == "-" and self.text[position + 1 : position + 2] in tuple(SPACES)
 
-    def comment(self) -> bool:
-        closed = self.text.find("*/", self.at)
-        if closed < 0:
+    def lex_comment(self) -> bool:
+        comment_end = self.text.find("*/", self.position)
+        if comment_end < 0:
             raise LexicalError(self.line, "unclosed comment")
-        end = _COMMENT_END.match(self.text, closed)
+        end = _COMMENT_END.match(self.text, comment_end)
         if end is None:
             raise LexicalError(self.line, "comment ends before closing delimiter")
-        self.skip(end.end() - self.at)
+        self.skip(end.end() - self.position)
         return end.group() != "*/}}"
 
-    def action(self) -> Generator[Token, None, bool]:
+    def lex_action(self) -> Generator[Token, None, bool]:
         while True:
-            right = _RIGHT.match(self.text, self.at)
+            right = _RIGHT_DELIMITER.match(self.text, self.position)
             if right is not None:
                 if self.depth > 0:
                     raise LexicalError(self.line, "unclosed left paren")
-                yield self.token("right", right.end() - self.at)
+                yield self.make_token("right", right.end() - self.position)
                 return right.group(1) is not None
-            yield self.inside()
+            yield self.lex_inside_action()
 
-    def inside(self) -> Token:
-        if self.at >= len(self.text):
+    def lex_inside_action(self) -> Token:
+        if self.position >= len(self.text):
             raise LexicalError(self.line, "unclosed action")
-        sign = self.text[self.at]
-        if space := _SPACE.match(self.text, self.at):
-            return self.token("space", space.end() - self.at)
-        if sign in "\"`'":
-            return self.quoted(sign)
-        if sign == ":":
-            if not self.text.startswith(":=", self.at):
+        character = self.text[self.position]
+        if space := _SPACE.match(self.text, self.position):
+            return self.make_token("space", space.end() - self.position)
+        if character in "\"`'":
+            return self.lex_quoted(character)
+        if character == ":":
+            if not self.text.startswith(":=", self.position):
                 raise LexicalError(self.line, "expected :=")
-            return self.token("declare", 2)
-        if sign == "$" or (sign == "." and not self.text[self.at + 1 : self.at + 2].isdecimal()):
-            return self.field_or_variable("variable" if sign == "$" else "field")
-        if sign in "+-." or sign.isdecimal():
-            return self.number()
-        if sign == "_" or sign.isalpha():
-            return self.word()
-        if " " < sign <= "~":
-            return self.punctuation(sign)
-        raise LexicalError(self.line, f"unrecognized character in action: {_shown(sign)}")
+            return self.make_token("declare", 2)
+        if character == "$" or (character == "." and not self.text[self.position + 1 : self.position + 2].isdecimal()):
+            return self.lex_field_or_variable("variable" if character == "$" else "field")
+        if character in "+-." or character.isdecimal():
+            return self.lex_number()
+        if character == "_" or character.isalpha():
+            return self.lex_word()
+        if " " < character <= "~":
+            return self.lex_punctuation(character)
+        raise LexicalError(self.line, f"unrecognized character in action: {_describe_character(character)}")
 
-    def punctuation(self, sign: str) -> Token:
-        self.depth += {"(": 1, ")": -1}.get(sign, 0)
-        return self.token(_SIGNS.get(sign, "char"), 1)
+    def lex_punctuation(self, character: str) -> Token:
+        self.depth += {"(": 1, ")": -1}.get(character, 0)
+        return self.make_token(_PUNCTUATION.get(character, "char"), 1)
 
-    def quoted(self, sign: str) -> Token:
-        pattern, kind, what = {
+    def lex_quoted(self, character: str) -> Token:
+        pattern, kind, description = {
             '"': (_QUOTED, "string", "quoted string"),
-            "`": (_RAW, "raw string", "raw quoted string"),
+            "`": (_RAW_STRING, "raw string", "raw quoted string"),
             "'": (_CHARACTER, "character", "character constant"),
-        }[sign]
-        found = pattern.match(self.text, self.at)
-        if found is None:
-            raise LexicalError(self.line, f"unterminated {what}")
-        return self.token(kind, found.end() - self.at)
+        }[character]
+        match = pattern.match(self.text, self.position)
+        if match is None:
+            raise LexicalError(self.line, f"unterminated {description}")
+        return self.make_token(kind, match.end() - self.position)
 
-    def field_or_variable(self, kind: str) -> Token:
-        found = _WORD.match(self.text, self.at + 1)
-        length = 1 + (len(found.group()) if found else 0)
-        self.terminated(self.at + length)
-        return self.token("dot" if kind == "field" and length == 1 else kind, length)
+    def lex_field_or_variable(self, kind: str) -> Token:
+        match = _WORD.match(self.text, self.position + 1)
+        length = 1 + (len(match.group()) if match else 0)
+        self.check_terminator(self.position + length)
+        return self.make_token("dot" if kind == "field" and length == 1 else kind, length)
 
-    def number(self) -> Token:
-        found = _NUMBER.match(self.text, self.at)
-        length = found.end() - self.at if found else 0
-        after = _WORD.match(self.text, self.at + length)
-        written = self.text[self.at : self.at + length] + (after.group() if after else "")
-        if after is not None or not any(sign.isdecimal() for sign in written):
-            raise LexicalError(self.line, f'bad number syntax: "{written}"')
-        return self.token("number", length)
+    def lex_number(self) -> Token:
+        match = _NUMBER.match(self.text, self.position)
+        length = match.end() - self.position if match else 0
+        trailing = _WORD.match(self.text, self.position + length)
+        literal = self.text[self.position : self.position + length] + (trailing.group() if trailing else "")
+        if trailing is not None or not any(character.isdecimal() for character in literal):
+            raise LexicalError(self.line, f'bad number syntax: "{literal}"')
+        return self.make_token("number", length)
 
-    def word(self) -> Token:
-        found = _WORD.match(self.text, self.at)
-        word = found.group() if found else ""
-        self.terminated(self.at + len(word))
+    def lex_word(self) -> Token:
+        match = _WORD.match(self.text, self.position)
+        word = match.group() if match else ""
+        self.check_terminator(self.position + len(word))
         kind = word if word in KEYWORDS else "bool" if word in ("true", "false") else "identifier"
-        return self.token(kind, len(word))
+        return self.make_token(kind, len(word))
 
-    def terminated(self, at: int) -> None:
-        sign = self.text[at : at + 1]
-        if sign and sign not in SPACES + ".,|:)(" and not self.text.startswith("}}", at):
-            raise LexicalError(self.line, f"bad character {_shown(sign)}")
+    def check_terminator(self, position: int) -> None:
+        character = self.text[position : position + 1]
+        if character and character not in SPACES + ".,|:)(" and not self.text.startswith("}}", position):
+            raise LexicalError(self.line, f"bad character {_describe_character(character)}")
 
-    def token(self, kind: str, length: int) -> Token:
-        made = Token(kind, self.text[self.at : self.at + length], self.at, self.line)
+    def make_token(self, kind: str, length: int) -> Token:
+        token = Token(kind, self.text[self.position : self.position + length], self.position, self.line)
         self.skip(length)
-        return made
+        return token
 
     def skip(self, length: int) -> None:
-        self.line += self.text.count("\n", self.at, self.at + length)
-        self.at += length
+        self.line += self.text.count("\n", self.position, self.position + length)
+        self.position += length
 
 
-def _shown(sign: str) -> str:
-    return f"U+{ord(sign):04X} {sign!r}" if sign.isprintable() else f"U+{ord(sign):04X}"
+def _describe_character(character: str) -> str:
+    return f"U+{ord(character):04X} {character!r}" if character.isprintable() else f"U+{ord(character):04X}"

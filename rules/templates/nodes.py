@@ -7,7 +7,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class TextNode:
     position: int
     text: str
 
@@ -98,17 +98,17 @@ class Pipe:
 
     position: int
     line: int
-    declares: tuple[str, ...]
-    assigns: bool
+    variables: tuple[str, ...]
+    is_assign: bool
     commands: tuple[Command, ...]
 
     def __str__(self) -> str:
-        left = f"{', '.join(self.declares)} {'=' if self.assigns else ':='} " if self.declares else ""
-        return left + " | ".join(map(str, self.commands))
+        prefix = f"{', '.join(self.variables)} {'=' if self.is_assign else ':='} " if self.variables else ""
+        return prefix + " | ".join(map(str, self.commands))
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
+class ActionNode:
     position: int
     pipe: Pipe
 
@@ -122,7 +122,7 @@ class Branch:
     kind: Literal["if", "with", "range"]
     pipe: Pipe
     body: Body
-    otherwise: Body
+    else_body: Body
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Jump:
 
 
 @dataclass(frozen=True, slots=True)
-class Invoke:
+class TemplateCall:
     """`{{template "name" pipeline}}`."""
 
     position: int
@@ -140,10 +140,10 @@ class Invoke:
     pipe: Pipe | None
 
     def __str__(self) -> str:
-        quoted = '"' + self.name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        return f"{{{{template {quoted}{f' {self.pipe}' if self.pipe else ''}}}}}"
+        quoted_name = '"' + self.name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return f"{{{{template {quoted_name}{f' {self.pipe}' if self.pipe else ''}}}}}"
 
 
 Operand = Dot | Nil | Constant | Field | Variable | Identifier | Chain | Pipe
-Node = Text | Action | Branch | Jump | Invoke
+Node = TextNode | ActionNode | Branch | Jump | TemplateCall
 Body = tuple[Node, ...]

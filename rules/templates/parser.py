@@ -6,9 +6,9 @@ import re
 from collections.abc import Collection
 from typing import Literal, NoReturn, cast
 
-from rules.templates.lexer import KEYWORDS, LexicalError, TemplateError, Token, tokens, unquote
+from rules.templates.lexer import KEYWORDS, LexicalError, TemplateError, Token, tokenize, unquote
 from rules.templates.nodes import (
-    Action,
+    ActionNode,
     Body,
     Branch,
     Chain,
@@ -17,25 +17,25 @@ from rules.templates.nodes import (
     Dot,
     Field,
     Identifier,
-    Invoke,
     Jump,
     Nil,
     Node,
     Operand,
     Pipe,
-    Text,
+    TemplateCall,
+    TextNode,
     Variable,
 )
-from rules.templates.times import KINDS
+from rules.templates.times import METHODS_BY_KIND
 
-DEEPEST = 100  # nested blocks and parentheses; the interpreter is recursive and so is this parser
-MOST_VARIABLES = 200  # in one place; each is looked for among all
+MAX_DEPTH = 100  # nested blocks and parentheses; the interpreter is recursive and so is this parser
+MAX_VARIABLES = 200  # in one place; each is looked for among all
 
 
 def parse(name: str, text: str, functions: Collection[str]) -> dict[str, Body]:
     """The named templates in a text, the text itself under `name`; raises TemplateError with Go's words."""
     try:
-        return _Parser(name, text, functions).whole()
+        return _Parser(name, text, functions).parse_templates()
     except LexicalError as error:
         raise TemplateError(f"template: {name}:{error.line}: {error}") from None
 
@@ -44,267 +44,269 @@ class _Parser:
     def __init__(self, name: str, text: str, functions: Collection[str]) -> None:
         self.name = name
         self.functions = functions
-        self.tokens = tokens(text)
-        self.at = 0
+        self.tokens = tokenize(text)
+        self.index = 0
         self.variables: list[str] = ["$"]
-        self.loops = 0
+        self.loop_depth = 0
         self.depth = 0
         self.templates: dict[str, Body] = {}
 
     def peek(self) -> Token:
-        return self.tokens[self.at]
+        return self.tokens[self.index]
 
     def next(self) -> Token:
-        token = self.tokens[self.at]
-        self.at += token.kind != "EOF"
+        token = self.tokens[self.index]
+        self.index += token.kind != "EOF"
         return token
 
-    def next_solid(self) -> Token:
+    def next_non_space(self) -> Token:
         while (token := self.next()).kind == "space":
             pass
         return token
 
-    def peek_solid(self) -> Token:
+    def peek_non_space(self) -> Token:
         while self.peek().kind == "space":
-            self.at += 1
+            self.index += 1
         return self.peek()
 
     def fail(self, message: str, line: int | None = None) -> NoReturn:
-        raise self.error(message, line)
+        raise self.make_error(message, line)
 
-    def error(self, message: str, line: int | None = None) -> TemplateError:
-        last = self.tokens[max(self.at - 1, 0)].line
-        return TemplateError(f"template: {self.name}:{line or last}: {message}")
+    def make_error(self, message: str, line: int | None = None) -> TemplateError:
+        last_line = self.tokens[max(self.index - 1, 0)].line
+        return TemplateError(f"template: {self.name}:{line or last_line}: {message}")
 
-    def unexpected(self, token: Token, context: str) -> NoReturn:
-        shown = "EOF" if token.kind == "EOF" else f"<{token.text}>" if token.kind in KEYWORDS else f'"{token.text}"'
-        self.fail(f"unexpected {shown} in {context}", token.line)
+    def fail_unexpected(self, token: Token, context: str) -> NoReturn:
+        description = (
+            "EOF" if token.kind == "EOF" else f"<{token.text}>" if token.kind in KEYWORDS else f'"{token.text}"'
+        )
+        self.fail(f"unexpected {description} in {context}", token.line)
 
     def expect(self, kind: str, context: str) -> Token:
-        token = self.next_solid()
+        token = self.next_non_space()
         if token.kind != kind:
-            self.unexpected(token, context)
+            self.fail_unexpected(token, context)
         return token
 
     # -- blocks
 
-    def whole(self) -> dict[str, Body]:
+    def parse_templates(self) -> dict[str, Body]:
         body: list[Node] = []
         while self.peek().kind != "EOF":
-            if self.peek().kind == "left" and self.after_left() == "define":
-                self.define()
+            if self.peek().kind == "left" and self.peek_after_left() == "define":
+                self.parse_define()
                 continue
-            node = self.text_or_action()
+            node = self.parse_text_or_action()
             if isinstance(node, str):
                 self.fail(f"unexpected {{{{{node}}}}}")
             body.append(node)
-        self.add(self.name, tuple(body))
+        self.add_template(self.name, tuple(body))
         return self.templates
 
-    def after_left(self) -> str:
-        at = self.at + 1
-        while self.tokens[at].kind == "space":
-            at += 1
-        return self.tokens[at].kind
+    def peek_after_left(self) -> str:
+        index = self.index + 1
+        while self.tokens[index].kind == "space":
+            index += 1
+        return self.tokens[index].kind
 
-    def add(self, name: str, body: Body) -> None:
-        filled = any(not isinstance(node, Text) or node.text.strip() for node in body)
-        old = self.templates.get(name, ())
-        if filled and any(not isinstance(node, Text) or node.text.strip() for node in old):
+    def add_template(self, name: str, body: Body) -> None:
+        has_content = any(not isinstance(node, TextNode) or node.text.strip() for node in body)
+        existing = self.templates.get(name, ())
+        if has_content and any(not isinstance(node, TextNode) or node.text.strip() for node in existing):
             self.fail(f'template: multiple definition of template "{name}"')
-        if filled or name not in self.templates:
+        if has_content or name not in self.templates:
             self.templates[name] = body
 
-    def define(self) -> None:
+    def parse_define(self) -> None:
         self.next()
-        self.next_solid()
-        name = self.string_name("define clause")
+        self.next_non_space()
+        name = self.parse_string_name("define clause")
         self.expect("right", "define clause")
-        self.separate(name, "define clause")
+        self.parse_definition(name, "define clause")
 
-    def separate(self, name: str, context: str) -> None:
-        kept, self.variables = self.variables, ["$"]
-        loops, self.loops = self.loops, 0
-        body, end = self.items()
+    def parse_definition(self, name: str, context: str) -> None:
+        saved_variables, self.variables = self.variables, ["$"]
+        saved_loop_depth, self.loop_depth = self.loop_depth, 0
+        body, end = self.parse_items()
         if end != "end":
             self.fail(f"unexpected {{{{{end}}}}} in {context}")
-        self.variables, self.loops = kept, loops
-        self.add(name, body)
+        self.variables, self.loop_depth = saved_variables, saved_loop_depth
+        self.add_template(name, body)
 
-    def string_name(self, context: str) -> str:
-        token = self.next_solid()
+    def parse_string_name(self, context: str) -> str:
+        token = self.next_non_space()
         if token.kind not in ("string", "raw string"):
-            self.unexpected(token, context)
-        return self.unquoted(token)
+            self.fail_unexpected(token, context)
+        return self.unquote_token(token)
 
-    def items(self) -> tuple[Body, str]:
+    def parse_items(self) -> tuple[Body, str]:
         """Nodes up to an `else` or `end`, and which of them it was; the token after `else` is not yet read."""
-        self.deeper()
+        self.enter_nested()
         body: list[Node] = []
         while self.peek().kind != "EOF":
-            node = self.text_or_action()
+            node = self.parse_text_or_action()
             if isinstance(node, str):
                 self.depth -= 1
                 return tuple(body), node
             body.append(node)
-        raise self.error("unexpected EOF", self.peek().line)
+        raise self.make_error("unexpected EOF", self.peek().line)
 
-    def deeper(self) -> None:
+    def enter_nested(self) -> None:
         self.depth += 1
-        if self.depth > DEEPEST:
-            self.fail(f"nested more than {DEEPEST} deep")
+        if self.depth > MAX_DEPTH:
+            self.fail(f"nested more than {MAX_DEPTH} deep")
 
-    def text_or_action(self) -> Node | Literal["else", "end"]:
-        token = self.next_solid()
+    def parse_text_or_action(self) -> Node | Literal["else", "end"]:
+        token = self.next_non_space()
         if token.kind == "text":
-            return Text(token.position, token.text)
+            return TextNode(token.position, token.text)
         if token.kind != "left":
-            self.unexpected(token, "input")
-        return self.action()
+            self.fail_unexpected(token, "input")
+        return self.parse_action()
 
-    def action(self) -> Node | Literal["else", "end"]:
-        token = self.next_solid()
+    def parse_action(self) -> Node | Literal["else", "end"]:
+        token = self.next_non_space()
         if token.kind in ("if", "with", "range"):
-            return self.branch(token, cast(Literal["if", "with", "range"], token.kind))
+            return self.parse_branch(token, cast(Literal["if", "with", "range"], token.kind))
         if token.kind == "else":
-            if self.peek_solid().kind not in ("if", "with"):
+            if self.peek_non_space().kind not in ("if", "with"):
                 self.expect("right", "else")
             return "else"
         if token.kind == "end":
             self.expect("right", "end")
             return "end"
         if token.kind in ("break", "continue"):
-            return self.jump(token, cast(Literal["break", "continue"], token.kind))
+            return self.parse_jump(token, cast(Literal["break", "continue"], token.kind))
         if token.kind == "template":
-            return self.invoke()
+            return self.parse_template_call()
         if token.kind == "block":
-            return self.block(token)
+            return self.parse_block(token)
         if token.kind == "define":
-            self.unexpected(token, "command")
-        self.at -= 1
+            self.fail_unexpected(token, "command")
+        self.index -= 1
         position = self.peek().position
-        return Action(position, self.pipeline("command", "right"))
+        return ActionNode(position, self.parse_pipeline("command", "right"))
 
-    def jump(self, token: Token, kind: Literal["break", "continue"]) -> Jump:
-        if self.next_solid().kind != "right":
-            self.unexpected(self.tokens[self.at - 1], f"{{{{{kind}}}}}")
-        if not self.loops:
+    def parse_jump(self, token: Token, kind: Literal["break", "continue"]) -> Jump:
+        if self.next_non_space().kind != "right":
+            self.fail_unexpected(self.tokens[self.index - 1], f"{{{{{kind}}}}}")
+        if not self.loop_depth:
             self.fail(f"{{{{{kind}}}}} outside {{{{range}}}}")
         return Jump(token.position, kind)
 
-    def branch(self, token: Token, kind: Literal["if", "with", "range"]) -> Branch:
+    def parse_branch(self, token: Token, kind: Literal["if", "with", "range"]) -> Branch:
         mark = len(self.variables)
-        pipe = self.pipeline(kind, "right")
-        self.loops += kind == "range"
-        body, end = self.items()
-        self.loops -= kind == "range"
-        otherwise = self.otherwise(kind) if end == "else" else ()
+        pipe = self.parse_pipeline(kind, "right")
+        self.loop_depth += kind == "range"
+        body, end = self.parse_items()
+        self.loop_depth -= kind == "range"
+        else_body = self.parse_else(kind) if end == "else" else ()
         del self.variables[mark:]
-        return Branch(token.position, kind, pipe, body, otherwise)
+        return Branch(token.position, kind, pipe, body, else_body)
 
-    def otherwise(self, kind: str) -> Body:
-        chained = self.peek()
-        if chained.kind in ("if", "with") and chained.kind == kind:
-            self.deeper()
+    def parse_else(self, kind: str) -> Body:
+        else_token = self.peek()
+        if else_token.kind in ("if", "with") and else_token.kind == kind:
+            self.enter_nested()
             self.next()
-            nested = self.branch(chained, cast(Literal["if", "with"], kind))
+            nested = self.parse_branch(else_token, cast(Literal["if", "with"], kind))
             self.depth -= 1
             return (nested,)
-        if chained.kind in ("if", "with"):
-            self.unexpected(chained, "else")
-        body, end = self.items()
+        if else_token.kind in ("if", "with"):
+            self.fail_unexpected(else_token, "else")
+        body, end = self.parse_items()
         if end != "end":
             self.fail("expected end; found {{else}}")
         return body
 
-    def invoke(self) -> Invoke:
-        position = self.peek_solid().position
-        name = self.string_name("template clause")
-        if self.peek_solid().kind == "right":
+    def parse_template_call(self) -> TemplateCall:
+        position = self.peek_non_space().position
+        name = self.parse_string_name("template clause")
+        if self.peek_non_space().kind == "right":
             self.next()
-            return Invoke(position, name, None)
-        return Invoke(position, name, self.pipeline("template clause", "right"))
+            return TemplateCall(position, name, None)
+        return TemplateCall(position, name, self.parse_pipeline("template clause", "right"))
 
-    def block(self, token: Token) -> Invoke:
-        name = self.string_name("block clause")
-        pipe = self.pipeline("block clause", "right")
-        self.separate(name, "block clause")
-        return Invoke(token.position, name, pipe)
+    def parse_block(self, token: Token) -> TemplateCall:
+        name = self.parse_string_name("block clause")
+        pipe = self.parse_pipeline("block clause", "right")
+        self.parse_definition(name, "block clause")
+        return TemplateCall(token.position, name, pipe)
 
     # -- pipelines
 
-    def pipeline(self, context: str, end: str) -> Pipe:
-        first = self.peek_solid()
-        declares, assigns = self.declarations(context)
+    def parse_pipeline(self, context: str, end: str) -> Pipe:
+        first = self.peek_non_space()
+        variables, is_assign = self.parse_declarations(context)
         commands: list[Command] = []
         while True:
-            token = self.next_solid()
+            token = self.next_non_space()
             if token.kind == end:
                 break
             if token.kind in ("pipe", "EOF", "right", "right paren", "declare", "assign", "char", *KEYWORDS - {"nil"}):
-                self.unexpected(token, context)
-            self.at -= 1
-            commands.append(self.command())
-        self.check(commands, context)
-        if declares and not assigns:
-            self.variables.extend(declares)
-            if len(self.variables) > MOST_VARIABLES:
-                self.fail(f"more than {MOST_VARIABLES} variables")
-        return Pipe(first.position, first.line, declares, assigns, tuple(commands))
+                self.fail_unexpected(token, context)
+            self.index -= 1
+            commands.append(self.parse_command())
+        self.check_pipeline(commands, context)
+        if variables and not is_assign:
+            self.variables.extend(variables)
+            if len(self.variables) > MAX_VARIABLES:
+                self.fail(f"more than {MAX_VARIABLES} variables")
+        return Pipe(first.position, first.line, variables, is_assign, tuple(commands))
 
-    def check(self, commands: list[Command], context: str) -> None:
+    def check_pipeline(self, commands: list[Command], context: str) -> None:
         if not commands:
             self.fail(f"missing value for {context}")
         for stage, command in enumerate(commands[1:], start=2):
             if isinstance(command.args[0], Constant | Dot | Nil):
                 self.fail(f"non executable command in pipeline stage {stage}")
 
-    def declarations(self, context: str) -> tuple[tuple[str, ...], bool]:
+    def parse_declarations(self, context: str) -> tuple[tuple[str, ...], bool]:
         names: list[str] = []
-        start = self.at
-        while self.peek_solid().kind == "variable":
+        start = self.index
+        while self.peek_non_space().kind == "variable":
             variable = self.next()
-            after = self.peek_solid()
-            if after.kind in ("declare", "assign"):
+            following = self.peek_non_space()
+            if following.kind in ("declare", "assign"):
                 self.next()
-                if after.kind == "assign":
-                    self.known(variable)
-                return (*names, variable.text), after.kind == "assign"
-            if after.kind != "char" or context != "range" or names:
-                if after.kind == "char":
+                if following.kind == "assign":
+                    self.check_declared(variable)
+                return (*names, variable.text), following.kind == "assign"
+            if following.kind != "char" or context != "range" or names:
+                if following.kind == "char":
                     self.fail(f"too many declarations in {context}")
                 break
             self.next()
             names.append(variable.text)
-        self.at = start
+        self.index = start
         return (), False
 
-    def known(self, variable: Token) -> None:
+    def check_declared(self, variable: Token) -> None:
         if variable.text not in self.variables:
             self.fail(f'undefined variable "{variable.text}"', variable.line)
 
-    def command(self) -> Command:
-        position = self.peek_solid().position
+    def parse_command(self) -> Command:
+        position = self.peek_non_space().position
         args: list[Operand] = []
         while True:
-            self.peek_solid()
-            operand = self.operand()
+            self.peek_non_space()
+            operand = self.parse_operand()
             if operand is not None:
                 args.append(operand)
             token = self.next()
             if token.kind == "space":
                 continue
             if token.kind in ("right", "right paren"):
-                self.at -= 1
+                self.index -= 1
             elif token.kind != "pipe":
-                self.unexpected(token, "operand")
+                self.fail_unexpected(token, "operand")
             break
         if not args:
             self.fail("empty command")
         return Command(position, tuple(args))
 
-    def operand(self) -> Operand | None:
-        node = self.term()
+    def parse_operand(self) -> Operand | None:
+        node = self.parse_term()
         position = self.peek().position
         names: list[str] = []
         while node is not None and self.peek().kind == "field":
@@ -318,26 +320,26 @@ class _Parser:
         if isinstance(node, Constant | Nil | Dot):
             self.fail(f'unexpected . after term "{node}"')
         chain = Chain(position, node, tuple(names))
-        self.kind_of(chain)
+        self.infer_kind(chain)
         return chain
 
-    def kind_of(self, node: Operand) -> str:
+    def infer_kind(self, node: Operand) -> str:
         """Whether it is a time or a duration, where that can be seen; fails where it has not the method asked for."""
         if isinstance(node, Pipe):
-            return self.kind_of(node.commands[-1].args[0])
+            return self.infer_kind(node.commands[-1].args[0])
         if isinstance(node, Identifier):
             return {"toTime": "time", "toDuration": "duration"}.get(node.name, "")
         if not isinstance(node, Chain):
             return ""
-        kind = self.kind_of(node.node)
+        kind = self.infer_kind(node.node)
         for name in node.names:
-            if kind and name not in KINDS[kind]:
-                self.fail(f"a {kind} has no method {name} here; it has {', '.join(KINDS[kind])}")
-            kind = KINDS[kind][name].gives if kind else ""
+            if kind and name not in METHODS_BY_KIND[kind]:
+                self.fail(f"a {kind} has no method {name} here; it has {', '.join(METHODS_BY_KIND[kind])}")
+            kind = METHODS_BY_KIND[kind][name].result_kind if kind else ""
         return kind
 
-    def term(self) -> Operand | None:
-        token = self.next_solid()
+    def parse_term(self) -> Operand | None:
+        token = self.next_non_space()
         kind, text, position = token.kind, token.text, token.position
         if kind == "identifier":
             if text not in self.functions:
@@ -348,42 +350,42 @@ class _Parser:
         if kind == "nil":
             return Nil(position)
         if kind == "variable":
-            self.known(token)
+            self.check_declared(token)
             return Variable(position, text)
         if kind == "field":
             return Field(position, (text[1:],))
         if kind == "left paren":
-            return self.parenthesis()
+            return self.parse_parenthesis()
         if kind in ("bool", "number", "character", "string", "raw string"):
-            return Constant(position, text, self.constant(token))
-        self.at -= kind != "EOF"
+            return Constant(position, text, self.parse_constant(token))
+        self.index -= kind != "EOF"
         return None
 
-    def parenthesis(self) -> Pipe:
-        self.deeper()
-        pipe = self.pipeline("parenthesized pipeline", "right paren")
+    def parse_parenthesis(self) -> Pipe:
+        self.enter_nested()
+        pipe = self.parse_pipeline("parenthesized pipeline", "right paren")
         self.depth -= 1
         return pipe
 
-    def constant(self, token: Token) -> bool | int | float | str:
+    def parse_constant(self, token: Token) -> bool | int | float | str:
         if token.kind == "bool":
             return token.text == "true"
         if token.kind == "number":
-            return self.number(token)
-        value = self.unquoted(token)
+            return self.parse_number(token)
+        value = self.unquote_token(token)
         if token.kind != "character":
             return value
         if len(value) != 1:
             self.fail(f"malformed character constant: {token.text}", token.line)
         return ord(value)
 
-    def unquoted(self, token: Token) -> str:
+    def unquote_token(self, token: Token) -> str:
         try:
             return unquote(token.text)
         except ValueError:
             self.fail("invalid syntax", token.line)
 
-    def number(self, token: Token) -> int | float:
+    def parse_number(self, token: Token) -> int | float:
         text = token.text.replace("_", "")
         try:
             if re.fullmatch(r"[+-]?0[0-7]+", text):  # Go's old octal

@@ -11,19 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rules.templates.budget import Budget
-from rules.templates.functions import QueryFunction, Surroundings, names
+from rules.templates.functions import ExpansionContext, QueryFunction, list_function_names
 from rules.templates.interpreter import Interpreter
 from rules.templates.lexer import TemplateError
 from rules.templates.nodes import Body
 from rules.templates.parser import parse
-from rules.templates.values import Record, Strings
+from rules.templates.values import StringMap, TemplateRecord
 
 __all__ = ["Budget", "QueryFunction", "Scope", "Template", "TemplateError"]
 
-LONGEST = 64 << 10
+MAX_LENGTH = 64 << 10
 """Characters of a template, as many as an expression may have."""
 
-LONGEST_REASON = 2_000
+MAX_REASON_LENGTH = 2_000
 """Characters of what went wrong, which quotes the template and its values."""
 
 _PROLOGUE = (
@@ -62,15 +62,15 @@ class Template:
         name = "__alert_" + alert
         if "{{" not in text:
             return cls(name, text, {})
-        if len(text) > LONGEST:
-            raise TemplateError(f"error parsing template {name}: it is longer than {LONGEST:,} characters")
+        if len(text) > MAX_LENGTH:
+            raise TemplateError(f"error parsing template {name}: it is longer than {MAX_LENGTH:,} characters")
         try:
-            return cls(name, text, parse(name, _PROLOGUE + text, names()))
+            return cls(name, text, parse(name, _PROLOGUE + text, list_function_names()))
         except TemplateError as error:
             raise TemplateError(f"error parsing template {name}: {error}") from None
 
     @classmethod
-    def plain(cls, text: str) -> Template:
+    def from_literal(cls, text: str) -> Template:
         """A text that is no template: what the labels of a recording rule are."""
         return cls("", text, {})
 
@@ -79,17 +79,19 @@ class Template:
         if not self.bodies:
             return self.text
         try:
-            return self._interpreted(scope)
+            return self._interpret(scope)
         except Exception as error:  # a template may do anything; an alert is worth more than its text
             reason = "nested too deeply" if isinstance(error, RecursionError) else error
-            return f"<error expanding template: error executing template {self.name}: {str(reason)[:LONGEST_REASON]}>"
+            return (
+                f"<error expanding template: error executing template {self.name}: {str(reason)[:MAX_REASON_LENGTH]}>"
+            )
 
-    def _interpreted(self, scope: Scope) -> str:
-        around = Surroundings(scope.now_ms, scope.external_url, scope.query, scope.budget)
-        return Interpreter(self.name, _PROLOGUE + self.text, self.bodies, around).run(_Data(scope))
+    def _interpret(self, scope: Scope) -> str:
+        context = ExpansionContext(scope.now_ms, scope.external_url, scope.query, scope.budget)
+        return Interpreter(self.name, _PROLOGUE + self.text, self.bodies, context).run(_AlertData(scope))
 
 
-class _Data(Record):
+class _AlertData(TemplateRecord):
     """The dot of an alert's template."""
 
     type_name = (
@@ -101,8 +103,8 @@ class _Data(Record):
 
     def fields(self) -> Mapping[str, object]:
         return {
-            "Labels": Strings(self.scope.labels),
-            "ExternalLabels": Strings(self.scope.external_labels),
+            "Labels": StringMap(self.scope.labels),
+            "ExternalLabels": StringMap(self.scope.external_labels),
             "ExternalURL": self.scope.external_url,
             "Value": self.scope.value,
         }

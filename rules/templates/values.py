@@ -13,20 +13,20 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
 
-from rules.templates.budget import bounded
+from rules.templates.budget import join_bounded
 
-WIDEST = 1_000_000  # Go's own cap on a width or precision in a verb
+MAX_WIDTH = 1_000_000  # Go's own cap on a width or precision in a verb
 
 _VERB = re.compile(
     r"%(?P<flags>[-+# 0]*)(?P<first>\[[^\]]*\])?(?P<width>\*|\d+)?"
     r"(?:\.(?P<second>\[[^\]]*\])?(?P<precision>\*|\d*))?(?P<third>\[[^\]]*\])?(?P<verb>.)?",
     re.DOTALL,
 )
-_ARGUMENT = re.compile(r"\[(\d{1,7})\]", re.ASCII)
+_ARGUMENT_INDEX = re.compile(r"\[(\d{1,7})\]", re.ASCII)
 _QUOTES = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
 
 
-class Strings(dict[str, str]):
+class StringMap(dict[str, str]):
     """A map[string]string: a key it lacks is the empty string."""
 
 
@@ -35,10 +35,10 @@ class Method(NamedTuple):
 
     call: Callable[..., object]
     parameters: tuple[str, ...] = ()
-    gives: str = ""
+    result_kind: str = ""
 
 
-class Record:
+class TemplateRecord:
     """A Go struct: its fields and methods by name."""
 
     type_name = "struct {}"
@@ -53,14 +53,14 @@ class Record:
         return {}
 
     def __str__(self) -> str:
-        return "{" + spaced(map(shown, self.fields().values())) + "}"
+        return "{" + join_spaced(map(format_value, self.fields().values())) + "}"
 
 
 @dataclass(frozen=True)
-class QuerySample(Record):
+class QuerySample(TemplateRecord):
     """One sample of the `query` function, its fields spelt as in templates."""
 
-    Labels: Strings
+    Labels: StringMap
     Value: float
 
     type_name = "*template.sample"
@@ -73,13 +73,13 @@ class QueryResult(list[QuerySample]):
     """What `query` gives: samples in the order of evaluation."""
 
 
-class Named(int):
+class NamedInt(int):
     """An int that prints as a name: a time.Month or a time.Weekday."""
 
-    def __new__(cls, value: int, names: Sequence[str], type_name: str) -> Named:
-        made = super().__new__(cls, value)
-        made.name, made.type_name = names[value], type_name
-        return made
+    def __new__(cls, value: int, names: Sequence[str], type_name: str) -> NamedInt:
+        instance = super().__new__(cls, value)
+        instance.name, instance.type_name = names[value], type_name
+        return instance
 
     name: str
     type_name: str
@@ -93,9 +93,9 @@ class Named(int):
         return self.name
 
 
-def type_name(value: object) -> str:
+def get_type_name(value: object) -> str:
     """The Go type of a value, as it stands in Go's errors."""
-    if isinstance(value, Record | Named):
+    if isinstance(value, TemplateRecord | NamedInt):
         return value.type_name
     for kind, name in _TYPES:
         if isinstance(value, kind):
@@ -108,14 +108,14 @@ _TYPES: tuple[tuple[type, str], ...] = (
     (int, "int"),
     (float, "float64"),
     (str, "string"),
-    (Strings, "map[string]string"),
+    (StringMap, "map[string]string"),
     (dict, "map[string]interface {}"),
     (QueryResult, "template.queryResult"),
     (list, "[]interface {}"),
 )
 
 
-def go_float(value: float, verb: str = "g", precision: int | None = None) -> str:
+def format_go_float(value: float, verb: str = "g", precision: int | None = None) -> str:
     """A float64 as Go prints it with %v: the shortest digits that read back, an exponent below -4 and from 6 on."""
     if math.isnan(value):
         return "NaN"
@@ -123,151 +123,151 @@ def go_float(value: float, verb: str = "g", precision: int | None = None) -> str
         return "+Inf" if value > 0 else "-Inf"
     if precision is not None:
         return f"{value:.{precision}{verb}}"
-    digits = Decimal(repr(value)).normalize().as_tuple()
-    exponent = len(digits.digits) + int(digits.exponent) - 1 if value else 0
-    sign = "-" if digits.sign else ""
-    shown = "".join(map(str, digits.digits))
+    parts = Decimal(repr(value)).normalize().as_tuple()
+    exponent = len(parts.digits) + int(parts.exponent) - 1 if value else 0
+    sign = "-" if parts.sign else ""
+    significand = "".join(map(str, parts.digits))
     if verb in "eE" or (verb in "gG" and not -4 <= exponent < 6):
-        return _with_exponent(sign, shown, exponent)
-    return sign + _without_exponent(shown, exponent)
+        return _format_with_exponent(sign, significand, exponent)
+    return sign + _format_without_exponent(significand, exponent)
 
 
-def _with_exponent(sign: str, digits: str, exponent: int) -> str:
+def _format_with_exponent(sign: str, digits: str, exponent: int) -> str:
     fraction = f".{digits[1:]}" if len(digits) > 1 else ""
     return f"{sign}{digits[0]}{fraction}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
 
 
-def _without_exponent(digits: str, exponent: int) -> str:
+def _format_without_exponent(digits: str, exponent: int) -> str:
     if exponent < 0:
         return "0." + "0" * (-exponent - 1) + digits
-    whole = digits[: exponent + 1].ljust(exponent + 1, "0")
-    return f"{whole}.{digits[exponent + 1 :]}" if len(digits) > exponent + 1 else whole
+    integer_part = digits[: exponent + 1].ljust(exponent + 1, "0")
+    return f"{integer_part}.{digits[exponent + 1 :]}" if len(digits) > exponent + 1 else integer_part
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """A value as Go's %v has it; nil inside something is `<nil>`."""
     if value is None:
         return "<nil>"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return go_float(value)
+        return format_go_float(value)
     if isinstance(value, Mapping):
-        return f"map[{spaced(f'{key}:{shown(value[key])}' for key in sorted(value))}]"
+        return f"map[{join_spaced(f'{key}:{format_value(value[key])}' for key in sorted(value))}]"
     if isinstance(value, list):
-        return f"[{spaced(map(shown, value))}]"
+        return f"[{join_spaced(map(format_value, value))}]"
     return str(value)
 
 
-def spaced(texts: Iterable[str]) -> str:
+def join_spaced(texts: Iterable[str]) -> str:
     """Texts with a space between each."""
-    return bounded(f" {text}" if index else text for index, text in enumerate(texts))
+    return join_bounded(f" {text}" if index else text for index, text in enumerate(texts))
 
 
-def joined(values: Sequence[object]) -> str:
+def sprint(values: Sequence[object]) -> str:
     """fmt.Sprint: a space between two neighbours where neither is a string."""
-    return bounded(_side_by_side(values))
+    return join_bounded(_sprint_pieces(values))
 
 
-def _side_by_side(values: Sequence[object]) -> Iterator[str]:
+def _sprint_pieces(values: Sequence[object]) -> Iterator[str]:
     for index, value in enumerate(values):
         if index and not isinstance(value, str) and not isinstance(values[index - 1], str):
             yield " "
-        yield shown(value)
+        yield format_value(value)
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """strconv.Quote."""
-    return '"' + "".join(_quoted_sign(sign) for sign in text) + '"'
+    return '"' + "".join(_quote_character(character) for character in text) + '"'
 
 
-def _quoted_sign(sign: str) -> str:
-    if sign in '"\\':
-        return "\\" + sign
-    if sign in _QUOTES:
-        return _QUOTES[sign]
-    if sign.isprintable():
-        return sign
-    code = ord(sign)
+def _quote_character(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    if character in _QUOTES:
+        return _QUOTES[character]
+    if character.isprintable():
+        return character
+    code = ord(character)
     return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def sprintf(template: str, values: Sequence[object]) -> str:
     """fmt.Sprintf, with Go's `%!verb(type=value)` where a verb does not fit."""
-    return bounded(_Printer(values).pieces(template))
+    return join_bounded(_Printer(values).format_pieces(template))
 
 
 class _Printer:
     def __init__(self, values: Sequence[object]) -> None:
         self.values = values
-        self.used = 0
+        self.next_index = 0
         self.reordered = False
 
-    def pieces(self, template: str) -> Iterator[str]:
+    def format_pieces(self, template: str) -> Iterator[str]:
         end = 0
-        for found in _VERB.finditer(template):
-            yield template[end : found.start()]
-            yield self.verb(found)
-            end = found.end()
+        for match in _VERB.finditer(template):
+            yield template[end : match.start()]
+            yield self.format_verb(match)
+            end = match.end()
         yield template[end:]
-        yield from self.extra()
+        yield from self.format_extra()
 
-    def take(self) -> object:
-        self.used += 1
-        return self.values[self.used - 1]
+    def next_value(self) -> object:
+        self.next_index += 1
+        return self.values[self.next_index - 1]
 
-    def extra(self) -> Iterator[str]:
-        rest = () if self.reordered else self.values[self.used :]
+    def format_extra(self) -> Iterator[str]:
+        rest = () if self.reordered else self.values[self.next_index :]
         for index, value in enumerate(rest):
             yield ", " if index else "%!(EXTRA "
-            yield "<nil>" if value is None else f"{type_name(value)}={shown(value)}"
+            yield "<nil>" if value is None else f"{get_type_name(value)}={format_value(value)}"
         if rest:
             yield ")"
 
-    def size(self, written: str | None, bad: str) -> tuple[int | None, str]:
-        if written is None:
+    def parse_size(self, size_text: str | None, error_text: str) -> tuple[int | None, str]:
+        if size_text is None:
             return None, ""
-        if written != "*":
-            number = int(written or "0")
-            return (number, "") if number <= WIDEST else (None, bad)
-        if self.used >= len(self.values):
-            return None, bad
-        value = self.take()
-        if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= WIDEST:
+        if size_text != "*":
+            number = int(size_text or "0")
+            return (number, "") if number <= MAX_WIDTH else (None, error_text)
+        if self.next_index >= len(self.values):
+            return None, error_text
+        value = self.next_value()
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_WIDTH:
             return value, ""
-        return None, bad
+        return None, error_text
 
-    def goes_to(self, argument: str | None) -> bool:
+    def seek_argument(self, argument: str | None) -> bool:
         """Goes on with the argument of an index such as `[2]`; False where there is none of that number."""
         if argument is None:
             return True
         self.reordered = True
-        found = _ARGUMENT.fullmatch(argument)
-        if found is None or not 1 <= int(found[1]) <= len(self.values):
+        match = _ARGUMENT_INDEX.fullmatch(argument)
+        if match is None or not 1 <= int(match[1]) <= len(self.values):
             return False
-        self.used = int(found[1]) - 1
+        self.next_index = int(match[1]) - 1
         return True
 
-    def verb(self, found: re.Match[str]) -> str:
-        flags, verb = found["flags"], found["verb"]
+    def format_verb(self, match: re.Match[str]) -> str:
+        flags, verb = match["flags"], match["verb"]
         # Go's own rule: `%[1]*d` and `%6.[1]f` are well, `%[1]6d` and `%[1].2f` are not.
-        fixed = (found["width"] or "*") != "*" or (found["precision"] is not None and not found["width"])
-        there = self.goes_to(found["first"]) and not (found["first"] and fixed)
-        width, bad_width = self.size(found["width"], "%!(BADWIDTH)")
-        there = self.goes_to(found["second"]) and there
-        precision, bad_precision = self.size(found["precision"], "%!(BADPREC)")
-        there = self.goes_to(found["third"]) and there
+        has_literal_size = (match["width"] or "*") != "*" or (match["precision"] is not None and not match["width"])
+        is_valid_index = self.seek_argument(match["first"]) and not (match["first"] and has_literal_size)
+        width, bad_width = self.parse_size(match["width"], "%!(BADWIDTH)")
+        is_valid_index = self.seek_argument(match["second"]) and is_valid_index
+        precision, bad_precision = self.parse_size(match["precision"], "%!(BADPREC)")
+        is_valid_index = self.seek_argument(match["third"]) and is_valid_index
         if verb is None:
             return bad_width + bad_precision + "%!(NOVERB)"
         if verb == "%":
             return "%"
-        if not there or self.used >= len(self.values):
-            return f"{bad_width}{bad_precision}%!{verb}({'MISSING' if there else 'BADINDEX'})"
-        text = formatted(verb, flags, precision, self.take())
-        return bad_width + bad_precision + padded(text, flags, width or 0)
+        if not is_valid_index or self.next_index >= len(self.values):
+            return f"{bad_width}{bad_precision}%!{verb}({'MISSING' if is_valid_index else 'BADINDEX'})"
+        text = format_argument(verb, flags, precision, self.next_value())
+        return bad_width + bad_precision + pad_text(text, flags, width or 0)
 
 
-def padded(text: str, flags: str, width: int) -> str:
+def pad_text(text: str, flags: str, width: int) -> str:
     """A text brought to a width: left with `-`, zeros after the sign with `0`, else spaces before."""
     if width < 0 or "-" in flags:
         return text.ljust(abs(width))
@@ -277,63 +277,63 @@ def padded(text: str, flags: str, width: int) -> str:
     return text.rjust(width)
 
 
-def formatted(verb: str, flags: str, precision: int | None, value: object) -> str:
+def format_argument(verb: str, flags: str, precision: int | None, value: object) -> str:
     """One value by one verb, without its width."""
     if verb == "T":
-        return type_name(value)
+        return get_type_name(value)
     if value is None:
         return "<nil>" if verb == "v" else f"%!{verb}(<nil>)"
     text: str | None
     if isinstance(value, bool):
-        text = shown(value) if verb in "tv" else None
-    elif isinstance(value, Named) and verb in "vsqxX":
-        text = _string(verb, precision, str(value))
+        text = format_value(value) if verb in "tv" else None
+    elif isinstance(value, NamedInt) and verb in "vsqxX":
+        text = _format_string(verb, precision, str(value))
     elif isinstance(value, int):
-        text = _integer(verb, flags, int(value))
+        text = _format_integer(verb, flags, int(value))
     elif isinstance(value, float):
-        text = _floating(verb, flags, precision, value)
+        text = _format_float(verb, flags, precision, value)
     elif isinstance(value, str):
-        text = _string(verb, precision, value)
+        text = _format_string(verb, precision, value)
     else:
-        text = shown(value) if verb in "vs" else None
-    return f"%!{verb}({type_name(value)}={shown(value)})" if text is None else text
+        text = format_value(value) if verb in "vs" else None
+    return f"%!{verb}({get_type_name(value)}={format_value(value)})" if text is None else text
 
 
-def _signed(text: str, flags: str) -> str:
-    bare = text.lstrip("+")
-    if bare.startswith("-"):
-        return bare
-    return "+" + bare if "+" in flags or bare == "Inf" else (" " if " " in flags else "") + bare
+def _add_sign(text: str, flags: str) -> str:
+    unsigned = text.lstrip("+")
+    if unsigned.startswith("-"):
+        return unsigned
+    return "+" + unsigned if "+" in flags or unsigned == "Inf" else (" " if " " in flags else "") + unsigned
 
 
-def _integer(verb: str, flags: str, value: int) -> str | None:
+def _format_integer(verb: str, flags: str, value: int) -> str | None:
     if verb in "vd":
-        return _signed(str(value), flags)
+        return _add_sign(str(value), flags)
     if verb in "xXob":
-        return _signed(format(value, ("#" if "#" in flags else "") + verb), flags)
+        return _add_sign(format(value, ("#" if "#" in flags else "") + verb), flags)
     if verb in "cqU":
-        valid = 0 <= value < 0x110000 and not 0xD800 <= value < 0xE000
-        sign = chr(value) if valid else "\ufffd"
-        inside = {"'": "\\'", '"': '"'}.get(sign) or _quoted_sign(sign)
-        return {"c": sign, "q": f"'{inside}'", "U": f"U+{value:04X}"}[verb]
+        is_valid = 0 <= value < 0x110000 and not 0xD800 <= value < 0xE000
+        character = chr(value) if is_valid else "\ufffd"
+        escaped = {"'": "\\'", '"': '"'}.get(character) or _quote_character(character)
+        return {"c": character, "q": f"'{escaped}'", "U": f"U+{value:04X}"}[verb]
     return None
 
 
-def _floating(verb: str, flags: str, precision: int | None, value: float) -> str | None:
+def _format_float(verb: str, flags: str, precision: int | None, value: float) -> str | None:
     if verb not in "vgGeEfF":
         return None
     letter = {"v": "g", "F": "f"}.get(verb, verb)
     if precision is None and letter in "eEf":
         precision = 6
-    return _signed(go_float(value, letter, precision), flags)
+    return _add_sign(format_go_float(value, letter, precision), flags)
 
 
-def _string(verb: str, precision: int | None, value: str) -> str | None:
-    cut = value if precision is None else value[:precision]
+def _format_string(verb: str, precision: int | None, value: str) -> str | None:
+    truncated = value if precision is None else value[:precision]
     if verb in "vs":
-        return cut
+        return truncated
     if verb == "q":
-        return quoted(cut)
+        return quote(truncated)
     if verb in "xX":
-        return format(cut.encode().hex(), "s") if verb == "x" else cut.encode().hex().upper()
+        return format(truncated.encode().hex(), "s") if verb == "x" else truncated.encode().hex().upper()
     return None

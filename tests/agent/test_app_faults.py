@@ -189,9 +189,9 @@ def test_a_folder_of_our_rooms_names_is_not_run(tmp_path: Path) -> None:
 
 def test_an_agent_without_collectors_runs(tmp_path: Path) -> None:
     """Every collector may be switched off; rules and the agent's own readings go on."""
-    from agent.sampling.plugins import modules
+    from agent.sampling.plugins import load_collectors
 
-    off = ", ".join(f"{name}: {{enabled: false}}" for name in modules())
+    off = ", ".join(f"{name}: {{enabled: false}}" for name in load_collectors())
     with agent(tmp_path, f"collectors: {{{off}}}") as running:
         processes.until(lambda: "steadytok_build_info" in running.metrics(), 10, "ticks")
 

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from agent.alerting.notifier import Counters, Notifier
-from agent.config.schema import Alerting
+from agent.alerting.notifier import Notifier, NotifierCounters
+from agent.config.schema import AlertingConfig
 from agent.loop import Loop
 from agent.runtime.clock import Clock
-from agent.sampling.eye_pool import Sight
+from agent.sampling.eye_pool import EyePool
 from agent.sampling.plugins import Collector
-from agent.sampling.sampler import Gather, Pass
+from agent.sampling.sampler import CollectionResult, Sampler
 from collectors import Reading, Sample, counter, gauge
 from rules import promql
 from rules.alerts import AlertState
-from rules.evaluator import Rules
+from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 from rules.rulefile import load_rules
 
@@ -56,7 +56,7 @@ class InstantLane:
         self.busy_since = began
         if not self._house.hangs:
             self.busy_since = None
-            self._house.loop.deliver(Pass(collector.name, began, 0.0, 0.0, self._house.samples(), ()))
+            self._house.loop.deliver(CollectionResult(collector.name, began, 0.0, 0.0, self._house.samples(), ()))
 
 
 class House:
@@ -71,15 +71,15 @@ class House:
         self.events = 0.0
         collector = Collector("test", "", (HEAT, EVENTS), lambda host: (), 1.0, 0.5, isolated=False)
         clock = Clock(lambda: self.times.monotonic, lambda: self.times.wall)
-        rules = Rules(load_rules([path]), interval_ms=1000, external_labels={}, external_url="http://x")
+        rules = RuleEvaluator(load_rules([path]), interval_ms=1000, external_labels={}, external_url="http://x")
         self.loop = Loop(
             clock=clock,
-            gather=Gather(lambda _: InstantLane(self), [collector], self.times.monotonic),
-            sight=Sight("/", lambda _: None),
+            sampler=Sampler(lambda _: InstantLane(self), [collector], self.times.monotonic),
+            eye_pool=EyePool("/", lambda _: None),
             history=History(3_600_000),
             rules=rules,
-            notifier=Notifier(Alerting(), {}, "http://x", Counters(CollectorRegistry())),
-            own=self.own,
+            notifier=Notifier(AlertingConfig(), {}, "http://x", NotifierCounters(CollectorRegistry())),
+            read_self_metrics=self.own,
             interval=1.0,
             stale_after=3,
         )
@@ -102,8 +102,8 @@ class House:
         return any(alert.state is AlertState.FIRING for alert in self.loop.rules.alerts())
 
     def asked(self, text: str) -> list[float]:
-        now_ms = self.loop.clock.at_ms(self.times.monotonic - 1.0)
-        return [value for _, value in promql.compile(text).at(self.loop.history, now_ms)]
+        now_ms = self.loop.clock.from_monotonic_ms(self.times.monotonic - 1.0)
+        return [value for _, value in promql.compile(text).evaluate_at(self.loop.history, now_ms)]
 
 
 @pytest.mark.parametrize("step", [0, 3600, -3600, -400 * 86400, 30 * 86400])
@@ -159,8 +159,8 @@ def test_an_alert_whose_evidence_falls_silent_is_lost_and_not_resolved(tmp_path:
         assert alert.state is AlertState.FIRING
         assert not alert.fresh
 
-        house.loop.gather.courses["test"].due = house.times.monotonic
-        for lane in house.loop.gather._lanes.values():
+        house.loop.sampler.states["test"].due_at = house.times.monotonic
+        for lane in house.loop.sampler._runners.values():
             lane.busy_since = None
         house.hangs, house.heat = False, 50.0
         await house.ticks(2)
@@ -194,11 +194,11 @@ def test_a_late_answer_enters_the_next_tick_with_its_own_time(tmp_path: Path) ->
         house.hangs = True
         began = house.times.monotonic
         await house.ticks(1)
-        house.loop.deliver(Pass("test", began, 1.2, 0.0, house.samples(), ()))
+        house.loop.deliver(CollectionResult("test", began, 1.2, 0.0, house.samples(), ()))
         await house.ticks(1)
         times = [at for metric, _, _, at in house.loop.history.latest() if metric.name == HEAT.name]
 
-        assert times == [house.loop.clock.at_ms(began)]
+        assert times == [house.loop.clock.from_monotonic_ms(began)]
 
     asyncio.run(scenario())
 

@@ -6,21 +6,21 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.sampling.eye_pool import Sight
-from agent.sampling.plugins import bind, modules
-from agent.sampling.sampler import Pass
+from agent.sampling.eye_pool import EyePool
+from agent.sampling.plugins import bind_collector, load_collectors
+from agent.sampling.sampler import CollectionResult
 
 
 class Watched:
     """One that reads hwmon below a root, by an eye of its own or by the one at a door."""
 
     def __init__(self, root: Path, door: str | None = None) -> None:
-        self.passes: asyncio.Queue[Pass] = asyncio.Queue()
-        self.sight = Sight(str(root), self.passes.put_nowait, door=door)
-        self.hwmon = bind(modules()["hwmon"], "hwmon", interval=None, deadline=None, own=None)
+        self.passes: asyncio.Queue[CollectionResult] = asyncio.Queue()
+        self.sight = EyePool(str(root), self.passes.put_nowait, socket_path=door)
+        self.hwmon = bind_collector(load_collectors()["hwmon"], "hwmon", interval=None, deadline=None, config=None)
 
-    async def ask(self, began: float) -> Pass:
-        self.sight.lane("hwmon").start(self.hwmon, began)
+    async def ask(self, began: float) -> CollectionResult:
+        self.sight.get_runner("hwmon").start(self.hwmon, began)
         return await asyncio.wait_for(self.passes.get(), 20)
 
 

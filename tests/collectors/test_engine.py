@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from collectors import Host, Reading, engine
-from collectors._engine.dialects import DIALECTS, fingerprint
+from collectors._engine.dialects import DIALECTS, detect_kind
 
 Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]
@@ -194,9 +194,9 @@ def test_engines_are_known_by_their_prefix(kind: str) -> None:
     """Each kind is found by a sample, on the first line or later, and not by a comment."""
     prefix = DIALECTS[kind].prefix
 
-    assert fingerprint(f"{prefix}x 1") == kind
-    assert fingerprint(f"a 1\n{prefix}x 1") == kind
-    assert fingerprint(f"# HELP {prefix}x …\na 1") is None
+    assert detect_kind(f"{prefix}x 1") == kind
+    assert detect_kind(f"a 1\n{prefix}x 1") == kind
+    assert detect_kind(f"# HELP {prefix}x …\na 1") is None
 
 
 def test_a_dead_engine_keeps_the_kind_it_had(machine: Machine, series: Series) -> None:

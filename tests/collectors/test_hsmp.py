@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 import pytest
 
 from collectors import Host, Reading, hsmp
-from collectors._kernel.hsmp import COMMAND, Message, first_word, packed, port
+from collectors._kernel.hsmp import COMMAND, HsmpMessage, open_port, pack_message, unpack_first_word
 
 Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]
@@ -29,12 +29,12 @@ def picture(machine: Machine, *lines: str) -> Host:
 class Port:
     """A port whose answers are a table; what is not in it is refused as the driver refuses it."""
 
-    def __init__(self, answers: Mapping[tuple[int | Message, ...], int]) -> None:
+    def __init__(self, answers: Mapping[tuple[int | HsmpMessage, ...], int]) -> None:
         self.answers = dict(answers)
         self.faults: dict[int, int] = {}
-        self.asked: list[tuple[int, Message]] = []
+        self.asked: list[tuple[int, HsmpMessage]] = []
 
-    def ask(self, socket: int, message: Message, *arguments: int) -> int:
+    def ask(self, socket: int, message: HsmpMessage, *arguments: int) -> int:
         self.asked.append((socket, message))
         code = self.faults.get(socket)
         if code is None and (socket, message, *arguments) in self.answers:
@@ -46,13 +46,13 @@ class Port:
 
 def test_a_message_is_the_kernels_struct() -> None:
     """Number, counts, eight words and the socket, packed to 44 bytes: what include/uapi/asm/amd_hsmp.h lays down."""
-    message = packed(1, Message.DIMM_THERMAL, (0x92,))
+    message = pack_message(1, HsmpMessage.DIMM_THERMAL, (0x92,))
 
     assert message.hex(" ", 4) == "18000000 01000100 92000000" + " 00000000" * 7 + " 01000000"
     assert COMMAND == 0xC02CF800  # _IOWR(0xF8, 0, struct hsmp_message)
-    assert first_word(message) == 0x92
+    assert unpack_first_word(message) == 0x92
     with pytest.raises(ValueError, match="DIMM_THERMAL takes 1 words, was given 0"):
-        packed(0, Message.DIMM_THERMAL, ())
+        pack_message(0, HsmpMessage.DIMM_THERMAL, ())
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_message_is_the_kernels_struct() -> None:
 )
 def test_quarters_of_a_degree_are_signed(celsius: float, word: int) -> None:
     """Bits 31 to 21 are quarters of a degree in two's complement."""
-    assert hsmp.thermal(word) == (celsius, 0.0, 0x92)
+    assert hsmp.parse_thermal(word) == (celsius, 0.0, 0x92)
     assert thermal(celsius, 0, 0x92) == word
 
 
@@ -138,12 +138,14 @@ def test_an_older_protocol_is_not_asked_for_more(
 
 def test_a_socket_that_does_not_answer_costs_one_message(series: Series, monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that times out takes a tenth of a second: the rest of that socket waits, the other is read whole."""
-    answers: dict[tuple[int | Message, ...], int] = {(socket, Message.PROTOCOL_VERSION): 5 for socket in range(2)}
+    answers: dict[tuple[int | HsmpMessage, ...], int] = {
+        (socket, HsmpMessage.PROTOCOL_VERSION): 5 for socket in range(2)
+    }
     for socket in range(2):
-        answers |= {(socket, Message.SOCKET_POWER): 200_000, (socket, Message.PROCHOT): 0}
-        answers |= {(socket, Message.DIMM_THERMAL, 0x80): thermal(60, 9, 0x80)}
+        answers |= {(socket, HsmpMessage.SOCKET_POWER): 200_000, (socket, HsmpMessage.PROCHOT): 0}
+        answers |= {(socket, HsmpMessage.DIMM_THERMAL, 0x80): thermal(60, 9, 0x80)}
     there = Port(answers)
-    monkeypatch.setattr(hsmp, "port", lambda host: there)
+    monkeypatch.setattr(hsmp, "open_port", lambda host: there)
     host = Host("/nowhere")
     assert len([name for name in series(hsmp.collect(host)) if "dimm_temperature_celsius" in name]) == 2
 
@@ -161,9 +163,9 @@ def test_a_socket_that_does_not_answer_costs_one_message(series: Series, monkeyp
 
 def test_a_socket_that_is_late_at_first_is_found_later(series: Series, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only ENODEV means that there is no such socket."""
-    there = Port({(0, Message.PROTOCOL_VERSION): 5, (0, Message.SOCKET_POWER): 1})
+    there = Port({(0, HsmpMessage.PROTOCOL_VERSION): 5, (0, HsmpMessage.SOCKET_POWER): 1})
     there.faults = {0: errno.ETIMEDOUT}
-    monkeypatch.setattr(hsmp, "port", lambda host: there)
+    monkeypatch.setattr(hsmp, "open_port", lambda host: there)
     host = Host("/nowhere")
 
     assert series(hsmp.collect(host)) == {}
@@ -175,6 +177,6 @@ def test_without_the_device_there_is_nothing(machine: Machine) -> None:
     """Most machines have none, and that is no fault."""
     host = machine({})
 
-    assert port(host) is None
+    assert open_port(host) is None
     assert list(hsmp.collect(host)) == []
     assert host.take_notes() == []

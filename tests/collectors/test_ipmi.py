@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from bench.bmc import SimulatedSensor, dimms, others
+from bench.bmc import SimulatedSensor, make_dimm_sensors, make_other_sensors
 from collectors import Host, Reading, ipmi
-from collectors._ipmi.client import Bmc, BmcError, Request
+from collectors._ipmi.client import Bmc, BmcError, IpmiRequest
 from tests.scripted_bmc import Answer, ScriptedBmc
 
-ONLY_READS = {request for request in Request if request.name.startswith("GET_")} | {
-    Request.RESERVE_SDR_REPOSITORY,
-    Request.RESERVE_DEVICE_SDR,
+ONLY_READS = {request for request in IpmiRequest if request.name.startswith("GET_")} | {
+    IpmiRequest.RESERVE_SDR_REPOSITORY,
+    IpmiRequest.RESERVE_DEVICE_SDR,
 }
 ECC, THROTTLED, TOO_HOT = bytes.fromhex("0c516f2000 07"), bytes.fromhex("0c516f29ff03"), bytes.fromhex("010101594e55")
 
@@ -73,14 +73,14 @@ def _begin(monkeypatch: pytest.MonkeyPatch) -> Begin:
 
 def test_one_request_for_each_wanted_sensor(begin: Begin) -> None:
     """In steady state: whether the list and the log have changed, and one reading each; processors are not asked."""
-    bmc = ScriptedBmc([*dimms(32), *others()])
+    bmc = ScriptedBmc([*make_dimm_sensors(32), *make_other_sensors()])
     session = begin(bmc)
     first = session.look()
     bmc.forget()
     second = session.look()
 
     assert first == second
-    assert bmc.count(Request.GET_SENSOR_READING) == 32 + 1 + 4
+    assert bmc.count(IpmiRequest.GET_SENSOR_READING) == 32 + 1 + 4
     assert len(bmc.asked) == 37 + 2
     assert session.opened == 1
     assert session.reasons() == []
@@ -88,12 +88,12 @@ def test_one_request_for_each_wanted_sensor(begin: Begin) -> None:
 
 def test_only_what_reads_can_be_sent() -> None:
     """No request that there is writes, clears, resets or configures anything."""
-    assert set(Request) == ONLY_READS
+    assert set(IpmiRequest) == ONLY_READS
 
 
 def test_what_has_no_reading_is_missing(begin: Begin) -> None:
     """Not available, not scanned, not there: no value and no complaint while it never had one, a note when it had."""
-    bmc = ScriptedBmc(dimms(5))
+    bmc = ScriptedBmc(make_dimm_sensors(5))
     bmc.readings |= {2: bytes((0, 0xE0, 0)), 3: bytes((0, 0x80, 0)), 4: bytes((0, 0x20, 0))}
     del bmc.readings[5]
     session = begin(bmc)
@@ -110,7 +110,7 @@ def test_what_has_no_reading_is_missing(begin: Begin) -> None:
 @pytest.mark.parametrize("reading", [b"", b"\x2a"])
 def test_a_short_answer_costs_its_own_sensor(begin: Begin, reading: bytes) -> None:
     """A reading of no or one byte is nonsense, and its neighbours are read."""
-    bmc = ScriptedBmc(dimms(3))
+    bmc = ScriptedBmc(make_dimm_sensors(3))
     bmc.readings[2] = reading
     session = begin(bmc)
 
@@ -120,7 +120,7 @@ def test_a_short_answer_costs_its_own_sensor(begin: Begin, reading: bytes) -> No
 
 def test_no_working_server_is_that_hot(begin: Begin) -> None:
     """200 °C is a BMC that answers nonsense: missing, with its byte."""
-    bmc = ScriptedBmc(dimms(2))
+    bmc = ScriptedBmc(make_dimm_sensors(2))
     bmc.readings[1] = bytes((200, 0xC0, 0))
     session = begin(bmc)
 
@@ -130,14 +130,14 @@ def test_no_working_server_is_that_hot(begin: Begin) -> None:
 
 def test_a_nonlinear_sensor_is_asked_for_its_factors(begin: Begin) -> None:
     """Those for the very reading it has; only such a sensor is asked."""
-    bmc = ScriptedBmc([SimulatedSensor("DIMM N", 40, linearization=0x70), *dimms(1)])
+    bmc = ScriptedBmc([SimulatedSensor("DIMM N", 40, linearization=0x70), *make_dimm_sensors(1)])
     asked: list[bytes] = []
 
     def factors(data: bytes) -> Answer:
         asked.append(data)
         return 0, bytes((41, 2, 0, 5, 0, 0, 0))
 
-    bmc.instead[Request.GET_SENSOR_READING_FACTORS] = factors
+    bmc.instead[IpmiRequest.GET_SENSOR_READING_FACTORS] = factors
 
     assert begin(bmc).temperatures() == {"DIMM N": 85.0, "DIMMA1 Temp": 42.0}
     assert asked == [bytes((1, 40))]
@@ -167,13 +167,13 @@ def test_near_a_limit_it_looks_more_often(begin: Begin, raw: int, upper: int, un
 def test_a_slow_bmc_is_asked_less_often_and_in_turns(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     """Never faster than twice the sweep; a pass that is over goes on at the next one where it ended."""
     clock = [1000.0]
-    bmc = ScriptedBmc(dimms(6))
+    bmc = ScriptedBmc(make_dimm_sensors(6))
 
     def slow(data: bytes) -> Answer:
         clock[0] += 3.0
         return 0, bmc.readings[data[0]]
 
-    bmc.instead[Request.GET_SENSOR_READING] = slow
+    bmc.instead[IpmiRequest.GET_SENSOR_READING] = slow
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     session = begin(bmc)
     passes = [sorted(session.temperatures()) for _ in range(2)]
@@ -192,25 +192,25 @@ def test_a_slow_bmc_is_asked_less_often_and_in_turns(begin: Begin, monkeypatch: 
 
 def test_the_list_of_sensors_is_read_once_for_all_processes(begin: Begin, tmp_path: Path) -> None:
     """It is kept on the shelf under the BMC's id and the list's own time stamp."""
-    bmc = ScriptedBmc(dimms(8))
+    bmc = ScriptedBmc(make_dimm_sensors(8))
     session = begin(bmc, tmp_path)
     session.look()
 
-    assert bmc.count(Request.GET_SDR) == 8
+    assert bmc.count(IpmiRequest.GET_SDR) == 8
 
     bmc.forget()
     session.again()
     assert len(session.temperatures()) == 8
-    assert bmc.count(Request.GET_SDR) == 0
+    assert bmc.count(IpmiRequest.GET_SDR) == 0
 
 
 @pytest.mark.parametrize("what", ["stamp", "firmware", "half a file"])
 def test_a_changed_list_is_read_again(begin: Begin, tmp_path: Path, what: str) -> None:
     """By a new time stamp, by another BMC, and where the shelf's file is broken; in the running process too."""
-    bmc = ScriptedBmc(dimms(8))
+    bmc = ScriptedBmc(make_dimm_sensors(8))
     session = begin(bmc, tmp_path)
     session.look()
-    bmc.records[0] = SimulatedSensor("DIMMX Temp", 0).record(1, 1)
+    bmc.records[0] = SimulatedSensor("DIMMX Temp", 0).encode_record(1, 1)
     if what == "stamp":
         bmc.added += 1
     else:
@@ -225,39 +225,39 @@ def test_a_changed_list_is_read_again(begin: Begin, tmp_path: Path, what: str) -
 
 def test_a_list_without_a_time_stamp_is_not_trusted_after_a_new_log_in(begin: Begin, tmp_path: Path) -> None:
     """Nothing would tell that it has changed: it is never taken from the shelf, and read again with each session."""
-    bmc = ScriptedBmc(dimms(4))
+    bmc = ScriptedBmc(make_dimm_sensors(4))
     bmc.dated = False
     session = begin(bmc, tmp_path)
     session.look()
     session.look()
-    assert bmc.count(Request.GET_SDR) == 4
+    assert bmc.count(IpmiRequest.GET_SDR) == 4
 
     session.again()
     session.look()
-    assert bmc.count(Request.GET_SDR) == 8
+    assert bmc.count(IpmiRequest.GET_SDR) == 8
 
     bmc.silent = True
     session.look()
     bmc.silent = False
     session.look()
-    assert bmc.count(Request.GET_SDR) == 12
+    assert bmc.count(IpmiRequest.GET_SDR) == 12
 
 
 @pytest.mark.parametrize("longest", [48, 32, 16, 8])
 def test_a_bmc_that_cannot_give_whole_records_is_read_in_parts(begin: Begin, longest: int) -> None:
     """As large as it can, found once and not for each record."""
-    bmc = ScriptedBmc(dimms(4))
+    bmc = ScriptedBmc(make_dimm_sensors(4))
     bmc.longest = longest
     session = begin(bmc)
 
     assert len(session.temperatures()) == 4
-    assert bmc.count(Request.RESERVE_SDR_REPOSITORY) == 1
-    assert sum(1 for request, data in bmc.asked if request is Request.GET_SDR and data[5] > longest) <= 4
+    assert bmc.count(IpmiRequest.RESERVE_SDR_REPOSITORY) == 1
+    assert sum(1 for request, data in bmc.asked if request is IpmiRequest.GET_SDR and data[5] > longest) <= 4
 
 
 def test_a_lost_reservation_is_made_again(begin: Begin) -> None:
     """Somebody else who reads the list cancels ours; one who does so for ever is given up."""
-    bmc = ScriptedBmc(dimms(2))
+    bmc = ScriptedBmc(make_dimm_sensors(2))
     bmc.longest = 32
     given, lost = bmc._get_sdr, [3]
 
@@ -267,7 +267,7 @@ def test_a_lost_reservation_is_made_again(begin: Begin) -> None:
             return 0xC5, b""
         return given(data)
 
-    bmc.instead[Request.GET_SDR] = get
+    bmc.instead[IpmiRequest.GET_SDR] = get
     session = begin(bmc)
     assert len(session.temperatures()) == 2
 
@@ -280,20 +280,20 @@ def test_a_lost_reservation_is_made_again(begin: Begin) -> None:
 @pytest.mark.parametrize("following", [1, 2, 0])
 def test_a_list_without_end_is_given_up(begin: Begin, following: int) -> None:
     """Records that lead back to themselves fill no memory and take no time."""
-    bmc = ScriptedBmc(dimms(3))
-    bmc.instead[Request.GET_SDR] = lambda data: (0, following.to_bytes(2, "little") + bmc.records[0])
+    bmc = ScriptedBmc(make_dimm_sensors(3))
+    bmc.instead[IpmiRequest.GET_SDR] = lambda data: (0, following.to_bytes(2, "little") + bmc.records[0])
     session = begin(bmc)
 
     assert session.look() == {}
     assert "its SDR has no end" in session.reasons()[0]
-    assert bmc.count(Request.GET_SDR) < 5
+    assert bmc.count(IpmiRequest.GET_SDR) < 5
 
 
 def test_a_broken_record_costs_its_own_sensor(begin: Begin) -> None:
     """One that is too short is noted each time, and the others are read; so is a number that is there twice."""
-    bmc = ScriptedBmc(dimms(4))
+    bmc = ScriptedBmc(make_dimm_sensors(4))
     bmc.records[1] = bmc.records[1][:4] + b"\x05" + bmc.records[1][5:10]
-    bmc.records[2] = SimulatedSensor("Other Temp", 0).record(1, 3)
+    bmc.records[2] = SimulatedSensor("Other Temp", 0).encode_record(1, 3)
     session = begin(bmc)
 
     for _ in range(2):
@@ -307,14 +307,14 @@ def test_a_broken_record_costs_its_own_sensor(begin: Begin) -> None:
 def test_a_long_list_takes_several_passes(begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each reads what it has time for, and the next one goes on, in another process too."""
     clock = [1000.0]
-    bmc = ScriptedBmc(dimms(10))
+    bmc = ScriptedBmc(make_dimm_sensors(10))
     given = bmc._get_sdr
 
     def slow(data: bytes) -> Answer:
         clock[0] += 3.0
         return given(data)
 
-    bmc.instead[Request.GET_SDR] = slow
+    bmc.instead[IpmiRequest.GET_SDR] = slow
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     session = begin(bmc, tmp_path)
     looks = []
@@ -323,23 +323,23 @@ def test_a_long_list_takes_several_passes(begin: Begin, tmp_path: Path, monkeypa
         session.again()
 
     assert looks == [0, 0, 0, 10]
-    assert bmc.count(Request.GET_SDR) == 10
+    assert bmc.count(IpmiRequest.GET_SDR) == 10
 
 
 def test_device_records_are_read_where_there_is_no_repository(begin: Begin) -> None:
     """A controller that has only its own sensors' records gives those; pyghmi gives up there."""
-    bmc = ScriptedBmc(dimms(3))
+    bmc = ScriptedBmc(make_dimm_sensors(3))
     bmc.identity = bytes.fromhex("20 81 03 09 02 05 91 12 00 02 0f")
-    bmc.instead[Request.GET_DEVICE_SDR_INFO] = lambda data: (0, b"\x03\x01")
-    bmc.instead[Request.GET_DEVICE_SDR] = bmc._get_sdr
+    bmc.instead[IpmiRequest.GET_DEVICE_SDR_INFO] = lambda data: (0, b"\x03\x01")
+    bmc.instead[IpmiRequest.GET_DEVICE_SDR] = bmc._get_sdr
 
     assert len(begin(bmc).temperatures()) == 3
-    assert bmc.count(Request.GET_SDR) == 0
+    assert bmc.count(IpmiRequest.GET_SDR) == 0
 
 
 def test_a_bmc_that_falls_silent_is_one_note_and_comes_back(begin: Begin) -> None:
     """Its session is ended, nothing is made up, and the next pass begins a new one."""
-    bmc = ScriptedBmc(dimms(2))
+    bmc = ScriptedBmc(make_dimm_sensors(2))
     session = begin(bmc)
     session.look()
     bmc.silent = True
@@ -356,7 +356,7 @@ def test_a_bmc_that_falls_silent_is_one_note_and_comes_back(begin: Begin) -> Non
 
 def test_entries_about_memory_are_counted_from_now_on(begin: Begin, caplog: pytest.LogCaptureFixture) -> None:
     """Counters are born at 0, whatever the log holds; each new entry is counted once and told of."""
-    bmc = ScriptedBmc(dimms(2))
+    bmc = ScriptedBmc(make_dimm_sensors(2))
     bmc.enter(ECC, ECC, THROTTLED)
     session = begin(bmc)
     first = session.look()
@@ -380,19 +380,19 @@ def test_entries_about_memory_are_counted_from_now_on(begin: Begin, caplog: pyte
 
 def test_a_log_that_stands_still_costs_one_request(begin: Begin) -> None:
     """Entries are fetched only where the log's own stamp or count has changed."""
-    bmc = ScriptedBmc(dimms(1))
+    bmc = ScriptedBmc(make_dimm_sensors(1))
     bmc.enter(ECC)
     session = begin(bmc)
     session.look()
     bmc.forget()
     session.look()
 
-    assert (bmc.count(Request.GET_SEL_INFO), bmc.count(Request.GET_SEL_ENTRY)) == (1, 0)
+    assert (bmc.count(IpmiRequest.GET_SEL_INFO), bmc.count(IpmiRequest.GET_SEL_ENTRY)) == (1, 0)
 
 
 def test_a_cleared_log_is_recognised(begin: Begin) -> None:
     """By its erase time: what is in it then came after, though its numbers begin again; the counters go on."""
-    bmc = ScriptedBmc(dimms(1))
+    bmc = ScriptedBmc(make_dimm_sensors(1))
     bmc.enter(ECC, ECC, ECC)
     session = begin(bmc)
     session.look()
@@ -409,7 +409,7 @@ def test_a_cleared_log_is_recognised(begin: Begin) -> None:
 
 def test_a_full_log_that_writes_over_its_oldest_is_followed(begin: Begin) -> None:
     """Where our last entry is gone without an erase, all that is there now came later."""
-    bmc = ScriptedBmc(dimms(1))
+    bmc = ScriptedBmc(make_dimm_sensors(1))
     bmc.enter(ECC)
     session = begin(bmc)
     session.look()
@@ -421,7 +421,7 @@ def test_a_full_log_that_writes_over_its_oldest_is_followed(begin: Begin) -> Non
 
 def test_many_entries_take_several_passes(begin: Begin) -> None:
     """A storm of them is read in pieces, and no sensor waits for it."""
-    bmc = ScriptedBmc(dimms(1))
+    bmc = ScriptedBmc(make_dimm_sensors(1))
     session = begin(bmc)
     session.look()
     bmc.enter(*[ECC] * 150)
@@ -431,7 +431,7 @@ def test_many_entries_take_several_passes(begin: Begin) -> None:
 
 def test_what_is_no_memory_event_is_not_counted(begin: Begin) -> None:
     """A deassertion, a processor that is hot, a presence, and an entry of a vendor's own kind."""
-    bmc = ScriptedBmc([*dimms(1), *others()])
+    bmc = ScriptedBmc([*make_dimm_sensors(1), *make_other_sensors()])
     session = begin(bmc)
     session.look()
     bmc.enter(bytes.fromhex("0c51ef2000ff"), bytes.fromhex("010201594e55"), bytes.fromhex("0c516f06ffff"))
@@ -442,15 +442,15 @@ def test_what_is_no_memory_event_is_not_counted(begin: Begin) -> None:
 
 def test_a_bmc_without_a_log_has_no_counters(begin: Begin) -> None:
     """It says so in its device id, or does not know the command: its sensors are read all the same."""
-    bmc = ScriptedBmc(dimms(1))
+    bmc = ScriptedBmc(make_dimm_sensors(1))
     bmc.identity = bmc.identity[:5] + b"\x03" + bmc.identity[6:]
     looked = begin(bmc).look()
 
     assert looked["temperature DIMMA1 Temp"] == 42.0
     assert not [name for name in looked if name.startswith(("memory", "sel"))]
 
-    bmc = ScriptedBmc(dimms(1))
-    bmc.instead[Request.GET_SEL_INFO] = lambda data: (0xC1, b"")
+    bmc = ScriptedBmc(make_dimm_sensors(1))
+    bmc.instead[IpmiRequest.GET_SEL_INFO] = lambda data: (0xC1, b"")
     session = begin(bmc)
     assert session.look()["temperature DIMMA1 Temp"] == 42.0
     assert session.reasons() == ["Get sel info was answered with code 0xC1"]
@@ -458,7 +458,7 @@ def test_a_bmc_without_a_log_has_no_counters(begin: Begin) -> None:
 
 def test_another_configuration_begins_anew(begin: Begin) -> None:
     """After a reload the session of the old one is ended, and the new patterns rule."""
-    bmc = ScriptedBmc([*dimms(1), *others()])
+    bmc = ScriptedBmc([*make_dimm_sensors(1), *make_other_sensors()])
     session = begin(bmc)
     session.look()
     session.config = ipmi.Config(include=("CPU*",), exclude=("DIMM*",))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors import Host, Metric, Reading, gauge, meminfo, node_meminfo
-from collectors._kernel.meminfo import Fields, fields, snake
+from collectors._kernel.meminfo import FieldSeries, parse_fields, to_snake_case
 
 Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]
@@ -55,7 +55,7 @@ def available(machine: Machine, series: Series, meminfo_text: str, zoneinfo: str
 )
 def test_fields_are_named_in_snake_case(field: str, name: str) -> None:
     """The kernel's spelling becomes words with underscores."""
-    assert snake(field) == name
+    assert to_snake_case(field) == name
 
 
 def test_a_field_of_a_newer_kernel_is_read(machine: Machine, series: Series) -> None:
@@ -187,9 +187,11 @@ def test_any_text_gives_samples_or_none(text: str) -> None:
     """No text raises, and every name that comes out is a valid one in bytes."""
     huge_pages = gauge("steadytok_meminfo_huge_pages", "")
     known: tuple[tuple[str, Metric], ...] = ()
-    samples = list(Fields("steadytok_meminfo", known, huge_pages).samples(Host("/nowhere"), "proc/meminfo", text, ()))
+    samples = list(
+        FieldSeries("steadytok_meminfo", known, huge_pages).make_samples(Host("/nowhere"), "proc/meminfo", text, ())
+    )
 
-    assert len(samples) <= len(fields(text))
+    assert len(samples) <= len(parse_fields(text))
     for sample in samples:
         assert sample.value >= 0
         assert sample.metric is huge_pages or re.fullmatch(r"steadytok_meminfo_[a-z0-9_]+_bytes", sample.metric.name)
@@ -198,4 +200,4 @@ def test_any_text_gives_samples_or_none(text: str) -> None:
 @given(st.text() | st.from_regex(r"(Node \d, zone +Normal\n( +(low|managed) +\d{1,9}\n){0,3}){0,3}"))
 def test_any_zoneinfo_gives_shares_or_none(text: str) -> None:
     """No text raises, and a watermark is never more than the whole node."""
-    assert all(0 <= share <= 1 for share in node_meminfo.watermark_shares(text).values())
+    assert all(0 <= share <= 1 for share in node_meminfo.compute_watermark_shares(text).values())

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from collectors import Host, Reading, process
 from collectors._process import command_lines as commands
 from collectors._process import move_pages
-from collectors._process.engine_processes import find
-from collectors._process.maps import Mapping as Mapped
-from collectors._process.maps import mappings
-from collectors._process.move_pages import sample
-from collectors._process.stat import stat
+from collectors._process.engine_processes import find_processes
+from collectors._process.maps import MemoryMapping as Mapped
+from collectors._process.maps import read_mappings
+from collectors._process.move_pages import sample_pages
+from collectors._process.stat import read_stat
 from collectors._process.targets import Target
-from collectors._process.threads import Watch
+from collectors._process.threads import ThreadTracker
 
 Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]
@@ -67,7 +67,7 @@ def in_namespace(host: Host, pid: int, space: str) -> None:
 
 
 def found(host: Host, *targets: Target, discover: bool = True) -> list[tuple[str, str, int]]:
-    return [(each.engine, each.rank, each.pid) for each in find(host, targets, discover=discover)]
+    return [(each.engine, each.rank, each.pid) for each in find_processes(host, targets, discover=discover)]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def found(host: Host, *targets: Target, discover: bool = True) -> list[tuple[str
 )
 def test_engines_are_told_by_the_words_of_their_command_line(line: str, kind: str | None) -> None:
     """What a command line starts counts, whatever Python's options before it; what only mentions an engine is none."""
-    assert commands.kind(line.split()) == kind
+    assert commands.detect_kind(line.split()) == kind
 
 
 @pytest.mark.parametrize(
@@ -115,17 +115,17 @@ def test_engines_are_told_by_the_words_of_their_command_line(line: str, kind: st
 )
 def test_ranks_are_in_the_titles_of_workers(title: str, rank: str | None) -> None:
     """A tensor-parallel rank is its number; where pipelines or replicas are told too the whole position counts."""
-    assert commands.rank([title]) == rank
+    assert commands.parse_rank([title]) == rank
 
 
 @given(st.lists(st.text(max_size=12), max_size=8))
 def test_any_command_line_can_be_looked_at(words: list[str]) -> None:
     """No command line, whatever is in it, makes the search stumble."""
-    commands.kind(words)
-    commands.rank(words)
+    commands.detect_kind(words)
+    commands.parse_rank(words)
     commands.is_runner(words)
-    commands.proxied(words)
-    port = commands.port(words)
+    commands.parse_proxy(words)
+    port = commands.parse_port(words)
     assert port is None or 0 < port < 65536
 
 
@@ -287,9 +287,9 @@ def test_mappings_have_the_kernels_kinds(machine: Machine) -> None:
     """What is memory of the host is told by kind, as status counts it; reservations and devices are left out."""
     host = machine({"proc/9/maps": MAPS, "proc/9/mountinfo": MOUNTS})
 
-    kinds = [mapping.kind for mapping in mappings(host, 9) or []]
+    kinds = [mapping.kind for mapping in read_mappings(host, 9) or []]
     assert kinds == ["file", "anon", "anon", "hugetlb", "hugetlb", "shmem", "shmem", "shmem", "anon", "anon"]
-    assert (mappings(host, 9) or [])[1] == Mapped(0x55D0C1000000, 0x55D0C1100000, "anon")
+    assert (read_mappings(host, 9) or [])[1] == Mapped(0x55D0C1000000, 0x55D0C1100000, "anon")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
@@ -303,7 +303,7 @@ def test_a_line_that_is_none_is_not_passed_over(machine: Machine, place: int, da
     lines[place] = f"{damage}!{lines[place]}"
     host = machine({"proc/9/maps": "\n".join(lines)})
 
-    assert mappings(host, 9) is None
+    assert read_mappings(host, 9) is None
     assert [note.path for note in host.take_notes()] == ["proc/9/maps"]
 
 
@@ -324,38 +324,38 @@ NODE_OF = {0: "0", 1: "0", 2: "1", 3: "1"}
 def test_threads_are_where_they_worked(machine: Machine) -> None:
     """Processor time since the last look counts by where each thread is; while all rest, where they last worked."""
     host = machine({**thread(9, 0, 100), **thread(10, 2, 300)})
-    watch = Watch()
+    watch = ThreadTracker()
 
-    assert watch.look(host, 9, NODE_OF).ticks == {"0": 100, "1": 300}
+    assert watch.update(host, 9, NODE_OF).ticks == {"0": 100, "1": 300}
     machine({**thread(9, 0, 150), **thread(10, 1, 340)})
-    second = watch.look(host, 9, NODE_OF)
+    second = watch.update(host, 9, NODE_OF)
     assert (second.ticks, second.running) == ({"0": 90}, {"0": 2})
-    assert watch.look(host, 9, NODE_OF).ticks == {"0": 90}
+    assert watch.update(host, 9, NODE_OF).ticks == {"0": 90}
 
 
 def test_bound_threads_are_those_of_one_node(machine: Machine) -> None:
     """Affinity is told by node; processors of empty sockets, which affinity lists too, are of no node."""
     host = machine({**thread(9, 0, 1, "0-127"), **thread(10, 2, 1, "2,64-127"), **thread(11, 3, 1, "3")})
 
-    seen = Watch().look(host, 9, NODE_OF)
+    seen = ThreadTracker().update(host, 9, NODE_OF)
     assert (seen.allowed, seen.bound) == ({"0": 1, "1": 3}, {"1": 2})
 
 
 def test_counts_do_not_fall_when_a_thread_ends(machine: Machine) -> None:
     """A thread takes its counts along; the sum of the process keeps them, and a missing one is made good later."""
     host = machine({**thread(9, 0, 1, moves=10), **thread(10, 0, 1, moves=7)})
-    watch = Watch()
+    watch = ThreadTracker()
 
-    assert watch.look(host, 9, NODE_OF).thread_migrations == 17
+    assert watch.update(host, 9, NODE_OF).thread_migrations == 17
     for file in ("stat", "status", "sched"):
         os.unlink(host.path(f"proc/9/task/10/{file}"))
     os.rmdir(host.path("proc/9/task/10"))
     machine(thread(9, 0, 1, moves=12))
-    assert watch.look(host, 9, NODE_OF).thread_migrations == 19
+    assert watch.update(host, 9, NODE_OF).thread_migrations == 19
     os.unlink(host.path("proc/9/task/9/sched"))
-    assert watch.look(host, 9, NODE_OF).thread_migrations is None
+    assert watch.update(host, 9, NODE_OF).thread_migrations is None
     machine(thread(9, 0, 1, moves=13))
-    assert watch.look(host, 9, NODE_OF).thread_migrations == 20
+    assert watch.update(host, 9, NODE_OF).thread_migrations == 20
 
 
 def test_a_thread_that_cannot_be_read_is_not_left_out_of_a_count(machine: Machine) -> None:
@@ -363,7 +363,7 @@ def test_a_thread_that_cannot_be_read_is_not_left_out_of_a_count(machine: Machin
     host = machine({**thread(9, 0, 1), **thread(10, 2, 1)})
     machine({"proc/9/task/10/stat": "nonsense"})
 
-    assert Watch().look(host, 9, NODE_OF) == (None,) * 6
+    assert ThreadTracker().update(host, 9, NODE_OF) == (None,) * 6
     assert "proc/9/task/10" in [note.path for note in host.take_notes()]
 
 
@@ -403,12 +403,12 @@ def test_a_process_that_has_ended_is_not_asked() -> None:
     """A pid whose process has ended, and one that was another's, give no placement and one note."""
     host = Host("/")
     with child(1) as pid:
-        seen = stat(host, pid)
+        seen = read_stat(host, pid)
         assert seen is not None
-        assert sample(host, pid, seen.started + 1, 100) is None
+        assert sample_pages(host, pid, seen.start_time + 1, 100) is None
         os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        assert sample(host, pid, seen.started, 100) is None
+        assert sample_pages(host, pid, seen.start_time, 100) is None
     assert len(host.take_notes()) == 2
 
 
@@ -421,24 +421,24 @@ def test_a_program_that_it_becomes_is_not_taken_for_it(monkeypatch: pytest.Monke
     ) as one_process:
         assert one_process.stdout is not None
         one_process.stdout.readline()
-        first = stat(host, one_process.pid)
+        first = read_stat(host, one_process.pid)
         assert first is not None
         said: list[int] = []
 
         def become(host: Host, pid: int) -> list[Mapped] | None:
-            old = mappings(host, pid)
+            old = read_mappings(host, pid)
             assert one_process.stdin is not None
             one_process.stdin.write(b"now\n")
             one_process.stdin.flush()
             deadline = time.monotonic() + 30
-            while (now := stat(host, pid)) is not None and now.start_stack == first.start_stack:
+            while (now := read_stat(host, pid)) is not None and now.start_stack == first.start_stack:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             said.append(pid)
             return old
 
-        monkeypatch.setattr(move_pages, "mappings", become)
-        placement = sample(host, one_process.pid, first.started, 4096)
+        monkeypatch.setattr(move_pages, "read_mappings", become)
+        placement = sample_pages(host, one_process.pid, first.start_time, 4096)
         one_process.kill()
 
     assert said == [one_process.pid]
@@ -450,5 +450,5 @@ def test_a_fixture_never_asks_this_machine(machine: Machine) -> None:
     """Below another root than / no page is asked, though the pid may be one of this machine's."""
     host = machine({})
 
-    assert sample(host, os.getpid(), 0, 100) is None
+    assert sample_pages(host, os.getpid(), 0, 100) is None
     assert host.take_notes() == []

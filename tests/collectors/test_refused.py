@@ -17,7 +17,7 @@ FOLDER = "sys/class/powercap"
 # The imports come first: the user without rights may not be able to read this code either.
 READ_WITHOUT_RIGHTS = f"""
 import json, os, sys
-from agent.sampling.sampler import perform
+from agent.sampling.sampler import collect_readings
 from collectors import Host, powercap
 
 root, refused = sys.argv[1:]
@@ -33,7 +33,7 @@ if not os.access(root, os.X_OK):
 if os.access(os.path.join(root, refused), os.R_OK):
     sys.exit("this process may read everything")
 host = Host(root)
-done = perform("powercap", lambda: powercap.collect(host), host, 0.0)
+done = collect_readings("powercap", lambda: powercap.collect(host), host, 0.0)
 series = {{dict(sample.labels)["zone"]: sample.value for sample in done.samples}}
 print(json.dumps({{"outcome": done.outcome.value, "error": done.error, "series": series, "notes": done.notes}}))
 """

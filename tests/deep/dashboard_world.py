@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from agent.engines.baseline import Baseline, Key
-from agent.engines.placement_baseline import Whose
+from agent.engines.baseline import Baseline, BaselineKey
+from agent.engines.placement_baseline import ProcessKey
 from tests import processes
 from tests.conftest import MACHINES, load
 
@@ -248,10 +248,10 @@ def _learnt(folder: Path, engine: str, speed: float) -> None:
     baseline = Baseline()
     for _ in range(100):
         for batch in ("1", "2", "4", "8"):
-            baseline.observe(Key(engine, "", batch), speed)
-        baseline._placement.observe(Whose(engine, "", "0"), {"0": 0.4, "1": 0.6})
+            baseline.observe(BaselineKey(engine, "", batch), speed)
+        baseline._placement_baseline.observe(ProcessKey(engine, "", "0"), {"0": 0.4, "1": 0.6})
     folder.mkdir()
-    (folder / "baseline.json").write_text(baseline.stored())
+    (folder / "baseline.json").write_text(baseline.dump())
 
 
 def _faster(path: Path, place: Path) -> Path:

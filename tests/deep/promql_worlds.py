@@ -144,7 +144,7 @@ def histories(world: list[Row]) -> dict[str, History]:
 
 
 def _recorded(world: list[Row], *, parts: int, ghosts: bool) -> History:
-    held = History(keep_ms=7_200_000)
+    held = History(retention_ms=7_200_000)
     if ghosts:
         # A series without value makes the evaluation look at which rows have one, though it has none itself.
         for group, names in _names_of(world).items():

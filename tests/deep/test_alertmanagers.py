@@ -279,7 +279,7 @@ def _tell(address: str, labels: dict[str, str]) -> None:
 
 def _did(home: Path) -> list[Any]:
     path = home / "state" / journal.FILE
-    return [entry for entry in journal.audit(path, 1000) if entry.what == "did"] if path.exists() else []
+    return [entry for entry in journal.read_audit(path, 1000) if entry.what == "did"] if path.exists() else []
 
 
 def test_what_alertmanager_has_silenced_is_left(tmp_path: Path) -> None:
@@ -322,5 +322,5 @@ def _silence(address: str, labels: dict[str, str]) -> str:
 
 def _said(home: Path) -> str:
     path = home / "state" / journal.FILE
-    entries = journal.audit(path, 1000) if path.exists() else []
+    entries = journal.read_audit(path, 1000) if path.exists() else []
     return " ".join(f"{entry.what} {entry.says}" for entry in entries)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from agent.actions import ChangedError, FailedError, RefusedError, Task, haproxy
-from agent.remediation.action_context import Access
+from agent.remediation.action_context import LiveActionContext
 from rules.history.history import History
 from tests import processes
 
@@ -72,7 +72,7 @@ class Proxy:
     url: str
     socket: str
     a: int
-    reach: Access
+    reach: LiveActionContext
     master: subprocess.Popen[bytes]
 
     def task(self, weight: int | None = None, *, drain: bool = False, server: str = "a") -> Task:
@@ -134,7 +134,7 @@ def _proxy(request: pytest.FixtureRequest, tmp_path: Path, servers: list[int]) -
     with processes.running(arguments, tmp_path / "log") as master:
         url = f"http://127.0.0.1:{port}/"
         processes.until(lambda: processes.get(url) is not None, 20, "haproxy serves")
-        reach = Access(History(60_000).snapshot({}), 0, "/", "/nobody", tmp_path / "token")
+        reach = LiveActionContext(History(60_000).snapshot({}), 0, "/", "/nobody", tmp_path / "token")
         yield Proxy(url, str(tmp_path / "sock"), a, reach, master)
 
 

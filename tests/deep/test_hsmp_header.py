@@ -49,13 +49,13 @@ int ioctl(int fd, unsigned long request, ...)
 """
 ASK = """
 import sys
-from collectors._kernel.hsmp import Device, Message
-device = Device(sys.argv[1])
-for message in Message:
+from collectors._kernel.hsmp import DevicePort, HsmpMessage
+device = DevicePort(sys.argv[1])
+for message in HsmpMessage:
     for socket in (0, 1):
         print(message.name, hex(device.ask(socket, message, *(0x92,) * message.value.arguments)))
 try:
-    device.ask(2, Message.PROCHOT)
+    device.ask(2, HsmpMessage.PROCHOT)
 except OSError as error:
     print(error.errno)
 """
@@ -65,7 +65,7 @@ except OSError as error:
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the header is x86's")
 def test_every_message_is_what_the_header_lays_down(tmp_path: Path) -> None:
     """Each message passes the driver's checks, and number, socket, argument and answer stand where the header says."""
-    from collectors._kernel.hsmp import Message
+    from collectors._kernel.hsmp import HsmpMessage
 
     compiler = program("cc")
     header = subprocess.run([compiler, "-E", "-include", "asm/amd_hsmp.h", "-xc", os.devnull], capture_output=True)
@@ -84,7 +84,7 @@ def test_every_message_is_what_the_header_lays_down(tmp_path: Path) -> None:
     )
     expected = [
         f"{message.name} {hex(message.value.number << 24 | socket << 16 | (0x92 if message.value.arguments else 0))}"
-        for message in Message
+        for message in HsmpMessage
         for socket in (0, 1)
     ]
 

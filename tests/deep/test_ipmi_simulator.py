@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.bmc import PASSWORD, USER, SimulatedBmc, SimulatedSensor, dimms, others
+from bench.bmc import PASSWORD, USER, SimulatedBmc, SimulatedSensor, make_dimm_sensors, make_other_sensors
 from bench.relay import Relay
 from collectors import Host, ipmi
 from tests.processes import free_port, get, program, running, until
@@ -42,7 +42,7 @@ STRANGE = [
     SimulatedSensor("T K", 255, unit=3, m=2, b=-200),
     *(SimulatedSensor(f"T lin {number}", 4, linearization=number) for number in range(12)),
     SimulatedSensor("Fan percent", 35, type=4, unit=0, units=1, entity=29),
-    SimulatedSensor("IPMI", 33, encoded=bytes.fromhex("83 29dca6")),  # in packed ASCII
+    SimulatedSensor("IPMI", 33, encoded_name=bytes.fromhex("83 29dca6")),  # in packed ASCII
 ]
 EVERYTHING = (-math.inf, math.inf)
 UNITS = {"degrees C": lambda t: t, "degrees F": lambda t: (t - 32) / 1.8, "degrees K": lambda t: t - 273.15}
@@ -88,7 +88,7 @@ def _name(labels: dict[str, str]) -> str:
 
 @pytest.fixture(name="sensors")
 def _sensors() -> list[SimulatedSensor]:
-    return [*dimms(32), *others()]
+    return [*make_dimm_sensors(32), *make_other_sensors()]
 
 
 @pytest.fixture(name="bed")
@@ -101,8 +101,8 @@ def _bed(tmp_path: Path, sensors: list[SimulatedSensor]) -> Iterator[Bed]:
 @pytest.fixture(name="impatient")
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two seconds in place of five and six, where nothing comes anyway."""
-    monkeypatch.setattr("collectors._ipmi_lan.LIMIT", 2.0)
-    monkeypatch.setattr("collectors._ipmi_lan.LOG_IN", 2.0)
+    monkeypatch.setattr("collectors._ipmi.lan.LIMIT", 2.0)
+    monkeypatch.setattr("collectors._ipmi.lan.LOG_IN", 2.0)
 
 
 def ipmitool(bmc: SimulatedBmc, *command: str) -> str:
@@ -145,13 +145,13 @@ def test_thirty_two_dimms_are_what_ipmitool_says(bed: Bed) -> None:
     assert temperatures == {name: value for name, value in theirs.items() if not name.startswith("CPU")}
     assert bed.reasons() == []
 
-    for number, sensor in enumerate(dimms(32)):
-        bed.bmc.set(sensor.name, 20 + number)
+    for number, sensor in enumerate(make_dimm_sensors(32)):
+        bed.bmc.set_reading(sensor.name, 20 + number)
     until(lambda: peer_values(bed.bmc)["DIMMP2 Temp"] == 51.0, MINUTE, "the simulator reads its files")
-    assert [bed.look()[sensor.name] for sensor in dimms(32)] == [20.0 + number for number in range(32)]
+    assert [bed.look()[sensor.name] for sensor in make_dimm_sensors(32)] == [20.0 + number for number in range(32)]
 
 
-@pytest.mark.parametrize("sensors", [[*dimms(1), *STRANGE]])
+@pytest.mark.parametrize("sensors", [[*make_dimm_sensors(1), *STRANGE]])
 def test_every_conversion_is_ipmitools(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     """Signed both ways, factors with exponents, twelve linearizations, °F, K and percent, a packed name."""
     monkeypatch.setattr(
@@ -160,7 +160,7 @@ def test_every_conversion_is_ipmitools(bed: Bed, monkeypatch: pytest.MonkeyPatch
     bed.include = ("*",)
     for raws in ((4, 200), (33, 3), (100, 129), (255, 128), (127, 1)):
         for sensor, raw in zip(STRANGE, itertools.cycle(raws), strict=False):
-            bed.bmc.set(sensor.name, raw)
+            bed.bmc.set_reading(sensor.name, raw)
         time.sleep(0.5)  # until the simulator has read them; not a matter of the test
         # ipmitool shows a packed name unpacked as it is, and rounds to four digits.
         theirs = {
@@ -192,7 +192,7 @@ def test_memory_events_are_counted_and_a_clear_is_seen(bed: Bed) -> None:
     assert bed.look()["correctable_ecc"] == 0.0
     for data in ("0x20 0xff 0x01", "0x21 0xff 0x02", "0x29 0xff 0x02"):
         enter(bed.bmc, data)
-    bed.bmc.set("DIMMA1 Temp", 86)
+    bed.bmc.set_reading("DIMMA1 Temp", 86)
     time.sleep(0.5)  # as above
     found = bed.look()
     assert [found[name] for name in ("correctable_ecc", "uncorrectable_ecc", "throttled")] == [1.0, 1.0, 1.0]
@@ -207,7 +207,7 @@ def test_memory_events_are_counted_and_a_clear_is_seen(bed: Bed) -> None:
 def test_a_changed_repository_is_read_again(bed: Bed) -> None:
     """A sensor that is added while we run is there at the next pass with its value, and the others stay."""
     before = bed.look()
-    bed.bmc.add(SimulatedSensor("DIMMZ9 Temp", 51, instance=0x90))
+    bed.bmc.add_sensor(SimulatedSensor("DIMMZ9 Temp", 51, instance=0x90))
     until(lambda: peer_values(bed.bmc).get("DIMMZ9 Temp") == 51.0, MINUTE, "the simulator has it")
 
     assert bed.look() == {**before, "DIMMZ9 Temp": 51.0}
@@ -223,19 +223,19 @@ def _revive(bed: Bed) -> None:
 
 
 def _hang(bed: Bed) -> None:
-    bed.bmc.hang(True)
+    bed.bmc.set_hung(True)
 
 
 def _go_on(bed: Bed) -> None:
-    bed.bmc.hang(False)
+    bed.bmc.set_hung(False)
 
 
 def _unplug(bed: Bed) -> None:
-    bed.relay.lost = lambda: True
+    bed.relay.should_drop = lambda: True
 
 
 def _plug_in(bed: Bed) -> None:
-    bed.relay.lost = lambda: False
+    bed.relay.should_drop = lambda: False
 
 
 @pytest.mark.parametrize(
@@ -259,13 +259,13 @@ def test_an_outage_is_told_and_ends_by_itself(
     assert held() == whole
 
 
-@pytest.mark.parametrize("sensors", [dimms(12)])
+@pytest.mark.parametrize("sensors", [make_dimm_sensors(12)])
 def test_a_bad_network_costs_time_and_no_value(bed: Bed) -> None:
     """Every seventh packet lost and the others late: each value that is told is right, and nothing is left over."""
     before = bed.look()
     whole, turn = held(), itertools.count(1)
     bed.relay.delay = 0.02
-    bed.relay.lost = lambda: next(turn) % 7 == 0
+    bed.relay.should_drop = lambda: next(turn) % 7 == 0
     for _ in range(3):
         assert bed.look().items() <= before.items()
     _plug_in(bed)
@@ -276,11 +276,11 @@ def test_a_bad_network_costs_time_and_no_value(bed: Bed) -> None:
     assert held() == whole
 
 
-@pytest.mark.parametrize("sensors", [dimms(12)])
+@pytest.mark.parametrize("sensors", [make_dimm_sensors(12)])
 def test_answers_that_come_late_are_taken_for_no_other_sensors(bed: Bed) -> None:
     """A delay that changes all the time, longer than the first time-out too, never mixes two sensors up."""
     before, delays = bed.look(), itertools.cycle((0.0, 0.9, 0.01, 1.4, 0.0))
-    bed.relay.lost = lambda: bool(setattr(bed.relay, "delay", next(delays)))
+    bed.relay.should_drop = lambda: bool(setattr(bed.relay, "delay", next(delays)))
     for _ in range(2):
         assert bed.look().items() <= before.items()
 
@@ -340,7 +340,7 @@ def test_a_password_changed_on_the_bmc_is_told(bed: Bed) -> None:
     whole = held()
     bed.bmc.stop()
     bed.bmc.password = "another"
-    bed.bmc.write()
+    bed.bmc.write_files()
     bed.bmc.start()
     bed.look()
     bed.host.take_notes()
@@ -354,7 +354,7 @@ def test_a_password_changed_on_the_bmc_is_told(bed: Bed) -> None:
 
 def test_the_agent_tells_of_a_lost_bmc_once_and_goes_on(bed: Bed) -> None:
     """success falls to 0 and age grows with one log line; when the BMC is back both are well, in the same eye."""
-    bed.bmc.set("DIMMA1 Temp", 79)  # near its limit, so that it is asked each 10 s
+    bed.bmc.set_reading("DIMMA1 Temp", 79)  # near its limit, so that it is asked each 10 s
     port, log = free_port(), bed.folder / "agent.log"
     config = bed.folder / "steadytok.yml"
     config.write_text(

@@ -195,7 +195,7 @@ def test_a_dimm_is_held_a_dead_sensor_fails_safe_and_mended_air_frees_the_engine
         processes.until(lambda: engine.duty() == 1.0, 60, "the engine is at full speed")
         processes.until(lambda: said(tmp_path, "restored"), 10, "the audit says so")
 
-    diary = [entry for entry in journal.audit(tmp_path / "state" / journal.FILE, 1000) if entry.what == "steers"]
+    diary = [entry for entry in journal.read_audit(tmp_path / "state" / journal.FILE, 1000) if entry.what == "steers"]
     assert re.fullmatch(r"engine r1 at a duty of 0\.\d\d: A is .* wanted 3 below; .*", diary[0].says)
     assert [entry.what for entry in diary] == ["steers"] * len(diary)
     assert any("evidence is lost" in entry.says or "no reading of A" in entry.says for entry in diary)
@@ -209,4 +209,4 @@ def metrics(port: int) -> dict[str, float]:
 
 
 def said(folder: Path, what: str) -> bool:
-    return any(entry.what == what for entry in journal.audit(folder / "state" / journal.FILE, 1000))
+    return any(entry.what == what for entry in journal.read_audit(folder / "state" / journal.FILE, 1000))

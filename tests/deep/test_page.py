@@ -22,7 +22,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from agent.persistence import place
+from agent.persistence import state_dir_of_root
 from tests import processes
 from tests.conftest import MACHINES, load
 from tests.scene import Scene
@@ -381,7 +381,7 @@ def test_a_broken_journal_costs_no_more_than_itself(tmp_path: Path, look: Look) 
     """Where the audit cannot be read the page and `top` say so there, and show all the rest."""
     scene = _built(tmp_path)
     (tmp_path / "state").mkdir(mode=0o700)
-    journal = place(tmp_path / "state", str(scene.root)) / "journal.db"
+    journal = state_dir_of_root(tmp_path / "state", str(scene.root)) / "journal.db"
     journal.parent.mkdir(mode=0o700)
     journal.write_bytes(b"not a database, but long enough to be taken for one" * 100)
     with scene.agent():

@@ -369,7 +369,7 @@ def _rows() -> Iterator[tuple[int, dict[_Point, float]]]:
 @pytest.fixture(scope="module")
 def history() -> History:
     """Our memory with all samples."""
-    held = History(keep_ms=3_600_000)
+    held = History(retention_ms=3_600_000)
     for at_ms, points in _rows():
         groups: dict[str, list[Sample]] = {}
         for point, value in points.items():
@@ -416,7 +416,7 @@ def test_an_instant_query_gives_what_prometheus_gives(text: str, history: Histor
     for at in INSTANTS:
         expected = peer.instant(text, at)
         try:
-            found = list(promql.compile(text, subquery_step_ms=15_000).at(history, at * 1000))
+            found = list(promql.compile(text, subquery_step_ms=15_000).evaluate_at(history, at * 1000))
         except promql.PromqlError as error:
             assert isinstance(expected, str), f"{text} at {at}: we refuse it: {error}"
             continue
@@ -434,7 +434,9 @@ def test_a_range_query_gives_what_prometheus_gives(text: str, history: History, 
     start, end, step = RANGE
     expected = peer.over(text, start, end, step)
     try:
-        matrix = promql.compile(text, subquery_step_ms=15_000).over(history, start * 1000, end * 1000, step * 1000)
+        matrix = promql.compile(text, subquery_step_ms=15_000).evaluate_range(
+            history, start * 1000, end * 1000, step * 1000
+        )
     except promql.PromqlError as error:
         assert isinstance(expected, str), f"{text}: we refuse it: {error}"
         return
@@ -455,7 +457,7 @@ def test_what_prometheus_refuses_is_refused(text: str, history: History, peer: P
     """Expressions that are none, or have no value, are an error on both sides."""
     assert isinstance(peer.instant(text, INSTANTS[0]), str)
     with pytest.raises(promql.PromqlError):
-        promql.compile(text).at(history, INSTANTS[0] * 1000)
+        promql.compile(text).evaluate_at(history, INSTANTS[0] * 1000)
 
 
 def test_the_list_is_long_enough_to_mean_something() -> None:

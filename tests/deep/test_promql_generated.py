@@ -143,11 +143,11 @@ def _range(peer: Peer, text: str, start: int) -> Values | str:
 
 
 def _at(query: promql.Query, held: History, at: int) -> Values:
-    return {(labels, at): value for labels, value in query.at(held, at * 1000)}
+    return {(labels, at): value for labels, value in query.evaluate_at(held, at * 1000)}
 
 
 def _over(query: promql.Query, held: History, start: int) -> Values:
-    matrix = query.over(held, start * 1000, (start + STEPS * STEP) * 1000, STEP * 1000)
+    matrix = query.evaluate_range(held, start * 1000, (start + STEPS * STEP) * 1000, STEP * 1000)
     found: Values = {}
     for labels, values, present in zip(matrix.labels, matrix.values.tolist(), matrix.present, strict=True):
         for step in present.nonzero()[0].tolist():

@@ -22,10 +22,10 @@ from typing import Any
 
 import pytest
 
-from agent.web.query_api import Api, Sources
-from agent.web.server import Server
+from agent.web.query_api import QueryApi, QueryContext
+from agent.web.server import WebServer
 from collectors import Metric, Sample, counter, gauge
-from rules.evaluator import Rules
+from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 from rules.rulefile import load_rules
 from tests import processes
@@ -177,13 +177,13 @@ def steadytok(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Our API on loopback over the same samples, served by an event loop in a thread; its base URL."""
     path = tmp_path_factory.mktemp("rules") / "rules.yml"
     path.write_text(RULES)
-    rules = Rules(load_rules([path]), interval_ms=1000, external_labels={}, external_url="")
+    rules = RuleEvaluator(load_rules([path]), interval_ms=1000, external_labels={}, external_url="")
     rules.evaluate(History(1000), END * 1000)
-    sources = Sources(_history(), lambda: rules, lambda: END * 1000, IDENTITY, "1.0", 1000)
+    sources = QueryContext(_history(), lambda: rules, lambda: END * 1000, IDENTITY, "1.0", 1000)
     event_loop = asyncio.new_event_loop()
     thread = threading.Thread(target=event_loop.run_forever, daemon=True)
     thread.start()
-    server = Server(metrics=str, since_tick=lambda: None, interval=1.0, routes=Api(sources).routes())
+    server = WebServer(metrics=str, since_tick=lambda: None, interval=1.0, routes=QueryApi(sources).routes())
     port = asyncio.run_coroutine_threadsafe(server.start("127.0.0.1", 0), event_loop).result(10)
     yield f"http://127.0.0.1:{port}"
     asyncio.run_coroutine_threadsafe(server.close(), event_loop).result(10)

@@ -169,7 +169,7 @@ def test_a_test_file_has_the_same_verdict(promtool: str, tmp_path: Path, name: s
     done = subprocess.run([promtool, "test", "rules", "tests.yml"], cwd=tmp_path, capture_output=True, text=True)
     verdict = run_test_file(tmp_path / "tests.yml")
 
-    assert verdict.passed == (done.returncode == 0), f"{done.stdout}{done.stderr}\n{verdict}"
+    assert verdict.is_passed == (done.returncode == 0), f"{done.stdout}{done.stderr}\n{verdict}"
 
 
 @pytest.mark.parametrize("name", RULE_FILES)
@@ -193,7 +193,7 @@ def test_the_tests_of_the_built_in_rules_have_the_same_verdict(promtool: str, pa
     done = subprocess.run([promtool, "test", "rules", str(path)], capture_output=True, text=True)
     verdict = run_test_file(path)
 
-    assert verdict.passed == (done.returncode == 0), f"{done.stdout}{done.stderr}\n{verdict}"
+    assert verdict.is_passed == (done.returncode == 0), f"{done.stdout}{done.stderr}\n{verdict}"
 
 
 def test_the_built_in_rules_load(promtool: str) -> None:

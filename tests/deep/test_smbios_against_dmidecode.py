@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from collectors import Host
-from collectors._dimm.smbios import TABLE, memory_devices
+from collectors._dimm.smbios import TABLE, read_memory_devices
 from tests.machines.smbios import END, array_address, device_address, memory_device, structure
 from tests.processes import program
 
@@ -73,7 +73,7 @@ def test_slots_are_as_dmidecode_shows_them(machine: str, tmp_path: Path) -> None
     )
     (tmp_path / TABLE).parent.mkdir(parents=True)
     (tmp_path / TABLE).write_bytes(table)
-    shown, found = _shown(done.stdout), memory_devices(Host(tmp_path))
+    shown, found = _shown(done.stdout), read_memory_devices(Host(tmp_path))
 
     assert len(shown) == len(found) > 2
     for theirs, ours in zip(shown, found, strict=True):

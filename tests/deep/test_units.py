@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent.storage.state_dir import StateFolder
+from agent.storage.state_dir import StateDir
 
 pytestmark = pytest.mark.deep
 
@@ -64,8 +64,8 @@ def test_systemd_understands_every_line(analyze: str, unit: str, tmp_path: Path)
 
 def test_an_engine_is_given_the_token_that_the_daemon_makes(tmp_path: Path) -> None:
     """Its unit names the file that the daemon's state folder has, where the configuration that ships has it."""
-    state = StateFolder(tmp_path)
-    token = state.token_file().name
+    state = StateDir(tmp_path)
+    token = state.ensure_token_file().name
     state.close()
     folder = yaml.safe_load((UNITS / "steadytok.yml").read_text())["state"]["dir"]
 

@@ -15,7 +15,7 @@ from agent.config import loader, schema
 from agent.sampling import plugins
 from collectors import Host
 from docs import fields
-from docs.__main__ import stale
+from docs.__main__ import find_stale_pages
 from rules.rulefile import load_rules
 from tests.conftest import Machine, Series
 from tests.docs.pages import HOUSE, PAGES, Block, anchors, blocks, links, named, prose
@@ -34,7 +34,7 @@ NOT_METRICS = {
 def test_the_generated_pages_are_current() -> None:
     """Else a setting, a metric, a rule or a command is not in the reference."""
 
-    assert stale() == [], "not current: run make docs"
+    assert find_stale_pages() == [], "not current: run make docs"
 
 
 def test_every_setting_says_what_it_is() -> None:
@@ -42,13 +42,13 @@ def test_every_setting_says_what_it_is() -> None:
     kinds: list[type] = [
         kind for kind in vars(schema).values() if isinstance(kind, type) and issubclass(kind, schema.Section)
     ]
-    kinds += [kind for kind in plugins.config_types(plugins.modules()).values() if kind is not None]
-    kinds += [module.Config for module in plugins.actions().values()]
+    kinds += [kind for kind in plugins.find_config_types(plugins.load_collectors()).values() if kind is not None]
+    kinds += [module.Config for module in plugins.load_actions().values()]
     silent = [
         f"{kind.__module__}.{kind.__name__}.{field.name}"
         for kind in kinds
-        for field in fields.fields(kind)
-        if not field.about and not (kind is schema.CollectorSettings and field.name == "own")
+        for field in fields.list_fields(kind)
+        if not field.description and not (kind is schema.CollectorSettings and field.name == "config")
     ]
 
     assert silent == []
@@ -124,7 +124,7 @@ def test_an_example_in_yaml_is_taken(block: Block, tmp_path: Path) -> None:
         path.write_text(block.text)
         assert load_rules([path]).groups
     elif not {"route", "receivers"} & told.keys():
-        types = plugins.config_types(plugins.modules())
+        types = plugins.find_config_types(plugins.load_collectors())
         assert loader.parse(told, str(block), types) is not None
 
 

@@ -13,16 +13,16 @@ import pytest
 
 from engine.checkpoints.tokenizer import ByteTokenizer
 from engine.decoder.model import Model
-from engine.decoder.weights import Array, Config, seeded_weights
-from engine.serving.chat import Plain
+from engine.decoder.weights import Array, ModelConfig, create_seeded_weights
+from engine.serving.chat import PlainTemplate
 from engine.serving.pace import Pace
-from engine.serving.requests import Terms
-from engine.serving.scheduler import Batch
-from engine.serving.server import Served, Server
+from engine.serving.requests import ModelSpec
+from engine.serving.scheduler import BatchScheduler
+from engine.serving.server import EngineServer, ServedModel
 
 CONTEXT = 128
 TOKEN = "a-token"
-TINY = Config(vocab=257, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, hidden=48)
+TINY = ModelConfig(vocab=257, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, hidden=48)
 
 
 class Answer(NamedTuple):
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
 class Client:
     """Asks one server, each time over a new connection."""
 
-    def __init__(self, server: Server, gate: threading.Event | None = None) -> None:
+    def __init__(self, server: EngineServer, gate: threading.Event | None = None) -> None:
         self.server = server
         self.gate = gate or threading.Event()
 
@@ -72,7 +72,7 @@ class SlowModel(Model):
     """A model whose passes take 5 ms at least, and wait while the gate is shut."""
 
     def __init__(self, gate: threading.Event, slots: int = 1) -> None:
-        super().__init__(seeded_weights(TINY, seed=7), CONTEXT, slots)
+        super().__init__(create_seeded_weights(TINY, seed=7), CONTEXT, slots)
         self.gate = gate
 
     def decode(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int]) -> Array:
@@ -92,22 +92,22 @@ def patient(condition: Callable[[], bool], patience: float = 20.0) -> None:
 
 @pytest.fixture(name="model")
 def _model() -> Model:
-    return Model(seeded_weights(TINY, seed=7), CONTEXT)
+    return Model(create_seeded_weights(TINY, seed=7), CONTEXT)
 
 
-def start(model: Model, token: str | None) -> Server:
+def start(model: Model, token: str | None) -> EngineServer:
     """A server answering on a free port."""
-    batch = Batch(model, Pace(time.monotonic), time.monotonic)
-    terms = Terms(CONTEXT, TINY.vocab, ByteTokenizer(), Plain())
-    server = Server(("127.0.0.1", 0), Served("tiny", batch, terms, threads=1, sgemv=1e9), token)
+    batch = BatchScheduler(model, Pace(time.monotonic), time.monotonic)
+    terms = ModelSpec(CONTEXT, TINY.vocab, ByteTokenizer(), PlainTemplate())
+    server = EngineServer(("127.0.0.1", 0), ServedModel("tiny", batch, terms, threads=1, sgemv=1e9), token)
     batch.start()
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     return server
 
 
-def end(server: Server) -> None:
+def end(server: EngineServer) -> None:
     """Ends it, and what runs in it."""
-    server.served.batch.stop(timeout=10)
+    server.served_model.scheduler.stop(timeout=10)
     server.shutdown()
     server.server_close()
 

@@ -14,7 +14,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 import collectors
-from agent.alerting.notifier import Counters
+from agent.alerting.notifier import NotifierCounters
 from agent.selfmetrics.definitions import METRICS
 
 HOUSE = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def of_collectors() -> set[str]:
 def of_the_agent() -> set[str]:
     """What the agent measures of itself, and what its notifier counts."""
     registry = CollectorRegistry(auto_describe=False)
-    Counters(registry).follow({"http://am"})
+    NotifierCounters(registry).set_targets({"http://am"})
     counted = {sample.name for family in registry.collect() for sample in family.samples}
     counted |= {family.name for family in registry.collect() if family.type == "summary"}  # of a sum and a count
     return {metric.name for metric in METRICS} | counted

@@ -14,7 +14,7 @@ import promql_parser
 import pytest
 import yaml
 
-from grafana.__main__ import dashboards, stale
+from grafana.__main__ import build_dashboards, find_stale_files
 from tests.grafana import names
 from tests.grafana.asked import FILES, HOUSE, Asked, every_query, interpolated, loaded, panels
 
@@ -39,8 +39,8 @@ def every_panel() -> Iterator[tuple[str, dict[str, Any]]]:
 def test_the_files_are_as_the_code_has_them() -> None:
     """Else: make docs (or python -m grafana), and look at what has changed."""
 
-    assert stale() == [], "not current: run make docs"
-    assert len(FILES) == len(dashboards()) == 5
+    assert find_stale_files() == [], "not current: run make docs"
+    assert len(FILES) == len(build_dashboards()) == 5
 
 
 @by_file

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from hand.config import Config
-from hand.files import Files
-from hand.leases import Leases
+from hand.config import HandConfig
+from hand.files import KernelFiles
+from hand.leases import LeaseStore
 from hand.service import Service
-from hand.verb import Bench
+from hand.verb import VerbContext
 from tests.hand.conftest import BOOT_ID, POLICY, Running, eventually
 
 GOVERNOR = f"{POLICY}/scaling_governor"
@@ -184,7 +184,7 @@ def test_what_cannot_be_put_back_is_tried_again(hand: Running) -> None:
     assert hand.words().count("cannot put back") == 1
 
 
-class SlowFiles(Files):
+class SlowFiles(KernelFiles):
     """A kernel that takes its time over the first write."""
 
     def __init__(self, root: Path) -> None:
@@ -203,13 +203,13 @@ def test_a_lease_that_ends_during_its_write_is_put_back_after_it(folder: Path) -
     """Were it ended before the value is there, the value would stay for ever: a minute of fuzzing found it."""
     files = SlowFiles(folder / "root")
     (folder / "state").mkdir()
-    leases = Leases(folder / "state", BOOT_ID)
-    service = Service(Bench(files, Config(), leases), lambda _: None)
+    leases = LeaseStore(folder / "state", BOOT_ID)
+    service = Service(VerbContext(files, HandConfig(), leases), lambda _: None)
 
     def ends_it() -> None:
         files.writing.wait(10)
         time.sleep(0.2)
-        service.put_back_ended()
+        service.restore_expired()
 
     ending = threading.Thread(target=ends_it)
     ending.start()
@@ -218,4 +218,4 @@ def test_a_lease_that_ends_during_its_write_is_put_back_after_it(folder: Path) -
     ending.join()
 
     assert (folder / "root" / GOVERNOR).read_text().strip() == "powersave"
-    assert leases.all() == []
+    assert leases.list_all() == []

@@ -30,7 +30,7 @@ def test_wishes_and_sockets_are_told_and_nothing_else(tmp_path: Path) -> None:
     secret = b"API_KEY=swordfish\0USE_NUMA=1\0LLAMA_ARG_NUMA=distribute\0USE_NUMA_TOO=x\0\xff\0"
     process(tmp_path, 42, secret, "/dev/null", "socket:[4711]", "pipe:[1]", "/root/swordfish")
 
-    assert look.answer(b"42\n", tmp_path) == {
+    assert look.answer_request(b"42\n", tmp_path) == {
         "variables": {"USE_NUMA": "1", "LLAMA_ARG_NUMA": "distribute"},
         "sockets": ["socket:[4711]"],
     }
@@ -43,19 +43,19 @@ def test_only_a_number_is_taken(tmp_path: Path, line: bytes) -> None:
     """No word and no path reaches the file system."""
     process(tmp_path, 42, b"")
 
-    assert list(look.answer(line, tmp_path)) == ["error"]
+    assert list(look.answer_request(line, tmp_path)) == ["error"]
 
 
 def test_a_process_that_has_ended_has_neither(tmp_path: Path) -> None:
     """It ends between two looks, which is no fault."""
-    assert look.answer(b"42\n", tmp_path) == {"variables": {}, "sockets": []}
+    assert look.answer_request(b"42\n", tmp_path) == {"variables": {}, "sockets": []}
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     """The file and the kernel's reason."""
     (tmp_path / "42/environ").mkdir(parents=True)
 
-    assert look.answer(b"42\n", tmp_path) == {"error": f"{tmp_path}/42/environ: Is a directory"}
+    assert look.answer_request(b"42\n", tmp_path) == {"error": f"{tmp_path}/42/environ: Is a directory"}
 
 
 def test_a_real_process_is_looked_at_until_its_asker_hangs_up() -> None:
@@ -94,4 +94,4 @@ def test_who_hangs_up_before_the_answer_leaves_no_complaint() -> None:
 
 def test_both_sides_mean_the_same_variables() -> None:
     """The hand imports nothing of the house, so that the list stands there twice."""
-    assert look.VARIABLES == placement_options.VARIABLES
+    assert look.PLACEMENT_VARIABLES == placement_options.VARIABLES

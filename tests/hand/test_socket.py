@@ -13,24 +13,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hand.arguments import Arguments
-from hand.config import Config, ConfigError, load
-from hand.errors import HandError, RefusedError
-from hand.peer import Peer, cgroup_of, check, within
+from hand.config import HandConfig, HandConfigError, load_config
+from hand.errors import HandError, HandRefusedError
+from hand.peer import Peer, check_peer, is_within, read_cgroup
 from tests.hand.conftest import CONFIG, HOUSE, Running, eventually
 
 
 def test_others_are_turned_away() -> None:
     """Another user is refused, and so is another cgroup of the right user; a cgroup below the named one is well."""
     own = Peer(os.getpid(), 990)
-    check(own, Config(uids=frozenset({990}), cgroup=cgroup_of(os.getpid())))
-    check(own, Config(uids=frozenset({990}), cgroup=None))
+    check_peer(own, HandConfig(uids=frozenset({990}), cgroup=read_cgroup(os.getpid())))
+    check_peer(own, HandConfig(uids=frozenset({990}), cgroup=None))
 
-    with pytest.raises(RefusedError, match="user 0 may not use this hand"):
-        check(Peer(os.getpid(), 0), Config(uids=frozenset({990})))
-    with pytest.raises(RefusedError, match=r"only /system\.slice/steadytok\.service may use this hand"):
-        check(own, Config(uids=frozenset({990})))
-    assert within("/system.slice/steadytok.service/eye", "/system.slice/steadytok.service")
-    assert not within("/system.slice/steadytok.service-evil", "/system.slice/steadytok.service")
+    with pytest.raises(HandRefusedError, match="user 0 may not use this hand"):
+        check_peer(Peer(os.getpid(), 0), HandConfig(uids=frozenset({990})))
+    with pytest.raises(HandRefusedError, match=r"only /system\.slice/steadytok\.service may use this hand"):
+        check_peer(own, HandConfig(uids=frozenset({990})))
+    assert is_within("/system.slice/steadytok.service/eye", "/system.slice/steadytok.service")
+    assert not is_within("/system.slice/steadytok.service-evil", "/system.slice/steadytok.service")
 
 
 def test_a_caller_of_another_cgroup_is_turned_away_at_the_socket(folder: Path) -> None:
@@ -169,9 +169,9 @@ def test_what_is_left_over_is_refused(given_arguments: dict[str, object]) -> Non
     arguments = Arguments(given_arguments)
     if given_arguments:
         with pytest.raises(HandError, match="unknown argument"):
-            arguments.done()
+            arguments.reject_unknown()
     else:
-        arguments.done()
+        arguments.reject_unknown()
 
 
 @pytest.mark.parametrize(
@@ -197,8 +197,8 @@ def test_a_wrong_configuration_is_refused_in_a_sentence(tmp_path: Path, text: st
     path = tmp_path / "hand.toml"
     path.write_text(text)
     path.chmod(0o644)
-    with pytest.raises(ConfigError) as error:
-        load(path, trusted=frozenset({os.getuid()}))
+    with pytest.raises(HandConfigError) as error:
+        load_config(path, trusted_owners=frozenset({os.getuid()}))
 
     assert str(error.value).startswith(f"{path}: ")
     assert sentence in str(error.value)
@@ -210,7 +210,7 @@ def test_the_configuration_of_the_documentation_is_right(tmp_path: Path) -> None
     path = tmp_path / "hand.toml"
     path.write_text(text.replace('user = "steadytok"', 'user = "root"'))
     path.chmod(0o644)
-    config = load(path, trusted=frozenset({os.getuid()}))
+    config = load_config(path, trusted_owners=frozenset({os.getuid()}))
 
     assert config.units["llama.service"].freeze
     assert config.commands["tell"].environment == {"STEADYTOK_REMEDY", "STEADYTOK_LABEL_DIMM"}
@@ -221,8 +221,8 @@ def test_a_configuration_that_others_can_write_is_not_believed(tmp_path: Path) -
     path = tmp_path / "hand.toml"
     path.write_text("")
     path.chmod(0o664)
-    with pytest.raises(ConfigError, match="only root can write"):
-        load(path, trusted=frozenset({os.getuid()}))
+    with pytest.raises(HandConfigError, match="only root can write"):
+        load_config(path, trusted_owners=frozenset({os.getuid()}))
     path.chmod(0o644)
-    with pytest.raises(ConfigError, match="only root can write"):
-        load(path, trusted=frozenset({os.getuid() + 1}))
+    with pytest.raises(HandConfigError, match="only root can write"):
+        load_config(path, trusted_owners=frozenset({os.getuid() + 1}))

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from hand.config import Config
-from hand.files import Files
-from hand.leases import Leases
+from hand.config import HandConfig
+from hand.files import KernelFiles
+from hand.leases import LeaseStore
 from hand.service import Service
-from hand.verb import Bench
+from hand.verb import VerbContext
 from hand.verbs import VERBS
 from tests.hand.conftest import BOOT_ID, POLICY, UNIT, Running, eventually
 
@@ -180,7 +180,7 @@ def test_a_fault_of_the_hand_is_an_answer(folder: Path) -> None:
     (folder / "state").mkdir()
     said: list[str] = []
     broken = replace(VERBS["drop_caches"], prepare=lambda *_: lambda: {}["no"])
-    bench = Bench(Files(folder / "root"), Config(), Leases(folder / "state", BOOT_ID))
+    bench = VerbContext(KernelFiles(folder / "root"), HandConfig(), LeaseStore(folder / "state", BOOT_ID))
     service = Service(bench, said.append, {"drop_caches": broken})
     answer = service.answer(b'{"verb": "drop_caches"}', "a test")
 

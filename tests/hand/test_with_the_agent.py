@@ -43,7 +43,7 @@ class Reach:
 
     def hand(self, verb: str, **arguments: Any) -> dict[str, Any]:
         """Over the socket."""
-        return hand_client.ask(self._socket, verb, arguments)
+        return hand_client.send_request(self._socket, verb, arguments)
 
 
 @pytest.fixture(name="reach")
@@ -53,12 +53,14 @@ def _reach(hand: Running) -> Iterator[Any]:
 
 def test_the_hand_is_found(hand: Running) -> None:
     """The client tells which verbs are usable, and none where no hand is."""
-    assert {"drop_caches", "governor"} <= set(hand_client.usable(str(hand.socket)))
-    assert hand_client.usable(str(hand.folder / "nobody")) == []
-    assert hand_client.lacking(str(hand.socket), ["governor", "migrate"]) == ""
-    why = hand_client.lacking(str(hand.socket), ["migrate"])
+    assert {"drop_caches", "governor"} <= set(hand_client.list_usable_verbs(str(hand.socket)))
+    assert hand_client.list_usable_verbs(str(hand.folder / "nobody")) == []
+    assert hand_client.explain_missing_verbs(str(hand.socket), ["governor", "migrate"]) == ""
+    why = hand_client.explain_missing_verbs(str(hand.socket), ["migrate"])
     assert why == "the hand cannot do migrate here: this host has one node"
-    assert hand_client.lacking(str(hand.folder / "nobody"), ["migrate"]).startswith("there is no hand at ")
+    assert hand_client.explain_missing_verbs(str(hand.folder / "nobody"), ["migrate"]).startswith(
+        "there is no hand at "
+    )
 
 
 def test_a_governor_is_set_renewed_and_put_back(hand: Running, reach: Any) -> None:
@@ -120,7 +122,7 @@ def test_caches_are_dropped(hand: Running, reach: Any) -> None:
 def test_a_hand_that_is_away_is_a_sentence(tmp_path: Path) -> None:
     """And tells how to have one."""
     with pytest.raises(FailedError, match="there is no hand at"):
-        hand_client.ask(str(tmp_path / "sock"), "hello", {})
+        hand_client.send_request(str(tmp_path / "sock"), "hello", {})
 
 
 def test_a_stricter_governor_takes_the_place_of_one_that_is_held(hand: Running, reach: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.bmc import SimulatedBmc, dimms, others
+from bench.bmc import SimulatedBmc, make_dimm_sensors, make_other_sensors
 from tests.lab import machine
 
 Saw = Callable[[str], dict[str, Any]]
@@ -23,7 +23,7 @@ def gather(folders: pytest.TempPathFactory, shape: machine.Shape, *stages: str) 
             pytest.fail(sentence)
         pytest.skip(sentence)
     out = folders.mktemp("lab")
-    with SimulatedBmc(out / "bmc", [*dimms(32), *others()], in_band=True) as bmc:
+    with SimulatedBmc(out / "bmc", [*make_dimm_sensors(32), *make_other_sensors()], in_band=True) as bmc:
         machine.run(machine.prepare(), "tests.lab.guest", out, *stages, shape=shape, bmc=bmc.serial_port)
     return out
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.actions import RefusedError, Task, compact_memory, migrate_pages, reclaim
 from agent.actions import Vector as Values
-from agent.remediation.action_context import Access
+from agent.remediation.action_context import LiveActionContext
 from collectors import node_meminfo
 from rules.history.history import History
 from tests.lab import observe
@@ -41,7 +41,7 @@ for file in sorted(pathlib.Path(sys.argv[2]).rglob("*.ko*")):
 """
 
 
-class Known(Access):
+class Known(LiveActionContext):
     """The real hand and the real files; of History what a test says and what our collector of node_meminfo reads."""
 
     def __init__(self, values: dict[str, float], pid: int) -> None:
@@ -89,14 +89,14 @@ def actions(pid: int) -> dict[str, Any]:
     return {**seen, "reclaim": reclaimed(reach)}
 
 
-def acted(action: Any, task: Task, reach: Access) -> dict[str, Any]:
+def acted(action: Any, task: Task, reach: LiveActionContext) -> dict[str, Any]:
     """What the plan said and what was done."""
     plan = action.plan(task, reach)
     began = time.monotonic()
     return {"plan": plan.says, "did": action.do(task, plan, reach), "seconds": time.monotonic() - began}
 
 
-def reclaimed(reach: Access) -> dict[str, Any]:
+def reclaimed(reach: LiveActionContext) -> dict[str, Any]:
     """Of the unit's own page cache; that this kernel has no reclaim per node is said by the plan."""
     for folder in (UNIT.parents[1], UNIT.parent):
         observe.write(str(folder / "cgroup.subtree_control"), "+memory")

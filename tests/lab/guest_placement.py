@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from collectors import Host, process
-from collectors._process.maps import mappings
-from collectors._process.move_pages import sample
-from collectors._process.stat import stat
+from collectors._process.maps import read_mappings
+from collectors._process.move_pages import sample_pages
+from collectors._process.stat import read_stat
 from tests.lab import observe
 
 FOLDER = Path("/sys/devices/system/node")
@@ -141,7 +141,7 @@ def held(*command: str) -> Iterator[tuple[int, list[int]]]:
 def truth(pid: int) -> dict[str, int]:
     """Pages of 4 KiB by `NODE KIND`, as numa_maps counts them."""
     host = Host("/")
-    kinds = {mapping.start: mapping.kind for mapping in mappings(host, pid) or ()}
+    kinds = {mapping.start: mapping.kind for mapping in read_mappings(host, pid) or ()}
     pages: Counter[str] = Counter()
     for line in observe.text(f"/proc/{pid}/numa_maps").splitlines():
         kind = kinds.get(int(line.split()[0], 16))
@@ -169,12 +169,12 @@ def _covered(pid: int, node: int) -> dict[str, Any]:
     """Many samples of one process, with their errors, of a share that is known."""
     host = Host("/")
     counted = truth(pid)
-    seen = stat(host, pid)
+    seen = read_stat(host, pid)
     assert seen is not None
     shares = []
     for _ in range(SAMPLES):
-        placement = sample(host, pid, seen.started, COVERING_PAGES)
-        shares.append(None if placement is None else placement.share([node]))
+        placement = sample_pages(host, pid, seen.start_time, COVERING_PAGES)
+        shares.append(None if placement is None else placement.estimate_share([node]))
     there = sum(count for key, count in counted.items() if key.startswith(f"{node} "))
     return {"truth": there / sum(counted.values()), "shares": shares}
 
@@ -213,12 +213,12 @@ def _reused() -> dict[str, Any]:
     """A pid that has been given to another process since it was found."""
     host = Host("/")
     with held(*observe.python(HOLD, "-", "anon:4:")) as (first, _):
-        found = stat(host, first)
+        found = read_stat(host, first)
     assert found is not None
     time.sleep(0.05)
     observe.write("/proc/sys/kernel/ns_last_pid", str(first - 1))
     with held(*observe.python(HOLD, "-", "anon:4:")) as (second, _):
-        placement = sample(host, second, found.started, 4096)
+        placement = sample_pages(host, second, found.start_time, 4096)
     return {"same": first == second, "told": placement is not None, "notes": [list(n) for n in host.take_notes()]}
 
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors import Sample, gauge
-from rules.alert_restore import Kept, restored
+from rules.alert_restore import SavedAlert, restore_alert
 from rules.alerts import LOST_RETENTION_MS, SETTLE_MS, Alert, AlertState
-from rules.evaluator import Rules
+from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 from rules.rulefile import RuleSet, load_rules
 
@@ -39,7 +39,7 @@ class Life:
 
     def begin(self) -> None:
         self.history = History(3600 * SECOND)
-        self.rules = Rules(self.rule_set, interval_ms=SECOND, external_labels={}, external_url="")
+        self.rules = RuleEvaluator(self.rule_set, interval_ms=SECOND, external_labels={}, external_url="")
 
     def tick(self, value: float | None, count: int = 1) -> None:
         for _ in range(count):
@@ -49,11 +49,11 @@ class Life:
             self.rules.evaluate(self.history, self.now_ms)
 
     def restart(self, away_ms: int, rules: RuleSet | None = None) -> int:
-        kept, saved_ms = self.rules.kept(), self.now_ms
+        kept, saved_ms = self.rules.export_alerts(), self.now_ms
         self.now_ms += away_ms
         self.rule_set = rules or self.rule_set
         self.begin()
-        return self.rules.restore(kept, self.now_ms, saved_ms)
+        return self.rules.restore_alerts(kept, self.now_ms, saved_ms)
 
     @property
     def alert(self) -> Alert | None:
@@ -244,7 +244,7 @@ def test_no_time_lies_ahead(away_ms: int, before: list[int | None]) -> None:
     times = [None if ago is None else START - ago for ago in before]
     alert = Alert("Hot", (), (), AlertState.FIRING, 1.0, START - 10**6, "hot", 1000, *times)
     now_ms = START + away_ms
-    after = restored(alert, now_ms, START)
+    after = restore_alert(alert, now_ms, START)
     ages = [
         after.active_at_ms,
         after.fired_at_ms,
@@ -262,10 +262,10 @@ def test_no_time_lies_ahead(away_ms: int, before: list[int | None]) -> None:
 def test_what_is_kept_is_all_there_is(tmp_path: Path) -> None:
     """Each alert is kept once, under the key of its rule; without alerts nothing is."""
     life = Life(rule_set(tmp_path, THRESHOLD))
-    assert life.rules.kept() == ()
+    assert life.rules.export_alerts() == ()
     life.tick(90)
     assert life.alert is not None
-    (kept,) = life.rules.kept()
+    (kept,) = life.rules.export_alerts()
 
-    assert kept == Kept(kept.rule, life.alert)
-    assert (kept.rule.name, kept.rule.expr, kept.rule.number) == ("Hot", "hot > 80", 1)
+    assert kept == SavedAlert(kept.rule, life.alert)
+    assert (kept.rule.name, kept.rule.expr, kept.rule.ordinal) == ("Hot", "hot > 80", 1)

@@ -14,12 +14,12 @@ from rules.alerts import (
     RESOLVED_RETENTION_MS,
     TRANSITIONS,
     Alert,
+    AlertConditions,
     AlertState,
     Evidence,
-    Terms,
-    advance,
-    live,
-    step,
+    advance_alert,
+    advance_alerts,
+    count_live,
 )
 
 HOT: Labels = (("alertname", "Hot"), ("dimm", "1"))
@@ -29,20 +29,20 @@ def _found(value: float = 1.0) -> Alert:
     return Alert("Hot", HOT, (("summary", f"{value}"),), AlertState.PENDING, value, 0, "t > 1", 1000)
 
 
-def _terms(now_ms: int, for_ms: int = 0, keep_ms: int = 0, fresh: bool = True) -> Terms:
-    return Terms(for_ms, keep_ms, now_ms, fresh)
+def _terms(now_ms: int, for_ms: int = 0, keep_ms: int = 0, fresh: bool = True) -> AlertConditions:
+    return AlertConditions(for_ms, keep_ms, now_ms, fresh)
 
 
 def _run(*steps: tuple[int, bool], for_ms: int = 0, keep_ms: int = 0) -> Alert | None:
     """Evaluations as (seconds, seen), all fresh."""
     alert: Alert | None = None
     for seconds, seen in steps:
-        alert = step(alert, _found() if seen else None, _terms(seconds * 1000, for_ms, keep_ms))
+        alert = advance_alert(alert, _found() if seen else None, _terms(seconds * 1000, for_ms, keep_ms))
     return alert
 
 
 def _firing(now_ms: int = 0) -> Alert:
-    alert = step(None, _found(), _terms(now_ms))
+    alert = advance_alert(None, _found(), _terms(now_ms))
     assert alert is not None
     return alert
 
@@ -116,7 +116,7 @@ def test_keep_firing_for_does_not_hold_a_pending_one() -> None:
 
 def test_a_longer_for_sends_a_firing_one_back_to_pending() -> None:
     """A reload with a longer `for` takes effect on alerts that fire already."""
-    alert = step(_firing(), _found(), _terms(5000, for_ms=60_000))
+    alert = advance_alert(_firing(), _found(), _terms(5000, for_ms=60_000))
 
     assert alert is not None
     assert (alert.state, alert.fired_at_ms, alert.active_at_ms) == (AlertState.PENDING, None, 0)
@@ -124,7 +124,7 @@ def test_a_longer_for_sends_a_firing_one_back_to_pending() -> None:
 
 def test_value_and_annotations_follow_the_query_and_labels_stay() -> None:
     """Labels are identity; the rest is what the last evaluation gave."""
-    alert = step(_firing(), _found(7.0), _terms(1000))
+    alert = advance_alert(_firing(), _found(7.0), _terms(1000))
 
     assert alert is not None
     assert (alert.value, alert.annotations, alert.labels) == (7.0, (("summary", "7.0"),), HOT)
@@ -132,7 +132,7 @@ def test_value_and_annotations_follow_the_query_and_labels_stay() -> None:
 
 def test_a_firing_one_that_vanishes_in_silence_is_lost_not_resolved() -> None:
     """With a silent source nobody knows: it stays firing, not fresh."""
-    alert = step(_firing(), None, _terms(1000, fresh=False))
+    alert = advance_alert(_firing(), None, _terms(1000, fresh=False))
 
     assert alert is not None
     assert (alert.state, alert.fresh, alert.lost_since_ms) == (AlertState.FIRING, False, 1000)
@@ -140,8 +140,8 @@ def test_a_firing_one_that_vanishes_in_silence_is_lost_not_resolved() -> None:
 
 def test_a_lost_one_that_is_seen_again_is_fresh_again() -> None:
     """A fresh evaluation that shows it ends the loss; it never stopped firing."""
-    lost = step(_firing(), None, _terms(1000, fresh=False))
-    alert = step(lost, _found(), _terms(2000))
+    lost = advance_alert(_firing(), None, _terms(1000, fresh=False))
+    alert = advance_alert(lost, _found(), _terms(2000))
 
     assert alert is not None
     assert (alert.state, alert.fresh, alert.lost_since_ms, alert.fired_at_ms) == (AlertState.FIRING, True, None, 0)
@@ -149,8 +149,8 @@ def test_a_lost_one_that_is_seen_again_is_fresh_again() -> None:
 
 def test_a_lost_one_is_resolved_by_a_fresh_empty_result() -> None:
     """The source speaks again and the condition is gone: resolved, on fresh evidence."""
-    lost = step(_firing(), None, _terms(1000, fresh=False))
-    alert = step(lost, None, _terms(2000))
+    lost = advance_alert(_firing(), None, _terms(1000, fresh=False))
+    alert = advance_alert(lost, None, _terms(2000))
 
     assert alert is not None
     assert (alert.state, alert.fresh, alert.resolved_at_ms) == (AlertState.RESOLVED, True, 2000)
@@ -158,9 +158,9 @@ def test_a_lost_one_is_resolved_by_a_fresh_empty_result() -> None:
 
 def test_a_lost_one_is_given_up_after_15_minutes() -> None:
     """Then it is resolved, and still says that nobody knows."""
-    lost = step(_firing(), None, _terms(1000, fresh=False))
-    held = step(lost, None, _terms(1000 + LOST_RETENTION_MS - 1, fresh=False))
-    given_up = step(held, None, _terms(1000 + LOST_RETENTION_MS, fresh=False))
+    lost = advance_alert(_firing(), None, _terms(1000, fresh=False))
+    held = advance_alert(lost, None, _terms(1000 + LOST_RETENTION_MS - 1, fresh=False))
+    given_up = advance_alert(held, None, _terms(1000 + LOST_RETENTION_MS, fresh=False))
 
     assert held is not None and held.state is AlertState.FIRING
     assert given_up is not None and given_up.state is AlertState.RESOLVED and not given_up.fresh
@@ -168,8 +168,8 @@ def test_a_lost_one_is_given_up_after_15_minutes() -> None:
 
 def test_a_lost_one_that_is_fresh_again_still_has_its_keep_firing_for() -> None:
     """keep_firing_for begins with the first fresh absence, not with the silence."""
-    lost = step(_firing(), None, _terms(1000, keep_ms=60_000, fresh=False))
-    alert = step(lost, None, _terms(300_000, keep_ms=60_000))
+    lost = advance_alert(_firing(), None, _terms(1000, keep_ms=60_000, fresh=False))
+    alert = advance_alert(lost, None, _terms(300_000, keep_ms=60_000))
 
     assert alert is not None
     assert (alert.state, alert.keep_firing_since_ms, alert.fresh) == (AlertState.FIRING, 300_000, True)
@@ -177,9 +177,9 @@ def test_a_lost_one_that_is_fresh_again_still_has_its_keep_firing_for() -> None:
 
 def test_a_pending_one_that_vanishes_in_silence_is_dropped() -> None:
     """What never fired has nothing to hold."""
-    pending = step(None, _found(), _terms(0, for_ms=5000))
+    pending = advance_alert(None, _found(), _terms(0, for_ms=5000))
 
-    assert step(pending, None, _terms(1000, for_ms=5000, fresh=False)) is None
+    assert advance_alert(pending, None, _terms(1000, for_ms=5000, fresh=False)) is None
 
 
 def test_the_table_covers_every_state_and_evidence() -> None:
@@ -196,31 +196,31 @@ def test_the_table_covers_every_state_and_evidence() -> None:
 def test_a_shift_moves_every_time() -> None:
     """A stepped wall clock changes no duration."""
     alert = replace(_firing(1000), keep_firing_since_ms=2000, lost_since_ms=3000, resolved_at_ms=None)
-    moved = alert.shifted(-500)
+    moved = alert.shift(-500)
 
     assert (moved.active_at_ms, moved.fired_at_ms, moved.keep_firing_since_ms) == (500, 500, 1500)
     assert (moved.lost_since_ms, moved.resolved_at_ms) == (2500, None)
 
 
 @st.composite
-def _lives(draw: st.DrawFn) -> list[tuple[bool, Terms]]:
+def _lives(draw: st.DrawFn) -> list[tuple[bool, AlertConditions]]:
     for_ms, keep_ms = draw(st.sampled_from([0, 3000, 10_000])), draw(st.sampled_from([0, 5000]))
     now_ms = 0
     life = []
     for _ in range(draw(st.integers(1, 30))):
         now_ms += draw(st.sampled_from([1000, 3000, 60_000, 600_000]))
-        life.append((draw(st.booleans()), Terms(for_ms, keep_ms, now_ms, draw(st.booleans()))))
+        life.append((draw(st.booleans()), AlertConditions(for_ms, keep_ms, now_ms, draw(st.booleans()))))
     return life
 
 
 @settings(deadline=None)
 @given(_lives())
-def test_whatever_happens_an_alert_keeps_its_word(life: list[tuple[bool, Terms]]) -> None:
+def test_whatever_happens_an_alert_keeps_its_word(life: list[tuple[bool, AlertConditions]]) -> None:
     """Never firing before `for`; resolved only from firing; anew after resolved; gone or fresh as the law says."""
     active: dict[Labels, Alert] = {}
     for seen, terms in life:
         before = active.get(HOT)
-        active = advance(active, {HOT: _found()} if seen else {}, terms)
+        active = advance_alerts(active, {HOT: _found()} if seen else {}, terms)
         after = active.get(HOT)
         if after is None:
             assert not seen
@@ -228,7 +228,7 @@ def test_whatever_happens_an_alert_keeps_its_word(life: list[tuple[bool, Terms]]
         _holds(before, after, seen, terms)
 
 
-def _holds(before: Alert | None, after: Alert, seen: bool, terms: Terms) -> None:
+def _holds(before: Alert | None, after: Alert, seen: bool, terms: AlertConditions) -> None:
     if after.state is AlertState.FIRING:
         assert after.fired_at_ms is not None and after.fired_at_ms - after.active_at_ms >= terms.for_ms
         assert after.resolved_at_ms is None
@@ -247,4 +247,4 @@ def _holds(before: Alert | None, after: Alert, seen: bool, terms: Terms) -> None
 @pytest.mark.parametrize("state", list(AlertState))
 def test_the_limit_counts_pending_and_firing(state: AlertState) -> None:
     """Resolved alerts are not counted against a group's limit."""
-    assert live({HOT: replace(_found(), state=state)}) == (state is not AlertState.RESOLVED)
+    assert count_live({HOT: replace(_found(), state=state)}) == (state is not AlertState.RESOLVED)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from collectors import Sample, gauge
 from rules.alerts import Alert, AlertState
-from rules.evaluator import RuleHealth, Rules, following
+from rules.evaluator import RuleEvaluator, RuleHealth, compute_next_slot
 from rules.history.history import History
 from rules.rulefile import RuleSet, load_rules
 
@@ -33,7 +33,7 @@ class _Host:
 
     def __init__(self, rule_set: RuleSet, interval_ms: int = SECOND) -> None:
         self.history = History(HOUR)
-        self.rules = Rules(
+        self.rules = RuleEvaluator(
             rule_set, interval_ms=interval_ms, external_labels={"site": "lab"}, external_url="", clock=_clock()
         )
         self.now_ms = 0
@@ -74,19 +74,19 @@ def test_an_alert_lives_and_its_series_with_it(tmp_path: Path) -> None:
     host.tick(5)
 
     assert host.alert.state is AlertState.PENDING
-    assert host.history.value("ALERTS", alertstate="pending", **labels) == 1
-    assert host.history.value("ALERTS_FOR_STATE", **labels) == 1
+    assert host.history.get_value("ALERTS", alertstate="pending", **labels) == 1
+    assert host.history.get_value("ALERTS_FOR_STATE", **labels) == 1
     host.tick(6)
     host.tick(7)
 
     assert (host.alert.state, host.alert.value, host.alert.fired_at_ms) == (AlertState.FIRING, 7, 3000)
-    assert host.history.value("ALERTS", alertstate="pending", **labels) is None
-    assert host.history.value("ALERTS", alertstate="firing", **labels) == 1
+    assert host.history.get_value("ALERTS", alertstate="pending", **labels) is None
+    assert host.history.get_value("ALERTS", alertstate="firing", **labels) == 1
     host.tick(0)
 
     assert host.alert.resolved_at_ms == 4000
-    assert host.history.value("ALERTS", alertstate="firing", **labels) is None
-    assert host.history.value("ALERTS_FOR_STATE", **labels) is None
+    assert host.history.get_value("ALERTS", alertstate="firing", **labels) is None
+    assert host.history.get_value("ALERTS_FOR_STATE", **labels) is None
 
 
 def test_labels_and_annotations_are_expanded(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_later_rule_sees_what_an_earlier_one_recorded_now(tmp_path: Path) -> N
     host = _Host(_rule_set(tmp_path, rules))
     host.tick(1, 3)
 
-    assert host.history.value("hottest", by="me") == 3
+    assert host.history.get_value("hottest", by="me") == 3
     assert host.alert.labels == (("alertname", "Hot"), ("by", "me"))
 
 
@@ -117,11 +117,11 @@ def test_a_recorded_series_that_vanishes_ends_at_once(tmp_path: Path) -> None:
     host = _Host(_rule_set(tmp_path, "{record: too:hot, expr: hot > 1}\n{record: n, expr: count(too:hot)}"))
     host.tick(5, 6)
 
-    assert host.history.value("n") == 2
+    assert host.history.get_value("n") == 2
     host.tick(5, 0)
 
-    assert host.history.value("too:hot", dimm="1") is None
-    assert host.history.value("n") == 1
+    assert host.history.get_value("too:hot", dimm="1") is None
+    assert host.history.get_value("n") == 1
 
 
 def test_a_scalar_is_one_sample_without_labels(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_scalar_is_one_sample_without_labels(tmp_path: Path) -> None:
     host = _Host(_rule_set(tmp_path, "{record: two, expr: 1 + 1}\n{alert: Watchdog, expr: vector(1)}"))
     host.tick()
 
-    assert host.history.value("two") == 2
+    assert host.history.get_value("two") == 2
     assert host.alert.labels == (("alertname", "Watchdog"),)
 
 
@@ -145,9 +145,9 @@ def test_an_error_changes_nothing_but_the_health(tmp_path: Path) -> None:
 
     assert [health.health for health in host.rules.health] == ["err", "err", "ok"]
     assert "same labelset" in host.rules.health[0].error
-    assert host.history.value("one", dimm="x") == 5
+    assert host.history.get_value("one", dimm="x") == 5
     assert (host.alert.state, host.alert.value) == (AlertState.FIRING, 5)
-    assert host.history.value("fine") == 6
+    assert host.history.get_value("fine") == 6
     host.tick(7)
 
     assert [health.error for health in host.rules.health] == ["", "", ""]
@@ -180,7 +180,7 @@ def test_beyond_the_limit_all_alerts_of_the_rule_go(tmp_path: Path) -> None:
         "exceeded limit of 1 with 2 alerts",
         "exceeded limit of 1 with 2 series",
     ]
-    assert host.history.value("r", dimm="0") == 5
+    assert host.history.get_value("r", dimm="0") == 5
 
 
 def test_a_matrix_is_no_result(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_tick_that_jitters_is_never_dropped(
 @given(st.integers(0, 10**13), st.sampled_from([1, 7, 100, 1000, 10_000, 3_600_000]))
 def test_the_next_slot_is_a_multiple_within_two_intervals(now_ms: int, interval_ms: int) -> None:
     """An evaluation never waits longer than that."""
-    start = following(now_ms, interval_ms)
+    start = compute_next_slot(now_ms, interval_ms)
 
     assert start % interval_ms == 0
     assert now_ms < start < now_ms + 2 * interval_ms
@@ -256,7 +256,7 @@ def test_a_silent_source_makes_a_firing_alert_lost(tmp_path: Path) -> None:
     host.silence()
 
     assert (host.alert.state, host.alert.fresh, host.health.fresh) == (AlertState.FIRING, False, False)
-    assert host.history.value("ALERTS", alertname="Hot", dimm="0", alertstate="firing") == 1
+    assert host.history.get_value("ALERTS", alertname="Hot", dimm="0", alertstate="firing") == 1
     host.tick(5)
 
     assert (host.alert.state, host.alert.fresh, host.alert.fired_at_ms) == (AlertState.FIRING, True, 1000)
@@ -333,7 +333,7 @@ def test_a_step_of_the_clock_changes_no_duration(tmp_path: Path) -> None:
 
 
 def _reload(host: _Host, rule_set: RuleSet) -> None:
-    host.rules = host.rules.replaced(rule_set)
+    host.rules = host.rules.replace_rules(rule_set)
 
 
 def test_for_keeps_running_over_a_reload(tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_for_keeps_running_over_a_reload(tmp_path: Path) -> None:
     host.tick(5)
 
     assert (host.alert.state, host.alert.active_at_ms, host.alert.expr) == (AlertState.FIRING, 1000, "hot > 2")
-    assert host.history.value("ALERTS", alertname="Hot", dimm="0", alertstate="firing") == 1
+    assert host.history.get_value("ALERTS", alertname="Hot", dimm="0", alertstate="firing") == 1
     assert host.history.conflicts == 0
 
 
@@ -367,8 +367,8 @@ def test_a_rule_that_is_gone_ends_its_series_without_a_resolved(tmp_path: Path) 
     host.tick(5)
 
     assert host.rules.alerts() == ()
-    assert host.history.value("ALERTS", alertname="Hot", dimm="0", alertstate="firing") is None
-    assert host.history.value("r", dimm="0") is None
+    assert host.history.get_value("ALERTS", alertname="Hot", dimm="0", alertstate="firing") is None
+    assert host.history.get_value("r", dimm="0") is None
     assert host.rules.health[0].fresh
 
 
@@ -403,12 +403,12 @@ def test_a_fault_inside_one_rule_never_takes_the_others(tmp_path: Path) -> None:
     """Even an evaluation that dies of a bug is that rule's error."""
 
     class _Broken(History):
-        def epoch(self, name: str) -> int:
+        def get_epoch(self, name: str) -> int:
             if name == "hot":
                 raise ZeroDivisionError("a bug")
-            return super().epoch(name)
+            return super().get_epoch(name)
 
-    rules = Rules(
+    rules = RuleEvaluator(
         _rule_set(tmp_path, "{record: a, expr: hot}\n{record: b, expr: vector(1)}"),
         interval_ms=SECOND,
         external_labels={},
@@ -418,4 +418,4 @@ def test_a_fault_inside_one_rule_never_takes_the_others(tmp_path: Path) -> None:
     rules.evaluate(history, 1000)
 
     assert [health.error for health in rules.health] == ["internal error: ZeroDivisionError: a bug", ""]
-    assert history.value("b") == 1
+    assert history.get_value("b") == 1

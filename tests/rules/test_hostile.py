@@ -36,13 +36,13 @@ now = start + 600_000
 def answer(text):
     try:
         query = promql.compile(text, subquery_step_ms=1000)
-        instant = len(query.at(held, now))
-        return [None, instant, len(query.over(held, start, now, 1000))]
+        instant = len(query.evaluate_at(held, now))
+        return [None, instant, len(query.evaluate_range(held, start, now, 1000))]
     except promql.PromqlError as error:
         return [str(error), None, None]
 
 answers = [answer(text) for text in json.load(sys.stdin)]
-alive = promql.compile("sum(work_total)").at(held, now).values.tolist()
+alive = promql.compile("sum(work_total)").evaluate_at(held, now).values.tolist()
 json.dump({"answers": answers, "alive": alive}, sys.stdout)
 """
 
@@ -64,7 +64,7 @@ _EXPAND = """
 import json, sys
 from pathlib import Path
 from collectors import Sample, counter
-from rules.evaluator import Rules
+from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 from rules.rulefile import load_rules
 
@@ -74,7 +74,7 @@ metric = counter("work_total", "Work.")
 labels = [(("node", str(number)),) for number in range(series)]
 for second in range(0, 600, 10):
     held.record("host", second * 1000, [Sample(metric, each, float(second)) for each in labels])
-rules = Rules(load_rules([Path(path)]), interval_ms=1000, external_labels={}, external_url="")
+rules = RuleEvaluator(load_rules([Path(path)]), interval_ms=1000, external_labels={}, external_url="")
 rules.evaluate(held, 600_000)
 health = [each.error for each in rules.health if each.error]
 json.dump([health, [dict(alert.annotations)["text"] for alert in rules.alerts()]], sys.stdout)
@@ -83,11 +83,11 @@ json.dump([health, [dict(alert.annotations)["text"] for alert in rules.alerts()]
 _RELOAD = """
 import json, sys
 from pathlib import Path
-from rules.evaluator import Rules
+from rules.evaluator import RuleEvaluator
 from rules.rulefile import load_rules
 
 first, second = (load_rules([Path(path)]) for path in json.load(sys.stdin))
-after = Rules(first, interval_ms=1000, external_labels={}, external_url="").replaced(second)
+after = RuleEvaluator(first, interval_ms=1000, external_labels={}, external_url="").replace_rules(second)
 json.dump(len(set(after.sampling_groups())), sys.stdout)
 """
 

@@ -9,10 +9,10 @@ import pytest
 
 from collectors import Labels, Sample, gauge
 from rules import promql
-from rules.alert_restore import Kept
+from rules.alert_restore import SavedAlert
 from rules.alerts import Alert
-from rules.evaluator import Rules
-from rules.history.history import RECORDED, History
+from rules.evaluator import RuleEvaluator
+from rules.history.history import RECORDED_PREFIX, History
 from rules.rulefile import RuleSet, load_rules
 
 SECOND = 1000
@@ -32,7 +32,7 @@ class _Host:
 
     def __init__(self, rule_set: RuleSet) -> None:
         self.history = History(3600 * SECOND, identity=IDENTITY)
-        self.rules = Rules(rule_set, interval_ms=SECOND, external_labels=IDENTITY, external_url="")
+        self.rules = RuleEvaluator(rule_set, interval_ms=SECOND, external_labels=IDENTITY, external_url="")
         self.now_ms = 0
 
     def tick(self, heat: float | None = 60.0) -> None:
@@ -42,7 +42,7 @@ class _Host:
         self.rules.evaluate(self.history, self.now_ms)
 
     def ask(self, text: str) -> list[dict[str, str]]:
-        return [dict(labels) for labels, _ in promql.compile(text).at(self.history, self.now_ms)]
+        return [dict(labels) for labels, _ in promql.compile(text).evaluate_at(self.history, self.now_ms)]
 
     @property
     def labels(self) -> list[dict[str, str]]:
@@ -106,7 +106,7 @@ def test_what_a_rule_records_has_the_labels_that_the_rule_gave_it(tmp_path: Path
         {"alertname": "A"},
         {"alertname": "B", "instance": "h1"},
     ]
-    shown = promql.compile("all:hot").at(host.history.snapshot(IDENTITY), host.now_ms)
+    shown = promql.compile("all:hot").evaluate_at(host.history.snapshot(IDENTITY), host.now_ms)
     assert [dict(labels) for labels in shown.labels] == [{"__name__": "all:hot", **IDENTITY}]
 
 
@@ -131,7 +131,7 @@ def test_a_series_that_is_forgotten_comes_back(tmp_path: Path) -> None:
     host.tick()
 
     assert "hot" not in gone
-    assert host.history.value("hot", dimm="a") == 60
+    assert host.history.get_value("hot", dimm="a") == 60
     assert {"alertname": "A", "dimm": "a", **IDENTITY} in host.labels
 
 
@@ -139,21 +139,21 @@ def test_a_reading_is_recorded_as_its_collector_gave_it(tmp_path: Path) -> None:
     """What is written down and scraped lacks the identity, so that another host name makes no other series of it."""
     host = _Host(_rule_set(tmp_path, "{alert: A, expr: hot > 50}"))
     host.tick()
-    (rows,) = (rows for rows in host.history.rows({}) if rows.heading.group == "hwmon")
+    (rows,) = (rows for rows in host.history.iter_rows({}) if rows.heading.group == "hwmon")
 
     assert rows.heading.labels == ((("dimm", "a"),), (("instance", "other"),))
     assert ("hot", (("dimm", "a"),)) in [(metric.name, labels) for metric, labels, *_ in host.history.latest()]
-    assert all(group.startswith(RECORDED) for group in host.rules.sampling_groups())
+    assert all(group.startswith(RECORDED_PREFIX) for group in host.rules.sampling_groups())
 
 
-def _without(kept: tuple[Kept, ...]) -> list[Kept]:
+def _without(kept: tuple[SavedAlert, ...]) -> list[SavedAlert]:
     """As a version kept it whose rules saw no identity."""
 
     def older(alert: Alert) -> Alert:
         labels: Labels = tuple(pair for pair in alert.labels if pair not in IDENTITY.items())
         return replace(alert, labels=labels)
 
-    return [Kept(rule, older(alert)) for rule, alert in kept]
+    return [SavedAlert(rule, older(alert)) for rule, alert in kept]
 
 
 @pytest.mark.parametrize("expr", ["hot > 50", "max by (dimm) (hot) > 50", "sum by (job, instance) (hot) > 50"])
@@ -164,7 +164,7 @@ def test_an_alert_that_was_kept_without_it_goes_on(expr: str, tmp_path: Path) ->
     before.tick()
     before.tick()
     after.now_ms = before.now_ms
-    after.rules.restore(_without(before.rules.kept()), after.now_ms, before.now_ms)
+    after.rules.restore_alerts(_without(before.rules.export_alerts()), after.now_ms, before.now_ms)
     (whole,) = before.labels
 
     for state in ("pending", "pending", "firing"):
@@ -184,7 +184,7 @@ def test_an_alert_that_had_ended_is_not_told_beside_its_next_one(tmp_path: Path)
     before.tick()
     before.tick(10)
     after.now_ms = before.now_ms
-    after.rules.restore(_without(before.rules.kept()), after.now_ms, before.now_ms)
+    after.rules.restore_alerts(_without(before.rules.export_alerts()), after.now_ms, before.now_ms)
     after.tick(10)
     assert [alert.state.value for alert in after.rules.alerts()] == ["resolved"]
     after.tick()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rules.durations import format_duration, parse_duration
 from rules.rulefile import Rule, RuleFileError, RuleSet, load_rules
-from rules.strict_yaml import StrictYamlError, load
+from rules.strict_yaml import StrictYamlError, load_yaml
 
 GOOD = """
 groups:
@@ -166,10 +166,10 @@ def test_rules_can_be_left_out_by_name(tmp_path: Path) -> None:
     """A name that no rule has is refused, with the names there are."""
     rules = _load(tmp_path, GOOD)
 
-    assert rules.disabled(["Hot"]).names == ("node:hot:max",)
-    assert rules.disabled(["Hot", "node:hot:max"]) == RuleSet()
+    assert rules.exclude_rules(["Hot"]).names == ("node:hot:max",)
+    assert rules.exclude_rules(["Hot", "node:hot:max"]) == RuleSet()
     with pytest.raises(ValueError, match="no rule is named Cold; there are: Hot, node:hot:max"):
-        rules.disabled(["Cold"])
+        rules.exclude_rules(["Cold"])
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_any_tree_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, t
 def test_any_bytes_are_yaml_or_an_error_with_a_place(raw: bytes) -> None:
     """Nothing but StrictYamlError comes out of the reader."""
     try:
-        load(raw)
+        load_yaml(raw)
     except StrictYamlError as error:
         assert error.mark.line >= 1
         assert error.mark.column >= 1

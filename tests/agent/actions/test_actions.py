@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from agent.actions import ChangedError, FailedError, Http, Moment, Plan, RefusedError, Task, Vector
-from agent.remediation.model import overlap
+from agent.remediation.model import overlaps
 from agent.sampling import plugins
 from collectors import Host
 
-ACTIONS: Mapping[str, Any] = plugins.actions()
+ACTIONS: Mapping[str, Any] = plugins.load_actions()
 ENGINES = {"r1": "http://127.0.0.1:1"}
 # A target and parameters with which each action is right; a new action adds its line.
 RIGHT: Mapping[str, tuple[Mapping[str, str], Mapping[str, Any]]] = {
@@ -344,9 +344,9 @@ def test_one_policy_is_a_part_of_all() -> None:
         )
     )
 
-    assert overlap(whole, part)
-    assert not overlap(part, f"{whole}/30")
-    assert not overlap(whole, other)
+    assert overlaps(whole, part)
+    assert not overlaps(part, f"{whole}/30")
+    assert not overlaps(whole, other)
 
 
 def test_governor_refuses_while_a_processor_is_hot(tmp_path: Path) -> None:

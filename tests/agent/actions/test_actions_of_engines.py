@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.actions import ChangedError, FailedError, Http, Moment, RefusedError, Task, Vector
-from agent.remediation.action_context import Access
+from agent.remediation.action_context import LiveActionContext
 from rules.history.history import History
 from tests import processes
 from tests.agent.actions.test_actions import ACTIONS, Reach, task
@@ -206,7 +206,7 @@ def test_the_reference_engine_is_really_warmed_up(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{port}"
         processes.until(lambda: processes.get(f"{url}/healthz") is not None, 30, "the engine answers")
 
-        class Cold(Access):
+        class Cold(LiveActionContext):
             def query(self, expr: str) -> Vector:
                 return [({}, 0.0)]
 

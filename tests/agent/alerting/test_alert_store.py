@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from agent.alerting.alert_store import FILE, AlertStore, Saved
-from rules.alert_restore import Kept, RuleKey
+from agent.alerting.alert_store import FILE, AlertStore, SavedState
+from rules.alert_restore import RuleKey, SavedAlert
 from rules.alerts import Alert, AlertState
 
 HOUSE = Path(__file__).parents[3]
@@ -35,15 +35,15 @@ ALERT = Alert(
 )
 
 
-def saved(folder: Path) -> Saved:
+def saved(folder: Path) -> SavedState:
     store = AlertStore(folder)
     store.close()
-    return store.saved
+    return store.saved_state
 
 
 def write(folder: Path, alerts: list[Alert], sent: dict[tuple[tuple[str, str], ...], int] | None = None) -> None:
     store = AlertStore(folder)
-    store.save([Kept(KEY, alert) for alert in alerts], sent or {}, 20_000)
+    store.save([SavedAlert(KEY, alert) for alert in alerts], sent or {}, 20_000)
     store.close()
 
 
@@ -51,7 +51,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     """Each field of an alert, when it was last sent, and when all that was written."""
     write(tmp_path, [ALERT], {ALERT.labels: 15_000})
 
-    assert saved(tmp_path) == Saved((Kept(KEY, ALERT),), {ALERT.labels: 15_000}, 20_000)
+    assert saved(tmp_path) == SavedState((SavedAlert(KEY, ALERT),), {ALERT.labels: 15_000}, 20_000)
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), -0.0, 5e-324])
@@ -59,7 +59,7 @@ def test_every_value_comes_back(tmp_path: Path, value: float) -> None:
     """Values that JSON does not know come back as they were."""
     write(tmp_path, [replace(ALERT, value=value)])
 
-    assert repr(saved(tmp_path).kept[0].alert.value) == repr(value)
+    assert repr(saved(tmp_path).alerts[0].alert.value) == repr(value)
 
 
 def test_only_changes_are_written(tmp_path: Path) -> None:
@@ -68,15 +68,15 @@ def test_only_changes_are_written(tmp_path: Path) -> None:
     outcomes = []
     sent: dict[tuple[tuple[str, str], ...], int] = {}
     for alerts in ([], [], [ALERT], [ALERT], [replace(ALERT, value=99.0)], [replace(ALERT, fired_at_ms=9500)], [], []):
-        outcomes.append(store.save([Kept(KEY, alert) for alert in alerts], sent, 20_000))
+        outcomes.append(store.save([SavedAlert(KEY, alert) for alert in alerts], sent, 20_000))
         assert store.wait(10)
-    store.save([Kept(KEY, ALERT)], {}, 20_000)
+    store.save([SavedAlert(KEY, ALERT)], {}, 20_000)
     assert store.wait(10)
-    outcomes.append(store.save([Kept(KEY, ALERT)], {ALERT.labels: 1}, 20_000))
+    outcomes.append(store.save([SavedAlert(KEY, ALERT)], {ALERT.labels: 1}, 20_000))
     store.close()
 
     assert outcomes == [True, False, True, False, False, True, True, False, True]
-    assert saved(tmp_path).sent == {ALERT.labels: 1}
+    assert saved(tmp_path).last_sent_ms == {ALERT.labels: 1}
 
 
 def test_what_ended_is_gone(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_what_ended_is_gone(tmp_path: Path) -> None:
     write(tmp_path, [ALERT, other])
     write(tmp_path, [other])
 
-    assert [kept.alert for kept in saved(tmp_path).kept] == [other]
+    assert [kept.alert for kept in saved(tmp_path).alerts] == [other]
 
 
 DAMAGES = {
@@ -112,12 +112,12 @@ def test_what_cannot_be_read_is_moved_aside(tmp_path: Path, damage: str) -> None
         path.write_bytes(how if how is not None else path.read_bytes()[:5000])
     damaged = path.read_bytes()
     with capture_logs() as lines:
-        assert saved(tmp_path).kept == ()
+        assert saved(tmp_path).alerts == ()
 
     assert [line["event"] for line in lines] == ["alerts.db cannot be read; moved aside, starting clean"]
     assert (tmp_path / f"{FILE}.unreadable").read_bytes() == damaged
     write(tmp_path, [ALERT])
-    assert saved(tmp_path).kept == (Kept(KEY, ALERT),)
+    assert saved(tmp_path).alerts == (SavedAlert(KEY, ALERT),)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -134,8 +134,8 @@ def test_no_damage_invents_an_alert(tmp_path: Path, data: st.DataObject) -> None
     with capture_logs():
         found = saved(tmp_path)
 
-    assert found.kept in ((), (Kept(KEY, ALERT),))
-    assert found.sent in ({}, {ALERT.labels: 15_000})
+    assert found.alerts in ((), (SavedAlert(KEY, ALERT),))
+    assert found.last_sent_ms in ({}, {ALERT.labels: 15_000})
 
 
 def test_a_folder_in_its_place_is_survived(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_folder_in_its_place_is_survived(tmp_path: Path) -> None:
     with capture_logs() as lines:
         store = AlertStore(tmp_path)
         for _ in range(3):
-            store.save([Kept(KEY, ALERT)], {}, 20_000)
+            store.save([SavedAlert(KEY, ALERT)], {}, 20_000)
             assert store.wait(10)
         store.close()
 
@@ -160,13 +160,13 @@ from structlog.testing import capture_logs
 from tests.agent.alerting.test_alert_store import ALERT, KEY
 from agent.alerting.alert_store import AlertStore
 from dataclasses import replace
-from rules.alert_restore import Kept
+from rules.alert_restore import SavedAlert
 
 store = AlertStore(Path(sys.argv[1]))
 with capture_logs() as lines:
     for limit in (100, 100, resource.RLIM_INFINITY):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-        store.save([Kept(KEY, replace(ALERT, active_at_ms=limit))], {}, 20_000)
+        store.save([SavedAlert(KEY, replace(ALERT, active_at_ms=limit))], {}, 20_000)
         assert store.wait(10)
 store.close()
 print([line["event"] for line in lines])
@@ -179,4 +179,4 @@ def test_a_full_disk_is_told_once_and_survived(tmp_path: Path) -> None:
     told = subprocess.run(program, cwd=HOUSE, capture_output=True, text=True, check=False, timeout=50)
 
     assert told.stdout == "['alerts cannot be saved', 'alerts are saved again']\n", told.stderr
-    assert [kept.alert.active_at_ms for kept in saved(tmp_path).kept] == [-1]
+    assert [kept.alert.active_at_ms for kept in saved(tmp_path).alerts] == [-1]

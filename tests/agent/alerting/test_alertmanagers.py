@@ -20,17 +20,17 @@ from prometheus_client import CollectorRegistry
 
 from agent import configuration
 from agent.alerting import notifier as notify
-from agent.alerting.alertmanagers import Discovery, post, targets
-from agent.alerting.notifier import Counters, Notifier
+from agent.alerting.alertmanagers import AlertmanagerDiscovery, list_targets, post_alerts
+from agent.alerting.notifier import Notifier, NotifierCounters
 from agent.config.loader import ConfigError, parse
-from agent.config.schema import Alerting, AlertmanagerSettings
+from agent.config.schema import AlertingConfig, AlertmanagerSettings
 from rules.alerts import Alert, AlertState
 from tests import certificates
 
 FIRING = Alert("Hot", (("alertname", "Hot"),), (), AlertState.FIRING, 1.0, 1_000_000, "up", 1000, 1_060_000)
 
 
-def alerting(*groups: dict[str, Any]) -> Alerting:
+def alerting(*groups: dict[str, Any]) -> AlertingConfig:
     return parse({"alerting": {"alertmanagers": list(groups)}}, "f", {}).alerting
 
 
@@ -68,10 +68,10 @@ class Peer:
 
     async def told(self, **keys: Any) -> str | None:
         """What comes of one batch that is sent with these keys."""
-        (target,) = targets(alerting({"static_configs": [{"targets": [self.address]}], **keys}))
+        (target,) = list_targets(alerting({"static_configs": [{"targets": [self.address]}], **keys}))
         async with aiohttp.ClientSession() as session:
-            fault = await post(session, target, [{"labels": {}}])
-        return None if fault is None else fault.says
+            fault = await post_alerts(session, target, [{"labels": {}}])
+        return None if fault is None else fault.reason
 
 
 def test_credentials_in_prometheus_own_keys(tmp_path: Path) -> None:
@@ -173,10 +173,10 @@ def test_files_name_alertmanagers(tmp_path: Path) -> None:
     two.write_text("- targets: [am3:9093]\n  labels: {__scheme__: https, __alerts_path__: /am/api/v2/alerts}\n")
     patterns = [f"{tmp_path}/*.json", f"{tmp_path}/*.yml"]
     group = {"file_sd_configs": [{"files": patterns, "refresh_interval": "1m"}]}
-    discovery = Discovery(alerting({"static_configs": [{"targets": ["am1:9093"]}], **group}).alertmanagers)
+    discovery = AlertmanagerDiscovery(alerting({"static_configs": [{"targets": ["am1:9093"]}], **group}).alertmanagers)
 
     def urls() -> list[str]:
-        return [target.url for target in discovery.targets()]
+        return [target.url for target in discovery.list_targets()]
 
     whole = [f"http://am{number}:9093/api/v2/alerts" for number in (1, 2)] + ["https://am3:9093/am/api/v2/alerts"]
     assert urls() == whole
@@ -209,13 +209,13 @@ def test_a_relative_path_is_of_the_configurations_folder(tmp_path: Path, monkeyp
     (folder / "am" / "one.json").write_text('[{"targets": ["am2:9093"]}]')
     (folder / "steadytok.yml").write_text(RELATIVE)
     monkeypatch.chdir(tmp_path)
-    config, _ = configuration.read(Path("[conf]/steadytok.yml"))
+    config, _ = configuration.load_configuration(Path("[conf]/steadytok.yml"))
     first, second = config.alerting.alertmanagers
     assert first.tls_config is not None
     assert first.basic_auth is not None
     assert second.authorization is not None
 
-    assert [target.url for target in targets(config.alerting)] == [
+    assert [target.url for target in list_targets(config.alerting)] == [
         "http://am2:9093/api/v2/alerts",
         "http://am1:9093/api/v2/alerts",
     ]
@@ -236,13 +236,13 @@ def test_a_file_that_is_not_there_is_told_once(tmp_path: Path, capsys: pytest.Ca
     """One that is named whole was meant to be there; a pattern may have none. Once it is there it is used."""
     file = tmp_path / "am.json"
     patterns = [str(file), f"{tmp_path}/*.yml"]
-    discovery = Discovery(alerting({"file_sd_configs": [{"files": patterns}]}).alertmanagers)
+    discovery = AlertmanagerDiscovery(alerting({"file_sd_configs": [{"files": patterns}]}).alertmanagers)
 
-    assert discovery.targets() == discovery.targets() == []
+    assert discovery.list_targets() == discovery.list_targets() == []
     file.write_text('[{"targets": ["am1:9093"]}]')
-    assert len(discovery.targets()) == 1
+    assert len(discovery.list_targets()) == 1
     file.unlink()
-    assert discovery.targets() == []
+    assert discovery.list_targets() == []
     said = capsys.readouterr()
     told = [line for line in (said.out + said.err).splitlines() if "there is no such file of Alertmanagers" in line]
     assert len(told) == 2
@@ -296,7 +296,7 @@ def test_an_address_in_a_file_has_no_password(tmp_path: Path, capsys: pytest.Cap
     file = tmp_path / "am.json"
     file.write_text('[{"targets": ["user:pass-phrase@am1:9093"]}]')
 
-    assert targets(alerting({"file_sd_configs": [{"files": [str(file)]}]})) == []
+    assert list_targets(alerting({"file_sd_configs": [{"files": [str(file)]}]})) == []
     told = capsys.readouterr()
     assert "found a user in it" in told.out + told.err
     assert "pass-phrase" not in told.out + told.err
@@ -326,10 +326,10 @@ def test_one_bad_alert_spoils_no_batch() -> None:
 
         async def test(peer: Peer = peer, counted: list[float | None] = counted) -> None:
             registry = CollectorRegistry()
-            notifier = Notifier(_one(peer.address), {}, "http://h", Counters(registry))
+            notifier = Notifier(_one(peer.address), {}, "http://h", NotifierCounters(registry))
             await notifier.start()
             labels = [(*FIRING.labels, ("n", str(number))) for number in range(256)]
-            notifier.observe([replace(FIRING, labels=each) for each in labels], 2_000_000)
+            notifier.enqueue_due([replace(FIRING, labels=each) for each in labels], 2_000_000)
             await notifier.close()
             for what in ("sent", "errors"):
                 where = {"alertmanager": f"http://{peer.address}/api/v2/alerts"}
@@ -343,8 +343,8 @@ def test_one_bad_alert_spoils_no_batch() -> None:
         assert len(peer.batches) < 20
 
 
-def _one(address: str) -> Alerting:
-    return Alerting(alertmanagers=(AlertmanagerSettings(static_configs=(_static(address),)),))
+def _one(address: str) -> AlertingConfig:
+    return AlertingConfig(alertmanagers=(AlertmanagerSettings(static_configs=(_static(address),)),))
 
 
 def _static(address: str) -> Any:
@@ -358,11 +358,11 @@ def test_what_could_not_be_taken_is_not_sent() -> None:
 
     async def test() -> None:
         registry = CollectorRegistry()
-        notifier = Notifier(_one(peer.address), {}, "http://h", Counters(registry))
+        notifier = Notifier(_one(peer.address), {}, "http://h", NotifierCounters(registry))
         await notifier.start()
         good = replace(FIRING, labels=(*FIRING.labels, ("dimm", "A\udcff"), ("empty", "")))
         bad = replace(FIRING, labels=(*FIRING.labels, ("no-name", "x")))
-        notifier.observe([good, bad], 2_000_000)
+        notifier.enqueue_due([good, bad], 2_000_000)
         await notifier.close()
         counted.append(registry.get_sample_value("steadytok_notifications_invalid_total"))
 
@@ -386,11 +386,11 @@ def test_twenty_thousand_alerts_fit() -> None:
         stuck = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         registry = CollectorRegistry()
         groups = [{"static_configs": [{"targets": [address]}]} for address in (peer.address, stuck)]
-        notifier = Notifier(alerting(*groups), {}, "http://h", Counters(registry))
+        notifier = Notifier(alerting(*groups), {}, "http://h", NotifierCounters(registry))
         await notifier.start()
         alerts = [replace(FIRING, labels=(*FIRING.labels, ("n", str(number)))) for number in range(20_000)]
         for tick in range(4):
-            notifier.observe(alerts, 2_000_000 + tick * 1000)
+            notifier.enqueue_due(alerts, 2_000_000 + tick * 1000)
             while _value(registry, "queue_length", peer.address):
                 await asyncio.sleep(0.01)
         waiting, dropped = (_value(registry, what, stuck) for what in ("queue_length", "dropped_total"))
@@ -414,18 +414,18 @@ def _value(registry: CollectorRegistry, what: str, address: str) -> float | None
 
 def test_one_that_has_gone_is_counted_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its queue does not stand for ever; a configuration without any has none, and what a request takes is known."""
-    monkeypatch.setattr(notify, "LOOK_AGAIN", 0.01)
+    monkeypatch.setattr(notify, "DISCOVERY_INTERVAL", 0.01)
     peer, file, registry = Peer(), tmp_path / "am.json", CollectorRegistry()
     names = ("sent_total", "errors_total", "dropped_total", "queue_length", "latency_seconds_count")
 
     async def test() -> None:
         file.write_text(json.dumps([{"targets": [peer.address, "127.0.0.1:9"]}]))
-        counters = Counters(registry)
+        counters = NotifierCounters(registry)
         notifier = Notifier(alerting({"file_sd_configs": [{"files": [str(file)]}]}), {}, "http://h", counters)
         await notifier.start()
         assert registry.get_sample_value("steadytok_notifications_alertmanagers_discovered") == 2.0
         assert [_value(registry, name, "127.0.0.1:9") for name in names] == [0.0] * 5
-        notifier.observe([FIRING], 2_000_000)
+        notifier.enqueue_due([FIRING], 2_000_000)
         async with asyncio.timeout(10):
             while not all(_value(registry, "latency_seconds_count", each) for each in (peer.address, "127.0.0.1:9")):
                 await asyncio.sleep(0.01)
@@ -435,7 +435,7 @@ def test_one_that_has_gone_is_counted_no_more(tmp_path: Path, monkeypatch: pytes
         assert [_value(registry, name, "127.0.0.1:9") for name in names] == [None] * 5
         assert _value(registry, "sent_total", peer.address) == 1.0
         await notifier.close()
-        await Notifier(Alerting(), {}, "http://h", counters).start()
+        await Notifier(AlertingConfig(), {}, "http://h", counters).start()
 
     peer.within(test)
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.alerting.notifier import payload
-from agent.config.schema import Remediation
-from agent.remediation.context import Surroundings
-from agent.remediation.journal import Journal, boot_now
-from agent.remediation.model import SOURCE, Act, Claim, Latch, Phase, Session, State, whole
-from agent.remediation.remediator import Remedies
+from agent.alerting.notifier import build_payload
+from agent.config.schema import RemediationConfig
+from agent.remediation.context import RemediationContext
+from agent.remediation.journal import Journal, take_timestamp
+from agent.remediation.model import SOURCE, Act, AlertEpisode, Claim, Latch, Phase, RemediationState, with_identity
+from agent.remediation.remediator import Remediator
 from agent.runtime.clock import Clock
 from agent.web.exposition import Exposition
 from collectors import Labels, Sample, gauge
-from rules.evaluator import Rules
+from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 from rules.rulefile import load_rules
 
@@ -28,12 +28,12 @@ NOW: Labels = (("alertname", "Hot"), ("dimm", "a"), ("instance", "h1"), ("job", 
 POSTED: Labels = ((SOURCE, "webhook"), ("alertname", "RackHot"))
 
 
-def _firing(folder: Path, *more: str) -> tuple[History, Rules]:
+def _firing(folder: Path, *more: str) -> tuple[History, RuleEvaluator]:
     rules = ["{alert: Hot, expr: steadytok_hot_celsius > 50}", "{alert: All, expr: sum(steadytok_hot_celsius) > 50}"]
     path = folder / "rules.yml"
     path.write_text("groups:\n- name: g\n  rules:\n" + "".join(f"  - {rule}\n" for rule in (*rules, *more)))
     history = History(3_600_000, identity=IDENTITY)
-    asked = Rules(load_rules([path]), interval_ms=1000, external_labels=IDENTITY, external_url="http://x")
+    asked = RuleEvaluator(load_rules([path]), interval_ms=1000, external_labels=IDENTITY, external_url="http://x")
     history.record("hwmon", 1000, [Sample(HOT, (("dimm", "a"),), 60.0)])
     asked.evaluate(history, 1000)
     return history, asked
@@ -42,7 +42,7 @@ def _firing(folder: Path, *more: str) -> tuple[History, Rules]:
 def test_an_alert_leaves_with_it_once(tmp_path: Path) -> None:
     """Whether its rule saw it or summed it away; what Alertmanager knew the alert by before is the same."""
     _, rules = _firing(tmp_path)
-    told = {alert.name: payload(alert, 1000, 1000, IDENTITY, "http://x")["labels"] for alert in rules.alerts()}
+    told = {alert.name: build_payload(alert, 1000, 1000, IDENTITY, "http://x")["labels"] for alert in rules.alerts()}
 
     assert told == {"Hot": dict(NOW), "All": {"alertname": "All", **IDENTITY}}
 
@@ -70,19 +70,19 @@ def test_the_exposition_lacks_it(tmp_path: Path) -> None:
 )
 def test_labels_are_whole(labels: Labels, told: Labels) -> None:
     """What an alert lacks is added; what it says itself stays, and a posted one is as it was posted."""
-    assert whole(labels, IDENTITY) == told
+    assert with_identity(labels, IDENTITY) == told
 
 
-def _surroundings(folder: Path, rules: Rules, history: History) -> Surroundings:
+def _surroundings(folder: Path, rules: RuleEvaluator, history: History) -> RemediationContext:
     clock = Clock(lambda: 2.0)
-    return Surroundings(clock, history, lambda: rules, IDENTITY, "/", folder, folder / "token", "left")
+    return RemediationContext(clock, history, lambda: rules, IDENTITY, "/", folder, folder / "token", "left")
 
 
 def test_remedies_see_it(tmp_path: Path) -> None:
     """As the Alertmanager does whose matchers they are written like, of an alert too that has summed it away."""
     history, rules = _firing(tmp_path)
-    remedies = Remedies(_surroundings(tmp_path, rules, history), Remediation(), [])
-    seen = [dict(each.alert.labels) for each in remedies.around.seen(1000)]
+    remedies = Remediator(_surroundings(tmp_path, rules, history), RemediationConfig(), [])
+    seen = [dict(each.alert.labels) for each in remedies.context.iter_alert_inputs(1000)]
 
     assert seen == [dict(NOW), {"alertname": "All", **IDENTITY}]
 
@@ -93,20 +93,20 @@ def test_what_was_held_before_is_still_claimed(tmp_path: Path) -> None:
         1, "cool", "pace r1", OLD, False, True, Phase.HELD, 0, (Claim("cool", OLD, 0.7),), 0, "1.0", ("0.7",), True
     )
     held = replace(held, trial=held.claims[0])
-    before = State(
+    before = RemediationState(
         next_id=2,
         acts=(held,),
         latches=(Latch("cool", POSTED, 0, "it did not help"),),
-        sessions=(Session("cool", OLD, 0, attempts=2), Session("tell", POSTED, 0)),
+        sessions=(AlertEpisode("cool", OLD, 0, attempts=2), AlertEpisode("tell", POSTED, 0)),
     )
-    journal, answers = Journal(tmp_path, lambda: boot_now(2000)), queue.SimpleQueue[str | None]()
+    journal, answers = Journal(tmp_path, lambda: take_timestamp(2000)), queue.SimpleQueue[str | None]()
     journal.commit(before, [], answers.put)
     assert answers.get(timeout=10) is None
     journal.close()
     history, rules = _firing(tmp_path)
-    state = Remedies(_surroundings(tmp_path, rules, history), Remediation(), []).state
+    state = Remediator(_surroundings(tmp_path, rules, history), RemediationConfig(), []).state
 
     assert [(act.labels, [claim.labels for claim in act.claims]) for act in state.acts] == [(NOW, [NOW])]
-    assert [act.tried for act in state.acts] == [("cool", NOW)]
+    assert [act.verdict_key for act in state.acts] == [("cool", NOW)]
     assert [(each.labels, each.attempts) for each in state.sessions] == [(NOW, 2), (POSTED, 0)]
     assert [latch.labels for latch in state.latches] == [POSTED]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from msgspec import structs
 from prometheus_client import CollectorRegistry
 
-from agent.alerting.alertmanagers import targets
-from agent.alerting.notifier import Counters, Notifier, needs_sending, payload
-from agent.config.schema import Alerting, AlertmanagerSettings, StaticConfig
+from agent.alerting.alertmanagers import list_targets
+from agent.alerting.notifier import Notifier, NotifierCounters, build_payload, needs_sending
+from agent.config.schema import AlertingConfig, AlertmanagerSettings, StaticConfig
 from rules.alerts import Alert, AlertState
 
 MINUTE = 60_000
@@ -54,7 +54,7 @@ def test_what_is_due(alert: Alert, sent: int | None, now: int, due: bool) -> Non
 
 def test_a_firing_alert_outlives_three_lost_batches() -> None:
     """endsAt is four resend delays ahead, startsAt is when it began to fire."""
-    body = payload(FIRING, 2_000_000, MINUTE, {"instance": "h1"}, "http://h1:9817/")
+    body = build_payload(FIRING, 2_000_000, MINUTE, {"instance": "h1"}, "http://h1:9817/")
 
     assert body["startsAt"] == "1970-01-01T00:17:40.000Z"
     assert body["endsAt"] == "1970-01-01T00:37:20.000Z"
@@ -64,14 +64,14 @@ def test_a_firing_alert_outlives_three_lost_batches() -> None:
 
 def test_a_resolved_alert_ends_when_it_resolved() -> None:
     """endsAt is the time of resolution, however late it is told."""
-    assert payload(RESOLVED, 9_000_000, MINUTE, {}, "http://x")["endsAt"] == "1970-01-01T00:20:00.000Z"
+    assert build_payload(RESOLVED, 9_000_000, MINUTE, {}, "http://x")["endsAt"] == "1970-01-01T00:20:00.000Z"
 
 
 def test_an_alerts_own_label_wins() -> None:
     """An external label is added only where the alert has none of that name."""
     own = replace(FIRING, labels=(*FIRING.labels, ("instance", "other")))
 
-    assert payload(own, 0, MINUTE, {"instance": "h1"}, "http://x")["labels"]["instance"] == "other"
+    assert build_payload(own, 0, MINUTE, {"instance": "h1"}, "http://x")["labels"]["instance"] == "other"
 
 
 def test_every_alertmanager_is_a_target() -> None:
@@ -80,7 +80,7 @@ def test_every_alertmanager_is_a_target() -> None:
 
     for prefix, path in (("/am/", "/am"), ("am", "/am"), ("/", "")):
         group = structs.replace(settings, path_prefix=prefix)
-        assert [target.url for target in targets(Alerting(alertmanagers=(group,)))] == [
+        assert [target.url for target in list_targets(AlertingConfig(alertmanagers=(group,)))] == [
             f"https://am1:9093{path}/api/v2/alerts",
             f"https://am2:9093{path}/api/v2/alerts",
         ]
@@ -112,7 +112,7 @@ class Receiver:
         return web.Response(status=self.status)
 
 
-def notified(scenario: Callable[[Notifier, Receiver, Counters, str], Awaitable[None]]) -> None:
+def notified(scenario: Callable[[Notifier, Receiver, NotifierCounters, str], Awaitable[None]]) -> None:
     async def run() -> None:
         receiver = Receiver()
         app = web.Application()
@@ -123,8 +123,8 @@ def notified(scenario: Callable[[Notifier, Receiver, Counters, str], Awaitable[N
         await site.start()
         address = f"127.0.0.1:{runner.addresses[0][1]}"
         settings = AlertmanagerSettings(static_configs=(StaticConfig(targets=(address,)),))
-        counters = Counters(CollectorRegistry())
-        notifier = Notifier(Alerting(alertmanagers=(settings,)), {"instance": "h1"}, "http://h1", counters)
+        counters = NotifierCounters(CollectorRegistry())
+        notifier = Notifier(AlertingConfig(alertmanagers=(settings,)), {"instance": "h1"}, "http://h1", counters)
         await notifier.start()
         try:
             await scenario(notifier, receiver, counters, f"http://{address}/api/v2/alerts")
@@ -144,10 +144,10 @@ async def until(condition: Callable[[], bool]) -> None:
 def test_alerts_arrive_and_are_counted() -> None:
     """An alert is sent once until its delay is over, and leaving sends no resolved."""
 
-    async def scenario(notifier: Notifier, receiver: Receiver, counters: Counters, url: str) -> None:
+    async def scenario(notifier: Notifier, receiver: Receiver, counters: NotifierCounters, url: str) -> None:
         waiting = replace(PENDING, labels=(("alertname", "Waiting"),))
-        assert notifier.observe([FIRING, waiting], 1_060_000) == 1
-        assert notifier.observe([FIRING], 1_061_000) == 0
+        assert notifier.enqueue_due([FIRING, waiting], 1_060_000) == 1
+        assert notifier.enqueue_due([FIRING], 1_061_000) == 0
         await until(lambda: len(receiver.batches) == 1)
         await until(lambda: counters.sent.labels(url)._value.get() == 1)
         await notifier.close()
@@ -161,12 +161,12 @@ def test_alerts_arrive_and_are_counted() -> None:
 def test_a_refused_batch_is_counted_and_told_again() -> None:
     """An error is an error on the counter, not a retry; the next resend brings the alert."""
 
-    async def scenario(notifier: Notifier, receiver: Receiver, counters: Counters, url: str) -> None:
+    async def scenario(notifier: Notifier, receiver: Receiver, counters: NotifierCounters, url: str) -> None:
         receiver.status = 500
-        notifier.observe([FIRING], 1_060_000)
+        notifier.enqueue_due([FIRING], 1_060_000)
         await until(lambda: counters.errors.labels(url)._value.get() == 1)
         receiver.status = 200
-        notifier.observe([FIRING], 1_060_001 + MINUTE)
+        notifier.enqueue_due([FIRING], 1_060_001 + MINUTE)
         await until(lambda: counters.sent.labels(url)._value.get() == 1)
 
         assert len(receiver.batches) == 2
@@ -178,9 +178,9 @@ def test_a_full_queue_loses_its_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     """The queue is bounded; what is dropped is counted, and the newest alerts are kept."""
     monkeypatch.setattr("agent.alerting.notifier.QUEUE", 3)
 
-    async def scenario(notifier: Notifier, receiver: Receiver, counters: Counters, url: str) -> None:
+    async def scenario(notifier: Notifier, receiver: Receiver, counters: NotifierCounters, url: str) -> None:
         alerts = [replace(FIRING, labels=(("alertname", str(n)),)) for n in range(5)]
-        notifier.observe(alerts, 1_060_000)
+        notifier.enqueue_due(alerts, 1_060_000)
         await until(lambda: bool(receiver.batches))
 
         assert counters.dropped.labels(url)._value.get() == 2
@@ -192,10 +192,10 @@ def test_a_full_queue_loses_its_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_step_of_the_clock_does_not_resend() -> None:
     """Times of sending move with the wall clock: an hour forward is not an hour of silence."""
 
-    async def scenario(notifier: Notifier, receiver: Receiver, counters: Counters, url: str) -> None:
-        notifier.observe([FIRING], 1_060_000)
+    async def scenario(notifier: Notifier, receiver: Receiver, counters: NotifierCounters, url: str) -> None:
+        notifier.enqueue_due([FIRING], 1_060_000)
         notifier.shift(3_600_000)
 
-        assert notifier.observe([FIRING], 1_061_000 + 3_600_000) == 0
+        assert notifier.enqueue_due([FIRING], 1_061_000 + 3_600_000) == 0
 
     notified(scenario)

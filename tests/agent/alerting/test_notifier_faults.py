@@ -10,8 +10,8 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from agent.alerting.notifier import Counters, Notifier
-from agent.config.schema import Alerting, AlertmanagerSettings, StaticConfig
+from agent.alerting.notifier import Notifier, NotifierCounters
+from agent.config.schema import AlertingConfig, AlertmanagerSettings, StaticConfig
 from rules.alerts import Alert, AlertState
 
 FIRING = Alert(
@@ -42,15 +42,15 @@ def test_an_answer_that_is_not_text_ends_nothing() -> None:
     async def scenario(address: str) -> None:
         settings = AlertmanagerSettings(static_configs=(StaticConfig(targets=(address,)),))
         notifier = Notifier(
-            Alerting(alertmanagers=(settings,)),
+            AlertingConfig(alertmanagers=(settings,)),
             {},
             "http://h1",
-            Counters(CollectorRegistry()),
+            NotifierCounters(CollectorRegistry()),
         )
         await notifier.start()
-        notifier.observe([FIRING], 1_060_000)
+        notifier.enqueue_due([FIRING], 1_060_000)
         await until(lambda: len(bodies) == 1)
-        notifier.observe([replace(FIRING)], 1_130_000)
+        notifier.enqueue_due([replace(FIRING)], 1_130_000)
         await until(lambda: bool(taken))
         await notifier.close()
 

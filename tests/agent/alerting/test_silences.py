@@ -14,7 +14,7 @@ from aiohttp import web
 from agent.alerting import silences
 from agent.alerting.silences import Silences
 from agent.config.loader import parse
-from agent.config.schema import Alerting
+from agent.config.schema import AlertingConfig
 from collectors import Labels
 
 HOT: Labels = (("alertname", "Hot"), ("dimm", "A1"))
@@ -57,7 +57,7 @@ class Peer:
         self.address = f"127.0.0.1:{runner.addresses[0][1]}"
 
 
-def alerting(*peers: Peer) -> Alerting:
+def alerting(*peers: Peer) -> AlertingConfig:
     groups = [{"static_configs": [{"targets": [peer.address]}], "timeout": "30s"} for peer in peers]
     return parse({"alerting": {"alertmanagers": groups}}, "f", {}).alerting
 
@@ -71,7 +71,7 @@ def among(peers: list[Peer], scenario: Callable[[Silences], Awaitable[None]]) ->
                 await peer.open(stack)
             one = Silences({"instance": "box"})
             stack.push_async_callback(one.close)
-            await one.replace(alerting(*peers), wanted=True)
+            await one.configure(alerting(*peers), is_enabled=True)
             await scenario(one)
             for peer in peers:
                 peer.hangs = False
@@ -81,7 +81,7 @@ def among(peers: list[Peer], scenario: Callable[[Silences], Awaitable[None]]) ->
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(silences, "EVERY", 0.02)
+    monkeypatch.setattr(silences, "POLL_INTERVAL", 0.02)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -109,7 +109,7 @@ def test_what_is_silenced(told: dict[str, Any], silenced: bool) -> None:
 
     async def scenario(one: Silences) -> None:
         await until(lambda: peer.asked > 1)
-        assert one.silenced(HOT) is silenced
+        assert one.is_silenced(HOT) is silenced
 
     among([peer], scenario)
 
@@ -124,15 +124,15 @@ def test_a_bad_answer_is_none(status: int, body: Any, capsys: pytest.CaptureFixt
     good = peer.body
 
     async def scenario(one: Silences) -> None:
-        await until(lambda: one.silenced(HOT))
+        await until(lambda: one.is_silenced(HOT))
         peer.status, peer.body = status, body
-        await until(lambda: not one.known)
-        assert not one.silenced(HOT)
+        await until(lambda: not one.is_known)
+        assert not one.is_silenced(HOT)
         asked = peer.asked
         await until(lambda: peer.asked > asked + 1)
         peer.status, peer.body = 200, good
-        await until(lambda: one.known)
-        assert one.silenced(HOT)
+        await until(lambda: one.is_known)
+        assert one.is_silenced(HOT)
 
     among([peer], scenario)
     said = capsys.readouterr()
@@ -148,9 +148,9 @@ def test_one_that_answers_is_enough(ill: str) -> None:
     first.hangs, first.status = ill == "hangs", 500
 
     async def scenario(one: Silences) -> None:
-        await until(lambda: one.silenced(HOT))
-        assert one.known
-        assert not one.silenced(OTHER)
+        await until(lambda: one.is_silenced(HOT))
+        assert one.is_known
+        assert not one.is_silenced(OTHER)
         asked = second.asked
         await until(lambda: second.asked > asked + 1)
 
@@ -161,7 +161,7 @@ def test_nothing_begins_before_the_first_answer() -> None:
     """What is silenced is known when the agent begins; only one that hangs is not waited for."""
 
     async def scenario(one: Silences) -> None:
-        assert one.silenced(HOT)
+        assert one.is_silenced(HOT)
 
     among([Peer(silence(("alertname", "Hot")))], scenario)
 
@@ -170,16 +170,16 @@ def test_a_first_answer_that_stays_away_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The agent begins without it, says so once, and takes it when it comes."""
-    monkeypatch.setattr(silences, "PATIENCE", 0.05)
+    monkeypatch.setattr(silences, "FIRST_ANSWER_TIMEOUT", 0.05)
     peer = Peer(silence(("alertname", "Hot")))
     peer.hangs = True
 
     async def scenario(one: Silences) -> None:
-        assert not one.known
-        assert not one.silenced(HOT)
+        assert not one.is_known
+        assert not one.is_silenced(HOT)
         peer.hangs = False
-        await until(lambda: one.silenced(HOT))
-        assert one.known
+        await until(lambda: one.is_silenced(HOT))
+        assert one.is_known
 
     among([peer], scenario)
     said = capsys.readouterr()
@@ -193,19 +193,19 @@ def test_a_reload_keeps_what_is_silenced() -> None:
     peer = Peer(silence(("alertname", "Hot")))
 
     async def scenario(one: Silences) -> None:
-        await until(lambda: one.silenced(HOT))
+        await until(lambda: one.is_silenced(HOT))
         peer.hangs = True
         asked = peer.asked
-        await one.replace(alerting(peer), wanted=True)
+        await one.configure(alerting(peer), is_enabled=True)
         await until(lambda: peer.asked > asked)
-        assert one.silenced(HOT)
+        assert one.is_silenced(HOT)
         peer.body = []
         peer.hangs = False
-        await until(lambda: not one.silenced(HOT))
+        await until(lambda: not one.is_silenced(HOT))
         peer.body = [silence(("alertname", "Hot"))]
-        await until(lambda: one.silenced(HOT))
-        await one.replace(alerting(peer), wanted=False)
-        assert not one.silenced(HOT)
+        await until(lambda: one.is_silenced(HOT))
+        await one.configure(alerting(peer), is_enabled=False)
+        assert not one.is_silenced(HOT)
 
     among([peer], scenario)
 
@@ -214,8 +214,8 @@ def test_without_an_alertmanager(capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is silenced, and the log says why."""
 
     async def scenario(one: Silences) -> None:
-        await until(lambda: not one.known)
-        assert not one.silenced(HOT)
+        await until(lambda: not one.is_known)
+        assert not one.is_silenced(HOT)
 
     among([], scenario)
     said = capsys.readouterr()

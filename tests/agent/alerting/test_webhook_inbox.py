@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.alerting import webhook_inbox
-from agent.alerting.webhook_inbox import FILE, FullError, Inbox, Told
+from agent.alerting.webhook_inbox import FILE, FullError, Inbox, PostedAlert
 
 NOW = 1_700_000_000_000
 MINUTE = 60_000
-FIRING = Told("aa01", NOW - MINUTE, True, (("alertname", "Hot"), ("instance", "box")))
+FIRING = PostedAlert("aa01", NOW - MINUTE, True, (("alertname", "Hot"), ("instance", "box")))
 RESOLVED = FIRING._replace(firing=False)
 
 
@@ -47,12 +47,12 @@ def within(folder: Path, test: Callable[[Inbox], Awaitable[Any]]) -> Any:
         ([FIRING, RESOLVED, FIRING._replace(starts_ms=NOW)], ["taken", "resolved", "taken"], 1),
     ],
 )
-def test_each_is_taken_once(tmp_path: Path, posts: list[Told], outcomes: list[str], firing: int) -> None:
+def test_each_is_taken_once(tmp_path: Path, posts: list[PostedAlert], outcomes: list[str], firing: int) -> None:
     """Fingerprint, begin and status say what is the same; a late delivery of what is over begins nothing."""
 
     async def test(box: Inbox) -> tuple[list[str], int]:
-        told = [next(iter(await box.take([post], NOW))) for post in posts]
-        return told, len(box.alerts(NOW))
+        told = [next(iter(await box.accept([post], NOW))) for post in posts]
+        return told, len(box.firing_alerts(NOW))
 
     assert within(tmp_path, test) == (outcomes, firing)
 
@@ -61,7 +61,7 @@ def test_one_post_may_tell_twice(tmp_path: Path) -> None:
     """Doubles within one payload are the same as two payloads."""
 
     async def test(box: Inbox) -> Mapping[str, int]:
-        return await box.take([FIRING, FIRING, RESOLVED], NOW)
+        return await box.accept([FIRING, FIRING, RESOLVED], NOW)
 
     assert within(tmp_path, test) == {"taken": 1, "repeated": 1, "resolved": 1}
 
@@ -70,8 +70,8 @@ def test_a_posted_alert_says_where_it_is_from(tmp_path: Path) -> None:
     """Its labels have one that none of ours has; it has no value."""
 
     async def test(box: Inbox) -> Any:
-        await box.take([FIRING], NOW)
-        (alert,) = box.alerts(NOW)
+        await box.accept([FIRING], NOW)
+        (alert,) = box.firing_alerts(NOW)
         return alert
 
     alert = within(tmp_path, test)
@@ -86,9 +86,9 @@ def test_it_expires(tmp_path: Path) -> None:
 
     async def test(box: Inbox) -> list[int]:
         box.expire_ms = 5 * MINUTE
-        await box.take([FIRING], NOW)
-        await box.take([FIRING], NOW + 4 * MINUTE)
-        return [len(box.alerts(NOW + minutes * MINUTE)) for minutes in (8, 10)]
+        await box.accept([FIRING], NOW)
+        await box.accept([FIRING], NOW + 4 * MINUTE)
+        return [len(box.firing_alerts(NOW + minutes * MINUTE)) for minutes in (8, 10)]
 
     assert within(tmp_path, test) == [1, 0]
 
@@ -100,7 +100,7 @@ def test_an_expired_one_that_still_fires_begins_anew(tmp_path: Path) -> None:
         told: list[Any] = []
         for hours, post in ((0, FIRING), (4, FIRING), (4, FIRING), (8, RESOLVED), (12, FIRING)):
             now = NOW + hours * 60 * MINUTE
-            told.append((*(await box.take([post], now)), len(box.alerts(now))))
+            told.append((*(await box.accept([post], now)), len(box.firing_alerts(now))))
         return told
 
     assert within(tmp_path, test) == [("taken", 1), ("taken", 1), ("repeated", 1), ("resolved", 0), ("repeated", 0)]
@@ -113,13 +113,13 @@ def test_an_expired_one_needs_room_too(tmp_path: Path, monkeypatch: pytest.Monke
     later = NOW + 60 * MINUTE
 
     async def test(box: Inbox) -> int:
-        await box.take([FIRING], NOW)
-        await box.take([FIRING._replace(fingerprint="bb"), FIRING._replace(fingerprint="cc")], later)
+        await box.accept([FIRING], NOW)
+        await box.accept([FIRING._replace(fingerprint="bb"), FIRING._replace(fingerprint="cc")], later)
         with pytest.raises(FullError, match="2 posted alerts fire already"):
-            await box.take([FIRING], later)
-        await box.take([RESOLVED._replace(fingerprint="bb")], later)
-        await box.take([FIRING], later)
-        return len(box.alerts(later))
+            await box.accept([FIRING], later)
+        await box.accept([RESOLVED._replace(fingerprint="bb")], later)
+        await box.accept([FIRING], later)
+        return len(box.firing_alerts(later))
 
     assert within(tmp_path, test) == 2
 
@@ -128,11 +128,11 @@ def test_it_outlives_the_process(tmp_path: Path) -> None:
     """What was answered is there after a restart, and its retry is known."""
 
     async def first(box: Inbox) -> None:
-        await box.take([FIRING, FIRING._replace(fingerprint="bb")], NOW)
-        await box.take([FIRING._replace(fingerprint="bb", firing=False)], NOW)
+        await box.accept([FIRING, FIRING._replace(fingerprint="bb")], NOW)
+        await box.accept([FIRING._replace(fingerprint="bb", firing=False)], NOW)
 
     async def second(box: Inbox) -> tuple[int, Mapping[str, int]]:
-        return len(box.alerts(NOW)), await box.take([FIRING], NOW)
+        return len(box.firing_alerts(NOW)), await box.accept([FIRING], NOW)
 
     within(tmp_path, first)
 
@@ -143,10 +143,10 @@ def test_what_is_old_is_gone_after_a_restart(tmp_path: Path) -> None:
     """A week after it was last told, nothing is known of an alert, on the disk either."""
 
     async def first(box: Inbox) -> None:
-        await box.take([FIRING], NOW - webhook_inbox.KEPT_MS)
-        await box.take([FIRING._replace(fingerprint="bb")], NOW)
+        await box.accept([FIRING], NOW - webhook_inbox.RETENTION_MS)
+        await box.accept([FIRING._replace(fingerprint="bb")], NOW)
 
-    async def second(box: Inbox) -> list[webhook_inbox.Key]:
+    async def second(box: Inbox) -> list[webhook_inbox.InboxKey]:
         return list(box._rows)
 
     within(tmp_path, first)
@@ -162,9 +162,9 @@ def test_many_posts_share_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         statements: list[str] = []
         assert box._database is not None
         box._database.set_trace_callback(statements.append)
-        posts = [box.take([FIRING._replace(fingerprint=f"{number:x}")], NOW) for number in range(200)]
+        posts = [box.accept([FIRING._replace(fingerprint=f"{number:x}")], NOW) for number in range(200)]
         await asyncio.gather(*posts)
-        return len(box.alerts(NOW)), statements.count("COMMIT")
+        return len(box.firing_alerts(NOW)), statements.count("COMMIT")
 
     alerts, commits = within(tmp_path, test)
 
@@ -178,12 +178,12 @@ def test_a_full_inbox_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     several = [FIRING._replace(fingerprint=each) for each in "abcd"]
 
     async def test(box: Inbox) -> list[Any]:
-        await box.take(several[:3], NOW)
+        await box.accept(several[:3], NOW)
         with pytest.raises(FullError, match="3 posted alerts fire already"):
-            await box.take(several[3:], NOW)
-        again = await box.take(several[:3], NOW)
-        ended = await box.take([several[0]._replace(firing=False)], NOW)
-        return [again, ended, await box.take(several[3:], NOW), len(box.alerts(NOW))]
+            await box.accept(several[3:], NOW)
+        again = await box.accept(several[:3], NOW)
+        ended = await box.accept([several[0]._replace(firing=False)], NOW)
+        return [again, ended, await box.accept(several[3:], NOW), len(box.firing_alerts(NOW))]
 
     assert within(tmp_path, test) == [{"repeated": 3}, {"resolved": 1}, {"taken": 1}, 3]
 
@@ -193,11 +193,11 @@ def test_what_is_over_is_forgotten_for_others(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(webhook_inbox, "MOST_ROWS", 50)
 
     async def test(box: Inbox) -> tuple[int, int]:
-        await box.take([FIRING], NOW)
+        await box.accept([FIRING], NOW)
         for number in range(120):
             one = FIRING._replace(fingerprint=f"{number:x}", firing=False)
-            await box.take([one], NOW + number)
-        return len(box._rows), len(box.alerts(NOW + 120))
+            await box.accept([one], NOW + number)
+        return len(box._rows), len(box.firing_alerts(NOW + 120))
 
     rows, firing = within(tmp_path, test)
     (stored,) = sqlite3.connect(tmp_path / FILE).execute("SELECT count(*) FROM inbox").fetchone()
@@ -214,11 +214,11 @@ def test_a_disk_that_takes_nothing(tmp_path: Path) -> None:
         other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(FullError, match="cannot be written: database is locked"):
-            await box.take([FIRING], NOW)
-        before = len(box.alerts(NOW))
+            await box.accept([FIRING], NOW)
+        before = len(box.firing_alerts(NOW))
         other.execute("ROLLBACK")
         other.close()
-        return before, await box.take([FIRING], NOW)
+        return before, await box.accept([FIRING], NOW)
 
     assert within(tmp_path, test) == (0, {"taken": 1})
 
@@ -233,11 +233,11 @@ def test_a_full_disk_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[
         box._database.execute("PRAGMA busy_timeout = 1")
         for _ in range(3):
             with pytest.raises(FullError):
-                await box.take([FIRING], NOW)
+                await box.accept([FIRING], NOW)
         other.execute("ROLLBACK")
         other.close()
         for name in ("bb", "cc"):
-            await box.take([FIRING._replace(fingerprint=name)], NOW)
+            await box.accept([FIRING._replace(fingerprint=name)], NOW)
 
     within(tmp_path, test)
     said = capsys.readouterr()
@@ -251,7 +251,7 @@ def test_a_file_that_is_none_is_moved_aside(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"garbage" * 1000)
 
     async def test(box: Inbox) -> Mapping[str, int]:
-        return await box.take([FIRING], NOW)
+        return await box.accept([FIRING], NOW)
 
     assert within(tmp_path, test) == {"taken": 1}
     assert (tmp_path / f"{FILE}.unreadable").read_bytes() == b"garbage" * 1000
@@ -273,13 +273,17 @@ def test_no_order_begins_what_is_over(posts: list[tuple[str, int, bool, int]]) -
         now, taken, ended = NOW, set(), set()
         for fingerprint, starts, firing, minutes in posts:
             now += minutes * MINUTE
-            told = Told(fingerprint, starts, firing, (("alertname", fingerprint), ("n", str(starts))))
-            before = {(dict(alert.labels)["alertname"], int(dict(alert.labels)["n"])) for alert in box.alerts(now)}
-            (outcome,) = await box.take([told], now)
+            told = PostedAlert(fingerprint, starts, firing, (("alertname", fingerprint), ("n", str(starts))))
+            before = {
+                (dict(alert.labels)["alertname"], int(dict(alert.labels)["n"])) for alert in box.firing_alerts(now)
+            }
+            (outcome,) = await box.accept([told], now)
             assert outcome != "taken" or (fingerprint, starts) not in before | ended
             taken |= {(fingerprint, starts)} if outcome == "taken" else set()
             ended |= set() if firing else {(fingerprint, starts)}
-            alive = {(dict(alert.labels)["alertname"], int(dict(alert.labels)["n"])) for alert in box.alerts(now)}
+            alive = {
+                (dict(alert.labels)["alertname"], int(dict(alert.labels)["n"])) for alert in box.firing_alerts(now)
+            }
             assert not alive & ended
             assert alive <= taken
 

@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from agent.mending import mend
-from agent.sampling.sampler import Pass
+from agent.mending import find_hint
+from agent.sampling.sampler import CollectionResult
 from collectors import Note, gauge
 
 ONE = gauge("steadytok_x_y", "One.").sample(1.0)
@@ -29,7 +29,7 @@ assert ONE is not None
 )
 def test_what_would_mend_it(samples: tuple[object, ...], notes: tuple[Note, ...], said: str) -> None:
     """What is refused is told beside a collector that gives the rest, too; what is well needs nothing."""
-    result = Pass("process", 0.0, 0.0, 0.0, samples, notes)  # type: ignore[arg-type]  # Samples, as they come
+    result = CollectionResult("process", 0.0, 0.0, 0.0, samples, notes)  # type: ignore[arg-type]  # Samples, as they come
 
-    assert mend(result).startswith(said)
-    assert bool(mend(result)) == bool(said)
+    assert find_hint(result).startswith(said)
+    assert bool(find_hint(result)) == bool(said)

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.placement import numa_maps, table
-from agent.placement.process_placement import Placed, exactly, placed
-from agent.placement.query import Look, LookError
-from agent.sampling.plugins import bind
+from agent.placement.process_placement import ProcessPlacement, from_numa_maps, from_samples
+from agent.placement.query import PlacementError, PlacementQuery
+from agent.sampling.plugins import bind_collector
 from collectors import Host, Metric, Reading, Sample, process
 
 FIXTURE = Path(__file__).parents[2] / "collectors" / "process" / "root"
@@ -69,8 +69,8 @@ def _samples(nodes: int = 2, *, pages: bool = True) -> list[Sample]:
     return found
 
 
-def _only(samples: list[Sample]) -> Placed:
-    (one,) = placed(samples)
+def _only(samples: list[Sample]) -> ProcessPlacement:
+    (one,) = from_samples(samples)
     return one
 
 
@@ -108,7 +108,7 @@ def test_any_text_gives_sizes_or_a_sentence(text: str) -> None:
 
 def test_the_table_of_two_nodes() -> None:
     """Sizes by node are the shares of what is in RAM; the error is that of 95 of 100 samples."""
-    assert list(table.table(_only(_samples()), 80)) == [
+    assert list(table.format_table(_only(_samples()), 80)) == [
         "r1 rank 0 (PID 1211, VLLM::Worker_TP, vllm): 10.0 GiB in RAM",
         "  asked         memory bound on node 0 (CPUs 0-31), by VLLM_CPU_OMP_THREADS_BIND",
         "                          node 0          node 1             all",
@@ -125,7 +125,7 @@ def test_the_table_of_two_nodes() -> None:
 
 def test_eight_nodes_fit_a_terminal() -> None:
     """No line is longer than the terminal is wide, every node is there once, and the sums stand beside the last."""
-    lines = list(table.table(_only(_samples(8)), 80))
+    lines = list(table.format_table(_only(_samples(8)), 80))
     heads = [line for line in lines if "node 7" in line or "node 0  " in line or "node 4" in line]
 
     assert max(map(len, lines)) <= 80
@@ -136,7 +136,7 @@ def test_eight_nodes_fit_a_terminal() -> None:
 def test_what_is_not_known_is_no_zero() -> None:
     """Without permission to ask for pages there are totals and threads, and question marks instead of nodes."""
     one = _only(_samples(pages=False))
-    lines = list(table.table(one, 80))
+    lines = list(table.format_table(one, 80))
 
     assert "  anonymous                    ?               ?         8.0 GiB" in lines
     assert "  share                        ?               ?" in lines
@@ -147,30 +147,30 @@ def test_what_is_not_known_is_no_zero() -> None:
 
 def test_without_nodes_there_are_totals() -> None:
     """A kernel without NUMA shows no node; what is in RAM is told all the same."""
-    lines = list(table.table(_only(_samples(0, pages=False)), 80))
+    lines = list(table.format_table(_only(_samples(0, pages=False)), 80))
 
     assert "  anonymous              8.0 GiB" in lines
 
 
 def test_exact_takes_the_place_of_the_sample() -> None:
     """With numa_maps every size and share is its own, without an error, and the policies are told."""
-    one = exactly(_only(_samples()), numa_maps.parse(MAPS))
+    one = from_numa_maps(_only(_samples()), numa_maps.parse(MAPS))
     told = table.as_json(one)
 
-    assert one.size("hugetlb", "1") == 3 * 2048 * KIB
+    assert one.size_on_node("hugetlb", "1") == 3 * 2048 * KIB
     assert one.shares["", "0"].part == pytest.approx(648 / (870 + 1536))
     assert one.shares["", "0"].error == 0
     assert one.local == one.shares["", "0"]
     assert told["policies_bytes"]["bind:0"] == 512 * 4 * KIB
-    assert list(table.table(one, 80))[-2].startswith("  policies      default 6.2 MiB, bind:0 2.0 MiB")
+    assert list(table.format_table(one, 80))[-2].startswith("  policies      default 6.2 MiB, bind:0 2.0 MiB")
 
 
 def test_the_prediction_grows_with_what_is_in_ram() -> None:
     """16 GiB took 65 ms where it was measured, which lies in what is predicted."""
-    least, most = numa_maps.cost(16 * 2.0**30)
+    least, most = numa_maps.estimate_read_seconds(16 * 2.0**30)
 
     assert least <= 0.065 <= most
-    assert numa_maps.cost(0) == (0, 0)
+    assert numa_maps.estimate_read_seconds(0) == (0, 0)
 
 
 def steadytok(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -274,7 +274,7 @@ def test_what_has_no_memory_is_one_sentence(tmp_path: Path, status: str | None, 
 
 def test_a_process_that_vanishes_while_it_is_asked_is_one_sentence(tmp_path: Path) -> None:
     """What was there a moment ago and has gone with all its files ended: nothing else is guessed."""
-    collector = bind(process, "process", interval=None, deadline=None, own=None)
+    collector = bind_collector(process, "process", interval=None, deadline=None, config=None)
     (tmp_path / "proc" / "7").mkdir(parents=True)
     (tmp_path / "proc" / "7" / "status").write_text("Name:\tpython\nState:\tS\nVmSize:\t1 kB\n")
 
@@ -284,8 +284,8 @@ def test_a_process_that_vanishes_while_it_is_asked_is_one_sentence(tmp_path: Pat
 
     module = SimpleNamespace(**vars(process) | {"collect": vanish})
 
-    with pytest.raises(LookError, match=r"^process 7 ended while it was asked$"):
-        Look(collector, module, str(tmp_path), "7").now()
+    with pytest.raises(PlacementError, match=r"^process 7 ended while it was asked$"):
+        PlacementQuery(collector, module, str(tmp_path), "7").read()
 
 
 def test_engines_are_found_by_name() -> None:
@@ -313,7 +313,7 @@ def test_without_permission_the_rest_is_shown(child: subprocess.Popen[bytes]) ->
     code = (
         "import os, sys; from agent.__main__ import run; import agent.commands.placement, agent.config.loader; "
         "import numpy, re2; "
-        "import collectors._process.move_pages; from agent.sampling import plugins; plugins.modules(); "
+        "import collectors._process.move_pages; from agent.sampling import plugins; plugins.load_collectors(); "
         "os.setgid(65534); os.setuid(65534); "
         f"sys.argv = ['steadytok', 'placement', '{child.pid}']; run()"
     )

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config.loader import ConfigError, load, parse
-from agent.config.schema import Config
+from agent.config.schema import AgentConfig
 
 
 class Chips(msgspec.Struct, frozen=True):
@@ -33,14 +33,14 @@ def faults(text: str, tmp_path: Path) -> list[str]:
 
 def test_without_a_file_everything_has_its_default() -> None:
     """No file is a good configuration."""
-    assert load(None, KNOWN) == Config()
+    assert load(None, KNOWN) == AgentConfig()
 
 
 def test_an_empty_file_is_every_default(tmp_path: Path) -> None:
     """An empty file is as good as none."""
     (tmp_path / "empty.yml").write_text("")
 
-    assert load(tmp_path / "empty.yml", KNOWN) == Config()
+    assert load(tmp_path / "empty.yml", KNOWN) == AgentConfig()
 
 
 def test_the_designs_example_is_read(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ web: {listen: "127.0.0.1:9817", config: null, hosts: [box], tokens: {am: /x}, ex
 
     assert config.sample.interval == 2.0
     assert config.sample.keep == 1800.0
-    assert config.collectors["hwmon"].own == Chips(chips=("jc42", "spd5118"))
+    assert config.collectors["hwmon"].config == Chips(chips=("jc42", "spd5118"))
     assert config.collectors["hwmon"].deadline == 0.5
     assert config.collectors["meminfo"].enabled is False
     assert config.engines[0].kind == "vllm"
@@ -82,8 +82,8 @@ def test_external_labels(text: str, more: dict[str, str], tmp_path: Path) -> Non
     config = load(tmp_path / "c.yml", {})
     plain = {"instance": socket.gethostname(), "job": "steadytok"}
 
-    assert config.external() == plain | more
-    assert config.identity() == plain | {name: more[name] for name in more if name in plain}
+    assert config.build_external_labels() == plain | more
+    assert config.build_identity_labels() == plain | {name: more[name] for name in more if name in plain}
 
 
 @pytest.mark.parametrize(
@@ -195,4 +195,4 @@ def test_nothing_but_a_config_or_faults(document: dict[str, object]) -> None:
         assert error.messages
         assert all(message.startswith("file: $") for message in error.messages)
     else:
-        assert isinstance(config, Config)
+        assert isinstance(config, AgentConfig)

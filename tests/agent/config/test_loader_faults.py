@@ -43,7 +43,7 @@ def test_a_configuration_may_come_through_a_pipe() -> None:
     os.write(writing, b"sample: {keep: 2h}")
     os.close(writing)
     try:
-        config, _modules = configuration.read(Path(f"/dev/fd/{reading}"))
+        config, _modules = configuration.load_configuration(Path(f"/dev/fd/{reading}"))
     finally:
         os.close(reading)
 

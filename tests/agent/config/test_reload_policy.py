@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from agent.config.reload_policy import aside
+from agent.config.reload_policy import run_in_thread
 
 
 def test_the_loop_goes_on_while_something_is_read() -> None:
@@ -16,7 +16,7 @@ def test_the_loop_goes_on_while_something_is_read() -> None:
 
     async def read() -> bool:
         asyncio.get_running_loop().call_soon(ticked.set)
-        return await aside(lambda: ticked.wait(20))
+        return await run_in_thread(lambda: ticked.wait(20))
 
     assert asyncio.run(read())
 
@@ -28,4 +28,4 @@ def test_what_the_work_raises_is_raised_where_it_is_waited_for() -> None:
         raise ValueError("no such rule")
 
     with pytest.raises(ValueError, match="no such rule"):
-        asyncio.run(aside(work))
+        asyncio.run(run_in_thread(work))

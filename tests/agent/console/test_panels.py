@@ -9,11 +9,11 @@ import re
 import pytest
 
 import collectors
-from agent.console.panels import Line, Panel, panels
+from agent.console.panels import Panel, PanelQuery, load_panels
 from agent.selfmetrics.definitions import METRICS
 from rules import promql
 
-PANELS = panels()
+PANELS = load_panels()
 LINES = [pytest.param(panel, line, id=f"{panel.id}-{line.name}") for panel in PANELS for line in panel.lines]
 
 
@@ -25,7 +25,7 @@ def known() -> set[str]:
 
 
 @pytest.mark.parametrize(("panel", "line"), LINES)
-def test_questions_can_be_asked(panel: Panel, line: Line) -> None:
+def test_questions_can_be_asked(panel: Panel, line: PanelQuery) -> None:
     """Each is a range query over metrics that there are, and its name is made of labels that its answer has."""
     query = promql.compile(line.query)
 

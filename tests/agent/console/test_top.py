@@ -20,26 +20,26 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from agent.console.panels import panels
-from agent.console.top_client import AlertSeen, CollectorSeen, Overview, Shown
-from agent.console.top_table import lines, rows, table
+from agent.console.panels import load_panels
+from agent.console.top_client import AlertSummary, CollectorSummary, Overview, PanelLine
+from agent.console.top_table import build_rows, build_table, format_lines
 from tests import processes
 from tests.answering import answering
 from tests.conftest import MACHINES, load
 from tests.scene import SECRET, Scene
 
-SPEED = panels()[0]
+SPEED = load_panels()[0]
 QUIET = {"mode": "observe", "halted": "", "killed": False, "pauses": [], "latches": [], "remedies": []}
 SEEN = Overview(
     now=1_700_000_000.0,
     age=0.5,
     host="box",
     version="1",
-    panels=((SPEED, (Shown("r1", "line", 41.25, "", (None, 40.0, 41.25)),)),),
-    alerts=(AlertSeen("DimmHot", "firing", "critical", "DIMM a is hot.", 1_699_999_880.0),),
+    panels=((SPEED, (PanelLine("r1", "line", 41.25, "", (None, 40.0, 41.25)),)),),
+    alerts=(AlertSummary("DimmHot", "firing", "critical", "DIMM a is hot.", 1_699_999_880.0),),
     remedies=QUIET,
     audit=(),
-    collectors=(CollectorSeen("hwmon", 1.0, 0.01, 0.002, "failing"),),
+    collectors=(CollectorSummary("hwmon", 1.0, 0.01, 0.002, "failing"),),
 )
 
 
@@ -206,9 +206,9 @@ def test_a_label_cannot_clear_the_screen() -> None:
         collectors=(replace(SEEN.collectors[0], name=evil),),
     )
     stream = io.StringIO()
-    Console(file=stream, width=200, no_color=True).print(table(shown, evil))
+    Console(file=stream, width=200, no_color=True).print(build_table(shown, evil))
 
-    assert all(line.replace("\t", "").isprintable() for line in lines(shown))
+    assert all(line.replace("\t", "").isprintable() for line in format_lines(shown))
     assert "\x1b" not in stream.getvalue()
     assert r"\x1b[2J\x1b]0;x\x07a\nb\u202e" in stream.getvalue()
 
@@ -216,24 +216,24 @@ def test_a_label_cannot_clear_the_screen() -> None:
 def test_a_missing_reading_is_missing() -> None:
     """A line whose newest two points are missing says so; one that has only not come yet shows the one before."""
     gone, late = (
-        replace(SEEN, panels=((SPEED, (Shown("r1", "line", None, "", (40.0, before, None)),)),))
+        replace(SEEN, panels=((SPEED, (PanelLine("r1", "line", None, "", (40.0, before, None)),)),))
         for before in (None, 41.0)
     )
 
-    assert next(row.text for row in rows(gone) if row.label == "speed: r1") == "no reading"
-    assert next(row.text for row in rows(late) if row.label == "speed: r1") == "41.0 tokens/s"
+    assert next(row.text for row in build_rows(gone) if row.label == "speed: r1") == "no reading"
+    assert next(row.text for row in build_rows(late) if row.label == "speed: r1") == "41.0 tokens/s"
 
 
 def test_an_agent_that_stands_still_is_said_to() -> None:
     """One that answers and does not sample is not shown as if all were well."""
-    assert "but has read nothing for 42 s" in " ".join(lines(replace(SEEN, age=42.0)))
+    assert "but has read nothing for 42 s" in " ".join(format_lines(replace(SEEN, age=42.0)))
 
 
 def test_colours_say_how_bad() -> None:
     """Critical is red, beyond a limit is red, a failing collector is red."""
-    heat = next(panel for panel in panels() if panel.id == "heat")
-    shown = (Shown("a", "line", 86.0, "", (86.0,)), Shown("limit", "limit", 85.0, "", (85.0,)))
-    colours = {row.label: row.colour for row in rows(replace(SEEN, panels=((heat, shown),)))}
+    heat = next(panel for panel in load_panels() if panel.id == "heat")
+    shown = (PanelLine("a", "line", 86.0, "", (86.0,)), PanelLine("limit", "limit", 85.0, "", (85.0,)))
+    colours = {row.label: row.colour for row in build_rows(replace(SEEN, panels=((heat, shown),)))}
 
     assert "red" in colours["hottest dimm: a"]
     assert "red" in colours["alert DimmHot"]
@@ -263,6 +263,6 @@ def test_an_act_tells_whether_it_helped(whats: tuple[str, ...], observed: bool, 
         }
         for what in whats
     ]
-    told = {row.label: row.text for row in rows(replace(SEEN, audit=entries))}
+    told = {row.label: row.text for row in build_rows(replace(SEEN, audit=entries))}
 
     assert told["act of cool"] == f"10 s ago, for DimmHot: {says}"

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from agent.engines import baseline_handover
-from agent.engines.baseline import DAY, Baseline, Key
-from agent.engines.baseline_handover import Given
-from agent.storage.state_dir import StateFolder
+from agent.engines.baseline import DAY_OBSERVATIONS, Baseline, BaselineKey
+from agent.engines.baseline_handover import MeasuredBaseline
+from agent.storage.state_dir import StateDir
 from tests.agent.enginebench.peers import Peer, Reply, data
 
 Start = Callable[..., Peer]
@@ -157,27 +157,27 @@ def test_a_baseline_waits_for_the_agent(tmp_path: Path, peer: Start) -> None:
     server = peer(answers)
     config.write_text(f'engines: [{{name: r1, url: "{server.url}"}}]\nstate: {{dir: "{tmp_path / "state"}"}}\n')
     done = bench("--url", server.url, "-n", "5", "--save", "--config", config)
-    state = StateFolder(tmp_path / "state")
+    state = StateDir(tmp_path / "state")
     baseline = Baseline()
-    baseline_handover.take(state, baseline)
-    stored = Baseline(state.read(baseline_handover.STORED))
+    baseline_handover.adopt(state, baseline)
+    stored = Baseline(state.read(baseline_handover.BASELINE_FILE))
     state.close()
 
     assert done.returncode == 0, done.stderr
     assert "baseline of r1: " in done.stderr
     assert "no agent runs with" in done.stderr
-    assert 10 < (baseline.value("r1") or 0) < 1000
-    assert stored.value("r1") == baseline.value("r1")
+    assert 10 < (baseline.expected_speed("r1") or 0) < 1000
+    assert stored.expected_speed("r1") == baseline.expected_speed("r1")
     assert list((tmp_path / "state").glob(f"{baseline_handover.PREFIX}*")) == []
 
 
 def test_a_running_agent_takes_it(tmp_path: Path, peer: Start) -> None:
     """With the folder's lock held the command waits until it was taken, and says so."""
-    state, baseline, over = StateFolder(tmp_path), Baseline(), threading.Event()
+    state, baseline, over = StateDir(tmp_path), Baseline(), threading.Event()
 
     def agent() -> None:
         while not over.wait(0.05):
-            baseline_handover.take(state, baseline)
+            baseline_handover.adopt(state, baseline)
 
     taking = threading.Thread(target=agent)
     taking.start()
@@ -188,46 +188,46 @@ def test_a_running_agent_takes_it(tmp_path: Path, peer: Start) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "the running agent has taken it" in done.stderr
-    assert baseline.value("r1") is not None
+    assert baseline.expected_speed("r1") is not None
 
 
 def test_the_lock_tells_whether_an_agent_runs(tmp_path: Path) -> None:
     """Before the first start, while one runs, and after it; to look does not disturb."""
     folder = tmp_path / "state"
-    assert not baseline_handover.has_agent(folder)
-    state = StateFolder(folder)
-    assert baseline_handover.has_agent(folder)
+    assert not baseline_handover.is_agent_running(folder)
+    state = StateDir(folder)
+    assert baseline_handover.is_agent_running(folder)
     state.close()
-    assert not baseline_handover.has_agent(folder)
+    assert not baseline_handover.is_agent_running(folder)
     with (folder / "lock").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_nonsense_that_was_given_is_dropped(tmp_path: Path) -> None:
     """What is no baseline is removed and changes none; the next one is taken."""
-    state, baseline = StateFolder(tmp_path), Baseline()
+    state, baseline = StateDir(tmp_path), Baseline()
     for name, text in (("1", "nonsense"), ("2", '{"engine": "r1"}')):
         (tmp_path / f"{baseline_handover.PREFIX}{name}.json").write_text(text)
-    baseline_handover.give(tmp_path, Given("r1", "", "1", -5.0))
-    baseline_handover.give(tmp_path, Given("r2", "", "1", 50.0))
-    baseline_handover.take(state, baseline)
+    baseline_handover.hand_over(tmp_path, MeasuredBaseline("r1", "", "1", -5.0))
+    baseline_handover.hand_over(tmp_path, MeasuredBaseline("r2", "", "1", 50.0))
+    baseline_handover.adopt(state, baseline)
     state.close()
 
     assert list(tmp_path.glob(f"{baseline_handover.PREFIX}*")) == []
-    assert (baseline.value("r1"), baseline.value("r2")) == (None, pytest.approx(50.0, rel=0.01))
+    assert (baseline.expected_speed("r1"), baseline.expected_speed("r2")) == (None, pytest.approx(50.0, rel=0.01))
 
 
 def test_what_was_given_holds_for_a_day() -> None:
     """It is there at once, stays while slower speeds are learnt for a day, and follows a faster engine."""
     baseline = Baseline()
-    baseline.observe(Key("r1"), 10.0)
-    baseline.give(Key("r1"), 100.0)
-    assert baseline.value("r1") == pytest.approx(100.0, rel=0.01)
+    baseline.observe(BaselineKey("r1"), 10.0)
+    baseline.set_measured(BaselineKey("r1"), 100.0)
+    assert baseline.expected_speed("r1") == pytest.approx(100.0, rel=0.01)
 
-    for _ in range(DAY - DAY // 9 - 1):
-        baseline.observe(Key("r1"), 60.0)
-    assert baseline.value("r1") == pytest.approx(100.0, rel=0.01)
+    for _ in range(DAY_OBSERVATIONS - DAY_OBSERVATIONS // 9 - 1):
+        baseline.observe(BaselineKey("r1"), 60.0)
+    assert baseline.expected_speed("r1") == pytest.approx(100.0, rel=0.01)
 
-    for _ in range(2 * DAY):
-        baseline.observe(Key("r1"), 60.0)
-    assert baseline.value("r1") == pytest.approx(60.0, rel=0.01)
+    for _ in range(2 * DAY_OBSERVATIONS):
+        baseline.observe(BaselineKey("r1"), 60.0)
+    assert baseline.expected_speed("r1") == pytest.approx(60.0, rel=0.01)

@@ -8,21 +8,21 @@ from typing import Any
 
 import pytest
 
-from agent.enginebench.client import Answer, Engine, EngineError, Order, Piece
+from agent.enginebench.client import BenchRequest, Completion, EngineClient, EngineError, StreamEvent
 from tests.agent.enginebench.peers import Behave, Peer, Reply, data
 
-ORDER = Order("Hello", 5)
+ORDER = BenchRequest("Hello", 5)
 Start = Callable[..., Peer]
 
 
-def ask(peer: Peer, times: int = 1, **more: Any) -> tuple[Engine, list[Answer]]:
+def ask(peer: Peer, times: int = 1, **more: Any) -> tuple[EngineClient, list[Completion]]:
     """The answers to so many requests in a row."""
 
-    async def all_of_them() -> tuple[Engine, list[Answer]]:
-        engine = Engine(peer.url, **more)
+    async def all_of_them() -> tuple[EngineClient, list[Completion]]:
+        engine = EngineClient(peer.url, **more)
         try:
-            await engine.open(1, 5.0)
-            return engine, [await engine.ask(ORDER) for _ in range(times)]
+            await engine.connect(1, 5.0)
+            return engine, [await engine.complete(ORDER) for _ in range(times)]
         finally:
             await engine.close()
 
@@ -67,13 +67,13 @@ def test_tokens_are_counted(peer: Start, events: Sequence[bytes], tokens: int, c
     """By the engine's own count where it has one, else by events with text; times are of events that are tokens."""
     _, (answer,) = ask(peer(completions(events)))
 
-    assert (answer.tokens, len(answer.counted), answer.told) == (tokens, counted, told)
+    assert (answer.tokens, len(answer.token_events), answer.usage_tokens) == (tokens, counted, told)
     assert answer.first_token is not None
     assert 0 < answer.first_token <= answer.seconds
     assert answer.speed is not None
     assert answer.speed > 0
-    assert 1 <= len(answer.gaps) <= counted - 1
-    assert min(answer.gaps) > 0
+    assert 1 <= len(answer.token_gaps) <= counted - 1
+    assert min(answer.token_gaps) > 0
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_an_engine_that_only_chats(peer: Start, deltas: Sequence[Any]) -> None:
     server = peer(behave)
     engine, answers = ask(server, times=2)
 
-    assert [(answer.tokens, len(answer.counted)) for answer in answers] == [(2, 2)] * 2
+    assert [(answer.tokens, len(answer.token_events)) for answer in answers] == [(2, 2)] * 2
     assert engine.endpoint == "chat"
     assert [path for path, _ in server.asked] == ["/v1/completions", *["/v1/chat/completions"] * 2]
 
@@ -134,7 +134,7 @@ def test_an_answer_in_one_piece_has_no_first_token(peer: Start) -> None:
     whole = b'{"choices": [{"text": "abc"}], "usage": {"completion_tokens": 3}}'
     _, (answer,) = ask(peer(lambda *_: Reply([whole], 200, "application/json", pause=0.02)))
 
-    assert (answer.tokens, answer.first_token, answer.gaps) == (3, None, [])
+    assert (answer.tokens, answer.first_token, answer.token_gaps) == (3, None, [])
     assert answer.speed == pytest.approx(3 / answer.seconds)
 
 
@@ -202,10 +202,10 @@ def test_an_engine_that_falls_silent(peer: Start) -> None:
     server = peer(lambda *_: Reply([*text("a"), b""], pause=3.0))
 
     async def impatient() -> None:
-        engine = Engine(server.url)
+        engine = EngineClient(server.url)
         try:
-            await engine.open(1, 0.2)
-            await engine.ask(ORDER)
+            await engine.connect(1, 0.2)
+            await engine.complete(ORDER)
         finally:
             await engine.close()
 
@@ -215,16 +215,16 @@ def test_an_engine_that_falls_silent(peer: Start) -> None:
 
 def test_speeds_leave_the_first_token_out() -> None:
     """Four tokens after the first in two seconds are 2 tokens/s, however long the first one took."""
-    pieces = tuple(Piece(float(at), text=True) for at in (7.0, 7.5, 8.0, 8.5, 9.0))
-    answer = Answer(sent=0.0, ended=9.1, pieces=pieces, told=5, streamed=True)
+    pieces = tuple(StreamEvent(float(at), has_text=True) for at in (7.0, 7.5, 8.0, 8.5, 9.0))
+    answer = Completion(sent_at=0.0, ended_at=9.1, events=pieces, usage_tokens=5, is_streamed=True)
 
-    assert (answer.first_token, answer.speed, answer.gaps) == (7.0, 2.0, [0.5] * 4)
-    assert Answer(0.0, 1.0, pieces[:1], 1, streamed=True).speed is None
+    assert (answer.first_token, answer.speed, answer.token_gaps) == (7.0, 2.0, [0.5] * 4)
+    assert Completion(0.0, 1.0, pieces[:1], 1, is_streamed=True).speed is None
 
 
 def test_tokens_that_come_together_share_their_wait() -> None:
     """Three that one read brought a second after the first are a third of a second apart, as far as one can see."""
-    pieces = tuple(Piece(float(at), text=True) for at in (1.0, 2.0, 2.0, 2.0))
-    answer = Answer(sent=0.0, ended=2.0, pieces=pieces, told=4, streamed=True)
+    pieces = tuple(StreamEvent(float(at), has_text=True) for at in (1.0, 2.0, 2.0, 2.0))
+    answer = Completion(sent_at=0.0, ended_at=2.0, events=pieces, usage_tokens=4, is_streamed=True)
 
-    assert answer.gaps == pytest.approx([1 / 3] * 3)
+    assert answer.token_gaps == pytest.approx([1 / 3] * 3)

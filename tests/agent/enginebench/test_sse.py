@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.enginebench.sse import LONGEST_LINE, Events, StreamError
+from agent.enginebench.sse import LONGEST_LINE, EventParser, StreamError
 
 
 def read(*parts: bytes) -> tuple[list[Any], bool]:
     """All values of these parts, and whether [DONE] came."""
-    events = Events()
-    values = [value for part in parts for value in events.fed(part)]
-    return [*values, *events.ended()], events.done
+    events = EventParser()
+    values = [value for part in parts for value in events.feed(part)]
+    return [*values, *events.finish()], events.is_done
 
 
 @given(

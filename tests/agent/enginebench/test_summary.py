@@ -10,30 +10,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.enginebench.client import Answer, Engine, Piece
+from agent.enginebench.client import Completion, EngineClient, StreamEvent
 from agent.enginebench.heat import Heat
-from agent.enginebench.load import Run
-from agent.enginebench.plot import nice, svg
-from agent.enginebench.report import as_json, drawing, lines
-from agent.enginebench.summary import percentiles, sag, summarise, verdict
+from agent.enginebench.load import LoadRun
+from agent.enginebench.plot import render_svg, round_step
+from agent.enginebench.report import draw_sparkline, format_lines, to_json
+from agent.enginebench.summary import compute_percentiles, compute_sag, format_verdict, summarise_run
 
 UNKNOWN = Heat()
 COOL = Heat(dimm=45.0, processor=50.0, hertz=3.2e9, throttled=0.0)
 
 
-def run(speeds: Sequence[float], first_token: float = 0.1) -> Run:
+def run(speeds: Sequence[float], first_token: float = 0.1) -> LoadRun:
     """A run with these speeds, each answer of 11 tokens."""
     answers, now = [], 0.0
     for speed in speeds:
         times = [now + first_token + index / speed for index in range(11)]
-        answers.append(Answer(now, times[-1], tuple(Piece(at, text=True) for at in times), 11, streamed=True))
+        answers.append(
+            Completion(now, times[-1], tuple(StreamEvent(at, has_text=True) for at in times), 11, is_streamed=True)
+        )
         now = times[-1]
-    return Run(len(speeds), answers)
+    return LoadRun(len(speeds), answers)
 
 
 def say(speeds: Sequence[float], before: Heat = UNKNOWN, after: Heat = UNKNOWN) -> str:
     """The verdict on these speeds."""
-    return verdict(summarise(run(speeds)), before, after)
+    return format_verdict(summarise_run(run(speeds)), before, after)
 
 
 INCIDENT = [15.0, 15.0, 14.0, 12.5, 10.5, 10.4, 10.2, 10.0, 9.8, 9.8]  # 30 % down after five, 65 % after ten
@@ -88,7 +90,7 @@ def test_what_is_no_sag(speeds: list[float], said: str) -> None:
 @given(st.lists(st.floats(0.1, 1000.0), min_size=5, max_size=60))
 def test_the_ends_are_those_of_the_run(speeds: list[float]) -> None:
     """What is told of a run lies between its slowest and its fastest request, and nothing raises."""
-    found = sag(speeds)
+    found = compute_sag(speeds)
     assert found is not None
     assert min(speeds) <= min(found.first, found.last) <= max(found.first, found.last) <= max(speeds)
     assert found.lost == pytest.approx(1 - found.last / found.first)
@@ -97,7 +99,7 @@ def test_the_ends_are_those_of_the_run(speeds: list[float]) -> None:
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=300))
 def test_percentiles_are_values_that_were_measured(values: list[float]) -> None:
     """Nearest rank: at least that share of the values is at or below each."""
-    found = percentiles(values)
+    found = compute_percentiles(values)
     assert found is not None
     for share, value in zip((0.5, 0.9, 0.99, 1.0), found, strict=True):
         assert value in values
@@ -107,8 +109,8 @@ def test_percentiles_are_values_that_were_measured(values: list[float]) -> None:
 @given(st.lists(st.floats(0.1, 1000.0), max_size=60), st.booleans())
 def test_the_picture_can_be_drawn_of_any_run(speeds: list[float], odd: bool) -> None:
     """It is well-formed, each request is a point in each panel, and no point leaves the picture."""
-    engine = Engine("http://127.0.0.1:1", model="<a&b>" if odd else "m")
-    root = ElementTree.fromstring(svg(engine, run(speeds), Heat(), COOL))
+    engine = EngineClient("http://127.0.0.1:1", model="<a&b>" if odd else "m")
+    root = ElementTree.fromstring(render_svg(engine, run(speeds), Heat(), COOL))
     circles = [element for element in root.iter() if element.tag.endswith("circle")]
     width, height = float(root.attrib["width"]), float(root.attrib["height"])
 
@@ -119,15 +121,15 @@ def test_the_picture_can_be_drawn_of_any_run(speeds: list[float], odd: bool) -> 
 @given(st.floats(1e-6, 1e9))
 def test_axes_count_by_round_numbers(step: float) -> None:
     """1, 2, 2.5 or 5 times a power of ten, at least as large as asked."""
-    assert nice(step) >= step * 0.998
-    assert re.match(r"(1|2|2\.5|5)0*e", f"{nice(step):.1e}".replace(".0e", "e"))
+    assert round_step(step) >= step * 0.998
+    assert re.match(r"(1|2|2\.5|5)0*e", f"{round_step(step):.1e}".replace(".0e", "e"))
 
 
 def test_the_table_tells_what_the_json_tells() -> None:
     """Requests, percentiles, heat and verdict; of a long run the first and the last requests."""
-    engine, many = Engine("http://127.0.0.1:1", model="m"), run([10.0] * 100)
-    table = list(lines(engine, many, COOL, COOL._replace(dimm=60.0)))
-    fields = as_json(engine, many, COOL, COOL)
+    engine, many = EngineClient("http://127.0.0.1:1", model="m"), run([10.0] * 100)
+    table = list(format_lines(engine, many, COOL, COOL._replace(dimm=60.0)))
+    fields = to_json(engine, many, COOL, COOL)
 
     assert sum(line.split()[1:2] == ["11"] for line in table) == 40
     assert "hottest DIMM         45 °C before, 60 °C after" in table
@@ -138,8 +140,8 @@ def test_the_table_tells_what_the_json_tells() -> None:
 
 def test_failures_are_told_once_with_their_number() -> None:
     """The same sentence twice is one line."""
-    failed = Run(3, [], ["no", "no"], "given up after 3 failures in a row")
-    table = list(lines(Engine("http://127.0.0.1:1"), failed, Heat(), Heat()))
+    failed = LoadRun(3, [], ["no", "no"], "given up after 3 failures in a row")
+    table = list(format_lines(EngineClient("http://127.0.0.1:1"), failed, Heat(), Heat()))
 
     assert "2 failed: no" in table
     assert "Given up after 3 failures in a row." in table
@@ -148,5 +150,5 @@ def test_failures_are_told_once_with_their_number() -> None:
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=300))
 def test_a_curve_in_one_line(values: list[float]) -> None:
     """At most 60 steps; a constant is a flat line."""
-    assert len(drawing(values)) == min(60, len(values))
-    assert len(set(drawing([5.0] * 7))) == 1
+    assert len(draw_sparkline(values)) == min(60, len(values))
+    assert len(set(draw_sparkline([5.0] * 7))) == 1

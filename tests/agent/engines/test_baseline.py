@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.engines.baseline import DAY, ENOUGH, Baseline, Key
+from agent.engines.baseline import DAY_OBSERVATIONS, MIN_OBSERVATIONS, Baseline, BaselineKey
 from collectors import Reading, counter, gauge
 from rules.history.history import History
 
@@ -15,7 +15,7 @@ SECONDS = counter("steadytok_engine_decode_seconds_total", "Seconds.")
 RUNNING = gauge("steadytok_engine_requests_running", "Running.")
 DUTY = gauge("steadytok_engine_duty", "Duty.")
 HEADROOM = gauge("steadytok_dimm_headroom_celsius", "Headroom.")
-KEY = Key("r1")
+KEY = BaselineKey("r1")
 
 
 def history(*each: tuple[float, float], more: tuple[Reading, ...] = (), running: float = 1.0) -> History:
@@ -37,14 +37,14 @@ def history(*each: tuple[float, float], more: tuple[Reading, ...] = (), running:
 
 def test_speed_is_tokens_per_decode_second() -> None:
     """An engine that decodes for a tenth of the time at 200 tokens/s runs at 200 tokens/s, not at 20."""
-    speeds = Baseline().now(history(*[(20.0, 0.1)] * 60), 59_000)
+    speeds = Baseline().query_speeds(history(*[(20.0, 0.1)] * 60), 59_000)
 
     assert speeds == {"r1": pytest.approx(200.0)}
 
 
 def test_an_idle_engine_has_no_speed() -> None:
     """Where nothing was decoded there is no speed, rather than 0."""
-    assert Baseline().now(history(*[(0.0, 0.0)] * 60), 59_000) == {}
+    assert Baseline().query_speeds(history(*[(0.0, 0.0)] * 60), 59_000) == {}
 
 
 def test_without_decode_seconds_only_a_busy_engine_has_a_speed() -> None:
@@ -55,7 +55,7 @@ def test_without_decode_seconds_only_a_busy_engine_has_a_speed() -> None:
         for second in range(60):
             samples = [TOKENS.sample(second * 30.0, engine="r2"), RUNNING.sample(running, engine="r2")]
             remembered.record("engine", second * 1000, [sample for sample in samples if sample is not None])
-        return Baseline().now(remembered, 59_000)
+        return Baseline().query_speeds(remembered, 59_000)
 
     assert only_tokens(2.0) == {"r2": pytest.approx(30.0)}
     assert only_tokens(0.0) == {}
@@ -64,22 +64,22 @@ def test_without_decode_seconds_only_a_busy_engine_has_a_speed() -> None:
 def test_a_baseline_needs_its_observations() -> None:
     """Until enough has been seen there is no baseline, and the progress says how far it is."""
     baseline = Baseline()
-    for _ in range(ENOUGH - 1):
+    for _ in range(MIN_OBSERVATIONS - 1):
         baseline.observe(KEY, 100.0)
-    assert baseline.value("r1") is None
-    assert baseline.progress("r1") == pytest.approx(1 - 1 / ENOUGH)
+    assert baseline.expected_speed("r1") is None
+    assert baseline.learning_progress("r1") == pytest.approx(1 - 1 / MIN_OBSERVATIONS)
 
     baseline.observe(KEY, 100.0)
-    assert baseline.value("r1") == pytest.approx(100.0, rel=0.01)
+    assert baseline.expected_speed("r1") == pytest.approx(100.0, rel=0.01)
 
 
-@given(st.lists(st.floats(0.1, 10_000), min_size=ENOUGH, max_size=300))
+@given(st.lists(st.floats(0.1, 10_000), min_size=MIN_OBSERVATIONS, max_size=300))
 def test_it_is_the_90th_percentile(speeds: list[float]) -> None:
     """At least nine in ten observations are at or below it, to the bin of one percent."""
     baseline = Baseline()
     for speed in speeds:
         baseline.observe(KEY, speed)
-    value = baseline.value("r1")
+    value = baseline.expected_speed("r1")
 
     assert value is not None
     assert sum(speed <= value * 1.01 for speed in speeds) >= 0.9 * len(speeds)
@@ -101,19 +101,19 @@ def test_it_learns_only_from_unhurt_engines(more: tuple[Reading, ...], learns: b
     baseline = Baseline()
     baseline.learn(history(*[(20.0, 0.1)] * 60, more=more), 59_000)
 
-    assert (baseline.progress("r1") > 0) is learns
+    assert (baseline.learning_progress("r1") > 0) is learns
 
 
 def test_each_batch_has_its_own() -> None:
     """An engine that works on eight requests at once is not measured against its speed with one."""
     baseline = Baseline()
-    for _ in range(ENOUGH):
+    for _ in range(MIN_OBSERVATIONS):
         baseline.learn(history(*[(20.0, 0.1)] * 60, running=1.0), 59_000)
-    assert baseline.value("r1") == pytest.approx(200.0, rel=0.01)
+    assert baseline.expected_speed("r1") == pytest.approx(200.0, rel=0.01)
 
     baseline.learn(history(*[(80.0, 0.8)] * 60, running=11.0), 59_000)
-    assert baseline.value("r1") is None
-    assert baseline.key("r1").batch == "8"
+    assert baseline.expected_speed("r1") is None
+    assert baseline.current_key("r1").batch == "8"
 
 
 def test_throttling_stops_the_learning() -> None:
@@ -127,22 +127,22 @@ def test_throttling_stops_the_learning() -> None:
     baseline = Baseline()
     baseline.learn(remembered, 59_000)
 
-    assert baseline.progress("r1") == 0
+    assert baseline.learning_progress("r1") == 0
 
 
 def test_it_survives_a_restart() -> None:
     """What was stored is the same baseline again, for the same engine and model only."""
     baseline = Baseline()
-    for speed in range(100, 100 + ENOUGH):
-        baseline.observe(Key("r1", "model-a"), float(speed))
-    again = Baseline(baseline.stored())
+    for speed in range(100, 100 + MIN_OBSERVATIONS):
+        baseline.observe(BaselineKey("r1", "model-a"), float(speed))
+    again = Baseline(baseline.dump())
     again.models["r1"] = "model-a"
-    other = Baseline(baseline.stored())
+    other = Baseline(baseline.dump())
     other.models["r1"] = "model-b"
     baseline.models["r1"] = "model-a"
 
-    assert again.value("r1") == baseline.value("r1") is not None
-    assert other.value("r1") is None
+    assert again.expected_speed("r1") == baseline.expected_speed("r1") is not None
+    assert other.expected_speed("r1") is None
 
 
 @pytest.mark.parametrize(
@@ -150,15 +150,15 @@ def test_it_survives_a_restart() -> None:
 )
 def test_a_damaged_store_is_learnt_anew(stored: str) -> None:
     """A file that cannot be read is told and forgotten; it does not stop the start."""
-    assert Baseline(stored).value("r1") is None
+    assert Baseline(stored).expected_speed("r1") is None
 
 
 def test_it_follows_a_changed_host() -> None:
     """After a day's observations old ones weigh half, so that a slower host is not called slow for ever."""
     baseline = Baseline()
-    for _ in range(DAY):
+    for _ in range(DAY_OBSERVATIONS):
         baseline.observe(KEY, 100.0)
-    for _ in range(6 * DAY):
+    for _ in range(6 * DAY_OBSERVATIONS):
         baseline.observe(KEY, 50.0)
 
-    assert baseline.value("r1") == pytest.approx(50.0, rel=0.02)
+    assert baseline.expected_speed("r1") == pytest.approx(50.0, rel=0.02)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from agent import configuration
 from agent.config.loader import ConfigError
-from agent.engines.baseline import ENOUGH as ENOUGH_SPEEDS
+from agent.engines.baseline import MIN_OBSERVATIONS as ENOUGH_SPEEDS
 from agent.engines.baseline import Baseline
-from agent.engines.placement_baseline import ENOUGH, HOUR, Placement, Whose
+from agent.engines.placement_baseline import HOUR_OBSERVATIONS, MIN_OBSERVATIONS, PlacementBaseline, ProcessKey
 from agent.selfmetrics import definitions
 from agent.selfmetrics import readings as own
 from collectors import Reading, counter, gauge
@@ -23,7 +23,7 @@ TOKENS = counter("steadytok_engine_generated_tokens_total", "Tokens.")
 SECONDS = counter("steadytok_engine_decode_seconds_total", "Seconds.")
 RUNNING = gauge("steadytok_engine_requests_running", "Running.")
 SHARE = gauge("steadytok_process_node_share_ratio", "Share.")
-R1 = Whose("r1", "", "0")
+R1 = ProcessKey("r1", "", "0")
 MINUTE = range(60)
 PLACEMENT = Path(__file__).parents[3] / "rules" / "builtin" / "placement.yml"
 
@@ -48,7 +48,7 @@ def history(shares: dict[str, dict[str, float]], speed: float = 100.0, more: tup
     return remembered
 
 
-def taught(shares: dict[str, dict[str, float]], times: int = ENOUGH, speed: float = 100.0) -> Baseline:
+def taught(shares: dict[str, dict[str, float]], times: int = MIN_OBSERVATIONS, speed: float = 100.0) -> Baseline:
     baseline = Baseline()
     for _ in range(times):
         baseline.learn(history(shares, speed), 59_000)
@@ -56,7 +56,7 @@ def taught(shares: dict[str, dict[str, float]], times: int = ENOUGH, speed: floa
 
 
 def drifts(baseline: Baseline, shares: dict[str, dict[str, float]]) -> dict[str, float]:
-    return {rank: drift for _, rank, drift in baseline.drifts(history(shares), 59_000)}
+    return {rank: drift for _, rank, drift in baseline.iter_drifts(history(shares), 59_000)}
 
 
 HOME = {"0": {"0": 1.0, "1": 0.0}, "1": {"0": 0.0, "1": 1.0}}
@@ -68,21 +68,21 @@ def test_drift_is_the_share_of_pages_that_are_elsewhere() -> None:
 
     moved = {"0": {"0": 0.7, "1": 0.3}, "1": {"0": 0.0, "1": 1.0}}
     assert drifts(baseline, moved) == {"0": pytest.approx(0.3), "1": pytest.approx(0.0)}
-    told = own.of_engines(baseline, history(moved), 59_000, [], None, {})
+    told = own.read_engines(baseline, history(moved), 59_000, [], None, {})
     values = {sample.labels: sample.value for sample in told if sample and sample.metric is definitions.PLACEMENT_DRIFT}
     assert values[(("engine", "r1"), ("rank", "0"))] == pytest.approx(0.3)
 
 
 def test_nothing_is_told_before_enough_is_learnt() -> None:
     """Drift begins with as many observations as a baseline needs; a process that is new has none."""
-    assert drifts(taught(HOME, ENOUGH - 1), HOME) == {}
+    assert drifts(taught(HOME, MIN_OBSERVATIONS - 1), HOME) == {}
     assert drifts(taught(HOME), {"7": {"0": 1.0}}) == {}
 
 
 def test_a_slow_engine_teaches_no_placement() -> None:
     """Memory that has drifted and costs speed is not taken for normal, however long it lasts."""
     baseline = taught(HOME)
-    assert ENOUGH >= ENOUGH_SPEEDS
+    assert MIN_OBSERVATIONS >= ENOUGH_SPEEDS
     away = {"0": {"0": 0.0, "1": 1.0}, "1": {"0": 0.0, "1": 1.0}}
     for _ in range(200):
         baseline.learn(history(away, speed=60.0), 59_000)
@@ -95,7 +95,7 @@ def test_memory_that_moved_at_no_cost_is_normal_in_time() -> None:
     baseline = taught(HOME)
     away = {"0": {"0": 0.0, "1": 1.0}}
     before = drifts(baseline, away)["0"]
-    for _ in range(HOUR):
+    for _ in range(HOUR_OBSERVATIONS):
         baseline.learn(history(away), 59_000)
 
     assert before == pytest.approx(1.0)
@@ -107,7 +107,7 @@ def test_a_paced_or_hurt_engine_teaches_nothing() -> None:
     duty = gauge("steadytok_engine_duty", "Duty.").sample(0.5, engine="r1")
     alert = gauge("ALERTS", "Alerts.").sample(1.0, alertname="PlacementDrift", alertstate="firing")
     baseline = Baseline()
-    for _ in range(2 * ENOUGH):
+    for _ in range(2 * MIN_OBSERVATIONS):
         baseline.learn(history(HOME, more=(duty,)), 59_000)
         baseline.learn(history(HOME, more=(alert,)), 59_000)
 
@@ -119,10 +119,10 @@ def test_a_restart_keeps_what_was_learnt() -> None:
     baseline = taught(HOME)
     moved = {"0": {"0": 0.4, "1": 0.6}}
 
-    restored = Baseline(baseline.stored())
+    restored = Baseline(baseline.dump())
     assert drifts(restored, moved) == drifts(baseline, moved) == {"0": pytest.approx(0.6)}
     older = Baseline('{"version":1,"bins":{"r1\\u001f\\u001f1":{"463":100}}}')
-    assert older.value("r1") == pytest.approx(100, rel=0.02)
+    assert older.expected_speed("r1") == pytest.approx(100, rel=0.02)
     assert drifts(older, moved) == {}
 
 
@@ -134,22 +134,28 @@ def test_what_cannot_have_been_learnt_is_forgotten(learnt: str) -> None:
     text = f'{{"version":1,"bins":{{"r1\\u001f\\u001f1":{{"463":100}}}},"placements":{{"r1\\u001f\\u001f0":{learnt}}}}}'
 
     baseline = Baseline(text)
-    assert baseline.value("r1") is not None
+    assert baseline.expected_speed("r1") is not None
     assert drifts(baseline, HOME) == {}
 
 
-@given(st.lists(st.lists(st.floats(0.001, 1.0), min_size=3, max_size=3), min_size=ENOUGH, max_size=ENOUGH + 5))
+@given(
+    st.lists(
+        st.lists(st.floats(0.001, 1.0), min_size=3, max_size=3),
+        min_size=MIN_OBSERVATIONS,
+        max_size=MIN_OBSERVATIONS + 5,
+    )
+)
 def test_drift_is_a_share(seen: list[list[float]]) -> None:
     """Whatever was learnt, drift is from 0 to 1, and the mean is at no distance from itself."""
-    placement = Placement()
+    placement = PlacementBaseline()
     for weights in seen:
         placement.observe(R1, {str(node): weight / sum(weights) for node, weight in enumerate(weights)})
 
     for shares in ({"0": 1.0}, {"5": 1.0}, {"0": 0.5, "2": 0.5}):
-        drift = placement.drift(R1, shares)
+        drift = placement.measure_drift(R1, shares)
         assert drift is not None
         assert 0 <= drift <= 1 + 1e-9
-    assert placement.drift(R1, placement.stored()["r1\x1f\x1f0"].shares) == 0
+    assert placement.measure_drift(R1, placement.dump()["r1\x1f\x1f0"].shares) == 0
 
 
 def config(text: str, tmp_path: Path) -> Path:
@@ -164,14 +170,16 @@ def test_engines_of_the_configuration_are_looked_for_as_processes(tmp_path: Path
 engines: [{name: r1, url: "http://127.0.0.1:8000"}, {name: r2, url: "http://127.0.0.1:8001"}]
 collectors: {process: {interval: 30s, pages: 1000, engines: [{name: r2, command: "serve.py"}]}}
 """
-    told, modules = configuration.read(config(text, tmp_path))
-    (bound,) = [one for one in configuration.bind_all(told, modules, "http://127.0.0.1:9") if one.name == "process"]
+    told, modules = configuration.load_configuration(config(text, tmp_path))
+    (bound,) = [
+        one for one in configuration.bind_collectors(told, modules, "http://127.0.0.1:9") if one.name == "process"
+    ]
 
-    names = [(target.name, target.command or target.url) for target in bound.own.engines]
+    names = [(target.name, target.command or target.url) for target in bound.config.engines]
     assert names[0] == ("r2", "serve.py")
     assert ("r1", "http://127.0.0.1:8000") in names
     assert ("canary", "http://127.0.0.1:9") in names
-    assert (bound.interval, bound.own.pages, bound.isolated) == (30.0, 1000, True)
+    assert (bound.interval, bound.config.pages, bound.isolated) == (30.0, 1000, True)
 
 
 def test_what_finds_no_process_is_a_fault_of_the_file(tmp_path: Path) -> None:
@@ -179,7 +187,7 @@ def test_what_finds_no_process_is_a_fault_of_the_file(tmp_path: Path) -> None:
     text = 'collectors: {process: {pages: 3, engines: [{name: a}, {name: b, command: "("}]}}'
 
     with pytest.raises(ConfigError) as caught:
-        configuration.read(config(text, tmp_path))
+        configuration.load_configuration(config(text, tmp_path))
     told = [message.split("yml: ")[1] for message in caught.value.messages]
     assert told[0] == "$.collectors.process.engines[0]: expected one of the keys url, command and pid"
     assert told[1].startswith("$.collectors.process.engines[1]: command: expected a regular expression, found '('")
@@ -193,17 +201,17 @@ def test_a_placement_that_cannot_be_read_is_lost_not_mended() -> None:
     ]
     baseline = taught(HOME)
     remembered = history({"0": {"0": 0.4, "1": 0.6}})
-    own.declare(remembered, baseline)
+    own.declare_derived(remembered, baseline)
 
     def tell(now_ms: int) -> None:
-        readings = own.of_engines(baseline, remembered, now_ms, ["r1"], None, {})
+        readings = own.read_engines(baseline, remembered, now_ms, ["r1"], None, {})
         remembered.record("agent", now_ms, [reading for reading in readings if reading is not None])
 
     tell(59_000)
-    assert remembered.value("steadytok_process_placement_drift", engine="r1", rank="0") == pytest.approx(0.6)
-    assert rule.query.fresh(remembered, 59_000)
+    assert remembered.get_value("steadytok_process_placement_drift", engine="r1", rank="0") == pytest.approx(0.6)
+    assert rule.query.is_fresh(remembered, 59_000)
 
     remembered.silence("process", 59_500)
     tell(60_000)
-    assert remembered.value("steadytok_process_placement_drift", engine="r1", rank="0") is None
-    assert not rule.query.fresh(remembered, 60_000)
+    assert remembered.get_value("steadytok_process_placement_drift", engine="r1", rank="0") is None
+    assert not rule.query.is_fresh(remembered, 60_000)

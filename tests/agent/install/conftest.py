@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.install import Target
+from agent.install import InstallTarget
 
 
 @pytest.fixture(name="target")
-def _target(tmp_path: Path) -> Target:
-    return Target(tmp_path / "host")
+def _target(tmp_path: Path) -> InstallTarget:
+    return InstallTarget(tmp_path / "host")
 
 
 @pytest.fixture(name="wheel")

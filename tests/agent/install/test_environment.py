@@ -11,49 +11,49 @@ from pathlib import Path
 import pytest
 
 from agent.commands import _install
-from agent.install import InstallError, Target, environment, stages
+from agent.install import InstallError, InstallTarget, environment, stages
 from agent.install.layout import OPT
 
 
-def test_a_venv_is_whole_and_knows_its_place_on_the_host(target: Target, wheel: Path) -> None:
+def test_a_venv_is_whole_and_knows_its_place_on_the_host(target: InstallTarget, wheel: Path) -> None:
     """It holds the package, compiled, and pip; its script names the interpreter as the host will have it."""
-    folder = environment.made(target, str(wheel))
+    folder = environment.make_venv(target, str(wheel))
 
-    assert folder == target.at(f"{OPT}/venv-1")
-    assert environment.installed_version(folder) == "9.9"
+    assert folder == target.resolve(f"{OPT}/venv-1")
+    assert environment.find_version(folder) == "9.9"
     assert (folder / "bin/steadytok").read_text().startswith(f"#!{OPT}/venv-1/bin/python")
     assert list(folder.glob("lib/python*/site-packages/__pycache__/tiny*.pyc"))
     assert subprocess.run([folder / "bin/python", "-I", "-m", "pip", "--version"], check=False).returncode == 0
 
 
-def test_what_cannot_be_installed_leaves_nothing(target: Target, wheel: Path) -> None:
+def test_what_cannot_be_installed_leaves_nothing(target: InstallTarget, wheel: Path) -> None:
     """pip's own reason is told, and the half-made venv is gone."""
     with pytest.raises(InstallError, match="No matching distribution found for steadytok==404"):
-        environment.made(target, "steadytok==404")
+        environment.make_venv(target, "steadytok==404")
 
-    assert list(target.at(OPT).iterdir()) == []
+    assert list(target.resolve(OPT).iterdir()) == []
 
 
-def test_a_disk_that_is_full_is_named(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_is_named(target: InstallTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     """The step, the reason, and what to do stand in one sentence."""
 
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28), "/opt/steadytok")
 
     with pytest.raises(InstallError, match="cannot write it: /opt/steadytok: No space left on device; make room"):
-        target.step("write it", full)
+        target.run_step("write it", full)
 
 
-def test_one_venv_is_in_use_and_the_others_are_swept(target: Target) -> None:
+def test_one_venv_is_in_use_and_the_others_are_swept(target: InstallTarget) -> None:
     """`current` moves at once from one to the next, and only the newest stays."""
     for name in ("venv-1", "venv-2"):
-        target.at(f"{OPT}/{name}").mkdir(parents=True)
-        environment.point(target, target.at(f"{OPT}/{name}"))
-    newest = environment.current(target)
-    assert newest == target.at(f"{OPT}/venv-2")
-    environment.sweep(target, newest)
+        target.resolve(f"{OPT}/{name}").mkdir(parents=True)
+        environment.switch_current(target, target.resolve(f"{OPT}/{name}"))
+    newest = environment.find_current(target)
+    assert newest == target.resolve(f"{OPT}/venv-2")
+    environment.remove_unused(target, newest)
 
-    assert sorted(path.name for path in target.at(OPT).iterdir()) == ["current", "venv-2"]
+    assert sorted(path.name for path in target.resolve(OPT).iterdir()) == ["current", "venv-2"]
 
 
 def test_a_python_that_services_do_not_see_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,26 +67,26 @@ def test_a_python_that_services_do_not_see_is_refused(monkeypatch: pytest.Monkey
 def test_without_root_or_systemd_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is begun; a rehearsal needs neither."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert stages.target(Path("/"), dry=True).dry
+    assert stages.resolve_target(Path("/"), is_dry=True).is_dry
     with pytest.raises(InstallError, match="this needs root"):
-        stages.target(Path("/"), dry=False)
+        stages.resolve_target(Path("/"), is_dry=False)
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(Path, "is_dir", lambda path: False)
     with pytest.raises(InstallError, match="not started by systemd"):
-        stages.target(Path("/"), dry=False)
+        stages.resolve_target(Path("/"), is_dry=False)
 
 
-def test_a_version_that_cannot_be_settled_leaves_the_one_before(target: Target, wheel: Path) -> None:
+def test_a_version_that_cannot_be_settled_leaves_the_one_before(target: InstallTarget, wheel: Path) -> None:
     """The new venv is gone again, and `current` points where it did; this wheel has no second stage."""
-    before = target.at(f"{OPT}/venv-1")
+    before = target.resolve(f"{OPT}/venv-1")
     before.mkdir(parents=True)
-    environment.point(target, before)
+    environment.switch_current(target, before)
     with pytest.raises(InstallError, match="not finished, for the reason above"):
         stages.install(target, str(wheel))
 
-    assert environment.current(target) == before
-    assert sorted(path.name for path in target.at(OPT).iterdir()) == ["current", "venv-1"]
+    assert environment.find_current(target) == before
+    assert sorted(path.name for path in target.resolve(OPT).iterdir()) == ["current", "venv-1"]
 
 
 @pytest.mark.parametrize(
@@ -112,14 +112,14 @@ def test_what_is_installed_is_what_runs(origin: object, expected: str, monkeypat
     monkeypatch.setattr("importlib.metadata.distribution", lambda name: Distribution())
     monkeypatch.setattr(environment, "version", lambda: "1.2")
 
-    assert environment.source() == expected
+    assert environment.find_install_source() == expected
 
 
 def test_a_strict_umask_does_not_lock_the_service_out(tmp_path: Path) -> None:
     """What root installs with umask 077 is readable all the same."""
     before = os.umask(0o077)
     try:
-        with _install.failing():
+        with _install.exit_on_error():
             (tmp_path / "file").touch()
     finally:
         os.umask(before)
@@ -127,7 +127,7 @@ def test_a_strict_umask_does_not_lock_the_service_out(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
 
 
-def test_an_upgrade_needs_something_to_upgrade(target: Target) -> None:
+def test_an_upgrade_needs_something_to_upgrade(target: InstallTarget) -> None:
     """And says which command makes it."""
     with pytest.raises(InstallError, match="`steadytok install` does that"):
-        stages.installed(target)
+        stages.require_installed(target)

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from agent.config.loader import parse
-from agent.config.schema import Config
+from agent.config.schema import AgentConfig
 from agent.install import sandbox
-from agent.sampling.plugins import config_types, modules
+from agent.sampling.plugins import find_config_types, load_collectors
 
 MAPS = """\
 00400000-00401000 r--p 00000000 fe:00 1 /usr/bin/python3.11
@@ -28,13 +28,13 @@ MAPS = """\
 LISTEN = "web: {listen: "
 
 
-def config(text: str) -> Config:
-    return parse(yaml.safe_load(text) or {}, "test", config_types(modules()))
+def config(text: str) -> AgentConfig:
+    return parse(yaml.safe_load(text) or {}, "test", find_config_types(load_collectors()))
 
 
 def test_the_interpreter_is_a_file_and_libraries_are_folders() -> None:
     """Else whatever lies beside the interpreter in /usr/bin could be executed; data that is mapped does not count."""
-    assert sandbox.executable(MAPS, "/usr/bin/python3.11") == [
+    assert sandbox.find_executable_paths(MAPS, "/usr/bin/python3.11") == [
         "/opt/steadytok",
         "/usr/bin/python3.11",
         "/usr/lib/python3.11/lib-dynload",
@@ -50,8 +50,10 @@ def test_programs_among_the_libraries_are_left_out(tmp_path: Path) -> None:
         path.touch()
         path.chmod(mode)
 
-    assert sandbox.programs([str(tmp_path / "lib")]) == [str(tmp_path / "lib/git")]
-    assert sandbox.programs([str(tmp_path / "lib"), str(tmp_path / "lib/git")]) == [str(tmp_path / "lib/git/more")]
+    assert sandbox.find_program_folders([str(tmp_path / "lib")]) == [str(tmp_path / "lib/git")]
+    assert sandbox.find_program_folders([str(tmp_path / "lib"), str(tmp_path / "lib/git")]) == [
+        str(tmp_path / "lib/git/more")
+    ]
 
 
 def test_whom_the_configuration_names_may_be_reached() -> None:
@@ -64,7 +66,7 @@ def test_whom_the_configuration_names_may_be_reached() -> None:
         """
     )
 
-    lines = sandbox.walls(told, MAPS, "/usr/bin/python3.11").agent
+    lines = sandbox.compute_sandbox(told, MAPS, "/usr/bin/python3.11").agent
 
     assert lines == tuple(f"IPAddressAllow={ip}" for ip in ("192.0.2.10", "2001:db8::1", "192.0.2.11", "192.0.2.12"))
 
@@ -82,7 +84,7 @@ def test_alertmanagers_in_files_and_a_haproxy_far_away_are_among_them(tmp_path: 
         """
     )
 
-    found = sandbox.walls(told, MAPS, "/usr/bin/python3.11")
+    found = sandbox.compute_sandbox(told, MAPS, "/usr/bin/python3.11")
 
     assert found.agent == ("IPAddressAllow=192.0.2.20", "IPAddressAllow=192.0.2.21")
     assert any("install again" in sentence for sentence in found.told)
@@ -97,14 +99,14 @@ def test_a_bad_file_of_alertmanagers_does_not_spoil_the_answer(tmp_path: Path) -
         [sys.executable, "-I", "-m", "agent.install.sandbox", path], capture_output=True, text=True, check=False
     )
 
-    assert msgspec.json.decode(done.stdout, type=sandbox.Walls).agent == ()
+    assert msgspec.json.decode(done.stdout, type=sandbox.SandboxLines).agent == ()
     assert "am.yml" in done.stderr
 
 
 def test_a_name_without_an_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """It opens nothing, and the operator reads why."""
     monkeypatch.setattr(sandbox, "_addresses", lambda host: [])
-    lines, told = sandbox.allowed(["//am.example:9093"])
+    lines, told = sandbox.allow_addresses(["//am.example:9093"])
 
     assert lines == []
     assert told[0].startswith("am.example has no address now")
@@ -115,7 +117,7 @@ def test_a_name_needs_a_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "_addresses", lambda host: ["192.0.2.10"])
     monkeypatch.setattr(sandbox, "_nameservers", lambda: iter(["192.0.2.53"]))
 
-    assert sandbox.allowed(["//am.example:9093"])[0] == [
+    assert sandbox.allow_addresses(["//am.example:9093"])[0] == [
         "# am.example",
         "IPAddressAllow=192.0.2.10",
         "IPAddressAllow=192.0.2.53",
@@ -126,8 +128,8 @@ def test_the_eye_has_a_network_only_for_a_bmc_that_is_on_one() -> None:
     """In-band it has none; over the LAN it reaches that address alone."""
     maps = (MAPS, "/usr/bin/python3.11")
 
-    assert sandbox.walls(config(""), *maps).eye == ()
-    assert sandbox.walls(config("collectors: {ipmi: {address: 192.0.2.5}}"), *maps).eye == (
+    assert sandbox.compute_sandbox(config(""), *maps).eye == ()
+    assert sandbox.compute_sandbox(config("collectors: {ipmi: {address: 192.0.2.5}}"), *maps).eye == (
         "RestrictAddressFamilies=AF_INET AF_INET6",
         "IPAddressAllow=192.0.2.5",
     )
@@ -136,16 +138,22 @@ def test_the_eye_has_a_network_only_for_a_bmc_that_is_on_one() -> None:
 @pytest.mark.parametrize("listen", ["127.0.0.1:9817", "[::1]:9817", "localhost:9817"])
 def test_listening_on_this_host_needs_nothing(listen: str) -> None:
     """Nothing is told."""
-    assert sandbox.walls(config(f'{LISTEN}"{listen}"}}'), MAPS, "/p").told == ()
+    assert sandbox.compute_sandbox(config(f'{LISTEN}"{listen}"}}'), MAPS, "/p").told == ()
 
 
 def test_listening_to_the_network_needs_a_word_of_the_operator() -> None:
     """Who scrapes stands in no configuration of ours, and is let in by nobody's guess."""
-    (told,) = sandbox.walls(config(f'{LISTEN}"0.0.0.0:9817"}}'), MAPS, "/p").told
+    (told,) = sandbox.compute_sandbox(config(f'{LISTEN}"0.0.0.0:9817"}}'), MAPS, "/p").told
 
     assert "systemctl edit steadytok" in told
 
 
 def test_it_crosses_to_the_installer_as_json() -> None:
     """The installer reads these keys."""
-    assert set(msgspec.to_builtins(sandbox.Walls((), (), (), ()))) == {"execute", "leave", "agent", "eye", "told"}
+    assert set(msgspec.to_builtins(sandbox.SandboxLines((), (), (), ()))) == {
+        "execute",
+        "leave",
+        "agent",
+        "eye",
+        "told",
+    }

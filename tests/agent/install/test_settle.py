@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.install import InstallError, Target, environment, subprocesses
-from agent.install.layout import COMMAND, CURRENT, GENERATED, OPT, PIECES, STATE, sources
+from agent.install import InstallError, InstallTarget, environment, subprocesses
+from agent.install.layout import COMMAND, CURRENT, GENERATED, INSTALLED_FILES, OPT, STATE, find_sources
 from agent.install.settle import settle
 from agent.install.uninstall import remove
 
 VENV = Path(sys.prefix)
 
 
-def files(target: Target) -> set[str]:
+def files(target: InstallTarget) -> set[str]:
     """Everything that is no folder, as paths of the host."""
     return {f"/{path.relative_to(target.prefix)}" for path in target.prefix.rglob("*") if not path.is_dir()}
 
@@ -26,12 +26,12 @@ def files(target: Target) -> set[str]:
 def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A host on which the venv that runs these tests was installed; once, since that takes seconds."""
     prefix = tmp_path_factory.mktemp("made") / "host"
-    settle(Target(prefix), VENV)
+    settle(InstallTarget(prefix), VENV)
     return prefix
 
 
 @pytest.fixture(name="settled")
-def _settled(target: Target, made: Path) -> Target:
+def _settled(target: InstallTarget, made: Path) -> InstallTarget:
     """A copy of it to spoil."""
     shutil.copytree(made, target.prefix, symlinks=True)
     return target
@@ -39,27 +39,27 @@ def _settled(target: Target, made: Path) -> Target:
 
 def test_the_list_is_the_folder() -> None:
     """Whatever lies in systemd/ is put somewhere."""
-    assert {path.name for path in sources().iterdir()} == {piece.name for piece in PIECES}
+    assert {path.name for path in find_sources().iterdir()} == {piece.name for piece in INSTALLED_FILES}
 
 
-def test_everything_has_its_place_and_can_be_read(settled: Target) -> None:
+def test_everything_has_its_place_and_can_be_read(settled: InstallTarget) -> None:
     """The files of the list, the drop-ins of this host, a command, and nothing else; none that others may write."""
-    expected = {piece.path for piece in PIECES} | set(GENERATED) | {COMMAND, CURRENT}
+    expected = {piece.path for piece in INSTALLED_FILES} | set(GENERATED) | {COMMAND, CURRENT}
 
     assert files(settled) == expected
-    modes = {stat.S_IMODE(settled.at(path).stat().st_mode) for path in expected - {COMMAND, CURRENT}}
+    modes = {stat.S_IMODE(settled.resolve(path).stat().st_mode) for path in expected - {COMMAND, CURRENT}}
     assert modes == {0o644}
 
 
-def test_the_drop_in_names_the_interpreter_and_its_libraries(settled: Target) -> None:
+def test_the_drop_in_names_the_interpreter_and_its_libraries(settled: InstallTarget) -> None:
     """Without these lines NoExecPaths=/ would let nothing start."""
-    text = settled.at(GENERATED[0]).read_text()
+    text = settled.resolve(GENERATED[0]).read_text()
 
     assert f"ExecPaths={Path(sys.executable).resolve()}\n" in text
     assert f"ExecPaths={OPT}\n" in text
 
 
-def test_once_more_changes_nothing(settled: Target, capsys: pytest.CaptureFixture[str]) -> None:
+def test_once_more_changes_nothing(settled: InstallTarget, capsys: pytest.CaptureFixture[str]) -> None:
     """No file is written a second time."""
     capsys.readouterr()
     settle(settled, VENV)
@@ -68,10 +68,10 @@ def test_once_more_changes_nothing(settled: Target, capsys: pytest.CaptureFixtur
 
 
 def test_an_edited_configuration_stays_and_its_addresses_are_let_through(
-    settled: Target, capsys: pytest.CaptureFixture[str]
+    settled: InstallTarget, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A unit that was edited is replaced, a configuration is not; what it names may be reached."""
-    config, unit = settled.at("/etc/steadytok/steadytok.yml"), settled.at(PIECES[0].path)
+    config, unit = settled.resolve("/etc/steadytok/steadytok.yml"), settled.resolve(INSTALLED_FILES[0].path)
     config.write_text('engines: [{name: far, url: "http://192.0.2.7:8000"}]\n')
     shipped = unit.read_text()
     unit.write_text("# mine\n")
@@ -81,20 +81,20 @@ def test_an_edited_configuration_stays_and_its_addresses_are_let_through(
     assert "192.0.2.7" in config.read_text()
     assert f"keep {config}, which has been edited" in capsys.readouterr().out
     assert unit.read_text() == shipped
-    assert "IPAddressAllow=192.0.2.7\n" in settled.at(GENERATED[1]).read_text()
+    assert "IPAddressAllow=192.0.2.7\n" in settled.resolve(GENERATED[1]).read_text()
 
 
-def test_a_rehearsal_touches_nothing(target: Target, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rehearsal_touches_nothing(target: InstallTarget, capsys: pytest.CaptureFixture[str]) -> None:
     """It tells the same steps."""
-    settle(Target(target.prefix, dry=True), VENV)
+    settle(InstallTarget(target.prefix, is_dry=True), VENV)
 
     assert not target.prefix.exists()
     assert "would write" in capsys.readouterr().out
 
 
-def test_another_installers_command_is_left_alone(settled: Target) -> None:
+def test_another_installers_command_is_left_alone(settled: InstallTarget) -> None:
     """pipx --global puts a link at the same place: it is neither overwritten nor removed."""
-    command = settled.at(COMMAND)
+    command = settled.resolve(COMMAND)
     command.unlink()
     command.symlink_to("/opt/pipx/venvs/steadytok/bin/steadytok")
     with pytest.raises(InstallError, match="somebody else's: move it away"):
@@ -104,13 +104,13 @@ def test_another_installers_command_is_left_alone(settled: Target) -> None:
     assert command.is_symlink()
 
 
-def test_what_was_learnt_and_edited_outlives_the_service_until_a_purge(settled: Target) -> None:
+def test_what_was_learnt_and_edited_outlives_the_service_until_a_purge(settled: InstallTarget) -> None:
     """uninstall keeps /etc and the state; --purge leaves no file and no folder of ours."""
-    kept = {piece.path for piece in PIECES if piece.edited}
-    journal = settled.at(STATE[0]) / "journal.db"
+    kept = {piece.path for piece in INSTALLED_FILES if piece.is_editable}
+    journal = settled.resolve(STATE[0]) / "journal.db"
     journal.parent.mkdir(parents=True)
     journal.touch()
-    operators = settled.at("/etc/systemd/system")
+    operators = settled.resolve("/etc/systemd/system")
     dropin = operators / "steadytok-hand.service.d/override.conf"
     wanted = operators / "multi-user.target.wants/steadytok-engine@r1.service"
     for path in (dropin, wanted):
@@ -130,19 +130,19 @@ def test_what_was_learnt_and_edited_outlives_the_service_until_a_purge(settled: 
     assert not remove(settled, purge=True)
 
 
-def test_others_folders_stay(settled: Target) -> None:
+def test_others_folders_stay(settled: InstallTarget) -> None:
     """A folder in which somebody else has a file is left alone."""
-    other = settled.at("/usr/local/lib/systemd/system/other.service")
+    other = settled.resolve("/usr/local/lib/systemd/system/other.service")
     other.touch()
     remove(settled, purge=True)
 
     assert files(settled) == {"/usr/local/lib/systemd/system/other.service"}
 
 
-class Booted(Target):
+class Booted(InstallTarget):
     """A host below a folder whose units can be started."""
 
-    live = True
+    is_live = True
 
 
 SYSTEMCTL = """\
@@ -158,21 +158,21 @@ readlink {current} >>{said}
 
 
 def test_an_upgrade_that_does_not_start_is_undone_by_the_old_versions_own_code(
-    settled: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settled: InstallTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its units and walls go around it again, not those of the version that failed; and it is what `current` is."""
     host, said = Booted(settled.prefix), tmp_path / "said"
-    old = host.at(f"{OPT}/venv-1")
+    old = host.resolve(f"{OPT}/venv-1")
     for name in ("systemctl", "systemd-sysusers", "systemd-tmpfiles", "udevadm"):
         _program(tmp_path / "bin" / name, SYSTEMCTL)
-    _program(old / "bin/python", OLD.format(said=said, current=host.at(CURRENT)))
-    environment.point(host, old)
+    _program(old / "bin/python", OLD.format(said=said, current=host.resolve(CURRENT)))
+    environment.switch_current(host, old)
     monkeypatch.setattr(subprocesses, "_PATH", str(tmp_path / "bin"))
     with pytest.raises(InstallError, match="no luck"):
         settle(host, VENV)
 
     assert said.read_text().splitlines() == [f"-I -m agent.install.settle {host.prefix} {old}", old.name]
-    assert environment.current(host) == old
+    assert environment.find_current(host) == old
 
 
 def _program(path: Path, text: str) -> None:
@@ -181,10 +181,10 @@ def _program(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def test_a_configuration_that_cannot_be_used_changes_nothing(settled: Target) -> None:
+def test_a_configuration_that_cannot_be_used_changes_nothing(settled: InstallTarget) -> None:
     """It is read before any unit of the new version is written."""
-    unit = settled.at(PIECES[0].path)
-    settled.at("/etc/steadytok/steadytok.yml").write_text("nonsense: 1\n")
+    unit = settled.resolve(INSTALLED_FILES[0].path)
+    settled.resolve("/etc/steadytok/steadytok.yml").write_text("nonsense: 1\n")
     unit.write_text("# of the version before\n")
     with pytest.raises(InstallError, match="nonsense"):
         settle(settled, VENV)

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.pacing import controller
-from agent.pacing.benefit import DOUBT, firmware, holding, worth
-from agent.pacing.controller import Seen, begun, step
-from agent.pacing.settings import Terms, faults
+from agent.pacing.benefit import HYSTERESIS, compute_paced_share, compute_throttled_share, estimate_benefit
+from agent.pacing.controller import ControlInputs, begin_state, step
+from agent.pacing.settings import ControlSettings, check_settings
 from agent.pacing.thermal_model import Plant
 from tests.simulated_dimm import Dimm, Second, run
 
-ALWAYS = Terms(always=True)
+ALWAYS = ControlSettings(always=True)
 HOUR = 3600
 BAND = 2.5  # °C around the set point: the cool band, a sensor's step and what noise makes of them
 
@@ -44,7 +44,7 @@ def settled(history: Sequence[Second]) -> list[Second]:
 
 def settles(dimm: Dimm, first: float) -> None:
     """It ends within the band, the duty at that which the plant needs, and both stay there."""
-    history = list(run(dimm, ALWAYS, 2 * HOUR, state=begun(first)))
+    history = list(run(dimm, ALWAYS, 2 * HOUR, state=begin_state(first)))
     last = settled(history)
     needed = (dimm.plant.idle - ALWAYS.margin) / dimm.plant.gain
 
@@ -73,11 +73,11 @@ def answers(dimm: Dimm, fan: float, at: int, demand: float) -> None:
     keeps_its_limits(history, ALWAYS)
 
 
-def keeps_its_limits(history: Sequence[Second], terms: Terms) -> None:
+def keeps_its_limits(history: Sequence[Second], terms: ControlSettings) -> None:
     """Slew, duty and integral; the duty that the engine is told may be a grain off the exact one."""
     for before, after in itertools.pairwise(history):
-        assert abs(after.state.exact - before.state.exact) <= terms.slew * controller.EVERY + 1e-9
-        assert abs(after.duty - before.duty) <= terms.slew * controller.EVERY + 2 * controller.GRAIN
+        assert abs(after.state.exact - before.state.exact) <= terms.slew * controller.STEP_SECONDS + 1e-9
+        assert abs(after.duty - before.duty) <= terms.slew * controller.STEP_SECONDS + 2 * controller.MIN_MOVE
         assert terms.lowest - 1e-9 <= after.duty <= 1
         assert 0 <= after.state.integral <= 1
 
@@ -134,13 +134,13 @@ def test_no_reading_makes_it_jump(
     looks: list[tuple[dict[str, Any], Any, float]], first: float, slew: float, pays: bool
 ) -> None:
     """Whatever sensors, loads and clocks do, duty and integral stay in bounds and move no faster than the slew."""
-    terms = Terms(slew=slew, always=pays)
-    state = begun(first)
+    terms = ControlSettings(slew=slew, always=pays)
+    state = begin_state(first)
     for rooms, load, seconds in looks:
         told = {dimm: room for dimm, room in rooms.items() if room is not None}
-        before, state = state, step(state, Seen(told, load, plant=Plant(40, 100, 20)), terms, seconds)
+        before, state = state, step(state, ControlInputs(told, load, plant=Plant(40, 100, 20)), terms, seconds)
 
-        assert abs(state.exact - before.exact) <= slew * controller.LONGEST + 1e-9
+        assert abs(state.exact - before.exact) <= slew * controller.MAX_STEP_SECONDS + 1e-9
         assert terms.lowest - 1e-9 <= state.duty <= 1
         assert 0 <= state.integral <= 1
 
@@ -179,11 +179,11 @@ def test_an_engine_that_rests_winds_nothing_up_either() -> None:
 
 def test_within_the_cool_band_the_duty_is_not_raised() -> None:
     """A DIMM that is a little cooler than wanted is left alone; only beyond the band is there more to be had."""
-    terms = Terms(always=True, cool_band=2.0)
-    inside = outside = begun(0.5)
+    terms = ControlSettings(always=True, cool_band=2.0)
+    inside = outside = begin_state(0.5)
     for _ in range(60):
-        inside = step(inside, Seen({"A": terms.margin + 1.9}), terms, 5)
-        outside = step(outside, Seen({"A": terms.margin + 2.5}), terms, 5)
+        inside = step(inside, ControlInputs({"A": terms.margin + 1.9}), terms, 5)
+        outside = step(outside, ControlInputs({"A": terms.margin + 2.5}), terms, 5)
 
     assert inside.duty == 0.5
     assert outside.duty > 0.5
@@ -191,52 +191,52 @@ def test_within_the_cool_band_the_duty_is_not_raised() -> None:
 
 def test_once_it_throttles_the_firmware_is_given_room_to_let_go() -> None:
     """At the limit the set point goes below what releases the throttling, and returns when that has happened."""
-    state = step(begun(0.9), Seen({"A": -0.5}), Terms(), 5)
-    assert (state.crossed, state.wanted) == (True, 6.0)
+    state = step(begin_state(0.9), ControlInputs({"A": -0.5}), ControlSettings(), 5)
+    assert (state.crossed, state.set_point) == (True, 6.0)
 
-    state = step(state, Seen({"A": 5.5}), Terms(), 5)
-    assert (state.crossed, state.wanted) == (False, 3.0)
+    state = step(state, ControlInputs({"A": 5.5}), ControlSettings(), 5)
+    assert (state.crossed, state.set_point) == (False, 3.0)
 
 
-STALE = Seen({})
+STALE = ControlInputs({})
 
 
 @pytest.mark.parametrize("first", [1.0, 0.8, 0.3])
 def test_a_stale_sensor_fails_safe(first: float) -> None:
     """It waits its patience, then falls to the safe duty at the slew; what was lower already stays."""
-    state = step(begun(first), Seen({"A": Terms().margin}), Terms(), 5)
+    state = step(begin_state(first), ControlInputs({"A": ControlSettings().margin}), ControlSettings(), 5)
     held = state.duty
     duties = []
     for _ in range(40):
-        state = step(state, STALE, Terms(), 5)
+        state = step(state, STALE, ControlSettings(), 5)
         duties.append(state.duty)
 
     assert duties[:6] == [held] * 6
     assert duties == sorted(duties, reverse=True)
-    assert duties[-1] == min(held, Terms().safe)
+    assert duties[-1] == min(held, ControlSettings().safe)
     assert state.mode == "blind"
 
 
 def test_a_reading_that_comes_back_takes_over_where_it_stands() -> None:
     """From the safe duty it goes on at the slew, as if it had just begun."""
-    state = step(begun(0.8), Seen({"A": 3.0}), Terms(), 5)
+    state = step(begin_state(0.8), ControlInputs({"A": 3.0}), ControlSettings(), 5)
     for _ in range(40):
-        state = step(state, STALE, Terms(), 5)
-    back = step(state, Seen({"A": 30.0}), Terms(), 5)
+        state = step(state, STALE, ControlSettings(), 5)
+    back = step(state, ControlInputs({"A": 30.0}), ControlSettings(), 5)
 
     assert state.duty == 0.5
-    assert state.duty < back.duty <= 0.6 + controller.GRAIN
+    assert state.duty < back.duty <= 0.6 + controller.MIN_MOVE
     assert back.mode == "learns"
 
 
 def test_the_neighbours_of_a_silent_dimm_are_not_believed() -> None:
     """When the hottest module's sensor dies the cooler ones would have the engine go faster; one as hot is heard."""
-    state = step(begun(0.6), Seen({"A": 2.0, "B": 15.0}), Terms(), 5)
+    state = step(begin_state(0.6), ControlInputs({"A": 2.0, "B": 15.0}), ControlSettings(), 5)
 
-    assert step(state, Seen({"B": 15.0}), Terms(), 5).mode == "blind"
-    assert step(state, Seen({"B": 1.0}), Terms(), 5).dimm == "B"
-    assert step(state, Seen({"A": 16.0, "B": 15.0}), Terms(), 5).dimm == "B"
-    assert step(state, Seen({"A": 500.0, "B": 15.0}), Terms(), 5).mode == "blind"
+    assert step(state, ControlInputs({"B": 15.0}), ControlSettings(), 5).mode == "blind"
+    assert step(state, ControlInputs({"B": 1.0}), ControlSettings(), 5).dimm == "B"
+    assert step(state, ControlInputs({"A": 16.0, "B": 15.0}), ControlSettings(), 5).dimm == "B"
+    assert step(state, ControlInputs({"A": 500.0, "B": 15.0}), ControlSettings(), 5).mode == "blind"
 
 
 HOT = Plant(50, 120, idle=40)
@@ -253,7 +253,7 @@ def test_it_paces_where_that_leaves_more_tokens_than_the_firmware(steps: Any, re
 
     The same DIMM, unpaced and with the controller, and the tokens of an hour after what it has learnt.
     """
-    terms = Terms(throttle=steps)
+    terms = ControlSettings(throttle=steps)
 
     def load(now: int) -> float:
         return 0.2 if now % 1800 < 600 and now < 2 * HOUR else 1.0  # pauses, from which it learns
@@ -264,20 +264,20 @@ def test_it_paces_where_that_leaves_more_tokens_than_the_firmware(steps: Any, re
 
     paced, unpaced = tokens(steered=True), tokens(steered=False)
     assert (paced > 1.4 * unpaced) is gained
-    assert paced > (1 - DOUBT) * unpaced
+    assert paced > (1 - HYSTERESIS) * unpaced
 
 
 @pytest.mark.parametrize("duty", [0.5, 0.9])
 def test_it_is_better_than_a_fixed_duty(duty: float) -> None:
     """A duty that is too low wastes tokens, one that is too high is throttled; the controller does neither."""
-    terms = Terms(throttle=COARSE, always=True)
+    terms = ControlSettings(throttle=COARSE, always=True)
     controlled = list(run(Dimm(HOT, headroom=5, relief=0.5), terms, 2 * HOUR))[HOUR:]
     fixed = list(
         run(
             Dimm(HOT, headroom=5, relief=0.5),
-            Terms(throttle=COARSE, always=True, slew=0.0),
+            ControlSettings(throttle=COARSE, always=True, slew=0.0),
             2 * HOUR,
-            state=begun(duty),
+            state=begin_state(duty),
         )
     )
 
@@ -303,8 +303,8 @@ def test_it_is_better_than_a_fixed_duty(duty: float) -> None:
 )
 def test_terms_that_cannot_be_meant_are_told(changes: dict[str, Any], words: str) -> None:
     """Each gets its sentence at the start."""
-    assert any(words in fault for fault in faults(Terms(**changes)))
-    assert not list(faults(Terms()))
+    assert any(words in fault for fault in check_settings(ControlSettings(**changes)))
+    assert not list(check_settings(ControlSettings()))
 
 
 @pytest.mark.parametrize(
@@ -319,17 +319,17 @@ def test_terms_that_cannot_be_meant_are_told(changes: dict[str, Any], words: str
 )
 def test_what_is_compared(plant: Plant, held: float, left: float) -> None:
     """The duty that holds the set point, and what AMD's steps leave, doubled refresh included above the limit."""
-    terms = Terms()
+    terms = ControlSettings()
 
-    assert holding(plant, terms.margin) == pytest.approx(held)
-    assert firmware(plant, terms) == pytest.approx(left)
+    assert compute_paced_share(plant, terms.margin) == pytest.approx(held)
+    assert compute_throttled_share(plant, terms) == pytest.approx(left)
 
 
 def test_what_was_seen_counts_more_than_the_table() -> None:
     """An engine that was at half its speed under the firmware is paced, whatever the steps say."""
     plant = Plant(50, 120, idle=41)
 
-    assert not worth(plant, Terms(), 3.0).pays()
-    assert worth(plant, Terms(), 3.0, seen=0.5).pays()
-    assert worth(plant, Terms(), 3.0, seen=0.78).pays(before=True)
-    assert not worth(plant, Terms(), 3.0, seen=0.75).pays(before=False)
+    assert not estimate_benefit(plant, ControlSettings(), 3.0).pays()
+    assert estimate_benefit(plant, ControlSettings(), 3.0, throttled_speed=0.5).pays()
+    assert estimate_benefit(plant, ControlSettings(), 3.0, throttled_speed=0.78).pays(previous=True)
+    assert not estimate_benefit(plant, ControlSettings(), 3.0, throttled_speed=0.75).pays(previous=False)

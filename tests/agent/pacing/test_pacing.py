@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 
 from agent.actions import Moment, RefusedError, Task
-from agent.actions._controller import told
-from agent.commands.remedies import _line
+from agent.actions._controller import describe_state
+from agent.commands.remedies import _format_entry
 from agent.config.loader import ConfigError, parse
-from agent.console.host_view import Viewer
-from agent.console.live_table import rows
+from agent.console.host_view import HostViewBuilder
+from agent.console.live_table import build_rows
 from agent.engines.baseline import Baseline
 from agent.pacing import controller as control
 from agent.pacing import metrics
-from agent.pacing.benefit import Worth
-from agent.pacing.learner import Thermals
-from agent.pacing.settings import Terms
+from agent.pacing.benefit import Benefit
+from agent.pacing.learner import PlantLearner
+from agent.pacing.settings import ControlSettings
 from agent.pacing.thermal_model import Plant
 from agent.remediation import catalog
-from agent.remediation.model import Entry
+from agent.remediation.model import AuditEntry
 from agent.sampling import plugins
 from collectors import Reading, gauge
 from rules import promql
@@ -32,7 +32,7 @@ from rules.history.history import History
 from tests.agent.actions.test_actions import Reach
 from tests.simulated_dimm import Dimm
 
-PACE: Any = plugins.actions()["pace"]
+PACE: Any = plugins.load_actions()["pace"]
 ENGINES = {"r1": "http://127.0.0.1:1"}
 HEADROOM = gauge("steadytok_dimm_headroom_celsius", "Headroom.")
 RUNNING = gauge("steadytok_engine_requests_running", "Running.")
@@ -55,12 +55,12 @@ class Desk:
         self.history.record(group, self.now_ms, [reading for reading in flat if reading is not None])  # type: ignore[misc]  # flat by now
 
     def ask(self, expr: str) -> list[tuple[dict[str, str], float]]:
-        found = promql.compile(expr).at(self.history, self.now_ms)
+        found = promql.compile(expr).evaluate_at(self.history, self.now_ms)
         return [(dict(labels), value) for labels, value in found]
 
 
-def task(duty: float = 0.7, remedy: str = "cool", terms: Terms | None = None, **control: Any) -> Task:
-    own = PACE.Config(duty=duty, control=terms or Terms(**control))
+def task(duty: float = 0.7, remedy: str = "cool", terms: ControlSettings | None = None, **control: Any) -> Task:
+    own = PACE.Config(duty=duty, control=terms or ControlSettings(**control))
     return Task(remedy, {"engine": "r1"}, own, {"alertname": "DimmHot"}, ENGINES)
 
 
@@ -70,10 +70,10 @@ def fixed(duty: float, remedy: str = "other") -> Task:
 
 def drive(
     seconds: int, work: Callable[[int], float], dimm: Dimm, *, steered: bool
-) -> tuple[Desk, Thermals, list[float]]:
+) -> tuple[Desk, PlantLearner, list[float]]:
     """A host by the second: it works, heats, is recorded, is learnt, and is steered where that is asked for."""
     desk, memory, duty, duties = Desk(), None, 1.0, []
-    known = Thermals(None, dict)
+    known = PlantLearner(None, dict)
     if steered:
         duty = 0.7
     for second in range(seconds):
@@ -101,13 +101,13 @@ def test_it_learns_from_history_without_pacing() -> None:
     """The first day shows what an engine heats and what pacing would be worth, in metrics; a restart keeps it."""
     dimm = Dimm(Plant(50, 100, idle=43), headroom=43)
     desk, known, _ = drive(3600, work, dimm, steered=False)
-    shown = {name: desk.history.value(name, engine="r1") for name in (metric.name for metric in metrics.METRICS)}
+    shown = {name: desk.history.get_value(name, engine="r1") for name in (metric.name for metric in metrics.METRICS)}
 
     assert shown["steadytok_pace_gain_celsius"] == pytest.approx(50, rel=0.1)
     assert shown["steadytok_pace_idle_headroom_celsius"] == pytest.approx(43, abs=2)
     assert shown["steadytok_pace_predicted_duty"] == pytest.approx(0.8, abs=0.05)
     assert shown["steadytok_pace_pays"] in (0.0, 1.0)
-    again = Thermals(known.stored(), dict)
+    again = PlantLearner(known.to_json(), dict)
     again.observe(desk.history, desk.now_ms)
     assert {reading.metric.name for reading in again.readings() if reading is not None} >= {metrics.GAIN.name}
 
@@ -126,7 +126,7 @@ def test_an_engine_that_has_left_is_not_told_of() -> None:
 def test_what_was_stored_by_nobody_is_learnt_anew() -> None:
     """A damaged file is told and forgotten."""
     for text in ("", "{", '{"version": 1, "engines": {"r1": {"learnt": {}, "left": 0, "speed": 0}}}', "[]"):
-        assert list(Thermals(text, dict).readings()) == []
+        assert list(PlantLearner(text, dict).readings()) == []
 
 
 def test_steer_holds_a_dimm_through_history() -> None:
@@ -142,7 +142,7 @@ def test_steer_holds_a_dimm_through_history() -> None:
 
 def test_what_the_engine_had_under_the_firmware_is_measured() -> None:
     """Its speed over its baseline while the DIMM is at its limit; while it is paced that is not known."""
-    desk, known = Desk(), Thermals(None, dict)
+    desk, known = Desk(), PlantLearner(None, dict)
     for second in range(0, 400, 5):
         desk.now_ms += 5 * SECOND
         duty = 1.0 if second < 200 else 0.5
@@ -152,7 +152,7 @@ def test_what_the_engine_had_under_the_firmware_is_measured() -> None:
         desk.record("agent", TOKENS.sample(speed, engine="r1"), BASELINE.sample(100.0, engine="r1"))
         known.observe(desk.history, desk.now_ms)
 
-    stored = json.loads(known.stored())["engines"]
+    stored = json.loads(known.to_json())["engines"]
     assert stored == {}  # nothing is learnt of the plant above the limit
     assert known._engines["r1"].throttled_speed == pytest.approx(0.4)
 
@@ -223,8 +223,8 @@ def test_a_plan_refuses_where_it_would_not_pay() -> None:
     assert PACE.plan(fixed(0.6), Reach(values=KNOWN)).wanted == 0.6
 
 
-STATE = control.State(0.62, 0.62, 0.6, "holds", "P1-DIMMA1", 2.8, 3.0, -0.2)
-FOUND = {"plant": Plant(50, 120, idle=41), "worth": Worth(0.76, 0.55)}
+STATE = control.ControllerState(0.62, 0.62, 0.6, "holds", "P1-DIMMA1", 2.8, 3.0, -0.2)
+FOUND = {"plant": Plant(50, 120, idle=41), "benefit": Benefit(0.76, 0.55)}
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ FOUND = {"plant": Plant(50, 120, idle=41), "worth": Worth(0.76, 0.55)}
             "not learnt yet",
         ),
         (
-            {"mode": "needs air", "duty": 1.0, "worth": Worth(0.31, 0.74)},
+            {"mode": "needs air", "duty": 1.0, "benefit": Benefit(0.31, 0.74)},
             "engine r1 needs air and is not paced: holding P1-DIMMA1 3 °C below its limit would leave 31% of its "
             "speed, the firmware's throttling leaves 74%",
         ),
@@ -261,32 +261,34 @@ def test_the_duty_and_its_reason_are_one_sentence(changes: dict[str, Any], says:
     """As the audit, `remedies list` and the live table show it."""
     state = control.replace(STATE, **changes)
 
-    assert told(state, "engine r1", Terms()) == says
+    assert describe_state(state, "engine r1", ControlSettings()) == says
 
 
 def test_the_live_table_shows_it() -> None:
     """A row of its own."""
     history = History(3_600_000)
-    view = Viewer().view(history, [], Baseline(), 1000, pacing=["engine r1 at a duty of 0.62: because"])
+    view = HostViewBuilder().build(history, [], Baseline(), 1000, pacing=["engine r1 at a duty of 0.62: because"])
 
-    assert ("pacing", "engine r1 at a duty of 0.62: because") in [(row.label, row.text) for row in rows(view)]
+    assert ("pacing", "engine r1 at a duty of 0.62: because") in [(row.label, row.text) for row in build_rows(view)]
 
 
-def terms_of(parameters: dict[str, Any]) -> Terms | None:
+def terms_of(parameters: dict[str, Any]) -> ControlSettings | None:
     """What a configuration makes of a remedy's parameters; ConfigError where they are wrong."""
     remedy = {"name": "hot", "match": ['alertname="DimmHot"'], "action": "pace", "parameters": parameters}
     engines = [{"name": "r1", "url": "http://127.0.0.1:1"}]
     settings = {"engines": engines, "remedies": [{**remedy, "target": {"engine": "r1"}}]}
-    book = catalog.bound(parse({**settings, "remediation": {"builtin": False}}, "f", {}), "f")
-    action, again = catalog.by_means("hot", book[0].remedy.means, {})
+    book = catalog.bind_remedies(parse({**settings, "remediation": {"builtin": False}}, "f", {}), "f")
+    action, again = catalog.from_undo_recipe("hot", book[0].remedy.undo_recipe, {})
     assert (action, again.own.control) == (PACE, book[0].task.own.control)
-    return catalog.pacing_terms(book).get("r1")
+    return catalog.collect_pacing_settings(book).get("r1")
 
 
 def test_the_terms_are_the_operators() -> None:
     """What the file says is what the controller has, after a restart too; without `control` there is no controller."""
-    assert terms_of({"control": {"margin": 2, "throttle": [[0, 0.5]]}}) == Terms(margin=2.0, throttle=((0.0, 0.5),))
-    assert terms_of({"control": {}}) == Terms()
+    assert terms_of({"control": {"margin": 2, "throttle": [[0, 0.5]]}}) == ControlSettings(
+        margin=2.0, throttle=((0.0, 0.5),)
+    )
+    assert terms_of({"control": {}}) == ControlSettings()
     assert terms_of({"duty": 0.5}) is None
 
 
@@ -309,10 +311,15 @@ def test_wrong_terms_stop_the_start(control: dict[str, Any], words: str) -> None
 
 def test_the_audit_reads_like_a_diary() -> None:
     """When it begins, when the reason changes: the duty and why, in a line."""
-    entry = Entry(
-        0, "cool-memory/r1", (("alertname", "DimmHot"),), "pace engine r1", "steers", told(STATE, "engine r1", Terms())
+    entry = AuditEntry(
+        0,
+        "cool-memory/r1",
+        (("alertname", "DimmHot"),),
+        "pace engine r1",
+        "steers",
+        describe_state(STATE, "engine r1", ControlSettings()),
     )
 
     said = "steers: engine r1 at a duty of 0.62: P1-DIMMA1 is 2.8 °C below its limit, wanted 3 below"
 
-    assert _line(entry).endswith(f"cool-memory/r1 (DimmHot): {said}")
+    assert _format_entry(entry).endswith(f"cool-memory/r1 (DimmHot): {said}")

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.pacing import thermal_model
-from agent.pacing.controller import EVERY
-from agent.pacing.thermal_model import Learnt, Plant, fitted, observe, restored, stored
+from agent.pacing.controller import STEP_SECONDS
+from agent.pacing.thermal_model import Plant, PlantStatistics, fit_plant, from_builtins, observe, to_builtins
 from tests.simulated_dimm import Dimm
 
-STEP = int(EVERY)
+STEP = int(STEP_SECONDS)
 
 
 def work(seed: int) -> list[float]:
@@ -25,8 +25,8 @@ def work(seed: int) -> list[float]:
     return list(itertools.islice(itertools.chain.from_iterable(parts), 7200))
 
 
-def learn(dimm: Dimm, shares: list[float], learnt: Learnt | None = None) -> Learnt:
-    learnt = learnt or Learnt()
+def learn(dimm: Dimm, shares: list[float], learnt: PlantStatistics | None = None) -> PlantStatistics:
+    learnt = learnt or PlantStatistics()
     for second, share in enumerate(shares):
         dimm.pass_second(share)
         if second % STEP == 0:
@@ -47,7 +47,9 @@ def test_it_finds_the_plant_through_coarse_and_late_sensors(
     gain: float, slowness: float, idle: float, period: float, quantum: float, seed: int
 ) -> None:
     """Gain and idle headroom to a tenth; the time constant within its grid and what the sensor is late by."""
-    found = fitted(learn(Dimm(Plant(gain, slowness, idle), 5, period, quantum, headroom=idle, seed=seed), work(seed)))
+    found = fit_plant(
+        learn(Dimm(Plant(gain, slowness, idle), 5, period, quantum, headroom=idle, seed=seed), work(seed))
+    )
 
     assert found is not None
     assert found.gain == pytest.approx(gain, rel=0.1, abs=1)
@@ -58,14 +60,14 @@ def test_it_finds_the_plant_through_coarse_and_late_sensors(
 @pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
 def test_one_load_is_no_experiment(share: float) -> None:
     """An engine that always works the same tells nothing of what it heats, however long it does."""
-    assert fitted(learn(Dimm(Plant(40, 120, 30), headroom=20), [share] * 7200)) is None
+    assert fit_plant(learn(Dimm(Plant(40, 120, 30), headroom=20), [share] * 7200)) is None
 
 
 def test_what_is_known_outlives_hours_at_one_load() -> None:
     """The other loads' bins are not pushed out."""
     dimm = Dimm(Plant(40, 120, 30), headroom=30)
     learnt = learn(dimm, [1.0] * 4 * 3600, learn(dimm, work(1)))
-    found = fitted(learnt)
+    found = fit_plant(learnt)
 
     assert found is not None
     assert found.gain == pytest.approx(40, rel=0.1)
@@ -76,7 +78,7 @@ def test_another_fan_is_noticed_and_learnt_anew() -> None:
     dimm = Dimm(Plant(40, 120, 30), headroom=30)
     learnt = learn(dimm, work(1))
     dimm.plant = Plant(25, 90, 38)
-    found = fitted(learn(dimm, work(2), learnt))
+    found = fit_plant(learn(dimm, work(2), learnt))
 
     assert found is not None
     assert found.gain == pytest.approx(25, rel=0.1)
@@ -90,28 +92,28 @@ def test_throttled_readings_teach_nothing() -> None:
     for _ in range(1000):
         after = observe(after, -10.0, 1.0, STEP, heated=False)
 
-    assert fitted(after) == fitted(learnt)
+    assert fit_plant(after) == fit_plant(learnt)
 
 
 def test_after_a_gap_it_waits_until_the_past_no_longer_matters() -> None:
     """What a DIMM went through while nobody looked would be taken for its answer to the present load."""
     learnt = learn(Dimm(Plant(40, 120, 30), headroom=30), work(1))
-    known = fitted(learnt)
-    after = observe(learnt, 5.0, 0.0, thermal_model.GAP + 1, heated=True)
+    known = fit_plant(learnt)
+    after = observe(learnt, 5.0, 0.0, thermal_model.GAP_SECONDS + 1, heated=True)
     after = observe(after, 5.5, 0.0, STEP, heated=True)
 
     assert (after.weights == learnt.weights).all()
-    assert fitted(observe(observe(after, None, None, STEP, heated=True), 5.0, 0.0, STEP, heated=True)) == known
+    assert fit_plant(observe(observe(after, None, None, STEP, heated=True), 5.0, 0.0, STEP, heated=True)) == known
 
 
 def test_it_is_kept_over_restarts_and_is_small() -> None:
     """What was stored is the same plant again, in two dozen kilobytes; what is not ours is refused."""
     learnt = learn(Dimm(Plant(40, 120, 30), headroom=30), work(1))
-    text = json.dumps(stored(learnt))
-    before, after = fitted(learnt), fitted(restored(json.loads(text)))
+    text = json.dumps(to_builtins(learnt))
+    before, after = fit_plant(learnt), fit_plant(from_builtins(json.loads(text)))
 
     assert after == pytest.approx(before, rel=0.01)
     assert len(text) < 24_000
     for strange in ({}, {"weights": [[1.0]], "means": [[[1.0]]]}, {"weights": "x", "means": []}):
         with pytest.raises(ValueError, match=r"Object|Expected|not what"):
-            restored(strange)
+            from_builtins(strange)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from agent.commands.recorder import command
-from agent.recorder.format import MAGIC, packed_heading, packed_rows, parsed, payloads, unpacked
-from agent.recorder.recorder import Limits, Recorder, recorded
+from agent.recorder.format import MAGIC, iter_payloads, pack_heading, pack_rows, parse_record, unpack_rows
+from agent.recorder.recorder import Recorder, RetentionLimits, read_recording
 from collectors import Sample, counter, gauge
 from rules.history.history import History
 from rules.history.rows import Heading, Rows
@@ -35,9 +35,9 @@ WORK = counter("work_total", "Work.")
 class Host:
     """One process after another that samples each second and records."""
 
-    def __init__(self, folder: Path, limits: Limits | None = None) -> None:
+    def __init__(self, folder: Path, limits: RetentionLimits | None = None) -> None:
         self.folder = folder
-        self.limits = limits or Limits()
+        self.limits = limits or RetentionLimits()
         self.now_ms = START
         self.work = 0.0
         self.begin()
@@ -56,19 +56,19 @@ class Host:
             self.append()
 
     def append(self) -> None:
-        self.recorder.append(self.history, self.now_ms)
+        self.recorder.flush_if_due(self.history, self.now_ms)
         assert self.recorder.wait(20)
 
     def step(self, delta_ms: int) -> None:
         self.now_ms += delta_ms
         self.history.shift(delta_ms)
-        self.recorder.stepped(delta_ms)
+        self.recorder.shift(delta_ms)
 
     def end(self) -> None:
         self.recorder.close(self.history, self.now_ms)
 
     def asked(self, text: str) -> list[float]:
-        return promql(text).at(self.history, self.now_ms).values.tolist()
+        return promql(text).evaluate_at(self.history, self.now_ms).values.tolist()
 
 
 def work(value: float) -> Sample:
@@ -97,9 +97,9 @@ def test_a_block_gives_back_every_bit(data: st.DataObject, times: np.ndarray, co
     values = np.array(data.draw(bits), np.uint64).reshape(columns, -1).view(np.float64)
     present = values.view(np.uint64) % 2 == 0 if holes else None
     heading = Heading("g", (HOT,) * columns, tuple((("dimm", str(column)),) for column in range(columns)))
-    number = parsed(packed_heading(7, heading))
-    block = parsed(packed_rows(7, Rows(heading, times, values, present)))
-    again = unpacked(block, heading, 5)  # type: ignore[arg-type]  # a block it must be, or the test fails
+    number = parse_record(pack_heading(7, heading))
+    block = parse_record(pack_rows(7, Rows(heading, times, values, present)))
+    again = unpack_rows(block, heading, 5)  # type: ignore[arg-type]  # a block it must be, or the test fails
 
     assert number == (7, heading)
     assert again is not None
@@ -116,20 +116,20 @@ def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
     host.now_ms += 10 * SECOND
     assert host.begin() == 300
     assert host.asked("hot") == []
-    assert host.history.silent("heat")
+    assert host.history.is_silent("heat")
     host.work += 20.0
     host.tick()
 
     assert host.asked("rate(work_total[5m])") == [pytest.approx(2.0)]
     assert host.asked("count_over_time(work_total[5m])") == [290.0]
-    assert not host.history.silent("heat")
+    assert not host.history.is_silent("heat")
 
 
 def test_a_kill_loses_the_last_seconds_only(tmp_path: Path) -> None:
     """Without any ending, what is lost is less than what one flush waits for."""
     host = Host(tmp_path / "recorder")
     host.tick(123)
-    kept = times(recorded(host.folder, 5 * MINUTE))
+    kept = times(read_recording(host.folder, 5 * MINUTE))
 
     assert kept == list(range(START + SECOND, kept[-1] + 1, SECOND))
     assert host.now_ms - kept[-1] < host.limits.flush
@@ -149,16 +149,16 @@ def test_groups_that_are_no_more_stay_on_disk(tmp_path: Path) -> None:
     host.tick(6)
     host.begin()
 
-    assert host.history.value("hot") is None
+    assert host.history.get_value("hot") is None
     assert {labels for _, labels, *_ in host.history.latest()} == set()
     assert host.history.series_count() == 3
-    assert not host.history.silent("rules:x")
-    assert ("gone", "hot()") in seen(recorded(host.folder, MINUTE))
+    assert not host.history.is_silent("rules:x")
+    assert ("gone", "hot()") in seen(read_recording(host.folder, MINUTE))
 
 
 def test_older_rows_are_thinned_out(tmp_path: Path) -> None:
     """Behind a quarter of an hour one row in fifteen seconds is left, bit by bit what was measured; ends stay."""
-    limits = Limits(full=2 * MINUTE, full_segment=30 * SECOND, thin=10 * MINUTE, thin_segment=2 * MINUTE)
+    limits = RetentionLimits(full=2 * MINUTE, full_segment=30 * SECOND, thin=10 * MINUTE, thin_segment=2 * MINUTE)
     host = Host(tmp_path / "recorder", limits)
     host.tick(300)
     silent_ms = host.now_ms + 1
@@ -167,12 +167,12 @@ def test_older_rows_are_thinned_out(tmp_path: Path) -> None:
     host.append()
     host.now_ms += MINUTE
     host.tick(300)
-    assert silent_ms in times(recorded(host.folder, 60 * MINUTE))
+    assert silent_ms in times(read_recording(host.folder, 60 * MINUTE))
     host.tick(400)
-    every = times(recorded(host.folder, 60 * MINUTE))
+    every = times(read_recording(host.folder, 60 * MINUTE))
     full = [at_ms for at_ms in every if at_ms > host.now_ms - limits.full + limits.flush]
     thin = [at_ms for at_ms in every if at_ms <= host.now_ms - limits.full - limits.full_segment - limits.flush]
-    readings = seen(recorded(host.folder, 60 * MINUTE))
+    readings = seen(read_recording(host.folder, 60 * MINUTE))
 
     assert len(full) >= (limits.full - 2 * limits.flush) // SECOND
     assert len({at_ms // limits.thin_every for at_ms in thin}) >= len(thin) - 1
@@ -182,12 +182,12 @@ def test_older_rows_are_thinned_out(tmp_path: Path) -> None:
 
 def test_a_restart_between_loses_nothing_of_the_day(tmp_path: Path) -> None:
     """What was thinned out by one process is there for the next, once, and goes on being thinned out."""
-    limits = Limits(full=MINUTE, full_segment=20 * SECOND)
+    limits = RetentionLimits(full=MINUTE, full_segment=20 * SECOND)
     host = Host(tmp_path / "recorder", limits)
     for _ in range(5):
         host.tick(100)
         host.begin()
-    slots = [at_ms // limits.thin_every for at_ms in times(recorded(host.folder, 60 * MINUTE))]
+    slots = [at_ms // limits.thin_every for at_ms in times(read_recording(host.folder, 60 * MINUTE))]
 
     assert sorted(set(slots)) == list(range(slots[0], slots[-1] + 1))
 
@@ -195,14 +195,14 @@ def test_a_restart_between_loses_nothing_of_the_day(tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", [3600 * SECOND, -3600 * SECOND])
 def test_a_stepped_clock_shifts_what_is_recorded(tmp_path: Path, step: int) -> None:
     """Where the wall clock stepped, all rows come back at the times that they have on the new clock, thin ones too."""
-    limits = Limits(full=MINUTE, full_segment=20 * SECOND)
+    limits = RetentionLimits(full=MINUTE, full_segment=20 * SECOND)
     host = Host(tmp_path / "recorder", limits)
     host.tick(100)
     host.step(step)
     host.tick(30)
     host.step(step)
     host.tick(130)
-    found = times(recorded(host.folder, 2 * 3600 * SECOND))
+    found = times(read_recording(host.folder, 2 * 3600 * SECOND))
     host.begin()
 
     assert found[0] >= START + 2 * step
@@ -220,14 +220,14 @@ def test_a_clock_that_went_back_meanwhile(tmp_path: Path) -> None:
         assert host.begin() > 0
         host.tick(10)
         assert host.asked("count_over_time(work_total[2m])") != []
-        assert max(times(host.history.rows({}))) == host.now_ms
+        assert max(times(host.history.iter_rows({}))) == host.now_ms
 
     assert host.asked("count_over_time(work_total[2m])") == [80.0]
 
 
 def test_the_size_is_bounded(tmp_path: Path) -> None:
     """However much is recorded, the folder has no more than its limit and one flush; the oldest goes first."""
-    limits = Limits(most_bytes=60_000, full=MINUTE, full_segment=20 * SECOND)
+    limits = RetentionLimits(most_bytes=60_000, full=MINUTE, full_segment=20 * SECOND)
     host = Host(tmp_path / "recorder", limits)
     generator = np.random.default_rng(1)
     largest = 0
@@ -237,7 +237,7 @@ def test_the_size_is_bounded(tmp_path: Path) -> None:
         host.history.record("noise", host.now_ms + 500, noise)
         host.tick()
         largest = max(largest, sum(path.stat().st_size for path in host.folder.iterdir()))
-    found = times(recorded(host.folder, 60 * MINUTE))
+    found = times(read_recording(host.folder, 60 * MINUTE))
 
     assert largest <= limits.most_bytes + 40 * 8 * 2 * 5 + 5000
     assert largest > limits.most_bytes // 2
@@ -247,7 +247,7 @@ def test_the_size_is_bounded(tmp_path: Path) -> None:
 @pytest.fixture(name="recording", scope="module")
 def _recording(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a recording with thin and full segments, a step of the clock and a series that ends."""
-    host = Host(tmp_path_factory.mktemp("whole") / "recorder", Limits(full=MINUTE, full_segment=20 * SECOND))
+    host = Host(tmp_path_factory.mktemp("whole") / "recorder", RetentionLimits(full=MINUTE, full_segment=20 * SECOND))
     host.tick(70)
     host.step(-2 * SECOND)
     host.history.record("rules:x", host.now_ms, [Sample(HOT, (("rule", "x"),), 1.0)])
@@ -281,14 +281,14 @@ def test_no_damage_invents_a_reading(tmp_path: Path, recording: dict[str, bytes]
     for path, text in damaged.items():
         (folder / path).write_bytes(text)
     taken = {bits for series in TAKEN for bits in series}
-    found = seen(recorded(folder, 60 * MINUTE))
+    found = seen(read_recording(folder, 60 * MINUTE))
     history = History(60 * MINUTE)
     recorder = Recorder(folder)
     recorder.replay(history, START + 200 * SECOND, collectors={"heat"}, others={"rules:x"})
     recorder.close(history, START + 200 * SECOND)
 
     assert all(bits in taken for series in found.values() for _, bits in series)
-    assert all(bits in taken for series in seen(history.rows({})).values() for _, bits in series)
+    assert all(bits in taken for series in seen(history.iter_rows({})).values() for _, bits in series)
 
 
 TAKEN = (
@@ -303,11 +303,11 @@ def test_a_torn_tail_costs_the_tail(tmp_path: Path, recording: dict[str, bytes])
     folder = tmp_path / "recorder"
     folder.mkdir()
     name = max(recording)
-    whole = list(payloads(recording[name]))
+    whole = list(iter_payloads(recording[name]))
     (folder / name).write_bytes(recording[name][:-1])
 
-    assert list(payloads((folder / name).read_bytes())) == whole[:-1]
-    assert times(recorded(folder, MINUTE)) != []
+    assert list(iter_payloads((folder / name).read_bytes())) == whole[:-1]
+    assert times(read_recording(folder, MINUTE)) != []
 
 
 def test_a_damaged_record_costs_itself(recording: dict[str, bytes]) -> None:
@@ -315,7 +315,7 @@ def test_a_damaged_record_costs_itself(recording: dict[str, bytes]) -> None:
     content = bytearray(recording[max(recording)])
     content[len(MAGIC) + 20] ^= 1
 
-    assert list(payloads(bytes(content))) == list(payloads(recording[max(recording)]))[1:]
+    assert list(iter_payloads(bytes(content))) == list(iter_payloads(recording[max(recording)]))[1:]
 
 
 def test_a_file_in_its_place_is_told_once_and_survived(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_a_file_in_its_place_is_told_once_and_survived(tmp_path: Path) -> None:
 
     assert [line["event"] for line in lines] == ["recording stopped", "recording goes on"]
     assert lines[1]["lost_rows"] == 16
-    assert len(times(recorded(host.folder, MINUTE))) >= 10
+    assert len(times(read_recording(host.folder, MINUTE))) >= 10
 
 
 FULL_DISK = """
@@ -353,7 +353,7 @@ def test_a_full_disk_stops_it_until_there_is_space(tmp_path: Path) -> None:
     """The rows that found no space are a gap; those before and after are whole."""
     program = [sys.executable, "-c", FULL_DISK, str(tmp_path / "recorder")]
     told = subprocess.run(program, cwd=HOUSE, capture_output=True, text=True, check=False, timeout=50)
-    found = times(recorded(tmp_path / "recorder", 5 * MINUTE))
+    found = times(read_recording(tmp_path / "recorder", 5 * MINUTE))
 
     assert told.stdout == "['recording stopped', 'recording goes on'] 20\n", told.stderr
     assert len(found) == 101 - 20
@@ -366,17 +366,17 @@ def test_a_disk_that_hangs_makes_nothing_late(tmp_path: Path) -> None:
 
     host = Host(tmp_path / "recorder")
     free, begun = threading.Event(), threading.Event()
-    host.recorder.writer.offer(lambda: (begun.set(), free.wait(20))[0])
+    host.recorder.writer.submit(lambda: (begun.set(), free.wait(20))[0])
     assert begun.wait(20)
     for number in range(12):
         host.history.record("heat", host.now_ms + number * SECOND, [work(float(number))])
-        host.recorder.append(host.history, host.now_ms + number * SECOND)
+        host.recorder.flush_if_due(host.history, host.now_ms + number * SECOND)
     free.set()
     assert host.recorder.wait(20)
-    host.recorder.append(host.history, host.now_ms + 12 * SECOND)
+    host.recorder.flush_if_due(host.history, host.now_ms + 12 * SECOND)
     assert host.recorder.wait(20)
 
-    assert len(times(recorded(host.folder, MINUTE))) == 12
+    assert len(times(read_recording(host.folder, MINUTE))) == 12
 
 
 def shown(folder: Path, *options: str) -> tuple[int, str]:

@@ -11,7 +11,7 @@ import pytest
 
 from agent.actions import FailedError, UnknownError
 from agent.remediation import action_context
-from agent.remediation.action_context import Access
+from agent.remediation.action_context import LiveActionContext
 from rules.history.history import History
 from tests import processes
 
@@ -19,8 +19,8 @@ SECRET = "T0K3N-0F-THE-CHAT"
 
 
 @pytest.fixture(name="access")
-def _access(tmp_path: Path) -> Access:
-    return Access(History(60_000).snapshot({}), 0, "/", "/nobody", tmp_path / "token")
+def _access(tmp_path: Path) -> LiveActionContext:
+    return LiveActionContext(History(60_000).snapshot({}), 0, "/", "/nobody", tmp_path / "token")
 
 
 Door = Callable[[socket.AddressFamily, object, Callable[[socket.socket], None]], socket.socket]
@@ -50,7 +50,7 @@ def _door() -> Iterator[Door]:
         door.close()
 
 
-def test_a_line_is_sent_and_all_is_read(access: Access, door: Door, tmp_path: Path) -> None:
+def test_a_line_is_sent_and_all_is_read(access: LiveActionContext, door: Door, tmp_path: Path) -> None:
     """Over a Unix socket and over TCP alike, until the other end closes."""
 
     def greet(connection: socket.socket) -> None:
@@ -65,13 +65,15 @@ def test_a_line_is_sent_and_all_is_read(access: Access, door: Door, tmp_path: Pa
 
 
 @pytest.mark.parametrize("address", ["/nobody/sock", "127.0.0.1:1", "127.0.0.1:x", "nowhere.invalid:80"])
-def test_nobody_there_is_a_failure(access: Access, address: str) -> None:
+def test_nobody_there_is_a_failure(access: LiveActionContext, address: str) -> None:
     """Nothing was sent, so nothing was done."""
     with pytest.raises(FailedError, match=address.split(":")[0]):
         access.line(address, "show info")
 
 
-def test_no_answer_is_not_known(access: Access, door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_answer_is_not_known(
+    access: LiveActionContext, door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It was sent, and may have been done."""
     monkeypatch.setattr(action_context, "PATIENCE", 0.1)
     ended = threading.Event()
@@ -82,7 +84,7 @@ def test_no_answer_is_not_known(access: Access, door: Door, tmp_path: Path, monk
     ended.set()
 
 
-def test_a_failure_does_not_tell_a_webhooks_secret(access: Access) -> None:
+def test_a_failure_does_not_tell_a_webhooks_secret(access: LiveActionContext) -> None:
     """The reason goes into the audit, which anybody may read: it has the host and the port, and no path."""
     origin = f"http://127.0.0.1:{processes.free_port()}"
 

@@ -9,9 +9,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.alerting.matchers import matchers
+from agent.alerting.matchers import parse_matchers
 from agent.config.loader import ConfigError, parse
-from agent.remediation.catalog import BUILTIN, bound, paced_engine
+from agent.remediation.catalog import BUILTIN_FILE, bind_remedies, find_paced_engine
 from rules.rulefile import BUILTIN as RULES
 
 ENGINES = [{"name": "r1", "url": "http://127.0.0.1:1"}, {"name": "r2", "url": "http://127.0.0.1:2"}]
@@ -35,7 +35,7 @@ def faults(change: dict[str, Any], **more: Any) -> list[str]:
     """What is said of a configuration whose one remedy is right but for a change."""
     document = {"engines": ENGINES, "remedies": [{**RIGHT, **change}], **more}
     try:
-        bound(parse(document, "f", {}), "f")
+        bind_remedies(parse(document, "f", {}), "f")
     except ConfigError as error:
         return error.messages
     return []
@@ -93,12 +93,12 @@ def test_what_holds_for_all_is_checked_too() -> None:
     ]
     twice = {"engines": ENGINES, "remedies": [RIGHT, RIGHT]}
     with pytest.raises(ConfigError, match="expected names to differ, found 'cool' twice"):
-        bound(parse(twice, "f", {}), "f")
+        bind_remedies(parse(twice, "f", {}), "f")
 
 
 def test_those_that_ship_are_for_alerts_that_ship() -> None:
     """Each binds, one for each engine where it paces, and its alert is a built-in rule."""
-    book = bound(parse({"engines": ENGINES}, "f", {}), "f")
+    book = bind_remedies(parse({"engines": ENGINES}, "f", {}), "f")
     groups = [group for path in RULES.glob("*.yml") for group in yaml.safe_load(path.read_text())["groups"]]
     alerts = {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
     wanted = {m.value for one in book for each in one.remedy.match for m in each if m.label == "alertname"}
@@ -112,21 +112,21 @@ def test_an_engine_that_is_held_back_is_known_whatever_holds_it() -> None:
     frozen = {**RIGHT, "action": "freeze", "target": {"engine": "r1", "unit": "a.service"}}
     other = {**RIGHT, "action": "webhook", "target": {"url": "http://x"}, "parameters": {}}
     document = {"engines": ENGINES, "remediation": {"builtin": False}}
-    books = [bound(parse({**document, "remedies": [one]}, "f", {}), "f") for one in (RIGHT, frozen, other)]
+    books = [bind_remedies(parse({**document, "remedies": [one]}, "f", {}), "f") for one in (RIGHT, frozen, other)]
 
-    assert [paced_engine(book[0].remedy.means) for book in books] == ["r1", "r1", None]
+    assert [find_paced_engine(book[0].remedy.undo_recipe) for book in books] == ["r1", "r1", None]
 
 
 def test_one_that_ships_is_replaced_or_left_out_by_name() -> None:
     """The operator's own of that name takes its place; `disable` leaves it out; `builtin: false` all."""
     own = {**RIGHT, "name": "free-full-node"}
-    book = bound(parse({"engines": ENGINES, "remedies": [own]}, "f", {}), "f")
-    less = bound(parse({"remediation": {"disable": ["free-full-node"]}}, "f", {}), "f")
+    book = bind_remedies(parse({"engines": ENGINES, "remedies": [own]}, "f", {}), "f")
+    less = bind_remedies(parse({"remediation": {"disable": ["free-full-node"]}}, "f", {}), "f")
 
     assert [one.settings.action for one in book if one.remedy.name == "free-full-node"] == ["pace"]
     assert "free-full-node" not in {one.remedy.name for one in less}
-    assert bound(parse({"remediation": {"builtin": False}}, "f", {}), "f") == ()
-    assert all(told["name"] for told in yaml.safe_load(BUILTIN.read_text()))
+    assert bind_remedies(parse({"remediation": {"builtin": False}}, "f", {}), "f") == ()
+    assert all(told["name"] for told in yaml.safe_load(BUILTIN_FILE.read_text()))
 
 
 @pytest.mark.parametrize(
@@ -142,21 +142,21 @@ def test_one_that_ships_is_replaced_or_left_out_by_name() -> None:
 )
 def test_matchers_are_read_as_alertmanager_does(text: str, expected: list[tuple[str, str, str]]) -> None:
     """With braces or without, quoted or bare, several in one text."""
-    assert [(one.label, one.op, one.value) for one in matchers(text)] == expected
+    assert [(one.label, one.op, one.value) for one in parse_matchers(text)] == expected
 
 
 @pytest.mark.parametrize("text", ["", "a", "a==b", '{a="b"', 'a="b" c="d"', '1a="b"', 'a="b'])
 def test_what_is_no_matcher_is_refused(text: str) -> None:
     """With a sentence that has the text in it."""
     with pytest.raises(ValueError, match="expected"):
-        matchers(text)
+        parse_matchers(text)
 
 
 @given(st.text(max_size=30))
 def test_no_text_breaks_the_reader(text: str) -> None:
     """Matchers or a ValueError, never anything else."""
     try:
-        found = matchers(text)
+        found = parse_matchers(text)
     except ValueError:
         return
     assert found

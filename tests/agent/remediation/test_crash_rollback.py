@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from agent.remediation import crash_rollback
-from agent.remediation.action_context import Access
-from agent.remediation.journal import FILE, Journal, boot_now
-from agent.remediation.model import Act, Claim, Phase, State
+from agent.remediation.action_context import LiveActionContext
+from agent.remediation.journal import FILE, Journal, take_timestamp
+from agent.remediation.model import Act, Claim, Phase, RemediationState
 from rules.history.history import History
 from tests import processes
 from tests.agent.actions.test_actions import Reach
@@ -60,8 +60,8 @@ def _proxy(tmp_path: Path) -> Iterator[Proxy]:
 
 def journalled(folder: Path, *acts: Act) -> None:
     written = threading.Event()
-    journal = Journal(folder, lambda: boot_now(0))
-    journal.commit(State(acts=acts), (), lambda fault: written.set() if fault is None else None)
+    journal = Journal(folder, lambda: take_timestamp(0))
+    journal.commit(RemediationState(acts=acts), (), lambda fault: written.set() if fault is None else None)
     assert written.wait(10)
     journal.close()
 
@@ -70,7 +70,7 @@ def child(folder: Path) -> subprocess.Popen[bytes]:
     arguments = ["-P", "-m", "agent.remediation.crash_rollback", str(folder), "/nobody", str(folder / "token")]
     process = subprocess.Popen([sys.executable, *arguments], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     processes.until(
-        lambda: all(ignores(process.pid, number) for number in crash_rollback.TOO_EARLY), 20, "the child waits"
+        lambda: all(ignores(process.pid, number) for number in crash_rollback.IGNORED_SIGNALS), 20, "the child waits"
     )
     return process
 
@@ -87,7 +87,7 @@ def test_a_weight_comes_back_when_the_agent_is_dead(proxy: Proxy, tmp_path: Path
     observed = replace(proxy.act(), id=3, observed=True, prior=json.dumps({"weight": 1, "drain": False}))
     journalled(tmp_path, paced, observed, proxy.act())
     process = child(tmp_path)
-    for number in crash_rollback.TOO_EARLY:
+    for number in crash_rollback.IGNORED_SIGNALS:
         process.send_signal(number)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.3)
@@ -108,8 +108,8 @@ def test_a_journal_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
     assert said.decode() == f"{tmp_path / FILE} cannot be read: file is not a database\n"
 
 
-def access(folder: Path) -> Access:
-    return Access(History(60_000).snapshot({}), 0, "/", "/nobody", folder / "token")
+def access(folder: Path) -> LiveActionContext:
+    return LiveActionContext(History(60_000).snapshot({}), 0, "/", "/nobody", folder / "token")
 
 
 def test_what_somebody_else_set_stays(proxy: Proxy, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_what_somebody_else_set_stays(proxy: Proxy, tmp_path: Path) -> None:
     journalled(tmp_path, proxy.act())
     proxy.server.weight = 7
 
-    assert crash_rollback.put_back(tmp_path, access(tmp_path))
+    assert crash_rollback.roll_back(tmp_path, access(tmp_path))
     assert proxy.server.weight == 7
 
 
@@ -130,7 +130,7 @@ def test_a_proxy_that_does_not_answer_is_not_asked_for_ever(
     nowhere["target"]["socket"] = "/nobody"
     lost = replace(proxy.act(), id=2, means=json.dumps(nowhere))
     journalled(tmp_path, replace(proxy.act(), id=3, means=json.dumps(means)), lost, proxy.act())
-    monkeypatch.setattr(crash_rollback, "LONGEST", 0.0)
+    monkeypatch.setattr(crash_rollback, "ROLLBACK_TIMEOUT", 0.0)
 
-    assert not crash_rollback.put_back(tmp_path, access(tmp_path))
+    assert not crash_rollback.roll_back(tmp_path, access(tmp_path))
     assert proxy.server.weight == 100

@@ -10,11 +10,11 @@ import pytest
 
 from agent.actions import ChangedError, FailedError, RefusedError, Task, UnknownError
 from agent.remediation import transitions
-from agent.remediation.executor import DEADLINE, Errands, doing
-from agent.remediation.model import Act, Event, Kind, Phase, State
+from agent.remediation.executor import DEADLINE, ActionExecutor, do_job
+from agent.remediation.model import Act, Event, EventKind, Phase, RemediationState
 from tests.agent.actions.test_actions import ACTIONS, Reach, task
 
-DONE = Event(1, Kind.DID)
+DONE = Event(1, EventKind.DID)
 
 
 def test_a_job_may_follow_another_as_soon_as_that_has_spoken() -> None:
@@ -22,7 +22,7 @@ def test_a_job_may_follow_another_as_soon_as_that_has_spoken() -> None:
 
     async def run() -> list[Event]:
         told: asyncio.Queue[Event] = asyncio.Queue()
-        errands = Errands(told.put_nowait)
+        errands = ActionExecutor(told.put_nowait)
         found = []
         for _ in range(200):
             assert errands.run(1, lambda: DONE, 0.0)
@@ -37,24 +37,24 @@ def test_what_is_over_its_deadline_is_not_known_and_stays_in_the_way() -> None:
 
     async def run() -> list[Event]:
         told: list[Event] = []
-        errands, free = Errands(told.append), threading.Event()
+        errands, free = ActionExecutor(told.append), threading.Event()
 
         def job() -> Event:
             free.wait(10)
             return DONE
 
         errands.run(1, job, 0.0)
-        errands.expire(DEADLINE + 1)
+        errands.expire_jobs(DEADLINE + 1)
         assert not errands.run(1, lambda: DONE, 0.0)
-        assert errands.busy(1)
+        assert errands.is_busy(1)
         free.set()
-        while errands.busy(1):
+        while errands.is_busy(1):
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
-        assert not errands.outstanding
+        assert not errands.has_pending
         return told
 
-    assert [event.kind for event in asyncio.run(run())] == [Kind.UNKNOWN]
+    assert [event.kind for event in asyncio.run(run())] == [EventKind.UNKNOWN]
 
 
 ACT = Act(1, "drop", "page cache", (), False, False, Phase.WRITING, 0, ())
@@ -63,14 +63,14 @@ ACT = Act(1, "drop", "page cache", (), False, False, Phase.WRITING, 0, ())
 @pytest.mark.parametrize(
     ("error", "kind", "latched"),
     [
-        (RefusedError("somebody came"), Kind.REFUSED, False),
-        (FailedError("nobody answers"), Kind.FAILED, False),
-        (ChangedError("it is 7"), Kind.CHANGED, True),
-        (UnknownError("no answer"), Kind.UNKNOWN, True),
-        (KeyError("x"), Kind.UNKNOWN, True),
+        (RefusedError("somebody came"), EventKind.REFUSED, False),
+        (FailedError("nobody answers"), EventKind.FAILED, False),
+        (ChangedError("it is 7"), EventKind.CHANGED, True),
+        (UnknownError("no answer"), EventKind.UNKNOWN, True),
+        (KeyError("x"), EventKind.UNKNOWN, True),
     ],
 )
-def test_each_end_of_an_act_has_its_meaning(error: Exception, kind: Kind, latched: bool) -> None:
+def test_each_end_of_an_act_has_its_meaning(error: Exception, kind: EventKind, latched: bool) -> None:
     """What refused at its second look, or failed before it wrote, may be tried again; what nobody knows may not."""
 
     class Broken:
@@ -81,8 +81,8 @@ def test_each_end_of_an_act_has_its_meaning(error: Exception, kind: Kind, latche
             raise error
 
     action: Any = Broken
-    event = doing(ACT, action, task("drop_caches"), Reach(), "dropped", Kind.DID)()
-    after = transitions.apply(State(acts=(ACT,)), event, 0).state
+    event = do_job(ACT, action, task("drop_caches"), Reach(), "dropped", EventKind.DID)()
+    after = transitions.apply(RemediationState(acts=(ACT,)), event, 0).state
 
     assert event.kind is kind
     assert after.acts == ()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.actions import ActionError, ChangedError, FailedError, UnknownError
-from agent.remediation.hand import ask, usable
+from agent.remediation.hand import list_usable_verbs, send_request
 
 Answer = Callable[[bytes], bytes]
 
@@ -54,7 +54,7 @@ def test_a_request_is_one_line_and_gets_its_result(hand: Callable[[Answer], str]
         heard.append(line)
         return b'{"ok": true, "result": {"freed_bytes": 7}}\n'
 
-    assert ask(hand(answer), "drop_caches", {}) == {"freed_bytes": 7}
+    assert send_request(hand(answer), "drop_caches", {}) == {"freed_bytes": 7}
     assert json.loads(heard[0]) == {"verb": "drop_caches", "arguments": {}}
     assert heard[0].endswith(b"\n")
 
@@ -79,16 +79,16 @@ def test_each_bad_answer_has_its_meaning(
 ) -> None:
     """Refused is not done, changed is hands off; what was killed half-way, and no whole answer, is not known."""
     with pytest.raises(error, match=words):
-        ask(hand(lambda _: answer), "governor", {})
+        send_request(hand(lambda _: answer), "governor", {})
 
 
 def test_a_hand_that_is_not_there(tmp_path: Path) -> None:
     """Nothing was done, and the message says how to give one; a request that is too long is not sent."""
     with pytest.raises(FailedError, match=r"there is no hand at .*: start"):
-        ask(str(tmp_path / "none"), "hello", {})
+        send_request(str(tmp_path / "none"), "hello", {})
     with pytest.raises(FailedError, match="4096 are taken"):
-        ask(str(tmp_path / "none"), "command", {"environment": "x" * 5000})
-    assert usable(str(tmp_path / "none")) == []
+        send_request(str(tmp_path / "none"), "command", {"environment": "x" * 5000})
+    assert list_usable_verbs(str(tmp_path / "none")) == []
 
 
 def test_a_hand_that_says_nothing_is_not_waited_for_for_ever(hand: Callable[[Answer], str]) -> None:
@@ -100,10 +100,10 @@ def test_a_hand_that_says_nothing_is_not_waited_for_for_ever(hand: Callable[[Ans
         return b""
 
     with pytest.raises(UnknownError, match="did not answer hello"):
-        ask(hand(answer), "hello", {}, patience=0.2)
+        send_request(hand(answer), "hello", {}, timeout=0.2)
     silent.set()
 
 
 def test_what_a_hand_can_do(hand: Callable[[Answer], str]) -> None:
     """The verbs of its hello."""
-    assert usable(hand(lambda _: b'{"ok": true, "result": {"verbs": ["governor"]}}\n')) == ["governor"]
+    assert list_usable_verbs(hand(lambda _: b'{"ok": true, "result": {"verbs": ["governor"]}}\n')) == ["governor"]

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.remediation.journal import FILE, Boot, Journal, JournalError, audit, boot_now
-from agent.remediation.model import Act, Attempt, Claim, Entry, Latch, Phase, Session, State
+from agent.remediation.journal import FILE, Journal, JournalError, Timestamp, read_audit, take_timestamp
+from agent.remediation.model import Act, AlertEpisode, Attempt, AuditEntry, Claim, Latch, Phase, RemediationState
 
 LABELS = (("alertname", "Hot"), ("dimm", 'A"1'))
 NOW = 1_000_000_000
-STATE = State(
+STATE = RemediationState(
     next_id=8,
     acts=(
         Act(
@@ -36,11 +36,11 @@ STATE = State(
     attempts=(Attempt(7, "cool", "pace r1", NOW - 5, NOW - 9, False),),
     latches=(Latch("drop", LABELS, NOW - 1, "it did not help"),),
     misses={"cool": 2},
-    sessions=(Session("cool", LABELS, NOW - 20, attempts=1),),
+    sessions=(AlertEpisode("cool", LABELS, NOW - 20, attempts=1),),
     pauses=("night",),
     resumed_ms={"drop": NOW - 100},
 )
-ENTRY = Entry(NOW, "cool", LABELS, "pace r1", "did", "it was done", act=7)
+ENTRY = AuditEntry(NOW, "cool", LABELS, "pace r1", "did", "it was done", act=7)
 
 
 class Clock:
@@ -49,11 +49,11 @@ class Clock:
     def __init__(self) -> None:
         self.wall, self.boot, self.name = NOW, 5_000, "boot-a"
 
-    def __call__(self) -> Boot:
-        return Boot(self.wall, self.boot, self.name)
+    def __call__(self) -> Timestamp:
+        return Timestamp(self.wall, self.boot, self.name)
 
 
-def written(folder: Path, clock: Clock, *states: State) -> str | None:
+def written(folder: Path, clock: Clock, *states: RemediationState) -> str | None:
     """Writes states one after another; the last answer."""
     journal, answers = Journal(folder, clock), queue.SimpleQueue[str | None]()
     for state in states:
@@ -63,7 +63,7 @@ def written(folder: Path, clock: Clock, *states: State) -> str | None:
     return told[-1]
 
 
-def read(folder: Path, clock: Clock) -> State:
+def read(folder: Path, clock: Clock) -> RemediationState:
     """What a new process finds."""
     journal = Journal(folder, clock)
     journal.close()
@@ -72,10 +72,10 @@ def read(folder: Path, clock: Clock) -> State:
 
 def test_everything_comes_back(tmp_path: Path) -> None:
     """State and audit, by whoever reads them next; the file is its owner's alone."""
-    assert written(tmp_path, Clock(), State(), STATE) is None
+    assert written(tmp_path, Clock(), RemediationState(), STATE) is None
 
     assert read(tmp_path, Clock()) == STATE
-    assert audit(tmp_path / FILE, 10) == [ENTRY, ENTRY]
+    assert read_audit(tmp_path / FILE, 10) == [ENTRY, ENTRY]
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
 
 
@@ -132,15 +132,15 @@ def test_a_full_disk_is_told_and_what_was_there_stays(tmp_path: Path) -> None:
     journal.commit(STATE, [ENTRY], answers.put)
     assert answers.get(timeout=10) is None
     journal._database.execute("PRAGMA max_page_count = 1")  # to SQLite the same as a disk with no room
-    journal.commit(State(pauses=("x" * 100_000,)), [ENTRY], answers.put)
+    journal.commit(RemediationState(pauses=("x" * 100_000,)), [ENTRY], answers.put)
 
     assert "full" in (answers.get(timeout=10) or "")
     journal._database.execute("PRAGMA max_page_count = 1000000")
-    journal.commit(State(next_id=99), [], answers.put)
+    journal.commit(RemediationState(next_id=99), [], answers.put)
     assert answers.get(timeout=10) is None
     journal.close()
-    assert read(tmp_path, Clock()) == State(next_id=99)
-    assert len(audit(tmp_path / FILE, 10)) == 1
+    assert read(tmp_path, Clock()) == RemediationState(next_id=99)
+    assert len(read_audit(tmp_path / FILE, 10)) == 1
 
 
 def test_each_commit_is_synced(tmp_path: Path) -> None:
@@ -153,6 +153,6 @@ def test_each_commit_is_synced(tmp_path: Path) -> None:
 
 def test_the_clock_of_this_boot_is_told() -> None:
     """The boot's id and a clock that runs through a suspend."""
-    now = boot_now(7)
+    now = take_timestamp(7)
 
-    assert (now.wall_ms, now.boot_ms > 0, len(now.boot)) == (7, True, 36)
+    assert (now.wall_ms, now.boot_ms > 0, len(now.boot_id)) == (7, True, 36)

@@ -12,13 +12,13 @@ import pytest
 from agent import judging
 from agent.config.loader import parse
 from agent.remediation import catalog
-from agent.remediation.catalog import Bound
-from agent.remediation.context import Surroundings
-from agent.remediation.model import Act, Claim, Event, Kind, Phase
+from agent.remediation.catalog import BoundRemedy
+from agent.remediation.context import RemediationContext
+from agent.remediation.model import Act, Claim, Event, EventKind, Phase
 from agent.runtime.clock import Clock
 from collectors import gauge
 from rules.alerts import Alert, AlertState
-from rules.evaluator import Rules
+from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 from rules.rulefile import RuleSet
 
@@ -36,13 +36,13 @@ class Host:
 
     def __init__(self, folder: Path) -> None:
         self.history, self.now_ms, self.headroom = History(3_600_000), BEGAN - 300 * SECOND, 3.0
-        rules = Rules(RuleSet(()), interval_ms=SECOND, external_labels={}, external_url="")
+        rules = RuleEvaluator(RuleSet(()), interval_ms=SECOND, external_labels={}, external_url="")
         clock = Clock(lambda: 0.0, lambda: self.now_ms / 1000)
-        self.around = Surroundings(clock, self.history, lambda: rules, {}, "/", folder, folder / "token", "none")
+        self.around = RemediationContext(clock, self.history, lambda: rules, {}, "/", folder, folder / "token", "none")
         clock.now_ms = lambda: self.now_ms
         plain = {"name": "plain", "match": ['alertname="DimmHot"'], "action": "pace", "target": {"engine": "r1"}}
         told = {"engines": [{"name": "r1", "url": "http://127.0.0.1:1"}], "remedies": [plain]}
-        self.book = {each.remedy.name: each for each in catalog.bound(parse(told, "f", {}), "f")}
+        self.book = {each.remedy.name: each for each in catalog.bind_remedies(parse(told, "f", {}), "f")}
 
     def passes(self, seconds: int, *, read: bool = True) -> None:
         for _ in range(seconds):
@@ -50,9 +50,13 @@ class Host:
             if read:
                 self.history.record("dimm", self.now_ms, [HEADROOM.sample(self.headroom, dimm="A1")])
 
-    def verdict(self, act: Act = ACT, alert: Alert | None = HOT, book: dict[str, Bound] | None = None) -> Event | None:
-        present = self.around.present(self.now_ms)._replace(alerts={} if alert is None else {alert.labels: alert})
-        return next(judging.verdicts([act], self.book if book is None else book, present), None)
+    def verdict(
+        self, act: Act = ACT, alert: Alert | None = HOT, book: dict[str, BoundRemedy] | None = None
+    ) -> Event | None:
+        present = self.around.build_verification_inputs(self.now_ms)._replace(
+            alerts={} if alert is None else {alert.labels: alert}
+        )
+        return next(judging.collect_verdicts([act], self.book if book is None else book, present), None)
 
 
 @pytest.fixture(name="host")
@@ -72,19 +76,19 @@ def test_the_remedy_that_ships_is_not_helped_by_what_was_before(host: Host) -> N
     kinds = [None if each is None else each.kind for each in verdicts]
 
     assert kinds[:119] == [None] * 119
-    assert kinds[119:] == [Kind.HELPED] * 31
+    assert kinds[119:] == [EventKind.HELPED] * 31
 
 
 def test_what_the_expression_gave_before_is_measured(host: Host) -> None:
     """Beside what it gives after, so that the diary shows when it said the same without the act."""
     started = replace(ACT, phase=Phase.STARTED, did_ms=None)
-    before = judging.measured(started, host.book, host.around.present(host.now_ms))
+    before = judging.measure_before(started, host.book, host.around.build_verification_inputs(host.now_ms))
     host.passes(200)
     event = host.verdict(replace(ACT, before=before))
 
     assert before.shown == (3.0,)
     assert event is not None
-    assert event.says == "its expression 3 -> 3"
+    assert event.detail == "its expression 3 -> 3"
 
 
 def test_silent_sensors_judge_nothing(host: Host) -> None:
@@ -95,21 +99,21 @@ def test_silent_sensors_judge_nothing(host: Host) -> None:
     event = host.verdict()
 
     assert event is not None
-    assert (event.kind, event.says) == (Kind.UNJUDGED, "nothing newer than the act is known")
+    assert (event.kind, event.detail) == (EventKind.UNJUDGED, "nothing newer than the act is known")
 
 
 @pytest.mark.parametrize(
     ("changes", "kind"),
     [
-        ({"state": AlertState.RESOLVED, "resolved_at_ms": BEGAN + 5 * SECOND}, Kind.HELPED),
-        ({"state": AlertState.RESOLVED, "resolved_at_ms": BEGAN - SECOND}, Kind.UNJUDGED),
-        ({"state": AlertState.RESOLVED, "resolved_at_ms": BEGAN + 5 * SECOND, "fresh": False}, Kind.UNJUDGED),
-        ({"fresh": False, "lost_since_ms": BEGAN + SECOND}, Kind.UNJUDGED),
-        (None, Kind.UNJUDGED),
-        ({}, Kind.USELESS),
+        ({"state": AlertState.RESOLVED, "resolved_at_ms": BEGAN + 5 * SECOND}, EventKind.HELPED),
+        ({"state": AlertState.RESOLVED, "resolved_at_ms": BEGAN - SECOND}, EventKind.UNJUDGED),
+        ({"state": AlertState.RESOLVED, "resolved_at_ms": BEGAN + 5 * SECOND, "fresh": False}, EventKind.UNJUDGED),
+        ({"fresh": False, "lost_since_ms": BEGAN + SECOND}, EventKind.UNJUDGED),
+        (None, EventKind.UNJUDGED),
+        ({}, EventKind.USELESS),
     ],
 )
-def test_without_an_expression_the_alert_says(host: Host, changes: dict[str, Any] | None, kind: Kind) -> None:
+def test_without_an_expression_the_alert_says(host: Host, changes: dict[str, Any] | None, kind: EventKind) -> None:
     """Its end counts where it rests on samples newer than the act; an alert that is gone or lost shows nothing."""
     alert = None if changes is None else replace(HOT, **changes)
     host.passes(300)
@@ -128,7 +132,7 @@ def test_an_end_counts_at_once_and_on_a_sample_that_is_newer(host: Host) -> None
     host.passes(1)
     event = host.verdict(replace(ACT, remedy="plain"), ended)
     assert event is not None
-    assert event.kind is Kind.HELPED
+    assert event.kind is EventKind.HELPED
 
 
 def test_a_remedy_that_is_gone_is_not_judged_and_waited_for(host: Host) -> None:
@@ -137,8 +141,8 @@ def test_a_remedy_that_is_gone_is_not_judged_and_waited_for(host: Host) -> None:
     tightened = replace(ACT, trial=Claim("left", LABELS, 0.4))
 
     assert gone is not None
-    assert (gone.kind, gone.says) == (Kind.UNJUDGED, "cool-memory/r1 has left the configuration")
-    assert [event.says for event in [host.verdict(tightened)] if event] == ["left has left the configuration"]
+    assert (gone.kind, gone.detail) == (EventKind.UNJUDGED, "cool-memory/r1 has left the configuration")
+    assert [event.detail for event in [host.verdict(tightened)] if event] == ["left has left the configuration"]
 
 
 def test_an_expression_that_cannot_be_asked_gives_nothing(host: Host) -> None:
@@ -148,4 +152,4 @@ def test_an_expression_that_cannot_be_asked_gives_nothing(host: Host) -> None:
     event = host.verdict(replace(ACT, labels=labels), replace(HOT, labels=labels))
 
     assert event is not None
-    assert event.kind is Kind.USELESS
+    assert event.kind is EventKind.USELESS

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from agent.remediation import journal
-from agent.remediation.model import Entry, State
+from agent.remediation.model import AuditEntry, RemediationState
 from tests import processes
 
 RULES = """
@@ -124,15 +124,15 @@ class Stage:
     def is_at_full_speed(self) -> bool:
         return self.duty() == 1.0
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[AuditEntry]:
         path = self.state / journal.FILE
-        return journal.audit(path, 1000) if path.exists() else []
+        return journal.read_audit(path, 1000) if path.exists() else []
 
     def said(self, what: str) -> bool:
         return any(entry.what == what for entry in self.entries())
 
-    def journalled(self) -> State:
-        kept = journal.Journal(self.state, lambda: journal.boot_now(round(time.time() * 1000)))
+    def journalled(self) -> RemediationState:
+        kept = journal.Journal(self.state, lambda: journal.take_timestamp(round(time.time() * 1000)))
         kept.close()
         return kept.state
 
@@ -202,7 +202,7 @@ def test_observing_touches_nothing(stage: Stage) -> None:
 
 
 BEFORE_THE_WRITE = KILLED.format(function="do", before=NOW)
-BEFORE_THE_READ_BACK = KILLED.format(function="_put", before="pass")
+BEFORE_THE_READ_BACK = KILLED.format(function="_put_pace", before="pass")
 
 
 @pytest.mark.parametrize("script", [BEFORE_THE_WRITE, BEFORE_THE_READ_BACK], ids=["before write", "before read-back"])

@@ -12,15 +12,15 @@ import pytest
 
 from agent.actions import FailedError, Moment, Plan, Task
 from agent.config.loader import parse
-from agent.config.schema import Remediation
+from agent.config.schema import RemediationConfig
 from agent.remediation import catalog, journal
-from agent.remediation.context import Surroundings
-from agent.remediation.model import Entry, Event, Phase
-from agent.remediation.remediator import AGAIN, Remedies
+from agent.remediation.context import RemediationContext
+from agent.remediation.model import AuditEntry, Event, Phase
+from agent.remediation.remediator import RETRY_SECONDS, Remediator
 from agent.runtime.clock import Clock
 from agent.sampling import plugins
 from collectors import gauge
-from rules.evaluator import Rules
+from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 from rules.rulefile import load_rules
 
@@ -76,7 +76,7 @@ class Desk:
     def __init__(self, folder: Path, *actions: str, **enough: Any) -> None:
         self.folder, self.seconds, self.heat = folder, 1000.0, 9.0
         (folder / "rules.yml").write_text(RULES)
-        self.rules = Rules(
+        self.rules = RuleEvaluator(
             load_rules([folder / "rules.yml"]), interval_ms=1000, external_labels={}, external_url="", clock=lambda: 0.0
         )
         targets = {"pace": {"engine": "r1"}, "webhook": {"url": "http://127.0.0.1:1/"}, "drop_caches": {}}
@@ -85,16 +85,17 @@ class Desk:
             for name in actions
         ]
         told = {"remedies": remedies, "engines": [{"name": "r1", "url": "http://127.0.0.1:1"}]}
-        book = catalog.bound(parse({**told, "remediation": {"builtin": False}}, "f", {}), "f")
+        book = catalog.bind_remedies(parse({**told, "remediation": {"builtin": False}}, "f", {}), "f")
         self.deeds = {
-            bound.remedy.name: Deed(plugins.actions({bound.settings.action})[bound.settings.action]) for bound in book
+            bound.remedy.name: Deed(plugins.load_actions({bound.settings.action})[bound.settings.action])
+            for bound in book
         }
         self.book = [replace(bound, action=self.deeds[bound.remedy.name]) for bound in book]
-        self.settings = Remediation(mode="enforce", pause_file=str(folder / "pause"))
+        self.settings = RemediationConfig(mode="enforce", pause_file=str(folder / "pause"))
         self.history = History(3_600_000)
         clock = Clock(lambda: self.seconds, lambda: self.seconds + 1_700_000_000)
-        around = Surroundings(clock, self.history, lambda: self.rules, {}, "/", folder, folder / "token", "none")
-        self.remedies = Remedies(around, self.settings, self.book)
+        around = RemediationContext(clock, self.history, lambda: self.rules, {}, "/", folder, folder / "token", "none")
+        self.remedies = Remediator(around, self.settings, self.book)
 
     async def passes(self, ticks: int, until: Callable[[], bool] = lambda: False, step: float = 1.0) -> None:
         """So many ticks, each after what was begun by the one before has ended."""
@@ -102,7 +103,7 @@ class Desk:
             if until():
                 return
             self.seconds += step
-            now_ms = self.remedies.around.clock.now_ms()
+            now_ms = self.remedies.context.clock.now_ms()
             self.history.record("heat", now_ms, [HEAT.sample(self.heat, dimm="A1")])
             self.rules.evaluate(self.history, now_ms)
             self.remedies.tick(now_ms)
@@ -114,7 +115,7 @@ class Desk:
         for _ in range(2000):
             await asyncio.sleep(0.002)
             acts = any(act.phase in under_way for act in self.remedies.state.acts)
-            if not acts and not self.remedies._errands.outstanding:
+            if not acts and not self.remedies._executor.has_pending:
                 return await self.journalled()
         raise AssertionError("something never ended")
 
@@ -127,8 +128,8 @@ class Desk:
     def said(self) -> list[tuple[str, str]]:
         return [(entry.what, entry.says) for entry in self.entries()]
 
-    def entries(self) -> list[Entry]:
-        return journal.audit(self.folder / journal.FILE, 10_000)
+    def entries(self) -> list[AuditEntry]:
+        return journal.read_audit(self.folder / journal.FILE, 10_000)
 
 
 def drive(desk: Desk, play: Callable[[], Any]) -> None:
@@ -147,13 +148,13 @@ def _kill(desk: Desk) -> None:
 
 def _cool(desk: Desk) -> None:
     desk.heat = 1.0
-    now_ms = desk.remedies.around.clock.now_ms() + 1
+    now_ms = desk.remedies.context.clock.now_ms() + 1
     desk.history.record("heat", now_ms, [HEAT.sample(1.0, dimm="A1")])
-    desk.rules.evaluate(desk.history, now_ms, every=True)
+    desk.rules.evaluate(desk.history, now_ms, force=True)
 
 
 def _observe(desk: Desk) -> None:
-    desk.remedies.replace(Remediation(mode="observe", pause_file=desk.settings.pause_file), desk.book)
+    desk.remedies.configure(RemediationConfig(mode="observe", pause_file=desk.settings.pause_file), desk.book)
 
 
 def _pause(desk: Desk) -> None:
@@ -161,7 +162,7 @@ def _pause(desk: Desk) -> None:
 
 
 def _drop(desk: Desk) -> None:
-    desk.remedies.replace(desk.settings, [])
+    desk.remedies.configure(desk.settings, [])
 
 
 @pytest.mark.parametrize(
@@ -214,9 +215,9 @@ def test_what_cannot_be_put_back_is_told_once_and_keeps_nobody_back(tmp_path: Pa
         desk.remedies.state = replace(
             desk.remedies.state, acts=tuple(replace(act, phase=Phase.RELEASING) for act in desk.remedies.state.acts)
         )
-        await desk.passes(50, step=AGAIN)
+        await desk.passes(50, step=RETRY_SECONDS)
         desk.deeds["pace"].undoing = lambda: None
-        await desk.passes(1, step=AGAIN)
+        await desk.passes(1, step=RETRY_SECONDS)
 
     drive(desk, play)
 
@@ -235,7 +236,7 @@ def test_an_action_that_cannot_be_steered_costs_no_other_its_lease(tmp_path: Pat
     one = desk.book[0]
     faulty = Deed(one.action.action)
     broken = replace(one, action=faulty, remedy=replace(one.remedy, name="broken", resource="elsewhere"))
-    desk.remedies.replace(desk.settings, [broken, one])
+    desk.remedies.configure(desk.settings, [broken, one])
 
     def fault() -> None:
         raise ZeroDivisionError
@@ -265,25 +266,25 @@ def test_try_plans_with_the_labels_of_an_alert_that_fires(tmp_path: Path) -> Non
     deed.planning = fails
 
     async def play() -> None:
-        tried.append(await desk.remedies.tried("drop_caches"))
+        tried.append(await desk.remedies.dry_run("drop_caches"))
         desk.rules.evaluate(desk.history, 0)
         await desk.passes(1)
         deed.planned.clear()
         deed.planning = lambda: None
-        tried.append(await desk.remedies.tried("drop_caches"))
+        tried.append(await desk.remedies.dry_run("drop_caches"))
 
     drive(desk, play)
 
-    assert tried[0].says == "no node; planned without labels, since no alert that it is for fires"
+    assert tried[0].detail == "no node; planned without labels, since no alert that it is for fires"
     assert deed.planned[-1].labels == {"alertname": "Hot", "dimm": "A1"}
-    assert tried[1].says == "as planned"
+    assert tried[1].detail == "as planned"
 
 
 def test_a_recorded_rules_window_counts_for_the_evidence_after_an_act(tmp_path: Path) -> None:
     """An alert on a recording of two minutes shows what was before for so long; the alert's own expression has none."""
     desk = Desk(tmp_path, "webhook")
     drive(desk, lambda: desk.passes(1))
-    windows = {seen.alert.name: seen.window_ms for seen in desk.remedies.around.seen(0)}
+    windows = {seen.alert.name: seen.window_ms for seen in desk.remedies.context.iter_alert_inputs(0)}
 
     assert windows == {"Hot": 0, "Smooth": 120_000}
 

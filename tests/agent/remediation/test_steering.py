@@ -11,13 +11,13 @@ import pytest
 
 from agent.actions import Steered
 from agent.config.loader import parse
-from agent.config.schema import Remediation
+from agent.config.schema import RemediationConfig
 from agent.remediation import catalog, journal
-from agent.remediation.context import Surroundings
+from agent.remediation.context import RemediationContext
 from agent.remediation.model import Act, Claim, Phase
-from agent.remediation.remediator import Remedies
+from agent.remediation.remediator import Remediator
 from agent.runtime.clock import Clock
-from rules.evaluator import Rules
+from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 from rules.rulefile import RuleSet
 
@@ -38,15 +38,15 @@ def remedy(name: str, alert: str, **parameters: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(name="remedies")
-def _remedies(tmp_path: Path) -> Iterator[Remedies]:
+def _remedies(tmp_path: Path) -> Iterator[Remediator]:
     remedies = [remedy("cool", "DimmHot", control={}), remedy("slow", "CpuHot", duty=0.6), remedy("other", "Else")]
     engines = [{"name": "r1", "url": "http://127.0.0.1:1"}]
     config = parse({"engines": engines, "remedies": remedies, "remediation": {"builtin": False}}, "f", {})
-    rules = Rules(RuleSet(()), interval_ms=1000, external_labels={}, external_url="")
-    around = Surroundings(
+    rules = RuleEvaluator(RuleSet(()), interval_ms=1000, external_labels={}, external_url="")
+    around = RemediationContext(
         Clock(lambda: TIME[0]), History(3_600_000), lambda: rules, {}, "/", tmp_path, tmp_path / "token", "left"
     )
-    yield Remedies(around, Remediation(), catalog.bound(config, "f"))
+    yield Remediator(around, RemediationConfig(), catalog.bind_remedies(config, "f"))
 
 
 def act(*claims: str) -> Act:
@@ -54,26 +54,26 @@ def act(*claims: str) -> Act:
     return Act(1, "cool", "pace engine r1", LABELS, False, True, Phase.HELD, 0, held, 0, "1.0", ("0.7",))
 
 
-def test_each_claim_on_the_resource_is_heard(remedies: Remedies) -> None:
+def test_each_claim_on_the_resource_is_heard(remedies: Remediator) -> None:
     """Beside the strictest claim's task those of the others are shown, each once, with the alert's labels."""
     held = act("cool", "slow", "slow", "left")
-    _, task = remedies._means(held)
-    (beside,) = remedies._beside(held, task)
+    _, task = remedies._action_of(held)
+    (beside,) = remedies._list_other_tasks(held, task)
 
     assert (task.remedy, beside.remedy, beside.own.duty, beside.labels) == ("cool", "slow", 0.6, dict(LABELS))
 
 
-def test_a_new_reason_is_told_once_and_not_oftener_than_each_minute(remedies: Remedies, tmp_path: Path) -> None:
+def test_a_new_reason_is_told_once_and_not_oftener_than_each_minute(remedies: Remediator, tmp_path: Path) -> None:
     """A sensor that comes and goes each second does not fill the audit."""
 
     async def hold() -> None:
         for second in range(150):
             TIME[0] = 1000.0 + second
             reason = "holds" if second < 10 or second % 2 else "blind"
-            remedies._tell_why(act("cool"), Steered(reason, f"{reason} at {second}"))
+            remedies._report_steering(act("cool"), Steered(reason, f"{reason} at {second}"))
         await remedies.close()
 
     asyncio.run(hold())
-    told = [entry.says for entry in journal.audit(tmp_path / journal.FILE, 100) if entry.what == "steers"]
+    told = [entry.says for entry in journal.read_audit(tmp_path / journal.FILE, 100) if entry.what == "steers"]
 
     assert told == ["holds at 0", "blind at 60", "holds at 121"]

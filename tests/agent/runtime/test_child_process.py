@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.runtime.child_process import Child
+from agent.runtime.child_process import ChildProcess
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -28,7 +28,7 @@ def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypat
     (tmp_path / "quiet.py").write_text("import sys\nsys.stdin.read()\n")
 
     async def scenario() -> None:
-        child = Child(
+        child = ChildProcess(
             "quiet",
             ("quiet",),
             on_line=len,
@@ -40,7 +40,7 @@ def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypat
             child.start()
             await asyncio.sleep(0.2)
         try:
-            assert await child.alive(5.0)
+            assert await child.wait_until_alive(5.0)
         finally:
             await child.close()
 
@@ -58,7 +58,7 @@ def test_a_line_that_nobody_understands_does_not_lose_the_child(
         raise ValueError("not understood")
 
     async def scenario() -> None:
-        child = Child(
+        child = ChildProcess(
             "talker",
             ("talker",),
             on_line=refuse,
@@ -67,7 +67,7 @@ def test_a_line_that_nobody_understands_does_not_lose_the_child(
         )
         child.start()
         try:
-            await until(lambda: child.starts >= 2)
+            await until(lambda: child.start_count >= 2)
         finally:
             await child.close()
 

@@ -41,8 +41,8 @@ def test_a_step_is_told_once(step: int) -> None:
     times.pass_by(1)
     times.wall += step
 
-    assert clock.stepped_ms() == step * 1000
-    assert clock.stepped_ms() == 0
+    assert clock.detect_shift_ms() == step * 1000
+    assert clock.detect_shift_ms() == 0
     assert clock.now_ms() == round(times.wall * 1000)
 
 
@@ -52,4 +52,4 @@ def test_slewing_is_not_a_step() -> None:
     clock = times.clock()
     times.wall += 0.9
 
-    assert clock.stepped_ms() == 0
+    assert clock.detect_shift_ms() == 0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.runtime.scheduler import EveryTrigger, Schedule
+from agent.runtime.scheduler import EveryTrigger, Scheduler
 
 NOON = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
 
@@ -37,18 +37,18 @@ def test_a_step_neither_stops_nor_floods(step: int, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("apscheduler.schedulers.base.datetime", Stepped)
     monkeypatch.setattr("apscheduler.executors.base.datetime", Stepped)
-    monkeypatch.setattr("agent.runtime.scheduler.now", lambda: Stepped.now(datetime.UTC))
+    monkeypatch.setattr("agent.runtime.scheduler.utc_now", lambda: Stepped.now(datetime.UTC))
     fired: list[float] = []
 
     async def scenario() -> None:
         nonlocal offset
         loop = asyncio.get_running_loop()
-        schedule = Schedule()
-        schedule.every(0.1, lambda: fired.append(loop.time()))
+        schedule = Scheduler()
+        schedule.add_job(0.1, lambda: fired.append(loop.time()))
         schedule.start()
         await asyncio.sleep(0.35)
         offset = datetime.timedelta(seconds=step)
-        schedule.stepped()
+        schedule.reschedule()
         before = len(fired)
         await asyncio.sleep(0.65)
         schedule.close()

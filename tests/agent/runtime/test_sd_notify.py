@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.runtime.sd_notify import Systemd
+from agent.runtime.sd_notify import SystemdNotifier
 
 
 @pytest.fixture(name="listener")
@@ -26,10 +26,10 @@ def heard(listener: socket.socket) -> list[str]:
 
 def test_ready_is_told_once_and_alive_with_each_tick(tmp_path: Path, listener: socket.socket) -> None:
     """The first tick makes it ready; a status is told only when it changes."""
-    systemd = Systemd(str(tmp_path / "notify"))
+    systemd = SystemdNotifier(str(tmp_path / "notify"))
     for status in ("a", "a", "b"):
-        systemd.ticked(status)
-    systemd.ending()
+        systemd.notify_tick(status)
+    systemd.notify_stopping()
 
     assert heard(listener) == ["WATCHDOG=1", "READY=1", "STATUS=a"]
     assert heard(listener) == ["WATCHDOG=1"]
@@ -43,7 +43,7 @@ def test_an_address_in_the_abstract_namespace_is_understood() -> None:
         listener.bind("")  # the kernel chooses an abstract name
         listener.settimeout(5)
         name = listener.getsockname()
-        Systemd("@" + name[1:].decode()).ending()
+        SystemdNotifier("@" + name[1:].decode()).notify_stopping()
 
         assert heard(listener) == ["STOPPING=1"]
 
@@ -51,12 +51,12 @@ def test_an_address_in_the_abstract_namespace_is_understood() -> None:
 def test_children_cannot_speak_for_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     """The address is gone from the environment once it is known."""
     monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
-    Systemd.of_environment()
+    SystemdNotifier.from_environment()
 
     assert "NOTIFY_SOCKET" not in os.environ
 
 
 def test_where_nobody_listens_nothing_happens(tmp_path: Path) -> None:
     """No socket, or one that has gone, is no fault of a tick."""
-    Systemd(None).ticked("a")
-    Systemd(str(tmp_path / "gone")).ticked("a")
+    SystemdNotifier(None).notify_tick("a")
+    SystemdNotifier(str(tmp_path / "gone")).notify_tick("a")

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.sampling import eye_pool as sight_module
-from agent.sampling.eye import Answer, answer_of, pass_of
-from agent.sampling.plugins import bind, modules
-from agent.sampling.sampler import Pass
+from agent.sampling.eye import CollectResponse, decode_result, encode_result
+from agent.sampling.plugins import bind_collector, load_collectors
+from agent.sampling.sampler import CollectionResult
 from collectors import Note, Sample, counter, gauge
 from tests.agent.watched import Watched, until
 
@@ -41,9 +41,9 @@ def test_a_pass_crosses_the_pipe_unchanged(
     samples: list[Sample], notes: list[Note], error: str | None, again: float | None
 ) -> None:
     """Whatever a pass holds, NaN and infinities too, arrives as it was sent."""
-    sent = Pass("x", 5.0, 0.1, 0.02, tuple(samples), tuple(notes), error, again)
-    line = msgspec.json.encode(answer_of(sent))
-    came = pass_of(msgspec.json.decode(line, type=Answer), 5.0)
+    sent = CollectionResult("x", 5.0, 0.1, 0.02, tuple(samples), tuple(notes), error, again)
+    line = msgspec.json.encode(encode_result(sent))
+    came = decode_result(msgspec.json.decode(line, type=CollectResponse), 5.0)
 
     assert b"\n" not in line
     assert came._replace(samples=()) == sent._replace(samples=())
@@ -62,10 +62,10 @@ def sensor(root: Path, celsius: int) -> Path:
 def watched(root: Path, scenario: Callable[[Watched], object]) -> None:
     async def run() -> None:
         eye = Watched(root)
-        eye.sight.lane("hwmon")
+        eye.sight.get_runner("hwmon")
         try:
             await eye.sight.start()
-            assert await eye.sight.shared.alive(20)
+            assert await eye.sight.shared_eye.wait_until_alive(20)
             await scenario(eye)  # type: ignore[misc]  # a coroutine function in every test
         finally:
             await eye.sight.close()
@@ -93,15 +93,15 @@ def test_a_killed_eye_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     async def scenario(eye: Watched) -> None:
         await eye.ask(1.0)
-        first = eye.sight.shared.pid
+        first = eye.sight.shared_eye.pid
         assert first is not None
         os.kill(first, signal.SIGSTOP)  # so that the order cannot be answered before the kill
-        eye.sight.lane("hwmon").start(eye.hwmon, 2.0)
+        eye.sight.get_runner("hwmon").start(eye.hwmon, 2.0)
         os.kill(first, signal.SIGKILL)
         lost = await asyncio.wait_for(eye.passes.get(), 20)
         assert lost.error == "the eye ended while it was reading"
 
-        await until(lambda: eye.sight.shared.pid not in (None, first))
+        await until(lambda: eye.sight.shared_eye.pid not in (None, first))
         assert (await eye.ask(3.0)).samples
 
     watched(tmp_path, scenario)
@@ -110,7 +110,7 @@ def test_a_killed_eye_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_read_that_never_returns_hides_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A collector that hangs gets an eye of its own, which is replaced again and again; the shared one lives on."""
     monkeypatch.setattr("agent.runtime.child_process.SHORTEST_PAUSE", 0.05)
-    monkeypatch.setattr(sight_module, "PATIENCE", 5.0)
+    monkeypatch.setattr(sight_module, "STUCK_AFTER", 5.0)
     policy = tmp_path / "sys/devices/system/cpu/cpufreq/policy0"
     policy.mkdir(parents=True)
     (policy / "scaling_driver").write_text("intel_pstate\n")
@@ -118,23 +118,23 @@ def test_a_read_that_never_returns_hides_nobody(tmp_path: Path, monkeypatch: pyt
     sensor(tmp_path, 61)
 
     async def scenario(eye: Watched) -> None:
-        cpufreq = bind(modules()["cpufreq"], "cpufreq", interval=None, deadline=0.5, own=None)
-        shared = eye.sight.shared.pid
-        lane = eye.sight.lane("cpufreq")
+        cpufreq = bind_collector(load_collectors()["cpufreq"], "cpufreq", interval=None, deadline=0.5, config=None)
+        shared = eye.sight.shared_eye.pid
+        lane = eye.sight.get_runner("cpufreq")
         lane.start(cpufreq, 100.0)
-        eye.sight.watch(104.0)
+        eye.sight.restart_stuck(104.0)
         assert lane.busy_since == 100.0
 
-        eye.sight.watch(106.0)
+        eye.sight.restart_stuck(106.0)
         lost = await asyncio.wait_for(eye.passes.get(), 20)
         assert lost.error == "the read did not return"
         assert (await eye.ask(107.0)).samples
-        assert eye.sight.shared.pid == shared
+        assert eye.sight.shared_eye.pid == shared
 
-        await lane.eye.alive(20)
+        await lane.eye.wait_until_alive(20)
         first = lane.eye.pid
         lane.start(cpufreq, 108.0)
-        eye.sight.watch(114.0)
+        eye.sight.restart_stuck(114.0)
         lost = await asyncio.wait_for(eye.passes.get(), 20)
         assert lost.error == "the eye ended while it was reading"
 
@@ -143,7 +143,7 @@ def test_a_read_that_never_returns_hides_nobody(tmp_path: Path, monkeypatch: pyt
         await until(lambda: lane.eye.pid not in (None, first))
         lane.start(cpufreq, 115.0)
         assert 2e9 in [sample.value for sample in (await asyncio.wait_for(eye.passes.get(), 20)).samples]
-        assert eye.sight.shared.pid == shared
+        assert eye.sight.shared_eye.pid == shared
 
     watched(tmp_path, scenario)
 
@@ -153,7 +153,7 @@ def test_what_is_no_answer_is_passed_over(tmp_path: Path) -> None:
     sensor(tmp_path, 61)
 
     async def scenario(eye: Watched) -> None:
-        eye.sight._answered(eye.sight.shared, b"Segmentation fault\n")
+        eye.sight._handle_response(eye.sight.shared_eye, b"Segmentation fault\n")
 
         assert (await eye.ask(1.0)).samples
 
@@ -164,7 +164,7 @@ def test_the_eye_ends_with_the_agent(tmp_path: Path) -> None:
     """Closing its input is enough to end it: nothing of ours outlives the agent."""
 
     async def scenario(eye: Watched) -> None:
-        pid = eye.sight.shared.pid
+        pid = eye.sight.shared_eye.pid
         assert pid is not None
         await eye.sight.close()
 

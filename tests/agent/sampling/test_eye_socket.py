@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from agent.sampling import eye_pool as sight_module
-from agent.sampling.eye_socket import eye_door
-from agent.sampling.plugins import bind, modules
-from agent.sampling.sampler import Outcome, Pass
+from agent.sampling.eye_socket import eye_socket_path
+from agent.sampling.plugins import bind_collector, load_collectors
+from agent.sampling.sampler import CollectionResult, Outcome
 from tests.agent.watched import Watched, until
 
 
@@ -63,9 +63,9 @@ def _doorkeeper(tmp_path: Path) -> Iterator[Doorkeeper]:
 def test_what_the_eye_at_the_door_reads_arrives(doorkeeper: Doorkeeper, tmp_path: Path) -> None:
     """A pass is ordered and answered over the connection, and the eye ends when we hang up."""
 
-    async def scenario() -> Pass:
+    async def scenario() -> CollectionResult:
         watched = Watched(tmp_path / "root", str(doorkeeper.path))
-        watched.sight.lane("hwmon")
+        watched.sight.get_runner("hwmon")
         await watched.sight.start()
         result = await watched.ask(1.0)
         await watched.sight.close()
@@ -81,16 +81,16 @@ def test_what_the_eye_at_the_door_reads_arrives(doorkeeper: Doorkeeper, tmp_path
 def test_an_eye_that_died_is_called_again(doorkeeper: Doorkeeper, tmp_path: Path) -> None:
     """While there is none a pass fails at once; the next eye answers."""
 
-    async def scenario() -> tuple[Pass, Pass]:
+    async def scenario() -> tuple[CollectionResult, CollectionResult]:
         watched = Watched(tmp_path / "root", str(doorkeeper.path))
-        watched.sight.lane("hwmon")
+        watched.sight.get_runner("hwmon")
         await watched.sight.start()
         await watched.ask(1.0)
         doorkeeper.eyes[0].kill()
-        shared = watched.sight.shared
-        await until(lambda: shared.life is None)
+        shared = watched.sight.shared_eye
+        await until(lambda: shared.generation is None)
         failed = await watched.ask(2.0)
-        await until(lambda: shared.life == 2)
+        await until(lambda: shared.generation == 2)
         again = await watched.ask(3.0)
         await watched.sight.close()
         return failed, again
@@ -105,7 +105,7 @@ def test_a_read_that_does_not_return_gets_an_eye_of_its_own(
     doorkeeper: Doorkeeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The shared eye is left alone, and the second is hung up on when it is stuck as well: both end."""
-    monkeypatch.setattr(sight_module, "PATIENCE", 5.0)
+    monkeypatch.setattr(sight_module, "STUCK_AFTER", 5.0)
     policy = tmp_path / "root/sys/devices/system/cpu/cpufreq/policy0"
     policy.mkdir(parents=True)
     (policy / "scaling_driver").write_text("intel_pstate\n")
@@ -113,15 +113,15 @@ def test_a_read_that_does_not_return_gets_an_eye_of_its_own(
 
     async def scenario() -> list[str | None]:
         watched = Watched(tmp_path / "root", str(doorkeeper.path))
-        cpufreq = bind(modules()["cpufreq"], "cpufreq", interval=None, deadline=0.5, own=None)
-        lane = watched.sight.lane("cpufreq")
+        cpufreq = bind_collector(load_collectors()["cpufreq"], "cpufreq", interval=None, deadline=0.5, config=None)
+        lane = watched.sight.get_runner("cpufreq")
         await watched.sight.start()
         lane.start(cpufreq, 100.0)
-        watched.sight.watch(106.0)
+        watched.sight.restart_stuck(106.0)
         moved = await asyncio.wait_for(watched.passes.get(), 20)
-        await lane.eye.alive(20)
+        await lane.eye.wait_until_alive(20)
         lane.start(cpufreq, 107.0)
-        watched.sight.watch(113.0)
+        watched.sight.restart_stuck(113.0)
         ended = await asyncio.wait_for(watched.passes.get(), 20)
         await watched.sight.close()
         return [moved.error, ended.error]
@@ -132,6 +132,6 @@ def test_a_read_that_does_not_return_gets_an_eye_of_its_own(
 
 def test_root_and_pictures_have_eyes_of_their_own(doorkeeper: Doorkeeper, tmp_path: Path) -> None:
     """The door is for a user without rights, on this machine, who may open it."""
-    assert eye_door(str(tmp_path), str(doorkeeper.path)) is None
-    assert eye_door("/", str(tmp_path / "none")) is None
-    assert eye_door("/", str(doorkeeper.path)) == (None if os.geteuid() == 0 else str(doorkeeper.path))
+    assert eye_socket_path(str(tmp_path), str(doorkeeper.path)) is None
+    assert eye_socket_path("/", str(tmp_path / "none")) is None
+    assert eye_socket_path("/", str(doorkeeper.path)) == (None if os.geteuid() == 0 else str(doorkeeper.path))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.sampling.hotplug import LOOKS_AGAIN, Hotplug
+from agent.sampling.hotplug import COLLECTORS_BY_SUBSYSTEM, Hotplug
 
 UEVENT = Path("/sys/class/net/lo/uevent")
 
@@ -38,7 +38,7 @@ def listen(hotplug: Hotplug, events: int) -> None:
 def test_events_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     """A uevent of a subsystem that matters names the collectors that must look again."""
     needs_uevents()
-    monkeypatch.setitem(LOOKS_AGAIN, "net", ("topology",))
+    monkeypatch.setitem(COLLECTORS_BY_SUBSYSTEM, "net", ("topology",))
     heard: list[tuple[str, ...]] = []
     listen(Hotplug(heard.append), 1)
 
@@ -78,8 +78,8 @@ def test_without_udev_it_is_said_once_and_life_goes_on(
 
 def test_every_collector_that_is_told_exists() -> None:
     """The table names collectors of this house, or those that are to come with their own file."""
-    from agent.sampling.plugins import modules
+    from agent.sampling.plugins import load_collectors
 
-    named = {name for names in LOOKS_AGAIN.values() for name in names}
+    named = {name for names in COLLECTORS_BY_SUBSYSTEM.values() for name in names}
 
-    assert named - set(modules()) <= {"ipmi"}
+    assert named - set(load_collectors()) <= {"ipmi"}

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from agent.alerting.notifier import Counters, Notifier
-from agent.config.schema import Alerting
+from agent.alerting.notifier import Notifier, NotifierCounters
+from agent.config.schema import AlertingConfig
 from agent.loop import Loop
 from agent.runtime.clock import Clock
 from agent.sampling import plugins
-from agent.sampling.eye_pool import Sight
+from agent.sampling.eye_pool import EyePool
 from agent.sampling.plugins import Collector
-from agent.sampling.sampler import Gather, Pass
+from agent.sampling.sampler import CollectionResult, Sampler
 from collectors import Sample, gauge
 from rules import promql
-from rules.evaluator import Rules
+from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 from rules.rulefile import load_rules
 
@@ -42,15 +42,15 @@ class House:
         self.now = STARTED
         self.takes = dict.fromkeys(INTERVALS, 0.0)
         self.silent: set[str] = set()
-        self.under_way: list[tuple[float, Pass]] = []
+        self.under_way: list[tuple[float, CollectionResult]] = []
         self.loop = Loop(
             clock=Clock(lambda: self.now, lambda: 1_700_000_000.0 + self.now),
-            gather=Gather(self.lane, [*map(source, INTERVALS), the_join()], self.now, root=str(root)),
-            sight=Sight(str(root), lambda _: None),
+            sampler=Sampler(self.lane, [*map(source, INTERVALS), the_join()], self.now, root=str(root)),
+            eye_pool=EyePool(str(root), lambda _: None),
             history=History(3_600_000),
-            rules=Rules(load_rules([]), interval_ms=1000, external_labels={}, external_url="http://x"),
-            notifier=Notifier(Alerting(), {}, "http://x", Counters(CollectorRegistry())),
-            own=lambda now, now_ms: (),
+            rules=RuleEvaluator(load_rules([]), interval_ms=1000, external_labels={}, external_url="http://x"),
+            notifier=Notifier(AlertingConfig(), {}, "http://x", NotifierCounters(CollectorRegistry())),
+            read_self_metrics=lambda now, now_ms: (),
             interval=1.0,
             stale_after=3,
         )
@@ -63,7 +63,7 @@ class House:
             for due, result in [answer for answer in self.under_way if answer[0] <= self.now]:
                 self.under_way.remove((due, result))
                 self.loop.deliver(result)
-            self.loop.gather.slow_due("ipmi", self.now)  # as the schedule does for what is slower than 5 s
+            self.loop.sampler.make_slow_due("ipmi", self.now)  # as the schedule does for what is slower than 5 s
             await self.loop.tick()
             self.now += 1.0
 
@@ -72,12 +72,14 @@ class House:
         found: dict[float, float] = {}
         query = promql.compile(f'{TEMPERATURE}{{source="{source}"}}')
         for second in range(int(self.now - STARTED)):
-            for _, value in query.at(self.loop.history, self.loop.clock.at_ms(STARTED + second)):
+            for _, value in query.evaluate_at(self.loop.history, self.loop.clock.from_monotonic_ms(STARTED + second)):
                 found.setdefault(value, float(second))
         return sorted((second, value) for value, second in found.items())
 
     def newest(self) -> dict[str, float]:
-        found = promql.compile(TEMPERATURE).at(self.loop.history, self.loop.clock.at_ms(self.now - 1.0))
+        found = promql.compile(TEMPERATURE).evaluate_at(
+            self.loop.history, self.loop.clock.from_monotonic_ms(self.now - 1.0)
+        )
         return {dict(labels)["source"]: value for labels, value in found}
 
 
@@ -95,7 +97,7 @@ class Lane:
             return
         metric, labels = SAYS[name]
         sample = Sample(metric, tuple(sorted(labels.items())), began - STARTED)
-        result, takes = Pass(name, began, 0.0, 0.0, (sample,), ()), self._house.takes[name]
+        result, takes = CollectionResult(name, began, 0.0, 0.0, (sample,), ()), self._house.takes[name]
         if takes:
             self._house.under_way.append((began + takes, result))
         else:
@@ -107,8 +109,8 @@ def source(name: str) -> Collector:
 
 
 def the_join() -> Collector:
-    plain = {"interval": None, "deadline": None, "own": None}
-    return plugins.bind(plugins.modules()["dimm"], "dimm", **plain)
+    plain = {"interval": None, "deadline": None, "config": None}
+    return plugins.bind_collector(plugins.load_collectors()["dimm"], "dimm", **plain)
 
 
 @pytest.mark.parametrize("slow", [0.0, 12.0])

@@ -10,8 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.sampling.plugins import GROUP, Collector, DiscoveryError, bind, config_types, modules
-from agent.sampling.sampler import Course, Gather, Outcome, Pass, ThreadLane, perform
+from agent.sampling.plugins import (
+    COLLECTOR_GROUP,
+    Collector,
+    DiscoveryError,
+    bind_collector,
+    find_config_types,
+    load_collectors,
+)
+from agent.sampling.sampler import CollectionResult, CollectorState, Outcome, Sampler, ThreadRunner, collect_readings
 from collectors import Host, Reading, Sample, gauge
 
 METRIC = gauge("steadytok_test_value", "A value.")
@@ -19,7 +26,7 @@ METRIC = gauge("steadytok_test_value", "A value.")
 
 def collector(name: str = "test", interval: float = 1.0, **more: object) -> Collector:
     settings: dict[str, object] = {
-        "about": "",
+        "description": "",
         "metrics": (METRIC,),
         "collect": lambda host: (),
         "deadline": 0.5,
@@ -28,9 +35,9 @@ def collector(name: str = "test", interval: float = 1.0, **more: object) -> Coll
     return Collector(name=name, interval=interval, **{**settings, **more})  # type: ignore[arg-type]
 
 
-def ended(name: str, began: float, *, values: int = 1, cpu: float = 0.0, error: str | None = None) -> Pass:
+def ended(name: str, began: float, *, values: int = 1, cpu: float = 0.0, error: str | None = None) -> CollectionResult:
     samples = tuple(Sample(METRIC, (("n", str(n)),), 1.0) for n in range(values))
-    return Pass(name, began, 0.01, cpu, samples, (), error)
+    return CollectionResult(name, began, 0.01, cpu, samples, (), error)
 
 
 class HeldLane:
@@ -48,16 +55,16 @@ class HeldLane:
 def test_the_folder_is_the_list() -> None:
     """Every file of collectors/ without an underscore is a collector that can be bound."""
     files = {path.stem for path in (Path(__file__).parents[3] / "collectors").glob("[!_]*.py")}
-    found = modules()
+    found = load_collectors()
 
     assert set(found) == files
     for name, module in found.items():
-        assert bind(module, name, interval=None, deadline=None, own=None).interval > 0
+        assert bind_collector(module, name, interval=None, deadline=None, config=None).interval > 0
 
 
 def test_config_types_are_told() -> None:
     """A collector's Config is found beside the collector."""
-    types = config_types(modules())
+    types = find_config_types(load_collectors())
 
     assert types["meminfo"] is None
     assert types["hwmon"] is not None
@@ -71,7 +78,7 @@ def test_a_duplicate_name_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("agent.sampling.plugins.entry_points", lambda group: [entry])
 
     with pytest.raises(DiscoveryError, match="two collectors are named 'meminfo'"):
-        modules()
+        load_collectors()
 
 
 def test_a_third_partys_collector_needs_to_be_enabled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,15 +88,15 @@ def test_a_third_partys_collector_needs_to_be_enabled(tmp_path: Path, monkeypatc
     from agent import configuration
 
     # A module that fits the contract, under another name, so that nothing need be installed.
-    entry = EntryPoint("acme", "collectors.pressure", GROUP)
+    entry = EntryPoint("acme", "collectors.pressure", COLLECTOR_GROUP)
     monkeypatch.setattr("agent.sampling.plugins.entry_points", lambda group: [entry])
     path = tmp_path / "steadytok.yml"
     path.write_text("collectors: {acme: {enabled: true, interval: 5s}}")
-    config, found = configuration.read(path)
-    assert [c.interval for c in configuration.bind_all(config, found) if c.name == "acme"] == [5.0]
+    config, found = configuration.load_configuration(path)
+    assert [c.interval for c in configuration.bind_collectors(config, found) if c.name == "acme"] == [5.0]
 
     path.write_text("collectors: {acme: {enabled: false}}")
-    _, found = configuration.read(path)
+    _, found = configuration.load_configuration(path)
     assert "acme" not in found
 
 
@@ -100,7 +107,7 @@ def test_a_raising_collector_keeps_what_it_gave() -> None:
         yield METRIC.sample(1.0)
         raise KeyError("surprise")
 
-    result = perform("test", readings, Host(), 0.0)
+    result = collect_readings("test", readings, Host(), 0.0)
 
     assert [sample.value for sample in result.samples] == [1.0]
     assert result.error == "KeyError: 'surprise'"
@@ -110,7 +117,7 @@ def test_a_raising_collector_keeps_what_it_gave() -> None:
 def test_series_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A runaway label is cut off, and the cut is counted as something missing."""
     monkeypatch.setattr("agent.sampling.sampler.SERIES_CAP", 3)
-    result = perform("test", lambda: (METRIC.sample(1.0, n=str(n)) for n in range(10)), Host(), 0.0)
+    result = collect_readings("test", lambda: (METRIC.sample(1.0, n=str(n)) for n in range(10)), Host(), 0.0)
 
     assert len(result.samples) == 3
     assert "cap of 3 series" in result.notes[0].reason
@@ -131,7 +138,7 @@ def test_outcomes(samples: int, reasons: list[str], outcome: Outcome) -> None:
     host = Host()
     for reason in reasons:
         host.note("file", reason)
-    result = perform("test", lambda: [METRIC.sample(1.0)] * samples, host, 0.0)
+    result = collect_readings("test", lambda: [METRIC.sample(1.0)] * samples, host, 0.0)
 
     assert result.outcome is outcome
 
@@ -144,15 +151,15 @@ def test_a_collector_may_ask_for_a_longer_time_to_its_next_pass() -> None:
         host.again(30.0)
         yield METRIC.sample(1.0)
 
-    asked = perform("test", readings, host, 0.0)
-    course = Course(collector(interval=10.0), 0.0)
+    asked = collect_readings("test", readings, host, 0.0)
+    course = CollectorState(collector(interval=10.0), 0.0)
     intervals = []
     for again in (asked.again, None, 3.0, 500.0):
-        course.ended(asked._replace(again=again))
+        course.record_result(asked._replace(again=again))
         intervals.append(course.interval)
 
     assert asked.again == 30.0
-    assert perform("test", lambda: (), host, 0.0).again is None
+    assert collect_readings("test", lambda: (), host, 0.0).again is None
     assert intervals == [30.0, 10.0, 10.0, 120.0]
 
 
@@ -164,61 +171,61 @@ def test_processor_time_of_other_threads_counts() -> None:
         host.spend(0.25)
         yield METRIC.sample(1.0)
 
-    assert perform("test", readings, host, 0.0).cpu_seconds >= 0.25
-    assert perform("test", lambda: (), host, 0.0).cpu_seconds < 0.25
+    assert collect_readings("test", readings, host, 0.0).cpu_seconds >= 0.25
+    assert collect_readings("test", lambda: (), host, 0.0).cpu_seconds < 0.25
 
 
 def test_a_stuck_read_is_never_stacked() -> None:
     """While a pass has not returned no other is started; each missed turn counts as an overrun."""
     lane = HeldLane()
-    gather = Gather(lambda _: lane, [collector()], 0.0)
+    gather = Sampler(lambda _: lane, [collector()], 0.0)
     for now in (0.0, 1.0, 2.0, 3.0):
         gather.start_due(now)
 
     assert lane.started == [0.0]
-    assert gather.courses["test"].overruns == 3
-    assert gather.courses["test"].outcome is Outcome.FAILED
-    assert gather.courses["test"].age(3.0) == 3.0
+    assert gather.states["test"].overruns == 3
+    assert gather.states["test"].outcome is Outcome.FAILED
+    assert gather.states["test"].age(3.0) == 3.0
 
 
 def test_a_late_tick_does_not_shift_the_grid() -> None:
     """Passes stay on the grid of the first, and missed turns are not made up for."""
     lane = HeldLane()
-    gather = Gather(lambda _: lane, [collector()], 0.0)
+    gather = Sampler(lambda _: lane, [collector()], 0.0)
     for now in (0.0, 1.02, 2.01, 7.5, 8.0, 8.5):
         gather.start_due(now)
         lane.busy_since = None
-        gather.ended(ended("test", now))
+        gather.record_result(ended("test", now))
 
     assert lane.started == [0.0, 1.02, 2.01, 7.5, 8.5]
 
 
 def test_a_costly_collector_is_asked_less_often() -> None:
     """The interval grows until the collector takes less than a hundredth of a core, and never above two minutes."""
-    course = Course(collector(), 0.0)
+    course = CollectorState(collector(), 0.0)
     for number in range(5):
-        course.ended(ended("test", number, cpu=0.05))
+        course.record_result(ended("test", number, cpu=0.05))
     assert course.interval == pytest.approx(5.0)
 
     for number in range(5):
-        course.ended(ended("test", number, cpu=10.0))
+        course.record_result(ended("test", number, cpu=10.0))
     assert course.interval == 120.0
 
     for number in range(5):
-        course.ended(ended("test", number, cpu=0.0001))
+        course.record_result(ended("test", number, cpu=0.0001))
     assert course.interval == 1.0
 
 
 def test_slow_collectors_are_due_when_the_schedule_says() -> None:
     """After its first pass a slow collector waits for the schedule, not for the tick."""
     lane = HeldLane()
-    gather = Gather(lambda _: lane, [collector(interval=60.0)], 0.0)
+    gather = Sampler(lambda _: lane, [collector(interval=60.0)], 0.0)
     gather.start_due(0.0)
     lane.busy_since = None
     gather.start_due(100.0)
     assert lane.started == [0.0]
 
-    gather.slow_due("test", 100.0)
+    gather.make_slow_due("test", 100.0)
     gather.start_due(100.0)
     assert lane.started == [0.0, 100.0]
 
@@ -226,31 +233,31 @@ def test_slow_collectors_are_due_when_the_schedule_says() -> None:
 def test_news_of_hardware_make_due() -> None:
     """A collector that is named is asked at the next tick, whatever its interval; an unknown name is nothing."""
     lanes = {name: HeldLane() for name in ("topology", "edac")}
-    gather = Gather(lambda c: lanes[c.name], [collector(name, 60.0) for name in lanes], 0.0)
+    gather = Sampler(lambda c: lanes[c.name], [collector(name, 60.0) for name in lanes], 0.0)
     gather.start_due(0.0)
     for lane in lanes.values():
         lane.busy_since = None
-    gather.hurry(("topology", "ipmi"), 7.0)
+    gather.make_due(("topology", "ipmi"), 7.0)
 
     assert gather.start_due(7.0) == {"topology"}
 
 
 def test_silence_counts_intervals() -> None:
     """A collector is silent once its newest good reading is older than so many of its own intervals."""
-    gather = Gather(lambda _: HeldLane(), [collector("fast", 1.0), collector("slow", 60.0)], 0.0)
+    gather = Sampler(lambda _: HeldLane(), [collector("fast", 1.0), collector("slow", 60.0)], 0.0)
 
-    assert gather.silent(3.0, 3) == []
-    assert gather.silent(3.1, 3) == ["fast"]
-    assert gather.silent(180.1, 3) == ["fast", "slow"]
+    assert gather.find_silent(3.0, 3) == []
+    assert gather.find_silent(3.1, 3) == ["fast"]
+    assert gather.find_silent(180.1, 3) == ["fast", "slow"]
 
 
 def test_a_standstill_of_our_own_is_nobodys_silence() -> None:
     """After the agent itself stood still each collector has its intervals again before it counts as silent."""
-    gather = Gather(lambda _: HeldLane(), [collector("fast", 1.0)], 0.0)
-    gather.wake(100.0)
+    gather = Sampler(lambda _: HeldLane(), [collector("fast", 1.0)], 0.0)
+    gather.note_wake(100.0)
 
-    assert gather.silent(103.0, 3) == []
-    assert gather.silent(103.1, 3) == ["fast"]
+    assert gather.find_silent(103.0, 3) == []
+    assert gather.find_silent(103.1, 3) == ["fast"]
 
 
 def joined(name: str = "joined", after: tuple[str, ...] = ("a", "b")) -> Collector:
@@ -266,42 +273,42 @@ def joined(name: str = "joined", after: tuple[str, ...] = ("a", "b")) -> Collect
 
 def test_a_join_is_as_old_as_its_oldest_source() -> None:
     """As a whole it has the time of the oldest reading in it, and is made when one of its sources arrives."""
-    gather = Gather(lambda _: HeldLane(), [collector("a"), collector("b"), joined()], 0.0)
-    gather.ended(ended("a", 5.0))
-    gather.ended(ended("b", 3.0, values=2))
-    (result,) = gather.joins(["a"])
+    gather = Sampler(lambda _: HeldLane(), [collector("a"), collector("b"), joined()], 0.0)
+    gather.record_result(ended("a", 5.0))
+    gather.record_result(ended("b", 3.0, values=2))
+    (result,) = gather.join_arrived(["a"])
 
     assert result.began == 3.0
     assert [sample.value for sample in result.samples] == [1.0, 2.0]
     assert [note.path for note in result.notes] == ["a", "b"]
-    assert gather.courses["joined"].age(10.0) == 7.0
-    assert gather.joins(["c"]) == []
+    assert gather.states["joined"].age(10.0) == 7.0
+    assert gather.join_arrived(["c"]) == []
 
 
 def test_what_is_joined_is_recorded_with_what_it_was_made_of() -> None:
     """Each source brings its own part, once for each of its passes, so that a slow source holds back no fast one."""
-    gather = Gather(lambda _: HeldLane(), [collector("a"), collector("b"), joined()], 0.0)
+    gather = Sampler(lambda _: HeldLane(), [collector("a"), collector("b"), joined()], 0.0)
     slow, fast = ended("b", 1.0, values=2), ended("a", 5.0)
     for result in (slow, fast):
-        gather.ended(result)
-    gather.joins(["a", "b"])
+        gather.record_result(result)
+    gather.join_arrived(["a", "b"])
     again = ended("a", 6.0, values=3)
-    gather.ended(again)
-    gather.joins(["a"])
+    gather.record_result(again)
+    gather.join_arrived(["a"])
 
-    assert [sample.value for sample in gather.with_joined(slow)] == [1.0, 1.0, 2.0]
-    assert [sample.value for sample in gather.with_joined(again)] == [1.0, 1.0, 1.0, 3.0]
-    assert gather.with_joined(fast) == fast.samples  # a pass that has been followed by another is no part any more
+    assert [sample.value for sample in gather.append_joined(slow)] == [1.0, 1.0, 2.0]
+    assert [sample.value for sample in gather.append_joined(again)] == [1.0, 1.0, 1.0, 3.0]
+    assert gather.append_joined(fast) == fast.samples  # a pass that has been followed by another is no part any more
 
 
 def test_a_source_that_gives_nothing_has_no_part() -> None:
     """What a failed source gave before is neither shown again nor does it make the join old."""
-    gather = Gather(lambda _: HeldLane(), [collector("a"), collector("b"), joined()], 0.0)
+    gather = Sampler(lambda _: HeldLane(), [collector("a"), collector("b"), joined()], 0.0)
     for result in (ended("a", 5.0), ended("b", 3.0)):
-        gather.ended(result)
-    gather.joins(["a", "b"])
-    gather.ended(ended("b", 6.0, values=0, error="broken"))
-    (result,) = gather.joins(["b"])
+        gather.record_result(result)
+    gather.join_arrived(["a", "b"])
+    gather.record_result(ended("b", 6.0, values=0, error="broken"))
+    (result,) = gather.join_arrived(["b"])
 
     assert [dict(sample.labels)["source"] for sample in result.samples] == ["a"]
     assert result.began == 5.0
@@ -311,11 +318,11 @@ def test_a_join_waits_for_the_source_that_it_must_know_first() -> None:
     """Nothing is made before that source's first word, with Samples or without, and then its Samples come first."""
     waiting = collector("joined", after=("a", "b"), awaits=("a",), join=joined().join)
     for values, made in ((1, ["a", "b"]), (0, ["b"])):
-        gather = Gather(lambda _: HeldLane(), [collector("a"), collector("b"), waiting], 0.0)
-        gather.ended(ended("b", 1.0))
-        assert gather.joins(["b"]) == []
-        gather.ended(ended("a", 2.0, values=values))
-        (result,) = gather.joins(["a"])
+        gather = Sampler(lambda _: HeldLane(), [collector("a"), collector("b"), waiting], 0.0)
+        gather.record_result(ended("b", 1.0))
+        assert gather.join_arrived(["b"]) == []
+        gather.record_result(ended("a", 2.0, values=values))
+        (result,) = gather.join_arrived(["a"])
 
         assert [dict(sample.labels)["source"] for sample in result.samples] == made
 
@@ -323,12 +330,12 @@ def test_a_join_waits_for_the_source_that_it_must_know_first() -> None:
 def test_a_source_that_always_breaks_off_is_not_waited_for() -> None:
     """An eye that is just coming up is given a second pass; where it never comes, DIMMs must not go unwatched."""
     waiting = collector("joined", after=("a", "b"), awaits=("a",), join=joined().join)
-    gather = Gather(lambda _: HeldLane(), [collector("a"), collector("b"), waiting], 0.0)
-    gather.ended(ended("b", 1.0))
-    gather.ended(ended("a", 2.0, values=0, error="the eye is not running"))
-    assert gather.joins(["a", "b"]) == []
-    gather.ended(ended("a", 62.0, values=0, error="the eye is not running"))
-    (result,) = gather.joins(["a"])
+    gather = Sampler(lambda _: HeldLane(), [collector("a"), collector("b"), waiting], 0.0)
+    gather.record_result(ended("b", 1.0))
+    gather.record_result(ended("a", 2.0, values=0, error="the eye is not running"))
+    assert gather.join_arrived(["a", "b"]) == []
+    gather.record_result(ended("a", 62.0, values=0, error="the eye is not running"))
+    (result,) = gather.join_arrived(["a"])
 
     assert [dict(sample.labels)["source"] for sample in result.samples] == ["b"]
 
@@ -336,31 +343,31 @@ def test_a_source_that_always_breaks_off_is_not_waited_for() -> None:
 def test_a_source_that_is_switched_off_is_not_waited_for() -> None:
     """The operator may not want it."""
     waiting = collector("joined", after=("a", "b"), awaits=("a",), join=joined().join)
-    gather = Gather(lambda _: HeldLane(), [collector("b"), waiting], 0.0)
-    gather.ended(ended("b", 1.0))
+    gather = Sampler(lambda _: HeldLane(), [collector("b"), waiting], 0.0)
+    gather.record_result(ended("b", 1.0))
 
-    assert len(gather.joins(["b"])) == 1
+    assert len(gather.join_arrived(["b"])) == 1
 
 
 def test_a_join_is_no_sampling_group() -> None:
     """Nothing is recorded by the name of a join."""
-    gather = Gather(lambda _: HeldLane(), [collector("a"), joined()], 0.0)
+    gather = Sampler(lambda _: HeldLane(), [collector("a"), joined()], 0.0)
 
-    assert gather.sampling_groups() == ["a"]
+    assert gather.list_sampling_groups() == ["a"]
 
 
 def test_a_read_that_never_returns_costs_one_thread(tmp_path: Path) -> None:
     """A FIFO that nobody writes blocks its own lane; another lane answers meanwhile."""
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "file").write_text("7")
-    answers: queue.SimpleQueue[Pass] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[CollectionResult] = queue.SimpleQueue()
 
     def reads(name: str) -> Collector:
         return collector(name, collect=lambda host: [METRIC.sample(host.read_int(name))])
 
     before = threading.active_count()
-    stuck = ThreadLane("fifo", Host(tmp_path), answers.put)
-    well = ThreadLane("file", Host(tmp_path), answers.put)
+    stuck = ThreadRunner("fifo", Host(tmp_path), answers.put)
+    well = ThreadRunner("file", Host(tmp_path), answers.put)
     stuck.start(reads("fifo"), 0.0)
     for _ in range(3):
         well.start(reads("file"), 0.0)
@@ -374,7 +381,7 @@ def test_a_read_that_never_returns_costs_one_thread(tmp_path: Path) -> None:
 
 def test_a_removed_collectors_answer_is_dropped() -> None:
     """A pass that arrives after its collector was removed is not recorded."""
-    gather = Gather(lambda _: HeldLane(), [collector()], 0.0)
+    gather = Sampler(lambda _: HeldLane(), [collector()], 0.0)
     gather.remove("test")
 
-    assert not gather.ended(ended("test", 1.0))
+    assert not gather.record_result(ended("test", 1.0))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.sampling.plugins import Collector
-from agent.sampling.sampler import Gather, Pass, perform
+from agent.sampling.sampler import CollectionResult, Sampler, collect_readings
 from collectors import Host, Reading, Sample, gauge
 from rules.history.history import History
 
@@ -40,14 +40,14 @@ def test_a_collector_without_an_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) 
             asked.append(number)
             yield METRIC.sample(1.0, n=str(number))
 
-    assert len(perform("test", readings, Host(), 0.0).samples) == 3
+    assert len(collect_readings("test", readings, Host(), 0.0).samples) == 3
     assert len(asked) < 10
 
 
 @pytest.mark.parametrize("wrong", [("x",), (1, 2, 3), "text", Sample(METRIC, (), "warm")])  # type: ignore[arg-type]
 def test_what_is_no_sample_is_the_collectors_failure(wrong: Any) -> None:
     """A collector that yields anything else has failed, and nothing of it reaches History."""
-    result = perform("test", lambda: iter([METRIC.sample(1.0), wrong]), Host(), 0.0)
+    result = collect_readings("test", lambda: iter([METRIC.sample(1.0), wrong]), Host(), 0.0)
     history = History(3_600_000)
 
     assert history.record("test", 1, result.samples)
@@ -57,13 +57,13 @@ def test_what_is_no_sample_is_the_collectors_failure(wrong: Any) -> None:
 def test_a_read_slower_than_its_interval_is_late_and_not_silent() -> None:
     """A collector that always takes four intervals is shown with its age, not hidden the moment it arrives."""
     lane = HeldLane()
-    gather = Gather(lambda _: lane, [collector()], 0.0)
+    gather = Sampler(lambda _: lane, [collector()], 0.0)
     gather.start_due(0.0)
     lane.busy_since = None
-    gather.ended(Pass("test", 0.0, 4.0, 0.01, (Sample(METRIC, (), 1.0),), ()))
+    gather.record_result(CollectionResult("test", 0.0, 4.0, 0.01, (Sample(METRIC, (), 1.0),), ()))
 
-    assert gather.silent(4.0, 3) == []
-    assert gather.silent(30.0, 3) == ["test"]
+    assert gather.find_silent(4.0, 3) == []
+    assert gather.find_silent(30.0, 3) == ["test"]
 
 
 def test_a_read_under_way_is_not_stacked_by_a_reload() -> None:
@@ -74,7 +74,7 @@ def test_a_read_under_way_is_not_stacked_by_a_reload() -> None:
         lanes.append(HeldLane())
         return lanes[-1]
 
-    gather = Gather(lane_of, [collector()], 0.0)
+    gather = Sampler(lane_of, [collector()], 0.0)
     gather.start_due(0.0)
     gather.remove("test")
     gather.add(collector(), 1.0)

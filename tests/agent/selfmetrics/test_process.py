@@ -9,7 +9,7 @@ from agent.selfmetrics.process import Footprint
 
 def test_a_living_process_is_told_and_a_dead_one_left_out() -> None:
     """Our own process has memory and processor time; a role without a process, or with a dead one, has nothing."""
-    readings = Footprint().readings({"agent": os.getpid(), "eye": None, "canary": 2**22 + 1}, 0.0)
+    readings = Footprint().read_processes({"agent": os.getpid(), "eye": None, "canary": 2**22 + 1}, 0.0)
     told = {(sample.metric.name, dict(sample.labels)["process"]): sample.value for sample in readings if sample}
 
     assert set(told) == {
@@ -22,7 +22,7 @@ def test_a_living_process_is_told_and_a_dead_one_left_out() -> None:
 def test_it_is_asked_every_few_seconds() -> None:
     """Between two askings the same readings are told again."""
     footprint = Footprint()
-    first = footprint.readings({"agent": os.getpid()}, 100.0)
+    first = footprint.read_processes({"agent": os.getpid()}, 100.0)
 
-    assert footprint.readings({"agent": os.getpid()}, 104.9) is first
-    assert footprint.readings({"agent": os.getpid()}, 105.0) is not first
+    assert footprint.read_processes({"agent": os.getpid()}, 104.9) is first
+    assert footprint.read_processes({"agent": os.getpid()}, 105.0) is not first

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.selfmetrics import readings
 from collectors import Sample, gauge
-from rules.evaluator import Rules
+from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 from rules.rulefile import load_rules
 from tests.conftest import Series
@@ -25,11 +25,11 @@ def test_alerts_are_counted_by_name_severity_and_state(tmp_path: Path, series: S
     """A scrape has no ALERTS, and a fleet's Prometheus has not the rules: it draws what fired from this."""
     path = tmp_path / "rules.yml"
     path.write_text(RULES)
-    rules = Rules(load_rules([path]), interval_ms=1000, external_labels={}, external_url="")
+    rules = RuleEvaluator(load_rules([path]), interval_ms=1000, external_labels={}, external_url="")
     history = History(600_000)
     history.record("test", 1000, [Sample(HEAT, (("dimm", dimm),), 90.0) for dimm in ("A1", "B1")])
     rules.evaluate(history, 1000)
-    firing = series(readings.of_rules(rules))
+    firing = series(readings.read_rules(rules))
     history.record("test", 400_000, [Sample(HEAT, (("dimm", "A1"),), 70.0)])
     rules.evaluate(history, 400_000)
 
@@ -39,4 +39,4 @@ def test_alerts_are_counted_by_name_severity_and_state(tmp_path: Path, series: S
         f"steadytok_alerts{{{labels.format('firing', 'warning')}}}": 2.0,
         f"steadytok_alerts{{{labels.format('pending', 'critical')}}}": 2.0,
     }
-    assert not any(name.startswith("steadytok_alerts") for name in series(readings.of_rules(rules)))
+    assert not any(name.startswith("steadytok_alerts") for name in series(readings.read_rules(rules)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.engines.baseline import Baseline
-from agent.storage.state_dir import StateError, StateFolder, folder
+from agent.storage.state_dir import StateDir, StateError, find_state_dir
 
 
 def test_a_user_without_a_home_is_told_what_to_set(
@@ -20,21 +20,21 @@ def test_a_user_without_a_home_is_told_what_to_set(
     monkeypatch.setattr(os, "getuid", lambda: 54_321)
 
     with pytest.raises(StateError, match=r"state\.dir"):
-        folder(None)
+        find_state_dir(None)
 
 
 def test_a_file_that_is_not_text_does_not_stop_the_start(tmp_path: Path) -> None:
     """A baseline that a crash of the disk filled with garbage is learnt anew."""
-    state = StateFolder(tmp_path)
+    state = StateDir(tmp_path)
     (tmp_path / "baseline.json").write_bytes(b"\xff\xfe\x00garbage")
 
-    assert Baseline(state.read("baseline.json")).value("r1") is None
+    assert Baseline(state.read("baseline.json")).expected_speed("r1") is None
     state.close()
 
 
 def test_a_folder_in_a_files_place_is_named(tmp_path: Path) -> None:
     """What cannot be read is one sentence, not a traceback."""
-    state = StateFolder(tmp_path)
+    state = StateDir(tmp_path)
     (tmp_path / "baseline.json").mkdir()
 
     with pytest.raises(StateError, match=r"baseline\.json: Is a directory"):
@@ -46,4 +46,4 @@ def test_a_stored_speed_beyond_all_numbers_is_not_kept() -> None:
     """A number that no engine makes is found when it is read, and not as an error at each tick."""
     stored = '{"version":1,"bins":{"r1\\u001f\\u001f1":{"100000":100}}}'
 
-    assert Baseline(stored).value("r1") is None
+    assert Baseline(stored).expected_speed("r1") is None

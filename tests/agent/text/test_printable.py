@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.text import log
-from agent.text.printable import printable, printable_lines
+from agent.text.printable import escape_line, escape_lines
 
 
 @pytest.mark.parametrize(
@@ -25,16 +25,16 @@ from agent.text.printable import printable, printable_lines
 )
 def test_controls_are_shown(text: str, shown: str) -> None:
     """Escape sequences, carriage returns and turned writing are seen as what they are."""
-    assert printable(text) == shown
+    assert escape_line(text) == shown
 
 
 @given(st.text())
 def test_nothing_controls(text: str) -> None:
     """Whatever the text: no control character is left, but for the ends of lines where they are wanted."""
-    left = {unicodedata.category(char) for char in printable(text)}
+    left = {unicodedata.category(char) for char in escape_line(text)}
 
     assert not left & {"Cc", "Cf", "Cs"}
-    assert printable_lines(text).count("\n") == text.count("\n")
+    assert escape_lines(text).count("\n") == text.count("\n")
 
 
 class Terminal(io.StringIO):

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from agent.__main__ import main
 from agent.commands import _running
-from agent.sampling.sampler import Pass
+from agent.sampling.sampler import CollectionResult
 from agent.text import terminal
 from collectors import Metric, Note, Sample
 from tests.answering import answering
@@ -57,7 +57,7 @@ def test_what_remedies_say(monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[str, Any] = {"mode": "enforce", "halted": EVIL, "killed": False, "pauses": [EVIL]}
     told |= {"latches": [{"why": EVIL}], "remedies": [{**remedy, "last_ms": None, "waiting": [EVIL]}]}
     told |= {"outcome": "intended", "says": EVIL, "prior": EVIL, "would_write": EVIL}
-    monkeypatch.setattr(_running, "ask", lambda *_: told)
+    monkeypatch.setattr(_running, "call_agent", lambda *_: told)
 
     for words in (["remedies", "list"], ["remedies", "try", "x"]):
         said = CliRunner().invoke(main, words)
@@ -72,9 +72,9 @@ def test_reasons_of_collectors(capsys: pytest.CaptureFixture[str]) -> None:
 
     labels = (("source", EVIL), ("sensor", EVIL), ("reason", EVIL))
     unplaced = Sample(Metric(check.UNPLACED, "gauge", "A test."), labels, 1.0)
-    result = Pass("dimm", 0.0, 0.0, 0.0, (unplaced,), (Note(EVIL, EVIL),))
-    check._report(result)
-    collect._complain(result)
+    result = CollectionResult("dimm", 0.0, 0.0, 0.0, (unplaced,), (Note(EVIL, EVIL),))
+    check._print_result(result)
+    collect._print_faults(result)
     told = capsys.readouterr()
 
     assert f"missing  {SHOWN}: {SHOWN}" in told.out

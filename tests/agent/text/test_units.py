@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.text.units import bytes_written, duration, origin, size, written
+from agent.text.units import format_bytes, format_duration, parse_duration, parse_size, url_origin
 
 
 @pytest.mark.parametrize(
@@ -15,20 +15,20 @@ from agent.text.units import bytes_written, duration, origin, size, written
 )
 def test_reads_durations(text: str, seconds: float) -> None:
     """Prometheus' grammar is understood."""
-    assert duration(text) == pytest.approx(seconds)
+    assert parse_duration(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["", "5", "-5m", "1.5h", "5s1m", "1 s", "1S", "s", "٣s"])
 def test_refuses_what_prometheus_refuses(text: str) -> None:
     """A number without unit, a sign, a fraction or units in the wrong order is not a duration."""
     with pytest.raises(ValueError, match="expected a duration"):
-        duration(text)
+        parse_duration(text)
 
 
 @given(st.integers(1, 10**10))
 def test_written_reads_back(milliseconds: int) -> None:
     """What is written is read as the same duration."""
-    assert duration(written(milliseconds / 1000)) == pytest.approx(milliseconds / 1000, abs=1e-3)
+    assert parse_duration(format_duration(milliseconds / 1000)) == pytest.approx(milliseconds / 1000, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_written_reads_back(milliseconds: int) -> None:
 )
 def test_bytes_have_binary_units(count: int, text: str) -> None:
     """Sizes are told in the largest unit that fits."""
-    assert bytes_written(count) == text
+    assert format_bytes(count) == text
 
 
 @pytest.mark.parametrize(
@@ -51,17 +51,17 @@ def test_bytes_have_binary_units(count: int, text: str) -> None:
 )
 def test_an_address_is_told_without_what_may_be_secret(url: str, told: str) -> None:
     """Scheme, host and port; no user, path, query or fragment."""
-    assert origin(url) == told
+    assert url_origin(url) == told
 
 
 @pytest.mark.parametrize(("text", "count"), [("0B", 0), ("64MiB", 64 << 20), ("4 GiB", 4 << 30), ("1TiB", 1 << 40)])
 def test_a_size_has_its_unit(text: str, count: int) -> None:
     """A binary one, as sizes are told."""
-    assert size(text) == count
+    assert parse_size(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "64", "1.5GiB", "-1MiB", "4GB", "4  GiB", "٣MiB", "9" * 13 + "B"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     """A number alone, a fraction, a decimal unit."""
     with pytest.raises(ValueError, match="expected a size such as 64MiB"):
-        size(text)
+        parse_size(text)

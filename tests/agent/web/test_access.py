@@ -23,9 +23,9 @@ from structlog.testing import capture_logs
 from agent.config.loader import ConfigError
 from agent.config.schema import ClientCertificate
 from agent.web import access, listener, webconfig
-from agent.web.access import CREDENTIAL, Doorkeeper, policy
+from agent.web.access import CREDENTIAL, AccessControl, build_access_policy
 from agent.web.credentials import Credentials
-from agent.web.server import Server
+from agent.web.server import WebServer
 from tests import certificates
 
 OWN = "own-token-of-the-state-folder"
@@ -43,21 +43,21 @@ class Place:
         listen = told.pop("listen", "127.0.0.1:0")
         tokens = told.pop("tokens", {})
         path = told.pop("config", None)
-        rules = policy(
+        rules = build_access_policy(
             listen,
             told.pop("hosts", ()),
             told.pop("external_url", None),
-            closed=told.pop("closed", False),
-            forms=[FORM],
+            requires_credential=told.pop("closed", False),
+            form_paths=[FORM],
         )
-        self.door = Doorkeeper(rules, Credentials(OWN, tokens), path, self.registry)
+        self.door = AccessControl(rules, Credentials(OWN, tokens), path, self.registry)
         routes = [web.post(FORM, self._reach), web.post(WRITE, self._reach), web.get("/broken", self._break)]
-        self.server = Server(
+        self.server = WebServer(
             metrics=lambda: "x 1\n" * 100_000,
             since_tick=lambda: 0.0,
             interval=1.0,
             routes=routes,
-            door=self.door,
+            access_control=self.door,
         )
         self.port = 0
 
@@ -463,7 +463,7 @@ def test_a_packed_body_is_refused(tmp_path: Path) -> None:
 
 def test_a_head_that_comes_a_byte_at_a_time_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However lively: without a whole head in its time a connection is over, the second request of one too."""
-    monkeypatch.setattr(listener, "HEAD", 0.5)
+    monkeypatch.setattr(listener, "HEAD_TIMEOUT", 0.5)
 
     async def test(here: Place) -> None:
         first = b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -488,7 +488,7 @@ def test_a_head_that_comes_a_byte_at_a_time_is_cut_off(tmp_path: Path, monkeypat
 
 def test_a_body_that_comes_a_byte_at_a_time_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body has its time as well, and the client reads why."""
-    monkeypatch.setattr(access, "BODY", 0.3)
+    monkeypatch.setattr(access, "BODY_TIMEOUT", 0.3)
 
     async def test(here: Place) -> None:
         status, _, body = await here.ask("POST", FORM, {"Content-Length": "100"}, b"q")
@@ -501,7 +501,7 @@ def test_a_body_that_comes_a_byte_at_a_time_is_refused(tmp_path: Path, monkeypat
 
 def test_who_takes_nothing_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that asks for much and reads none of it does not hold its place for ever."""
-    monkeypatch.setattr(listener, "ANSWER", 0.3)
+    monkeypatch.setattr(listener, "ANSWER_TIMEOUT", 0.3)
 
     async def test(here: Place) -> None:
         asking = socket.socket()
@@ -542,7 +542,7 @@ def test_strangers_who_hold_every_place_keep_nobody_out(
 
     Over TLS also who never agrees on it.
     """
-    monkeypatch.setattr(listener, "MOST", 8)
+    monkeypatch.setattr(listener, "MOST_CONNECTIONS", 8)
     config, context = over_tls(tmp_path) if tls else (None, None)
 
     async def test(here: Place) -> None:
@@ -555,7 +555,7 @@ def test_strangers_who_hold_every_place_keep_nobody_out(
             assert (await here.ask("GET", READ, context=context))[0] == 200
         assert here.door.listener is not None
         assert here.door.listener.connections <= 8
-        assert here.door.listener.turned_away >= 32
+        assert here.door.listener.refused_connections >= 32
         for _, writer in held:
             writer.close()
 
@@ -566,7 +566,7 @@ def test_strangers_before_tls_make_room_before_whoever_came_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that has agreed on TLS, and has yet to ask, keeps its place while older strangers hold one."""
-    monkeypatch.setattr(listener, "MOST", 4)
+    monkeypatch.setattr(listener, "MOST_CONNECTIONS", 4)
     config, context = over_tls(tmp_path)
 
     async def test(here: Place) -> None:
@@ -584,7 +584,7 @@ def test_strangers_before_tls_make_room_before_whoever_came_later(
 
 def test_no_descriptor_left_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often accepting is tried in vain; and whoever has waited is answered once there are descriptors again."""
-    monkeypatch.setattr(listener, "AGAIN", 0.01)
+    monkeypatch.setattr(listener, "ACCEPT_RETRY", 0.01)
 
     async def test(here: Place) -> None:
         asking = socket.socket()
@@ -679,7 +679,7 @@ def test_a_certificate_stands_in_for_no_user(tmp_path: Path) -> None:
 
 def test_a_changed_file_holds_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new certificate and a new user are taken over; a bad file keeps the old one, and is read again once mended."""
-    monkeypatch.setattr(access, "LOOK_AGAIN", 0.02)
+    monkeypatch.setattr(access, "RELOAD_INTERVAL", 0.02)
     config, context = over_tls(tmp_path)
     path = Path(config)
     tls = path.read_text()
@@ -716,7 +716,7 @@ def test_a_file_that_is_being_written_opens_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, gone: str
 ) -> None:
     """A file that has, for a moment or for good, less of what keeps people out is not used; the reason is told."""
-    monkeypatch.setattr(access, "LOOK_AGAIN", 0.02)
+    monkeypatch.setattr(access, "RELOAD_INTERVAL", 0.02)
     optional = "client_ca_file: ca.crt, client_auth_type: VerifyClientCertIfGiven"
     config, context = over_tls(tmp_path, f"basic_auth_users: {{alice: '{ALICE}'}}\n")
     path = Path(config)
@@ -739,7 +739,7 @@ def test_a_file_that_is_being_written_opens_nothing(
 
 def test_a_certificate_that_comes_late_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new file that names a certificate which is not there yet holds as soon as it is."""
-    monkeypatch.setattr(access, "LOOK_AGAIN", 0.02)
+    monkeypatch.setattr(access, "RELOAD_INTERVAL", 0.02)
     config, context = over_tls(tmp_path)
 
     async def test(here: Place) -> None:
@@ -762,7 +762,7 @@ def test_a_certificate_that_comes_late_is_taken_over(tmp_path: Path, monkeypatch
 def test_what_is_written_while_it_is_read_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write between the reading of the file and its use makes it changed."""
     path = Path(users(tmp_path))
-    document = webconfig.configuration.document
+    document = webconfig.configuration.read_document
 
     def read_and_written(read: Path | None) -> dict[str, Any]:
         found = document(read)
@@ -770,9 +770,9 @@ def test_what_is_written_while_it_is_read_is_seen(tmp_path: Path, monkeypatch: p
             file.write("# more\n")
         return found
 
-    monkeypatch.setattr(webconfig.configuration, "document", read_and_written)
+    monkeypatch.setattr(webconfig.configuration, "read_document", read_and_written)
 
-    assert webconfig.opened(str(path)).changed
+    assert webconfig.load_web_config(str(path)).has_changed
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -821,7 +821,7 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, fault: str) -> No
     path = tmp_path / "web.yml"
     path.write_text(text)
     with pytest.raises(ConfigError) as raised:
-        webconfig.opened(str(path))
+        webconfig.load_web_config(str(path))
 
     assert fault in str(raised.value)
     assert "wonderland" not in str(raised.value)
@@ -831,17 +831,17 @@ def test_a_command_says_which_certificate_cannot_be_used(tmp_path: Path) -> None
     """Its own, or the agent's: with the key or the file under which it stands."""
     config, _ = over_tls(tmp_path)
     with pytest.raises(ConfigError, match=r"web.client_certificate cannot be used: No such file .*; run this as the"):
-        webconfig.client(config, ClientCertificate("nowhere.crt", "nowhere.key"))
+        webconfig.build_client_context(config, ClientCertificate("nowhere.crt", "nowhere.key"))
     (tmp_path / "server.crt").unlink()
     with pytest.raises(ConfigError, match=r"web.yml: its certificate cannot be used: No such file"):
-        webconfig.client(config, None)
+        webconfig.build_client_context(config, None)
 
 
 def test_cipher_suites_go_by_gos_names() -> None:
     """What exporter-toolkit calls a suite is what OpenSSL finds under its own name."""
     suites = ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256")
     suites += ("TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA", "TLS_RSA_WITH_AES_128_CBC_SHA256")
-    names = [webconfig._openssl(suite) for suite in suites]
+    names = [webconfig._to_openssl_name(suite) for suite in suites]
 
     assert names == [
         "ECDHE-RSA-AES128-GCM-SHA256",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.web.compact import compact
+from agent.web.compact import compact_series
 from collectors import counter, gauge
 
 SECONDS = counter("throttle_seconds_total", "How long.")
@@ -20,7 +20,7 @@ def test_cores_add_up_and_frequencies_are_means() -> None:
         (HERTZ, (("node", "1"), ("policy", "1")), 4e9, 4),
     ]
 
-    assert list(compact(series)) == [
+    assert list(compact_series(series)) == [
         (HERTZ, (("node", "0"),), 7.0, 5),
         (SECONDS, (("package", "0"),), 3.0, 6),
         (SECONDS, (("package", "1"),), 4.0, 5),

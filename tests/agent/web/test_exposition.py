@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.web.exposition import Exposition, Live
+from agent.web.exposition import Exposition, LiveSeries
 from collectors import counter, gauge
 
 HEAT = gauge("steadytok_heat_celsius", "Heat.")
@@ -37,7 +37,7 @@ def test_parses_to_the_same_floats(passes: list[dict[tuple[object, object], floa
     """Each rendering, remembered lines or not, is read back as exactly the values that went in."""
     exposition = Exposition()
     for series in passes:
-        live: list[Live] = [(metric, labels, value, 0) for (metric, labels), value in series.items()]  # type: ignore[misc]
+        live: list[LiveSeries] = [(metric, labels, value, 0) for (metric, labels), value in series.items()]  # type: ignore[misc]
         came = parsed(exposition.render(live))
 
         assert len(came) == len(live)

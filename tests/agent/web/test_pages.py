@@ -10,9 +10,9 @@ from urllib.parse import urljoin
 
 import pytest
 
-from agent.alerting.notifier import payload
-from agent.web.pages import FOLDER, TYPES, Front
-from agent.web.server import Server
+from agent.alerting.notifier import build_payload
+from agent.web.pages import FOLDER, TYPES, StaticPages
+from agent.web.server import WebServer
 from rules.alerts import Alert, AlertState
 
 NAMES = sorted(path.name for path in FOLDER.iterdir())
@@ -33,7 +33,7 @@ def get(path: str, **headers: str) -> Answer:
 
 
 async def _get(path: str, headers: Mapping[str, str]) -> Answer:
-    server = Server(metrics=str, since_tick=lambda: None, interval=1.0, routes=Front().routes())
+    server = WebServer(metrics=str, since_tick=lambda: None, interval=1.0, routes=StaticPages().routes())
     port = await server.start("127.0.0.1", 0)
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -67,7 +67,7 @@ def test_each_file_is_served_as_what_it_is(name: str) -> None:
 def test_the_link_of_an_alert_leads_to_the_page(outside: str) -> None:
     """Also through a proxy that has put a prefix before it and takes it away again."""
     alert = Alert("Hot", (), (), AlertState.FIRING, 1.0, active_at_ms=0, expr='up{a="b"} == 1', interval_ms=1000)
-    link = payload(alert, 0, 60_000, {}, outside)["generatorURL"]
+    link = build_payload(alert, 0, 60_000, {}, outside)["generatorURL"]
     answer = get(link.removeprefix(outside.rstrip("/")))
 
     assert (answer.status, answer.body) == (302, b"")

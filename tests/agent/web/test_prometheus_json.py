@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.web.prometheus_json import seconds, value
+from agent.web.prometheus_json import format_seconds, format_value
 from agent.web.query_params import FARTHEST_MS, parse_step, parse_time
-from agent.web.rules_api import date, scientific
+from agent.web.rules_api import format_date, format_scientific
 
 ANY_MS = st.integers(-(10**12), 10**12)
 
@@ -19,7 +19,7 @@ ANY_MS = st.integers(-(10**12), 10**12)
 @given(st.floats())
 def test_a_value_reads_back_bit_for_bit(number: float) -> None:
     """In Go's words: no capital exponent, no point without digits, an exponent only where Go writes one."""
-    text = value(number)
+    text = format_value(number)
 
     assert struct.pack("<d", float(text)) == struct.pack("<d", number) or number != number
     assert re.fullmatch(r"NaN|[+-]Inf|-?\d+(\.\d+)?(e[+-]\d\d+)?", text)
@@ -31,7 +31,7 @@ def test_a_value_reads_back_bit_for_bit(number: float) -> None:
 @example(-0.0)
 def test_a_value_of_an_alert_reads_back(number: float) -> None:
     """Always with an exponent of two digits, as Go's %e."""
-    text = scientific(number)
+    text = format_scientific(number)
 
     assert float(text) == number
     assert re.fullmatch(r"-?\d(\.\d*[1-9])?e[+-]\d\d+", text)
@@ -40,8 +40,8 @@ def test_a_value_of_an_alert_reads_back(number: float) -> None:
 @given(ANY_MS)
 def test_a_time_reads_back(ms: int) -> None:
     """To the millisecond, as seconds and as a date."""
-    assert parse_time(seconds(ms)) == ms
-    assert ms < -62_135_596_800_000 or parse_time(date(ms)) == ms
+    assert parse_time(format_seconds(ms)) == ms
+    assert ms < -62_135_596_800_000 or parse_time(format_date(ms)) == ms
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.web.query_api import Api, Sources
-from agent.web.server import Server
+from agent.web.query_api import QueryApi, QueryContext
+from agent.web.server import WebServer
 from collectors import Sample, counter, gauge
-from rules.evaluator import Rules
+from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 from rules.rulefile import load_rules
 
@@ -57,12 +57,12 @@ class Asked:
         for row in range(600):
             heats = [Sample(HEAT, (("dimm", name),), 40.0 + number + row % 2) for number, name in enumerate("ab")]
             self.history.record("hwmon", NOW_MS - 1000 * (599 - row), [*heats, Sample(OPS, (), 2.5 * row)])
-        self.rules = Rules(load_rules([path]), interval_ms=1000, external_labels={}, external_url="http://x")
+        self.rules = RuleEvaluator(load_rules([path]), interval_ms=1000, external_labels={}, external_url="http://x")
         self.rules.evaluate(self.history, NOW_MS - 90_000)
         self.rules.evaluate(self.history, NOW_MS)
 
-    def sources(self) -> Sources:
-        return Sources(self.history, lambda: self.rules, lambda: NOW_MS, IDENTITY, "1.2.3", 1000)
+    def sources(self) -> QueryContext:
+        return QueryContext(self.history, lambda: self.rules, lambda: NOW_MS, IDENTITY, "1.2.3", 1000)
 
     def get(self, path: str, **parameters: Any) -> tuple[int, Any]:
         return asyncio.run(self._ask("GET", path, parameters))
@@ -83,7 +83,7 @@ class Asked:
 
     async def _ask(self, method: str, path: str, parameters: dict[str, Any]) -> tuple[int, Any]:
         pairs = urllib.parse.urlencode({name.replace("match", "match[]"): v for name, v in parameters.items()}, True)
-        server = Server(metrics=str, since_tick=lambda: None, interval=1.0, routes=Api(self.sources()).routes())
+        server = WebServer(metrics=str, since_tick=lambda: None, interval=1.0, routes=QueryApi(self.sources()).routes())
         port = await server.start("127.0.0.1", 0)
         try:
             url = f"http://127.0.0.1:{port}/api/v1/{path}"
@@ -396,7 +396,7 @@ def test_large_answers_are_packed_where_that_is_asked(api: Asked) -> None:
     """With the same content."""
 
     async def ask() -> tuple[str | None, bytes]:
-        server = Server(metrics=str, since_tick=lambda: None, interval=1.0, routes=Api(api.sources()).routes())
+        server = WebServer(metrics=str, since_tick=lambda: None, interval=1.0, routes=QueryApi(api.sources()).routes())
         port = await server.start("127.0.0.1", 0)
         async with aiohttp.ClientSession(auto_decompress=False) as client:
             url = f"http://127.0.0.1:{port}/api/v1/query_range?query=heat_celsius&start={NOW - 500}&end={NOW}&step=1"

@@ -12,11 +12,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from agent.web.query_runner import Queries, QueryTimeoutError
+from agent.web.query_runner import QueryRunner, QueryTimeoutError
 from collectors import Sample, gauge
 from rules import promql
 from rules.history.history import History
-from rules.promql import Effort
+from rules.promql import QueryBudget
 
 WIDE = gauge("wide", "Wide.")
 
@@ -35,7 +35,7 @@ def test_work_gives_its_result_or_its_error() -> None:
     """What the thread returns or raises comes out; what is prepared fails in the same way, and nothing stays taken."""
 
     async def ask() -> None:
-        queries = Queries(at_once=1)
+        queries = QueryRunner(most_running=1)
         for _ in range(3):
             assert await queries.run(_ready(7), 5.0) == 7
             with pytest.raises(ZeroDivisionError):
@@ -50,7 +50,7 @@ def test_no_more_than_two_run() -> None:
     """The third waits for its turn, and what it asks for is prepared only then."""
 
     async def ask() -> None:
-        queries, release, prepared = Queries(), threading.Event(), []
+        queries, release, prepared = QueryRunner(), threading.Event(), []
 
         def prepare(number: int) -> Callable[[], Callable[[], bool]]:
             def begin() -> Callable[[], bool]:
@@ -77,7 +77,7 @@ def test_a_query_that_does_not_end_is_given_up() -> None:
     """A loop of Python calls, an evaluation, and the wait for a turn all end at the deadline."""
 
     async def ask() -> None:
-        queries = Queries(at_once=1, waiting=1)
+        queries = QueryRunner(most_running=1, most_waiting=1)
         endless = asyncio.create_task(queries.run(lambda: _endless, 0.2))
         await asyncio.sleep(0)
         waiting = asyncio.create_task(queries.run(_ready(1), 0.01))
@@ -98,7 +98,7 @@ def test_a_query_ends_when_its_client_goes() -> None:
     """And its place is free only when its thread has ended."""
 
     async def ask() -> None:
-        queries = Queries(at_once=1)
+        queries = QueryRunner(most_running=1)
         left = asyncio.create_task(queries.run(lambda: _endless, 10.0))
         await asyncio.sleep(0.05)
         left.cancel()
@@ -135,12 +135,14 @@ def test_ticks_go_on_under_hostile_queries(text: str) -> None:
     history, rule = _history(), promql.compile("max(wide) >= 0")
     ends: list[str] = []
 
-    async def ask(queries: Queries, stop: asyncio.Event) -> None:
+    async def ask(queries: QueryRunner, stop: asyncio.Event) -> None:
         while not stop.is_set():
 
             def prepare() -> Callable[[], int]:
                 snapshot = history.snapshot({"job": "steadytok", "instance": "box"})
-                return lambda: len(promql.compile(text).over(snapshot, 0, 1_000_000, 1000, Effort(10_000_000)))
+                return lambda: len(
+                    promql.compile(text).evaluate_range(snapshot, 0, 1_000_000, 1000, QueryBudget(10_000_000))
+                )
 
             try:
                 await queries.run(prepare, 1.0)
@@ -149,14 +151,14 @@ def test_ticks_go_on_under_hostile_queries(text: str) -> None:
                 ends.append(str(error))
 
     async def tick() -> int:
-        queries, stop = Queries(), asyncio.Event()
+        queries, stop = QueryRunner(), asyncio.Event()
         asking = [asyncio.create_task(ask(queries, stop)) for _ in range(2)]
         ticks, number, begun = 0, 0, time.monotonic()
         while number < 20:
             at_ms = 1_000_000 + 1000 * (number + 1)
             samples = [Sample(WIDE, (("n", str(n)),), float(number)) for n in range(100)]
             history.record("wide", at_ms, samples)
-            ticks += len(rule.at(history, at_ms))
+            ticks += len(rule.evaluate_at(history, at_ms))
             number = max(number + 1, int((time.monotonic() - begun) / 0.05))  # a tick that is late is skipped
             await asyncio.sleep(max(0.0, begun + 0.05 * number - time.monotonic()))
         stop.set()
@@ -178,7 +180,7 @@ def test_a_failed_query_leaves_nothing_behind() -> None:
 
     async def ask() -> None:
         with pytest.raises(ZeroDivisionError):
-            await Queries().run(lambda: work, 5.0)
+            await QueryRunner().run(lambda: work, 5.0)
         while any(thread.name == "query" for thread in threading.enumerate()):
             await asyncio.sleep(0.001)
 
@@ -211,7 +213,7 @@ def test_giving_up_goes_round_the_garbage_collector() -> None:
 
     async def ask() -> None:
         with pytest.raises(QueryTimeoutError):
-            await Queries().run(lambda: work, 0.05)
+            await QueryRunner().run(lambda: work, 0.05)
 
     asyncio.run(ask())
 

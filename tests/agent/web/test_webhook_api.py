@@ -18,11 +18,11 @@ from agent.alerting import webhook_inbox
 from agent.alerting.webhook_inbox import Inbox
 from agent.config.loader import parse
 from agent.remediation import guards
-from agent.remediation.catalog import bound
-from agent.remediation.model import Remedy, Seen
-from agent.remediation.remediator import Remedies
-from agent.web.server import Server
-from agent.web.webhook_api import PATH, Posted, Webhook
+from agent.remediation.catalog import bind_remedies
+from agent.remediation.model import AlertInput, Remedy
+from agent.remediation.remediator import Remediator
+from agent.web.server import WebServer
+from agent.web.webhook_api import PATH, WebhookApi, WebhookContext
 from rules.alerts import Alert, AlertState
 
 NOW = 1_700_000_000_000
@@ -49,7 +49,7 @@ def remedy(**more: Any) -> Remedy:
         "remediation": {"builtin": False},
         "remedies": [{**told, "sources": ["webhook"], **more}],
     }
-    (one,) = bound(parse(document, "f", {}), "f")
+    (one,) = bind_remedies(parse(document, "f", {}), "f")
     return one.remedy
 
 
@@ -59,8 +59,8 @@ class Wanting:
 
     remedy: Remedy = field(default_factory=remedy)
 
-    def wants(self, alert: Alert) -> bool:
-        return guards.matches(self.remedy, Seen(alert, source="webhook"))
+    def matches_alert(self, alert: Alert) -> bool:
+        return guards.matches(self.remedy, AlertInput(alert, source="webhook"))
 
 
 def post(folder: Path, *bodies: Any, wanting: Wanting | None = None) -> list[tuple[int, Any]]:
@@ -68,16 +68,16 @@ def post(folder: Path, *bodies: Any, wanting: Wanting | None = None) -> list[tup
 
     async def run() -> list[tuple[int, Any]]:
         box = Inbox(folder, NOW)
-        posted = Posted(
-            remedies=cast(Remedies, wanting or Wanting()),
+        posted = WebhookContext(
+            remedies=cast(Remediator, wanting or Wanting()),
             inbox=box,
             alerts=lambda: [OWN],
-            external=EXTERNAL,
+            external_labels=EXTERNAL,
             external_url="http://box:9817",
             now_ms=lambda: NOW,
         )
-        routes = Webhook(posted, CollectorRegistry()).routes()
-        server = Server(metrics=str, since_tick=lambda: 0.0, interval=1.0, routes=routes)
+        routes = WebhookApi(posted, CollectorRegistry()).routes()
+        server = WebServer(metrics=str, since_tick=lambda: 0.0, interval=1.0, routes=routes)
         port = await server.start("127.0.0.1", 0)
         try:
             async with aiohttp.ClientSession() as session:
@@ -181,9 +181,9 @@ def test_an_odd_alert_costs_no_other(tmp_path: Path, change: dict[str, Any]) -> 
 
 def test_reserved_labels_are_ours() -> None:
     """What comes from outside cannot say where it is from: it always has our mark, once."""
-    told = webhook_inbox.Told("a", NOW, True, (("alertname", "RackHot"),))
+    told = webhook_inbox.PostedAlert("a", NOW, True, (("alertname", "RackHot"),))
 
-    assert webhook_inbox.alert(told).labels == (("__source__", "webhook"), ("alertname", "RackHot"))
+    assert webhook_inbox.to_alert(told).labels == (("__source__", "webhook"), ("alertname", "RackHot"))
 
 
 @pytest.mark.parametrize(
@@ -193,9 +193,11 @@ def test_reserved_labels_are_ours() -> None:
 def test_patterns_are_of_the_whole_value(rack: str, wanted: bool) -> None:
     """A label that the action may see is what its pattern says from end to end, or the remedy is not for the alert."""
     one = remedy(labels={"rack": "r[0-9]"})
-    alert = webhook_inbox.alert(webhook_inbox.Told("a", NOW, True, tuple(sorted({**LABELS, "rack": rack}.items()))))
+    alert = webhook_inbox.to_alert(
+        webhook_inbox.PostedAlert("a", NOW, True, tuple(sorted({**LABELS, "rack": rack}.items())))
+    )
 
-    assert guards.matches(one, Seen(alert, source="webhook")) is wanted
+    assert guards.matches(one, AlertInput(alert, source="webhook")) is wanted
 
 
 def test_a_full_inbox_is_a_503(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,8 +212,8 @@ def test_a_full_inbox_is_a_503(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.text(), lambda c: st.dictionaries(st.text(), c)))
 def test_nothing_that_is_posted_is_a_fault(body: Any) -> None:
     """Whatever the bytes: an answer of 200 or 400."""
-    from agent.web.webhook_api import _decoded
+    from agent.web.webhook_api import _decode_payload
 
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     with pytest.raises(ValueError, match="expected"):
-        _decoded(data)
+        _decode_payload(data)

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors._dimm.sensor_names import Slot, cleaned, folded, refusal, same, slot, slots
+from collectors._dimm.sensor_names import (
+    Slot,
+    matches_slot,
+    normalize_name,
+    parse_slot,
+    parse_slots,
+    refusal_reason,
+    strip_decoration,
+)
 
 MEMORY, BOARD = "32", "7"  # entities of IPMI
 REGULATOR = "a voltage regulator, which runs hotter than the modules beside it"
@@ -74,12 +82,12 @@ CORPUS = [
 @pytest.mark.parametrize(("name", "entity", "says"), CORPUS, ids=[f"{name}@{entity}" for name, entity, _ in CORPUS])
 def test_every_name_lands_or_is_refused_with_its_reason(name: str, entity: str, says: Slot | str) -> None:
     """A name says which processor, channel and module, or why its sensor is none of a module."""
-    assert (refusal(name, entity) or slots([name])[name]) == says
+    assert (refusal_reason(name, entity) or parse_slots([name])[name]) == says
 
 
 def test_g_among_other_letters_is_a_channel() -> None:
     """Where a board has sensors of channels A to H, `DIMMG0` is channel G and no group."""
-    found = slots(["DIMMA0_TEMP", "DIMMG0_TEMP", "DIMMH0_TEMP"])
+    found = parse_slots(["DIMMA0_TEMP", "DIMMG0_TEMP", "DIMMH0_TEMP"])
 
     assert found["DIMMG0_TEMP"] == Slot("DIMMG0", None, "G", 0)
 
@@ -101,12 +109,12 @@ def test_g_among_other_letters_is_a_channel() -> None:
 )
 def test_a_name_fits_a_slot_where_all_that_it_says_is_true_there(sensor: str, locator: str, fits: bool) -> None:
     """What a sensor leaves open may be anything, but for the channel."""
-    assert same(slot(sensor), slot(locator)) is fits
+    assert matches_slot(parse_slot(sensor), parse_slot(locator)) is fits
 
 
 @given(st.text(max_size=40))
 def test_any_name_can_be_read(name: str) -> None:
     """Whatever a firmware calls a sensor, something is said of it, twice the same, and its name is never lost."""
-    assert slot(name) == slot(name)
-    assert bool(cleaned(name)) == bool(name.strip())
-    assert folded(folded(name)) == folded(name) or "temp" in folded(name)
+    assert parse_slot(name) == parse_slot(name)
+    assert bool(strip_decoration(name)) == bool(name.strip())
+    assert normalize_name(normalize_name(name)) == normalize_name(name) or "temp" in normalize_name(name)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from collectors import Host, dmi
-from collectors._dimm.slot_assignment import Place, Places, Sensor
-from collectors._dimm.sources import of_dmi
+from collectors._dimm.slot_assignment import DimmSensor, SlotAssigner, SlotAssignment
+from collectors._dimm.sources import from_dmi
 from tests.machines.smbios import END, array_address, device_address, memory_device
 
 GIB = 1 << 30
@@ -43,20 +43,20 @@ def board(locators: Iterable[str], **more: str) -> tuple[bytes, ...]:
     return tuple(memory_device(0x20 + n, locator, **more) for n, locator in enumerate(locators))
 
 
-def ipmi(*names: str) -> list[Sensor]:
-    return [Sensor("ipmi", name, name) for name in names]
+def ipmi(*names: str) -> list[DimmSensor]:
+    return [DimmSensor("ipmi", name, name) for name in names]
 
 
 def places_of(
     host: Host, names: Mapping[str, str] | None = None, nodes_told: Mapping[str, int] | None = None
-) -> Places:
+) -> SlotAssigner:
     """The places of a machine, of whose table only dmi has told."""
-    table = of_dmi([reading for reading in dmi.collect(host) if reading is not None])
-    return Places(host, table, names or {}, nodes_told or {})
+    table = from_dmi([reading for reading in dmi.collect(host) if reading is not None])
+    return SlotAssigner(host, table, names or {}, nodes_told or {})
 
 
-def place(host: Host, *sensors: Sensor, names: Mapping[str, str] | None = None) -> list[Place]:
-    return places_of(host, names).place(sensors)
+def place(host: Host, *sensors: DimmSensor, names: Mapping[str, str] | None = None) -> list[SlotAssignment]:
+    return places_of(host, names).assign(sensors)
 
 
 def test_each_source_finds_the_same_module(tmp_path: Path) -> None:
@@ -64,18 +64,18 @@ def test_each_source_finds_the_same_module(tmp_path: Path) -> None:
     table = (memory_device(0x20, "P1-DIMMA1", serial="3A2B1C0D"), *board(SUPERMICRO[1:]))
     places = places_of(machine(tmp_path, *table))
     sensors = (
-        Sensor("hwmon", "3-0050", "3-0050", serial_number="3A2B1C0D"),
-        Sensor("ipmi", "P1-DIMMA1 Temp", "P1-DIMMA1 Temp"),
-        Sensor("edac", "mc0/dimm0", "P1_DIMMA1"),
+        DimmSensor("hwmon", "3-0050", "3-0050", serial_number="3A2B1C0D"),
+        DimmSensor("ipmi", "P1-DIMMA1 Temp", "P1-DIMMA1 Temp"),
+        DimmSensor("edac", "mc0/dimm0", "P1_DIMMA1"),
     )
 
-    assert [places.place([sensor])[0] for sensor in sensors] == [Place("P1-DIMMA1", "0")] * 3
+    assert [places.assign([sensor])[0] for sensor in sensors] == [SlotAssignment("P1-DIMMA1", "0")] * 3
 
 
 def test_a_serial_number_goes_before_a_name(tmp_path: Path) -> None:
     """Where a label says one slot and the module's own number another, the module is right."""
     table = (memory_device(0x20, "A1", serial="11111111"), memory_device(0x21, "A2", serial="22222222"))
-    (found,) = place(machine(tmp_path, *table), Sensor("hwmon", "3-0050", "A1", serial_number="22222222"))
+    (found,) = place(machine(tmp_path, *table), DimmSensor("hwmon", "3-0050", "A1", serial_number="22222222"))
 
     assert found.dimm == "A2"
 
@@ -83,25 +83,25 @@ def test_a_serial_number_goes_before_a_name(tmp_path: Path) -> None:
 def test_the_operators_map_goes_before_all(tmp_path: Path) -> None:
     """What the operator says is believed, for a slot of the table with its node, and for any other name."""
     host = machine(tmp_path, *board(SUPERMICRO))
-    sensors = (Sensor("hwmon", "3-0050", "3-0050"), *ipmi("P1-DIMMA1 Temp"))
+    sensors = (DimmSensor("hwmon", "3-0050", "3-0050"), *ipmi("P1-DIMMA1 Temp"))
     names = {"hwmon/3-0050": "P2-DIMMB1", "ipmi/P1-DIMMA1 Temp": "front left"}
 
-    assert place(host, sensors[0], names=names) == [Place("P2-DIMMB1", "1")]
-    assert place(host, sensors[1], names=names) == [Place("front left", "0")]
+    assert place(host, sensors[0], names=names) == [SlotAssignment("P2-DIMMB1", "1")]
+    assert place(host, sensors[1], names=names) == [SlotAssignment("front left", "0")]
 
 
 def test_the_operators_node_goes_before_all(tmp_path: Path) -> None:
     """The node that the configuration names is believed."""
     places = places_of(machine(tmp_path, *board(SUPERMICRO)), nodes_told={"P1-DIMMA1": 1})
 
-    assert places.place(ipmi("P1-DIMMA1 Temp")) == [Place("P1-DIMMA1", "1")]
+    assert places.assign(ipmi("P1-DIMMA1 Temp")) == [SlotAssignment("P1-DIMMA1", "1")]
 
 
 def test_without_the_table_names_and_nodes_are_the_sensors_own(tmp_path: Path) -> None:
     """A user who may not read the table sees the name that the board's slot has anyway, and no complaint for each."""
     found = place(machine(tmp_path), *ipmi("P1-DIMMA1 Temp", "P2-DIMMA1 Temp"))
 
-    assert found == [Place("P1-DIMMA1", "0"), Place("P2-DIMMA1", "1")]
+    assert found == [SlotAssignment("P1-DIMMA1", "0"), SlotAssignment("P2-DIMMA1", "1")]
 
 
 @pytest.mark.parametrize(
@@ -125,15 +125,15 @@ def test_a_group_stays_one(tmp_path: Path) -> None:
     """A sensor for six modules fits no slot, has the node of its processor, and nothing to complain of."""
     host = machine(tmp_path, *board(f"PROC {socket} DIMM {n}" for socket in (1, 2) for n in range(1, 13)))
 
-    assert place(host, *ipmi("05-P2 DIMM 1-6")) == [Place("P2 DIMM 1-6", "1")]
+    assert place(host, *ipmi("05-P2 DIMM 1-6")) == [SlotAssignment("P2 DIMM 1-6", "1")]
 
 
 def test_slots_that_share_a_name_are_told_apart_by_their_bank(tmp_path: Path) -> None:
     """AMD's reference firmware calls every module `DIMM 0`; ghes_edac says bank and locator one behind the other."""
     table = [memory_device(n, "DIMM 0", f"P0 CHANNEL {channel}") for n, channel in enumerate("AB")]
-    found = place(machine(tmp_path, *table, packages=(0,)), Sensor("edac", "mc0/dimm1", "P0 CHANNEL B DIMM 0"))
+    found = place(machine(tmp_path, *table, packages=(0,)), DimmSensor("edac", "mc0/dimm1", "P0 CHANNEL B DIMM 0"))
 
-    assert found == [Place("P0 CHANNEL B DIMM 0", "0")]
+    assert found == [SlotAssignment("P0 CHANNEL B DIMM 0", "0")]
 
 
 def test_slots_that_share_all_names_are_told_apart_by_their_handle(tmp_path: Path) -> None:
@@ -141,33 +141,33 @@ def test_slots_that_share_all_names_are_told_apart_by_their_handle(tmp_path: Pat
     host = machine(tmp_path, memory_device(0x41, "DIMM"), memory_device(0x42, "DIMM"))
     places = places_of(host)
 
-    assert [known.dimm for known in places.known] == ["DIMM 0x0041", "DIMM 0x0042"]
-    assert places.place(ipmi("DIMM Temp"))[0].dimm.startswith("DIMM")
+    assert [known.dimm for known in places.known_slots] == ["DIMM 0x0041", "DIMM 0x0042"]
+    assert places.assign(ipmi("DIMM Temp"))[0].dimm.startswith("DIMM")
 
 
 def test_two_sensors_of_one_source_are_not_one_module(tmp_path: Path) -> None:
     """The second keeps its own name and says whose the module is: one series must not have two values."""
     first, second = place(machine(tmp_path, *board(SUPERMICRO)), *ipmi("P1-DIMMA1 Temp", "P1_DIMMA1 Temp"))
 
-    assert first == Place("P1-DIMMA1", "0")
-    assert second == Place("P1_DIMMA1 Temp", "0", "P1-DIMMA1 Temp is of P1-DIMMA1 already")
+    assert first == SlotAssignment("P1-DIMMA1", "0")
+    assert second == SlotAssignment("P1_DIMMA1 Temp", "0", "P1-DIMMA1 Temp is of P1-DIMMA1 already")
 
 
 def test_ranks_share_a_module(tmp_path: Path) -> None:
     """EDAC counts each rank, and both are of one module."""
     places = places_of(machine(tmp_path, *board(SUPERMICRO)))
-    ranks = [Sensor("edac", f"mc0/rank{n}", "P1-DIMMA1") for n in range(2)]
+    ranks = [DimmSensor("edac", f"mc0/rank{n}", "P1-DIMMA1") for n in range(2)]
 
-    assert places.place(ranks, shared=True) == [Place("P1-DIMMA1", "0")] * 2
+    assert places.assign(ranks, shared=True) == [SlotAssignment("P1-DIMMA1", "0")] * 2
 
 
 def test_a_place_never_changes(tmp_path: Path) -> None:
     """What was decided at first sight stays, whatever else is seen later: labels do not change during a run."""
     places = places_of(machine(tmp_path))
-    (alone,) = places.place(ipmi("P1-DIMMA1 Temp"))  # of two processors' sensors only one has a reading yet
+    (alone,) = places.assign(ipmi("P1-DIMMA1 Temp"))  # of two processors' sensors only one has a reading yet
 
-    assert alone == Place("P1-DIMMA1", "")
-    assert places.place(ipmi("P1-DIMMA1 Temp", "P2-DIMMA1 Temp")) == [alone, Place("P2-DIMMA1", "1")]
+    assert alone == SlotAssignment("P1-DIMMA1", "")
+    assert places.assign(ipmi("P1-DIMMA1 Temp", "P2-DIMMA1 Temp")) == [alone, SlotAssignment("P2-DIMMA1", "1")]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_processor_that_tells_nothing_makes_no_other_take_its_place(tmp_path: 
     host = machine(tmp_path, *board(SUPERMICRO))
     (tmp_path / f"{CPU}/cpu0/topology/physical_package_id").write_text("")
 
-    assert place(host, *ipmi("P2-DIMMA1 Temp")) == [Place("P2-DIMMA1", "")]
+    assert place(host, *ipmi("P2-DIMMA1 Temp")) == [SlotAssignment("P2-DIMMA1", "")]
 
 
 def test_addresses_tell_the_node(tmp_path: Path) -> None:
@@ -210,25 +210,25 @@ def test_addresses_tell_the_node(tmp_path: Path) -> None:
     )
     host = machine(tmp_path, *table, packages=(0, 0), blocks={0: range(4), 1: range(4, 8)})
 
-    assert [known.node for known in places_of(host).known] == ["0", "1", ""]
+    assert [known.node for known in places_of(host).known_slots] == ["0", "1", ""]
 
 
 def test_a_slots_node_stays(tmp_path: Path) -> None:
     """Memory that is plugged in while dmi runs moves no slot to another node: labels do not change in a run."""
     table = (memory_device(0x11, "A1", array=0x1000), array_address(0x1900, 0x1000, 0, 4 * GIB))
     host = machine(tmp_path, *table, packages=(0, 0), blocks={0: range(2)})
-    (before,) = places_of(host).known
+    (before,) = places_of(host).known_slots
     machine(tmp_path, packages=(0, 0), blocks={1: range(2, 4)})
 
     assert before.node == "0"
-    assert [known.node for known in places_of(host).known] == ["0"]
-    assert [known.node for known in places_of(Host(tmp_path)).known] == [""]
+    assert [known.node for known in places_of(host).known_slots] == ["0"]
+    assert [known.node for known in places_of(Host(tmp_path)).known_slots] == [""]
 
 
 def test_who_knows_the_processor_needs_no_name(tmp_path: Path) -> None:
     """HSMP and Intel's EDAC drivers count processors from 0, whatever the board prints."""
     host = machine(tmp_path, *board(SUPERMICRO))
-    (found,) = place(host, Sensor("hsmp", "socket 1 channel 0 dimm 0", "socket 1 channel 0 dimm 0", socket=1))
+    (found,) = place(host, DimmSensor("hsmp", "socket 1 channel 0 dimm 0", "socket 1 channel 0 dimm 0", socket=1))
 
     assert (found.dimm, found.node) == ("socket 1 channel 0 dimm 0", "1")
 
@@ -236,9 +236,9 @@ def test_who_knows_the_processor_needs_no_name(tmp_path: Path) -> None:
 def test_names_for_sensors_that_are_not_there_are_told(tmp_path: Path) -> None:
     """A typing error in the operator's map is no silent one."""
     places = places_of(machine(tmp_path), {"hwmon/3-0099": "A1", "ipmi/X": "A2"})
-    places.place([Sensor("hwmon", "3-0050", "3-0050")])
+    places.assign([DimmSensor("hwmon", "3-0050", "3-0050")])
 
-    assert list(places.strangers("hwmon")) == ["3-0099"]
+    assert list(places.list_unseen_sensors("hwmon")) == ["3-0099"]
 
 
 def test_the_operators_sensor_has_its_module(tmp_path: Path) -> None:
@@ -253,4 +253,4 @@ def test_nothing_is_no_name(tmp_path: Path) -> None:
     """A sensor without a name is not of a slot without one."""
     host = machine(tmp_path, memory_device(0x41, ""), memory_device(0x42, "A2"))
 
-    assert place(host, *ipmi("")) == [Place("", "", "no slot has its name")]
+    assert place(host, *ipmi("")) == [SlotAssignment("", "", "no slot has its name")]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors import Host
-from collectors._dimm.smbios import TABLE, memory_devices, structures
+from collectors._dimm.smbios import TABLE, parse_structures, read_memory_devices
 from tests.machines.smbios import END, array_address, device_address, memory_device, structure
 
 Machine = Callable[[Mapping[str, str]], Host]
@@ -29,7 +29,7 @@ def test_a_module_is_read_whole(tmp_path: Path) -> None:
     """Slot, bank, size, type, configured speed, maker, serial and part number, without their padding."""
     what = {"serial": "3A2B1C0D ", "part": "M321R8GA0BB0-CQKET  ", "maker": "Samsung"}
     plain = memory_device(0x11, "P1-DIMMA1", "P0_Node0", megabytes=65536, speed=4800, kind=0x22, **what)
-    (device,) = memory_devices(_host(tmp_path, plain, END))
+    (device,) = read_memory_devices(_host(tmp_path, plain, END))
 
     assert device == (
         *(0x11, "P1-DIMMA1", "P0_Node0", 64 * GIB, "DDR5", 4_800_000_000, "Samsung", "3A2B1C0D", "M321R8GA0BB0-CQKET"),
@@ -46,13 +46,13 @@ def test_sizes(tmp_path: Path, megabytes: int, size: int | None) -> None:
     if megabytes in (0x8000 | 512, 0xFFFF):  # as the field itself, and not by way of the extended one
         raw = raw[:12] + megabytes.to_bytes(2, "little") + raw[14:]
 
-    assert memory_devices(_host(tmp_path, raw, END))[0].size == size
+    assert read_memory_devices(_host(tmp_path, raw, END))[0].size == size
 
 
 @pytest.mark.parametrize("nothing", ["Unknown", "Not Specified", "NO DIMM", "  ", ""])
 def test_a_word_for_nothing_is_nothing(tmp_path: Path, nothing: str) -> None:
     """Firmware writes words where it knows none, and they must not become labels."""
-    (device,) = memory_devices(
+    (device,) = read_memory_devices(
         _host(tmp_path, memory_device(0x11, "A1", serial=nothing, part=nothing, maker=nothing), END)
     )
 
@@ -61,7 +61,7 @@ def test_a_word_for_nothing_is_nothing(tmp_path: Path, nothing: str) -> None:
 
 def test_an_old_firmware_tells_less(tmp_path: Path) -> None:
     """A structure of version 2.1 ends before speed, maker and numbers: they are missing, and not another field's."""
-    (device,) = memory_devices(_host(tmp_path, memory_device(0x11, "DIMM1", "BANK0", length=0x15), END))
+    (device,) = read_memory_devices(_host(tmp_path, memory_device(0x11, "DIMM1", "BANK0", length=0x15), END))
 
     assert (device.locator, device.bank, device.size) == ("DIMM1", "BANK0", 16 * GIB)
     assert (device.speed, device.manufacturer, device.serial_number) == (0, "", "")
@@ -78,7 +78,7 @@ def test_addresses_are_the_devices_own_or_its_arrays(tmp_path: Path) -> None:
         END,
     )
 
-    assert [device.ranges for device in memory_devices(_host(tmp_path, *table))] == [
+    assert [device.ranges for device in read_memory_devices(_host(tmp_path, *table))] == [
         ((0, 64 * GIB),),
         ((16 * GIB, 32 * GIB),),
         (),
@@ -89,7 +89,7 @@ def test_other_structures_are_passed_over(tmp_path: Path) -> None:
     """Whatever else is in the table, and whatever comes behind its end, is no memory device."""
     table = (structure(0, 0, bytes(20), ["Vendor", "1.0"]), memory_device(0x11, "A1"), END, memory_device(0x12, "A2"))
 
-    assert [device.locator for device in memory_devices(_host(tmp_path, *table))] == ["A1"]
+    assert [device.locator for device in read_memory_devices(_host(tmp_path, *table))] == ["A1"]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 30, -1])
@@ -98,7 +98,7 @@ def test_a_damaged_table_is_told_and_gives_nothing(tmp_path: Path, cut: int) -> 
     whole = memory_device(0x11, "A1") + END
     host = _host(tmp_path, whole[:cut])
 
-    assert memory_devices(host) == ()
+    assert read_memory_devices(host) == ()
     assert [note.path for note in host.take_notes()] == [TABLE]
 
 
@@ -106,7 +106,7 @@ def test_a_machine_without_the_table_has_no_note(machine: Machine) -> None:
     """A container or an ARM board without SMBIOS is no fault."""
     host = machine({})
 
-    assert memory_devices(host) == ()
+    assert read_memory_devices(host) == ()
     assert host.take_notes() == []
 
 
@@ -116,7 +116,7 @@ def test_a_table_for_root_only_is_told(tmp_path: Path) -> None:
     host = _host(tmp_path, END)
     (tmp_path / TABLE).chmod(0)
 
-    assert memory_devices(host) == ()
+    assert read_memory_devices(host) == ()
     assert host.take_notes()[0].reason == "Permission denied"
 
 
@@ -124,7 +124,7 @@ def test_a_table_for_root_only_is_told(tmp_path: Path) -> None:
 def test_no_bytes_raise_anything_but_a_sentence(raw: bytes) -> None:
     """Whatever the firmware left there is a table, or a ValueError of one line."""
     try:
-        found = list(structures(raw))
+        found = list(parse_structures(raw))
     except ValueError as error:
         assert "\n" not in str(error)
     else:

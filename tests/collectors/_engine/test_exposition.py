@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from collectors._engine.exposition import Point, is_exposition, points
+from collectors._engine.exposition import Point, is_exposition, parse_points
 
 NAMES = st.from_regex(r"[a-z_:][a-z0-9_:]{0,12}", fullmatch=True)
 LABELS = st.dictionaries(st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True), st.text(max_size=12), max_size=4)
@@ -26,7 +26,7 @@ def test_reads_what_the_reference_parser_reads(name: str, labels: dict[str, str]
     text = _line(name, labels, value) + "\n"
     sample = next(sample for family in text_string_to_metric_families(text) for sample in family.samples)
 
-    assert points(text, {name}) == {sample.name: [Point(sample.labels, sample.value)]}
+    assert parse_points(text, {name}) == {sample.name: [Point(sample.labels, sample.value)]}
     assert is_exposition(text)
 
 
@@ -34,7 +34,7 @@ def test_reads_what_the_reference_parser_reads(name: str, labels: dict[str, str]
 def test_anything_else_is_no_error(text: str, name: str) -> None:
     """Whatever an engine answers, reading it ends, with points that are finite numbers or with none."""
     is_exposition(text)
-    found = points(f"{text}\n{name} {text}", {name, "a", "1"})
+    found = parse_points(f"{text}\n{name} {text}", {name, "a", "1"})
 
     assert all(abs(point.value) < float("inf") for series in found.values() for point in series or ())
 
@@ -44,25 +44,25 @@ def test_anything_else_is_no_error(text: str, name: str) -> None:
 )
 def test_a_value_that_cannot_be_read_spoils_its_metric(line: str) -> None:
     """A sum without one of its parts would be wrong, so the whole metric is unreadable; others are not."""
-    assert points(f"m 5\n{line}\nn 7", {"m", "n"}) == {"m": None, "n": [Point({}, 7.0)]}
+    assert parse_points(f"m 5\n{line}\nn 7", {"m", "n"}) == {"m": None, "n": [Point({}, 7.0)]}
 
 
 @pytest.mark.parametrize("line", ["m NaN", "m +Inf", "m -Inf"])
 def test_what_is_not_finite_is_left_out(line: str) -> None:
     """NaN says that there is no value."""
-    assert points(line, {"m"}) == {"m": []}
+    assert parse_points(line, {"m"}) == {"m": []}
 
 
 def test_timestamps_and_exemplars_are_passed_over() -> None:
     """What may follow a value is not part of it."""
     text = 'm{a="1"} 5 1700000000000\nm{a="2"} 6 # {trace="x"} 0.5'
 
-    assert points(text, {"m"}) == {"m": [Point({"a": "1"}, 5.0), Point({"a": "2"}, 6.0)]}
+    assert parse_points(text, {"m"}) == {"m": [Point({"a": "1"}, 5.0), Point({"a": "2"}, 6.0)]}
 
 
 def test_names_are_exact() -> None:
     """`m_total` and `m_by_reason` are not `m`."""
-    assert points('m_total 1\nm_by_reason{reason="x"} 2\n# m 3\nm 4', {"m"}) == {"m": [Point({}, 4.0)]}
+    assert parse_points('m_total 1\nm_by_reason{reason="x"} 2\n# m 3\nm 4', {"m"}) == {"m": [Point({}, 4.0)]}
 
 
 @pytest.mark.parametrize("text", ["", "<html>\n<body>Not found</body>", '{"detail":"Not Found"}', "# HELP only", "404"])

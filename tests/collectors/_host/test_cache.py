@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from collectors._host.cache import Shelf
+from collectors._host.cache import Cache
 
 
 def test_a_text_outlasts_its_process(tmp_path: Path) -> None:
     """What one Shelf of a folder was given another one has, readable by its owner alone."""
     folder = tmp_path / "a" / "shelf"
-    Shelf(folder).put("x.json", "text")
+    Cache(folder).put("x.json", "text")
 
-    assert Shelf(folder).get("x.json") == "text"
+    assert Cache(folder).get("x.json") == "text"
     assert (folder / "x.json").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in folder.iterdir()] == ["x.json"]
 
@@ -20,7 +20,7 @@ def test_a_text_outlasts_its_process(tmp_path: Path) -> None:
 def test_without_a_folder_it_lasts_as_long_as_we_do(tmp_path: Path) -> None:
     """No folder, or one that cannot be made: the same Shelf still has it."""
     (tmp_path / "file").write_text("")
-    for shelf in (Shelf(), Shelf(tmp_path / "file" / "shelf")):
+    for shelf in (Cache(), Cache(tmp_path / "file" / "shelf")):
         shelf.put("x.json", "text")
 
         assert shelf.get("x.json") == "text"
@@ -31,4 +31,4 @@ def test_what_is_no_text_is_none(tmp_path: Path) -> None:
     """Garbage under a name is as good as nothing."""
     (tmp_path / "x.json").write_bytes(b"\xff\xfe")
 
-    assert Shelf(tmp_path).get("x.json") is None
+    assert Cache(tmp_path).get("x.json") is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from collectors import Host
-from collectors._host.timed_reads import Patience
+from collectors._host.timed_reads import TimedReader
 
 AMPLE = 30.0  # seconds; a place that returns is never late, however busy the machine
 SHORT = 1.0
@@ -75,8 +75,8 @@ def _reasons(host: Host) -> dict[str, str]:
 
 def test_one_worker_reads_all_places_in_order(bus: Bus, host: Host) -> None:
     """While every place returns one thread is enough for all passes, and its notes are the pass's."""
-    patience = Patience(AMPLE, AMPLE)
-    passes = [list(patience.each(host, PLACES, bus.read)) for _ in range(5)]
+    patience = TimedReader(AMPLE, AMPLE)
+    passes = [list(patience.read_each(host, PLACES, bus.read)) for _ in range(5)]
 
     assert passes == [[("a", "A"), ("b", "B"), ("c", "C"), ("d", "D")]] * 5
     assert len(bus.threads) == 1
@@ -87,12 +87,12 @@ def test_one_worker_reads_all_places_in_order(bus: Bus, host: Host) -> None:
 def test_a_stuck_place_is_left_behind_and_not_asked_again(bus: Bus, host: Host, until: Until) -> None:
     """Its thread is the only one more; when that has returned the place is asked again, and nothing late is told."""
     before = set(threading.enumerate())
-    patience = Patience(SHORT, AMPLE)
+    patience = TimedReader(SHORT, AMPLE)
     bus.shut("b")
-    first = list(patience.each(host, PLACES, bus.read))
+    first = list(patience.read_each(host, PLACES, bus.read))
     reasons = _reasons(host)
     threads = _since(before)
-    later = [list(patience.each(host, PLACES, bus.read)) for _ in range(5)]
+    later = [list(patience.read_each(host, PLACES, bus.read)) for _ in range(5)]
     reasons_later = _reasons(host)
 
     assert [place for place, _ in first] == ["a", "c", "d"]
@@ -106,18 +106,18 @@ def test_a_stuck_place_is_left_behind_and_not_asked_again(bus: Bus, host: Host, 
     bus.open("b")
     until(lambda: len(_since(before)) == 1)
 
-    assert dict(patience.each(host, PLACES, bus.read)) == {"a": "A", "b": "B", "c": "C", "d": "D"}
+    assert dict(patience.read_each(host, PLACES, bus.read)) == {"a": "A", "b": "B", "c": "C", "d": "D"}
     assert _reasons(host)["b"] == "read"
     assert _since(before) < threads
 
 
 def test_a_pass_that_is_over_goes_on_where_it_ended(bus: Bus, host: Host) -> None:
     """What a pass did not reach is noted, and is first in the next one: no place is hidden for ever."""
-    patience = Patience(AMPLE, SHORT)
+    patience = TimedReader(AMPLE, SHORT)
     bus.shut("b")
-    first = [place for place, _ in patience.each(host, PLACES, bus.read)]
+    first = [place for place, _ in patience.read_each(host, PLACES, bus.read)]
     reasons = _reasons(host)
-    second = [place for place, _ in patience.each(host, PLACES, bus.read)]
+    second = [place for place, _ in patience.read_each(host, PLACES, bus.read)]
 
     assert first == ["a"]
     assert reasons["b"].startswith("did not return within its time")
@@ -133,13 +133,13 @@ def test_what_a_read_raises_is_raised_after_what_had_come(bus: Bus, host: Host) 
             raise ZeroDivisionError
         return bus.read(own, place)
 
-    patience = Patience(AMPLE, AMPLE)
+    patience = TimedReader(AMPLE, AMPLE)
     came = []
     with pytest.raises(ZeroDivisionError):
-        came += [place for place, _ in patience.each(host, ("c",), read)]
+        came += [place for place, _ in patience.read_each(host, ("c",), read)]
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            for place, _answer in patience.each(host, PLACES, read):
+            for place, _answer in patience.read_each(host, PLACES, read):
                 came.append(place)
 
     assert came == ["a", "b", "a", "b"]
@@ -149,10 +149,10 @@ def test_what_a_read_raises_is_raised_after_what_had_come(bus: Bus, host: Host) 
 def test_nobody_left_and_nothing_to_read_cost_no_thread(bus: Bus, host: Host, until: Until) -> None:
     """Without places no thread is begun, and the worker ends with whoever had it."""
     before = set(threading.enumerate())
-    patience = Patience(AMPLE, AMPLE)
-    nothing = list(patience.each(host, (), bus.read))
+    patience = TimedReader(AMPLE, AMPLE)
+    nothing = list(patience.read_each(host, (), bus.read))
     idle = _since(before)
-    list(patience.each(host, PLACES, bus.read))
+    list(patience.read_each(host, PLACES, bus.read))
     working = _since(before)
     del patience
     until(lambda: not _since(before))

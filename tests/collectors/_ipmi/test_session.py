@@ -9,7 +9,7 @@ import pytest
 
 from collectors import Host
 from collectors._ipmi import session as door
-from collectors._ipmi.client import BmcError, RefusedError
+from collectors._ipmi.client import BmcError, LoginRefusedError
 
 SECRET = "tr0ub4dor"
 
@@ -112,7 +112,7 @@ def test_a_bmc_over_the_lan_needs_credentials(lan: type[Lan]) -> None:
 def test_three_refusals_are_enough(tmp_path: Path, lan: type[Lan]) -> None:
     """No fourth log-in, in this process or in a later one, until the file changes; then it counts anew."""
     file, shelf = credentials(tmp_path), tmp_path / "shelf"
-    lan.outcome = RefusedError("the BMC refused the log-in: Incorrect password provided")
+    lan.outcome = LoginRefusedError("the BMC refused the log-in: Incorrect password provided")
     told = [opened(Host("/", shelf), file) for _ in range(5)]
 
     assert lan.tries == 3
@@ -130,7 +130,7 @@ def test_three_refusals_are_enough(tmp_path: Path, lan: type[Lan]) -> None:
 def test_refusals_are_counted_without_a_shelf(tmp_path: Path, lan: type[Lan]) -> None:
     """A state folder that cannot be used costs what outlasts the process, and not the account."""
     file, host = credentials(tmp_path), Host("/", tmp_path / "credentials" / "no folder")
-    lan.outcome = RefusedError("no")
+    lan.outcome = LoginRefusedError("no")
     for _ in range(5):
         opened(host, file)
 
@@ -149,7 +149,7 @@ def test_silence_is_no_refusal(tmp_path: Path, lan: type[Lan]) -> None:
 def test_a_log_in_forgets_the_refusals_before_it(tmp_path: Path, lan: type[Lan]) -> None:
     """A refusal now and then over the months does not add up."""
     file, host = credentials(tmp_path), Host()
-    for outcome in (RefusedError("no"), RefusedError("no"), None) * 3:
+    for outcome in (LoginRefusedError("no"), LoginRefusedError("no"), None) * 3:
         lan.outcome = outcome
         opened(host, file)
 
@@ -159,7 +159,7 @@ def test_a_log_in_forgets_the_refusals_before_it(tmp_path: Path, lan: type[Lan])
 def test_another_bmc_has_its_own_count(tmp_path: Path, lan: type[Lan]) -> None:
     """What one BMC refused another may take."""
     file, host = credentials(tmp_path), Host()
-    lan.outcome = RefusedError("no")
+    lan.outcome = LoginRefusedError("no")
     for _ in range(4):
         opened(host, file)
     lan.outcome = None

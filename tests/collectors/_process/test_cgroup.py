@@ -47,7 +47,7 @@ def _group(
 
 def _read(host: Host, series: Series) -> dict[str, float]:
     """Readings by the metric's last words and the labels that are not who it is."""
-    told = series(cgroup.readings(host, 7, WHO))
+    told = series(cgroup.collect_cgroup(host, 7, WHO))
     short = {name.removeprefix("steadytok_process_cgroup_"): value for name, value in told.items()}
     for label in ('engine="r1"', 'rank="0"'):
         short = {name.replace(f"{label},", "").replace(f",{label}", ""): value for name, value in short.items()}

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors._process.maps import Mapping
-from collectors._process.page_sample import FEWEST, MOST, Placement, TooFewError, draw
+from collectors._process.maps import MemoryMapping
+from collectors._process.page_sample import MAX_PAGES, MIN_PAGES, PageSample, TooFewPagesError, draw_sample
 
 PAGE = 4096
 Addresses = npt.NDArray[np.uint64]
@@ -25,11 +25,11 @@ class Kernel:
 
     def __init__(self, regions: list[tuple[str, npt.NDArray[np.int32]]]) -> None:
         self.asked: list[int] = []
-        self.mapped: list[Mapping] = []
+        self.mapped: list[MemoryMapping] = []
         self._pages: dict[int, int] = {}
         start = 0x5000_0000_0000
         for kind, nodes in regions:
-            self.mapped.append(Mapping(start, start + len(nodes) * PAGE, kind))
+            self.mapped.append(MemoryMapping(start, start + len(nodes) * PAGE, kind))
             self._pages |= {start + place * PAGE: int(node) for place, node in enumerate(nodes)}
             start += (len(nodes) + 1000) * PAGE  # what lies between is nobody's
 
@@ -64,13 +64,13 @@ def test_a_small_process_is_counted_whole(regions: list[tuple[str, list[int]]]) 
     """Of a process that is no larger than twice the sample every page is asked once, and the shares are exact."""
     kernel = Kernel([(kind, np.array(nodes, dtype=np.int32)) for kind, nodes in regions])
 
-    placement = draw(kernel.mapped, PAGE, 4096, kernel.ask, np.random.default_rng(1))
+    placement = draw_sample(kernel.mapped, PAGE, 4096, kernel.ask, np.random.default_rng(1))
 
     assert len(kernel.asked) == len(set(kernel.asked)) == sum(len(nodes) for _, nodes in regions)
     resident = sum(kernel.count(node) for node in range(4))
     for node in range(4):
         expected = (kernel.count(node) / resident, 0.0) if resident else None
-        assert placement.share([node]) == expected
+        assert placement.estimate_share([node]) == expected
 
 
 def test_every_resident_page_is_as_likely() -> None:
@@ -83,13 +83,13 @@ def test_every_resident_page_is_as_likely() -> None:
             ("shmem", mixed(20_000, {-2: 0.5, 3: 0.5})),
         ]
     )
-    placement = draw(kernel.mapped, PAGE, 20_000, kernel.ask, np.random.default_rng(7))
+    placement = draw_sample(kernel.mapped, PAGE, 20_000, kernel.ask, np.random.default_rng(7))
     resident = sum(kernel.count(node) for node in range(4))
 
     for node in (0, 1, 3):
-        share, error = placement.share([node]) or (0.0, 0.0)
+        share, error = placement.estimate_share([node]) or (0.0, 0.0)
         assert abs(share - kernel.count(node) / resident) < 4 * error
-    assert (placement.share([1], "file") or (0, 0))[0] == 1.0
+    assert (placement.estimate_share([1], "file") or (0, 0))[0] == 1.0
 
 
 @pytest.mark.parametrize("truth", [0.0, 0.002, 0.01, 0.07, 0.3, 0.5, 0.92, 0.999, 1.0])
@@ -98,7 +98,9 @@ def test_the_error_covers_the_truth(truth: float, pages: int) -> None:
     """By the binomial law, share +- 1.96 errors holds the truth in 93.5 % of samples or more, near 0 and 1 too."""
 
     def covers(hits: int) -> bool:
-        share, error = Placement(Counter({(0, "anon"): hits, (1, "anon"): pages - hits}), whole=False).share([0]) or (
+        share, error = PageSample(
+            Counter({(0, "anon"): hits, (1, "anon"): pages - hits}), is_complete=False
+        ).estimate_share([0]) or (
             9,
             9,
         )
@@ -120,27 +122,29 @@ def test_pages_that_are_not_resident_are_drawn_again() -> None:
     """Where one page of ten is resident so many more are asked that the sample is as large as it was to be."""
     kernel = Kernel([("anon", mixed(60_000, {-2: 0.9, 0: 0.06, 1: 0.04}))])
 
-    placement = draw(kernel.mapped, PAGE, 1000, kernel.ask, np.random.default_rng(3))
+    placement = draw_sample(kernel.mapped, PAGE, 1000, kernel.ask, np.random.default_rng(3))
 
-    assert 1000 <= placement.count() < 1500
-    assert placement.share([0]) is not None
-    assert abs((placement.share([0]) or (0, 0))[0] - kernel.count(0) / (kernel.count(0) + kernel.count(1))) < 0.06
+    assert 1000 <= placement.count_pages() < 1500
+    assert placement.estimate_share([0]) is not None
+    assert (
+        abs((placement.estimate_share([0]) or (0, 0))[0] - kernel.count(0) / (kernel.count(0) + kernel.count(1))) < 0.06
+    )
 
 
 def test_a_reservation_that_is_hardly_used_is_not_asked_for_ever() -> None:
     """Where hardly a page of many is resident no more than MOST are asked, and no share is told."""
     kernel = Kernel([("anon", mixed(200_000, {-2: 0.9998, 0: 0.0002}))])
 
-    with pytest.raises(TooFewError, match=rf"only \d+ of {MOST} pages asked are resident"):
-        draw(kernel.mapped, PAGE, 4096, kernel.ask, np.random.default_rng(3))
-    assert len(kernel.asked) == MOST
-    assert sum(kernel.ask(np.array(kernel.asked, dtype=np.uint64)) >= 0) < FEWEST
+    with pytest.raises(TooFewPagesError, match=rf"only \d+ of {MAX_PAGES} pages asked are resident"):
+        draw_sample(kernel.mapped, PAGE, 4096, kernel.ask, np.random.default_rng(3))
+    assert len(kernel.asked) == MAX_PAGES
+    assert sum(kernel.ask(np.array(kernel.asked, dtype=np.uint64)) >= 0) < MIN_PAGES
 
 
 def test_a_sample_of_no_page_has_no_share() -> None:
     """Nothing resident is no share, not 0; nor is a kind of which no page was seen."""
-    assert Placement(Counter(), whole=True).share([0]) is None
-    assert Placement(Counter({(0, "anon"): 3}), whole=True).share([0], "file") is None
+    assert PageSample(Counter(), is_complete=True).estimate_share([0]) is None
+    assert PageSample(Counter({(0, "anon"): 3}), is_complete=True).estimate_share([0], "file") is None
 
 
 def test_what_the_kernel_refuses_reaches_the_caller() -> None:
@@ -151,4 +155,4 @@ def test_what_the_kernel_refuses_reaches_the_caller() -> None:
 
     ask: Callable[[Addresses], Nodes] = refuse
     with pytest.raises(PermissionError):
-        draw([Mapping(0, 10 * PAGE, "anon")], PAGE, 100, ask, np.random.default_rng(1))
+        draw_sample([MemoryMapping(0, 10 * PAGE, "anon")], PAGE, 100, ask, np.random.default_rng(1))

@@ -9,10 +9,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from collectors import Host, Reading
-from collectors._host.cpulist import parse_cpulist, written
+from collectors._host.cpulist import format_cpulist, parse_cpulist
 from collectors._process import placement_request
 from collectors._process.engine_processes import EngineProcess
-from collectors._process.placement_options import VARIABLES, Asked, by_options, by_variables, by_wrapper
+from collectors._process.placement_options import (
+    VARIABLES,
+    PlacementOption,
+    parse_numactl,
+    parse_options,
+    parse_variables,
+)
 
 Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]
@@ -46,81 +52,104 @@ def _one(kind: str = "vllm", rank: str = "0", pid: int = 7) -> EngineProcess:
 @pytest.mark.parametrize(
     ("words", "rank", "expected"),
     [
-        (["llama-server", "--numa", "distribute"], "0", [Asked("--numa", "distribute", _set("0-1"))]),
-        (["llama-server", "--numa=isolate"], "0", [Asked("--numa", "isolate")]),
-        (["llama-server", "--numa", "numactl", "-c", "1"], "0", [Asked("--numa", "inherit")]),
-        (["python", "-m", "engine", "--numa", "bind:1"], "0", [Asked("--numa", "bind", _set("1"))]),
-        (["python", "-m", "engine", "--numa", "interleave"], "0", [Asked("--numa", "interleave", _set("0-1"))]),
-        (["python", "-m", "engine", "--numa", "bind:9"], "0", [Asked("--numa", "bind")]),
-        (["vllm", "--numa-bind-nodes", "1", "0", "--port", "1"], "1", [Asked("--numa-bind-nodes", "bind", _set("0"))]),
-        (["sglang", "--numa-node", "0", "1"], "1", [Asked("--numa-node", "bind", _set("1"))]),
+        (["llama-server", "--numa", "distribute"], "0", [PlacementOption("--numa", "distribute", _set("0-1"))]),
+        (["llama-server", "--numa=isolate"], "0", [PlacementOption("--numa", "isolate")]),
+        (["llama-server", "--numa", "numactl", "-c", "1"], "0", [PlacementOption("--numa", "inherit")]),
+        (["python", "-m", "engine", "--numa", "bind:1"], "0", [PlacementOption("--numa", "bind", _set("1"))]),
+        (
+            ["python", "-m", "engine", "--numa", "interleave"],
+            "0",
+            [PlacementOption("--numa", "interleave", _set("0-1"))],
+        ),
+        (["python", "-m", "engine", "--numa", "bind:9"], "0", [PlacementOption("--numa", "bind")]),
+        (
+            ["vllm", "--numa-bind-nodes", "1", "0", "--port", "1"],
+            "1",
+            [PlacementOption("--numa-bind-nodes", "bind", _set("0"))],
+        ),
+        (["sglang", "--numa-node", "0", "1"], "1", [PlacementOption("--numa-node", "bind", _set("1"))]),
         (["sglang", "--numa-node", "0"], "1", []),
-        (["kt", "--kt-numa-nodes", "0", "1"], "0", [Asked("--kt-numa-nodes", "shard", _set("0-1"))]),
-        (["kt", "--kt-threadpool-count=1"], "0", [Asked("--kt-threadpool-count", "shard", _set("0"))]),
-        (["kt", "--kt-threadpool-count", "2", "--kt-numa-nodes", "1"], "0", [Asked("--kt-numa-nodes", "shard", {1})]),
+        (["kt", "--kt-numa-nodes", "0", "1"], "0", [PlacementOption("--kt-numa-nodes", "shard", _set("0-1"))]),
+        (["kt", "--kt-threadpool-count=1"], "0", [PlacementOption("--kt-threadpool-count", "shard", _set("0"))]),
+        (
+            ["kt", "--kt-threadpool-count", "2", "--kt-numa-nodes", "1"],
+            "0",
+            [PlacementOption("--kt-numa-nodes", "shard", {1})],
+        ),
         (["llama-server", "--numa"], "0", []),
         (["llama-server", "--numa", "sideways"], "0", []),
         (["llama-server", "--numaish", "bind:0"], "0", []),
         ([], "0", []),
     ],
 )
-def test_options_say_what_was_asked(words: list[str], rank: str, expected: list[Asked]) -> None:
+def test_options_say_what_was_asked(words: list[str], rank: str, expected: list[PlacementOption]) -> None:
     """Each engine's option is understood in its own words, for the worker's own rank; what is no wish is none."""
-    assert list(by_options(words, rank, TWO)) == expected
+    assert list(parse_options(words, rank, TWO)) == expected
 
 
 @pytest.mark.parametrize(
     ("kind", "rank", "name", "value", "expected"),
     [
-        ("vllm", "0", BIND, "0-31|32-63", [Asked(BIND, "bind", _set("0"), _set("0-31"))]),
-        ("vllm", "1", BIND, "0-31|32-63", [Asked(BIND, "bind", _set("1"), _set("32-63"))]),
-        ("vllm", "2", BIND, "0-31|32-63", [Asked(BIND, "bind")]),
-        ("vllm", "PP1_TP0", BIND, "0-31|32-63", [Asked(BIND, "bind")]),
-        ("vllm", "0", BIND, "30-33", [Asked(BIND, "bind", _set("0-1"), _set("30-33"))]),
-        ("vllm", "0", BIND, "auto", [Asked(BIND, "auto")]),
-        ("vllm", "0", BIND, "nobind", [Asked(BIND, "nobind")]),
-        ("vllm", "0", "CPU_VISIBLE_MEMORY_NODES", "1", [Asked("CPU_VISIBLE_MEMORY_NODES", "bind", _set("1"))]),
+        ("vllm", "0", BIND, "0-31|32-63", [PlacementOption(BIND, "bind", _set("0"), _set("0-31"))]),
+        ("vllm", "1", BIND, "0-31|32-63", [PlacementOption(BIND, "bind", _set("1"), _set("32-63"))]),
+        ("vllm", "2", BIND, "0-31|32-63", [PlacementOption(BIND, "bind")]),
+        ("vllm", "PP1_TP0", BIND, "0-31|32-63", [PlacementOption(BIND, "bind")]),
+        ("vllm", "0", BIND, "30-33", [PlacementOption(BIND, "bind", _set("0-1"), _set("30-33"))]),
+        ("vllm", "0", BIND, "auto", [PlacementOption(BIND, "auto")]),
+        ("vllm", "0", BIND, "nobind", [PlacementOption(BIND, "nobind")]),
+        (
+            "vllm",
+            "0",
+            "CPU_VISIBLE_MEMORY_NODES",
+            "1",
+            [PlacementOption("CPU_VISIBLE_MEMORY_NODES", "bind", _set("1"))],
+        ),
         ("llama.cpp", "0", BIND, "0-31", []),
-        ("sglang", "0", VARIABLES[1], "0-3,40", [Asked(VARIABLES[1], "bind", _set("0-1"), _set("0-3,40"))]),
-        ("ktransformers", "0", "USE_NUMA", "1", [Asked("USE_NUMA", "replicate", _set("0-1"))]),
+        ("sglang", "0", VARIABLES[1], "0-3,40", [PlacementOption(VARIABLES[1], "bind", _set("0-1"), _set("0-3,40"))]),
+        ("ktransformers", "0", "USE_NUMA", "1", [PlacementOption("USE_NUMA", "replicate", _set("0-1"))]),
         ("ktransformers", "0", "USE_NUMA", "0", []),
         ("vllm", "0", "USE_NUMA", "1", []),
-        ("ollama", "0", "LLAMA_ARG_NUMA", "distribute", [Asked("LLAMA_ARG_NUMA", "distribute", _set("0-1"))]),
+        ("ollama", "0", "LLAMA_ARG_NUMA", "distribute", [PlacementOption("LLAMA_ARG_NUMA", "distribute", _set("0-1"))]),
     ],
 )
-def test_variables_say_what_was_asked(kind: str, rank: str, name: str, value: str, expected: list[Asked]) -> None:
+def test_variables_say_what_was_asked(
+    kind: str, rank: str, name: str, value: str, expected: list[PlacementOption]
+) -> None:
     """A variable counts for the engines that read it, and lists of CPUs become nodes."""
-    assert list(by_variables({name: value}, kind, rank, TWO)) == expected
+    assert list(parse_variables({name: value}, kind, rank, TWO)) == expected
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("numactl -m 0 -N 0 vllm serve", [Asked("numactl", "bind", _set("0")), Asked("numactl", "cpus", _set("0"))]),
-        ("cd /srv; exec numactl --membind=1 vllm serve && echo", [Asked("numactl", "bind", _set("1"))]),
-        ("/usr/bin/numactl -i all vllm", [Asked("numactl", "interleave", _set("0-1"))]),
-        ("numactl --interl=0,1 vllm", [Asked("numactl", "interleave", _set("0-1"))]),
-        ("numactl -m '!0' vllm -m 0", [Asked("numactl", "bind", _set("1"))]),
-        ("numactl -C 40-41 vllm", [Asked("numactl", "cpus", _set("1"), _set("40-41"))]),
-        ("numactl -p1 vllm", [Asked("numactl", "preferred", _set("1"))]),
-        ("numactl -l vllm", [Asked("numactl", "local")]),
-        ("numactl -m +0 vllm", [Asked("numactl", "bind")]),
+        (
+            "numactl -m 0 -N 0 vllm serve",
+            [PlacementOption("numactl", "bind", _set("0")), PlacementOption("numactl", "cpus", _set("0"))],
+        ),
+        ("cd /srv; exec numactl --membind=1 vllm serve && echo", [PlacementOption("numactl", "bind", _set("1"))]),
+        ("/usr/bin/numactl -i all vllm", [PlacementOption("numactl", "interleave", _set("0-1"))]),
+        ("numactl --interl=0,1 vllm", [PlacementOption("numactl", "interleave", _set("0-1"))]),
+        ("numactl -m '!0' vllm -m 0", [PlacementOption("numactl", "bind", _set("1"))]),
+        ("numactl -C 40-41 vllm", [PlacementOption("numactl", "cpus", _set("1"), _set("40-41"))]),
+        ("numactl -p1 vllm", [PlacementOption("numactl", "preferred", _set("1"))]),
+        ("numactl -l vllm", [PlacementOption("numactl", "local")]),
+        ("numactl -m +0 vllm", [PlacementOption("numactl", "bind")]),
         ("numactl -m 0 a & numactl -m 1 b", []),
         ("numactl --nonsense vllm", []),
         ("numactl -m '0", []),
         ("vllm serve", []),
     ],
 )
-def test_numactl_above_says_what_was_asked(text: str, expected: list[Asked]) -> None:
+def test_numactl_above_says_what_was_asked(text: str, expected: list[PlacementOption]) -> None:
     """A shell that stays above the engine has numactl's words; of two numactls nobody knows whose they are."""
-    assert list(by_wrapper(["/bin/sh", "-c", text], TWO)) == expected
-    assert list(by_wrapper(["bash", "-lc", text, "argv0", "argument"], TWO)) == expected
+    assert list(parse_numactl(["/bin/sh", "-c", text], TWO)) == expected
+    assert list(parse_numactl(["bash", "-lc", text, "argv0", "argument"], TWO)) == expected
 
 
 def test_only_a_shell_is_believed() -> None:
     """An editor with the same words in its command line has asked for nothing."""
-    assert list(by_wrapper(["vim", "-c", "numactl -m 0 vllm"], TWO)) == []
-    assert list(by_wrapper(["bash", "start.sh"], TWO)) == []
+    assert list(parse_numactl(["vim", "-c", "numactl -m 0 vllm"], TWO)) == []
+    assert list(parse_numactl(["bash", "start.sh"], TWO)) == []
 
 
 def test_what_is_above_the_engine_counts(machine: Machine, series: Series) -> None:
@@ -128,7 +157,9 @@ def test_what_is_above_the_engine_counts(machine: Machine, series: Series) -> No
     above = _process(5, 1, "sh", "-c", "numactl -N 1 vllm serve m; sleep 1")
     tree = above | _process(6, 5, "vllm", "serve", "m", "--numa-bind-nodes", "0") | _process(7, 6, "VLLM::Worker_TP0")
 
-    assert series(placement_request.readings(machine(NODES | tree), _one(), TEXT, {"engine": "r1", "rank": "0"})) == {
+    assert series(
+        placement_request.collect_requests(machine(NODES | tree), _one(), TEXT, {"engine": "r1", "rank": "0"})
+    ) == {
         'steadytok_process_asked_info{engine="r1",nodes="0",policy="bind",rank="0",source="--numa-bind-nodes"}': 1,
         'steadytok_process_asked_node{engine="r1",node="0",policy="bind",rank="0",source="--numa-bind-nodes"}': 1,
         'steadytok_process_asked_info{engine="r1",nodes="1",policy="cpus",rank="0",source="numactl"}': 1,
@@ -141,8 +172,8 @@ def test_the_nearest_counts(machine: Machine) -> None:
     tree = _process(6, 1, "python", "-m", "engine", "--numa", "replicate")
     tree |= _process(7, 6, "python", "-m", "engine", "--numa", "bind:1")
 
-    assert placement_request.asked(machine(NODES | tree), _one("reference"), TEXT) == [
-        Asked("--numa", "bind", frozenset({1}))
+    assert placement_request.find_requests(machine(NODES | tree), _one("reference"), TEXT) == [
+        PlacementOption("--numa", "bind", frozenset({1}))
     ]
 
 
@@ -150,12 +181,12 @@ def test_a_cpuset_that_leaves_out_memory_is_a_wish(machine: Machine) -> None:
     """docker --cpuset-mems shows as Mems_allowed; with all nodes allowed nothing was asked."""
     files = NODES | _process(7, 1, "vllm")
 
-    assert placement_request.asked(machine(files), _one(), TEXT) == []
+    assert placement_request.find_requests(machine(files), _one(), TEXT) == []
 
     status = "Cpus_allowed_list:\t0-63\nMems_allowed_list:\t1\n"
 
-    assert placement_request.asked(machine({"proc/7/status": status}), _one(), TEXT) == [
-        Asked("cpuset", "bind", frozenset({1}))
+    assert placement_request.find_requests(machine({"proc/7/status": status}), _one(), TEXT) == [
+        PlacementOption("cpuset", "bind", frozenset({1}))
     ]
 
 
@@ -163,7 +194,7 @@ def test_no_other_variable_leaves_the_process(machine: Machine, series: Series) 
     """Keys and passwords in the environment are in no label and in no note."""
     process = _process(7, 1, "vllm", HF_TOKEN="hunter2", USE_NUMA="hunter3", **{BIND: "hunter4"})
     host = machine(NODES | process)
-    told = series(placement_request.readings(host, _one(), TEXT, {"engine": "r1", "rank": "0"}))
+    told = series(placement_request.collect_requests(host, _one(), TEXT, {"engine": "r1", "rank": "0"}))
 
     assert told.keys() == {f'steadytok_process_asked_info{{engine="r1",policy="bind",rank="0",source="{BIND}"}}'}
     assert "hunter" not in f"{told}{host.take_notes()}"
@@ -173,7 +204,9 @@ def test_a_list_that_is_too_long_is_no_label(machine: Machine, series: Series) -
     """A label is bounded; a list that was cut would be another list."""
     odd = ",".join(str(cpu) for cpu in range(1, 64, 2))
     told = series(
-        placement_request.readings(machine(NODES | _process(7, 1, "vllm", **{BIND: odd})), _one(), TEXT, {"rank": "0"})
+        placement_request.collect_requests(
+            machine(NODES | _process(7, 1, "vllm", **{BIND: odd})), _one(), TEXT, {"rank": "0"}
+        )
     )
 
     assert [name for name in told if "cpus=" in name] == [
@@ -182,7 +215,7 @@ def test_a_list_that_is_too_long_is_no_label(machine: Machine, series: Series) -
 
     odd = ",".join(str(cpu) for cpu in range(1, 200, 2))
     told = series(
-        placement_request.readings(machine(_process(7, 1, "vllm", **{BIND: odd})), _one(), TEXT, {"rank": "0"})
+        placement_request.collect_requests(machine(_process(7, 1, "vllm", **{BIND: odd})), _one(), TEXT, {"rank": "0"})
     )
 
     assert not [name for name in told if "cpus=" in name]
@@ -192,13 +225,13 @@ def test_a_loop_of_parents_ends(machine: Machine) -> None:
     """Parents are read one after another while processes come and go; a pid that is used again must not go round."""
     tree = _process(7, 6, "vllm") | _process(6, 7, "vllm")
 
-    assert placement_request.asked(machine(NODES | tree), _one(), TEXT) == []
+    assert placement_request.find_requests(machine(NODES | tree), _one(), TEXT) == []
 
 
 @given(st.frozensets(st.integers(0, 500), min_size=1))
 def test_a_list_reads_back(numbers: frozenset[int]) -> None:
     """What is written as the kernel writes lists is read as the same numbers."""
-    assert parse_cpulist(written(numbers)) == numbers
+    assert parse_cpulist(format_cpulist(numbers)) == numbers
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -210,8 +243,8 @@ def test_a_list_reads_back(numbers: frozenset[int]) -> None:
 def test_no_command_line_raises(words: list[str]) -> None:
     """Whatever stands in a command line, a wish names nodes that there are, or none."""
     for wish in (
-        *by_options(words, "0", TWO),
-        *by_wrapper(words, TWO),
-        *by_wrapper(["sh", "-c", " ".join(words)], TWO),
+        *parse_options(words, "0", TWO),
+        *parse_numactl(words, TWO),
+        *parse_numactl(["sh", "-c", " ".join(words)], TWO),
     ):
         assert wish.nodes <= TWO.keys()

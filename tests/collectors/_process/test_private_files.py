@@ -26,7 +26,7 @@ LISTENS = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when re
 ASK = f"""
 import json, os, sys
 from collectors import Host
-from collectors._process import placement_request as _asked, sockets as _sockets
+from collectors._process import placement_request, sockets
 from collectors._process.engine_processes import EngineProcess
 
 if os.geteuid() == 0:
@@ -36,8 +36,8 @@ if os.geteuid() == 0:
 host, seen = Host(sys.argv[1]), []
 one = EngineProcess("r1", "0", "llama.cpp", 42, 7, "llama-server")
 for _ in range(2):
-    ports = sorted(_sockets.ports(host, [42]))
-    wishes = [wish.source for wish in _asked.asked(host, one, {{"0": frozenset({{0}})}})]
+    ports = sorted(sockets.find_ports(host, [42]))
+    wishes = [wish.source for wish in placement_request.find_requests(host, one, {{"0": frozenset({{0}})}})]
     seen.append((ports, wishes, [tuple(note) for note in host.take_notes()]))
 print(json.dumps(seen))
 """
@@ -98,7 +98,7 @@ def looking(root: Path) -> Callable[[socket.socket], None]:
     def serve(connection: socket.socket) -> None:
         with connection.makefile("rb") as lines:
             for line in lines:
-                connection.sendall(json.dumps(look.answer(line, root / "open")).encode() + b"\n")
+                connection.sendall(json.dumps(look.answer_request(line, root / "open")).encode() + b"\n")
 
     return serve
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from engine.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from engine.checkpoints.huggingface import config_of
+from engine.checkpoints.huggingface import read_config
 from engine.checkpoints.vocabulary import VocabularyTokenizer
-from engine.decoder.model import Model, memory_of
+from engine.decoder.model import Model, estimate_memory
 from tests.engine.families import (
     FAMILIES,
     PROMPT,
@@ -110,8 +110,8 @@ def test_batch_equals_single(folders: Path, name: str) -> None:
 def test_memory_is_known_before(folders: Path, name: str) -> None:
     """The bytes announced from the header are the bytes of the arrays, and all of them are float32."""
     checkpoint = open_checkpoint(folders / name)
-    told = memory_of(checkpoint.config, 64)
-    arrays = Model(checkpoint.load(), 64).arrays()
+    told = estimate_memory(checkpoint.config, 64)
+    arrays = Model(checkpoint.load(), 64).list_arrays()
 
     assert told.total == sum(array.nbytes for array in arrays)
     assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
@@ -182,8 +182,8 @@ TOKENIZERS = {
 def test_decoder_gives_whole_characters(make: str, text: str) -> None:
     """Piece by piece comes the text that went in, and no piece has half a character."""
     tokenizer = TOKENIZERS[make]
-    decoder, tokens = tokenizer.decoder(), tokenizer.encode(text)
-    pieces = [decoder.text(token, last=n == len(tokens)) for n, token in enumerate(tokens, 1)]
+    decoder, tokens = tokenizer.create_decoder(), tokenizer.encode(text)
+    pieces = [decoder.decode_token(token, last=n == len(tokens)) for n, token in enumerate(tokens, 1)]
 
     assert not any("\ufffd" in piece for piece in pieces)
     assert "".join(pieces) == tokenizer.decode(tokens)
@@ -196,8 +196,8 @@ def test_decoder_gives_whole_characters(make: str, text: str) -> None:
 def test_decoder_never_waits_for_ever(make: str, tokens: list[int]) -> None:
     """Bytes that are no character are said as soon as that is known: at most one character waits."""
     tokenizer = TOKENIZERS[make]
-    decoder = tokenizer.decoder()
-    said = "".join(decoder.text(token) for token in tokens)
+    decoder = tokenizer.create_decoder()
+    said = "".join(decoder.decode_token(token) for token in tokens)
     whole = tokenizer.decode(tokens)
 
     if make == "byte_level_tokenizer":
@@ -284,13 +284,13 @@ def test_sliding_window_is_as_the_family_has_it() -> None:
     """Mistral's window is for every layer and 4096 where it is not told, Qwen's only where it is switched on."""
     mistral, qwen = config_fields(FAMILIES["mistral"]), config_fields(FAMILIES["qwen2-window"])
 
-    assert config_of(mistral).windows == (24, 24, 24)
-    assert config_of({k: v for k, v in mistral.items() if k != "sliding_window"}).windows == (4096,) * 3
-    assert config_of(mistral | {"sliding_window": None}).windows == ()
-    assert config_of(qwen).windows == (None, 24, 24)
-    assert config_of(qwen | {"use_sliding_window": False}).windows == ()
+    assert read_config(mistral).windows == (24, 24, 24)
+    assert read_config({k: v for k, v in mistral.items() if k != "sliding_window"}).windows == (4096,) * 3
+    assert read_config(mistral | {"sliding_window": None}).windows == ()
+    assert read_config(qwen).windows == (None, 24, 24)
+    assert read_config(qwen | {"use_sliding_window": False}).windows == ()
     kinds = ["sliding_attention", "full_attention", "full_attention"]
-    assert config_of(qwen | {"layer_types": kinds}).windows == (24, None, None)
+    assert read_config(qwen | {"layer_types": kinds}).windows == (24, None, None)
 
 
 JUNK = st.sampled_from(
@@ -305,4 +305,4 @@ def test_junk_in_a_config_is_refused_in_words(folders: Path, field: str, value: 
         folder = Path(shutil.copytree(folders / "llama-yarn", Path(parent, "junk")))
         rewritten("config.json", **{field: value})(folder)
         with contextlib.suppress(ValueError):
-            open_checkpoint(folder).config.rope.rotation(16, 12)
+            open_checkpoint(folder).config.rope.compute_rotation(16, 12)

@@ -17,15 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.checkpoints.checkpoint import open_checkpoint
-from engine.checkpoints.gguf import gguf_name
+from engine.checkpoints.gguf import to_gguf_name
 from engine.checkpoints.tokenizer import Tokenizer
 from engine.decoder.model import Model
-from engine.decoder.weights import Array, Config, Weights
+from engine.decoder.weights import Array, ModelConfig, Weights
 from tests.engine import families
 from tests.engine.families import FAMILIES, byte_level_tokenizer, pieces_tokenizer, tensors_of, write_checkpoint
 from tests.engine.greedy import MADE, greedy, logits_of, read_golden, relative_difference
 
-WIDE = Config(vocab=292, dim=256, layers=2, heads=4, kv_heads=2, head_dim=64, hidden=512, tied=False)
+WIDE = ModelConfig(vocab=292, dim=256, layers=2, heads=4, kv_heads=2, head_dim=64, hidden=512, tied=False)
 PROMPT = [0, 17, 250, 4, 4, 91, 133]
 Quantise = Callable[[Array, Type], Any]
 
@@ -40,7 +40,7 @@ def interleaved(array: Array, heads: int) -> Array:
 class File:
     """A GGUF file to be: its shape and tensors, and how they are kept."""
 
-    config: Config
+    config: ModelConfig
     tensors: dict[str, Array]
     architecture: str = "llama"
     kind: Type = Type.F32
@@ -60,7 +60,7 @@ class File:
         for name, array in self.tensors.items():
             if name not in self.without:
                 used = self.kind if array.ndim == 2 else Type.F32
-                writer.add_tensor(gguf_name(name), self.quantise(self.ordered(name, array), used), raw_dtype=used)
+                writer.add_tensor(to_gguf_name(name), self.quantise(self.ordered(name, array), used), raw_dtype=used)
         if self.config.rope.divisors and "rope.scaling" not in str(self.more):
             writer.add_tensor("rope_freqs.weight", np.asarray(self.config.rope.divisors, np.float32))
         writer.write_header_to_file()
@@ -78,7 +78,7 @@ class File:
         return array
 
 
-def add_shape(writer: gguf.GGUFWriter, config: Config) -> None:
+def add_shape(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
     """The numbers of the header."""
     writer.add_block_count(config.layers)
     writer.add_context_length(256)

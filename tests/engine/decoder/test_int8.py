@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.decoder.int8 import Int8Matrix, quantised
-from engine.decoder.matmul import BLOCK, FEW, product, rows_of
-from engine.decoder.model import Model, memory_of
-from engine.decoder.weights import Array, Config, Layer, Weights, config_of_size, seeded_weights
+from engine.decoder.int8 import Int8Matrix, quantize
+from engine.decoder.matmul import BLOCK_FLOATS, MIN_GEMM_ROWS, multiply, take_rows
+from engine.decoder.model import Model, estimate_memory
+from engine.decoder.weights import Array, Layer, ModelConfig, Weights, config_of_size, create_seeded_weights
 from tests.engine.greedy import relative_difference
 
 ROOT = Path(__file__).parents[3]
-TINY = Config(vocab=257, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, hidden=48, int8=True)
+TINY = ModelConfig(vocab=257, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, hidden=48, int8=True)
 
 
 def whole(matrix: object) -> Array:
@@ -31,7 +31,7 @@ def test_a_weight_is_off_by_half_a_scale() -> None:
     matrix = np.random.default_rng(1).standard_normal((50, 300), np.float32)
     matrix[7] = 0
     matrix[8] = -np.abs(matrix[8])
-    kept = quantised(matrix)
+    kept = quantize(matrix)
     largest = np.abs(matrix).max(axis=1, keepdims=True)
 
     assert np.all(np.abs(whole(kept) - matrix) <= largest / 127 * 0.5001)
@@ -40,14 +40,14 @@ def test_a_weight_is_off_by_half_a_scale() -> None:
     assert (kept.rows.dtype, kept.scales.dtype) == (np.int8, np.float32)
 
 
-@pytest.mark.parametrize("rows", [1, 2, FEW - 1, FEW, 40])
+@pytest.mark.parametrize("rows", [1, 2, MIN_GEMM_ROWS - 1, MIN_GEMM_ROWS, 40])
 def test_product_is_off_by_no_more_than_its_weights(rows: int) -> None:
     """The kernels give the product of the 8-bit matrix, and that is within the bound of the float32 one."""
     generator = np.random.default_rng(rows)
     x = generator.standard_normal((rows, 700), np.float32)
-    matrix = generator.standard_normal((BLOCK // 700 + 13, 700), np.float32)  # more than a block
-    kept = quantised(matrix)
-    made = product(x, kept)
+    matrix = generator.standard_normal((BLOCK_FLOATS // 700 + 13, 700), np.float32)  # more than a block
+    kept = quantize(matrix)
+    made = multiply(x, kept)
     bound = np.abs(x).sum(axis=1)[:, None] * kept.scales * 0.5  # (rows, outer)
 
     assert made.dtype == np.float32
@@ -69,7 +69,7 @@ def float32_of(weights: Weights) -> Weights:
 
 def test_model_is_exact_but_for_its_weights() -> None:
     """A model with 8-bit weights gives the logits of the same weights in float32, prefilled and in a batch."""
-    weights = seeded_weights(TINY, seed=3)
+    weights = create_seeded_weights(TINY, seed=3)
     small, large = Model(weights, 64, slots=3), Model(float32_of(weights), 64, slots=3)
     for model in (small, large):
         for slot in range(3):
@@ -78,23 +78,23 @@ def test_model_is_exact_but_for_its_weights() -> None:
     made, expected = (model.decode([9, 8, 7], [0, 1, 2], [5, 20, 35]) for model in (small, large))
 
     assert relative_difference(made, expected) < 1e-5
-    assert np.array_equal(rows_of(weights.embedding, [3, 200]), whole(weights.embedding)[[3, 200]])
+    assert np.array_equal(take_rows(weights.embedding, [3, 200]), whole(weights.embedding)[[3, 200]])
 
 
 def test_model_is_near_the_float32_one() -> None:
     """Rounding all matrices of a model to 8 bits changes its logits by under 3 % of the largest."""
-    exact = seeded_weights(dataclasses.replace(TINY, int8=False), seed=3)
-    made, expected = (Model(w, 64).decode([9], [0], [0]) for w in (seeded_weights(TINY, seed=3), exact))
+    exact = create_seeded_weights(dataclasses.replace(TINY, int8=False), seed=3)
+    made, expected = (Model(w, 64).decode([9], [0], [0]) for w in (create_seeded_weights(TINY, seed=3), exact))
 
     assert 1e-4 < relative_difference(made, expected) < 0.03
 
 
 def test_memory_is_known_before() -> None:
     """The bytes announced are the bytes of the arrays; a size asked for is the size in 8 bits."""
-    model = Model(seeded_weights(TINY, seed=3), 64)
+    model = Model(create_seeded_weights(TINY, seed=3), 64)
     config = config_of_size(2 << 20, 257, int8=True)
 
-    assert memory_of(TINY, 64).total == sum(array.nbytes for array in model.arrays())
+    assert estimate_memory(TINY, 64).total == sum(array.nbytes for array in model.list_arrays())
     assert 2 << 20 <= config.weights_bytes < 1.05 * (2 << 20)
     assert config.weights_bytes < 0.3 * dataclasses.replace(config, int8=False).weights_bytes
 

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.checkpoints.tokenizer import encode
-from engine.decoder.matmul import BLOCK, FEW, product
-from engine.decoder.model import PREFILL_CHUNK, Model, Span, memory_of
-from engine.decoder.sampler import Sampler
-from engine.decoder.weights import Array, Config, Layer, Weights, seeded_weights
+from engine.checkpoints.tokenizer import encode_bytes
+from engine.decoder.matmul import BLOCK_FLOATS, MIN_GEMM_ROWS, multiply
+from engine.decoder.model import PREFILL_CHUNK, Model, Span, estimate_memory
+from engine.decoder.sampler import TokenSampler
+from engine.decoder.weights import Array, Layer, ModelConfig, Weights, create_seeded_weights
 from tests.engine.spy import Spy, spied
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = [28, 59, 138, 138, 138, 118, 118, 118, 124, 74, 74, 74, 74, 74, 74, 74]
-TINY = Config(vocab=257, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, hidden=48)
+TINY = ModelConfig(vocab=257, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, hidden=48)
 
 
 def slow_logits(weights: Weights, tokens: list[int]) -> list[float]:
@@ -122,7 +122,7 @@ def uneven_norms(weights: Weights) -> Weights:
 def test_logits_equal_a_slow_loop(kv_heads: int) -> None:
     """RMSNorm, RoPE, grouped queries and SwiGLU give what loops over Python floats give."""
     config = dataclasses.replace(TINY, kv_heads=kv_heads)
-    weights = uneven_norms(seeded_weights(config, seed=3))
+    weights = uneven_norms(create_seeded_weights(config, seed=3))
     tokens = [256, 5, 250, 17, 17, 99, 0]
 
     assert relative_difference(run(Model(weights, 16), tokens), slow_logits(weights, tokens)) < 1e-4
@@ -131,7 +131,7 @@ def test_logits_equal_a_slow_loop(kv_heads: int) -> None:
 @pytest.mark.parametrize("length", [2, PREFILL_CHUNK, PREFILL_CHUNK + 1, PREFILL_CHUNK + 2, 3 * PREFILL_CHUNK + 5])
 def test_prefill_equals_token_by_token(length: int) -> None:
     """A prompt put in chunks gives the logits of the same prompt put one token at a time."""
-    weights = seeded_weights(TINY, seed=4)
+    weights = create_seeded_weights(TINY, seed=4)
     tokens = [(7 * i * i + 3) % 256 for i in range(length)]
     single = Model(weights, 128)
     for position, token in enumerate(tokens):
@@ -140,10 +140,10 @@ def test_prefill_equals_token_by_token(length: int) -> None:
     assert relative_difference(run(Model(weights, 128), tokens), expected) < 1e-4
 
 
-@pytest.mark.parametrize("count", [2, FEW - 1, FEW, FEW + 3])
+@pytest.mark.parametrize("count", [2, MIN_GEMM_ROWS - 1, MIN_GEMM_ROWS, MIN_GEMM_ROWS + 3])
 def test_batch_equals_single(count: int) -> None:
     """Sequences of different lengths decoded in one pass give what each gives alone, to 1e-5 of the largest logit."""
-    weights = seeded_weights(TINY, seed=6)
+    weights = create_seeded_weights(TINY, seed=6)
     prompts = [[(5 * i + slot) % 256 for i in range(3 + 7 * slot)] for slot in range(count)]
     together = Model(weights, 128, slots=count)
     for slot, prompt in enumerate(prompts):
@@ -158,7 +158,7 @@ def test_batch_equals_single(count: int) -> None:
 
 def test_prefill_goes_on_where_it_was() -> None:
     """A prompt put in two prefills, the second from where the first ended, gives the logits of one."""
-    weights, tokens = seeded_weights(TINY, seed=4), list(range(50))
+    weights, tokens = create_seeded_weights(TINY, seed=4), list(range(50))
     halves = Model(weights, 64, slots=2)
     done = [*halves.prefill(tokens[:20], 1), *halves.prefill(tokens[20:-1], 1, start=20)]
 
@@ -168,7 +168,7 @@ def test_prefill_goes_on_where_it_was() -> None:
 
 def test_earlier_sequence_leaves_no_trace() -> None:
     """What an earlier, longer sequence left in the KV cache does not change a later one."""
-    weights = seeded_weights(TINY, seed=5)
+    weights = create_seeded_weights(TINY, seed=5)
     used = Model(weights, 64)
     run(used, list(range(60)))
 
@@ -177,10 +177,10 @@ def test_earlier_sequence_leaves_no_trace() -> None:
 
 def test_greedy_text_is_golden(model: Model) -> None:
     """Seed 7 and the prompt "tokens" give one known greedy sequence, with logits far enough apart to be stable."""
-    prompt, made, margins = encode("tokens"), [], []
+    prompt, made, margins = encode_bytes("tokens"), [], []
     logits = run(model, prompt)
     for position in range(len(prompt), len(prompt) + 16):
-        made.append(Sampler(0.0, None)(logits))
+        made.append(TokenSampler(0.0, None)(logits))
         first, second = np.sort(logits)[:-3:-1]
         margins.append(float(first - second))
         logits = model.decode([made[-1]], [0], [position])[0]
@@ -189,21 +189,21 @@ def test_greedy_text_is_golden(model: Model) -> None:
     assert made == GOLDEN
 
 
-@pytest.mark.parametrize("rows", [1, 2, FEW - 1, FEW, 40])
+@pytest.mark.parametrize("rows", [1, 2, MIN_GEMM_ROWS - 1, MIN_GEMM_ROWS, 40])
 def test_product_is_the_product(rows: int) -> None:
     """In blocks, whole or by row, the product is NumPy's in float64, to what float32 sums lose."""
     generator = np.random.default_rng(rows)
     x = generator.random((rows, 700), np.float32)
-    matrix = generator.random((BLOCK // 700 * 2 + 13, 700), np.float32)  # two blocks and a piece of a third
+    matrix = generator.random((BLOCK_FLOATS // 700 * 2 + 13, 700), np.float32)  # two blocks and a piece of a third
 
-    assert relative_difference(product(x, matrix), x.astype(float) @ matrix.T.astype(float)) < 1e-5
+    assert relative_difference(multiply(x, matrix), x.astype(float) @ matrix.T.astype(float)) < 1e-5
 
 
 def test_no_float64(model: Model) -> None:
     """Every array that stays and every intermediate of prefill, decode and sampling is float32."""
-    kept = {array.dtype for array in model.arrays()}
+    kept = {array.dtype for array in model.list_arrays()}
     Spy.seen = set()
-    chosen = Sampler(0.8, 1)(run(spied(model), encode("x" * 50)))
+    chosen = TokenSampler(0.8, 1)(run(spied(model), encode_bytes("x" * 50)))
 
     assert kept == {np.dtype(np.float32)}
     assert Spy.seen == {np.dtype(np.float32)}
@@ -222,27 +222,28 @@ def test_spy_sees_promotion() -> None:
 def test_memory_is_known_before(model: Model, slots: int) -> None:
     """The bytes announced are the bytes of the arrays."""
     model = Model(model.weights, 48, slots)
-    told = memory_of(TINY, 48, slots)
+    told = estimate_memory(TINY, 48, slots)
     cache = model.keys.nbytes + model.values.nbytes
 
-    assert told.weights == sum(array.nbytes for array in model.weights.arrays())
+    assert told.weights == sum(array.nbytes for array in model.weights.list_arrays())
     assert told.kv_cache == cache
-    assert told.total == sum(array.nbytes for array in model.arrays())
+    assert told.total == sum(array.nbytes for array in model.list_arrays())
 
 
 TOUCHED = """
 import json
 from engine.decoder.model import Model
-from engine.decoder.weights import Config, seeded_weights
+from engine.decoder.weights import ModelConfig, create_seeded_weights
 
 def resident():
     with open("/proc/self/status", encoding="ascii") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS:"))
 
-weights = seeded_weights(Config(vocab=257, dim=32, layers=2, heads=4, kv_heads=4, head_dim=8, hidden=48), seed=0)
+config = ModelConfig(vocab=257, dim=32, layers=2, heads=4, kv_heads=4, head_dim=8, hidden=48)
+weights = create_seeded_weights(config, seed=0)
 before = resident()
 model = Model(weights, 1 << 17)
-own = model.arrays()[len(weights.arrays()):]
+own = model.list_arrays()[len(weights.list_arrays()):]
 cache = model.keys.nbytes + model.values.nbytes
 print(json.dumps({"cache": cache, "own": sum(array.nbytes for array in own), "resident": resident() - before}))
 """
@@ -263,7 +264,7 @@ def test_cache_is_touched() -> None:
 def test_too_much_for_the_context_is_refused(model: Model, count: int, start: int) -> None:
     """Tokens past the context or past one pass are an error with numbers, not a broken shape."""
     with pytest.raises(ValueError, match=f"{count} tokens from {start} exceed"):
-        model.hidden_states([Span([1] * count, 0, start)])
+        model.compute_hidden_states([Span([1] * count, 0, start)])
 
 
 @pytest.mark.parametrize(
@@ -277,4 +278,4 @@ def test_too_much_for_the_context_is_refused(model: Model, count: int, start: in
 def test_slots_are_checked(model: Model, spans: list[Span], sentence: str) -> None:
     """A slot that is not there, one slot twice and nothing at all are errors in words."""
     with pytest.raises(ValueError, match=sentence):
-        model.hidden_states(spans)
+        model.compute_hidden_states(spans)

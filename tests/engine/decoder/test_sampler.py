@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.checkpoints.tokenizer import BEGIN, Decoder, encode
-from engine.decoder.sampler import Sampler, nucleus
+from engine.checkpoints.tokenizer import BEGIN, ByteDecoder, encode_bytes
+from engine.decoder.sampler import TokenSampler, select_nucleus
 
 
 def logits_of(*values: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -19,13 +19,13 @@ def logits_of(*values: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32
 @pytest.mark.parametrize("temperature", [0.0, 1e-30, 1e-5])
 def test_greedy_takes_the_largest(temperature: float) -> None:
     """Temperature 0, and what would overflow float32, is the largest logit."""
-    assert Sampler(temperature, 1)(logits_of(0.1, 5.0, 4.9999)) == 1
+    assert TokenSampler(temperature, 1)(logits_of(0.1, 5.0, 4.9999)) == 1
 
 
 def test_frequencies_follow_softmax() -> None:
     """At temperature 2 the chances are softmax(logits / 2)."""
     logits = logits_of(0.0, 1.0, 2.0)
-    sampler = Sampler(2.0, 11)
+    sampler = TokenSampler(2.0, 11)
     drawn = np.bincount([sampler(logits) for _ in range(4000)], minlength=3) / 4000
     expected = np.exp([0, 0.5, 1]) / np.exp([0, 0.5, 1]).sum()
 
@@ -37,7 +37,7 @@ def test_same_seed_same_choices() -> None:
     logits = np.zeros(257, np.float32)
 
     def draw(seed: int) -> list[int]:
-        sampler = Sampler(1.0, seed)
+        sampler = TokenSampler(1.0, seed)
         return [sampler(logits) for _ in range(20)]
 
     assert draw(5) == draw(5)
@@ -46,7 +46,7 @@ def test_same_seed_same_choices() -> None:
 
 def test_impossible_tokens_are_never_drawn() -> None:
     """A logit of minus infinity is never chosen, also at either end."""
-    sampler = Sampler(1.0, 0)
+    sampler = TokenSampler(1.0, 0)
     logits = logits_of(-np.inf, 0.0, 0.0, -np.inf)
 
     assert {sampler(logits) for _ in range(500)} == {1, 2}
@@ -55,19 +55,19 @@ def test_impossible_tokens_are_never_drawn() -> None:
 @given(st.text())
 def test_text_comes_back(text: str) -> None:
     """Tokens of a text decode to the same text, whatever characters are split between tokens."""
-    tokens = encode(text)
-    decoder = Decoder()
+    tokens = encode_bytes(text)
+    decoder = ByteDecoder()
 
     assert tokens[0] == BEGIN
-    assert "".join(decoder.text(token, last=i == len(tokens)) for i, token in enumerate(tokens, 1)) == text
+    assert "".join(decoder.decode_token(token, last=i == len(tokens)) for i, token in enumerate(tokens, 1)) == text
 
 
 def test_unfinished_character_is_replaced() -> None:
     """A character whose bytes never came appears as U+FFFD with the last token and not before."""
-    decoder = Decoder()
+    decoder = ByteDecoder()
 
-    assert decoder.text(0xE2) == ""
-    assert decoder.text(0x82, last=True) == "\N{REPLACEMENT CHARACTER}"
+    assert decoder.decode_token(0xE2) == ""
+    assert decoder.decode_token(0x82, last=True) == "\N{REPLACEMENT CHARACTER}"
 
 
 @given(
@@ -77,7 +77,7 @@ def test_unfinished_character_is_replaced() -> None:
 def test_nucleus_is_the_smallest_that_holds_top_p(weights: list[float], top_p: float) -> None:
     """The likeliest tokens are kept until they have top_p together, and not one more; one at least."""
     chances = np.array(weights, np.float32) / np.float32(sum(weights))
-    kept = nucleus(chances, top_p)
+    kept = select_nucleus(chances, top_p)
     summed = np.cumsum(chances[kept])
 
     assert len(kept) >= 1
@@ -95,13 +95,13 @@ def test_nucleus_of_a_large_vocabulary() -> None:
         order = np.argsort(-chances, kind="stable")
         most = int(np.searchsorted(np.cumsum(chances[order]), 0.9)) + 1
 
-        assert abs(len(nucleus(chances, 0.9)) - most) <= 1
-        assert set(nucleus(chances, 0.9)) <= set(order[: most + 1])
+        assert abs(len(select_nucleus(chances, 0.9)) - most) <= 1
+        assert set(select_nucleus(chances, 0.9)) <= set(order[: most + 1])
 
 
 def test_top_p_leaves_the_tail_out() -> None:
     """A token outside the nucleus is never drawn, one inside it is drawn as often as its share."""
-    sampler = Sampler(1.0, 5, top_p=0.8)
+    sampler = TokenSampler(1.0, 5, top_p=0.8)
     logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
     drawn = np.bincount([sampler(logits) for _ in range(3000)], minlength=4) / 3000
 
@@ -111,6 +111,6 @@ def test_top_p_leaves_the_tail_out() -> None:
 
 def test_top_p_of_nothing_is_greedy() -> None:
     """At top_p 0 the likeliest token is always drawn."""
-    sampler = Sampler(2.0, 5, top_p=0.0)
+    sampler = TokenSampler(2.0, 5, top_p=0.0)
 
     assert {sampler(logits_of(1.0, 1.1, 0.9)) for _ in range(50)} == {1}

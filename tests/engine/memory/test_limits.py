@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.memory.limits import fitting, limits
-from engine.memory.numa_nodes import Place
+from engine.memory.limits import check_fits, read_memory_limits
+from engine.memory.numa_nodes import MemoryLimit
 
 MIB = 1 << 20
 GB = 10**9
@@ -35,7 +35,7 @@ def _write(tmp_path: Path) -> Write:
 
 def told(root: Path, *bound: int, asked: str = "") -> list[tuple[str, float]]:
     """Names and MiB, smallest first."""
-    return [(place.name, (place.available or 0) / MIB) for place in limits(bound, asked, str(root))]
+    return [(place.name, (place.available or 0) / MIB) for place in read_memory_limits(bound, asked, str(root))]
 
 
 def test_the_host_alone(tmp_path: Path, write: Write) -> None:
@@ -107,34 +107,34 @@ def test_no_limit_is_no_limit(tmp_path: Path, write: Write, limit: str) -> None:
 
 def test_a_machine_that_tells_nothing_limits_nothing(tmp_path: Path) -> None:
     """Without /proc and /sys there is no limit that we know of, and whatever is wanted fits."""
-    assert limits(root=str(tmp_path)) == []
+    assert read_memory_limits(root=str(tmp_path)) == []
 
-    fitting(1 << 60, [])
+    check_fits(1 << 60, [])
 
 
 def test_what_fits_is_let_in() -> None:
     """Exactly what there is fits, and one byte more does not."""
-    places = [Place("this host", 1000 * MIB)]
-    fitting(1000 * MIB, places)
+    places = [MemoryLimit("this host", 1000 * MIB)]
+    check_fits(1000 * MIB, places)
 
     with pytest.raises(ValueError, match=re.escape("1000.0 MiB are needed, more than the 1000.0 MiB that this host")):
-        fitting(1000 * MIB + 1, places)
+        check_fits(1000 * MIB + 1, places)
 
 
 def test_the_smallest_counts_and_is_named() -> None:
     """Of several places that are too small the smallest is named."""
-    places = [Place("this host", 800 * MIB), Place("node 1 (--numa bind:1)", 200 * MIB)]
+    places = [MemoryLimit("this host", 800 * MIB), MemoryLimit("node 1 (--numa bind:1)", 200 * MIB)]
 
     with pytest.raises(ValueError, match=re.escape("200.0 MiB that node 1 (--numa bind:1) has available")):
-        fitting(900 * MIB, places)
+        check_fits(900 * MIB, places)
 
 
 def test_a_copy_for_each_node_is_multiplied() -> None:
     """713 GB of weights on two nodes are 1426 GB: a host with 1 TB refuses before it loads anything."""
-    host = [Place("this host", 1_099_511_627_776)]
-    fitting(713 * GB, host)
+    host = [MemoryLimit("this host", 1_099_511_627_776)]
+    check_fits(713 * GB, host)
 
     with pytest.raises(
         ValueError, match=r"2 x 679969\.8 MiB = 1359939\.6 MiB are needed, more than the 1048576\.0 MiB"
     ):
-        fitting(713 * GB, host, times=2)
+        check_fits(713 * GB, host, times=2)

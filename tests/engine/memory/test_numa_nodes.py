@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.memory.numa_nodes import Node, Place, nodes, place
+from engine.memory.numa_nodes import MemoryLimit, Node, find_tightest_limit, list_nodes
 
 HOUSE = Path(__file__).parents[3]
 MIB = 1 << 20
@@ -54,7 +54,7 @@ def test_free_memory_and_unmapped_cache_can_be_had(tmp_path: Path, build: Build)
     build(0, "0-1,4", total=9000, free=100, active=200, inactive=300, mapped=150)
     build(1, "2-3", total=9000, free=70, active=10, inactive=20, mapped=500)
 
-    assert nodes({0, 1, 2, 3, 4}, str(tmp_path)) == [
+    assert list_nodes({0, 1, 2, 3, 4}, str(tmp_path)) == [
         Node(0, frozenset({0, 1, 4}), 450 * MIB),
         Node(1, frozenset({2, 3}), 70 * MIB),
     ]
@@ -69,8 +69,8 @@ def test_nodes_that_cannot_be_run_on_are_left_out(tmp_path: Path, build: Build) 
     build(10, "9", total=9000, free=10)
     (tmp_path / "sys/devices/system/node/node10/meminfo").write_bytes(b"\xff\xfe")
 
-    assert nodes({2, 3, 8, 9}, str(tmp_path)) == [Node(0, frozenset({2, 3}), 100 * MIB)]
-    assert nodes({2}, str(tmp_path / "nowhere")) == []
+    assert list_nodes({2, 3, 8, 9}, str(tmp_path)) == [Node(0, frozenset({2, 3}), 100 * MIB)]
+    assert list_nodes({2}, str(tmp_path / "nowhere")) == []
 
 
 def test_the_shortest_node_counts(tmp_path: Path, build: Build, host_available: Callable[[int], None]) -> None:
@@ -79,25 +79,25 @@ def test_the_shortest_node_counts(tmp_path: Path, build: Build, host_available: 
     build(1, "1", total=9000, free=200)
     host_available(800)
 
-    assert place(nodes({0, 1}, str(tmp_path)), str(tmp_path)) == Place("node 1", 200 * MIB)
-    assert place([Node(0, frozenset({0}), 900 * MIB)], str(tmp_path)) == Place("node 0", 800 * MIB)
+    assert find_tightest_limit(list_nodes({0, 1}, str(tmp_path)), str(tmp_path)) == MemoryLimit("node 1", 200 * MIB)
+    assert find_tightest_limit([Node(0, frozenset({0}), 900 * MIB)], str(tmp_path)) == MemoryLimit("node 0", 800 * MIB)
 
 
 def test_without_nodes_the_host_counts(tmp_path: Path, host_available: Callable[[int], None]) -> None:
     """A kernel without NUMA has no nodes in /sys; where there is no MemAvailable either, nothing is known."""
-    assert place([], str(tmp_path)) == Place("this host", None)
+    assert find_tightest_limit([], str(tmp_path)) == MemoryLimit("this host", None)
 
     host_available(800)
 
-    assert place([], str(tmp_path)) == Place("this host", 800 * MIB)
+    assert find_tightest_limit([], str(tmp_path)) == MemoryLimit("this host", 800 * MIB)
 
 
 PINNED = """
 import json, os, sys
-from engine.memory.binding import pinned
-from engine.memory.numa_nodes import nodes
-found = nodes(os.sched_getaffinity(0), sys.argv[1])
-left = pinned(found, sys.argv[2] == "leave", lambda words: print(words, file=sys.stderr))
+from engine.memory.binding import pin_process
+from engine.memory.numa_nodes import list_nodes
+found = list_nodes(os.sched_getaffinity(0), sys.argv[1])
+left = pin_process(found, sys.argv[2] == "leave", lambda words: print(words, file=sys.stderr))
 print(json.dumps([[node.number for node in left], sorted(os.sched_getaffinity(0))]))
 """
 

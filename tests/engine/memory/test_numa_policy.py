@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.memory import mempolicy, numa_policy
-from engine.memory.locality import SAMPLE, Locality
-from engine.memory.numa_nodes import Node, nodes
-from engine.memory.numa_policy import Wish
+from engine.memory.locality import SAMPLE_PAGES, Locality
+from engine.memory.numa_nodes import Node, list_nodes
+from engine.memory.numa_policy import NumaOption
 
 HOUSE = Path(__file__).parents[3]
 MIB = 1 << 20
@@ -29,61 +29,61 @@ TWO = [Node(0, frozenset({0, 1}), 700 * MIB), Node(1, frozenset({2, 3, 8}), 500 
 @pytest.mark.parametrize("text", ["interleave", "replicate", "bind:0", "bind:12"])
 def test_words(text: str) -> None:
     """The three words, as they were written."""
-    assert str(numa_policy.parse(text)) == text
+    assert str(numa_policy.parse_option(text)) == text
 
 
 @pytest.mark.parametrize("text", ["", "bind", "bind:", "bind:-1", "bind:0,1", "Interleave", "numactl", "bind:٣"])
 def test_other_words_are_refused(text: str) -> None:
     """Anything else says what is known."""
     with pytest.raises(ValueError, match="--numa must be interleave, bind:N or replicate"):
-        numa_policy.parse(text)
+        numa_policy.parse_option(text)
 
 
 def test_a_node_that_is_not_there_is_refused_with_those_that_are() -> None:
     """The sentence has each node with its processors and memory."""
-    assert numa_policy.chosen(Wish("bind", 1), TWO) == [TWO[1]]
-    assert numa_policy.chosen(Wish("interleave"), TWO) == TWO
+    assert numa_policy.select_nodes(NumaOption("bind", 1), TWO) == [TWO[1]]
+    assert numa_policy.select_nodes(NumaOption("interleave"), TWO) == TWO
 
     with pytest.raises(ValueError, match="no node 7") as refused:
-        numa_policy.chosen(Wish("bind", 7), TWO)
+        numa_policy.select_nodes(NumaOption("bind", 7), TWO)
     assert "node 0 with CPUs 0-1 and 700.0 MiB available; node 1 with CPUs 2-3,8 and 500.0 MiB" in str(refused.value)
     with pytest.raises(ValueError, match="shows no node with memory and processors of ours"):
-        numa_policy.chosen(Wish("interleave"), [])
+        numa_policy.select_nodes(NumaOption("interleave"), [])
 
 
 @pytest.mark.parametrize(
     ("wish", "mine", "expected"),
     [
-        (Wish("bind", 1), TWO[1:], "--numa bind:1: memory and threads on node 1 (CPUs 2-3,8)"),
-        (Wish("interleave"), TWO, "--numa interleave: memory in turn on nodes 0 and 1 (CPUs 0-3,8)"),
-        (Wish("replicate"), TWO, "--numa replicate: a worker on each of nodes 0 and 1 (CPUs 0-3,8)"),
+        (NumaOption("bind", 1), TWO[1:], "--numa bind:1: memory and threads on node 1 (CPUs 2-3,8)"),
+        (NumaOption("interleave"), TWO, "--numa interleave: memory in turn on nodes 0 and 1 (CPUs 0-3,8)"),
+        (NumaOption("replicate"), TWO, "--numa replicate: a worker on each of nodes 0 and 1 (CPUs 0-3,8)"),
         (
-            Wish("interleave"),
+            NumaOption("interleave"),
             TWO[:1],
             "--numa interleave: only node 0 has memory and processors that we may use, so there is nothing to spread "
             "over: all is on it",
         ),
         (
-            Wish("replicate"),
+            NumaOption("replicate"),
             TWO[:1],
             "--numa replicate: only node 0 has memory and processors that we may use, so there is nothing to "
             "replicate: all is on it",
         ),
     ],
 )
-def test_what_it_comes_to_is_said(wish: Wish, mine: list[Node], expected: str) -> None:
+def test_what_it_comes_to_is_said(wish: NumaOption, mine: list[Node], expected: str) -> None:
     """One sentence, also where there is only one node and the wish means nothing."""
-    assert numa_policy.told(wish, mine) == expected
+    assert numa_policy.describe_option(wish, mine) == expected
 
 
 BOUND = """
 import json, os
 from engine.memory import mempolicy as numa, numa_policy as policy
-from engine.memory.numa_nodes import nodes
-mine = policy.chosen(policy.parse("bind:%d"), nodes(os.sched_getaffinity(0)))
-policy.apply(policy.parse("bind:%d"), mine)
-held = numa.held_policy()
-print(json.dumps([held.policy.name, sorted(held.nodes), sorted(os.sched_getaffinity(0))]))
+from engine.memory.numa_nodes import list_nodes
+selected = policy.select_nodes(policy.parse_option("bind:%d"), list_nodes(os.sched_getaffinity(0)))
+policy.apply_option(policy.parse_option("bind:%d"), selected)
+held = numa.get_policy()
+print(json.dumps([held.mode.name, sorted(held.nodes), sorted(os.sched_getaffinity(0))]))
 """
 
 
@@ -108,14 +108,14 @@ def test_the_kernel_tells_where_pages_are() -> None:
         found = _pages([start, start + 40 * mmap.PAGESIZE])
         del first
 
-    assert found[0] in {one.number for one in nodes(os.sched_getaffinity(0))} | {node.number}
+    assert found[0] in {one.number for one in list_nodes(os.sched_getaffinity(0))} | {node.number}
     assert found[1] < 0
 
 
 def test_what_the_kernel_refuses_is_a_sentence() -> None:
     """A node that does not exist is EINVAL, with the call's name."""
     with pytest.raises(OSError, match=r"set_mempolicy\(2\) says"):
-        mempolicy.set_policy(mempolicy.Policy.BIND, [1000])
+        mempolicy.set_policy(mempolicy.PolicyMode.BIND, [1000])
 
 
 def test_an_unknown_processor_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,10 +123,10 @@ def test_an_unknown_processor_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("platform.machine", lambda: "sparc64")
 
     with pytest.raises(OSError, match=r"the number of set_mempolicy\(2\) on sparc64 is not known"):
-        mempolicy.set_policy(mempolicy.Policy.DEFAULT, ())
-    assert Locality("interleave", [np.ones(4096, np.float32)], {}).taken().shares == {}
-    assert "cannot be told: the number of" in Locality("interleave", [np.ones(4096, np.float32)], {}).sentence()
-    assert Locality("interleave", [np.ones(4096, np.float32)], {}).exposition() == ""
+        mempolicy.set_policy(mempolicy.PolicyMode.DEFAULT, ())
+    assert Locality("interleave", [np.ones(4096, np.float32)], {}).sample_shares().shares == {}
+    assert "cannot be told: the number of" in Locality("interleave", [np.ones(4096, np.float32)], {}).describe()
+    assert Locality("interleave", [np.ones(4096, np.float32)], {}).render_exposition() == ""
 
 
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=20))
@@ -139,27 +139,27 @@ def test_the_sample_is_spread_over_all_arrays(sizes: list[int]) -> None:
         for array in arrays
     ]
 
-    assert sum(inside) == len(addresses) == SAMPLE
-    assert all(abs(n - SAMPLE * size / sum(sizes)) <= 1 for n, size in zip(inside, sizes, strict=True))
+    assert sum(inside) == len(addresses) == SAMPLE_PAGES
+    assert all(abs(n - SAMPLE_PAGES * size / sum(sizes)) <= 1 for n, size in zip(inside, sizes, strict=True))
 
 
 def test_what_was_asked_and_what_was_got_are_both_told() -> None:
     """For people, for programs and for Prometheus the same shares, which add up to 1."""
     weights = np.ones(8 * MIB, np.uint8)
     locality = Locality("interleave", [weights], {0: 2})
-    fields: dict[str, Any] = locality.fields()
+    fields: dict[str, Any] = locality.to_fields()
     if fields["weights_pages"] is None:
         pytest.skip("this sandbox does not tell where pages are")
 
     assert (fields["asked"], fields["threads"]) == ("interleave", {"0": 2})
     assert sum(fields["weights_pages"].values()) == pytest.approx(1.0)
     for node, share in fields["weights_pages"].items():
-        assert f'steadytok_reference_weights_pages_ratio{{node="{node}"}} {share!r}\n' in locality.exposition()
-        assert f"{100 * share:.0f} % on node {node}; threads: 2 on node 0" in locality.sentence()
+        assert f'steadytok_reference_weights_pages_ratio{{node="{node}"}} {share!r}\n' in locality.render_exposition()
+        assert f"{100 * share:.0f} % on node {node}; threads: 2 on node 0" in locality.describe()
 
 
 def _first() -> Node:
-    found = nodes(os.sched_getaffinity(0))
+    found = list_nodes(os.sched_getaffinity(0))
     if not found:
         pytest.skip("this kernel shows no NUMA nodes")
     return found[0]
@@ -167,6 +167,6 @@ def _first() -> Node:
 
 def _pages(addresses: list[int]) -> list[int]:
     try:
-        return mempolicy.nodes_of_pages(addresses)
+        return mempolicy.get_page_nodes(addresses)
     except OSError as error:
         pytest.skip(f"this sandbox does not tell where pages are: {error}")

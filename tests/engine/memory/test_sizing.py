@@ -10,9 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.checkpoints.tokenizer import VOCAB
-from engine.decoder.model import memory_of
-from engine.decoder.weights import Config, config_of_size, seeded_weights
-from engine.memory.sizing import INTERPRETER, Size, automatic_size, available_memory, last_level_cache, parse_size
+from engine.decoder.model import estimate_memory
+from engine.decoder.weights import ModelConfig, config_of_size, create_seeded_weights
+from engine.memory.sizing import (
+    INTERPRETER_BYTES,
+    Size,
+    choose_automatic_size,
+    parse_size,
+    read_available_memory,
+    read_last_level_cache,
+)
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -51,16 +58,16 @@ def footprint(size: int) -> int:
 )
 def test_automatic_size(cache: int | None, room: int | None, expected: Size) -> None:
     """Four caches, unless 1 GiB is less; then it says so."""
-    assert automatic_size(cache, room, footprint) == expected
+    assert choose_automatic_size(cache, room, footprint) == expected
 
 
 def test_what_has_no_room_is_smaller() -> None:
     """One byte too little for four caches, and the model shrinks and says so; to within 2 % of what has room."""
-    size, cut = automatic_size(32 * MIB, 178 * MIB - 1, footprint)
+    size, cut = choose_automatic_size(32 * MIB, 178 * MIB - 1, footprint)
 
     assert cut
     assert 0.98 * 128 * MIB <= size < 128 * MIB
-    assert 98 * MIB <= automatic_size(32 * MIB, 150 * MIB, footprint).size <= 100 * MIB
+    assert 98 * MIB <= choose_automatic_size(32 * MIB, 150 * MIB, footprint).size <= 100 * MIB
 
 
 @given(st.integers(45 * MIB, 2 * GIB), st.integers(64, 4096))
@@ -68,13 +75,13 @@ def test_all_of_the_process_has_room(room: int, context: int) -> None:
     """Weights, KV cache, scratch and interpreter together stay below the cap, whatever steps the shapes come in."""
 
     def whole(size: int) -> int:
-        return memory_of(config_of_size(size, VOCAB), context).total + INTERPRETER
+        return estimate_memory(config_of_size(size, VOCAB), context).total + INTERPRETER_BYTES
 
     if whole(MIB) > room:
         with pytest.raises(ValueError, match="the smallest model takes"):
-            automatic_size(GIB, room, whole)
+            choose_automatic_size(GIB, room, whole)
         return
-    size = automatic_size(GIB, room, whole).size
+    size = choose_automatic_size(GIB, room, whole).size
 
     assert whole(size) <= room
     assert MIB <= size <= GIB
@@ -83,7 +90,7 @@ def test_all_of_the_process_has_room(room: int, context: int) -> None:
 def test_no_room_at_all_is_an_error() -> None:
     """Where not even the smallest model has room, the sentence says how much it would take."""
     with pytest.raises(ValueError, match=r"^20.0 MiB may be used, and the smallest model takes 51.0 MiB: choose"):
-        automatic_size(32 * MIB, 20 * MIB, footprint)
+        choose_automatic_size(32 * MIB, 20 * MIB, footprint)
 
 
 def test_machine_is_read(tmp_path: Path) -> None:
@@ -95,8 +102,8 @@ def test_machine_is_read(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text("MemTotal:  2000 kB\nMemAvailable:    1500 kB\n")
 
-    assert last_level_cache(str(tmp_path)) == 32 * MIB
-    assert available_memory(str(tmp_path)) == 1500 * 1024
+    assert read_last_level_cache(str(tmp_path)) == 32 * MIB
+    assert read_available_memory(str(tmp_path)) == 1500 * 1024
 
 
 def test_unknown_machine_is_unknown(tmp_path: Path) -> None:
@@ -105,8 +112,8 @@ def test_unknown_machine_is_unknown(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "size").write_bytes(b"\xff\xfe")
 
-    assert last_level_cache(str(tmp_path)) is None
-    assert available_memory(str(tmp_path)) is None
+    assert read_last_level_cache(str(tmp_path)) is None
+    assert read_available_memory(str(tmp_path)) is None
 
 
 @given(st.integers(MIB, 4 * GIB))
@@ -130,14 +137,14 @@ def test_too_small_a_size_is_refused() -> None:
 def test_impossible_shapes_are_refused(heads: int, kv_heads: int, head_dim: int) -> None:
     """Numbers that do not fit together are an error at once."""
     with pytest.raises(ValueError, match="must be"):
-        Config(vocab=9, dim=8, layers=1, heads=heads, kv_heads=kv_heads, head_dim=head_dim, hidden=8)
+        ModelConfig(vocab=9, dim=8, layers=1, heads=heads, kv_heads=kv_heads, head_dim=head_dim, hidden=8)
 
 
 def test_each_layer_has_memory_of_its_own() -> None:
     """Weights take the bytes they are said to take, share none, and follow the seed."""
     config = config_of_size(MIB, VOCAB)
-    weights, again, other = (seeded_weights(config, seed) for seed in (1, 1, 2))
-    arrays = weights.arrays()
+    weights, again, other = (create_seeded_weights(config, seed) for seed in (1, 1, 2))
+    arrays = weights.list_arrays()
 
     assert sum(array.nbytes for array in arrays) == config.weights_bytes
     assert all(array.base is None for array in arrays)
@@ -149,7 +156,7 @@ def test_each_layer_has_memory_of_its_own() -> None:
 
 def test_weights_have_the_variance_they_should() -> None:
     """Uniform with variance 1 / inputs, so that activations keep their scale."""
-    gate_up = seeded_weights(config_of_size(4 * MIB, VOCAB), 0).layers[0].gate_up
+    gate_up = create_seeded_weights(config_of_size(4 * MIB, VOCAB), 0).layers[0].gate_up
 
     assert float(gate_up.var()) * gate_up.shape[1] == pytest.approx(1, rel=0.02)
     assert abs(float(gate_up.mean())) < 0.01

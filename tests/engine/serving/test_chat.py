@@ -10,20 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.checkpoints.tokenizer import ByteTokenizer
-from engine.serving.chat import Message, Plain, template_of
-from engine.serving.jinja_template import LONGEST_SOURCE, JinjaTemplate
-from engine.serving.json_fields import RefusedError
-from engine.serving.requests import Completion, Terms, parse_chat, parse_completion
+from engine.serving.chat import ChatMessage, PlainTemplate, template_of
+from engine.serving.jinja_template import MAX_SOURCE_LENGTH, JinjaTemplate
+from engine.serving.json_fields import HttpError
+from engine.serving.requests import CompletionRequest, ModelSpec, parse_chat, parse_completion
 
 Client = Any
 Answer = Any
 
-TERMS = Terms(128, 257, ByteTokenizer(), Plain())
+TERMS = ModelSpec(128, 257, ByteTokenizer(), PlainTemplate())
 CHATML = """{%- for message in messages %}
 {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
-USER = [Message("user", "hi")]
+USER = [ChatMessage("user", "hi")]
 
 
 def chat(client: Client, **fields: Any) -> Answer:
@@ -127,10 +127,10 @@ def test_template_of_a_checkpoint() -> None:
     """The checkpoint's template writes the prompt, with its special tokens."""
     template = JinjaTemplate("{{ bos_token }}" + CHATML, {"bos_token": "<s>"})
 
-    assert template.render([Message("system", "be brief"), *USER]) == (
+    assert template.render([ChatMessage("system", "be brief"), *USER]) == (
         "<s><|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert not template.adds_begin
+    assert not template.needs_special_tokens
 
 
 def test_template_is_found() -> None:
@@ -139,14 +139,14 @@ def test_template_is_found() -> None:
     with_template.chat_template = CHATML
 
     assert isinstance(template_of(with_template), JinjaTemplate)
-    assert isinstance(template_of(ByteTokenizer()), Plain)
+    assert isinstance(template_of(ByteTokenizer()), PlainTemplate)
 
 
 def test_template_has_what_others_give_it() -> None:
     """tojson writes characters as they are, loops may break, and the date can be asked for."""
     source = "{% for m in messages %}{{ m | tojson }}{% break %}{% endfor %}{{ strftime_now('%Y') | length }}"
 
-    assert JinjaTemplate(source, {}).render([Message("user", "é<")]) == '{"role": "user", "content": "é<"}4'
+    assert JinjaTemplate(source, {}).render([ChatMessage("user", "é<")]) == '{"role": "user", "content": "é<"}4'
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_template_has_what_others_give_it() -> None:
     [
         ("{% if %}", "cannot be used: line 1:"),
         ("{{ messages", "cannot be used: line 1:"),
-        ("x" * (LONGEST_SOURCE + 1), "cannot be used: it has 262145 characters"),
+        ("x" * (MAX_SOURCE_LENGTH + 1), "cannot be used: it has 262145 characters"),
         ("{{ raise_exception('Roles must alternate') }}", "does not take these messages: Roles must alternate."),
         ("{{ messages[7].content }}", "does not take these messages:"),
         ("{{ 1 / 0 }}", "does not take these messages: division by zero."),
@@ -171,11 +171,11 @@ def test_template_has_what_others_give_it() -> None:
 )
 def test_failing_template_is_a_sentence(source: str, reason: str) -> None:
     """What a template does wrong, or too much of, is a 400 with the reason, and no time or memory is lost."""
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(HttpError) as refused:
         JinjaTemplate(source, {}).render(USER)
 
     assert refused.value.status == 400
-    assert reason in refused.value.sentence
+    assert reason in refused.value.message
 
 
 JSON = st.recursive(
@@ -212,12 +212,12 @@ def test_no_body_breaks_the_parser(body: bytes) -> None:
     for parse in (parse_completion, parse_chat):
         try:
             asked = parse(body, TERMS)
-        except RefusedError as refused:
+        except HttpError as refused:
             assert refused.status == 400
-            assert refused.sentence.endswith(".")
-            assert "\n" not in refused.sentence
+            assert refused.message.endswith(".")
+            assert "\n" not in refused.message
         else:
-            assert isinstance(asked, Completion)
+            assert isinstance(asked, CompletionRequest)
             assert 1 <= len(asked.prompt) < len(asked.prompt) + asked.max_tokens <= TERMS.context
             assert all(0 <= token < TERMS.vocab for token in asked.prompt)
             assert all(asked.stop)

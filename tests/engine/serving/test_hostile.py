@@ -93,7 +93,7 @@ def round_of(client: Client, wait_until: Any) -> None:
     for way in WAYS:
         with contextlib.suppress(ConnectionError):
             way(client)
-    wait_until(lambda: client.server.served.batch.idle(1) and client.server.quiet(1))
+    wait_until(lambda: client.server.served_model.scheduler.is_idle(1) and client.server.wait_for_responses(1))
 
 
 def test_nothing_leaks(client: Client, wait_until: Any) -> None:
@@ -133,7 +133,7 @@ def test_a_long_context_takes_long_bodies(client: Client, monkeypatch: pytest.Mo
 
 def test_connections_are_bounded(client: Client, wait_until: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """One connection more than may be is told so and closed; when others close, there is room again."""
-    monkeypatch.setattr(client.server, "most_connections", 3)
+    monkeypatch.setattr(client.server, "max_connections", 3)
     others = [raw(client) for _ in range(3)]
     wait_until(lambda: client.server.connections == 3)
     with raw(client) as connection:
@@ -190,7 +190,7 @@ def test_a_cut_stream_can_be_told_from_a_whole_one(slow_client: Client, wait_unt
     connection.request("POST", "/v1/completions", b'{"prompt": "a", "max_tokens": 100, "stream": true}')
     answer = connection.getresponse()
     wait_until(lambda: slow_client.metric("generated_tokens_total") >= 3)
-    slow_client.server.served.batch.stop(10)
+    slow_client.server.served_model.scheduler.stop(10)
     with pytest.raises(http.client.IncompleteRead):
         answer.read()
     connection.close()
@@ -199,7 +199,7 @@ def test_a_cut_stream_can_be_told_from_a_whole_one(slow_client: Client, wait_unt
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_fault_is_told(client: Client, stream: bool, capsys: pytest.CaptureFixture[str]) -> None:
     """What goes wrong in the engine is a 500 with a sentence, or an error in the stream, and the next request works."""
-    batch = client.server.served.batch
+    batch = client.server.served_model.scheduler
     decode, passes = batch.model.decode, []
 
     def broken(*arguments: Any) -> Any:

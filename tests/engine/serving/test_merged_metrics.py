@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine.serving.merged_metrics import Summed, Told
+from engine.serving.merged_metrics import MergedMetrics, WorkerMetrics
 
 TEXT = """\
 # HELP r_tokens_total Tokens.
@@ -36,14 +36,14 @@ def values(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     }
 
 
-def told(start: int, tokens: float) -> Told:
+def told(start: int, tokens: float) -> WorkerMetrics:
     """What a process tells that has made so many tokens."""
-    return Told(start, TEXT.format(tokens=tokens))
+    return WorkerMetrics(start, TEXT.format(tokens=tokens))
 
 
 def test_each_worker_keeps_its_series() -> None:
     """The label `worker` is added, other labels stay, and each family is told once."""
-    merged = Summed().merged({"0": told(1, 5), "1": told(1, 7)})
+    merged = MergedMetrics().merge({"0": told(1, 5), "1": told(1, 7)})
     found = values(merged)
 
     assert merged.count("# TYPE r_tokens_total counter") == 1
@@ -55,9 +55,9 @@ def test_each_worker_keeps_its_series() -> None:
 
 def test_one_that_is_gone_keeps_its_counters_and_loses_its_gauges() -> None:
     """Its tokens were made; its duty is not known."""
-    summed = Summed()
-    summed.merged({"0": told(1, 5), "1": told(1, 7)})
-    found = values(summed.merged({"0": told(1, 6)}))
+    summed = MergedMetrics()
+    summed.merge({"0": told(1, 5), "1": told(1, 7)})
+    found = values(summed.merge({"0": told(1, 6)}))
 
     assert found["r_tokens_total", (("worker", "1"),)] == 7
     assert found["r_wait_seconds_count", (("worker", "1"),)] == 7
@@ -67,13 +67,13 @@ def test_one_that_is_gone_keeps_its_counters_and_loses_its_gauges() -> None:
 
 def test_nobody_there_is_nothing_to_tell() -> None:
     """Before the first answer there is no series at all."""
-    assert Summed().merged({}) == ""
+    assert MergedMetrics().merge({}) == ""
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 1000)), min_size=1, max_size=30))
 def test_counters_never_fall(steps: list[tuple[bool, bool, int]]) -> None:
     """Whatever dies, is silent or counts: the sum is that of all processes there were, at each scrape."""
-    summed, start, tokens, before, last = Summed(), 1, 0, 0, 0.0
+    summed, start, tokens, before, last = MergedMetrics(), 1, 0, 0, 0.0
     seen = False
     for dies, answers, more in steps:
         if dies and seen:
@@ -82,7 +82,7 @@ def test_counters_never_fall(steps: list[tuple[bool, bool, int]]) -> None:
         if answers:
             tokens += more
             seen = True
-        found = values(summed.merged({"0": told(start, tokens)} if answers else {}))
+        found = values(summed.merge({"0": told(start, tokens)} if answers else {}))
         value = found.get(("r_tokens_total", (("worker", "0"),)), 0.0)
 
         assert value >= last

@@ -22,7 +22,7 @@ class Clock:
 def work(pace: Pace, clock: Clock, seconds: float) -> None:
     """One forward pass."""
     clock.now += seconds
-    pace.spent(seconds)
+    pace.charge(seconds)
 
 
 @given(
@@ -34,13 +34,13 @@ def test_share_of_time_never_exceeds_duty(duty: float, passes: list[float], betw
     """After each rest, decode time over wall time since the lease began is at most the duty."""
     clock = Clock()
     pace = Pace(clock)
-    pace.hold(duty, ttl=3600)
+    pace.set_lease(duty, ttl=3600)
     began, busy = clock.now, 0.0
-    pace.begin()
+    pace.begin_work()
     for seconds in passes:
         work(pace, clock, seconds)
         busy += seconds
-        clock.now += between + max(0.0, pace.owed() - between)
+        clock.now += between + max(0.0, pace.get_debt() - between)
 
         assert busy <= duty * (clock.now - began) * (1 + 1e-9) + 1e-9
 
@@ -50,12 +50,12 @@ def test_late_wake_ups_are_earned_back(duty: float, late: float) -> None:
     """Sleeps that last too long do not lower the share over many passes, where resting leaves room for it."""
     clock = Clock()
     pace = Pace(clock)
-    pace.hold(duty, ttl=3600)
+    pace.set_lease(duty, ttl=3600)
     began, busy = clock.now, 0.0
     for _ in range(400):
         work(pace, clock, 0.01)
         busy += 0.01
-        if (owed := pace.owed()) > 0:
+        if (owed := pace.get_debt()) > 0:
             clock.now += owed + late
 
     assert busy / (clock.now - began) == pytest.approx(duty, rel=0.03)
@@ -68,106 +68,106 @@ def test_full_duty_never_rests() -> None:
     for _ in range(100):
         work(pace, clock, 0.1)
 
-        assert pace.owed() <= 1e-9
+        assert pace.get_debt() <= 1e-9
 
 
 def test_lease_ends_by_itself() -> None:
     """When the ttl is over the duty is 1.0 and what was owed is forgiven."""
     clock = Clock()
     pace = Pace(clock)
-    pace.hold(0.1, ttl=30)
+    pace.set_lease(0.1, ttl=30)
     work(pace, clock, 10)
 
-    assert pace.duty() == 0.1
-    assert pace.owed() == pytest.approx(90)
+    assert pace.get_duty() == 0.1
+    assert pace.get_debt() == pytest.approx(90)
 
     clock.now += 20
 
-    assert pace.duty() == 1.0
-    assert pace.owed() <= 0
+    assert pace.get_duty() == 1.0
+    assert pace.get_debt() <= 0
 
 
 def test_owed_alone_notices_the_end_of_a_lease() -> None:
     """A debt is forgiven with the lease also when nobody asked for the duty first."""
     clock = Clock()
     pace = Pace(clock)
-    pace.hold(0.1, ttl=15)
+    pace.set_lease(0.1, ttl=15)
     work(pace, clock, 10)
     clock.now += 5
 
-    assert pace.owed() <= 0
+    assert pace.get_debt() <= 0
 
 
 def test_renewal_keeps_the_debt() -> None:
     """The same duty again lengthens the lease and forgives nothing."""
     clock = Clock()
     pace = Pace(clock)
-    pace.hold(0.5, ttl=30)
+    pace.set_lease(0.5, ttl=30)
     work(pace, clock, 20)
-    pace.hold(0.5, ttl=30)
+    pace.set_lease(0.5, ttl=30)
 
-    assert pace.owed() == pytest.approx(20)
+    assert pace.get_debt() == pytest.approx(20)
 
     clock.now += 20
 
-    assert pace.duty() == 0.5
+    assert pace.get_duty() == 0.5
 
 
 def test_a_later_lease_takes_the_place() -> None:
     """Duty 1.0 ends the holding back at once."""
     clock = Clock()
     pace = Pace(clock)
-    pace.hold(0.1, ttl=30)
+    pace.set_lease(0.1, ttl=30)
     work(pace, clock, 1)
-    pace.hold(1.0, ttl=1)
+    pace.set_lease(1.0, ttl=1)
 
-    assert pace.duty() == 1.0
-    assert pace.owed() <= 0
+    assert pace.get_duty() == 1.0
+    assert pace.get_debt() <= 0
 
 
 def test_idle_time_earns_nothing() -> None:
     """A request after an hour of idling is paced from its first pass on."""
     clock = Clock()
     pace = Pace(clock)
-    pace.hold(0.5, ttl=7200)
+    pace.set_lease(0.5, ttl=7200)
     clock.now += 3600
-    pace.begin()
+    pace.begin_work()
     work(pace, clock, 1)
 
-    assert pace.owed() == pytest.approx(1)
+    assert pace.get_debt() == pytest.approx(1)
 
 
 def test_pauses_inside_a_request_earn_little() -> None:
     """A slow client's pause gives back no more than the credit."""
     clock = Clock()
     pace = Pace(clock)
-    pace.hold(0.5, ttl=7200)
+    pace.set_lease(0.5, ttl=7200)
     work(pace, clock, 1)
     clock.now += 100
 
-    assert pace.owed() == -CREDIT
+    assert pace.get_debt() == -CREDIT
 
     work(pace, clock, 1)
 
-    assert pace.owed() == pytest.approx(1 - CREDIT)
+    assert pace.get_debt() == pytest.approx(1 - CREDIT)
 
 
 def test_debt_outlives_a_request() -> None:
     """One-token requests in a row are paced like one long request."""
     clock = Clock()
     pace = Pace(clock)
-    pace.hold(0.5, ttl=7200)
+    pace.set_lease(0.5, ttl=7200)
     work(pace, clock, 1)
-    pace.begin()
+    pace.begin_work()
 
-    assert pace.owed() == pytest.approx(1)
+    assert pace.get_debt() == pytest.approx(1)
 
 
 def test_rest_ends_when_the_client_has_gone() -> None:
     """Nobody rests for a client that has left."""
     clock = Clock()
     pace = Pace(clock)
-    pace.hold(0.1, ttl=7200)
+    pace.set_lease(0.1, ttl=7200)
     work(pace, clock, 100)
     looks: list[int] = []
 

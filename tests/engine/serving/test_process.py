@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from engine.memory.numa_nodes import nodes, place
+from engine.memory.numa_nodes import find_tightest_limit, list_nodes
 
 ROOT = Path(__file__).parents[3]
 
@@ -99,7 +99,9 @@ def test_token_from_a_file(tmp_path: Path) -> None:
 
 def test_most_makes_an_automatic_size_smaller() -> None:
     """With auto the cap shrinks the model; the whole process then takes no more than that share."""
-    available = place(nodes(os.sched_getaffinity(0))).available  # what the engine counts on: its node's, not the host's
+    available = find_tightest_limit(
+        list_nodes(os.sched_getaffinity(0))
+    ).available  # what the engine counts on: its node's, not the host's
     if available is None or available < 1 << 30:
         pytest.skip("this host has not 1 GiB available")
     share = (60 << 20) / available

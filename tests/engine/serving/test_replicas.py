@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from engine.serving.http_connection import MOST_CONNECTIONS, Exchange, Listener
-from engine.serving.json_fields import RefusedError
-from engine.serving.router import Front
-from engine.serving.shutdown import Patience
+from engine.serving.http_connection import MAX_CONNECTIONS, HttpConnection, HttpListener
+from engine.serving.json_fields import HttpError
+from engine.serving.router import Router
+from engine.serving.shutdown import GracePeriod
 from engine.serving.workers import Worker, Workers
 
 ROOT = Path(__file__).parents[3]
@@ -34,7 +34,7 @@ Wait = Callable[[Callable[[], bool]], None]
 class Both(NamedTuple):
     """Two workers, their front, and what was said about them."""
 
-    front: Front
+    front: Router
     said: list[str]
 
     @property
@@ -69,13 +69,13 @@ def _both(monkeypatch: pytest.MonkeyPatch) -> Iterator[Both]:
     monkeypatch.setenv("STEADYTOK_ENGINE_TOKEN", TOKEN)
     said: list[str] = []
     workers = Workers({"0": ARGUMENTS, "1": ARGUMENTS}, said.append)
-    front = Front(("127.0.0.1", 0), workers)
+    front = Router(("127.0.0.1", 0), workers)
     try:
-        workers.start(front.greet)
+        workers.start(front.restore_lease)
         threading.Thread(target=front.serve_forever, args=(0.01,), daemon=True).start()
         yield Both(front, said)
     finally:
-        workers.stop(Patience(0.0))
+        workers.stop(GracePeriod(0.0))
         front.shutdown()
         front.server_close()
 
@@ -84,19 +84,19 @@ def test_requests_go_to_who_has_fewest(both: Both) -> None:
     """In a row they alternate; while one worker answers a long one, the other gets what comes."""
     for _ in range(4):
         assert both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 2})[0] == 200
-    assert [worker.taken for worker in both.workers] == [2, 2]
+    assert [worker.assigned_count for worker in both.workers] == [2, 2]
 
     long = both.connect()
     long.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 500, "stream": True}))
     stream = long.getresponse()
     stream.read(10)
-    (busy,) = [worker for worker in both.workers if worker.running]
+    (busy,) = [worker for worker in both.workers if worker.running_count]
     for _ in range(3):
         both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 1})
     long.close()
 
-    assert busy.taken == 3
-    assert sum(worker.taken for worker in both.workers) == 8
+    assert busy.assigned_count == 3
+    assert sum(worker.assigned_count for worker in both.workers) == 8
 
 
 def test_answers_come_as_the_worker_made_them(both: Both) -> None:
@@ -109,7 +109,7 @@ def test_answers_come_as_the_worker_made_them(both: Both) -> None:
     assert events.endswith(b"data: [DONE]\n\n")
     status, refused = both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 9999})
     assert (status, "max_tokens" in json.loads(refused)["error"]["message"]) == (400, True)
-    assert json.loads(both.ask("GET", "/v1/models")[1])["data"][0]["id"] == both.workers[0].ready["model"]
+    assert json.loads(both.ask("GET", "/v1/models")[1])["data"][0]["id"] == both.workers[0].ready_fields["model"]
     assert both.ask("GET", "/nothing")[0] == 404
 
 
@@ -124,7 +124,7 @@ def test_a_client_that_leaves_is_told_to_the_worker(both: Both, wait_until: Wait
     gone.close()
 
     wait_until(lambda: all(both.metric("requests_running", name) == 0 for name in "01"))
-    wait_until(lambda: not any(worker.running for worker in both.workers))
+    wait_until(lambda: not any(worker.running_count for worker in both.workers))
     assert sum(both.metric("generated_tokens_total", name) for name in "01") < 500
 
 
@@ -135,7 +135,7 @@ def test_a_pace_reaches_all_and_those_that_come_later(both: Both, wait_until: Wa
     assert [both.metric("duty", name) for name in "01"] == [0.5, 0.5]
 
     _kill(both.workers[1])
-    wait_until(lambda: both.workers[1].starts == 2 and both.workers[1].port is not None)
+    wait_until(lambda: both.workers[1].start_count == 2 and both.workers[1].port is not None)
     wait_until(lambda: both.metric("duty", "1") == 0.5)
 
 
@@ -153,7 +153,7 @@ def test_one_that_dies_is_named_and_replaced(both: Both, wait_until: Wait) -> No
     assert both.metric("generated_tokens_total", "1") == before == 4
     assert both.metric("worker_up", "1") == 0
     assert both.metric("kv_cache_usage_ratio", "1") != both.metric("kv_cache_usage_ratio", "1")  # NaN: missing
-    wait_until(lambda: both.workers[1].starts == 2 and both.workers[1].port is not None)
+    wait_until(lambda: both.workers[1].start_count == 2 and both.workers[1].port is not None)
     both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 2})
     both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 2})
     assert both.metric("generated_tokens_total", "1") > before
@@ -167,7 +167,7 @@ def test_a_stream_that_is_cut_says_so(both: Both) -> None:
     connection.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 500, "stream": True}))
     stream = connection.getresponse()
     seen = stream.readline()
-    _kill(next(worker for worker in both.workers if worker.running))
+    _kill(next(worker for worker in both.workers if worker.running_count))
     try:
         seen += stream.read()
     except http.client.IncompleteRead as cut:
@@ -194,16 +194,16 @@ def test_without_any_worker_it_says_when_to_come_back(both: Both, wait_until: Wa
     connection.close()
 
 
-class Full(Exchange):
+class Full(HttpConnection):
     """A worker without room."""
 
-    def answer(self, path: str, body: bytes) -> None:
+    def respond(self, path: str, body: bytes) -> None:
         """Refuses all."""
-        raise RefusedError(429, "There is no room.", 7)
+        raise HttpError(429, "There is no room.", 7)
 
 
 @contextlib.contextmanager
-def listening(listener: Listener) -> Iterator[Listener]:
+def listening(listener: HttpListener) -> Iterator[HttpListener]:
     """Has it answer until the end of the block."""
     threading.Thread(target=listener.serve_forever, args=(0.01,), daemon=True).start()
     try:
@@ -217,7 +217,7 @@ def listening(listener: Listener) -> Iterator[Listener]:
 def test_a_full_worker_is_heard_whoever_else_is_down(down: tuple[str, ...]) -> None:
     """Its 429, and when to come back, are what the client gets: a 503 would say that nobody is there."""
     workers = Workers({"0": (), "1": ()}, lambda _: None)
-    with listening(Listener(("127.0.0.1", 0), Full)) as full, listening(Front(("127.0.0.1", 0), workers)) as front:
+    with listening(HttpListener(("127.0.0.1", 0), Full)) as full, listening(Router(("127.0.0.1", 0), workers)) as front:
         for worker in workers.all:
             worker.port = None if worker.name in down else full.server_port
         connection = http.client.HTTPConnection("127.0.0.1", front.server_port, timeout=20)
@@ -226,16 +226,16 @@ def test_a_full_worker_is_heard_whoever_else_is_down(down: tuple[str, ...]) -> N
 
         assert (answer.status, answer.getheader("Retry-After")) == (429, "7")
         assert json.loads(answer.read())["error"]["message"] == "There is no room."
-        assert sum(worker.taken for worker in workers.all) == 2 - len(down)
+        assert sum(worker.assigned_count for worker in workers.all) == 2 - len(down)
         connection.close()
 
 
 def test_connections_of_the_front_are_bounded(wait_until: Wait) -> None:
     """As many as its workers would take together; the next one is told so."""
     workers = Workers({"0": (), "1": ()}, lambda _: None)
-    with listening(Front(("127.0.0.1", 0), workers)) as front, contextlib.ExitStack() as open_:
-        assert front.most_connections == 2 * MOST_CONNECTIONS
-        front.most_connections = 3
+    with listening(Router(("127.0.0.1", 0), workers)) as front, contextlib.ExitStack() as open_:
+        assert front.max_connections == 2 * MAX_CONNECTIONS
+        front.max_connections = 3
         for _ in range(3):
             open_.enter_context(socket.create_connection(("127.0.0.1", front.server_port), timeout=20))
         wait_until(lambda: front.connections == 3)
@@ -250,7 +250,7 @@ def test_one_that_cannot_start_ends_the_start_with_its_sentence() -> None:
         with pytest.raises(ValueError, match="the worker of node 1: cannot start: --seed must not be negative"):
             workers.start(lambda _: None)
     finally:
-        workers.stop(Patience(0.0))
+        workers.stop(GracePeriod(0.0))
 
 
 def test_a_drain_that_is_over_ends_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +259,7 @@ def test_a_drain_that_is_over_ends_in_order(monkeypatch: pytest.MonkeyPatch) -> 
     workers = Workers({"0": (*LASTING, "--drain", "0.5")}, lambda _: None)
     workers.start(lambda _: None)
     with _held(workers.all[0].port or 0):
-        workers.stop(Patience(0.5))
+        workers.stop(GracePeriod(0.5))
 
     assert workers.all[0].process is not None
     assert workers.all[0].process.wait(20) == 0
@@ -269,7 +269,7 @@ def test_a_drain_that_is_over_ends_in_order(monkeypatch: pytest.MonkeyPatch) -> 
 ENGINE = """
 import sys
 from engine.memory import binding
-binding.Site.replicates = True
+binding.Binding.is_replicated = True
 from engine.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -299,10 +299,10 @@ def test_a_second_signal_hurries_the_workers_too(hurry: signal.Signals) -> None:
 
 FRONT = """
 import threading, sys
-from engine.serving.http_connection import MOST_CONNECTIONS, Exchange, Listener
-from engine.serving.json_fields import RefusedError
-from engine.serving.router import Front
-from engine.serving.shutdown import Patience
+from engine.serving.http_connection import MAX_CONNECTIONS, HttpConnection, HttpListener
+from engine.serving.json_fields import HttpError
+from engine.serving.router import Router
+from engine.serving.shutdown import GracePeriod
 from engine.serving.workers import Workers
 workers = Workers({"0": sys.argv[1:]}, lambda _: None)
 workers.start(lambda _: None)

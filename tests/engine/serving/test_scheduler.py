@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from engine.checkpoints.tokenizer import ByteTokenizer, encode
+from engine.checkpoints.tokenizer import ByteTokenizer, encode_bytes
 from engine.decoder.model import PREFILL_CHUNK, Model
-from engine.decoder.sampler import Sampler
-from engine.decoder.weights import Array, Config, seeded_weights
+from engine.decoder.sampler import TokenSampler
+from engine.decoder.weights import Array, ModelConfig, create_seeded_weights
 from engine.serving.pace import Pace
-from engine.serving.request_stream import FailedError, Piece, Request, StoppedError
-from engine.serving.scheduler import LOOK, Batch, ClosingError, FullError
+from engine.serving.request_stream import GenerationFailedError, GenerationRequest, Piece, StoppedError
+from engine.serving.scheduler import CLIENT_CHECK_INTERVAL, BatchScheduler, ClosingError, QueueFullError
 from engine.serving.transcript import Transcript
 
-TINY = Config(vocab=257, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, hidden=48)
+TINY = ModelConfig(vocab=257, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, hidden=48)
 CONTEXT = 512
 CHUNK_SECONDS, PASS_SECONDS, SAMPLE_SECONDS = 0.020, 0.010, 0.001
 
@@ -36,7 +36,7 @@ class TimedModel(Model):
     """A model whose passes take a known time of the clock."""
 
     def __init__(self, clock: Clock, slots: int) -> None:
-        super().__init__(seeded_weights(TINY, seed=7), CONTEXT, slots)
+        super().__init__(create_seeded_weights(TINY, seed=7), CONTEXT, slots)
         self.clock = clock
         self.passes: list[tuple[int, ...]] = []  # the slots of each decode pass
 
@@ -53,7 +53,7 @@ class TimedModel(Model):
         return super().decode(tokens, slots, positions)
 
 
-class TimedSampler(Sampler):
+class TimedSampler(TokenSampler):
     """A greedy sampler that takes SAMPLE_SECONDS of the clock."""
 
     def __init__(self, clock: Clock) -> None:
@@ -79,36 +79,38 @@ class Asker:
 
     def __init__(self, clock: Clock, prompt: str, most: int, *stops: str) -> None:
         self.left = False
-        transcript = Transcript(ByteTokenizer().decoder(), stops)
-        self.request = Request(tuple(encode(prompt)), most, TimedSampler(clock), transcript, lambda: self.left)
+        transcript = Transcript(ByteTokenizer().create_decoder(), stops)
+        self.request = GenerationRequest(
+            tuple(encode_bytes(prompt)), most, TimedSampler(clock), transcript, lambda: self.left
+        )
 
     @property
     def made(self) -> int:
         """Tokens so far."""
-        return self.request.made
+        return self.request.generated_count
 
     def text(self) -> str:
         """The whole answer, once it is made."""
-        return "".join(piece.text for piece in self.request.pieces())
+        return "".join(piece.text for piece in self.request.iter_pieces())
 
 
-def batch_of(slots: int, most_waiting: int = 8) -> tuple[Batch, Clock]:
+def batch_of(slots: int, most_waiting: int = 8) -> tuple[BatchScheduler, Clock]:
     """A batch that is stepped by hand."""
     clock = Clock()
-    return Batch(TimedModel(clock, slots), TimedPace(clock), clock, most_waiting), clock
+    return BatchScheduler(TimedModel(clock, slots), TimedPace(clock), clock, most_waiting), clock
 
 
-def submitted(batch: Batch, clock: Clock, prompt: str, most: int, *stops: str) -> Asker:
+def submitted(batch: BatchScheduler, clock: Clock, prompt: str, most: int, *stops: str) -> Asker:
     """A request in the queue."""
     asker = Asker(clock, prompt, most, *stops)
     batch.submit(asker.request)
     return asker
 
 
-def finish(batch: Batch) -> int:
+def finish(batch: BatchScheduler) -> int:
     """Steps until nothing is left; how many."""
     steps = 0
-    while not batch.idle(0):
+    while not batch.wait_until_idle(0):
         batch.step()
         steps += 1
         assert steps < 10_000
@@ -123,7 +125,7 @@ def test_one_pass_serves_all() -> None:
 
     assert [asker.made for asker in askers] == [5, 5, 5]
     assert steps <= 8  # five tokens, and up to three prompts before them
-    assert batch.tally.work.generated_tokens == 15
+    assert batch.counters.work.generated_tokens == 15
 
 
 def test_together_is_as_alone() -> None:
@@ -190,7 +192,7 @@ def test_who_waits_gets_the_slot_that_becomes_free() -> None:
     askers = [submitted(batch, clock, "a", most) for most in (3, 9, 2, 2)]
     batch.step()
 
-    assert (batch.running, batch.waiting) == (2, 2)
+    assert (batch.running_count, batch.waiting_count) == (2, 2)
 
     finish(batch)
 
@@ -210,7 +212,7 @@ def test_slot_of_a_client_that_left_is_free_within_one_step() -> None:
     batch.step()
 
     assert (leaver.made, heir.made) == (made, 1)
-    assert batch.tally.ends["cancelled"] == 1
+    assert batch.counters.finish_counts["cancelled"] == 1
     with pytest.raises(StoppedError):
         leaver.text()
 
@@ -223,7 +225,7 @@ def test_cancelled_is_as_gone() -> None:
     asker.request.cancel()
     batch.step()
 
-    assert batch.running == 0
+    assert batch.running_count == 0
 
 
 def test_who_waits_and_leaves_is_looked_for() -> None:
@@ -233,10 +235,10 @@ def test_who_waits_and_leaves_is_looked_for() -> None:
     waits = submitted(batch, clock, "b", 1)
     batch.step()
     waits.left = True
-    clock.now += LOOK
+    clock.now += CLIENT_CHECK_INTERVAL
     batch.step()
 
-    assert batch.waiting == 0
+    assert batch.waiting_count == 0
 
 
 def test_full_queue_says_when_to_come_back() -> None:
@@ -247,10 +249,10 @@ def test_full_queue_says_when_to_come_back() -> None:
     finish(batch)  # 500 passes of 10 ms and twice 500 ms of sampling: 6 s each
     for _ in range(6):
         submitted(batch, clock, "a", 10)
-    with pytest.raises(FullError) as before:
+    with pytest.raises(QueueFullError) as before:
         submitted(batch, clock, "a", 1)
     batch.step()
-    with pytest.raises(FullError) as after:
+    with pytest.raises(QueueFullError) as after:
         submitted(batch, clock, "a", 1)
 
     assert (before.value.retry_after, after.value.retry_after) == (19, 13)
@@ -260,7 +262,7 @@ def test_who_is_refused_has_no_place() -> None:
     """When the batch is closing, nothing new is taken and what was taken is finished."""
     batch, clock = batch_of(slots=1)
     taken = [submitted(batch, clock, "a", 3) for _ in range(2)]
-    batch.refuse()
+    batch.stop_accepting()
     with pytest.raises(ClosingError):
         submitted(batch, clock, "a", 1)
     finish(batch)
@@ -277,7 +279,7 @@ def test_stop_string_ends_and_frees() -> None:
     stop = text[10:12]
     asker = submitted(batch, clock, "a", 40, stop)
     finish(batch)
-    pieces = list(asker.request.pieces())
+    pieces = list(asker.request.iter_pieces())
 
     assert "".join(piece.text for piece in pieces) == text[: text.index(stop)]
     assert pieces[-1].finish_reason == "stop"
@@ -289,7 +291,7 @@ def test_stop_token_ends() -> None:
     batch, clock = batch_of(slots=1)
     whole = submitted(batch, clock, "a", 10)
     finish(batch)
-    pieces = list(whole.request.pieces())
+    pieces = list(whole.request.iter_pieces())
     batch, clock = batch_of(slots=1)
     model_says: list[int] = []
 
@@ -299,15 +301,17 @@ def test_stop_token_ends() -> None:
             model_says.append(token)
             return token
 
-    plain = Request(tuple(encode("a")), 10, Spy(clock), Transcript(ByteTokenizer().decoder(), ()), lambda: False)
+    plain = GenerationRequest(
+        tuple(encode_bytes("a")), 10, Spy(clock), Transcript(ByteTokenizer().create_decoder(), ()), lambda: False
+    )
     batch.submit(plain)
     finish(batch)
     stop = next(token for token in model_says[1:] if token != model_says[0])
-    transcript = Transcript(ByteTokenizer().decoder(), ())
-    request = Request(tuple(encode("a")), 10, Spy(clock), transcript, lambda: False, frozenset({stop}))
+    transcript = Transcript(ByteTokenizer().create_decoder(), ())
+    request = GenerationRequest(tuple(encode_bytes("a")), 10, Spy(clock), transcript, lambda: False, frozenset({stop}))
     batch.submit(request)
     finish(batch)
-    ended = list(request.pieces())
+    ended = list(request.iter_pieces())
 
     assert ended[-1].finish_reason == "stop"
     assert len(ended) == model_says.index(stop) + 1
@@ -322,7 +326,7 @@ def test_waits_are_observed() -> None:
     finish(batch)
     first = CHUNK_SECONDS + PASS_SECONDS + SAMPLE_SECONDS
     token = PASS_SECONDS + SAMPLE_SECONDS
-    tally = batch.tally
+    tally = batch.counters
 
     assert tally.first_token.total == pytest.approx(first + (first + 2 * token + first))
     assert tally.between_tokens.total == pytest.approx(2 * token)
@@ -335,7 +339,7 @@ def test_decode_seconds_are_of_each_request() -> None:
     for _ in range(4):
         submitted(batch, clock, "", 10)
     finish(batch)
-    work = batch.tally.work
+    work = batch.counters.work
 
     assert work.generated_tokens / work.decode_seconds == pytest.approx(1 / PASS_SECONDS)
     assert (work.passes, work.pass_seconds) == (10, pytest.approx(10 * PASS_SECONDS))
@@ -345,15 +349,15 @@ def test_every_second_has_its_phase() -> None:
     """The phases add up to the time since the start, and each has what was done in it."""
     batch, clock = batch_of(slots=1)
     began = clock.now
-    batch.pace.hold(0.5, 3600)
+    batch.pace.set_lease(0.5, 3600)
     clock.now += 5
     submitted(batch, clock, "x" * PREFILL_CHUNK, 100)
     batch.start()
 
-    assert batch.idle(20)
+    assert batch.wait_until_idle(20)
 
     clock.now += 3
-    phases = batch.tally.phases()
+    phases = batch.counters.get_phase_seconds()
 
     assert sum(phases.values()) == pytest.approx(clock.now - began)
     assert phases["prefill"] == pytest.approx(CHUNK_SECONDS)
@@ -371,15 +375,15 @@ def test_tokens_per_second_follow_duty(duty: float, requests: int) -> None:
     speeds = []
     for held in (1.0, duty):
         batch, clock = batch_of(slots=requests)
-        batch.pace.hold(held, 3600)
+        batch.pace.set_lease(held, 3600)
         began = clock.now
         for _ in range(requests):
             submitted(batch, clock, "x" * PREFILL_CHUNK, 400)
         batch.start()
 
-        assert batch.idle(50)
+        assert batch.wait_until_idle(50)
 
-        speeds.append(batch.tally.work.generated_tokens / (clock.now - began))
+        speeds.append(batch.counters.work.generated_tokens / (clock.now - began))
         batch.stop(10)
 
     assert speeds[1] / speeds[0] == pytest.approx(duty, rel=0.02)
@@ -396,13 +400,13 @@ def test_a_fault_is_no_end(capsys: pytest.CaptureFixture[str]) -> None:
     askers = [submitted(batch, clock, "a", 5) for _ in range(2)]
     batch.start()
     for asker in askers:
-        with pytest.raises(FailedError, match="MemoryError"):
+        with pytest.raises(GenerationFailedError, match="MemoryError"):
             asker.text()
     batch.model.decode = good  # type: ignore[method-assign]  # and its end
     after = submitted(batch, clock, "a", 5)
 
-    assert len(list(after.request.pieces())) == 5
-    assert batch.tally.ends["error"] == 2
+    assert len(list(after.request.iter_pieces())) == 5
+    assert batch.counters.finish_counts["error"] == 2
     assert "MemoryError: no more" in capsys.readouterr().err
     assert batch.stop(10)
 
@@ -424,12 +428,12 @@ def test_stop_ends_all() -> None:
     entered.wait(20)
     stopped = threading.Thread(target=batch.stop, args=(20,))
     stopped.start()
-    while not batch.closing:
+    while not batch.is_closing:
         pass
     gate.set()
     stopped.join(20)
 
-    assert (batch.running, batch.waiting) == (0, 0)
+    assert (batch.running_count, batch.waiting_count) == (0, 0)
     assert askers[0].made <= 1
     for asker in askers:
         with pytest.raises(StoppedError):
@@ -454,6 +458,6 @@ def test_pieces_end_with_their_reason() -> None:
     batch, clock = batch_of(slots=1)
     asker = submitted(batch, clock, "a", 4)
     finish(batch)
-    pieces: list[Piece] = list(asker.request.pieces())
+    pieces: list[Piece] = list(asker.request.iter_pieces())
 
     assert [piece.finish_reason for piece in pieces] == [None, None, None, "length"]

@@ -400,19 +400,19 @@ def test_waiting_client_that_leaves_is_forgotten(slow_client: Client, wait_until
 def test_duty_holds_inside_a_stream(slow_client: Client, wait_until: Any) -> None:
     """A running request rests when it has worked for a burst, and goes on when the lease is over."""
     clock: list[Callable[[], float]] = [lambda: 0.0]
-    batch = slow_client.server.served.batch
+    batch = slow_client.server.served_model.scheduler
     batch.pace = Pace(lambda: clock[0]())
-    batch.pace.hold(0.1, ttl=60)
+    batch.pace.set_lease(0.1, ttl=60)
     ask = threading.Thread(target=slow_client.complete, kwargs={"prompt": "a", "max_tokens": 100})
     ask.start()
-    wait_until(lambda: batch.pace.owed() > 9 * BURST)  # duty 0.1: nine times the work
+    wait_until(lambda: batch.pace.get_debt() > 9 * BURST)  # duty 0.1: nine times the work
     time.sleep(0.2)  # time enough for what must not happen: more passes, of 5 ms each
-    rested = batch.tally.work.generated_tokens
+    rested = batch.counters.work.generated_tokens
     clock[0] = lambda: 61.0 + time.monotonic()
     ask.join(20)
 
     assert 1 <= rested <= BURST / 0.005
-    assert batch.tally.work.generated_tokens == 100
+    assert batch.counters.work.generated_tokens == 100
 
 
 def test_stop_ends_a_running_request(slow_client: Client, wait_until: Any) -> None:
@@ -421,7 +421,7 @@ def test_stop_ends_a_running_request(slow_client: Client, wait_until: Any) -> No
     connection.request("POST", "/v1/completions", b'{"prompt": "a", "max_tokens": 100}')
     wait_until(lambda: slow_client.metric("generated_tokens_total") >= 3)
 
-    assert slow_client.server.served.batch.stop(timeout=10)
-    assert slow_client.server.served.batch.tally.work.generated_tokens < 100
+    assert slow_client.server.served_model.scheduler.stop(timeout=10)
+    assert slow_client.server.served_model.scheduler.counters.work.generated_tokens < 100
 
     connection.close()

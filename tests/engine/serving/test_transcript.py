@@ -18,7 +18,7 @@ class Spoken:
     def __init__(self, pieces: list[str]) -> None:
         self.pieces = pieces
 
-    def text(self, token: int, *, last: bool = False) -> str:
+    def decode_token(self, token: int, *, last: bool = False) -> str:
         """The piece."""
         return self.pieces[token]
 
@@ -28,7 +28,7 @@ def told(pieces: list[str], stops: tuple[str, ...]) -> list[str]:
     transcript = Transcript(Spoken(pieces), stops)
     texts = []
     for token in range(len(pieces)):
-        text, stopped = transcript.add(token, last=token == len(pieces) - 1)
+        text, stopped = transcript.add_token(token, last=token == len(pieces) - 1)
         texts.append(text)
         if stopped:
             break
@@ -78,15 +78,15 @@ def test_end_gives_what_was_held() -> None:
     """When a stop token comes, what might have become a stop string is text."""
     transcript = Transcript(Spoken(["a<"]), ("<end>",))
 
-    assert transcript.add(0, last=False) == ("a", False)
-    assert transcript.end() == "<"
-    assert transcript.end() == ""
+    assert transcript.add_token(0, last=False) == ("a", False)
+    assert transcript.flush() == "<"
+    assert transcript.flush() == ""
 
 
 @pytest.mark.parametrize("last", [False, True])
 def test_the_last_token_may_complete_it(last: bool) -> None:
     """A stop string ends the answer also with the last token that may be made."""
     transcript = Transcript(Spoken(["a", "<end>"]), ("<end>",))
-    transcript.add(0, last=False)
+    transcript.add_token(0, last=False)
 
-    assert transcript.add(1, last=last) == ("", True)
+    assert transcript.add_token(1, last=last) == ("", True)

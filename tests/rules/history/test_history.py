@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from collectors import Metric, Sample, counter, gauge
 from rules.history import sample_group
 from rules.history.blocks import ABSENT, STALE, VALUE, Block
-from rules.history.history import History, bytes_needed
+from rules.history.history import History, estimate_bytes
 from rules.history.selection import NAME, Matcher
 from rules.promql import compile as promql
 
@@ -37,7 +37,7 @@ def window(history: History, slot: str, after: int, until: int) -> list[tuple[in
     selection = history.select((Matcher(NAME, "=", HEAT.name), Matcher("slot", "=", slot)))
     found: list[tuple[int, bytes]] = []
     for part in selection.parts:
-        span = part.group.span(part.columns, after, until)
+        span = part.group.read_span(part.columns, after, until)
         states = np.full(span.values.shape, VALUE) if span.states is None else span.states
         rows = zip(span.times.tolist(), span.values[0].tolist(), states[0].tolist(), strict=True)
         found += [(at, bits(value)) for at, value, state in rows if state == VALUE]
@@ -108,7 +108,7 @@ OPERATIONS = st.lists(
 @settings(max_examples=300, deadline=None)
 def test_windows_and_newest_values_are_those_of_a_dict_of_lists(operations: list[Any], data: st.DataObject) -> None:
     """Sealing, sliding, holes, shifts and reuse of columns never change a value, bit by bit."""
-    history, naive, keep, horizon = History(keep_ms=HOUR // 6), Naive(), HOUR // 6, 0
+    history, naive, keep, horizon = History(retention_ms=HOUR // 6), Naive(), HOUR // 6, 0
     with pytest.MonkeyPatch.context() as patch:
         # Small enough that a few passes already grow, seal and slide.
         patch.setattr(sample_group, "_FIRST_ROWS", 2)
@@ -134,7 +134,7 @@ def test_windows_and_newest_values_are_those_of_a_dict_of_lists(operations: list
         until = data.draw(st.integers(after, end + 1000))
         for slot in "abcdef":
             assert window(history, slot, after, until) == naive.window(slot, after, until)
-            found = dict(promql(f'heat_celsius{{slot="{slot}"}}').at(history, until))
+            found = dict(promql(f'heat_celsius{{slot="{slot}"}}').evaluate_at(history, until))
             newest = naive.newest(slot, until)
             # A value older than what is kept may be forgotten or not.
             if newest is not None and naive.window(slot, after, until):
@@ -180,11 +180,11 @@ def test_a_series_that_is_not_sampled_ends_at_once() -> None:
     history.record("g", START, samples({"a": 1, "b": 2}))
     history.record("g", START + 1000, samples({"a": 3}))
 
-    assert history.value("heat_celsius", slot="a") == 3
-    assert history.value("heat_celsius", slot="b") is None
+    assert history.get_value("heat_celsius", slot="a") == 3
+    assert history.get_value("heat_celsius", slot="b") is None
     assert [(labels, value, at) for _, labels, value, at in history.latest()] == [((("slot", "a"),), 3.0, START + 1000)]
-    assert len(promql("heat_celsius").at(history, START + 999)) == 2
-    assert len(promql("heat_celsius").at(history, START + 1000)) == 1
+    assert len(promql("heat_celsius").evaluate_at(history, START + 999)) == 2
+    assert len(promql("heat_celsius").evaluate_at(history, START + 1000)) == 1
 
 
 def test_a_pass_that_is_not_newer_is_refused() -> None:
@@ -194,7 +194,7 @@ def test_a_pass_that_is_not_newer_is_refused() -> None:
     assert history.record("g", START, samples({"a": 1}))
     assert not history.record("g", START, samples({"a": 2}))
     assert history.record("h", START - 5000, samples({"a": 2}, WORK))
-    assert history.value("heat_celsius", slot="a") == 1
+    assert history.get_value("heat_celsius", slot="a") == 1
 
 
 def test_a_silent_group_has_no_live_series_until_it_records_again() -> None:
@@ -204,13 +204,13 @@ def test_a_silent_group_has_no_live_series_until_it_records_again() -> None:
     history.record("other", START, samples({"a": 1}, WORK))
     history.silence("g", START + 3000)
 
-    assert history.silent("g")
-    assert not history.silent("other")
-    assert not history.silent("unheard")
+    assert history.is_silent("g")
+    assert not history.is_silent("other")
+    assert not history.is_silent("unheard")
     assert [metric.name for metric, *_ in history.latest()] == ["work_total"]
     history.record("g", START + 4000, samples({"a": 5}))
-    assert not history.silent("g")
-    assert history.value("heat_celsius", slot="a") == 5
+    assert not history.is_silent("g")
+    assert history.get_value("heat_celsius", slot="a") == 5
 
 
 def test_a_series_belongs_to_the_group_that_recorded_it_first() -> None:
@@ -219,8 +219,8 @@ def test_a_series_belongs_to_the_group_that_recorded_it_first() -> None:
     history.record("g", START, samples({"a": 1}))
     history.record("h", START, [*samples({"a": 2, "b": 3}), *samples({"b": 4})])
 
-    assert history.value("heat_celsius", slot="a") == 1
-    assert history.value("heat_celsius", slot="b") == 3
+    assert history.get_value("heat_celsius", slot="a") == 1
+    assert history.get_value("heat_celsius", slot="b") == 3
     assert history.conflicts == 2
 
 
@@ -232,11 +232,11 @@ def test_series_beyond_the_cap_are_dropped_and_counted() -> None:
 
     assert history.series_count() == 2
     assert history.dropped_series == 1
-    assert history.value("heat_celsius", slot="b") == 5
+    assert history.get_value("heat_celsius", slot="b") == 5
     for minute in range(1, 130):
         history.record("g", START + minute * 60_000, samples({"a": 1, "c": 3}))
         history.forget(START + minute * 60_000)
-    assert history.value("heat_celsius", slot="c") == 3
+    assert history.get_value("heat_celsius", slot="c") == 3
 
 
 def test_labels_are_the_same_series_in_any_order() -> None:
@@ -244,8 +244,8 @@ def test_labels_are_the_same_series_in_any_order() -> None:
     history = History(HOUR)
     history.record("g", START, [Sample(HEAT, (("b", "2"), ("a", "1"), ("c", "")), 7.0)])
 
-    assert history.value("heat_celsius", a="1", b="2") == 7
-    assert [labels for labels, _ in promql("heat_celsius").at(history, START)] == [
+    assert history.get_value("heat_celsius", a="1", b="2") == 7
+    assert [labels for labels, _ in promql("heat_celsius").evaluate_at(history, START)] == [
         (("__name__", "heat_celsius"), ("a", "1"), ("b", "2"))
     ]
 
@@ -254,18 +254,18 @@ def test_the_epoch_of_a_name_moves_only_with_its_own_series() -> None:
     """A plan is resolved again only when the set of series of its metric changed."""
     history = History(HOUR)
     history.record("g", START, [*samples({"a": 1}), *samples({"a": 1}, WORK)])
-    heat, work = history.epoch("heat_celsius"), history.epoch("work_total")
+    heat, work = history.get_epoch("heat_celsius"), history.get_epoch("work_total")
     chosen = history.select((Matcher(NAME, "=", "work_total"),))
     history.record("g", START + 1000, [*samples({"a": 1, "b": 1}), *samples({"a": 1}, WORK)])
 
-    assert history.epoch("heat_celsius") != heat
-    assert history.epoch("work_total") == work
+    assert history.get_epoch("heat_celsius") != heat
+    assert history.get_epoch("work_total") == work
     assert history.select((Matcher(NAME, "=", "work_total"),)).labels is chosen.labels
 
 
 def test_what_is_forgotten_is_gone() -> None:
     """After `keep_ms` without a value a series disappears with its name, and its column serves another."""
-    history = History(keep_ms=60_000)
+    history = History(retention_ms=60_000)
     history.record("g", START, samples({"a": 1}, WORK))
     for second in range(1, 200):
         history.record("g", START + second * 1000, samples({"b": float(second)}))
@@ -280,7 +280,7 @@ def test_what_is_forgotten_is_gone() -> None:
 
 def test_a_series_that_ended_is_held_as_long_as_its_values_are() -> None:
     """An ended series can still be asked for until its last value is older than `keep_ms`."""
-    history = History(keep_ms=60_000)
+    history = History(retention_ms=60_000)
     history.record("g", START, samples({"a": 1, "b": 1}))
     for second in range(1, 50):
         history.record("g", START + second * 1000, samples({"b": 1}))
@@ -301,5 +301,5 @@ def test_a_long_history_of_many_series_stays_within_its_estimate() -> None:
         row = np.concatenate([np.full(10, 5e9), work, gauges, noise]).tolist()
         history.record("g", START + second * 1000, samples(dict(zip(names, row, strict=True))))
 
-    assert history.bytes() < bytes_needed(40, 1000, HOUR)
+    assert history.count_bytes() < estimate_bytes(40, 1000, HOUR)
     assert len(window(history, "noise3", START - 1, START + HOUR)) == 3600

@@ -30,7 +30,7 @@ def answers(history: History, count: int) -> list[list[tuple[object, bytes]]]:
     found = []
     for text in ("hot", "count_over_time(hot[5s])", "last_over_time(hot[5s])"):
         for second in range(count + 3):
-            vector = promql(text).at(history, START + 1000 * second)
+            vector = promql(text).evaluate_at(history, START + 1000 * second)
             found.append(sorted((labels, np.float64(value).tobytes()) for labels, value in vector))
     return found
 
@@ -40,7 +40,7 @@ def test_taken_out_and_in_again_nothing_has_changed(passes: list[Pass], cut: int
     """Rows taken out in two parts and put into an empty History give every answer as before: values, gaps and ends."""
     first, whole = recorded(passes[:cut]), recorded(passes)
     again = History(HOUR)
-    parts = [*first.rows({}), *whole.rows({"heat": START + 1000 * (cut - 1)})]
+    parts = [*first.iter_rows({}), *whole.iter_rows({"heat": START + 1000 * (cut - 1)})]
     assert sum(again.extend(rows) for rows in parts) == len(passes)
 
     assert answers(again, len(passes)) == answers(whole, len(passes))
@@ -49,17 +49,17 @@ def test_taken_out_and_in_again_nothing_has_changed(passes: list[Pass], cut: int
 def test_rows_not_newer_are_left() -> None:
     """What is there already is not taken twice."""
     history = recorded([{"a": 1.0}, {"a": 2.0}])
-    (rows,) = history.rows({})
+    (rows,) = history.iter_rows({})
     assert history.extend(rows) == 0
 
-    assert list(history.rows({"heat": START + 1000})) == []
-    assert [len(rows.times) for rows in history.rows({}, START)] == [1]
+    assert list(history.iter_rows({"heat": START + 1000})) == []
+    assert [len(rows.times) for rows in history.iter_rows({}, START)] == [1]
 
 
 def test_a_series_without_a_value_is_not_born() -> None:
     """Rows in which a series has no value at all do not bring it back, so that it cannot stay for ever."""
     history = recorded([{"a": 1.0, "b": 1.0}, {"a": 2.0}, {"a": 3.0}])
-    (rows,) = history.rows({"heat": START + 1000})
+    (rows,) = history.iter_rows({"heat": START + 1000})
     again = History(HOUR)
     again.extend(rows)
 
@@ -69,7 +69,7 @@ def test_a_series_without_a_value_is_not_born() -> None:
 def test_rows_outlive_what_history_does_next() -> None:
     """A copy is a copy: recording and shifting change nothing of it."""
     history = recorded([{"a": 1.0}])
-    (rows,) = history.rows({})
+    (rows,) = history.iter_rows({})
     history.record("heat", START + 1000, [Sample(HOT, (("slot", "a"),), 5.0)])
     history.shift(10)
 
@@ -81,19 +81,19 @@ def test_a_series_of_another_group_is_a_conflict() -> None:
     history = recorded([{"a": 1.0}])
     other = History(HOUR)
     other.record("other", START + 5000, [Sample(HOT, (("slot", slot),), 7.0) for slot in "ab"])
-    for rows in other.rows({}):
+    for rows in other.iter_rows({}):
         history.extend(rows)
 
-    assert (history.value("hot", slot="a"), history.value("hot", slot="b"), history.conflicts) == (1.0, 7.0, 1)
+    assert (history.get_value("hot", slot="a"), history.get_value("hot", slot="b"), history.conflicts) == (1.0, 7.0, 1)
 
 
 def test_heard_is_since() -> None:
     """A metric is heard of since a time if a group that has it recorded then."""
     history = recorded([{"a": 1.0}])
 
-    assert history.heard("hot", START)
-    assert not history.heard("hot", START + 1)
-    assert not history.heard("cold", 0)
+    assert history.has_samples_since("hot", START)
+    assert not history.has_samples_since("hot", START + 1)
+    assert not history.has_samples_since("cold", 0)
 
 
 def test_what_is_made_of_others_is_heard_when_they_are() -> None:
@@ -102,6 +102,6 @@ def test_what_is_made_of_others_is_heard_when_they_are() -> None:
     history.derive("drift", ["share"])
     history.record("agent", START, [Sample(gauge("drift", "Made of share."), (), 0.5)])
 
-    assert not history.heard("drift", START)
+    assert not history.has_samples_since("drift", START)
     history.record("process", START + 15_000, [Sample(gauge("share", "Share."), (), 1.0)])
-    assert history.heard("drift", START)
+    assert history.has_samples_since("drift", START)

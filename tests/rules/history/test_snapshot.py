@@ -7,7 +7,7 @@ import pytest
 from collectors import Sample, gauge
 from rules import promql
 from rules.history.history import History
-from rules.promql import Effort, PromqlError
+from rules.promql import PromqlError, QueryBudget
 
 HEAT = gauge("heat", "Heat.")
 LOAD = gauge("load", "Load.")
@@ -33,15 +33,17 @@ def test_what_comes_later_is_not_in_it(rows: int) -> None:
     """Recording on, through every growth, sealing and sliding of the rows, changes no answer about the past."""
     history = _filled(rows)
     snapshot = history.snapshot({})
-    before = list(promql.compile(EVERYTHING).at(history, 1000 * rows))
-    held = [(labels, list(values)) for labels, _, values in promql.compile("load[1h]").samples(snapshot, 3_600_000)]
+    before = list(promql.compile(EVERYTHING).evaluate_at(history, 1000 * rows))
+    held = [
+        (labels, list(values)) for labels, _, values in promql.compile("load[1h]").read_samples(snapshot, 3_600_000)
+    ]
     for row in range(rows, rows + 1400):
         _record(history, row)
         if row % 300 == 0:
-            assert list(promql.compile(EVERYTHING).at(snapshot, 1000 * rows)) == before
+            assert list(promql.compile(EVERYTHING).evaluate_at(snapshot, 1000 * rows)) == before
     history.forget(10**9)
 
-    assert list(promql.compile(EVERYTHING).at(snapshot, 1000 * rows)) == before
+    assert list(promql.compile(EVERYTHING).evaluate_at(snapshot, 1000 * rows)) == before
     assert held == [((("__name__", "load"),), [float(row) for row in range(rows)])]
 
 
@@ -49,12 +51,12 @@ def test_a_stepped_clock_does_not_move_it() -> None:
     """Its times stay, in plain rows and in sealed ones."""
     history = _filled(1200)
     snapshot = history.snapshot({})
-    before = list(promql.compile(EVERYTHING).at(snapshot, 1_200_000))
+    before = list(promql.compile(EVERYTHING).evaluate_at(snapshot, 1_200_000))
     history.shift(86_400_000)
 
     assert before
-    assert list(promql.compile(EVERYTHING).at(snapshot, 1_200_000)) == before
-    assert list(promql.compile(EVERYTHING).at(history, 1_200_000 + 86_400_000)) == before
+    assert list(promql.compile(EVERYTHING).evaluate_at(snapshot, 1_200_000)) == before
+    assert list(promql.compile(EVERYTHING).evaluate_at(history, 1_200_000 + 86_400_000)) == before
 
 
 def test_a_new_series_is_in_the_next_one() -> None:
@@ -63,8 +65,8 @@ def test_a_new_series_is_in_the_next_one() -> None:
     first = history.snapshot({})
     history.record("new", 3000, [Sample(gauge("extra", "More."), (), 1.0)])
 
-    assert len(promql.compile("extra").at(first, 3000)) == 0
-    assert len(promql.compile("extra").at(history.snapshot({}), 3000)) == 1
+    assert len(promql.compile("extra").evaluate_at(first, 3000)) == 0
+    assert len(promql.compile("extra").evaluate_at(history.snapshot({}), 3000)) == 1
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_every_series_carries_the_identity(text: str, labels: dict[str, str] | N
     """Matchers, groupings and joins see it; a series with such a label of its own keeps that."""
     history = _filled(2)
     history.record("other", 2000, [Sample(gauge("own", "Its own."), (("instance", "other"),), 1.0)])
-    found = promql.compile(text).at(history.snapshot(IDENTITY), 2000)
+    found = promql.compile(text).evaluate_at(history.snapshot(IDENTITY), 2000)
 
     assert [dict(each) for each in found.labels] == ([] if labels is None else [labels])
 
@@ -98,7 +100,7 @@ def test_series_that_the_identity_makes_one_are_one() -> None:
     history.record("a", 1000, [Sample(LOAD, (), 1.0)])
     history.record("b", 1000, [Sample(LOAD, (("instance", "box"),), 2.0)])
 
-    assert len(promql.compile("load").at(history.snapshot(IDENTITY), 1000)) == 1
+    assert len(promql.compile("load").evaluate_at(history.snapshot(IDENTITY), 1000)) == 1
 
 
 def test_series_are_found_by_time() -> None:
@@ -107,12 +109,12 @@ def test_series_are_found_by_time() -> None:
     history.record("gone", 1000, [Sample(gauge("gone", "Gone."), (), 1.0)])
     history.record("gone", 2000, [])
     snapshot = history.snapshot({})
-    everything = {dict(labels)["__name__"] for labels in snapshot.series((), 0, 10**6)}
-    late = {dict(labels)["__name__"] for labels in snapshot.series((), 50_000, 10**6)}
+    everything = {dict(labels)["__name__"] for labels in snapshot.iter_series((), 0, 10**6)}
+    late = {dict(labels)["__name__"] for labels in snapshot.iter_series((), 50_000, 10**6)}
 
     assert everything == {"heat", "load", "gone"}
     assert late == {"heat", "load"}
-    assert list(snapshot.series((), -1000, 0)) == []
+    assert list(snapshot.iter_series((), -1000, 0)) == []
 
 
 def test_a_query_holds_no_more_than_it_may() -> None:
@@ -120,23 +122,23 @@ def test_a_query_holds_no_more_than_it_may() -> None:
     history = _filled(100)
     query = promql.compile("load + (load + (load + load))")
 
-    assert len(query.over(history, 0, 99_000, 1000, Effort(cells=10_000))) == 1
+    assert len(query.evaluate_range(history, 0, 99_000, 1000, QueryBudget(cells=10_000))) == 1
     with pytest.raises(PromqlError, match="would hold more than 300 cells"):
-        query.over(history, 0, 99_000, 1000, Effort(cells=300))
+        query.evaluate_range(history, 0, 99_000, 1000, QueryBudget(cells=300))
 
 
 def test_evaluations_that_share_an_effort_hold_their_arrays_one_after_the_other() -> None:
     """What one has given back the next may hold; what both have looked at counts together."""
     history = _filled(100)
     query = promql.compile("sum_over_time(load[50s])")
-    effort = Effort(cells=300, visits=12_000)
+    effort = QueryBudget(cells=300, visits=12_000)
     for _ in range(2):
         effort.release()
-        query.over(history, 0, 99_000, 1000, effort)
+        query.evaluate_range(history, 0, 99_000, 1000, effort)
 
     with pytest.raises(PromqlError, match="would hold more than"):
-        query.over(history, 0, 99_000, 1000, Effort(cells=50))
+        query.evaluate_range(history, 0, 99_000, 1000, QueryBudget(cells=50))
     with pytest.raises(PromqlError, match="would look at more than"):
         for _ in range(9):
             effort.release()
-            query.over(history, 0, 99_000, 1000, effort)
+            query.evaluate_range(history, 0, 99_000, 1000, effort)

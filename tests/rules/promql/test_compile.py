@@ -110,7 +110,7 @@ def test_a_query_says_what_it_is(text: str, kind: Kind, names: set[str], reach_m
 def test_a_senseless_range_is_refused(start: int, end: int, step: int) -> None:
     """A step of zero, an end before the start, and more than 11,000 steps are errors."""
     with pytest.raises(PromqlError):
-        promql.compile("1").over(History(1000), start, end, step)
+        promql.compile("1").evaluate_range(History(1000), start, end, step)
 
 
 def test_every_function_answers_on_an_empty_history() -> None:
@@ -135,5 +135,5 @@ def test_every_function_answers_on_an_empty_history() -> None:
         for inner in (default, default.replace("[5m]", "[5m:1m]")):
             text = f"{name}({arguments.get(name, inner)})"
 
-            assert len(promql.compile(text).at(History(1000), 1_700_000_000_000)) <= 1
-            assert len(promql.compile(text).over(History(1000), 0, 1_000_000, 100_000)) <= 1
+            assert len(promql.compile(text).evaluate_at(History(1000), 1_700_000_000_000)) <= 1
+            assert len(promql.compile(text).evaluate_range(History(1000), 0, 1_000_000, 100_000)) <= 1

@@ -108,7 +108,7 @@ def at_once(values: list[float]) -> History:
 
 
 def ask(held: History, text: str) -> dict[Labels, float]:
-    return dict(promql.compile(text).at(held, NOW))
+    return dict(promql.compile(text).evaluate_at(held, NOW))
 
 
 def one(held: History, text: str) -> float:

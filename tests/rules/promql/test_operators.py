@@ -32,7 +32,7 @@ def history() -> History:
 
 def ask(history: History, text: str) -> dict[str, float]:
     """Labels as text, and values."""
-    return {shown(labels): value for labels, value in promql.compile(text).at(history, NOW)}
+    return {shown(labels): value for labels, value in promql.compile(text).evaluate_at(history, NOW)}
 
 
 def shown(labels: Labels) -> str:
@@ -121,7 +121,7 @@ def test_a_refusal_says_what_prometheus_says(history: History, text: str, senten
 def test_one_side_may_change_its_series_over_time(history: History) -> None:
     """Two series of one match group are no error as long as they are never there together."""
     history.record("g", NOW + 1000, [Sample(INFO, (("model", "other"), ("node", "0")), 2.0), Sample(LIMIT, (), 1.0)])
-    matrix = promql.compile("sum by (node) (info) * on(node) group_left(model) info").over(
+    matrix = promql.compile("sum by (node) (info) * on(node) group_left(model) info").evaluate_range(
         history, NOW, NOW + 1000, 1000
     )
     found = {shown(labels): present.tolist() for labels, present in zip(matrix.labels, matrix.present, strict=True)}
@@ -138,7 +138,7 @@ def test_series_that_lose_what_tells_them_apart_are_joined_over_time() -> None:
     history = History(3_600_000)
     history.record("g", NOW, [Sample(HEAT, (), 1.0)])
     history.record("g", NOW + 1000, [Sample(LIMIT, (), 2.0)])
-    matrix = promql.compile("{__name__=~'heat|limit'} * 10").over(history, NOW, NOW + 1000, 1000)
+    matrix = promql.compile("{__name__=~'heat|limit'} * 10").evaluate_range(history, NOW, NOW + 1000, 1000)
 
     assert matrix.labels == ((),)
     assert matrix.values.tolist() == [[10, 20]]
@@ -150,7 +150,7 @@ def test_a_range_query_is_the_instant_queries_at_its_steps(history: History) -> 
         history.record("g", NOW + second * 1000, [Sample(HEAT, (("dimm", "a"), ("node", "0")), 40.0 + second % 13)])
     for text in ("heat > 45", "sum by (node) (heat)", "topk(1, heat)", "quantile(0.3, heat)", "absent(heat > 45)"):
         query = promql.compile(text)
-        matrix = query.over(history, NOW, NOW + 60_000, 7000)
+        matrix = query.evaluate_range(history, NOW, NOW + 60_000, 7000)
         for step, at in enumerate(matrix.times.tolist()):
             there = {
                 shown(labels): values[step]
@@ -158,7 +158,7 @@ def test_a_range_query_is_the_instant_queries_at_its_steps(history: History) -> 
                 if present[step]
             }
 
-            assert {shown(labels): value for labels, value in query.at(history, at)} == there
+            assert {shown(labels): value for labels, value in query.evaluate_at(history, at)} == there
 
 
 @pytest.mark.parametrize(
@@ -202,22 +202,22 @@ def test_a_result_is_not_fresh_while_a_group_it_rests_on_is_silent(history: Hist
     query = promql.compile("heat > 5 and on(node) limit")
     elsewhere = promql.compile("alien")
 
-    assert query.fresh(history, NOW)
+    assert query.is_fresh(history, NOW)
     history.silence("g", NOW + 1000)
-    assert not query.fresh(history, NOW + 1000)
-    assert elsewhere.fresh(history, NOW + 1000)
+    assert not query.is_fresh(history, NOW + 1000)
+    assert elsewhere.is_fresh(history, NOW + 1000)
     history.forget(NOW + 10 * 3_600_000)
     assert history.series_count() == 0
-    assert not query.fresh(history, NOW + 10 * 3_600_000)
-    assert not promql.compile("{__name__=~'he.*'}").fresh(history, NOW)
+    assert not query.is_fresh(history, NOW + 10 * 3_600_000)
+    assert not promql.compile("{__name__=~'he.*'}").is_fresh(history, NOW)
 
 
 def test_a_plan_follows_the_series_that_come_and_go(history: History) -> None:
     """What is remembered from labels alone is worked out again when the set of series changes."""
     query = promql.compile("sum by (node) (heat) * on(node) group_left(model) info")
 
-    assert len(query.at(history, NOW)) == 2
+    assert len(query.evaluate_at(history, NOW)) == 2
     samples = [Sample(HEAT, (("dimm", "z"), ("node", "9")), 5.0), Sample(INFO, (("model", "q"), ("node", "9")), 1.0)]
     history.record("g", NOW + 1000, samples)
-    found = {shown(labels): value for labels, value in query.at(history, NOW + 1000)}
+    found = {shown(labels): value for labels, value in query.evaluate_at(history, NOW + 1000)}
     assert found == {"model=q,node=9": 5}

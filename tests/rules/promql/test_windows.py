@@ -157,7 +157,7 @@ def test_a_window_function_gives_what_its_documented_algorithm_gives(
     """With holes, resets and uneven steps, at one time and at several, each series has its own window (t-20s, t]."""
     history, model = recorded(rows)
     end = START + sum(step for step, _ in rows) - back
-    matrix = promql.compile(text).over(history, end, end + 9000, 3000)
+    matrix = promql.compile(text).evaluate_range(history, end, end + 9000, 3000)
     found = {
         (dict(labels)["n"], int(at)): float(value)
         for labels, values, present in zip(matrix.labels, matrix.values, matrix.present, strict=True)
@@ -170,7 +170,7 @@ def test_a_window_function_gives_what_its_documented_algorithm_gives(
             value = REFERENCES[text]([point for point in points if at - 20_000 < point[0] <= at], at - 20_000, at)
             if value is not None:
                 expected[number, at] = value
-        once = {dict(labels)["n"]: value for labels, value in promql.compile(text).at(history, at)}
+        once = {dict(labels)["n"]: value for labels, value in promql.compile(text).evaluate_at(history, at)}
 
         assert once == pytest.approx({n: v for (n, t), v in found.items() if t == at}, rel=1e-9, abs=1e-9)
     assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
@@ -180,7 +180,7 @@ def one(text: str, values: list[float], *, step: int = 1000, late: int = 0) -> l
     history = History(3_600_000)
     for row, value in enumerate(values):
         history.record("g", START + row * step, [Sample(HEAT, (), value)])
-    return [value for _, value in promql.compile(text).at(history, START + (len(values) - 1) * step + late)]
+    return [value for _, value in promql.compile(text).evaluate_at(history, START + (len(values) - 1) * step + late)]
 
 
 def test_a_window_is_open_to_the_left() -> None:
@@ -201,7 +201,7 @@ def test_the_lookback_is_the_same_at_every_step_of_a_range_query() -> None:
     """Several steps in one evaluation see the same edge as a single one."""
     history = History(3_600_000)
     history.record("g", START, [Sample(HEAT, (), 7.0)])
-    matrix = promql.compile("heat").over(history, START - 100_000, START + 300_000, 100_000)
+    matrix = promql.compile("heat").evaluate_range(history, START - 100_000, START + 300_000, 100_000)
 
     assert matrix.present[0].tolist() == [False, True, True, True, False]
 

@@ -99,7 +99,7 @@ def test_each_test_has_its_result(tmp_path: Path) -> None:
     )
     results = run_test_file(tmp_path / "tests.yml").results
 
-    assert [(each.kind, each.asked, each.ok) for each in results] == [
+    assert [(each.kind, each.subject, each.ok) for each in results] == [
         ("alert", "Down", True),
         ("alert", "Down", True),
         ("alert", "Down", True),
@@ -107,7 +107,7 @@ def test_each_test_has_its_result(tmp_path: Path) -> None:
         ("expr", "up", True),
         ("expr", "up + on() up", False),
     ]
-    assert results[3].got == (((("__name__", "up:sum"),), 2.0),)
+    assert results[3].actual == (((("__name__", "up:sum"),), 2.0),)
     assert results[3].failure.splitlines() == ['expr: "up:sum", time: 0m:', "  - up:sum{} 3", "  + up:sum{} 2"]
     assert "many-to-many" in (results[5].error or "")
 
@@ -141,7 +141,7 @@ def test_wrong_rule_files_fail_and_missing_ones_warn(tmp_path: Path) -> None:
     (tmp_path / "tests.yml").write_text("rule_files: [none*.yml]\n")
     verdict = run_test_file(tmp_path / "tests.yml")
 
-    assert verdict.passed
+    assert verdict.is_passed
     assert "no file match pattern" in verdict.warnings[0]
     assert str(verdict).endswith("SUCCESS")
 
