@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
@@ -17,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from agent import configuration
 from agent.alerting.notifier import Notifier, NotifierCounters
 from agent.config.loader import ConfigError
-from agent.config.reload_policy import find_restart_keys, replace_reloadable, run_in_thread
+from agent.config.reload_policy import find_restart_keys, replace_reloadable
 from agent.config.schema import CANARY, AgentConfig
 from agent.configuration import bind_collectors
 from agent.console.host_view import HostView, HostViewBuilder, is_shown
@@ -39,12 +38,13 @@ from agent.runtime.clock import Clock
 from agent.runtime.run_options import RunOptions
 from agent.runtime.scheduler import Scheduler
 from agent.runtime.sd_notify import SystemdNotifier
+from agent.runtime.threads import make_loop_callback, run_in_thread
 from agent.runtime.version import version
 from agent.sampling.eye_pool import EyePool
 from agent.sampling.eye_socket import eye_socket_path
 from agent.sampling.hotplug import Hotplug
 from agent.sampling.plugins import Collector, DiscoveryError
-from agent.sampling.sampler import CollectionResult, CollectorRunner, CollectorState, Sampler, ThreadRunner
+from agent.sampling.sampler import CollectorRunner, CollectorState, Sampler, ThreadRunner
 from agent.selfmetrics import definitions, readings
 from agent.selfmetrics.memory_estimate import MemoryEstimate
 from agent.selfmetrics.process import Footprint, freeze_gc
@@ -179,12 +179,7 @@ class Agent:
     def _make_runner(self, collector: Collector) -> CollectorRunner:
         if collector.isolated or (collector.privileged and self.eye_pool.socket_path is not None):
             return self.eye_pool.get_runner(collector.name)
-        event_loop = asyncio.get_running_loop()
-
-        def deliver(result: CollectionResult) -> None:
-            with contextlib.suppress(RuntimeError):  # the event loop has closed: the agent is ending
-                event_loop.call_soon_threadsafe(self.loop.deliver, result)
-
+        deliver = make_loop_callback(lambda result: self.loop.deliver(result))  # the loop is made after its runners
         return ThreadRunner(collector.name, Host(self.options.root), deliver)
 
     def _read_self_metrics(self, now: float, now_ms: int) -> Iterator[Reading]:
@@ -370,7 +365,7 @@ class Agent:
         try:
             file_config, modules = configuration.load_configuration(self.options.config_path, self.options.hand)
             config = replace_reloadable(self.config, file_config)
-            rules = await run_in_thread(lambda: load_rule_set(config, self.options.config_name))
+            rules = await run_in_thread("reload", lambda: load_rule_set(config, self.options.config_name))
             bound_remedies = catalog.bind_remedies(config, self.options.config_name)
         except (ConfigError, RulesConfigError, DiscoveryError) as error:
             self._log.error("the new configuration is not used; the old one stays", faults=str(error).splitlines())

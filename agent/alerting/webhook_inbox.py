@@ -27,6 +27,7 @@ import msgspec
 import structlog
 
 from agent.remediation.model import SOURCE
+from agent.runtime.threads import make_loop_callback
 from agent.storage.sqlite import move_aside, open_database, transaction
 from collectors import Labels
 from rules.alerts import Alert, AlertState
@@ -196,8 +197,7 @@ class Inbox:
         return [row.key for row in expired[: len(incoming) + MOST_ROWS // 10]]
 
     async def _write_batch(self, rows: list[InboxRow], removed: list[InboxKey]) -> str | None:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[str | None] = loop.create_future()
+        future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
         def finish(fault: str | None) -> None:
             self._waiting_posts -= 1
@@ -212,13 +212,9 @@ class Inbox:
             if not future.done():  # whoever posted has gone
                 future.set_result(fault)
 
-        def on_done(fault: str | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the event loop has closed: the agent is ending
-                loop.call_soon_threadsafe(finish, fault)
-
         self._waiting_posts += 1
         self._pending.update({row.key: row for row in rows})
-        self._batches.put(Batch(rows, removed, on_done))
+        self._batches.put(Batch(rows, removed, make_loop_callback(finish)))
         return await future
 
     def _store_row(self, row: InboxRow) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import threading
 from collections.abc import Callable
@@ -11,6 +9,7 @@ from typing import Any
 
 from agent.actions import Action, ActionContext, ActionError, ChangedError, FailedError, Plan, RefusedError, Task
 from agent.remediation.model import Act, Event, EventKind
+from agent.runtime.threads import make_loop_callback
 
 DEADLINE = 120.0  # seconds: dropping the cache of a terabyte takes a minute
 
@@ -35,13 +34,11 @@ class ActionExecutor:
         """Starts a job; False while the act has another. `now` is monotonic."""
         if self.is_busy(act):
             return False
-        event_loop = asyncio.get_running_loop()
         token = object()
+        settle = make_loop_callback(self._settle_job)
 
         def run_job() -> None:
-            event = job()
-            with contextlib.suppress(RuntimeError):  # the event loop has closed: the agent is ending
-                event_loop.call_soon_threadsafe(self._settle_job, token, event)
+            settle(token, job())
 
         self._deadlines[act] = (now + DEADLINE, token)
         thread = threading.Thread(target=run_job, name=f"act {act}", daemon=True)

@@ -38,6 +38,7 @@ from agent.remediation.model import (
     Phase,
     RemediationState,
 )
+from agent.runtime.threads import make_loop_callback
 from collectors import Labels
 from rules.alerts import Alert, AlertState
 
@@ -198,12 +199,7 @@ class Remediator:
         if self._journal is None or not (changed or self.halted):
             return
         self._committed = self.state
-        event_loop = asyncio.get_running_loop()
-
-        def report_commit(fault: str | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the event loop has closed: the agent is ending
-                event_loop.call_soon_threadsafe(self._on_committed, decision, fault)
-
+        report_commit = make_loop_callback(lambda fault: self._on_committed(decision, fault))
         audited = [entry for entry in decision.entries if entry.what not in MOVE_KINDS]
         self._journal.commit(self.state, audited, report_commit)
 

@@ -8,13 +8,14 @@ event loop with it. Remembered is a keyed hash, never the password; few may wait
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import queue
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+from agent.runtime.threads import make_loop_callback
 
 MOST_WAITING = 16
 MOST_REMEMBERED = 128
@@ -39,7 +40,6 @@ class Passwords:
         self._pending: dict[bytes, asyncio.Future[bool]] = {}
         self._jobs: queue.SimpleQueue[tuple[bytes, bytes, bytes]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def verify(self, users: Mapping[str, str], name: str, password: str) -> bool:
         """Whether it is that user's password. Raises BusyError."""
@@ -66,15 +66,15 @@ class Passwords:
             return self._pending[digest]
         if len(self._pending) >= MOST_WAITING:
             raise BusyError
-        self._loop = asyncio.get_running_loop()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run_checks, name="passwords", daemon=True)
+            settle = make_loop_callback(self._settle)
+            self._thread = threading.Thread(target=self._run_checks, args=(settle,), name="passwords", daemon=True)
             self._thread.start()
-        self._pending[digest] = self._loop.create_future()
+        self._pending[digest] = asyncio.get_running_loop().create_future()
         self._jobs.put((digest, password, password_hash))
         return self._pending[digest]
 
-    def _run_checks(self) -> None:
+    def _run_checks(self, settle: Callable[[bytes, bool], None]) -> None:
         import bcrypt
 
         while True:
@@ -83,9 +83,7 @@ class Passwords:
                 matches = bcrypt.checkpw(password[:LONGEST_PASSWORD], password_hash)
             except ValueError:  # bytes that no password has
                 matches = False
-            assert self._loop is not None
-            with contextlib.suppress(RuntimeError):  # the event loop has closed: the agent is ending
-                self._loop.call_soon_threadsafe(self._settle, digest, matches)
+            settle(digest, matches)
 
     def _settle(self, digest: bytes, matches: bool) -> None:
         cache = self._accepted if matches else self._rejected

@@ -10,7 +10,6 @@ forget them. Single NumPy calls are bounded beforehand, by what a query may hold
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import sys
 import threading
@@ -18,6 +17,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Generic, TypeVar
+
+from agent.runtime.threads import make_loop_callback
 
 MOST_RUNNING = 2
 MOST_WAITING = 64  # a dashboard asks for all its panels at the same time
@@ -94,14 +95,16 @@ class _QueryThread(Generic[_T]):
         self._deadline = deadline
         self._running = running
         self.abandoned = False
-        self._event_loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[_T] = self._event_loop.create_future()
+        self.future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
         self._slice_end = 0.0
 
     def start(self, on_end: Callable[[], None]) -> None:
-        threading.Thread(target=self._run, args=(on_end,), name="query", daemon=True).start()
+        settle = make_loop_callback(self._settle)  # not an attribute: a cycle would keep the arrays of a failed query
+        threading.Thread(target=self._run, args=(settle, on_end), name="query", daemon=True).start()
 
-    def _run(self, on_end: Callable[[], None]) -> None:
+    def _run(
+        self, settle: Callable[[Any, BaseException | None, Callable[[], None]], None], on_end: Callable[[], None]
+    ) -> None:
         result: Any = None
         failure: BaseException | None = None
         self._slice_end = min(time.monotonic() + _FIRST_SLICE, self._deadline)
@@ -115,8 +118,7 @@ class _QueryThread(Generic[_T]):
             failure = QueryTimeoutError("query timed out in expression evaluation")
         except Exception as error:  # it is the client's to hear, whatever it is
             failure = error
-        with contextlib.suppress(RuntimeError):  # the event loop has closed: the agent is ending
-            self._event_loop.call_soon_threadsafe(self._settle, result, failure, on_end)
+        settle(result, failure, on_end)
         failure = None  # its traceback holds this frame, too
 
     def _yield_or_abort(self, frame: FrameType, event: str, argument: object) -> None:

@@ -93,7 +93,7 @@ def round_of(client: Client, wait_until: Any) -> None:
     for way in WAYS:
         with contextlib.suppress(ConnectionError):
             way(client)
-    wait_until(lambda: client.server.served_model.scheduler.is_idle(1) and client.server.wait_for_responses(1))
+    wait_until(lambda: client.server.served_model.scheduler.wait_until_idle(1) and client.server.wait_for_responses(1))
 
 
 def test_nothing_leaks(client: Client, wait_until: Any) -> None:

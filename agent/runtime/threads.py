@@ -1,0 +1,51 @@
+"""Work that is done in a thread and whose result is needed on the event loop: one way there, one way back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+_T = TypeVar("_T")
+_P = ParamSpec("_P")
+
+
+def make_loop_callback(function: Callable[_P, object]) -> Callable[_P, None]:
+    """
+    Wraps `function` so that any thread may call it: it then runs on the event loop that is running now.
+
+    A call after that loop has closed is dropped, since the agent is ending and nobody waits for a result any more.
+    """
+    loop = asyncio.get_running_loop()
+
+    def schedule(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        with contextlib.suppress(RuntimeError):  # the event loop has closed: the agent is ending
+            loop.call_soon_threadsafe(lambda: function(*args, **kwargs))
+
+    return schedule
+
+
+async def run_in_thread(name: str, work: Callable[[], _T]) -> _T:
+    """
+    Runs `work` in a daemon thread of that name and returns its result, or raises what it raised.
+
+    The thread is its own, not one of a pool: a disk that hangs keeps neither other work nor the process's end waiting.
+    """
+    future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+
+    def settle(result: _T | None, failure: Exception | None) -> None:
+        if not future.done():
+            future.set_exception(failure) if failure else future.set_result(result)  # type: ignore[arg-type]  # one is set
+
+    settle_on_loop = make_loop_callback(settle)
+
+    def run() -> None:
+        try:
+            settle_on_loop(work(), None)
+        except Exception as error:  # raised again where the result is awaited
+            settle_on_loop(None, error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await future
