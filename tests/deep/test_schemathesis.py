@@ -12,7 +12,7 @@ import pytest
 
 from tests import processes
 
-SECONDS = float(os.environ.get("STEADYTOK_SCHEMATHESIS_SECONDS", "300"))
+SECONDS = float(os.environ.get("STEADYTOK_SCHEMATHESIS_SECONDS", "60"))
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,ignored_auth"
 # A query that takes too long is a 503, as in Prometheus; any other answer of 5xx is a fault of ours.
 CONFIG = '[checks]\nnot_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 503]\n'
@@ -21,7 +21,7 @@ CONFIG = '[checks]\nnot_a_server_error.expected-statuses = ["2xx", "3xx", "4xx",
 @pytest.mark.deep
 @pytest.mark.timeout(SECONDS + 120)
 def test_no_request_is_a_fault(tmp_path: Path) -> None:
-    """Five minutes of generated requests, right ones and wrong ones, as the token's holder: no 500, no surprise."""
+    """A minute of generated requests (five by hand), valid and invalid, with the token: no 500, no surprise."""
     port = processes.free_port()
     document = {
         "engine": {"enabled": False},

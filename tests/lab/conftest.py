@@ -16,6 +16,17 @@ from tests.lab import machine
 Saw = Callable[[str], dict[str, Any]]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps the tests of one machine in one process, so that two processes boot one machine each."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            group = (
+                "service" if item.path.stem == "test_service" else "eight" if "eight" in item.keywords else "two nodes"
+            )
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
 def gather(folders: pytest.TempPathFactory, shape: machine.Shape, *stages: str) -> Path:
     """The folder that a machine has written to; without its programs tests are skipped, or fail if told so."""
     if (sentence := machine.missing()) is not None:
