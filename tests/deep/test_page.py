@@ -20,16 +20,16 @@ from typing import Any
 import bcrypt
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from agent.persistence import state_dir_of_root
 from tests import processes
 from tests.conftest import MACHINES, load
+from tests.deep.browsers import SCREENSHOTS, open_browser
 from tests.scene import Scene
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(180)]
 
-SCREENSHOTS = Path(__file__).parents[2] / "build/screenshots"
 DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 SOON = 15_000  # ms: a round takes five seconds at most, and the machine may be busy
 LOOKS = [
@@ -80,13 +80,8 @@ Look = Callable[..., Looking]
 
 @pytest.fixture(scope="module", name="browser")
 def _browser() -> Iterator[Browser]:
-    chromium = processes.program("chromium")
-    # Its sandbox cannot be had by root, which CI is.
-    options = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=options)
+    with open_browser() as browser:
         yield browser
-        browser.close()
 
 
 def _built(folder: Path, **web: Any) -> Scene:

@@ -157,3 +157,11 @@ def test_every_page_is_in_the_navigation() -> None:
     assert listed <= there
     for name in runbooks - {"runbooks/README.md"}:
         assert f"]({Path(name).name})" in (HOUSE / "docs" / "runbooks" / "README.md").read_text()
+
+
+def test_the_picture_of_the_readme_is_there_and_small() -> None:
+    """tests/deep/test_picture.py makes it; a README is read over slow lines too."""
+    picture = (HOUSE / "docs" / "images" / "page.png").read_bytes()
+
+    assert picture.startswith(b"\x89PNG\r\n")
+    assert len(picture) < 150_000
