@@ -21,6 +21,7 @@ NOT_RUN = {
     r"^(cat|grep|ls|cd|tr|free|ps|ss|vmstat|sysctl|for) ": (
         "shows the kernel's or a process's own files, of which a test machine has some"
     ),
+    r"^(docker|kubectl) ": "needs a container engine or a cluster, which a test machine has not",
     r"^make ": "CI itself runs these; that make knows them is looked at",
     r"^curl -sS -m 2 URL": "asks whatever engine the reader has",
     r"^kill -HUP PID": "the agent's own tests send it SIGHUP",
