@@ -27,7 +27,6 @@ NOT_RUN = {
     r"^kill -HUP PID": "the agent's own tests send it SIGHUP",
     r"^amtool alert query": "asks the Alertmanager that the reader's amtool is configured for",
     r"^python3 -m venv|^build/try/": "installs from an index or as a service; make does the first, the lab the second",
-    r"^steadytok (install|upgrade|uninstall)\b": "changes the host that it is typed on; the lab types it in a machine",
     r"^steadytok engine$": "serves until Ctrl-C; the engine's own tests start it so",
     r"^python tests/collectors/regenerate": "writes what a person has to check",
 }
