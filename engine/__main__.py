@@ -110,7 +110,7 @@ def _build_server(options: argparse.Namespace, binding: Binding) -> EngineServer
     from engine.memory.bandwidth import measure_sgemv_bandwidth
     from engine.memory.budget import describe_growth, read_resident_bytes, trim_heap, warm_up
     from engine.memory.locality import Locality
-    from engine.serving.chat import template_of
+    from engine.serving.chat_template import select_chat_template
     from engine.serving.pace import Pace
     from engine.serving.requests import ModelSpec
     from engine.serving.scheduler import BatchScheduler
@@ -135,7 +135,7 @@ def _build_server(options: argparse.Namespace, binding: Binding) -> EngineServer
     served_model = ServedModel(
         checkpoint.name,
         BatchScheduler(model, Pace(time.monotonic), time.monotonic),
-        ModelSpec(model.context, config.vocab, tokenizer, template_of(tokenizer)),
+        ModelSpec(model.context, config.vocab, tokenizer, select_chat_template(tokenizer)),
         options.threads,
         measure_sgemv_bandwidth(model.weights),
         locality,
@@ -167,9 +167,10 @@ def _open_checkpoint(
     options: argparse.Namespace, binding: Binding, times: int = 1
 ) -> tuple[Checkpoint, MemoryFootprint]:
     """A model that may be as large as it is, and what it needs; ValueError where it may not, `times` over."""
-    from engine.checkpoints.checkpoint import create_seeded, open_checkpoint
+    from engine.checkpoints.checkpoint import create_seeded
+    from engine.checkpoints.opening import open_checkpoint
     from engine.checkpoints.tokenizer import VOCAB
-    from engine.decoder.weights import config_of_size
+    from engine.decoder.weights import MIN_WEIGHTS_BYTES, config_of_size
     from engine.memory.budget import estimate_footprint
 
     int8 = bool(options.weights == "int8")
@@ -179,7 +180,10 @@ def _open_checkpoint(
 
     if options.model is None:
         size = _choose_size(
-            options, find_node_limit(binding), lambda size: estimate(config_of_size(size, VOCAB, int8=int8)).total
+            options,
+            find_node_limit(binding),
+            MIN_WEIGHTS_BYTES,
+            lambda size: estimate(config_of_size(size, VOCAB, int8=int8)).total,
         )
         checkpoint = create_seeded(size, options.seed, int8=int8)
     else:
@@ -234,13 +238,13 @@ def _check_options(options: argparse.Namespace) -> None:
         raise ValueError(f"--seed must not be negative, and is {options.seed}")
 
 
-def _choose_size(options: argparse.Namespace, limit: MemoryLimit, estimate: Callable[[int], int]) -> int:
+def _choose_size(options: argparse.Namespace, limit: MemoryLimit, minimum: int, estimate: Callable[[int], int]) -> int:
     if options.size != "auto":
         return parse_size(options.size)
     cache = read_last_level_cache()
     share = MEMORY_SHARE if options.most is None else options.most
     available = None if limit.available is None else int(limit.available * share)
-    size, is_reduced = choose_automatic_size(cache, available, estimate)
+    size, is_reduced = choose_automatic_size(cache, available, minimum, estimate)
     if is_reduced:
         _log(
             f"weights of {format_mebibytes(size)} only, to spare memory: tokens/s may follow the cache, not the memory"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from engine.checkpoints.tokenizer import VOCAB, ByteTokenizer, Tokenizer
 from engine.decoder.int8 import compile_kernels
@@ -41,24 +40,3 @@ def create_seeded(size: int, seed: int, *, int8: bool = False) -> Checkpoint:
     config = config_of_size(size, VOCAB, int8=int8)
     name = f"seeded-{config.weights_bytes / (1 << 20):.0f}MiB"
     return Checkpoint(name, config, ByteTokenizer(), lambda shape: create_seeded_weights(shape, seed))
-
-
-def open_checkpoint(path: Path) -> Checkpoint:
-    """
-    The checkpoint in a folder (config.json, *.safetensors, tokenizer.json) or a .gguf file.
-
-    Reads headers and the tokenizer only. ValueError or OSError with a sentence where it is none that this engine can
-    run, or where what reads it is not installed.
-    """
-    try:
-        if path.is_dir():
-            from engine.checkpoints.huggingface import open_folder
-
-            return open_folder(path)
-        from engine.checkpoints.gguf import open_gguf
-
-        return open_gguf(path)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{error.name} is needed to read {path}: install it with pip install 'steadytok[models]'"
-        ) from None

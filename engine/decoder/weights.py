@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from engine.decoder.int8 import Int8Matrix, quantize
 from engine.decoder.rope import Rope
-from engine.memory.sizing import SMALLEST
 
 Array = NDArray[np.float32]
 Matrix = Array | Int8Matrix
@@ -19,6 +18,7 @@ PLAIN_ROPE = Rope()
 
 FLOAT_BYTES = 4  # 16-bit weights are 16 to 30 times slower per weight in NumPy than float32
 WIDTHS = (64, 128, 256, 512, 768, 1024, 1536, 2048, 4096)  # candidates for `dim`, all with heads divisible by 4
+MIN_WEIGHTS_BYTES = 1 << 20  # the smallest model that is made from a seed
 MIN_LAYERS = 4  # below this a model is too wide for its size to look like a Llama
 
 
@@ -85,7 +85,7 @@ def config_of_size(size: int, vocab: int, *, int8: bool = False) -> ModelConfig:
 
     Width and depth come from a ladder; the feed-forward width takes up what is left. ValueError below 1 MiB.
     """
-    if size < SMALLEST:
+    if size < MIN_WEIGHTS_BYTES:
         raise ValueError(f"a model of {size} bytes is too small: expected at least 1MiB")
     dim, layers = next(
         (dim, layers) for dim in reversed(WIDTHS) if (layers := _count_layers(size, vocab, dim, int8)) >= MIN_LAYERS

@@ -13,7 +13,6 @@ MAX_AUTOMATIC_SIZE = 1 << 30  # bytes of an automatic size
 MEMORY_SHARE = 0.05  # of the available memory, at most
 INTERPRETER_BYTES = 40 << 20  # bytes that Python and NumPy take beside the model
 COMPILER_BYTES = 136 << 20  # bytes that Numba takes more, for 8-bit weights
-SMALLEST = 1 << 20  # bytes of weights
 
 _SIZE = re.compile(r"(\d{1,6})([KMG]i?)B?", re.ASCII)
 _UNITS = {"K": 1000, "M": 1000**2, "G": 1000**3, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
@@ -34,7 +33,9 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def choose_automatic_size(cache: int | None, available: int | None, estimate: Callable[[int], int]) -> Size:
+def choose_automatic_size(
+    cache: int | None, available: int | None, minimum: int, estimate: Callable[[int], int]
+) -> Size:
     """
     Four last-level caches, but never over 1 GiB, nor more than has room with all that comes beside the weights.
 
@@ -45,13 +46,13 @@ def choose_automatic_size(cache: int | None, available: int | None, estimate: Ca
     largest = min(target, MAX_AUTOMATIC_SIZE)
     if available is None or estimate(largest) <= available:
         return Size(largest, largest < target)
-    if estimate(SMALLEST) > available:
+    if estimate(minimum) > available:
         raise ValueError(
             f"{format_mebibytes(available)} may be used, and the smallest model takes "
-            f"{format_mebibytes(estimate(SMALLEST))}: "
+            f"{format_mebibytes(estimate(minimum))}: "
             "choose a larger --most or a smaller --context"
         )
-    size = SMALLEST
+    size = minimum
     while largest - size > size // 50:  # halves of what is left, until it is exact to 2 %
         middle = (size + largest) // 2
         size, largest = (middle, largest) if estimate(middle) <= available else (size, middle)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from engine.checkpoints.tokenizer import Tokenizer
 from engine.serving.json_fields import Fields, HttpError, check_fields
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -70,14 +69,3 @@ def _parse_content(path: str, content: object) -> str:
 def _get_part_text(part: object) -> str | None:
     text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
     return text if isinstance(text, str) else None
-
-
-def template_of(tokenizer: Tokenizer) -> ChatTemplate:
-    """What renders chats for the model of a tokenizer."""
-    if tokenizer.chat_template is None:
-        return PlainTemplate()
-    from engine.serving.jinja_template import (
-        JinjaTemplate,  # jinja2 is an extra, which models without a template do without
-    )
-
-    return JinjaTemplate(tokenizer.chat_template, tokenizer.special_tokens)

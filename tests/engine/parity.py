@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import transformers
 
-from engine.checkpoints.checkpoint import open_checkpoint
+from engine.checkpoints.opening import open_checkpoint
 from engine.checkpoints.vocabulary import VocabularyTokenizer
 from engine.decoder.model import Model
 from tests.engine.families import FAMILIES, PROMPT, write_checkpoint

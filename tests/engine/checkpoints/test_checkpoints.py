@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from engine.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from engine.checkpoints.checkpoint import Checkpoint
 from engine.checkpoints.huggingface import read_config
+from engine.checkpoints.opening import open_checkpoint
 from engine.checkpoints.vocabulary import VocabularyTokenizer
 from engine.decoder.model import Model, estimate_memory
 from tests.engine.families import (

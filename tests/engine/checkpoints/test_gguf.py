@@ -16,8 +16,8 @@ from gguf.quants import dequantize, quantize
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.checkpoints.checkpoint import open_checkpoint
 from engine.checkpoints.gguf import to_gguf_name
+from engine.checkpoints.opening import open_checkpoint
 from engine.checkpoints.tokenizer import Tokenizer
 from engine.decoder.model import Model
 from engine.decoder.weights import Array, ModelConfig, Weights

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.checkpoints.tokenizer import VOCAB
 from engine.decoder.model import estimate_memory
-from engine.decoder.weights import ModelConfig, config_of_size, create_seeded_weights
+from engine.decoder.weights import MIN_WEIGHTS_BYTES, ModelConfig, config_of_size, create_seeded_weights
 from engine.memory.sizing import (
     INTERPRETER_BYTES,
     Size,
@@ -58,16 +58,16 @@ def footprint(size: int) -> int:
 )
 def test_automatic_size(cache: int | None, room: int | None, expected: Size) -> None:
     """Four caches, unless 1 GiB is less; then it says so."""
-    assert choose_automatic_size(cache, room, footprint) == expected
+    assert choose_automatic_size(cache, room, MIB, footprint) == expected
 
 
 def test_what_has_no_room_is_smaller() -> None:
     """One byte too little for four caches, and the model shrinks and says so; to within 2 % of what has room."""
-    size, cut = choose_automatic_size(32 * MIB, 178 * MIB - 1, footprint)
+    size, cut = choose_automatic_size(32 * MIB, 178 * MIB - 1, MIB, footprint)
 
     assert cut
     assert 0.98 * 128 * MIB <= size < 128 * MIB
-    assert 98 * MIB <= choose_automatic_size(32 * MIB, 150 * MIB, footprint).size <= 100 * MIB
+    assert 98 * MIB <= choose_automatic_size(32 * MIB, 150 * MIB, MIB, footprint).size <= 100 * MIB
 
 
 @given(st.integers(45 * MIB, 2 * GIB), st.integers(64, 4096))
@@ -79,9 +79,9 @@ def test_all_of_the_process_has_room(room: int, context: int) -> None:
 
     if whole(MIB) > room:
         with pytest.raises(ValueError, match="the smallest model takes"):
-            choose_automatic_size(GIB, room, whole)
+            choose_automatic_size(GIB, room, MIN_WEIGHTS_BYTES, whole)
         return
-    size = choose_automatic_size(GIB, room, whole).size
+    size = choose_automatic_size(GIB, room, MIN_WEIGHTS_BYTES, whole).size
 
     assert whole(size) <= room
     assert MIB <= size <= GIB
@@ -90,7 +90,7 @@ def test_all_of_the_process_has_room(room: int, context: int) -> None:
 def test_no_room_at_all_is_an_error() -> None:
     """Where not even the smallest model has room, the sentence says how much it would take."""
     with pytest.raises(ValueError, match=r"^20.0 MiB may be used, and the smallest model takes 51.0 MiB: choose"):
-        choose_automatic_size(32 * MIB, 20 * MIB, footprint)
+        choose_automatic_size(32 * MIB, 20 * MIB, MIB, footprint)
 
 
 def test_machine_is_read(tmp_path: Path) -> None:

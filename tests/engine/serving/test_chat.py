@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.checkpoints.tokenizer import ByteTokenizer
-from engine.serving.chat import ChatMessage, PlainTemplate, template_of
+from engine.serving.chat import ChatMessage, PlainTemplate
+from engine.serving.chat_template import select_chat_template
 from engine.serving.jinja_template import MAX_SOURCE_LENGTH, JinjaTemplate
 from engine.serving.json_fields import HttpError
 from engine.serving.requests import CompletionRequest, ModelSpec, parse_chat, parse_completion
@@ -138,8 +139,8 @@ def test_template_is_found() -> None:
     with_template = ByteTokenizer()
     with_template.chat_template = CHATML
 
-    assert isinstance(template_of(with_template), JinjaTemplate)
-    assert isinstance(template_of(ByteTokenizer()), PlainTemplate)
+    assert isinstance(select_chat_template(with_template), JinjaTemplate)
+    assert isinstance(select_chat_template(ByteTokenizer()), PlainTemplate)
 
 
 def test_template_has_what_others_give_it() -> None:

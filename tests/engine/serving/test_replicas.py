@@ -80,20 +80,24 @@ def _both(monkeypatch: pytest.MonkeyPatch) -> Iterator[Both]:
         front.server_close()
 
 
-def test_requests_go_to_who_has_fewest(both: Both) -> None:
-    """In a row they alternate; while one worker answers a long one, the other gets what comes."""
-    for _ in range(4):
-        assert both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 2})[0] == 200
+def test_requests_go_to_who_has_fewest(both: Both, wait_until: Wait) -> None:
+    """Requests in a row alternate; while one worker has a request to answer, the other gets the next ones."""
+
+    def complete() -> int:
+        status = both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 2})[0]
+        wait_until(lambda: not any(worker.running_count for worker in both.workers if worker is not busy))
+        return status
+
+    busy: Worker | None = None
+    assert [complete() for _ in range(4)] == [200] * 4
     assert [worker.assigned_count for worker in both.workers] == [2, 2]
 
-    long = both.connect()
-    long.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 500, "stream": True}))
-    stream = long.getresponse()
-    stream.read(10)
-    (busy,) = [worker for worker in both.workers if worker.running_count]
-    for _ in range(3):
-        both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 1})
-    long.close()
+    busy = both.workers[0]  # of two that have as much to do, the first
+    with _stopped(busy), contextlib.closing(both.connect()) as connection:
+        connection.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 500}))
+        wait_until(lambda: both.workers[0].running_count == 1)
+        assert [complete() for _ in range(3)] == [200] * 3
+        assert busy.running_count == 1
 
     assert busy.assigned_count == 3
     assert sum(worker.assigned_count for worker in both.workers) == 8
@@ -334,6 +338,17 @@ def _held(port: int) -> Iterator[None]:
         with connection.getresponse() as stream:
             stream.readline()
             yield
+
+
+@contextlib.contextmanager
+def _stopped(worker: Worker) -> Iterator[None]:
+    """A worker whose process gets no CPU: what it has to answer stays unanswered."""
+    assert worker.process is not None
+    worker.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        worker.process.send_signal(signal.SIGCONT)
 
 
 def _lives(pid: int) -> bool:
