@@ -94,8 +94,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Products and powers; raises TemplateError where they may be large."""
         sizes = [len(side) if isinstance(side, str | list | tuple) else side for side in (left, right)]
-        small = all(isinstance(size, int | float) and abs(size) <= 1 << 16 for size in sizes)
-        if not small or (operator == "**" and abs(sizes[1]) > 64):
+        is_small = all(isinstance(size, int | float) and abs(size) <= 1 << 16 for size in sizes)
+        if not is_small or (operator == "**" and abs(sizes[1]) > 64):
             raise TemplateError(f"{operator} of values so large is not allowed")
         return super().call_binop(context, operator, left, right)
 

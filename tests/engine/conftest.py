@@ -62,7 +62,7 @@ class Client:
         """POST /v1/completions."""
         return self.ask("POST", "/v1/completions", json.dumps(fields).encode())
 
-    def metric(self, name: str) -> float:
+    def read_metric(self, name: str) -> float:
         """One unlabelled value of /metrics."""
         lines = self.ask("GET", "/metrics").body.decode().splitlines()
         return next(float(line.split()[-1]) for line in lines if line.startswith(f"steadytok_reference_{name} "))
@@ -82,9 +82,9 @@ class SlowModel(Model):
         return super().decode(tokens, slots, positions)
 
 
-def patient(condition: Callable[[], bool], patience: float = 20.0) -> None:
+def wait_patiently(condition: Callable[[], bool], timeout: float = 20.0) -> None:
     """Returns when the condition holds; fails when patience (seconds, generous) ends."""
-    end = time.monotonic() + patience
+    end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.005)
@@ -95,17 +95,17 @@ def _model() -> Model:
     return Model(create_seeded_weights(TINY, seed=7), CONTEXT)
 
 
-def start(model: Model, token: str | None) -> EngineServer:
+def start_server(model: Model, token: str | None) -> EngineServer:
     """A server answering on a free port."""
     batch = BatchScheduler(model, Pace(time.monotonic), time.monotonic)
-    terms = ModelSpec(CONTEXT, TINY.vocab, ByteTokenizer(), PlainTemplate())
-    server = EngineServer(("127.0.0.1", 0), ServedModel("tiny", batch, terms, threads=1, sgemv=1e9), token)
+    spec = ModelSpec(CONTEXT, TINY.vocab, ByteTokenizer(), PlainTemplate())
+    server = EngineServer(("127.0.0.1", 0), ServedModel("tiny", batch, spec, threads=1, sgemv=1e9), token)
     batch.start()
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     return server
 
 
-def end(server: EngineServer) -> None:
+def stop_server(server: EngineServer) -> None:
     """Ends it, and what runs in it."""
     server.served_model.scheduler.stop(timeout=10)
     server.shutdown()
@@ -114,38 +114,38 @@ def end(server: EngineServer) -> None:
 
 @pytest.fixture(name="client")
 def _client(model: Model) -> Iterator[Client]:
-    server = start(model, TOKEN)
+    server = start_server(model, TOKEN)
     yield Client(server)
-    end(server)
+    stop_server(server)
 
 
 @pytest.fixture(name="slow_client")
 def _slow_client() -> Iterator[Client]:
-    yield from slow_client(slots=1)
+    yield from run_slow_client(slots=1)
 
 
 @pytest.fixture(name="slow_client_of_3")
 def _slow_client_of_3() -> Iterator[Client]:
-    yield from slow_client(slots=3)
+    yield from run_slow_client(slots=3)
 
 
-def slow_client(slots: int) -> Iterator[Client]:
+def run_slow_client(slots: int) -> Iterator[Client]:
     """A client of a server whose passes wait for the gate."""
     gate = threading.Event()
     gate.set()
-    server = start(SlowModel(gate, slots), TOKEN)
+    server = start_server(SlowModel(gate, slots), TOKEN)
     yield Client(server, gate)
     gate.set()
-    end(server)
+    stop_server(server)
 
 
 @pytest.fixture(name="wait_until")
 def _wait_until() -> Callable[[Callable[[], bool]], None]:
-    return patient
+    return wait_patiently
 
 
 @pytest.fixture(name="client_without_token")
 def _client_without_token(model: Model) -> Iterator[Client]:
-    server = start(model, None)
+    server = start_server(model, None)
     yield Client(server)
-    end(server)
+    stop_server(server)

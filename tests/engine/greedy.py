@@ -13,8 +13,8 @@ from engine.decoder.weights import Array
 
 GOLDEN = Path(__file__).parent / "golden"
 STEP = 8  # logits are kept after every eighth token of the prompt
-MADE = 64  # tokens of the greedy text
-WITHIN = 1e-4  # largest relative difference of logits in float32
+GREEDY_TOKENS = 64  # tokens of the greedy text
+TOLERANCE = 1e-4  # largest relative difference of logits in float32
 
 
 class Golden(NamedTuple):
@@ -22,7 +22,7 @@ class Golden(NamedTuple):
 
     prompt: list[int]
     logits: Array  # (len(prompt) / STEP, vocab)
-    made: list[int]
+    tokens: list[int]
     text: str
 
 
@@ -33,7 +33,7 @@ def read_golden(name: str) -> Golden:
         return Golden(fields["prompt"], logits[name], fields["made"], fields["text"])
 
 
-def logits_of(model: Model, prompt: list[int]) -> Array:
+def compute_logits(model: Model, prompt: list[int]) -> Array:
     """Logits after every STEP-th token: what lies between is prefilled, that token is decoded."""
     rows = []
     for end in range(STEP, len(prompt) + 1, STEP):
@@ -43,16 +43,16 @@ def logits_of(model: Model, prompt: list[int]) -> Array:
     return np.stack(rows)  # (len(prompt) / STEP, vocab)
 
 
-def greedy(model: Model, prompt: list[int], count: int) -> list[int]:
+def generate_greedily(model: Model, prompt: list[int], count: int) -> list[int]:
     """The likeliest token, `count` times."""
     for _done in model.prefill(prompt[:-1]):
         pass
-    made = [prompt[-1]]
+    tokens = [prompt[-1]]
     for position in range(len(prompt) - 1, len(prompt) - 1 + count):
-        made.append(int(model.decode([made[-1]], [0], [position])[0].argmax()))
-    return made[1:]
+        tokens.append(int(model.decode([tokens[-1]], [0], [position])[0].argmax()))
+    return tokens[1:]
 
 
-def relative_difference(a: Any, b: Any) -> float:
+def measure_difference(a: Any, b: Any) -> float:
     """Largest difference over largest magnitude."""
     return float(np.max(np.abs(np.asarray(a) - np.asarray(b))) / np.max(np.abs(np.asarray(b))))

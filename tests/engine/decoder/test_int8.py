@@ -14,13 +14,13 @@ from engine.decoder.int8 import Int8Matrix, quantize
 from engine.decoder.matmul import BLOCK_FLOATS, MIN_GEMM_ROWS, multiply, take_rows
 from engine.decoder.model import Model, estimate_memory
 from engine.decoder.weights import Array, Layer, ModelConfig, Weights, config_of_size, create_seeded_weights
-from tests.engine.greedy import relative_difference
+from tests.engine.greedy import measure_difference
 
 ROOT = Path(__file__).parents[3]
 TINY = ModelConfig(vocab=257, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, hidden=48, int8=True)
 
 
-def whole(matrix: object) -> Array:
+def dequantize(matrix: object) -> Array:
     """An 8-bit matrix in float32."""
     assert isinstance(matrix, Int8Matrix)
     return matrix.rows * matrix.scales[:, None]
@@ -31,13 +31,13 @@ def test_a_weight_is_off_by_half_a_scale() -> None:
     matrix = np.random.default_rng(1).standard_normal((50, 300), np.float32)
     matrix[7] = 0
     matrix[8] = -np.abs(matrix[8])
-    kept = quantize(matrix)
+    quantized = quantize(matrix)
     largest = np.abs(matrix).max(axis=1, keepdims=True)
 
-    assert np.all(np.abs(whole(kept) - matrix) <= largest / 127 * 0.5001)
-    assert not kept.rows[7].any()
-    assert kept.rows.min() == -127
-    assert (kept.rows.dtype, kept.scales.dtype) == (np.int8, np.float32)
+    assert np.all(np.abs(dequantize(quantized) - matrix) <= largest / 127 * 0.5001)
+    assert not quantized.rows[7].any()
+    assert quantized.rows.min() == -127
+    assert (quantized.rows.dtype, quantized.scales.dtype) == (np.int8, np.float32)
 
 
 @pytest.mark.parametrize("rows", [1, 2, MIN_GEMM_ROWS - 1, MIN_GEMM_ROWS, 40])
@@ -46,23 +46,23 @@ def test_product_is_off_by_no_more_than_its_weights(rows: int) -> None:
     generator = np.random.default_rng(rows)
     x = generator.standard_normal((rows, 700), np.float32)
     matrix = generator.standard_normal((BLOCK_FLOATS // 700 + 13, 700), np.float32)  # more than a block
-    kept = quantize(matrix)
-    made = multiply(x, kept)
-    bound = np.abs(x).sum(axis=1)[:, None] * kept.scales * 0.5  # (rows, outer)
+    quantized = quantize(matrix)
+    product = multiply(x, quantized)
+    bound = np.abs(x).sum(axis=1)[:, None] * quantized.scales * 0.5  # (rows, outer)
 
-    assert made.dtype == np.float32
-    assert relative_difference(made, x.astype(float) @ whole(kept).T.astype(float)) < 1e-5
-    assert np.all(np.abs(made - x @ matrix.T) <= bound + 1e-3)
+    assert product.dtype == np.float32
+    assert measure_difference(product, x.astype(float) @ dequantize(quantized).T.astype(float)) < 1e-5
+    assert np.all(np.abs(product - x @ matrix.T) <= bound + 1e-3)
 
 
-def float32_of(weights: Weights) -> Weights:
+def dequantize_weights(weights: Weights) -> Weights:
     """The same weights, in float32."""
     layers = [
-        Layer(*(whole(w) if isinstance(w, Int8Matrix) else w for w in (getattr(layer, f.name) for f in fields)))
+        Layer(*(dequantize(w) if isinstance(w, Int8Matrix) else w for w in (getattr(layer, f.name) for f in fields)))
         for layer in weights.layers
         for fields in [dataclasses.fields(Layer)]
     ]
-    embedding = whole(weights.embedding)
+    embedding = dequantize(weights.embedding)
     config = dataclasses.replace(weights.config, int8=False)
     return Weights(config, embedding, tuple(layers), weights.norm, classifier=embedding)
 
@@ -70,23 +70,23 @@ def float32_of(weights: Weights) -> Weights:
 def test_model_is_exact_but_for_its_weights() -> None:
     """A model with 8-bit weights gives the logits of the same weights in float32, prefilled and in a batch."""
     weights = create_seeded_weights(TINY, seed=3)
-    small, large = Model(weights, 64, slots=3), Model(float32_of(weights), 64, slots=3)
+    small, large = Model(weights, 64, slots=3), Model(dequantize_weights(weights), 64, slots=3)
     for model in (small, large):
         for slot in range(3):
             for _done in model.prefill(list(range(5 + 15 * slot)), slot):
                 pass
-    made, expected = (model.decode([9, 8, 7], [0, 1, 2], [5, 20, 35]) for model in (small, large))
+    logits, expected = (model.decode([9, 8, 7], [0, 1, 2], [5, 20, 35]) for model in (small, large))
 
-    assert relative_difference(made, expected) < 1e-5
-    assert np.array_equal(take_rows(weights.embedding, [3, 200]), whole(weights.embedding)[[3, 200]])
+    assert measure_difference(logits, expected) < 1e-5
+    assert np.array_equal(take_rows(weights.embedding, [3, 200]), dequantize(weights.embedding)[[3, 200]])
 
 
 def test_model_is_near_the_float32_one() -> None:
     """Rounding all matrices of a model to 8 bits changes its logits by under 3 % of the largest."""
     exact = create_seeded_weights(dataclasses.replace(TINY, int8=False), seed=3)
-    made, expected = (Model(w, 64).decode([9], [0], [0]) for w in (create_seeded_weights(TINY, seed=3), exact))
+    logits, expected = (Model(w, 64).decode([9], [0], [0]) for w in (create_seeded_weights(TINY, seed=3), exact))
 
-    assert 1e-4 < relative_difference(made, expected) < 0.03
+    assert 1e-4 < measure_difference(logits, expected) < 0.03
 
 
 def test_memory_is_known_before() -> None:
@@ -102,7 +102,7 @@ def test_memory_is_known_before() -> None:
 def test_without_numba_it_says_what_to_install() -> None:
     """Where Numba is missing, --weights int8 ends with a sentence that names the extra."""
     code = "import sys; sys.modules['numba'] = None; from engine.__main__ import main; sys.exit(main(sys.argv[1:]))"
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code, "--size", "1MiB", "--weights", "int8"],
         cwd=ROOT,
         capture_output=True,
@@ -111,6 +111,6 @@ def test_without_numba_it_says_what_to_install() -> None:
         check=False,
     )
 
-    assert done.returncode == 2
-    assert "numba is needed for 8-bit weights: install it with pip install 'steadytok[int8]'" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert completed.returncode == 2
+    assert "numba is needed for 8-bit weights: install it with pip install 'steadytok[int8]'" in completed.stderr
+    assert "Traceback" not in completed.stderr

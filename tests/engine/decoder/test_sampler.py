@@ -77,13 +77,13 @@ def test_unfinished_character_is_replaced() -> None:
 def test_nucleus_is_the_smallest_that_holds_top_p(weights: list[float], top_p: float) -> None:
     """The likeliest tokens are kept until they have top_p together, and not one more; one at least."""
     chances = np.array(weights, np.float32) / np.float32(sum(weights))
-    kept = select_nucleus(chances, top_p)
-    summed = np.cumsum(chances[kept])
+    nucleus = select_nucleus(chances, top_p)
+    summed = np.cumsum(chances[nucleus])
 
-    assert len(kept) >= 1
+    assert len(nucleus) >= 1
     assert summed[-1] >= top_p - 1e-5
-    assert len(kept) == 1 or summed[-2] < top_p
-    assert chances[kept].min() >= np.delete(chances, kept).max(initial=0)
+    assert len(nucleus) == 1 or summed[-2] < top_p
+    assert chances[nucleus].min() >= np.delete(chances, nucleus).max(initial=0)
 
 
 def test_nucleus_of_a_large_vocabulary() -> None:
@@ -93,10 +93,10 @@ def test_nucleus_of_a_large_vocabulary() -> None:
         chances = np.exp(spread * generator.standard_normal(5000)).astype(np.float32)
         chances /= chances.sum()
         order = np.argsort(-chances, kind="stable")
-        most = int(np.searchsorted(np.cumsum(chances[order]), 0.9)) + 1
+        max_size = int(np.searchsorted(np.cumsum(chances[order]), 0.9)) + 1
 
-        assert abs(len(select_nucleus(chances, 0.9)) - most) <= 1
-        assert set(select_nucleus(chances, 0.9)) <= set(order[: most + 1])
+        assert abs(len(select_nucleus(chances, 0.9)) - max_size) <= 1
+        assert set(select_nucleus(chances, 0.9)) <= set(order[: max_size + 1])
 
 
 def test_top_p_leaves_the_tail_out() -> None:

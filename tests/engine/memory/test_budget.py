@@ -25,13 +25,13 @@ class Engine(NamedTuple):
 
     pid: int
     ready: dict[str, Any]
-    most: float
-    told: float
-    taken: float
+    announced_total: float
+    announced: float
+    grown: float
 
 
 @contextmanager
-def engine(*arguments: str) -> Iterator[Engine]:
+def run_engine(*arguments: str) -> Iterator[Engine]:
     """The engine as a child, until the end of the block."""
     command = [sys.executable, "-m", "engine", "--nice", "0", *arguments]
     pipe = subprocess.PIPE
@@ -41,16 +41,16 @@ def engine(*arguments: str) -> Iterator[Engine]:
         try:
             ready = json.loads(child.stdout.readline())
             lines = iter(child.stderr.readline, "")
-            most = re.search(r"together ([\d.]+) MiB", next(line for line in lines if "together" in line))
-            told, taken = map(float, SIZE.findall(next(line for line in lines if "were told" in line)))
-            assert most is not None
-            yield Engine(child.pid, ready, float(most[1]), told, taken)
+            total = re.search(r"together ([\d.]+) MiB", next(line for line in lines if "together" in line))
+            announced, grown = map(float, SIZE.findall(next(line for line in lines if "were told" in line)))
+            assert total is not None
+            yield Engine(child.pid, ready, float(total[1]), announced, grown)
         finally:
             child.terminate()
             child.communicate(timeout=20)
 
 
-def resident(pid: int) -> float:
+def read_resident(pid: int) -> float:
     """MiB of a process that are in memory."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MIB
 
@@ -78,41 +78,41 @@ def test_what_is_told_is_what_is_taken(arguments: tuple[str, ...]) -> None:
 
     The 1.5 MiB are what the heap and BLAS round up; 4 MiB with the compiled code that 8-bit weights need.
     """
-    with engine(*arguments) as started:
-        assert started.told == pytest.approx(started.taken, rel=0.03, abs=4 if "int8" in arguments else 1.5)
+    with run_engine(*arguments) as started:
+        assert started.announced == pytest.approx(started.grown, rel=0.03, abs=4 if "int8" in arguments else 1.5)
 
 
 def test_measuring_is_told_and_given_back() -> None:
     """8-bit weights are measured beside a matrix in float32 for a moment: the process was never larger than it said."""
-    with engine("--size", "64MiB", "--context", "512", "--weights", "int8") as started:
+    with run_engine("--size", "64MiB", "--context", "512", "--weights", "int8") as started:
         peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{started.pid}/status").read_text())
         complete(started.ready["url"], "a", 20)
         with urllib.request.urlopen(f"{started.ready['url']}/metrics", timeout=20) as answer:
             metrics = answer.read().decode()
 
         assert peak is not None
-        assert started.most > int(peak[1]) / 1024 > resident(started.pid) + 50
+        assert started.announced_total > int(peak[1]) / 1024 > read_resident(started.pid) + 50
         assert re.search(r"^steadytok_reference_sgemv_bytes_per_second [\d.e+]+$", metrics, re.M)
         assert re.search(r"^steadytok_reference_bandwidth_efficiency_ratio [\d.e-]+$", metrics, re.M)
 
 
 def test_the_first_request_takes_nothing() -> None:
     """A prompt and an answer that fill the context find all memory there: the process does not grow."""
-    with engine("--size", "8MiB", "--context", "2048", "--slots", "2") as started:
-        before = resident(started.pid)
+    with run_engine("--size", "8MiB", "--context", "2048", "--slots", "2") as started:
+        before = read_resident(started.pid)
         complete(started.ready["url"], "a" * 1900, 100)
 
-        assert resident(started.pid) - before < 2
+        assert read_resident(started.pid) - before < 2
 
 
 def test_lazy_shows_how_engines_die() -> None:
     """With --lazy the KV cache is told but not taken: the first request takes it, when nobody looks any more."""
-    with engine("--size", "8MiB", "--context", "2048", "--slots", "2", "--lazy") as started:
-        before = resident(started.pid)
+    with run_engine("--size", "8MiB", "--context", "2048", "--slots", "2", "--lazy") as started:
+        before = read_resident(started.pid)
         complete(started.ready["url"], "a" * 1900, 100)
-        grown = resident(started.pid) - before
+        grown = read_resident(started.pid) - before
 
-        assert started.told - started.taken > 10
+        assert started.announced - started.grown > 10
         assert grown > 8
 
 

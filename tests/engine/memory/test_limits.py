@@ -33,26 +33,26 @@ def _write(tmp_path: Path) -> Write:
     return write
 
 
-def told(root: Path, *bound: int, asked: str = "") -> list[tuple[str, float]]:
+def list_limits(root: Path, *bound: int, option: str = "") -> list[tuple[str, float]]:
     """Names and MiB, smallest first."""
-    return [(place.name, (place.available or 0) / MIB) for place in read_memory_limits(bound, asked, str(root))]
+    return [(limit.name, (limit.available or 0) / MIB) for limit in read_memory_limits(bound, option, str(root))]
 
 
 def test_the_host_alone(tmp_path: Path, write: Write) -> None:
     """Without a limit the kernel's own estimate for the host is all there is; bound to every node is bound to none."""
-    assert told(tmp_path) == told(tmp_path, 0, 1, asked="interleave") == [("this host", 8000)]
+    assert list_limits(tmp_path) == list_limits(tmp_path, 0, 1, option="interleave") == [("this host", 8000)]
 
 
 def test_a_bound_node_has_only_its_own(tmp_path: Path, write: Write) -> None:
     """bind:1 can use what node 1 has, whatever the host has besides: the incident of the worker that died with -9."""
-    assert told(tmp_path, 1, asked="bind:1") == [("node 1 (--numa bind:1)", 2500), ("this host", 8000)]
+    assert list_limits(tmp_path, 1, option="bind:1") == [("node 1 (--numa bind:1)", 2500), ("this host", 8000)]
 
 
 def test_a_cpuset_binds_too(tmp_path: Path, write: Write) -> None:
     """cpuset.mems leaves some nodes only: Mems_allowed_list tells it."""
     write("proc/self/status", "Name:\tpython\nMems_allowed:\t1\nMems_allowed_list:\t0\n")
 
-    assert told(tmp_path) == [("node 0 (cpuset.mems)", 6000), ("this host", 8000)]
+    assert list_limits(tmp_path) == [("node 0 (cpuset.mems)", 6000), ("this host", 8000)]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_cgroup_limits(
     write(f"{folder}/{usage}", f"{700 * MIB}\n")
     write(f"{folder}/memory.stat", f"anon 1\n{cache} {100 * MIB}\n")
 
-    assert told(tmp_path) == [(expected, 400), ("this host", 8000)]
+    assert list_limits(tmp_path) == [(expected, 400), ("this host", 8000)]
 
 
 @pytest.mark.parametrize("limit", ["max", "9223372036854771712", "", "a word", "-1"])
@@ -102,7 +102,7 @@ def test_no_limit_is_no_limit(tmp_path: Path, write: Write, limit: str) -> None:
         write(f"{folder}/{name}", f"{limit}\n")
         write(f"{folder}/{usage}", "0\n")
 
-    assert told(tmp_path) == [("this host", 8000)]
+    assert list_limits(tmp_path) == [("this host", 8000)]
 
 
 def test_a_machine_that_tells_nothing_limits_nothing(tmp_path: Path) -> None:
@@ -114,19 +114,19 @@ def test_a_machine_that_tells_nothing_limits_nothing(tmp_path: Path) -> None:
 
 def test_what_fits_is_let_in() -> None:
     """Exactly what there is fits, and one byte more does not."""
-    places = [MemoryLimit("this host", 1000 * MIB)]
-    check_fits(1000 * MIB, places)
+    limits = [MemoryLimit("this host", 1000 * MIB)]
+    check_fits(1000 * MIB, limits)
 
     with pytest.raises(ValueError, match=re.escape("1000.0 MiB are needed, more than the 1000.0 MiB that this host")):
-        check_fits(1000 * MIB + 1, places)
+        check_fits(1000 * MIB + 1, limits)
 
 
 def test_the_smallest_counts_and_is_named() -> None:
     """Of several places that are too small the smallest is named."""
-    places = [MemoryLimit("this host", 800 * MIB), MemoryLimit("node 1 (--numa bind:1)", 200 * MIB)]
+    limits = [MemoryLimit("this host", 800 * MIB), MemoryLimit("node 1 (--numa bind:1)", 200 * MIB)]
 
     with pytest.raises(ValueError, match=re.escape("200.0 MiB that node 1 (--numa bind:1) has available")):
-        check_fits(900 * MIB, places)
+        check_fits(900 * MIB, limits)
 
 
 def test_a_copy_for_each_node_is_multiplied() -> None:

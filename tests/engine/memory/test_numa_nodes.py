@@ -13,7 +13,7 @@ import pytest
 
 from engine.memory.numa_nodes import MemoryLimit, Node, find_tightest_limit, list_nodes
 
-HOUSE = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[3]
 MIB = 1 << 20
 NODE = """\
 Node {node} MemTotal:        {total} kB
@@ -102,37 +102,37 @@ print(json.dumps([[node.number for node in left], sorted(os.sched_getaffinity(0)
 """
 
 
-def pinned(root: Path, word: str) -> tuple[list[int], list[int], str]:
+def pin_in_process(root: Path, word: str) -> tuple[list[int], list[int], str]:
     """The nodes that are left and the CPUs of a process that may have restricted itself, and what it said."""
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", PINNED, str(root), word],
-        cwd=HOUSE,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
         timeout=50,
     )
-    left, cpus = json.loads(done.stdout)
-    return left, cpus, done.stderr
+    nodes, cpus = json.loads(completed.stdout)
+    return nodes, cpus, completed.stderr
 
 
 def test_it_keeps_to_the_node_with_most_memory(tmp_path: Path, build: Build) -> None:
     """The process restricts itself to that node's CPUs, of those it is allowed, and says so; or is told not to."""
-    mine = sorted(os.sched_getaffinity(0))
-    if len(mine) < 2:
+    allowed_cpus = sorted(os.sched_getaffinity(0))
+    if len(allowed_cpus) < 2:
         pytest.skip("this process may run on one CPU only")
-    build(0, str(mine[0]), total=9000, free=200)
-    build(1, ",".join(map(str, [*mine[1:], 99_999])), total=9000, free=300)
-    left, cpus, said = pinned(tmp_path, "pin")
+    build(0, str(allowed_cpus[0]), total=9000, free=200)
+    build(1, ",".join(map(str, [*allowed_cpus[1:], 99_999])), total=9000, free=300)
+    nodes, cpus, messages = pin_in_process(tmp_path, "pin")
 
-    assert (left, cpus) == ([1], mine[1:])
-    assert f"keeping to node 1, {len(mine) - 1} CPUs, which has most memory available (300.0 MiB)" in said
-    assert pinned(tmp_path, "leave") == ([0, 1], mine, "")
+    assert (nodes, cpus) == ([1], allowed_cpus[1:])
+    assert f"keeping to node 1, {len(allowed_cpus) - 1} CPUs, which has most memory available (300.0 MiB)" in messages
+    assert pin_in_process(tmp_path, "leave") == ([0, 1], allowed_cpus, "")
 
 
 def test_one_node_needs_no_choice(tmp_path: Path, build: Build) -> None:
     """On a host of one node nothing is restricted, and nothing said."""
-    mine = sorted(os.sched_getaffinity(0))
+    allowed_cpus = sorted(os.sched_getaffinity(0))
     build(0, "0-9999", total=9000, free=200)
 
-    assert pinned(tmp_path, "pin") == ([0], mine, "")
+    assert pin_in_process(tmp_path, "pin") == ([0], allowed_cpus, "")

@@ -21,7 +21,7 @@ from engine.memory.locality import SAMPLE_PAGES, Locality
 from engine.memory.numa_nodes import Node, list_nodes
 from engine.memory.numa_policy import NumaOption
 
-HOUSE = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[3]
 MIB = 1 << 20
 TWO = [Node(0, frozenset({0, 1}), 700 * MIB), Node(1, frozenset({2, 3, 8}), 500 * MIB)]
 
@@ -52,7 +52,7 @@ def test_a_node_that_is_not_there_is_refused_with_those_that_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "mine", "expected"),
+    ("option", "nodes", "expected"),
     [
         (NumaOption("bind", 1), TWO[1:], "--numa bind:1: memory and threads on node 1 (CPUs 2-3,8)"),
         (NumaOption("interleave"), TWO, "--numa interleave: memory in turn on nodes 0 and 1 (CPUs 0-3,8)"),
@@ -71,9 +71,9 @@ def test_a_node_that_is_not_there_is_refused_with_those_that_are() -> None:
         ),
     ],
 )
-def test_what_it_comes_to_is_said(wish: NumaOption, mine: list[Node], expected: str) -> None:
+def test_what_it_comes_to_is_said(option: NumaOption, nodes: list[Node], expected: str) -> None:
     """One sentence, also where there is only one node and the wish means nothing."""
-    assert numa_policy.describe_option(wish, mine) == expected
+    assert numa_policy.describe_option(option, nodes) == expected
 
 
 BOUND = """
@@ -89,27 +89,27 @@ print(json.dumps([held.mode.name, sorted(held.nodes), sorted(os.sched_getaffinit
 
 def test_the_kernel_holds_what_was_set() -> None:
     """get_mempolicy(2) gives back what set_mempolicy(2) was given, and the CPUs are the node's."""
-    node = _first()
+    node = _get_first_node()
     code = BOUND % (node.number, node.number)
-    done = subprocess.run([sys.executable, "-c", code], cwd=HOUSE, capture_output=True, text=True, check=False)
-    if "CAP_SYS_NICE" in done.stderr:
+    completed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    if "CAP_SYS_NICE" in completed.stderr:
         pytest.skip("this sandbox lets nobody set a memory policy")
 
-    assert json.loads(done.stdout) == ["BIND", [node.number], sorted(node.cpus)]
+    assert json.loads(completed.stdout) == ["BIND", [node.number], sorted(node.cpus)]
 
 
 def test_the_kernel_tells_where_pages_are() -> None:
     """move_pages(2) gives the node of a touched page, and an error for one that never was."""
-    node = _first()
+    node = _get_first_node()
     with mmap.mmap(-1, 64 * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.madvise(mmap.MADV_NOHUGEPAGE)
         memory[0] = 1
         start = ctypes.addressof(first := ctypes.c_char.from_buffer(memory))
-        found = _pages([start, start + 40 * mmap.PAGESIZE])
+        page_nodes = _get_page_nodes([start, start + 40 * mmap.PAGESIZE])
         del first
 
-    assert found[0] in {one.number for one in list_nodes(os.sched_getaffinity(0))} | {node.number}
-    assert found[1] < 0
+    assert page_nodes[0] in {one.number for one in list_nodes(os.sched_getaffinity(0))} | {node.number}
+    assert page_nodes[1] < 0
 
 
 def test_what_the_kernel_refuses_is_a_sentence() -> None:
@@ -158,14 +158,14 @@ def test_what_was_asked_and_what_was_got_are_both_told() -> None:
         assert f"{100 * share:.0f} % on node {node}; threads: 2 on node 0" in locality.describe()
 
 
-def _first() -> Node:
-    found = list_nodes(os.sched_getaffinity(0))
-    if not found:
+def _get_first_node() -> Node:
+    nodes = list_nodes(os.sched_getaffinity(0))
+    if not nodes:
         pytest.skip("this kernel shows no NUMA nodes")
-    return found[0]
+    return nodes[0]
 
 
-def _pages(addresses: list[int]) -> list[int]:
+def _get_page_nodes(addresses: list[int]) -> list[int]:
     try:
         return mempolicy.get_page_nodes(addresses)
     except OSError as error:

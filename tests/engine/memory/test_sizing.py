@@ -41,13 +41,13 @@ def test_other_words_are_refused(text: str) -> None:
         parse_size(text)
 
 
-def footprint(size: int) -> int:
+def estimate_footprint(size: int) -> int:
     """A process that takes 50 MiB beside its weights."""
     return size + 50 * MIB
 
 
 @pytest.mark.parametrize(
-    ("cache", "room", "expected"),
+    ("cache", "available", "expected"),
     [
         (32 * MIB, 1000 * MIB, Size(128 * MIB, False)),
         (32 * MIB, 178 * MIB, Size(128 * MIB, False)),
@@ -56,41 +56,41 @@ def footprint(size: int) -> int:
         (512 * MIB, 100 * GIB, Size(GIB, True)),
     ],
 )
-def test_automatic_size(cache: int | None, room: int | None, expected: Size) -> None:
+def test_automatic_size(cache: int | None, available: int | None, expected: Size) -> None:
     """Four caches, unless 1 GiB is less; then it says so."""
-    assert choose_automatic_size(cache, room, MIB, footprint) == expected
+    assert choose_automatic_size(cache, available, MIB, estimate_footprint) == expected
 
 
 def test_what_has_no_room_is_smaller() -> None:
     """One byte too little for four caches, and the model shrinks and says so; to within 2 % of what has room."""
-    size, cut = choose_automatic_size(32 * MIB, 178 * MIB - 1, MIB, footprint)
+    size, is_reduced = choose_automatic_size(32 * MIB, 178 * MIB - 1, MIB, estimate_footprint)
 
-    assert cut
+    assert is_reduced
     assert 0.98 * 128 * MIB <= size < 128 * MIB
-    assert 98 * MIB <= choose_automatic_size(32 * MIB, 150 * MIB, MIB, footprint).size <= 100 * MIB
+    assert 98 * MIB <= choose_automatic_size(32 * MIB, 150 * MIB, MIB, estimate_footprint).size <= 100 * MIB
 
 
 @given(st.integers(45 * MIB, 2 * GIB), st.integers(64, 4096))
-def test_all_of_the_process_has_room(room: int, context: int) -> None:
+def test_all_of_the_process_has_room(available: int, context: int) -> None:
     """Weights, KV cache, scratch and interpreter together stay below the cap, whatever steps the shapes come in."""
 
-    def whole(size: int) -> int:
+    def estimate_total(size: int) -> int:
         return estimate_memory(config_of_size(size, VOCAB), context).total + INTERPRETER_BYTES
 
-    if whole(MIB) > room:
+    if estimate_total(MIB) > available:
         with pytest.raises(ValueError, match="the smallest model takes"):
-            choose_automatic_size(GIB, room, MIN_WEIGHTS_BYTES, whole)
+            choose_automatic_size(GIB, available, MIN_WEIGHTS_BYTES, estimate_total)
         return
-    size = choose_automatic_size(GIB, room, MIN_WEIGHTS_BYTES, whole).size
+    size = choose_automatic_size(GIB, available, MIN_WEIGHTS_BYTES, estimate_total).size
 
-    assert whole(size) <= room
+    assert estimate_total(size) <= available
     assert MIB <= size <= GIB
 
 
 def test_no_room_at_all_is_an_error() -> None:
     """Where not even the smallest model has room, the sentence says how much it would take."""
     with pytest.raises(ValueError, match=r"^20.0 MiB may be used, and the smallest model takes 51.0 MiB: choose"):
-        choose_automatic_size(32 * MIB, 20 * MIB, MIB, footprint)
+        choose_automatic_size(32 * MIB, 20 * MIB, MIB, estimate_footprint)
 
 
 def test_machine_is_read(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from engine.serving.requests import CompletionRequest, ModelSpec, parse_chat, pa
 Client = Any
 Answer = Any
 
-TERMS = ModelSpec(128, 257, ByteTokenizer(), PlainTemplate())
+SPEC = ModelSpec(128, 257, ByteTokenizer(), PlainTemplate())
 CHATML = """{%- for message in messages %}
 {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}
 {%- endfor %}
@@ -27,20 +27,20 @@ CHATML = """{%- for message in messages %}
 USER = [ChatMessage("user", "hi")]
 
 
-def chat(client: Client, **fields: Any) -> Answer:
+def post_chat(client: Client, **fields: Any) -> Answer:
     """POST /v1/chat/completions."""
-    asked = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5} | fields
-    return client.ask("POST", "/v1/chat/completions", json.dumps(asked).encode())
+    request = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5} | fields
+    return client.ask("POST", "/v1/chat/completions", json.dumps(request).encode())
 
 
-def text_of(prompt: tuple[int, ...]) -> str:
+def decode_prompt(prompt: tuple[int, ...]) -> str:
     """The text behind byte tokens."""
     return bytes(token for token in prompt if token < 256).decode()
 
 
 def test_chat_has_openai_shape(client: Client) -> None:
     """A chat tells its message, why it ended and what it used."""
-    fields = chat(client, temperature=0).json()
+    fields = post_chat(client, temperature=0).json()
 
     assert fields["object"] == "chat.completion"
     assert fields["choices"][0]["message"]["role"] == "assistant"
@@ -50,8 +50,8 @@ def test_chat_has_openai_shape(client: Client) -> None:
 
 def test_chat_stream_equals_whole(client: Client) -> None:
     """First comes the role, then the text, then the reason and the usage; together it is the whole answer."""
-    whole = chat(client, temperature=0.8, seed=4).json()["choices"][0]["message"]["content"]
-    answer = chat(client, temperature=0.8, seed=4, stream=True, stream_options={"include_usage": True})
+    content = post_chat(client, temperature=0.8, seed=4).json()["choices"][0]["message"]["content"]
+    answer = post_chat(client, temperature=0.8, seed=4, stream=True, stream_options={"include_usage": True})
     *chunks, done = [line.removeprefix("data: ") for line in answer.body.decode().split("\n\n") if line]
     *pieces, usage = [json.loads(chunk) for chunk in chunks]
     deltas = [piece["choices"][0]["delta"] for piece in pieces]
@@ -59,13 +59,13 @@ def test_chat_stream_equals_whole(client: Client) -> None:
     assert deltas[0] == {"role": "assistant", "content": ""}
     assert deltas[-1] == {}
     assert pieces[-1]["choices"][0]["finish_reason"] == "length"
-    assert "".join(delta.get("content", "") for delta in deltas) == whole
+    assert "".join(delta.get("content", "") for delta in deltas) == content
     assert (usage["choices"], usage["usage"]["completion_tokens"], done) == ([], 5, "[DONE]")
 
 
 def test_chat_fills_the_context(client: Client) -> None:
     """Without a number of tokens an answer may go on to the end of the context."""
-    fields = chat(client, max_tokens=None).json()
+    fields = post_chat(client, max_tokens=None).json()
 
     assert fields["usage"]["total_tokens"] == 128
 
@@ -77,10 +77,10 @@ def test_parts_and_roles() -> None:
         {"role": "assistant", "content": "yes", "refusal": None, "tool_calls": [], "annotations": []},
         {"role": "user", "content": "so?"},
     ]
-    asked = parse_chat(json.dumps({"messages": messages, "max_completion_tokens": 3}).encode(), TERMS)
+    request = parse_chat(json.dumps({"messages": messages, "max_completion_tokens": 3}).encode(), SPEC)
 
-    assert text_of(asked.prompt) == "system: be brief\nassistant: yes\nuser: so?\nassistant:"
-    assert asked.max_tokens == 3
+    assert decode_prompt(request.prompt) == "system: be brief\nassistant: yes\nuser: so?\nassistant:"
+    assert request.max_tokens == 3
 
 
 @pytest.mark.parametrize(
@@ -107,11 +107,11 @@ def test_parts_and_roles() -> None:
 )
 def test_wrong_chat_is_refused(client: Client, fields: dict[str, Any], sentence: str) -> None:
     """A wrong chat is a 400 with a sentence that says where, and nothing is generated."""
-    answer = chat(client, **fields)
+    answer = post_chat(client, **fields)
 
     assert answer.status == 400
     assert sentence in answer.json()["error"]["message"]
-    assert client.metric("generated_tokens_total") == 0
+    assert client.read_metric("generated_tokens_total") == 0
 
 
 def test_more_than_the_cache_is_refused_before_it_is_tried(client: Client) -> None:
@@ -212,13 +212,13 @@ def test_no_body_breaks_the_parser(body: bytes) -> None:
     """Any bytes are a request that fits, or a 400 with one sentence."""
     for parse in (parse_completion, parse_chat):
         try:
-            asked = parse(body, TERMS)
+            request = parse(body, SPEC)
         except HttpError as refused:
             assert refused.status == 400
             assert refused.message.endswith(".")
             assert "\n" not in refused.message
         else:
-            assert isinstance(asked, CompletionRequest)
-            assert 1 <= len(asked.prompt) < len(asked.prompt) + asked.max_tokens <= TERMS.context
-            assert all(0 <= token < TERMS.vocab for token in asked.prompt)
-            assert all(asked.stop)
+            assert isinstance(request, CompletionRequest)
+            assert 1 <= len(request.prompt) < len(request.prompt) + request.max_tokens <= SPEC.context
+            assert all(0 <= token < SPEC.vocab for token in request.prompt)
+            assert all(request.stop)

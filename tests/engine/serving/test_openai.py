@@ -13,14 +13,14 @@ Client = Any
 MESSAGES: Any = [{"role": "user", "content": "hi"}]
 
 
-def official(client: Client) -> openai.OpenAI:
+def connect_official(client: Client) -> openai.OpenAI:
     """A client that does not try again, so that nothing that failed is hidden."""
     return openai.OpenAI(base_url=f"{client.server.url}/v1", api_key="none", max_retries=0, timeout=30)
 
 
 @pytest.fixture(name="api")
 def _api(client: Client) -> Iterator[openai.OpenAI]:
-    with official(client) as api:
+    with connect_official(client) as api:
         yield api
 
 
@@ -57,7 +57,7 @@ def test_chat(api: openai.OpenAI) -> None:
 
 def test_streaming_with_usage(api: openai.OpenAI) -> None:
     """A stream gives the text of the whole answer and, asked for, its usage at the end."""
-    whole = api.chat.completions.create(model="tiny", messages=MESSAGES, max_tokens=20, temperature=0)
+    completion = api.chat.completions.create(model="tiny", messages=MESSAGES, max_tokens=20, temperature=0)
     stream = api.chat.completions.create(
         model="tiny",
         messages=MESSAGES,
@@ -69,18 +69,18 @@ def test_streaming_with_usage(api: openai.OpenAI) -> None:
     chunks = list(stream)
     text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
 
-    assert text == whole.choices[0].message.content
-    assert chunks[-1].usage == whole.usage
+    assert text == completion.choices[0].message.content
+    assert chunks[-1].usage == completion.usage
     assert [chunk.usage for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
 
 
 def test_stop_strings(api: openai.OpenAI) -> None:
     """A stop string ends the answer before it, whole and streamed alike."""
-    asked: dict[str, Any] = {"model": "tiny", "prompt": "hi", "max_tokens": 60, "seed": 3, "temperature": 1.0}
-    text = api.completions.create(**asked).choices[0].text
+    request: dict[str, Any] = {"model": "tiny", "prompt": "hi", "max_tokens": 60, "seed": 3, "temperature": 1.0}
+    text = api.completions.create(**request).choices[0].text
     stop = text[8:10]
-    stopped = api.completions.create(**asked, stop=[stop, "never there"])
-    streamed = list(api.completions.create(**asked, stop=stop, stream=True))
+    stopped = api.completions.create(**request, stop=[stop, "never there"])
+    streamed = list(api.completions.create(**request, stop=stop, stream=True))
 
     assert stopped.choices[0].finish_reason == streamed[-1].choices[0].finish_reason == "stop"
     assert stopped.choices[0].text == text[: text.index(stop)]
@@ -97,18 +97,18 @@ def test_refusals_are_the_clients_own_errors(api: openai.OpenAI) -> None:
 
 def test_cancellation_in_the_middle(slow_client: Client, wait_until: Any) -> None:
     """A stream that its client closes is worked for no more, and its slot is there for the next."""
-    with official(slow_client) as api:
+    with connect_official(slow_client) as api:
         stream = api.completions.create(model="tiny", prompt="a", max_tokens=120, stream=True)
         for _ in range(3):
             next(stream)
         slow_client.gate.clear()
         stream.close()
-        made = slow_client.metric("generated_tokens_total")
+        generated = slow_client.read_metric("generated_tokens_total")
         slow_client.gate.set()
-        wait_until(lambda: slow_client.metric("requests_running") == 0)
+        wait_until(lambda: slow_client.read_metric("requests_running") == 0)
 
         # The pass that waited at the gate was begun before the client left; at most one more did not see it yet.
-        assert slow_client.metric("generated_tokens_total") <= made + 2
+        assert slow_client.read_metric("generated_tokens_total") <= generated + 2
         assert api.completions.create(model="tiny", prompt="a", max_tokens=1).choices[0].finish_reason == "length"
 
 
@@ -116,17 +116,17 @@ def test_fifty_at_once(slow_client_of_3: Client, wait_until: Any) -> None:
     """Of fifty requests at once on three slots, streams and not, every one gets its own whole answer."""
 
     def ask(number: int) -> tuple[int, str]:
-        asked: dict[str, Any] = {"model": "tiny", "prompt": f"number {number}", "max_tokens": 8, "temperature": 0}
+        request: dict[str, Any] = {"model": "tiny", "prompt": f"number {number}", "max_tokens": 8, "temperature": 0}
         if number % 2:
-            return number, "".join(chunk.choices[0].text for chunk in api.completions.create(**asked, stream=True))
-        return number, api.completions.create(**asked).choices[0].text
+            return number, "".join(chunk.choices[0].text for chunk in api.completions.create(**request, stream=True))
+        return number, api.completions.create(**request).choices[0].text
 
-    with official(slow_client_of_3) as api:
+    with connect_official(slow_client_of_3) as api:
         alone = dict(map(ask, range(3)))
         with ThreadPoolExecutor(50) as clients:
             together = dict(clients.map(ask, range(50)))
-    wait_until(lambda: slow_client_of_3.metric("requests_running") == 0)
+    wait_until(lambda: slow_client_of_3.read_metric("requests_running") == 0)
 
     assert len(together) == 50
     assert {number: together[number] for number in alone} == alone
-    assert slow_client_of_3.metric("generated_tokens_total") == 53 * 8
+    assert slow_client_of_3.read_metric("generated_tokens_total") == 53 * 8

@@ -19,7 +19,7 @@ class Clock:
         return self.now
 
 
-def work(pace: Pace, clock: Clock, seconds: float) -> None:
+def work_for(pace: Pace, clock: Clock, seconds: float) -> None:
     """One forward pass."""
     clock.now += seconds
     pace.charge(seconds)
@@ -38,7 +38,7 @@ def test_share_of_time_never_exceeds_duty(duty: float, passes: list[float], betw
     began, busy = clock.now, 0.0
     pace.begin_work()
     for seconds in passes:
-        work(pace, clock, seconds)
+        work_for(pace, clock, seconds)
         busy += seconds
         clock.now += between + max(0.0, pace.get_debt() - between)
 
@@ -53,7 +53,7 @@ def test_late_wake_ups_are_earned_back(duty: float, late: float) -> None:
     pace.set_lease(duty, ttl=3600)
     began, busy = clock.now, 0.0
     for _ in range(400):
-        work(pace, clock, 0.01)
+        work_for(pace, clock, 0.01)
         busy += 0.01
         if (owed := pace.get_debt()) > 0:
             clock.now += owed + late
@@ -66,7 +66,7 @@ def test_full_duty_never_rests() -> None:
     clock = Clock()
     pace = Pace(clock)
     for _ in range(100):
-        work(pace, clock, 0.1)
+        work_for(pace, clock, 0.1)
 
         assert pace.get_debt() <= 1e-9
 
@@ -76,7 +76,7 @@ def test_lease_ends_by_itself() -> None:
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(0.1, ttl=30)
-    work(pace, clock, 10)
+    work_for(pace, clock, 10)
 
     assert pace.get_duty() == 0.1
     assert pace.get_debt() == pytest.approx(90)
@@ -92,7 +92,7 @@ def test_owed_alone_notices_the_end_of_a_lease() -> None:
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(0.1, ttl=15)
-    work(pace, clock, 10)
+    work_for(pace, clock, 10)
     clock.now += 5
 
     assert pace.get_debt() <= 0
@@ -103,7 +103,7 @@ def test_renewal_keeps_the_debt() -> None:
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(0.5, ttl=30)
-    work(pace, clock, 20)
+    work_for(pace, clock, 20)
     pace.set_lease(0.5, ttl=30)
 
     assert pace.get_debt() == pytest.approx(20)
@@ -118,7 +118,7 @@ def test_a_later_lease_takes_the_place() -> None:
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(0.1, ttl=30)
-    work(pace, clock, 1)
+    work_for(pace, clock, 1)
     pace.set_lease(1.0, ttl=1)
 
     assert pace.get_duty() == 1.0
@@ -132,7 +132,7 @@ def test_idle_time_earns_nothing() -> None:
     pace.set_lease(0.5, ttl=7200)
     clock.now += 3600
     pace.begin_work()
-    work(pace, clock, 1)
+    work_for(pace, clock, 1)
 
     assert pace.get_debt() == pytest.approx(1)
 
@@ -142,12 +142,12 @@ def test_pauses_inside_a_request_earn_little() -> None:
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(0.5, ttl=7200)
-    work(pace, clock, 1)
+    work_for(pace, clock, 1)
     clock.now += 100
 
     assert pace.get_debt() == -CREDIT
 
-    work(pace, clock, 1)
+    work_for(pace, clock, 1)
 
     assert pace.get_debt() == pytest.approx(1 - CREDIT)
 
@@ -157,7 +157,7 @@ def test_debt_outlives_a_request() -> None:
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(0.5, ttl=7200)
-    work(pace, clock, 1)
+    work_for(pace, clock, 1)
     pace.begin_work()
 
     assert pace.get_debt() == pytest.approx(1)
@@ -168,13 +168,13 @@ def test_rest_ends_when_the_client_has_gone() -> None:
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(0.1, ttl=7200)
-    work(pace, clock, 100)
+    work_for(pace, clock, 100)
     looks: list[int] = []
 
-    def gone() -> bool:
+    def has_client_left() -> bool:
         looks.append(1)
         return len(looks) > 1
 
-    pace.rest(gone)
+    pace.rest(has_client_left)
 
     assert len(looks) == 2

@@ -18,7 +18,7 @@ from engine.memory.numa_nodes import find_tightest_limit, list_nodes
 ROOT = Path(__file__).parents[3]
 
 
-def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+def start_engine(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     """The engine as a child."""
     return subprocess.Popen(
         [sys.executable, "-m", "engine", *arguments],
@@ -30,7 +30,7 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def ready(child: subprocess.Popen[str]) -> dict[str, Any]:
+def read_ready_line(child: subprocess.Popen[str]) -> dict[str, Any]:
     """The line that says where it is."""
     assert child.stdout is not None
     fields: dict[str, Any] = json.loads(child.stdout.readline())
@@ -49,8 +49,8 @@ def put_pace(url: str, token: str) -> int:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serves_and_ends(number: signal.Signals) -> None:
     """It says where it listens in one line, gives way to others, and a signal ends it with 0 and without traceback."""
-    child = start("--size", "1MiB", "--context", "64")
-    fields = ready(child)
+    child = start_engine("--size", "1MiB", "--context", "64")
+    fields = read_ready_line(child)
     with urllib.request.urlopen(fields["url"] + "/healthz", timeout=10) as answer:
         health = answer.read()
     adjustment = Path(f"/proc/{child.pid}/oom_score_adj").read_text()
@@ -70,8 +70,8 @@ def test_serves_and_ends(number: signal.Signals) -> None:
 
 def test_ends_in_the_middle_of_a_stream() -> None:
     """Without patience a signal during a paced stream ends the process as quietly."""
-    child = start("--size", "1MiB", "--drain", "0", STEADYTOK_ENGINE_TOKEN="from-the-environment")
-    url = ready(child)["url"]
+    child = start_engine("--size", "1MiB", "--drain", "0", STEADYTOK_ENGINE_TOKEN="from-the-environment")
+    url = read_ready_line(child)["url"]
 
     assert put_pace(url, "from-the-environment") == 200
 
@@ -89,8 +89,8 @@ def test_ends_in_the_middle_of_a_stream() -> None:
 def test_token_from_a_file(tmp_path: Path) -> None:
     """The token is the content of --token-file, and comes before that of the environment."""
     (tmp_path / "token").write_text("from-the-file\n")
-    child = start("--size", "1MiB", "--token-file", str(tmp_path / "token"), STEADYTOK_ENGINE_TOKEN="other")
-    status = put_pace(ready(child)["url"], "from-the-file")
+    child = start_engine("--size", "1MiB", "--token-file", str(tmp_path / "token"), STEADYTOK_ENGINE_TOKEN="other")
+    status = put_pace(read_ready_line(child)["url"], "from-the-file")
     child.terminate()
     child.communicate(timeout=20)
 
@@ -105,8 +105,8 @@ def test_most_makes_an_automatic_size_smaller() -> None:
     if available is None or available < 1 << 30:
         pytest.skip("this host has not 1 GiB available")
     share = (60 << 20) / available
-    child = start("--size", "auto", "--most", f"{share:.6f}", "--context", "64")
-    fields = ready(child)
+    child = start_engine("--size", "auto", "--most", f"{share:.6f}", "--context", "64")
+    fields = read_ready_line(child)
     resident = next(
         int(line.split()[1]) * 1024
         for line in Path(f"/proc/{child.pid}/status").read_text().splitlines()
@@ -141,7 +141,7 @@ def test_most_makes_an_automatic_size_smaller() -> None:
 )
 def test_what_cannot_start_says_why(arguments: tuple[str, ...], sentence: str) -> None:
     """A wrong option ends it with 2 and one sentence, before the ready line."""
-    child = start(*arguments)
+    child = start_engine(*arguments)
     out, err = child.communicate(timeout=20)
 
     assert child.returncode == 2
@@ -169,7 +169,7 @@ def test_ends_with_its_input() -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    ready(child)
+    read_ready_line(child)
     assert child.poll() is None
     _, err = child.communicate(timeout=20)
 

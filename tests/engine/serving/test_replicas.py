@@ -27,24 +27,24 @@ from engine.serving.workers import Worker, Workers
 ROOT = Path(__file__).parents[3]
 TOKEN = "a-token"
 ARGUMENTS = ("--size", "1MiB", "--context", "512", "--slots", "1", "--nice", "0")
-LASTING = (*ARGUMENTS, "--context", "4096")  # room for an answer that takes seconds at a tenth of the speed
+LONG_ARGUMENTS = (*ARGUMENTS, "--context", "4096")  # room for an answer that takes seconds at a tenth of the speed
 Wait = Callable[[Callable[[], bool]], None]
 
 
-class Both(NamedTuple):
+class TwoWorkers(NamedTuple):
     """Two workers, their front, and what was said about them."""
 
-    front: Router
-    said: list[str]
+    router: Router
+    messages: list[str]
 
     @property
     def workers(self) -> list[Worker]:
         """The two."""
-        return self.front.workers.all
+        return self.router.workers.all
 
     def connect(self) -> http.client.HTTPConnection:
         """A connection of the test's own."""
-        return http.client.HTTPConnection("127.0.0.1", self.front.server_port, timeout=20)
+        return http.client.HTTPConnection("127.0.0.1", self.router.server_port, timeout=20)
 
     def ask(self, method: str, path: str, fields: Any = None, **headers: str) -> tuple[int, bytes]:
         """One request and its answer."""
@@ -57,7 +57,7 @@ class Both(NamedTuple):
         finally:
             connection.close()
 
-    def metric(self, name: str, worker: str) -> float:
+    def read_metric(self, name: str, worker: str) -> float:
         """One value of a worker in the front's /metrics; NaN where it is missing."""
         lines = self.ask("GET", "/metrics")[1].decode().splitlines()
         start = f'steadytok_reference_{name}{{worker="{worker}"}} '
@@ -65,22 +65,22 @@ class Both(NamedTuple):
 
 
 @pytest.fixture(name="both")
-def _both(monkeypatch: pytest.MonkeyPatch) -> Iterator[Both]:
+def _both(monkeypatch: pytest.MonkeyPatch) -> Iterator[TwoWorkers]:
     monkeypatch.setenv("STEADYTOK_ENGINE_TOKEN", TOKEN)
-    said: list[str] = []
-    workers = Workers({"0": ARGUMENTS, "1": ARGUMENTS}, said.append)
-    front = Router(("127.0.0.1", 0), workers)
+    messages: list[str] = []
+    workers = Workers({"0": ARGUMENTS, "1": ARGUMENTS}, messages.append)
+    router = Router(("127.0.0.1", 0), workers)
     try:
-        workers.start(front.restore_lease)
-        threading.Thread(target=front.serve_forever, args=(0.01,), daemon=True).start()
-        yield Both(front, said)
+        workers.start(router.restore_lease)
+        threading.Thread(target=router.serve_forever, args=(0.01,), daemon=True).start()
+        yield TwoWorkers(router, messages)
     finally:
         workers.stop(GracePeriod(0.0))
-        front.shutdown()
-        front.server_close()
+        router.shutdown()
+        router.server_close()
 
 
-def test_requests_go_to_who_has_fewest(both: Both, wait_until: Wait) -> None:
+def test_requests_go_to_who_has_fewest(both: TwoWorkers, wait_until: Wait) -> None:
     """Requests in a row alternate; while one worker has a request to answer, the other gets the next ones."""
 
     def complete() -> int:
@@ -93,7 +93,7 @@ def test_requests_go_to_who_has_fewest(both: Both, wait_until: Wait) -> None:
     assert [worker.assigned_count for worker in both.workers] == [2, 2]
 
     busy = both.workers[0]  # of two that have as much to do, the first
-    with _stopped(busy), contextlib.closing(both.connect()) as connection:
+    with _stop_process(busy), contextlib.closing(both.connect()) as connection:
         connection.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 500}))
         wait_until(lambda: both.workers[0].running_count == 1)
         assert [complete() for _ in range(3)] == [200] * 3
@@ -103,86 +103,88 @@ def test_requests_go_to_who_has_fewest(both: Both, wait_until: Wait) -> None:
     assert sum(worker.assigned_count for worker in both.workers) == 8
 
 
-def test_answers_come_as_the_worker_made_them(both: Both) -> None:
+def test_answers_come_as_the_worker_made_them(both: TwoWorkers) -> None:
     """Whole, streamed to [DONE], refused with the worker's own sentence, and chat and models all the same."""
-    whole = json.loads(both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 3, "temperature": 0})[1])
+    completion = json.loads(both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 3, "temperature": 0})[1])
     events = both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 3, "temperature": 0, "stream": True})[1]
     texts = [json.loads(line[6:])["choices"][0]["text"] for line in events.splitlines() if line.startswith(b"data: {")]
 
-    assert "".join(texts) == whole["choices"][0]["text"]
+    assert "".join(texts) == completion["choices"][0]["text"]
     assert events.endswith(b"data: [DONE]\n\n")
-    status, refused = both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 9999})
-    assert (status, "max_tokens" in json.loads(refused)["error"]["message"]) == (400, True)
+    status, refusal = both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 9999})
+    assert (status, "max_tokens" in json.loads(refusal)["error"]["message"]) == (400, True)
     assert json.loads(both.ask("GET", "/v1/models")[1])["data"][0]["id"] == both.workers[0].ready_fields["model"]
     assert both.ask("GET", "/nothing")[0] == 404
 
 
-def test_a_client_that_leaves_is_told_to_the_worker(both: Both, wait_until: Wait) -> None:
+def test_a_client_that_leaves_is_told_to_the_worker(both: TwoWorkers, wait_until: Wait) -> None:
     """Its worker has the slot free again, long before the answer would have ended."""
-    gone = both.connect()
+    connection = both.connect()
     both.ask("PUT", "/pace", {"duty": 0.1, "ttl": "60s"}, Authorization=f"Bearer {TOKEN}")
-    gone.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 500, "stream": True}))
-    stream = gone.getresponse()
+    connection.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 500, "stream": True}))
+    stream = connection.getresponse()
     stream.read(10)
     stream.close()
-    gone.close()
+    connection.close()
 
-    wait_until(lambda: all(both.metric("requests_running", name) == 0 for name in "01"))
+    wait_until(lambda: all(both.read_metric("requests_running", name) == 0 for name in "01"))
     wait_until(lambda: not any(worker.running_count for worker in both.workers))
-    assert sum(both.metric("generated_tokens_total", name) for name in "01") < 500
+    assert sum(both.read_metric("generated_tokens_total", name) for name in "01") < 500
 
 
-def test_a_pace_reaches_all_and_those_that_come_later(both: Both, wait_until: Wait) -> None:
+def test_a_pace_reaches_all_and_those_that_come_later(both: TwoWorkers, wait_until: Wait) -> None:
     """Both have the duty; a worker that takes a dead one's place has it too; a wrong token is refused by all."""
     assert both.ask("PUT", "/pace", {"duty": 0.4}, Authorization="Bearer wrong")[0] == 401
     assert both.ask("PUT", "/pace", {"duty": 0.5, "ttl": "60s"}, Authorization=f"Bearer {TOKEN}")[0] == 200
-    assert [both.metric("duty", name) for name in "01"] == [0.5, 0.5]
+    assert [both.read_metric("duty", name) for name in "01"] == [0.5, 0.5]
 
     _kill(both.workers[1])
     wait_until(lambda: both.workers[1].start_count == 2 and both.workers[1].port is not None)
-    wait_until(lambda: both.metric("duty", "1") == 0.5)
+    wait_until(lambda: both.read_metric("duty", "1") == 0.5)
 
 
-def test_one_that_dies_is_named_and_replaced(both: Both, wait_until: Wait) -> None:
+def test_one_that_dies_is_named_and_replaced(both: TwoWorkers, wait_until: Wait) -> None:
     """The other goes on; what the dead one had counted stays, its gauges are missing, and none of it falls later."""
     for _ in range(2):
         both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 4})
-    before = both.metric("generated_tokens_total", "1")
+    before = both.read_metric("generated_tokens_total", "1")
     _kill(both.workers[1])
     wait_until(lambda: both.workers[1].port is None)
 
     assert both.ask("GET", "/healthz")[0] == 200
     assert json.loads(both.ask("GET", "/healthz")[1])["workers"] == {"0": "up", "1": "down"}
     assert all(both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 2})[0] == 200 for _ in range(3))
-    assert both.metric("generated_tokens_total", "1") == before == 4
-    assert both.metric("worker_up", "1") == 0
-    assert both.metric("kv_cache_usage_ratio", "1") != both.metric("kv_cache_usage_ratio", "1")  # NaN: missing
+    assert both.read_metric("generated_tokens_total", "1") == before == 4
+    assert both.read_metric("worker_up", "1") == 0
+    assert both.read_metric("kv_cache_usage_ratio", "1") != both.read_metric(
+        "kv_cache_usage_ratio", "1"
+    )  # NaN: missing
     wait_until(lambda: both.workers[1].start_count == 2 and both.workers[1].port is not None)
     both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 2})
     both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 2})
-    assert both.metric("generated_tokens_total", "1") > before
-    assert "the worker of node 1 was ended by SIGKILL (signal 9): the others go on" in " ".join(both.said)
+    assert both.read_metric("generated_tokens_total", "1") > before
+    assert "the worker of node 1 was ended by SIGKILL (signal 9): the others go on" in " ".join(both.messages)
 
 
-def test_a_stream_that_is_cut_says_so(both: Both) -> None:
+def test_a_stream_that_is_cut_says_so(both: TwoWorkers) -> None:
     """A worker that dies in the middle of an answer leaves an event with an error, and no [DONE]."""
     both.ask("PUT", "/pace", {"duty": 0.1, "ttl": "60s"}, Authorization=f"Bearer {TOKEN}")
     connection = both.connect()
     connection.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 500, "stream": True}))
     stream = connection.getresponse()
-    seen = stream.readline()
+    received = stream.readline()
     _kill(next(worker for worker in both.workers if worker.running_count))
     try:
-        seen += stream.read()
+        received += stream.read()
     except http.client.IncompleteRead as cut:
-        seen += cut.partial
+        received += cut.partial
     connection.close()
 
-    assert b"ended in the middle of this answer" in seen
-    assert b"[DONE]" not in seen
+    assert b"ended in the middle of this answer" in received
+    assert b"[DONE]" not in received
 
 
-def test_without_any_worker_it_says_when_to_come_back(both: Both, wait_until: Wait) -> None:
+def test_without_any_worker_it_says_when_to_come_back(both: TwoWorkers, wait_until: Wait) -> None:
     """503 with Retry-After while both are being replaced, and /healthz says so."""
     for worker in both.workers:
         _kill(worker)
@@ -198,7 +200,7 @@ def test_without_any_worker_it_says_when_to_come_back(both: Both, wait_until: Wa
     connection.close()
 
 
-class Full(HttpConnection):
+class FullWorker(HttpConnection):
     """A worker without room."""
 
     def respond(self, path: str, body: bytes) -> None:
@@ -207,7 +209,7 @@ class Full(HttpConnection):
 
 
 @contextlib.contextmanager
-def listening(listener: HttpListener) -> Iterator[HttpListener]:
+def run_listener(listener: HttpListener) -> Iterator[HttpListener]:
     """Has it answer until the end of the block."""
     threading.Thread(target=listener.serve_forever, args=(0.01,), daemon=True).start()
     try:
@@ -221,10 +223,13 @@ def listening(listener: HttpListener) -> Iterator[HttpListener]:
 def test_a_full_worker_is_heard_whoever_else_is_down(down: tuple[str, ...]) -> None:
     """Its 429, and when to come back, are what the client gets: a 503 would say that nobody is there."""
     workers = Workers({"0": (), "1": ()}, lambda _: None)
-    with listening(HttpListener(("127.0.0.1", 0), Full)) as full, listening(Router(("127.0.0.1", 0), workers)) as front:
+    with (
+        run_listener(HttpListener(("127.0.0.1", 0), FullWorker)) as full,
+        run_listener(Router(("127.0.0.1", 0), workers)) as router,
+    ):
         for worker in workers.all:
             worker.port = None if worker.name in down else full.server_port
-        connection = http.client.HTTPConnection("127.0.0.1", front.server_port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", router.server_port, timeout=20)
         connection.request("POST", "/v1/completions", json.dumps({"prompt": "a"}))
         answer = connection.getresponse()
 
@@ -237,13 +242,13 @@ def test_a_full_worker_is_heard_whoever_else_is_down(down: tuple[str, ...]) -> N
 def test_connections_of_the_front_are_bounded(wait_until: Wait) -> None:
     """As many as its workers would take together; the next one is told so."""
     workers = Workers({"0": (), "1": ()}, lambda _: None)
-    with listening(Router(("127.0.0.1", 0), workers)) as front, contextlib.ExitStack() as open_:
-        assert front.max_connections == 2 * MAX_CONNECTIONS
-        front.max_connections = 3
+    with run_listener(Router(("127.0.0.1", 0), workers)) as router, contextlib.ExitStack() as open_:
+        assert router.max_connections == 2 * MAX_CONNECTIONS
+        router.max_connections = 3
         for _ in range(3):
-            open_.enter_context(socket.create_connection(("127.0.0.1", front.server_port), timeout=20))
-        wait_until(lambda: front.connections == 3)
-        with socket.create_connection(("127.0.0.1", front.server_port), timeout=20) as one_more:
+            open_.enter_context(socket.create_connection(("127.0.0.1", router.server_port), timeout=20))
+        wait_until(lambda: router.connections == 3)
+        with socket.create_connection(("127.0.0.1", router.server_port), timeout=20) as one_more:
             assert one_more.recv(1000).startswith(b"HTTP/1.1 503 ")
 
 
@@ -260,9 +265,9 @@ def test_one_that_cannot_start_ends_the_start_with_its_sentence() -> None:
 def test_a_drain_that_is_over_ends_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker cuts what lasts longer than the drain, says its last words and exits: it is not killed meanwhile."""
     monkeypatch.setenv("STEADYTOK_ENGINE_TOKEN", TOKEN)
-    workers = Workers({"0": (*LASTING, "--drain", "0.5")}, lambda _: None)
+    workers = Workers({"0": (*LONG_ARGUMENTS, "--drain", "0.5")}, lambda _: None)
     workers.start(lambda _: None)
-    with _held(workers.all[0].port or 0):
+    with _hold_stream(workers.all[0].port or 0):
         workers.stop(GracePeriod(0.5))
 
     assert workers.all[0].process is not None
@@ -270,7 +275,7 @@ def test_a_drain_that_is_over_ends_in_order(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 # Everything as it is with several nodes, on a machine that may have one.
-ENGINE = """
+ENGINE_CODE = """
 import sys
 from engine.memory import binding
 binding.Binding.is_replicated = True
@@ -279,29 +284,29 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("hurry", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_hurries_the_workers_too(hurry: signal.Signals) -> None:
+@pytest.mark.parametrize("second_signal", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_hurries_the_workers_too(second_signal: signal.Signals) -> None:
     """With an hour to drain and a stream that lasts, the front ends when it is signalled again, and so do they."""
-    arguments = [*LASTING, "--numa", "replicate", "--drain", "3600"]
+    arguments = [*LONG_ARGUMENTS, "--numa", "replicate", "--drain", "3600"]
     environment = {**os.environ, "STEADYTOK_ENGINE_TOKEN": TOKEN}
-    command = [sys.executable, "-c", ENGINE, *arguments]
+    command = [sys.executable, "-c", ENGINE_CODE, *arguments]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True) as front:
-        assert front.stdout is not None
-        assert front.stderr is not None
-        ready = json.loads(front.stdout.readline())
-        with _held(int(ready["url"].rpartition(":")[2])):
-            front.send_signal(signal.SIGTERM)
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True) as router:
+        assert router.stdout is not None
+        assert router.stderr is not None
+        ready = json.loads(router.stdout.readline())
+        with _hold_stream(int(ready["url"].rpartition(":")[2])):
+            router.send_signal(signal.SIGTERM)
             with pytest.raises(subprocess.TimeoutExpired):
-                front.wait(0.5)
-            front.send_signal(hurry)
+                router.wait(0.5)
+            router.send_signal(second_signal)
 
-            assert front.wait(20) == 0
-        assert not any(_lives(worker["pid"]) for worker in ready["workers"])
-        assert "Traceback" not in front.stderr.read()
+            assert router.wait(20) == 0
+        assert not any(_is_alive(worker["pid"]) for worker in ready["workers"])
+        assert "Traceback" not in router.stderr.read()
 
 
-FRONT = """
+ROUTER_CODE = """
 import threading, sys
 from engine.serving.http_connection import MAX_CONNECTIONS, HttpConnection, HttpListener
 from engine.serving.json_fields import HttpError
@@ -317,18 +322,18 @@ threading.Event().wait()
 
 def test_workers_do_not_outlive_a_killed_front(wait_until: Wait) -> None:
     """SIGKILL leaves nobody to end them: they end because the kernel closes their standard input."""
-    command = [sys.executable, "-c", FRONT, *ARGUMENTS]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as front:
-        assert front.stdout is not None
-        worker = int(front.stdout.readline())
-        front.kill()
-        front.wait(20)
+    command = [sys.executable, "-c", ROUTER_CODE, *ARGUMENTS]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as router:
+        assert router.stdout is not None
+        worker = int(router.stdout.readline())
+        router.kill()
+        router.wait(20)
 
-    wait_until(lambda: not _lives(worker))
+    wait_until(lambda: not _is_alive(worker))
 
 
 @contextlib.contextmanager
-def _held(port: int) -> Iterator[None]:
+def _hold_stream(port: int) -> Iterator[None]:
     """A stream that has begun and lasts, since the engine is paced."""
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as pacing:
         pacing.request("PUT", "/pace", json.dumps({"duty": 0.1, "ttl": "60s"}), {"Authorization": f"Bearer {TOKEN}"})
@@ -341,7 +346,7 @@ def _held(port: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stopped(worker: Worker) -> Iterator[None]:
+def _stop_process(worker: Worker) -> Iterator[None]:
     """A worker whose process gets no CPU: what it has to answer stays unanswered."""
     assert worker.process is not None
     worker.process.send_signal(signal.SIGSTOP)
@@ -351,7 +356,7 @@ def _stopped(worker: Worker) -> Iterator[None]:
         worker.process.send_signal(signal.SIGCONT)
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
