@@ -9,10 +9,10 @@ from engine.checkpoints.checkpoint import Checkpoint
 
 def open_checkpoint(path: Path) -> Checkpoint:
     """
-    The checkpoint in a folder (config.json, *.safetensors, tokenizer.json) or a .gguf file.
+    Opens a folder (config.json, *.safetensors, tokenizer.json) or a .gguf file.
 
-    Reads headers and the tokenizer only. ValueError or OSError with a sentence where it is none that this engine can
-    run, or where what reads it is not installed.
+    Reads headers and the tokenizer only. Raises ValueError or OSError with a sentence if this engine cannot run the
+    model, or if a library to read it is not installed.
     """
     try:
         if path.is_dir():

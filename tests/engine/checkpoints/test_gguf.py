@@ -275,7 +275,7 @@ def _gguf_tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Tok
             {"extra_metadata": {"tokenizer.ggml.model": "t5"}},
             "a tokenizer of the kind 't5' is not supported: expected gpt2, llama",
         ),
-        ({"extra_metadata": {"tokenizer.ggml.pre": "tekken"}}, "that cuts texts as 'tekken' does is not supported"),
+        ({"extra_metadata": {"tokenizer.ggml.pre": "tekken"}}, "that splits texts like 'tekken' is not supported"),
         (
             {"extra_metadata": {"llama.rope.scaling.type": "longrope"}},
             "RoPE scaling of type 'longrope' is not supported",

@@ -42,7 +42,9 @@ def run_engine(*arguments: str) -> Iterator[Engine]:
             ready = json.loads(child.stdout.readline())
             lines = iter(child.stderr.readline, "")
             total = re.search(r"together ([\d.]+) MiB", next(line for line in lines if "together" in line))
-            announced, grown = map(float, SIZE.findall(next(line for line in lines if "were told" in line)))
+            announced, grown = map(
+                float, SIZE.findall(next(line for line in lines if "estimated without Python" in line))
+            )
             assert total is not None
             yield Engine(child.pid, ready, float(total[1]), announced, grown)
         finally:

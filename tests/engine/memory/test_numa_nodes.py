@@ -126,7 +126,9 @@ def test_it_keeps_to_the_node_with_most_memory(tmp_path: Path, build: Build) -> 
     nodes, cpus, messages = pin_in_process(tmp_path, "pin")
 
     assert (nodes, cpus) == ([1], allowed_cpus[1:])
-    assert f"keeping to node 1, {len(allowed_cpus) - 1} CPUs, which has most memory available (300.0 MiB)" in messages
+    assert (
+        f"pinned to node 1, {len(allowed_cpus) - 1} CPUs, the node with most memory available (300.0 MiB)" in messages
+    )
     assert pin_in_process(tmp_path, "leave") == ([0, 1], allowed_cpus, "")
 
 

@@ -47,7 +47,7 @@ def test_a_node_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(ValueError, match="no node 7") as refused:
         numa_policy.select_nodes(NumaOption("bind", 7), TWO)
     assert "node 0 with CPUs 0-1 and 700.0 MiB available; node 1 with CPUs 2-3,8 and 500.0 MiB" in str(refused.value)
-    with pytest.raises(ValueError, match="shows no node with memory and processors of ours"):
+    with pytest.raises(ValueError, match="lists no node with memory and usable CPUs"):
         numa_policy.select_nodes(NumaOption("interleave"), [])
 
 
@@ -60,14 +60,14 @@ def test_a_node_that_is_not_there_is_refused_with_those_that_are() -> None:
         (
             NumaOption("interleave"),
             TWO[:1],
-            "--numa interleave: only node 0 has memory and processors that we may use, so there is nothing to spread "
-            "over: all is on it",
+            "--numa interleave: only node 0 has memory and usable CPUs, so there is nothing to spread "
+            "over: everything is on it",
         ),
         (
             NumaOption("replicate"),
             TWO[:1],
-            "--numa replicate: only node 0 has memory and processors that we may use, so there is nothing to "
-            "replicate: all is on it",
+            "--numa replicate: only node 0 has memory and usable CPUs, so there is nothing to "
+            "replicate: everything is on it",
         ),
     ],
 )
@@ -122,10 +122,10 @@ def test_an_unknown_processor_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> 
     """The numbers of the calls differ by architecture: where they are not known nothing is called."""
     monkeypatch.setattr("platform.machine", lambda: "sparc64")
 
-    with pytest.raises(OSError, match=r"the number of set_mempolicy\(2\) on sparc64 is not known"):
+    with pytest.raises(OSError, match=r"the number of set_mempolicy\(2\) on sparc64 is unknown"):
         mempolicy.set_policy(mempolicy.PolicyMode.DEFAULT, ())
     assert Locality("interleave", [np.ones(4096, np.float32)], {}).sample_shares().shares == {}
-    assert "cannot be told: the number of" in Locality("interleave", [np.ones(4096, np.float32)], {}).describe()
+    assert "are unknown: the number of" in Locality("interleave", [np.ones(4096, np.float32)], {}).describe()
     assert Locality("interleave", [np.ones(4096, np.float32)], {}).render_exposition() == ""
 
 
