@@ -30,7 +30,7 @@ class DecodeTraffic:
         self._layers_by_window = Counter(c.windows or (None,) * c.layers)  # number of layers by window
 
     def count_bytes(self, positions: Sequence[int]) -> int:
-        """Returns the bytes of one decode pass at these positions: all weights once, and the KV cache of each request."""
+        """Returns the bytes of one decode pass at these positions: all weights once, and each request's KV cache."""
         return self._weight_bytes + self._position_bytes * sum(
             layers * min(position + 1, window or position + 1)
             for window, layers in self._layers_by_window.items()

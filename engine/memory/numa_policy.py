@@ -68,10 +68,10 @@ def apply_option(option: NumaOption, nodes: Sequence[Node]) -> None:
 
 def spread_blas_threads(nodes: Sequence[Node]) -> dict[int, int]:
     """
-    Keeps each thread of BLAS to the processors of one node, going round; how many each node has.
+    Pins each thread of BLAS to the CPUs of one node, in turn; returns the number of threads by node.
 
-    A thread that moves to another node leaves its memory and cache behind. The thread that calls BLAS counts as the first:
-    it is a Python thread, not always the same, and stays free to run on all nodes.
+    A thread that moves to another node leaves its memory and cache behind. The thread that calls BLAS counts as the
+    first: it is a Python thread, not always the same, and stays free to run on all nodes.
     """
     thread_counts = dict.fromkeys((node.number for node in nodes), 0)
     thread_counts[nodes[0].number] = 1

@@ -2,7 +2,7 @@
 The engine's own /metrics in Prometheus' text format.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/
-Written by hand: the client library takes 36 ms and 13 MiB of a canary that is to be small.
+Does not use the client library, which takes 36 ms and 13 MiB: a canary must be small.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PREFIX = "steadytok_reference_"
 
 
 class MetricFamily(NamedTuple):
-    """One metric: what stands behind its name in each line, and the values."""
+    """One metric; `values` are by the rest of the series name: suffix and labels."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -30,7 +30,7 @@ class MetricFamily(NamedTuple):
 
 
 def render_exposition(scheduler: BatchScheduler, model_name: str, threads: int, sgemv: float | None) -> str:
-    """All metrics now; what cannot be read is left out. `sgemv` in bytes per second."""
+    """Renders all current metrics, without those that cannot be read; `sgemv` is in bytes per second."""
     families = [
         *_collect_work(scheduler.counters),
         *_collect_latencies(scheduler.counters),

@@ -217,7 +217,7 @@ def test_a_fault_is_told(client: Client, stream: bool, capsys: pytest.CaptureFix
             connection.getresponse().read()
         connection.close()
 
-        assert b'"error": {"message": "The engine could not make this answer: MemoryError' in cut.value.partial
+        assert b'"error": {"message": "The engine could not generate this answer: MemoryError' in cut.value.partial
     else:
         assert answer.status == 500
         assert "MemoryError in the engine" in answer.json()["error"]["message"]

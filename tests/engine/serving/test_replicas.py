@@ -163,7 +163,7 @@ def test_one_that_dies_is_named_and_replaced(both: TwoWorkers, wait_until: Wait)
     both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 2})
     both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 2})
     assert both.read_metric("generated_tokens_total", "1") > before
-    assert "the worker of node 1 was ended by SIGKILL (signal 9): the others go on" in " ".join(both.messages)
+    assert "the worker of node 1 was ended by SIGKILL (signal 9): the others continue" in " ".join(both.messages)
 
 
 def test_a_stream_that_is_cut_says_so(both: TwoWorkers) -> None:
