@@ -71,12 +71,12 @@ class Router(HttpListener):
 
     def _render_worker_metrics(self) -> Iterator[str]:
         for name, kind, help_text, values in (
-            ("worker_up", "gauge", "Whether this worker serves.", [int(w.port is not None) for w in self.workers.all]),
-            ("worker_starts_total", "counter", "Times it was started.", [w.start_count for w in self.workers.all]),
+            ("worker_up", "gauge", "1 while this worker serves.", [int(w.port is not None) for w in self.workers.all]),
+            ("worker_starts_total", "counter", "Starts of this worker.", [w.start_count for w in self.workers.all]),
             (
                 "worker_requests_total",
                 "counter",
-                "Requests it was given.",
+                "Requests forwarded to this worker.",
                 [w.assigned_count for w in self.workers.all],
             ),
         ):
