@@ -21,9 +21,7 @@ DECODE_BUDGET = 1.25  # times sgemv: four fifths of its bandwidth
 def measure(seconds: float) -> BenchmarkResult:
     """Measures three shapes in float32 and int8, each in a new process."""
     figures: list[Figure] = []
-    notes = [
-        f"A batch is {BATCH} sequences, a prefill {PROMPT} tokens; each time is the best of several passes, taken in turns."
-    ]
+    notes = [f"A batch is {BATCH} sequences, a prefill {PROMPT} tokens; a time is the best of several, taken in turns."]
     for name in SHAPES:
         times_by_kind = {kind: _run_child(name, kind, seconds / 6) for kind in ("float32", "int8")}
         for kind, times in times_by_kind.items():

@@ -27,8 +27,8 @@ STREAMS = (1, 4)
 ROUNDS = 9  # paced windows, each between two at full speed, because the speed of a shared host varies
 NOTES = (
     "Duty counts all work; the first pass after a rest finds cold caches (6 to 14 % slower, a whole burst 1 to 2 %).",
-    "As root the engine runs in the real-time class. Otherwise a woken engine may wait for a processor, and the wait is "
-    "charged as work; then read the share worked and the tokens of a processor second.",
+    "As root the engine runs in the real-time class. Otherwise a woken engine may wait for a processor, and the wait "
+    "counts as work; then read the share worked and the tokens of a processor second.",
 )
 SETTLE_SECONDS = 0.3  # seconds after a change of the duty that do not count
 _TOKEN = "bench"

@@ -19,7 +19,7 @@ from bench.report import BenchmarkResult, Figure
 from bench.rows.sample_and_scrape import start_agent
 from bench.tree import HostShape, build_tree
 
-ABOUT = "an agent with its built-in rules on a tree of 256 CPUs, 8 nodes and 32 DIMMs, queried by dashboards and hostile clients"
+ABOUT = "an agent with its built-in rules on a tree of 256 CPUs, 8 nodes and 32 DIMMs, queried by good and bad clients"
 WARM_UP = 20.0  # seconds
 STEPS, PANEL_QUERIES = 300, 50
 PANEL = "steadytok_dimm_temperature_celsius"

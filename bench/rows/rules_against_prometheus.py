@@ -209,6 +209,6 @@ def _build_result(our_costs: RuleCosts, peer_costs: RuleCosts) -> BenchmarkResul
 
 def _build_notes() -> Iterator[str]:
     yield (
-        "The time of Prometheus is its evaluationTime. That is wall time, which grows on a busy host; ours is processor time."
+        "The time of Prometheus is its evaluationTime, a wall time that grows on a busy host; ours is processor time."
     )
     yield "No rule is true, so neither creates alerts; every value moves each second; times are medians."

@@ -169,8 +169,8 @@ def _build_notes(costs_by_name: dict[str, ProgramCost], seconds: float) -> Itera
     yield f"One window of {seconds:g} s after {WARM_UP:g} s of warm-up; the agent's figures include its eye."
     yield f"The same signals are node_exporter's collectors {', '.join(SAME_SIGNALS)}."
     yield (
-        "The agent reads cpufreq, thermal_throttle and powercap every 5 s, hwmon every 2 s, edac every 60 s, and only the "
-        "package sensor of coretemp. node_exporter 1.5 reads everything at each scrape and has no option to change that."
+        "The agent reads cpufreq, thermal_throttle and powercap every 5 s, hwmon every 2 s, edac every 60 s, and only "
+        "the package sensor of coretemp. node_exporter 1.5 reads everything at each scrape; no option changes that."
     )
     yield "Its defaults include collectors whose files are not in the tree; they end early."
     for name, cost in costs_by_name.items():

@@ -20,7 +20,7 @@ BUDGET_MS = 2000.0
 
 
 def measure(_seconds: float) -> BenchmarkResult:
-    """Measures ten runs, each stopped two seconds after its start; a run that is killed after five seconds counts five."""
+    """Measures ten runs, each stopped two seconds after its start; a run that does not end is killed after five."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="steadytok-bench-", dir="/var/tmp")))
         durations_ms = [_time_stop(folder) for _ in range(RUNS)]

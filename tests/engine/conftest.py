@@ -26,7 +26,7 @@ TINY = ModelConfig(vocab=257, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8,
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """A response: status, headers and body."""
 
     status: int
     headers: dict[str, str]
@@ -38,18 +38,18 @@ class Answer(NamedTuple):
 
 
 class Client:
-    """Asks one server, each time over a new connection."""
+    """Sends requests to one server, each over a new connection."""
 
     def __init__(self, server: EngineServer, gate: threading.Event | None = None) -> None:
         self.server = server
         self.gate = gate or threading.Event()
 
     def connect(self) -> http.client.HTTPConnection:
-        """A connection of the test's own."""
+        """Returns a new connection to the server."""
         return http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=10)
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-        """One request and its answer."""
+        """Sends one request; returns its response."""
         connection = self.connect()
         try:
             connection.request(method, path, body, headers)
@@ -59,34 +59,34 @@ class Client:
             connection.close()
 
     def complete(self, **fields: Any) -> Answer:
-        """POST /v1/completions."""
+        """Sends POST /v1/completions."""
         return self.ask("POST", "/v1/completions", json.dumps(fields).encode())
 
     def read_metric(self, name: str) -> float:
-        """One unlabelled value of /metrics."""
+        """Reads one unlabelled value of /metrics."""
         lines = self.ask("GET", "/metrics").body.decode().splitlines()
         return next(float(line.split()[-1]) for line in lines if line.startswith(f"steadytok_reference_{name} "))
 
 
 class SlowModel(Model):
-    """A model whose passes take 5 ms at least, and wait while the gate is shut."""
+    """A model whose passes take at least 5 ms, and wait while the gate is closed."""
 
     def __init__(self, gate: threading.Event, slots: int = 1) -> None:
         super().__init__(create_seeded_weights(TINY, seed=7), CONTEXT, slots)
         self.gate = gate
 
     def decode(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int]) -> Array:
-        """One pass, late."""
+        """Decodes once the gate is open."""
         time.sleep(0.005)
         self.gate.wait(20)
         return super().decode(tokens, slots, positions)
 
 
 def wait_patiently(condition: Callable[[], bool], timeout: float = 20.0) -> None:
-    """Returns when the condition holds; fails when patience (seconds, generous) ends."""
+    """Returns when the condition holds; fails after `timeout` seconds."""
     end = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "the condition never held"
         time.sleep(0.005)
 
 
@@ -96,7 +96,7 @@ def _model() -> Model:
 
 
 def start_server(model: Model, token: str | None) -> EngineServer:
-    """A server answering on a free port."""
+    """Starts a server on a free port."""
     batch = BatchScheduler(model, Pace(time.monotonic), time.monotonic)
     spec = ModelSpec(CONTEXT, TINY.vocab, ByteTokenizer(), PlainTemplate())
     server = EngineServer(("127.0.0.1", 0), ServedModel("tiny", batch, spec, threads=1, sgemv=1e9), token)
@@ -106,7 +106,7 @@ def start_server(model: Model, token: str | None) -> EngineServer:
 
 
 def stop_server(server: EngineServer) -> None:
-    """Ends it, and what runs in it."""
+    """Stops the server and its requests."""
     server.served_model.scheduler.stop(timeout=10)
     server.shutdown()
     server.server_close()
@@ -130,7 +130,7 @@ def _slow_client_of_3() -> Iterator[Client]:
 
 
 def run_slow_client(slots: int) -> Iterator[Client]:
-    """A client of a server whose passes wait for the gate."""
+    """Yields a client of a server whose passes wait for the gate."""
     gate = threading.Event()
     gate.set()
     server = start_server(SlowModel(gate, slots), TOKEN)

@@ -1,4 +1,4 @@
-"""Tiny checkpoints of each family, made from a seed as a Hugging Face folder: the same bytes wherever they are made."""
+"""Writes tiny checkpoints of each family, drawn from a seed, as Hugging Face folders: the same bytes on every host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokeniz
 from tokenizers.models import BPE
 
 VOCAB, DIM, LAYERS, HIDDEN = 320, 48, 3, 96
-# The trainers of `tokenizers` settle ties as their hash tables fall: merges are made from words instead.
+# The trainers of `tokenizers` break ties by hash order, which varies: so the merges come from words.
 WORDS = ("the", "of", "to", "memory", "host", "node", "per", "second", "fast", "hot")
 PROMPT = (
     "The memory of node 1 is hot: 92 °C, 4 DIMMs of 8; the tokens of the host fall from 310 to 120 per second, "
@@ -27,14 +27,14 @@ PROMPT = (
 
 @dataclass(frozen=True)
 class Family:
-    """What a config.json says beside the sizes, and how the tensors are kept."""
+    """The fields of a config.json beside the sizes, and the format of the tensors."""
 
     model_type: str
     fields: dict[str, Any]
     seed: int = 0
     dtype: Any = np.float32
     shards: int = 1
-    pieces: bool = False  # a tokenizer as SentencePiece's (Llama 2, Mistral), not over bytes
+    pieces: bool = False  # a tokenizer like SentencePiece's (Llama 2, Mistral), not over bytes
     kv_heads: int = 2
     head_dim: int = 12
 
@@ -61,7 +61,7 @@ FAMILIES = {
 
 
 def write_checkpoint(folder: Path, name: str) -> Path:
-    """The checkpoint of a family in a folder of this name below `folder`."""
+    """Writes the checkpoint of a family to a folder of its name below `folder`."""
     family, target = FAMILIES[name], folder / name
     target.mkdir()
     (target / "config.json").write_text(json.dumps(build_config_fields(family), indent=1))
@@ -81,7 +81,7 @@ def write_checkpoint(folder: Path, name: str) -> Path:
 
 
 def build_config_fields(family: Family) -> dict[str, Any]:
-    """A config.json as transformers 4 wrote them."""
+    """Returns a config.json in the format of transformers 4."""
     return {
         "architectures": [f"{family.model_type.title()}ForCausalLM"],
         "model_type": family.model_type,
@@ -102,7 +102,7 @@ def build_config_fields(family: Family) -> dict[str, Any]:
 
 
 def draw_tensors(family: Family) -> Iterator[tuple[str, np.ndarray]]:
-    """Every tensor, in float32; each from the seed and its own name alone."""
+    """Yields every tensor in float32; each depends only on the seed and its name."""
     query, key = 4 * family.head_dim, family.kv_heads * family.head_dim
     yield _draw_tensor(family, "model.embed_tokens.weight", VOCAB, DIM)
     for n in range(LAYERS):
@@ -133,7 +133,7 @@ def _draw_tensor(family: Family, name: str, *shape: int) -> tuple[str, np.ndarra
 
 
 def build_byte_level_tokenizer() -> Tokenizer:
-    """BPE over bytes, as Llama 3 and Qwen have it; a text begins with <s>."""
+    """Builds BPE over bytes, like Llama 3 and Qwen; a text begins with <s>."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab, merges = _build_vocabulary(["<s>", "</s>", *alphabet], "Ġ")
     tokenizer = Tokenizer(BPE(vocab, merges))
@@ -143,7 +143,7 @@ def build_byte_level_tokenizer() -> Tokenizer:
 
 
 def build_pieces_tokenizer() -> Tokenizer:
-    """BPE over characters with bytes for what has no piece, as Llama 2 and Mistral have it; a text begins with <s>."""
+    """Builds BPE over characters with byte fallback, like Llama 2 and Mistral; a text begins with <s>."""
     first = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abcdefhmnoprsty"]
     vocab, merges = _build_vocabulary(first, "▁")
     tokenizer = Tokenizer(BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))

@@ -1,7 +1,7 @@
 """
-Makes, or checks again, the golden logits and texts with Hugging Face transformers on PyTorch; `make parity` runs it.
+Writes or checks the golden logits and texts with Hugging Face transformers on PyTorch; `make parity` runs it.
 
-`python -m tests.engine.parity --write` after a family was added or changed.
+Run `python -m tests.engine.parity --write` after a family was added or changed.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ MIN_LEAD = (
 
 
 class UnclearError(Exception):
-    """A greedy text that ends early, or hangs on a rounding error: the model needs another seed."""
+    """A greedy text ends early, or depends on a rounding error: the model needs another seed."""
 
 
 class Verdict(NamedTuple):
-    """What one comparison found."""
+    """The result of one comparison."""
 
     subject: str
     difference: float
@@ -53,21 +53,21 @@ class Verdict(NamedTuple):
 
     @property
     def is_equal(self) -> bool:
-        """Whether it may stay so."""
+        """True if logits and text agree."""
         return self.difference < TOLERANCE and self.is_same_text
 
     @property
     def line(self) -> str:
-        """For people."""
+        """The verdict in one line."""
         text = "the same text" if self.is_same_text else "ANOTHER TEXT"
         mark = "same" if self.is_equal else "DIFFERS"
         return f"{mark:8} {self.subject:45} logits within {self.difference:.1e}, {text}"
 
 
 def main() -> int:
-    """1 where anything differs."""
+    """Returns 1 if anything differs."""
     parser = argparse.ArgumentParser(prog="parity", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="make the golden files again")
+    parser.add_argument("--write", action="store_true", help="write the golden files")
     write = parser.parse_args().write
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -85,21 +85,21 @@ def main() -> int:
 
 
 def compute_golden(folder: Path) -> Golden:
-    """What transformers makes of a checkpoint: logits after every STEP-th token of the prompt, and a greedy text."""
+    """Returns the results of transformers: logits after every STEP-th token of the prompt, and a greedy text."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     prompt = tokenizer(PROMPT).input_ids
     return compute_model_golden(load(folder), prompt, tokenizer)
 
 
 def load(folder: Path) -> Any:
-    """The model as transformers has it, in float32, with the attention that is plainest to read."""
+    """Loads the model with transformers, in float32, with the plain attention."""
     return transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     ).eval()
 
 
 def compute_model_golden(model: Any, prompt: list[int], tokenizer: Any) -> Golden:
-    """The same of a loaded model; UnclearError where two tokens are so close that rounding decides."""
+    """Returns the results of a loaded model; raises UnclearError if rounding could change a greedy token."""
     ids = torch.tensor([prompt])
     with torch.no_grad():
         logits = model(ids).logits[0].numpy()  # (len(prompt), vocab)
@@ -125,7 +125,7 @@ def save(goldens: dict[str, Golden]) -> None:
 
 
 def compare_goldens(folder: Path, current: Golden) -> list[Verdict]:
-    """The golden files against transformers now, and this engine against transformers now."""
+    """Compares the golden files and this engine with transformers."""
     stored, ours = read_golden(folder.name), compute_engine_golden(folder)
     return [
         Verdict(
@@ -138,7 +138,7 @@ def compare_goldens(folder: Path, current: Golden) -> list[Verdict]:
 
 
 def compute_engine_golden(folder: Path) -> Golden:
-    """What this engine makes of a checkpoint."""
+    """Returns the results of this engine."""
     checkpoint = open_checkpoint(folder)
     model = Model(checkpoint.load(), 256)
     prompt = checkpoint.tokenizer.encode(PROMPT)
@@ -148,7 +148,7 @@ def compute_engine_golden(folder: Path) -> Golden:
 
 
 def compare_saved_checkpoint(parent: Path, name: str) -> Verdict:
-    """A checkpoint that transformers itself initialises and saves, in shards and bfloat16, run by both."""
+    """Compares both on a checkpoint that transformers initialises and saves, in shards and bfloat16."""
     folder = parent / f"{name}-saved"
     tokenizer = transformers.AutoTokenizer.from_pretrained(parent / name)
     config = transformers.AutoConfig.from_pretrained(parent / name)
@@ -159,7 +159,7 @@ def compare_saved_checkpoint(parent: Path, name: str) -> Verdict:
         random = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
         random.save_pretrained(folder, max_shard_size="40KB")
         tokenizer.save_pretrained(folder)
-        with contextlib.suppress(UnclearError):  # the next seed may do
+        with contextlib.suppress(UnclearError):  # try the next seed
             theirs = compute_model_golden(load(folder), tokenizer(PROMPT).input_ids, tokenizer)
             break
     assert theirs is not None

@@ -1,4 +1,4 @@
-"""Arrays that note of what dtype everything is that is computed from them."""
+"""Arrays that record the dtype of every array computed from them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from engine.decoder.weights import Array, Layer, Weights
 
 
 class Spy(np.ndarray[Any, Any]):
-    """An array that notes the dtype of everything computed from it."""
+    """An array that records the dtype of every array computed from it."""
 
-    dtypes: set[np.dtype[Any]] = set()  # noqa: RUF012  __array_finalize__ has no other place to write to
+    dtypes: set[np.dtype[Any]] = set()  # noqa: RUF012  __array_finalize__ can only write to the class
 
     def __array_finalize__(self, source: object) -> None:
         Spy.dtypes.add(self.dtype)
 
 
 def spy_on(model: Model) -> Model:
-    """The model with every array replaced by a spy on it."""
+    """Replaces every array of the model by a spy."""
 
     def watch(array: Array | None) -> Any:
         return None if array is None else array.view(Spy)

@@ -19,7 +19,7 @@ CHUNK_SECONDS, PASS_SECONDS, SAMPLE_SECONDS = 0.020, 0.010, 0.001
 
 
 class Clock:
-    """Time that passes when told."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -29,7 +29,7 @@ class Clock:
 
 
 class TimedModel(Model):
-    """A model whose passes take a known time of the clock."""
+    """A model whose passes advance the clock by a known time."""
 
     def __init__(self, clock: Clock, slots: int) -> None:
         super().__init__(create_seeded_weights(TINY, seed=7), CONTEXT, slots)
@@ -50,28 +50,28 @@ class TimedModel(Model):
 
 
 class TimedSampler(TokenSampler):
-    """A greedy sampler that takes SAMPLE_SECONDS of the clock."""
+    """A greedy sampler that advances the clock by SAMPLE_SECONDS."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(0.0, None)
         self.clock = clock
 
     def __call__(self, logits: Array) -> int:
-        """The likeliest token."""
+        """Returns the likeliest token."""
         self.clock.now += SAMPLE_SECONDS
         return super().__call__(logits)
 
 
 class TimedPace(Pace):
-    """Rests on the clock."""
+    """A pace whose rests advance the clock."""
 
     def _sleep(self, seconds: float) -> None:
         assert isinstance(self._clock, Clock)
-        self._clock.now += max(seconds, 1e-6)  # less would not move a clock that stands at 1,000
+        self._clock.now += max(seconds, 1e-6)  # less would not advance a clock at 1,000
 
 
 class FakeClient:
-    """A client that can leave."""
+    """A client that can leave, with its request."""
 
     def __init__(self, clock: Clock, prompt: str, max_tokens: int, *stops: str) -> None:
         self.has_left = False
@@ -82,29 +82,29 @@ class FakeClient:
 
     @property
     def generated_count(self) -> int:
-        """Tokens so far."""
+        """Number of tokens so far."""
         return self.request.generated_count
 
     def read_text(self) -> str:
-        """The whole answer, once it is made."""
+        """Returns the whole answer, once it is complete."""
         return "".join(piece.text for piece in self.request.iter_pieces())
 
 
 def build_scheduler(slots: int, max_waiting: int = 8) -> tuple[BatchScheduler, Clock]:
-    """A scheduler that is stepped by hand."""
+    """Builds a scheduler whose steps the test calls."""
     clock = Clock()
     return BatchScheduler(TimedModel(clock, slots), TimedPace(clock), clock, max_waiting), clock
 
 
 def submit(scheduler: BatchScheduler, clock: Clock, prompt: str, max_tokens: int, *stops: str) -> FakeClient:
-    """A request in the queue."""
+    """Puts a request into the queue; returns its client."""
     client = FakeClient(clock, prompt, max_tokens, *stops)
     scheduler.submit(client.request)
     return client
 
 
 def finish(scheduler: BatchScheduler) -> int:
-    """Steps until nothing is left; how many."""
+    """Steps until no request is left; returns the number of steps."""
     steps = 0
     while not scheduler.wait_until_idle(0):
         scheduler.step()

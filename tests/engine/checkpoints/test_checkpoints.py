@@ -1,4 +1,4 @@
-"""Checkpoints of each family, held against what transformers made of them (golden/, by `make parity`)."""
+"""Checkpoints of each family, compared with the results of transformers (golden/, by `make parity`)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.engine.spy import Spy, spy_on
 
 @pytest.fixture(name="folders", scope="module")
 def _folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All families' checkpoints."""
+    """Writes the checkpoints of all families."""
     parent = tmp_path_factory.mktemp("families")
     for name in FAMILIES:
         write_checkpoint(parent, name)
@@ -52,7 +52,7 @@ def _folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def get_vocabulary(checkpoint: Checkpoint) -> VocabularyTokenizer:
-    """Its tokenizer, which is no byte tokenizer."""
+    """Returns the tokenizer of a checkpoint, which is not a byte tokenizer."""
     assert isinstance(checkpoint.tokenizer, VocabularyTokenizer)
     return checkpoint.tokenizer
 
@@ -79,7 +79,7 @@ def test_greedy_text_equals_transformers(folders: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_prefill_equals_token_by_token(folders: Path, name: str) -> None:
-    """Biases, head norms, windows and scaled RoPE do the same to a chunk as to one token."""
+    """Biases, head norms, windows and scaled RoPE have the same effect on a chunk as on single tokens."""
     prompt, weights = read_golden(name).prompt, open_checkpoint(folders / name).load()
     model = Model(weights, 256)
     for position, token in enumerate(prompt):
@@ -95,7 +95,7 @@ def test_prefill_equals_token_by_token(folders: Path, name: str) -> None:
 
 
 def compute_logits_after(weights: Any, prompt: list[int]) -> Any:
-    """Logits after a prompt that is prefilled in one go, but for its last token."""
+    """Prefills a prompt except its last token; returns the logits after the prompt."""
     model = Model(weights, 256)
     for _done in model.prefill(prompt[:-1]):
         pass
@@ -104,7 +104,7 @@ def compute_logits_after(weights: Any, prompt: list[int]) -> Any:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_batch_equals_single(folders: Path, name: str) -> None:
-    """Three prompts of different lengths in one pass give what each gives alone, to 1e-5 of the largest logit."""
+    """Three prompts of different lengths in one pass have the logits of each alone, to 1e-5 of the largest."""
     prompt, weights = read_golden(name).prompt, open_checkpoint(folders / name).load()
     together = Model(weights, 256, slots=3)
     ends = (7, 40, len(prompt))
@@ -119,7 +119,7 @@ def test_batch_equals_single(folders: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_memory_is_known_before(folders: Path, name: str) -> None:
-    """The bytes announced from the header are the bytes of the arrays, and all of them are float32."""
+    """The bytes estimated from the header are the bytes of the arrays, and all arrays are float32."""
     checkpoint = open_checkpoint(folders / name)
     estimate = estimate_memory(checkpoint.config, 64)
     arrays = Model(checkpoint.load(), 64).list_arrays()
@@ -130,7 +130,7 @@ def test_memory_is_known_before(folders: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_no_float64(folders: Path, name: str) -> None:
-    """Whatever a family computes, in a prefill longer than its window and in a batch, is float32."""
+    """Everything that a family computes, in a prefill longer than its window and in a batch, is float32."""
     model = spy_on(Model(open_checkpoint(folders / name).load(), 128, slots=2))
     Spy.dtypes = set()
     for slot in range(2):
@@ -144,7 +144,7 @@ def test_no_float64(folders: Path, name: str) -> None:
 
 
 def test_what_a_folder_tells(folders: Path, tmp_path: Path) -> None:
-    """Stop tokens come from generation_config.json before config.json; the chat template and its texts are there."""
+    """Stop tokens come from generation_config.json before config.json; template and special tokens are read."""
     folder = Path(shutil.copytree(folders / "qwen3", tmp_path / "qwen3"))
     (folder / "tokenizer_config.json").write_text(
         json.dumps(
@@ -191,7 +191,7 @@ TOKENIZERS = {
 @pytest.mark.parametrize("make", TOKENIZERS)
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd"), max_size=60))
 def test_decoder_gives_whole_characters(make: str, text: str) -> None:
-    """Piece by piece comes the text that went in, and no piece has half a character."""
+    """The pieces add up to the encoded text, and no piece has half a character."""
     tokenizer = TOKENIZERS[make]
     decoder, tokens = tokenizer.create_decoder(), tokenizer.encode(text)
     pieces = [decoder.decode_token(token, last=n == len(tokens)) for n, token in enumerate(tokens, 1)]
@@ -203,9 +203,9 @@ def test_decoder_gives_whole_characters(make: str, text: str) -> None:
 @pytest.mark.parametrize("make", TOKENIZERS)
 @given(
     tokens=st.lists(st.integers(3, 290), min_size=1, max_size=120)
-)  # 0 to 2 say nothing, and part what is around them
+)  # 0 to 2 have no text, and separate their neighbours
 def test_decoder_never_waits_for_ever(make: str, tokens: list[int]) -> None:
-    """Bytes that are no character are said as soon as that is known: at most one character waits."""
+    """Bytes that are not a character appear as soon as that is certain: at most one character is withheld."""
     tokenizer = TOKENIZERS[make]
     decoder = tokenizer.create_decoder()
     decoded = "".join(decoder.decode_token(token) for token in tokens)
@@ -214,7 +214,7 @@ def test_decoder_never_waits_for_ever(make: str, tokens: list[int]) -> None:
     if make == "byte_level_tokenizer":
         assert full_text[: len(decoded)] == decoded
         assert len(full_text) - len(decoded) <= 1
-    else:  # of SentencePiece's bytes the whole text has a U+FFFD for each, where some make no character
+    else:  # the full text has a U+FFFD for each byte of SentencePiece if some bytes are not a character
         assert Counter(full_text.replace("\ufffd", "")) <= Counter(decoded)
 
 
@@ -222,7 +222,7 @@ Damage = Callable[[Path], object]
 
 
 def change_json(name: str, **fields: Any) -> Damage:
-    """Changes fields of a JSON file."""
+    """Returns a change of fields in a JSON file."""
 
     def spoil(folder: Path) -> None:
         path = folder / name
@@ -232,7 +232,7 @@ def change_json(name: str, **fields: Any) -> Damage:
 
 
 def remove_tensor(tensor: str) -> Damage:
-    """Takes a tensor out of model.safetensors."""
+    """Returns a change that removes a tensor from model.safetensors."""
 
     def spoil(folder: Path) -> None:
         from safetensors.numpy import load_file
@@ -245,7 +245,7 @@ def remove_tensor(tensor: str) -> Damage:
 
 
 def index_wrong_file(folder: Path) -> None:
-    """An index that names a file without the tensor."""
+    """Writes an index that lists a tensor in a file without it."""
     names = [key for key, _ in draw_tensors(FAMILIES["llama-linear"])]
     save_file({"other": np.ones(1, np.float32)}, folder / "other.safetensors")
     weight_map = dict.fromkeys(names, "model.safetensors") | {"model.norm.weight": "other.safetensors"}
@@ -289,7 +289,7 @@ def index_wrong_file(folder: Path) -> None:
     ],
 )
 def test_what_cannot_be_run_says_why(folders: Path, tmp_path: Path, spoil: Damage, sentence: str) -> None:
-    """A folder that is broken, or has what this engine has not, is refused with one sentence that names it."""
+    """A broken or unsupported folder is refused with one sentence that names the fault."""
     folder = Path(shutil.copytree(folders / "llama-linear", tmp_path / "spoilt"))
     spoil(folder)
 
@@ -298,7 +298,7 @@ def test_what_cannot_be_run_says_why(folders: Path, tmp_path: Path, spoil: Damag
 
 
 def test_sliding_window_is_as_the_family_has_it() -> None:
-    """Mistral's window is for every layer and 4096 where it is not told, Qwen's only where it is switched on."""
+    """Mistral's window applies to every layer and defaults to 4096; Qwen's applies only if switched on."""
     mistral, qwen = build_config_fields(FAMILIES["mistral"]), build_config_fields(FAMILIES["qwen2-window"])
 
     assert read_config(mistral).windows == (24, 24, 24)
@@ -317,7 +317,7 @@ JUNK = st.sampled_from(
 
 @given(field=st.sampled_from(sorted(build_config_fields(FAMILIES["llama-yarn"]) | {"rope_parameters": 0})), value=JUNK)
 def test_junk_in_a_config_is_refused_in_words(folders: Path, field: str, value: Any) -> None:
-    """Whatever stands in a field of config.json, the shape is told or a ValueError says why not."""
+    """For any value of a field of config.json, the shape is read or a ValueError has the reason."""
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(shutil.copytree(folders / "llama-yarn", Path(parent, "junk")))
         change_json("config.json", **{field: value})(folder)

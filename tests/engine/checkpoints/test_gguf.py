@@ -1,4 +1,4 @@
-"""GGUF files written with the `gguf` library as llama.cpp's converter writes them, against the folders they are of."""
+"""GGUF files, written with the `gguf` library as llama.cpp's converter does, against the folders of the same models."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ Quantize = Callable[[Array, Type], Any]
 
 
 def interleave_heads(array: Array, heads: int) -> Array:
-    """Rows as llama.cpp's converter puts queries and keys of the architecture llama: RoPE pairs become neighbours."""
+    """Reorders rows as llama.cpp's converter does for the queries and keys of llama: RoPE pairs become neighbours."""
     halves = array.reshape(heads, 2, -1, *array.shape[1:])  # (heads, 2, head_dim / 2, …)
     return halves.swapaxes(1, 2).reshape(array.shape)
 
 
 @dataclass
 class GgufFile:
-    """A GGUF file to be: its shape and tensors, and how they are kept."""
+    """The content of a GGUF file: shape, tensors, and their formats."""
 
     config: ModelConfig
     tensors: dict[str, Array]
@@ -56,7 +56,7 @@ class GgufFile:
     quantize: Quantize = quantize
 
     def write(self, path: Path) -> Path:
-        """The whole file: shape, vocabulary, and all matrices of one type."""
+        """Writes the file: shape, vocabulary, and all matrices in one type."""
         writer = gguf.GGUFWriter(path, self.architecture)
         add_shape(writer, self.config)
         add_vocabulary(writer, pieces=self.pieces)
@@ -76,7 +76,7 @@ class GgufFile:
         return path
 
     def order_rows(self, name: str, array: Array) -> Array:
-        """The tensor as the architecture has it."""
+        """Returns a tensor in the row order of the architecture."""
         if self.architecture == "llama" and ".q_proj." in name:
             return interleave_heads(array, self.config.heads)
         if self.architecture == "llama" and ".k_proj." in name:
@@ -85,7 +85,7 @@ class GgufFile:
 
 
 def add_shape(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
-    """The numbers of the header."""
+    """Adds the sizes to the header."""
     writer.add_block_count(config.layers)
     writer.add_context_length(256)
     writer.add_embedding_length(config.dim)
@@ -100,7 +100,7 @@ def add_shape(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
 
 
 def add_vocabulary(writer: gguf.GGUFWriter, *, pieces: bool) -> None:
-    """The tokenizer of the tiny checkpoints, in the two ways that llama.cpp has."""
+    """Adds the tokenizer of the tiny checkpoints, in one of llama.cpp's two formats."""
     tokenizer = build_pieces_tokenizer() if pieces else build_byte_level_tokenizer()
     tokens = [str(tokenizer.id_to_token(number)) for number in range(tokenizer.get_vocab_size())]
     control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
@@ -120,7 +120,7 @@ def add_vocabulary(writer: gguf.GGUFWriter, *, pieces: bool) -> None:
 
 
 def build_family_file(tmp_path: Path, name: str) -> GgufFile:
-    """A tiny checkpoint as it will be in GGUF."""
+    """Returns the content of a GGUF file for a tiny checkpoint."""
     family = FAMILIES[name]
     config = open_checkpoint(write_checkpoint(tmp_path, name)).config
     tensors = {key: np.asarray(array.astype(family.dtype), np.float32) for key, array in draw_tensors(family)}
@@ -129,7 +129,7 @@ def build_family_file(tmp_path: Path, name: str) -> GgufFile:
 
 
 def draw_wide_tensors() -> dict[str, Array]:
-    """Tensors whose rows are whole blocks of every quantised type."""
+    """Draws tensors whose rows are whole blocks of every quantised type."""
     generator, c = np.random.default_rng(9), WIDE
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens": (c.vocab, c.dim), "lm_head": (c.vocab, c.dim)}
     for n in range(c.layers):
@@ -148,7 +148,7 @@ def draw_wide_tensors() -> dict[str, Array]:
 
 
 def compute_last_logits(weights: Weights) -> Array:
-    """Logits after PROMPT."""
+    """Returns the logits after PROMPT."""
     model = Model(weights, 16)
     for _done in model.prefill(PROMPT[:-1]):
         pass
@@ -157,7 +157,7 @@ def compute_last_logits(weights: Weights) -> Array:
 
 @pytest.mark.parametrize("name", ["llama2", "llama3", "llama-linear", "mistral", "qwen2", "qwen3"])
 def test_float32_gives_the_same_text(tmp_path: Path, name: str) -> None:
-    """Queries and keys put back in order, scaled RoPE, windows, biases, norms and the vocabulary give the same text."""
+    """Reordered queries and keys, scaled RoPE, windows, biases, norms and the vocabulary give the same text."""
     checkpoint = open_checkpoint(build_family_file(tmp_path, name).write(tmp_path / f"{name}.gguf"))
     golden, model = read_golden(name), Model(checkpoint.load(), 256)
 
@@ -171,7 +171,7 @@ def test_float32_gives_the_same_text(tmp_path: Path, name: str) -> None:
     [(Type.F32, 1e-6), (Type.F16, 2e-3), (Type.BF16, 2e-2), (Type.Q8_0, 5e-2), (Type.Q4_0, 0.4)],
 )
 def test_quantised_weights_are_near(tmp_path: Path, kind: Type, error: float) -> None:
-    """The same weights in each type give logits that differ by no more than the type loses, and differ they do."""
+    """The logits of each type differ from the exact ones, and by no more than the precision of the type."""
     exact = compute_last_logits(
         open_checkpoint(GgufFile(WIDE, draw_wide_tensors()).write(tmp_path / "whole.gguf")).load()
     )
@@ -183,7 +183,7 @@ def test_quantised_weights_are_near(tmp_path: Path, kind: Type, error: float) ->
 
 @pytest.mark.parametrize("kind", [Type.Q4_K, Type.Q5_K, Type.Q6_K])
 def test_k_blocks_are_read_as_gguf_reads_them(tmp_path: Path, kind: Type) -> None:
-    """Types that the library cannot write are made of random blocks; what it reads in them is what is loaded."""
+    """Tests types that the library cannot write with random blocks: engine and library read the same values."""
     generator, dequantized = np.random.default_rng(4), {}
 
     def draw_blocks(array: Array, used: Type) -> Any:
@@ -191,7 +191,7 @@ def test_k_blocks_are_read_as_gguf_reads_them(tmp_path: Path, kind: Type) -> Non
             return array
         size, block_bytes = gguf.GGML_QUANT_SIZES[used]
         blocks = generator.integers(0, 256, (len(array), array.shape[1] // size, block_bytes), np.uint8)
-        scale = np.frombuffer(np.float16(1e-4).tobytes(), np.uint8)  # a random scale would be NaN now and then
+        scale = np.frombuffer(np.float16(1e-4).tobytes(), np.uint8)  # a random scale would sometimes be NaN
         blocks[..., -2:] = scale if used == Type.Q6_K else blocks[..., -2:]
         blocks[..., :4] = blocks[..., :4] if used == Type.Q6_K else np.tile(scale, 2)
         return blocks.reshape(len(array), -1)
@@ -213,7 +213,7 @@ def test_k_blocks_are_read_as_gguf_reads_them(tmp_path: Path, kind: Type) -> Non
 
 
 def test_several_files_are_one_model(tmp_path: Path) -> None:
-    """A model split as llama.cpp's gguf-split does is opened by its first file."""
+    """A model in shards of llama.cpp's gguf-split is opened by its first file."""
     tensors = draw_wide_tensors()
     half = len(tensors) // 2
     names = list(tensors)
@@ -229,7 +229,7 @@ def test_several_files_are_one_model(tmp_path: Path) -> None:
 
 
 def test_what_a_header_tells(tmp_path: Path) -> None:
-    """Stop tokens, template and its texts, the trained context, and linear scaling by its own keys."""
+    """A header has stop tokens, template, special tokens, trained context, and keys for linear scaling."""
     scaling = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
     file = build_family_file(tmp_path, "llama-linear")
     file.extra_metadata = scaling
@@ -246,7 +246,7 @@ def test_what_a_header_tells(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pieces", [False, True])
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
 def test_vocabulary_is_the_one_of_the_folder(gguf_tokenizers: dict[bool, Tokenizer], pieces: bool, text: str) -> None:
-    """Any text is cut into the tokens that the tokenizer.json of the same checkpoint cuts it into, and put together."""
+    """Any text has the same tokens as with the tokenizer.json of the same checkpoint."""
     expected, actual = (build_pieces_tokenizer() if pieces else build_byte_level_tokenizer()), gguf_tokenizers[pieces]
 
     assert actual.encode(text) == expected.encode(text).ids
@@ -292,7 +292,7 @@ def test_what_cannot_be_run_says_why(tmp_path: Path, changes: dict[str, Any], se
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model at all, but long enough", None])
 def test_what_is_no_gguf_says_so(tmp_path: Path, content: bytes | None) -> None:
-    """A file that is empty, cut short or something else is refused by its name; one that is not there, too."""
+    """An empty, truncated, foreign or missing file is refused by its name."""
     if content is not None:
         (tmp_path / "some.gguf").write_bytes(content)
 
@@ -301,7 +301,7 @@ def test_what_is_no_gguf_says_so(tmp_path: Path, content: bytes | None) -> None:
 
 
 def test_a_file_cut_in_its_tensors_is_refused(tmp_path: Path) -> None:
-    """A download that ended early is an error in words, not a crash."""
+    """A truncated download is an error with a sentence, not a crash."""
     path = GgufFile(WIDE, draw_wide_tensors()).write(tmp_path / "cut.gguf")
     path.write_bytes(path.read_bytes()[:-5000])
 

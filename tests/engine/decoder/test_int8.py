@@ -1,4 +1,4 @@
-"""8-bit weights: how far they may be off, and that nothing but the rounding is."""
+"""8-bit weights: the bound of their error, and no other error than rounding."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ TINY = ModelConfig(vocab=257, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8,
 
 
 def dequantize(matrix: object) -> Array:
-    """An 8-bit matrix in float32."""
+    """Returns an 8-bit matrix in float32."""
     assert isinstance(matrix, Int8Matrix)
     return matrix.rows * matrix.scales[:, None]
 
 
 def test_a_weight_is_off_by_half_a_scale() -> None:
-    """No weight is further from its own than half of a 127th of its row's largest; a row of zeros stays one."""
+    """The error of a weight is at most half of a 127th of its row's largest; a row of zeros remains zeros."""
     matrix = np.random.default_rng(1).standard_normal((50, 300), np.float32)
     matrix[7] = 0
     matrix[8] = -np.abs(matrix[8])
@@ -42,7 +42,7 @@ def test_a_weight_is_off_by_half_a_scale() -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, MIN_GEMM_ROWS - 1, MIN_GEMM_ROWS, 40])
 def test_product_is_off_by_no_more_than_its_weights(rows: int) -> None:
-    """The kernels give the product of the 8-bit matrix, and that is within the bound of the float32 one."""
+    """The kernels return the product of the 8-bit matrix, within the error bound of the float32 product."""
     generator = np.random.default_rng(rows)
     x = generator.standard_normal((rows, 700), np.float32)
     matrix = generator.standard_normal((BLOCK_FLOATS // 700 + 13, 700), np.float32)  # more than a block
@@ -56,7 +56,7 @@ def test_product_is_off_by_no_more_than_its_weights(rows: int) -> None:
 
 
 def dequantize_weights(weights: Weights) -> Weights:
-    """The same weights, in float32."""
+    """Returns the same weights in float32."""
     layers = [
         Layer(*(dequantize(w) if isinstance(w, Int8Matrix) else w for w in (getattr(layer, f.name) for f in fields)))
         for layer in weights.layers
@@ -68,7 +68,7 @@ def dequantize_weights(weights: Weights) -> Weights:
 
 
 def test_model_is_exact_but_for_its_weights() -> None:
-    """A model with 8-bit weights gives the logits of the same weights in float32, prefilled and in a batch."""
+    """A model with 8-bit weights has the logits of the same weights in float32, prefilled and in a batch."""
     weights = create_seeded_weights(TINY, seed=3)
     small, large = Model(weights, 64, slots=3), Model(dequantize_weights(weights), 64, slots=3)
     for model in (small, large):
@@ -90,7 +90,7 @@ def test_model_is_near_the_float32_one() -> None:
 
 
 def test_memory_is_known_before() -> None:
-    """The bytes announced are the bytes of the arrays; a size asked for is the size in 8 bits."""
+    """The estimated bytes are the bytes of the arrays; a requested size is the size in 8 bits."""
     model = Model(create_seeded_weights(TINY, seed=3), 64)
     config = config_of_size(2 << 20, 257, int8=True)
 
@@ -100,7 +100,7 @@ def test_memory_is_known_before() -> None:
 
 
 def test_without_numba_it_says_what_to_install() -> None:
-    """Where Numba is missing, --weights int8 ends with a sentence that names the extra."""
+    """Without Numba, --weights int8 ends with a sentence that names the extra."""
     code = "import sys; sys.modules['numba'] = None; from engine.__main__ import main; sys.exit(main(sys.argv[1:]))"
     completed = subprocess.run(
         [sys.executable, "-c", code, "--size", "1MiB", "--weights", "int8"],

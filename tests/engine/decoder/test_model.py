@@ -1,4 +1,4 @@
-"""The decoder against a slow one written in loops, and against itself."""
+"""The decoder against a slow one of plain loops, and against itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TINY = ModelConfig(vocab=257, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8,
 
 
 def compute_slow_logits(weights: Weights, tokens: list[int]) -> list[float]:
-    """Logits after the last token, by loops over Python floats and one head at a time."""
+    """Computes the logits after the last token, with loops over Python floats, one head at a time."""
     c = weights.config
     states = [weights.embedding[token].astype(float).tolist() for token in tokens]
     for layer in weights.layers:
@@ -41,7 +41,7 @@ def compute_slow_logits(weights: Weights, tokens: list[int]) -> list[float]:
 
 
 def compute_slow_attention(weights: Weights, layer: Layer, states: list[list[float]]) -> list[list[float]]:
-    """Causal attention: query head h reads key head h // (heads / kv_heads)."""
+    """Computes causal attention: query head h reads key head h // (heads / kv_heads)."""
     c = weights.config
     rows = [multiply_vector(layer.query_key_value, state) for state in states]
     mixed_rows = []
@@ -63,7 +63,7 @@ def compute_slow_attention(weights: Weights, layer: Layer, states: list[list[flo
 
 
 def rotate_pairs(head: list[float], position: int, theta: float) -> list[float]:
-    """RoPE: the pair (d, d + half) turned by position * theta ** (-2 d / head_dim)."""
+    """Applies RoPE: rotates the pair (d, d + half) by position * theta ** (-2 d / head_dim)."""
     half = len(head) // 2
     rotated = [0.0] * len(head)
     for d in range(half):
@@ -74,40 +74,40 @@ def rotate_pairs(head: list[float], position: int, theta: float) -> list[float]:
 
 
 def get_head(row: list[float], index: int, head_dim: int) -> list[float]:
-    """One head of a row of heads."""
+    """Returns one head of a row of heads."""
     return row[index * head_dim : (index + 1) * head_dim]
 
 
 def normalize_slowly(x: list[float], weight: Array, epsilon: float) -> list[float]:
-    """RMSNorm."""
+    """Applies RMSNorm."""
     scale = 1 / math.sqrt(sum(v * v for v in x) / len(x) + epsilon)
     return [v * scale * float(w) for v, w in zip(x, weight, strict=True)]
 
 
 def multiply_vector(matrix: Array, x: list[float]) -> list[float]:
-    """Matrix times vector."""
+    """Multiplies a matrix by a vector."""
     return [sum(float(m) * v for m, v in zip(row, x, strict=True)) for row in matrix]
 
 
 def add(a: list[float], b: list[float]) -> list[float]:
-    """Sum by element."""
+    """Adds two vectors."""
     return [x + y for x, y in zip(a, b, strict=True)]
 
 
 def compute_logits(model: Model, tokens: list[int], slot: int = 0) -> Array:
-    """Logits after the last token: prefill of all but it, then one decode."""
+    """Prefills all tokens but the last, decodes the last, and returns its logits."""
     for _done in model.prefill(tokens[:-1], slot):
         pass
     return model.decode([tokens[-1]], [slot], [len(tokens) - 1])[0]
 
 
 def measure_difference(a: Any, b: Any) -> float:
-    """Largest difference over largest magnitude."""
+    """Returns the largest difference over the largest magnitude."""
     return float(np.max(np.abs(np.asarray(a) - np.asarray(b))) / np.max(np.abs(np.asarray(b))))
 
 
 def randomize_norms(weights: Weights) -> Weights:
-    """The same weights with norm weights that are not all 1, so that leaving one out shows."""
+    """Returns the weights with random norm weights, so that a skipped norm changes the logits."""
     generator = np.random.default_rng(1)
 
     def norm(like: Array) -> Array:
@@ -122,7 +122,7 @@ def randomize_norms(weights: Weights) -> Weights:
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_logits_equal_a_slow_loop(kv_heads: int) -> None:
-    """RMSNorm, RoPE, grouped queries and SwiGLU give what loops over Python floats give."""
+    """RMSNorm, RoPE, grouped queries and SwiGLU equal loops over Python floats."""
     config = dataclasses.replace(TINY, kv_heads=kv_heads)
     weights = randomize_norms(create_seeded_weights(config, seed=3))
     tokens = [256, 5, 250, 17, 17, 99, 0]
@@ -132,7 +132,7 @@ def test_logits_equal_a_slow_loop(kv_heads: int) -> None:
 
 @pytest.mark.parametrize("length", [2, PREFILL_CHUNK, PREFILL_CHUNK + 1, PREFILL_CHUNK + 2, 3 * PREFILL_CHUNK + 5])
 def test_prefill_equals_token_by_token(length: int) -> None:
-    """A prompt put in chunks gives the logits of the same prompt put one token at a time."""
+    """A prompt in chunks has the logits of the same prompt token by token."""
     weights = create_seeded_weights(TINY, seed=4)
     tokens = [(7 * i * i + 3) % 256 for i in range(length)]
     single = Model(weights, 128)
@@ -144,14 +144,14 @@ def test_prefill_equals_token_by_token(length: int) -> None:
 
 @pytest.mark.parametrize("count", [2, MIN_GEMM_ROWS - 1, MIN_GEMM_ROWS, MIN_GEMM_ROWS + 3])
 def test_batch_equals_single(count: int) -> None:
-    """Sequences of different lengths decoded in one pass give what each gives alone, to 1e-5 of the largest logit."""
+    """Sequences of different lengths in one pass have the logits of each alone, to 1e-5 of the largest."""
     weights = create_seeded_weights(TINY, seed=6)
     prompts = [[(5 * i + slot) % 256 for i in range(3 + 7 * slot)] for slot in range(count)]
     together = Model(weights, 128, slots=count)
     for slot, prompt in enumerate(prompts):
         for _done in together.prefill(prompt[:-1], slot):
             pass
-    order = list(reversed(range(count)))  # a row need not be its slot's number
+    order = list(reversed(range(count)))  # the row of a sequence need not be its slot
     logits = together.decode([prompts[slot][-1] for slot in order], order, [len(prompts[slot]) - 1 for slot in order])
 
     for row, slot in zip(logits, order, strict=True):
@@ -159,7 +159,7 @@ def test_batch_equals_single(count: int) -> None:
 
 
 def test_prefill_goes_on_where_it_was() -> None:
-    """A prompt put in two prefills, the second from where the first ended, gives the logits of one."""
+    """A prompt in two prefills, the second from the end of the first, has the logits of one prefill."""
     weights, tokens = create_seeded_weights(TINY, seed=4), list(range(50))
     halves = Model(weights, 64, slots=2)
     done = [*halves.prefill(tokens[:20], 1), *halves.prefill(tokens[20:-1], 1, start=20)]
@@ -169,7 +169,7 @@ def test_prefill_goes_on_where_it_was() -> None:
 
 
 def test_earlier_sequence_leaves_no_trace() -> None:
-    """What an earlier, longer sequence left in the KV cache does not change a later one."""
+    """The rest of an earlier, longer sequence in the KV cache does not change a later one."""
     weights = create_seeded_weights(TINY, seed=5)
     used = Model(weights, 64)
     compute_logits(used, list(range(60)))
@@ -193,7 +193,7 @@ def test_greedy_text_is_golden(model: Model) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, MIN_GEMM_ROWS - 1, MIN_GEMM_ROWS, 40])
 def test_product_is_the_product(rows: int) -> None:
-    """In blocks, whole or by row, the product is NumPy's in float64, to what float32 sums lose."""
+    """In blocks, whole or by row, the product equals NumPy's in float64, up to the precision of float32 sums."""
     generator = np.random.default_rng(rows)
     x = generator.random((rows, 700), np.float32)
     matrix = generator.random((BLOCK_FLOATS // 700 * 2 + 13, 700), np.float32)  # two blocks and a piece of a third
@@ -202,7 +202,7 @@ def test_product_is_the_product(rows: int) -> None:
 
 
 def test_no_float64(model: Model) -> None:
-    """Every array that stays and every intermediate of prefill, decode and sampling is float32."""
+    """Every permanent array and every intermediate of prefill, decode and sampling is float32."""
     stored_dtypes = {array.dtype for array in model.list_arrays()}
     Spy.dtypes = set()
     chosen = TokenSampler(0.8, 1)(compute_logits(spy_on(model), encode_bytes("x" * 50)))
@@ -213,7 +213,7 @@ def test_no_float64(model: Model) -> None:
 
 
 def test_spy_sees_promotion() -> None:
-    """The spy of the test before would notice the one np.float64 scalar that promotes everything."""
+    """The spy of the test above notices one np.float64 scalar, which promotes everything."""
     Spy.dtypes = set()
     _ = np.ones(3, np.float32).view(Spy) * np.float64(1 / np.sqrt(8))
 
@@ -222,7 +222,7 @@ def test_spy_sees_promotion() -> None:
 
 @pytest.mark.parametrize("slots", [1, 3, 40])
 def test_memory_is_known_before(model: Model, slots: int) -> None:
-    """The bytes announced are the bytes of the arrays."""
+    """The estimated bytes are the bytes of the arrays."""
     model = Model(model.weights, 48, slots)
     estimate = estimate_memory(TINY, 48, slots)
     cache = model.keys.nbytes + model.values.nbytes
@@ -252,7 +252,7 @@ print(json.dumps({"cache": cache, "own": sum(array.nbytes for array in own), "re
 
 
 def test_cache_is_touched() -> None:
-    """KV cache and scratch are resident before the first request, not only promised; seen in a heap that is new."""
+    """KV cache and scratch are resident before the first request; measured in a new process."""
     completed = subprocess.run(
         [sys.executable, "-c", TOUCHED], cwd=ROOT, capture_output=True, text=True, check=True, timeout=50
     )
@@ -264,7 +264,7 @@ def test_cache_is_touched() -> None:
 
 @pytest.mark.parametrize(("count", "start"), [(PREFILL_CHUNK + 1, 0), (2, 127), (1, 128)])
 def test_too_much_for_the_context_is_refused(model: Model, count: int, start: int) -> None:
-    """Tokens past the context or past one pass are an error with numbers, not a broken shape."""
+    """Tokens beyond the context or one pass are an error with numbers, not a broken shape."""
     with pytest.raises(ValueError, match=f"{count} tokens from {start} exceed"):
         model.compute_hidden_states([Span([1] * count, 0, start)])
 
@@ -278,6 +278,6 @@ def test_too_much_for_the_context_is_refused(model: Model, count: int, start: in
     ],
 )
 def test_slots_are_checked(model: Model, spans: list[Span], sentence: str) -> None:
-    """A slot that is not there, one slot twice and nothing at all are errors in words."""
+    """A missing slot, a slot used twice and an empty pass are errors with a sentence."""
     with pytest.raises(ValueError, match=sentence):
         model.compute_hidden_states(spans)

@@ -21,20 +21,20 @@ ROOT = Path(__file__).parents[3]
 
 
 def post(url: str, fields: dict[str, Any]) -> Any:
-    """The answer to a greedy request."""
+    """Posts a greedy request; returns the response."""
     body = json.dumps({"temperature": 0} | fields).encode()
     with urllib.request.urlopen(urllib.request.Request(url, body), timeout=20) as answer:
         return json.loads(answer.read())
 
 
 def complete(url: str, **fields: Any) -> Any:
-    """The answer to a completion request."""
+    """Requests a completion; returns the response."""
     return post(f"{url}/v1/completions", {"prompt": PROMPT, "max_tokens": GREEDY_TOKENS} | fields)
 
 
 @pytest.mark.parametrize("name", ["llama3", "qwen3"])
 def test_serves_the_text_of_transformers(tmp_path: Path, name: str) -> None:
-    """The greedy answer over HTTP is the text that transformers' generate gives, 64 tokens long."""
+    """The greedy answer over HTTP is the text of transformers' generate, 64 tokens long."""
     golden = read_golden(name)
     child = subprocess.Popen(
         [sys.executable, "-m", "agent", "engine", "--model", str(write_checkpoint(tmp_path, name)), "--context", "300"],
@@ -65,7 +65,7 @@ CHAT = (
 
 
 def test_chats_by_the_checkpoints_template(tmp_path: Path) -> None:
-    """A chat over HTTP is a completion of the tokens that the checkpoint's own template and tokenizer give."""
+    """A chat over HTTP is a completion of the prompt of the checkpoint's template and tokenizer."""
     folder = write_checkpoint(tmp_path, "qwen2")
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": CHAT}))
@@ -112,7 +112,7 @@ def test_what_is_no_model_says_so(arguments: tuple[str, ...], sentence: str) -> 
 
 
 def test_without_the_libraries_it_says_what_to_install(tmp_path: Path) -> None:
-    """Where safetensors is missing, --model ends with a sentence that names the extra."""
+    """Without safetensors, --model ends with a sentence that names the extra."""
     code = (
         "import sys; sys.modules['safetensors'] = None; from engine.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )
@@ -133,11 +133,11 @@ def test_without_the_libraries_it_says_what_to_install(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_are_as_many_as_asked_for(threads: int) -> None:
-    """BLAS has no thread more than --threads says, and none more than there are CPUs."""
+    """BLAS has as many threads as --threads, and not more than there are CPUs."""
     child = subprocess.Popen(
         [sys.executable, "-m", "engine", "--size", "8MiB", "--threads", str(threads)],
         cwd=ROOT,
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "7"},  # what the caller has for itself does not count
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "7"},  # the caller's value does not count
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -1,4 +1,4 @@
-"""Chats: what is taken, how it is written for the model, and templates that come from elsewhere."""
+"""Chats: the accepted requests, the rendered prompt, and untrusted templates."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ USER = [ChatMessage("user", "hi")]
 
 
 def post_chat(client: Client, **fields: Any) -> Answer:
-    """POST /v1/chat/completions."""
+    """Sends POST /v1/chat/completions."""
     request = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5} | fields
     return client.ask("POST", "/v1/chat/completions", json.dumps(request).encode())
 
 
 def decode_prompt(prompt: tuple[int, ...]) -> str:
-    """The text behind byte tokens."""
+    """Returns the text of byte tokens."""
     return bytes(token for token in prompt if token < 256).decode()
 
 
 def test_chat_has_openai_shape(client: Client) -> None:
-    """A chat tells its message, why it ended and what it used."""
+    """A chat response has its message, finish reason and usage."""
     fields = post_chat(client, temperature=0).json()
 
     assert fields["object"] == "chat.completion"
@@ -49,7 +49,7 @@ def test_chat_has_openai_shape(client: Client) -> None:
 
 
 def test_chat_stream_equals_whole(client: Client) -> None:
-    """First comes the role, then the text, then the reason and the usage; together it is the whole answer."""
+    """A stream has the role, the text, the finish reason and the usage; together they are the whole answer."""
     content = post_chat(client, temperature=0.8, seed=4).json()["choices"][0]["message"]["content"]
     answer = post_chat(client, temperature=0.8, seed=4, stream=True, stream_options={"include_usage": True})
     *chunks, done = [line.removeprefix("data: ") for line in answer.body.decode().split("\n\n") if line]
@@ -64,14 +64,14 @@ def test_chat_stream_equals_whole(client: Client) -> None:
 
 
 def test_chat_fills_the_context(client: Client) -> None:
-    """Without a number of tokens an answer may go on to the end of the context."""
+    """Without max_tokens an answer may fill the context."""
     fields = post_chat(client, max_tokens=None).json()
 
     assert fields["usage"]["total_tokens"] == 128
 
 
 def test_parts_and_roles() -> None:
-    """Text may come in parts, a developer is the system, and an old answer may bring its empty fields."""
+    """Text may come in parts, a developer counts as system, and a former answer may have empty fields."""
     messages = [
         {"role": "developer", "content": [{"type": "text", "text": "be "}, {"type": "text", "text": "brief"}]},
         {"role": "assistant", "content": "yes", "refusal": None, "tool_calls": [], "annotations": []},
@@ -106,7 +106,7 @@ def test_parts_and_roles() -> None:
     ],
 )
 def test_wrong_chat_is_refused(client: Client, fields: dict[str, Any], sentence: str) -> None:
-    """A wrong chat is a 400 with a sentence that says where, and nothing is generated."""
+    """A wrong chat is a 400 with a sentence that names the field, and nothing is generated."""
     answer = post_chat(client, **fields)
 
     assert answer.status == 400
@@ -115,7 +115,7 @@ def test_wrong_chat_is_refused(client: Client, fields: dict[str, Any], sentence:
 
 
 def test_more_than_the_cache_is_refused_before_it_is_tried(client: Client) -> None:
-    """A prompt with more to come than the KV cache holds is a 400 that says why; other engines fail in the middle."""
+    """A prompt and answer beyond the KV cache are a 400 with the reason; other engines fail in the middle."""
     answer = client.complete(prompt="a" * 100, max_tokens=100)
 
     assert answer.status == 400
@@ -125,7 +125,7 @@ def test_more_than_the_cache_is_refused_before_it_is_tried(client: Client) -> No
 
 
 def test_template_of_a_checkpoint() -> None:
-    """The checkpoint's template writes the prompt, with its special tokens."""
+    """The checkpoint's template renders the prompt, with its special tokens."""
     template = JinjaTemplate("{{ bos_token }}" + CHATML, {"bos_token": "<s>"})
 
     assert template.render([ChatMessage("system", "be brief"), *USER]) == (
@@ -135,7 +135,7 @@ def test_template_of_a_checkpoint() -> None:
 
 
 def test_template_is_found() -> None:
-    """A tokenizer with a template uses it, one without has the plain one."""
+    """A tokenizer's template is selected; without one, the plain template."""
     with_template = ByteTokenizer()
     with_template.chat_template = CHATML
 
@@ -144,7 +144,7 @@ def test_template_is_found() -> None:
 
 
 def test_template_has_what_others_give_it() -> None:
-    """tojson writes characters as they are, loops may break, and the date can be asked for."""
+    """tojson does not escape characters, loops may break, and strftime_now works."""
     source = "{% for m in messages %}{{ m | tojson }}{% break %}{% endfor %}{{ strftime_now('%Y') | length }}"
 
     assert JinjaTemplate(source, {}).render([ChatMessage("user", "é<")]) == '{"role": "user", "content": "é<"}4'
@@ -171,7 +171,7 @@ def test_template_has_what_others_give_it() -> None:
     ],
 )
 def test_failing_template_is_a_sentence(source: str, reason: str) -> None:
-    """What a template does wrong, or too much of, is a 400 with the reason, and no time or memory is lost."""
+    """A faulty or excessive template is a 400 with the reason, and wastes no time or memory."""
     with pytest.raises(HttpError) as refused:
         JinjaTemplate(source, {}).render(USER)
 
@@ -200,7 +200,7 @@ LIKELY = {
 
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
-    """Bytes, or objects of which some fields are what they should be."""
+    """Draws bytes, or objects with some valid fields."""
     if draw(st.booleans()):
         return draw(st.binary(max_size=60))
     names = draw(st.lists(st.sampled_from(NAMES), max_size=7, unique=True))
@@ -209,7 +209,7 @@ def bodies(draw: st.DrawFn) -> bytes:
 
 @given(bodies())
 def test_no_body_breaks_the_parser(body: bytes) -> None:
-    """Any bytes are a request that fits, or a 400 with one sentence."""
+    """Any bytes are a valid request, or a 400 with one sentence."""
     for parse in (parse_completion, parse_chat):
         try:
             request = parse(body, SPEC)

@@ -1,4 +1,4 @@
-"""Clients that leave, lie and repeat themselves: the engine lives, and nothing of theirs stays."""
+"""Clients that leave, lie and repeat requests: the engine survives, and leaks nothing."""
 
 from __future__ import annotations
 
@@ -23,48 +23,48 @@ STREAM = json.dumps({"prompt": "hello", "max_tokens": 40, "stream": True}).encod
 
 
 def connect_raw(client: Client) -> socket.socket:
-    """A connection without HTTP."""
+    """Opens a raw connection."""
     return socket.create_connection(("127.0.0.1", client.server.server_port), timeout=10)
 
 
 def encode_post(body: bytes, length: int | None = None) -> bytes:
-    """A request as bytes."""
+    """Returns a request as bytes."""
     size = len(body) if length is None else length
     return b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size + body
 
 
 def read_answer(client: Client) -> None:
-    """Asks and reads the answer."""
+    """Sends a good request and reads the response."""
     assert client.ask("POST", "/v1/completions", GOOD).status == 200
 
 
 def send_malformed(client: Client) -> None:
-    """Sends what is no JSON."""
+    """Sends invalid JSON."""
     assert client.ask("POST", "/v1/completions", GOOD[:-1]).status == 400
 
 
 def leave_before_the_body(client: Client) -> None:
-    """Promises more than it sends."""
+    """Announces more bytes than it sends."""
     with connect_raw(client) as connection:
         connection.sendall(encode_post(GOOD, len(GOOD) + 10))
 
 
 def leave_in_the_stream(client: Client) -> None:
-    """Reads the beginning of a stream."""
+    """Reads the beginning of a stream, and leaves."""
     with connect_raw(client) as connection:
         connection.sendall(encode_post(STREAM))
         connection.recv(100)
 
 
 def reset_connection(client: Client) -> None:
-    """Ends its connection with a reset instead of a farewell."""
+    """Resets its connection."""
     with connect_raw(client) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.sendall(encode_post(STREAM))
 
 
 def send_nothing(client: Client) -> None:
-    """Connects and leaves."""
+    """Connects and leaves without a request."""
     connect_raw(client).close()
 
 
@@ -79,17 +79,17 @@ CLIENTS: list[Callable[[Client], None]] = [
 
 
 def read_resident() -> int:
-    """Bytes of this process, of which the server is a part."""
+    """Returns the resident bytes of this process, which runs the server."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def count_descriptors() -> int:
-    """Open file descriptors of this process."""
+    """Returns the number of open file descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 
 def run_every_client(client: Client, wait_until: Any) -> None:
-    """Every way once, and all is over."""
+    """Runs every client once, and waits until the server is idle."""
     for run_client in CLIENTS:
         with contextlib.suppress(ConnectionError):
             run_client(client)
@@ -97,7 +97,7 @@ def run_every_client(client: Client, wait_until: Any) -> None:
 
 
 def test_nothing_leaks(client: Client, wait_until: Any) -> None:
-    """After 1,000 requests, most of them cut or wrong, there are no more threads and sockets, and no more memory."""
+    """1,000 requests, most of them cut or wrong, leave no additional threads, sockets or memory."""
     for _ in range(30):
         run_every_client(client, wait_until)
     threads, descriptors, before = threading.active_count(), count_descriptors(), read_resident()
@@ -113,7 +113,7 @@ def test_nothing_leaks(client: Client, wait_until: Any) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
 def test_ten_megabytes_are_refused(client: Client, path: str) -> None:
-    """A prompt of 10 MB is a 413 that says how much is taken, and the engine lives."""
+    """A prompt of 10 MB is a 413 with the limit, and the engine survives."""
     body = json.dumps({"prompt": "a" * (10 << 20)}).encode()
     answer = client.ask("POST", path, body)
 
@@ -123,7 +123,7 @@ def test_ten_megabytes_are_refused(client: Client, path: str) -> None:
 
 
 def test_a_long_context_takes_long_bodies(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What may be sent grows with the context, so that a prompt that fits it can be sent."""
+    """The limit of a body grows with the context, so that any prompt that fits the context can be sent."""
     monkeypatch.setattr(server, "BYTES_PER_TOKEN", 1 << 14)  # as if the context of 128 tokens were long
     answer = client.complete(prompt="a" * (1 << 20) + "a" * 100, max_tokens=1)
 
@@ -132,7 +132,7 @@ def test_a_long_context_takes_long_bodies(client: Client, monkeypatch: pytest.Mo
 
 
 def test_connections_are_bounded(client: Client, wait_until: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One connection more than may be is told so and closed; when others close, there is room again."""
+    """One connection too many gets a 503 and is closed; once others close, new ones are accepted."""
     monkeypatch.setattr(client.server, "max_connections", 3)
     others = [connect_raw(client) for _ in range(3)]
     wait_until(lambda: client.server.connections == 3)
@@ -148,7 +148,7 @@ def test_connections_are_bounded(client: Client, wait_until: Any, monkeypatch: p
 
 
 def test_a_slow_reader_holds_no_slot(client: Client, wait_until: Any) -> None:
-    """Who does not read his stream has his tokens made all the same, and others are served."""
+    """The tokens of a client that does not read its stream are generated anyway, and others are served."""
     with connect_raw(client) as connection:
         connection.sendall(encode_post(json.dumps({"prompt": "a", "max_tokens": 100, "stream": True}).encode()))
         wait_until(lambda: client.read_metric("generated_tokens_total") == 100)
@@ -172,7 +172,7 @@ def test_stream_over_old_http_ends_with_its_connection(client: Client) -> None:
 
 
 def test_connection_is_kept_after_a_stream(client: Client) -> None:
-    """A stream is as good as any answer: its connection goes on."""
+    """A connection stays open after a stream."""
     connection = client.connect()
     for _ in range(2):
         connection.request("POST", "/v1/completions", STREAM)
@@ -185,7 +185,7 @@ def test_connection_is_kept_after_a_stream(client: Client) -> None:
 
 
 def test_a_cut_stream_can_be_told_from_a_whole_one(slow_client: Client, wait_until: Any) -> None:
-    """When the engine stops in the middle, the last chunk is missing, and the client's library says so."""
+    """If the engine stops in the middle, the last chunk is missing, and the client's library raises an error."""
     connection = slow_client.connect()
     connection.request("POST", "/v1/completions", b'{"prompt": "a", "max_tokens": 100, "stream": true}')
     answer = connection.getresponse()
@@ -198,7 +198,7 @@ def test_a_cut_stream_can_be_told_from_a_whole_one(slow_client: Client, wait_unt
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_fault_is_told(client: Client, stream: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    """What goes wrong in the engine is a 500 with a sentence, or an error in the stream, and the next request works."""
+    """A fault in the engine is a 500 with a sentence, or an error in the stream, and the next request works."""
     scheduler = client.server.served_model.scheduler
     decode, passes = scheduler.model.decode, []
 

@@ -1,4 +1,4 @@
-"""The metrics of several workers as one."""
+"""The merged metrics of several workers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ r_pages_ratio{{node="1"}} 1.0
 
 
 def parse_values(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """Every sample by name and labels; the text must parse."""
+    """Returns every sample by name and labels; fails if the text does not parse."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -37,12 +37,12 @@ def parse_values(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], flo
 
 
 def build_metrics(start: int, tokens: float) -> WorkerMetrics:
-    """What a process tells that has made so many tokens."""
+    """Returns the metrics of a process that has generated `tokens` tokens."""
     return WorkerMetrics(start, TEXT.format(tokens=tokens))
 
 
 def test_each_worker_keeps_its_series() -> None:
-    """The label `worker` is added, other labels stay, and each family is told once."""
+    """The label `worker` is added, other labels remain, and each family appears once."""
     merged = MergedMetrics().merge({"0": build_metrics(1, 5), "1": build_metrics(1, 7)})
     values = parse_values(merged)
 
@@ -54,7 +54,7 @@ def test_each_worker_keeps_its_series() -> None:
 
 
 def test_one_that_is_gone_keeps_its_counters_and_loses_its_gauges() -> None:
-    """Its tokens were made; its duty is not known."""
+    """The counters of a missing worker remain, its gauges do not."""
     merged_metrics = MergedMetrics()
     merged_metrics.merge({"0": build_metrics(1, 5), "1": build_metrics(1, 7)})
     values = parse_values(merged_metrics.merge({"0": build_metrics(1, 6)}))
@@ -66,13 +66,13 @@ def test_one_that_is_gone_keeps_its_counters_and_loses_its_gauges() -> None:
 
 
 def test_nobody_there_is_nothing_to_tell() -> None:
-    """Before the first answer there is no series at all."""
+    """Before the first scrape there is no series."""
     assert MergedMetrics().merge({}) == ""
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 1000)), min_size=1, max_size=30))
 def test_counters_never_fall(steps: list[tuple[bool, bool, int]]) -> None:
-    """Whatever dies, is silent or counts: the sum is that of all processes there were, at each scrape."""
+    """Whichever process dies, is silent or counts: at each scrape the sum is that of all processes so far."""
     merged_metrics, start, tokens, before, last = MergedMetrics(), 1, 0, 0, 0.0
     has_answered = False
     for dies, answers, tokens_added in steps:

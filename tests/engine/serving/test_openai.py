@@ -1,4 +1,4 @@
-"""The official client of OpenAI against the engine."""
+"""OpenAI's client against the engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MESSAGES: Any = [{"role": "user", "content": "hi"}]
 
 
 def connect_official(client: Client) -> openai.OpenAI:
-    """A client that does not try again, so that nothing that failed is hidden."""
+    """Returns a client without retries, which would hide failures."""
     return openai.OpenAI(base_url=f"{client.server.url}/v1", api_key="none", max_retries=0, timeout=30)
 
 
@@ -25,7 +25,7 @@ def _api(client: Client) -> Iterator[openai.OpenAI]:
 
 
 def test_models(api: openai.OpenAI) -> None:
-    """The one model is listed and can be asked for; another one is not found."""
+    """The only model is listed and can be retrieved; another is not found."""
     assert [model.id for model in api.models.list()] == ["tiny"]
     assert api.models.retrieve("tiny").owned_by == "steadytok"
     with pytest.raises(openai.NotFoundError, match="There is no model 'gpt' here"):
@@ -33,7 +33,7 @@ def test_models(api: openai.OpenAI) -> None:
 
 
 def test_completion(api: openai.OpenAI) -> None:
-    """A completion, from text and from tokens."""
+    """A completion of text equals the completion of its tokens."""
     text = api.completions.create(model="tiny", prompt="hi", max_tokens=6, temperature=0)
     tokens = api.completions.create(model="tiny", prompt=[256, 104, 105], max_tokens=6, temperature=0)
 
@@ -44,7 +44,7 @@ def test_completion(api: openai.OpenAI) -> None:
 
 
 def test_chat(api: openai.OpenAI) -> None:
-    """A chat, whose answer can be sent back as the client keeps it."""
+    """A chat answer can be sent back in the form that the client stores."""
     first = api.chat.completions.create(model="tiny", messages=MESSAGES, max_completion_tokens=4, top_p=0.9, seed=1)
     message = first.choices[0].message
     again: Any = [*MESSAGES, message, *MESSAGES]
@@ -56,7 +56,7 @@ def test_chat(api: openai.OpenAI) -> None:
 
 
 def test_streaming_with_usage(api: openai.OpenAI) -> None:
-    """A stream gives the text of the whole answer and, asked for, its usage at the end."""
+    """A stream has the text of the whole answer and, if requested, the usage at the end."""
     completion = api.chat.completions.create(model="tiny", messages=MESSAGES, max_tokens=20, temperature=0)
     stream = api.chat.completions.create(
         model="tiny",
@@ -88,7 +88,7 @@ def test_stop_strings(api: openai.OpenAI) -> None:
 
 
 def test_refusals_are_the_clients_own_errors(api: openai.OpenAI) -> None:
-    """What is refused is raised as the client's error of that kind, with our sentence."""
+    """The client raises a refusal as its error of that kind, with our sentence."""
     with pytest.raises(openai.BadRequestError, match="the context of this engine is 128 tokens"):
         api.completions.create(model="tiny", prompt="a" * 100, max_tokens=100)
     with pytest.raises(openai.BadRequestError, match="temperature must be a number from 0 to 2"):
@@ -96,7 +96,7 @@ def test_refusals_are_the_clients_own_errors(api: openai.OpenAI) -> None:
 
 
 def test_cancellation_in_the_middle(slow_client: Client, wait_until: Any) -> None:
-    """A stream that its client closes is worked for no more, and its slot is there for the next."""
+    """A stream that its client closes gets no more passes, and its slot is free for the next request."""
     with connect_official(slow_client) as api:
         stream = api.completions.create(model="tiny", prompt="a", max_tokens=120, stream=True)
         for _ in range(3):
@@ -107,13 +107,13 @@ def test_cancellation_in_the_middle(slow_client: Client, wait_until: Any) -> Non
         slow_client.gate.set()
         wait_until(lambda: slow_client.read_metric("requests_running") == 0)
 
-        # The pass that waited at the gate was begun before the client left; at most one more did not see it yet.
+        # The pass that waited at the gate began before the client left; at most one more has not noticed it yet.
         assert slow_client.read_metric("generated_tokens_total") <= generated + 2
         assert api.completions.create(model="tiny", prompt="a", max_tokens=1).choices[0].finish_reason == "length"
 
 
 def test_fifty_at_once(slow_client_of_3: Client, wait_until: Any) -> None:
-    """Of fifty requests at once on three slots, streams and not, every one gets its own whole answer."""
+    """Each of fifty requests at once on three slots, streams and others, gets its own complete answer."""
 
     def ask(number: int) -> tuple[int, str]:
         request: dict[str, Any] = {"model": "tiny", "prompt": f"number {number}", "max_tokens": 8, "temperature": 0}

@@ -1,4 +1,4 @@
-"""Duty is an account of work and rest, kept by an injected clock."""
+"""The account of work and rest under a duty, on an injected clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engine.serving.pace import CREDIT, Pace
 
 
 class Clock:
-    """Time that passes when told."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -20,7 +20,7 @@ class Clock:
 
 
 def work_for(pace: Pace, clock: Clock, seconds: float) -> None:
-    """One forward pass."""
+    """Simulates one forward pass."""
     clock.now += seconds
     pace.charge(seconds)
 
@@ -47,7 +47,7 @@ def test_share_of_time_never_exceeds_duty(duty: float, passes: list[float], betw
 
 @given(duty=st.floats(0.1, 0.95), late=st.floats(0, 0.02))
 def test_late_wake_ups_are_earned_back(duty: float, late: float) -> None:
-    """Sleeps that last too long do not lower the share over many passes, where resting leaves room for it."""
+    """Sleeps that last too long do not lower the share over many passes, if the duty leaves time to catch up."""
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(duty, ttl=3600)
@@ -62,7 +62,7 @@ def test_late_wake_ups_are_earned_back(duty: float, late: float) -> None:
 
 
 def test_full_duty_never_rests() -> None:
-    """Without a lease nothing is owed, however much was worked."""
+    """Without a lease there is no debt, whatever the work."""
     clock = Clock()
     pace = Pace(clock)
     for _ in range(100):
@@ -72,7 +72,7 @@ def test_full_duty_never_rests() -> None:
 
 
 def test_lease_ends_by_itself() -> None:
-    """When the ttl is over the duty is 1.0 and what was owed is forgiven."""
+    """After the ttl the duty is 1.0 and the debt is forgiven."""
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(0.1, ttl=30)
@@ -88,7 +88,7 @@ def test_lease_ends_by_itself() -> None:
 
 
 def test_owed_alone_notices_the_end_of_a_lease() -> None:
-    """A debt is forgiven with the lease also when nobody asked for the duty first."""
+    """The debt is forgiven at the end of the lease, also without a call of get_duty."""
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(0.1, ttl=15)
@@ -114,7 +114,7 @@ def test_renewal_keeps_the_debt() -> None:
 
 
 def test_a_later_lease_takes_the_place() -> None:
-    """Duty 1.0 ends the holding back at once."""
+    """Duty 1.0 ends the slowdown at once."""
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(0.1, ttl=30)
@@ -138,7 +138,7 @@ def test_idle_time_earns_nothing() -> None:
 
 
 def test_pauses_inside_a_request_earn_little() -> None:
-    """A slow client's pause gives back no more than the credit."""
+    """The pause of a slow client earns at most the credit."""
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(0.5, ttl=7200)
@@ -164,7 +164,7 @@ def test_debt_outlives_a_request() -> None:
 
 
 def test_rest_ends_when_the_client_has_gone() -> None:
-    """Nobody rests for a client that has left."""
+    """The rest ends once the client has left."""
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(0.1, ttl=7200)

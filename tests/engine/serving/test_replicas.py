@@ -1,4 +1,4 @@
-"""Several workers behind one address: real processes on loopback, on whatever nodes there are."""
+"""Several workers behind one router: real processes on loopback, on the nodes of this host."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ from engine.serving.workers import Worker, Workers
 ROOT = Path(__file__).parents[3]
 TOKEN = "a-token"
 ARGUMENTS = ("--size", "1MiB", "--context", "512", "--slots", "1", "--nice", "0")
-LONG_ARGUMENTS = (*ARGUMENTS, "--context", "4096")  # room for an answer that takes seconds at a tenth of the speed
+LONG_ARGUMENTS = (*ARGUMENTS, "--context", "4096")  # context for an answer that takes seconds at duty 0.1
 Wait = Callable[[Callable[[], bool]], None]
 
 
 class TwoWorkers(NamedTuple):
-    """Two workers, their front, and what was said about them."""
+    """Two workers, their router, and its log messages."""
 
     router: Router
     messages: list[str]
 
     @property
     def workers(self) -> list[Worker]:
-        """The two."""
+        """The two workers."""
         return self.router.workers.all
 
     def connect(self) -> http.client.HTTPConnection:
-        """A connection of the test's own."""
+        """Returns a new connection to the router."""
         return http.client.HTTPConnection("127.0.0.1", self.router.server_port, timeout=20)
 
     def ask(self, method: str, path: str, fields: Any = None, **headers: str) -> tuple[int, bytes]:
-        """One request and its answer."""
+        """Sends one request; returns status and body."""
         connection = self.connect()
         try:
             body = b"" if fields is None else json.dumps(fields).encode()
@@ -58,7 +58,7 @@ class TwoWorkers(NamedTuple):
             connection.close()
 
     def read_metric(self, name: str, worker: str) -> float:
-        """One value of a worker in the front's /metrics; NaN where it is missing."""
+        """Reads one value of a worker in the router's /metrics; NaN if it is missing."""
         lines = self.ask("GET", "/metrics")[1].decode().splitlines()
         start = f'steadytok_reference_{name}{{worker="{worker}"}} '
         return next((float(line.split()[1]) for line in lines if line.startswith(start)), float("nan"))
@@ -92,7 +92,7 @@ def test_requests_go_to_who_has_fewest(both: TwoWorkers, wait_until: Wait) -> No
     assert [complete() for _ in range(4)] == [200] * 4
     assert [worker.assigned_count for worker in both.workers] == [2, 2]
 
-    busy = both.workers[0]  # of two that have as much to do, the first
+    busy = both.workers[0]  # of equally busy workers the first is chosen
     with _stop_process(busy), contextlib.closing(both.connect()) as connection:
         connection.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 500}))
         wait_until(lambda: both.workers[0].running_count == 1)
@@ -104,7 +104,7 @@ def test_requests_go_to_who_has_fewest(both: TwoWorkers, wait_until: Wait) -> No
 
 
 def test_answers_come_as_the_worker_made_them(both: TwoWorkers) -> None:
-    """Whole, streamed to [DONE], refused with the worker's own sentence, and chat and models all the same."""
+    """Responses pass unchanged: whole, streamed to [DONE], refused with the worker's sentence, and models."""
     completion = json.loads(both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 3, "temperature": 0})[1])
     events = both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 3, "temperature": 0, "stream": True})[1]
     texts = [json.loads(line[6:])["choices"][0]["text"] for line in events.splitlines() if line.startswith(b"data: {")]
@@ -118,7 +118,7 @@ def test_answers_come_as_the_worker_made_them(both: TwoWorkers) -> None:
 
 
 def test_a_client_that_leaves_is_told_to_the_worker(both: TwoWorkers, wait_until: Wait) -> None:
-    """Its worker has the slot free again, long before the answer would have ended."""
+    """The slot of the worker is free long before the end of the answer."""
     connection = both.connect()
     both.ask("PUT", "/pace", {"duty": 0.1, "ttl": "60s"}, Authorization=f"Bearer {TOKEN}")
     connection.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 500, "stream": True}))
@@ -133,7 +133,7 @@ def test_a_client_that_leaves_is_told_to_the_worker(both: TwoWorkers, wait_until
 
 
 def test_a_pace_reaches_all_and_those_that_come_later(both: TwoWorkers, wait_until: Wait) -> None:
-    """Both have the duty; a worker that takes a dead one's place has it too; a wrong token is refused by all."""
+    """Both workers get the duty, and so does the successor of a dead one; a wrong token is refused."""
     assert both.ask("PUT", "/pace", {"duty": 0.4}, Authorization="Bearer wrong")[0] == 401
     assert both.ask("PUT", "/pace", {"duty": 0.5, "ttl": "60s"}, Authorization=f"Bearer {TOKEN}")[0] == 200
     assert [both.read_metric("duty", name) for name in "01"] == [0.5, 0.5]
@@ -144,7 +144,7 @@ def test_a_pace_reaches_all_and_those_that_come_later(both: TwoWorkers, wait_unt
 
 
 def test_one_that_dies_is_named_and_replaced(both: TwoWorkers, wait_until: Wait) -> None:
-    """The other goes on; what the dead one had counted stays, its gauges are missing, and none of it falls later."""
+    """The other worker continues; the counters of the dead one remain and never fall, its gauges are missing."""
     for _ in range(2):
         both.ask("POST", "/v1/completions", {"prompt": "a", "max_tokens": 4})
     before = both.read_metric("generated_tokens_total", "1")
@@ -167,7 +167,7 @@ def test_one_that_dies_is_named_and_replaced(both: TwoWorkers, wait_until: Wait)
 
 
 def test_a_stream_that_is_cut_says_so(both: TwoWorkers) -> None:
-    """A worker that dies in the middle of an answer leaves an event with an error, and no [DONE]."""
+    """If a worker dies in the middle of an answer, the stream ends with an error event, and without [DONE]."""
     both.ask("PUT", "/pace", {"duty": 0.1, "ttl": "60s"}, Authorization=f"Bearer {TOKEN}")
     connection = both.connect()
     connection.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 500, "stream": True}))
@@ -185,7 +185,7 @@ def test_a_stream_that_is_cut_says_so(both: TwoWorkers) -> None:
 
 
 def test_without_any_worker_it_says_when_to_come_back(both: TwoWorkers, wait_until: Wait) -> None:
-    """503 with Retry-After while both are being replaced, and /healthz says so."""
+    """While both workers are being replaced, requests get 503 with Retry-After, and /healthz 503."""
     for worker in both.workers:
         _kill(worker)
     wait_until(lambda: all(worker.port is None for worker in both.workers))
@@ -201,16 +201,16 @@ def test_without_any_worker_it_says_when_to_come_back(both: TwoWorkers, wait_unt
 
 
 class FullWorker(HttpConnection):
-    """A worker without room."""
+    """A worker whose queue is full."""
 
     def respond(self, path: str, body: bytes) -> None:
-        """Refuses all."""
+        """Refuses every request."""
         raise HttpError(429, "There is no room.", 7)
 
 
 @contextlib.contextmanager
 def run_listener(listener: HttpListener) -> Iterator[HttpListener]:
-    """Has it answer until the end of the block."""
+    """Serves until the end of the block."""
     threading.Thread(target=listener.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield listener
@@ -221,7 +221,7 @@ def run_listener(listener: HttpListener) -> Iterator[HttpListener]:
 
 @pytest.mark.parametrize("down", [(), ("0",), ("1",)])
 def test_a_full_worker_is_heard_whoever_else_is_down(down: tuple[str, ...]) -> None:
-    """Its 429, and when to come back, are what the client gets: a 503 would say that nobody is there."""
+    """The client gets the 429 of a full worker with Retry-After, not a 503 for the worker that is down."""
     workers = Workers({"0": (), "1": ()}, lambda _: None)
     with (
         run_listener(HttpListener(("127.0.0.1", 0), FullWorker)) as full,
@@ -240,7 +240,7 @@ def test_a_full_worker_is_heard_whoever_else_is_down(down: tuple[str, ...]) -> N
 
 
 def test_connections_of_the_front_are_bounded(wait_until: Wait) -> None:
-    """As many as its workers would take together; the next one is told so."""
+    """The router accepts as many connections as its workers together; the next gets a 503."""
     workers = Workers({"0": (), "1": ()}, lambda _: None)
     with run_listener(Router(("127.0.0.1", 0), workers)) as router, contextlib.ExitStack() as open_:
         assert router.max_connections == 2 * MAX_CONNECTIONS
@@ -253,7 +253,7 @@ def test_connections_of_the_front_are_bounded(wait_until: Wait) -> None:
 
 
 def test_one_that_cannot_start_ends_the_start_with_its_sentence() -> None:
-    """Another try would fail the same way: the engine says which node, and why."""
+    """A second try would fail the same way: the start fails with the node and the worker's sentence."""
     workers = Workers({"0": ARGUMENTS, "1": (*ARGUMENTS, "--seed", "-1")}, lambda _: None)
     try:
         with pytest.raises(ValueError, match="the worker of node 1: cannot start: --seed must not be negative"):
@@ -263,7 +263,7 @@ def test_one_that_cannot_start_ends_the_start_with_its_sentence() -> None:
 
 
 def test_a_drain_that_is_over_ends_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker cuts what lasts longer than the drain, says its last words and exits: it is not killed meanwhile."""
+    """A worker cuts a stream that exceeds the drain and exits by itself: it is not killed meanwhile."""
     monkeypatch.setenv("STEADYTOK_ENGINE_TOKEN", TOKEN)
     workers = Workers({"0": (*LONG_ARGUMENTS, "--drain", "0.5")}, lambda _: None)
     workers.start(lambda _: None)
@@ -274,7 +274,7 @@ def test_a_drain_that_is_over_ends_in_order(monkeypatch: pytest.MonkeyPatch) -> 
     assert workers.all[0].process.wait(20) == 0
 
 
-# Everything as it is with several nodes, on a machine that may have one.
+# Runs the replicated engine also on a machine with one node.
 ENGINE_CODE = """
 import sys
 from engine.memory import binding
@@ -286,7 +286,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.parametrize("second_signal", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_hurries_the_workers_too(second_signal: signal.Signals) -> None:
-    """With an hour to drain and a stream that lasts, the front ends when it is signalled again, and so do they."""
+    """With a long drain and a long stream, router and workers end after a second signal."""
     arguments = [*LONG_ARGUMENTS, "--numa", "replicate", "--drain", "3600"]
     environment = {**os.environ, "STEADYTOK_ENGINE_TOKEN": TOKEN}
     command = [sys.executable, "-c", ENGINE_CODE, *arguments]
@@ -321,7 +321,7 @@ threading.Event().wait()
 
 
 def test_workers_do_not_outlive_a_killed_front(wait_until: Wait) -> None:
-    """SIGKILL leaves nobody to end them: they end because the kernel closes their standard input."""
+    """After SIGKILL of the router the workers exit, because the kernel closes their standard input."""
     command = [sys.executable, "-c", ROUTER_CODE, *ARGUMENTS]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as router:
         assert router.stdout is not None
@@ -334,7 +334,7 @@ def test_workers_do_not_outlive_a_killed_front(wait_until: Wait) -> None:
 
 @contextlib.contextmanager
 def _hold_stream(port: int) -> Iterator[None]:
-    """A stream that has begun and lasts, since the engine is paced."""
+    """Holds a stream open that lasts, because the engine is paced."""
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as pacing:
         pacing.request("PUT", "/pace", json.dumps({"duty": 0.1, "ttl": "60s"}), {"Authorization": f"Bearer {TOKEN}"})
         assert pacing.getresponse().status == 200
@@ -347,7 +347,7 @@ def _hold_stream(port: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stop_process(worker: Worker) -> Iterator[None]:
-    """A worker whose process gets no CPU: what it has to answer stays unanswered."""
+    """Stops the process of a worker, so that it answers nothing."""
     assert worker.process is not None
     worker.process.send_signal(signal.SIGSTOP)
     try:

@@ -1,4 +1,4 @@
-"""Requests that share a model: slots, queue, stops, faults and the end, step by step on the clock of the test."""
+"""Requests that share a model: slots, queue, stops, faults and the end, stepped on a clock of the test."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_one_pass_serves_all() -> None:
 
 
 def test_together_is_as_alone() -> None:
-    """What a request is answered does not depend on what runs beside it."""
+    """The answer to a request does not depend on the requests beside it."""
     prompts = ["alone", "a longer prompt than the others", "c"]
     alone = []
     for prompt in prompts:
@@ -50,7 +50,7 @@ def test_together_is_as_alone() -> None:
 
 
 def test_a_request_joins_between_two_steps() -> None:
-    """A new request does not wait for those that run to end."""
+    """A new request does not wait for the end of running ones."""
     scheduler, clock = build_scheduler(slots=2)
     first = submit(scheduler, clock, "a", 20)
     for _ in range(5):
@@ -64,7 +64,7 @@ def test_a_request_joins_between_two_steps() -> None:
 
 
 def test_a_long_prompt_does_not_stall_the_others() -> None:
-    """While a prompt of many chunks is prefilled, every chunk is followed by a token for the request that runs."""
+    """During the prefill of a long prompt, the running request gets a token after every chunk."""
     scheduler, clock = build_scheduler(slots=2)
     runs = submit(scheduler, clock, "a", 100)
     scheduler.step()
@@ -81,7 +81,7 @@ def test_a_long_prompt_does_not_stall_the_others() -> None:
 
 
 def test_prompts_are_worked_on_in_order() -> None:
-    """The prompt that came first is prefilled first, so that it is not slowed by those after it."""
+    """The oldest prompt is prefilled first, so that later ones do not slow it down."""
     scheduler, clock = build_scheduler(slots=2)
     first = submit(scheduler, clock, "x" * (4 * PREFILL_CHUNK), 1)
     second = submit(scheduler, clock, "y" * PREFILL_CHUNK, 1)
@@ -92,7 +92,7 @@ def test_prompts_are_worked_on_in_order() -> None:
 
 
 def test_who_waits_gets_the_slot_that_becomes_free() -> None:
-    """With more requests than slots they are served in the order of their coming, and none is lost."""
+    """More requests than slots are served in order of arrival, and none is lost."""
     scheduler, clock = build_scheduler(slots=2)
     clients = [submit(scheduler, clock, "a", max_tokens) for max_tokens in (3, 9, 2, 2)]
     scheduler.step()
@@ -103,11 +103,11 @@ def test_who_waits_gets_the_slot_that_becomes_free() -> None:
 
     assert [client.generated_count for client in clients] == [3, 9, 2, 2]
     assert isinstance(scheduler.model, TimedModel)
-    assert set(scheduler.model.passes[-1]) == {1}  # the long one kept its slot; the other slot served three
+    assert set(scheduler.model.passes[-1]) == {1}  # the long request kept its slot; the other slot served three
 
 
 def test_slot_of_a_client_that_left_is_free_within_one_step() -> None:
-    """The next step after a client left works for who waited, and not for it."""
+    """The step after a client has left serves the next waiting request instead."""
     scheduler, clock = build_scheduler(slots=1)
     leaver = submit(scheduler, clock, "a", 100)
     for _ in range(4):
@@ -123,7 +123,7 @@ def test_slot_of_a_client_that_left_is_free_within_one_step() -> None:
 
 
 def test_cancelled_is_as_gone() -> None:
-    """A request whose thread failed to write is given up, whatever its connection looks like."""
+    """A request whose thread failed to write is dropped, whatever the state of its connection."""
     scheduler, clock = build_scheduler(slots=1)
     client = submit(scheduler, clock, "a", 100)
     scheduler.step()
@@ -134,7 +134,7 @@ def test_cancelled_is_as_gone() -> None:
 
 
 def test_who_waits_and_leaves_is_looked_for() -> None:
-    """A client that leaves the queue makes room in it although no slot becomes free."""
+    """A client that leaves the queue makes room in it, although no slot becomes free."""
     scheduler, clock = build_scheduler(slots=1, max_waiting=1)
     submit(scheduler, clock, "a", 500)
     waits = submit(scheduler, clock, "b", 1)
@@ -147,7 +147,7 @@ def test_who_waits_and_leaves_is_looked_for() -> None:
 
 
 def test_who_is_refused_has_no_place() -> None:
-    """When the scheduler is closing, nothing new is taken and what was taken is finished."""
+    """A closing scheduler accepts no new requests and finishes the accepted ones."""
     scheduler, clock = build_scheduler(slots=1)
     accepted = [submit(scheduler, clock, "a", 3) for _ in range(2)]
     scheduler.stop_accepting()
@@ -159,7 +159,7 @@ def test_who_is_refused_has_no_place() -> None:
 
 
 def test_stop_string_ends_and_frees() -> None:
-    """The pass that completes a stop string is the last one made for the request."""
+    """The pass that completes a stop string is the last pass of the request."""
     scheduler, clock = build_scheduler(slots=1)
     unstopped = submit(scheduler, clock, "a", 40)
     finish(scheduler)
@@ -175,7 +175,7 @@ def test_stop_string_ends_and_frees() -> None:
 
 
 def test_stop_token_ends() -> None:
-    """A token with which the model ends its answer ends it, and is not part of the text."""
+    """A stop token ends the answer, and is not part of the text."""
     scheduler, clock = build_scheduler(slots=1)
     unstopped = submit(scheduler, clock, "a", 10)
     finish(scheduler)
@@ -207,7 +207,7 @@ def test_stop_token_ends() -> None:
 
 
 def test_a_fault_is_no_end(capsys: pytest.CaptureFixture[str]) -> None:
-    """What goes wrong in a pass fails the requests in it with a reason, and the next one is served."""
+    """A fault in a pass fails its requests with a reason, and the next request is served."""
     scheduler, clock = build_scheduler(slots=2)
 
     def fail(*_: Any) -> Array:
@@ -229,7 +229,7 @@ def test_a_fault_is_no_end(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_stop_ends_all() -> None:
-    """Stopping ends those that run and those that wait, within a pass."""
+    """Stopping ends running and waiting requests within a pass."""
     scheduler, clock = build_scheduler(slots=1)
     gate, entered = threading.Event(), threading.Event()
     decode = scheduler.model.decode
@@ -258,7 +258,7 @@ def test_stop_ends_all() -> None:
 
 
 def test_pieces_end_with_their_reason() -> None:
-    """There is one piece for each token, and only the last tells why it is the last."""
+    """There is one piece per token, and only the last has a finish reason."""
     scheduler, clock = build_scheduler(slots=1)
     client = submit(scheduler, clock, "a", 4)
     finish(scheduler)

@@ -1,4 +1,4 @@
-"""What the scheduler counts and paces: waits, phases, tokens per second and the cache, on the clock of the test."""
+"""The times of the scheduler: waits, phases, tokens per second under a duty, cache usage; on a clock of the test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.engine.timed_scheduler import (
 
 
 def test_full_queue_says_when_to_come_back() -> None:
-    """The time is what the queue will probably take: the mean of what was answered, for those that wait."""
+    """Retry-After is the expected time of the queue: the mean duration of finished requests, for those that wait."""
     scheduler, clock = build_scheduler(slots=2, max_waiting=4)
     for _ in range(2):
         submit(scheduler, clock, "a", 500)
@@ -35,7 +35,7 @@ def test_full_queue_says_when_to_come_back() -> None:
 
 
 def test_waits_are_observed() -> None:
-    """Time to first token is from arrival on, queueing included; the time between tokens from token to token."""
+    """The time to the first token starts at arrival, queueing included; later times run from token to token."""
     scheduler, clock = build_scheduler(slots=1)
     submit(scheduler, clock, "x" * PREFILL_CHUNK, 3)
     submit(scheduler, clock, "x" * PREFILL_CHUNK, 1)
@@ -50,7 +50,7 @@ def test_waits_are_observed() -> None:
 
 
 def test_decode_seconds_are_of_each_request() -> None:
-    """A pass for four counts four times, so tokens per decode second are those of one request, and not of all."""
+    """A pass for four requests counts four times, so tokens per decode second are those of one request."""
     scheduler, clock = build_scheduler(slots=4)
     for _ in range(4):
         submit(scheduler, clock, "", 10)
@@ -62,7 +62,7 @@ def test_decode_seconds_are_of_each_request() -> None:
 
 
 def test_every_second_has_its_phase() -> None:
-    """The phases add up to the time since the start, and each has what was done in it."""
+    """The phases add up to the time since the start, and each has its own time."""
     scheduler, clock = build_scheduler(slots=1)
     began = clock.now
     scheduler.pace.set_lease(0.5, 3600)
@@ -87,7 +87,7 @@ def test_every_second_has_its_phase() -> None:
 @pytest.mark.parametrize("duty", [0.1, 0.25, 0.5, 0.8, 0.95])
 @pytest.mark.parametrize("requests", [1, 4])
 def test_tokens_per_second_follow_duty(duty: float, requests: int) -> None:
-    """Inside long streams, one or several, tokens per second are duty times those at duty 1, within 2 %."""
+    """In one or several long streams, tokens per second are the duty times those at duty 1, within 2 %."""
     speeds = []
     for lease_duty in (1.0, duty):
         scheduler, clock = build_scheduler(slots=requests)
@@ -106,7 +106,7 @@ def test_tokens_per_second_follow_duty(duty: float, requests: int) -> None:
 
 
 def test_cache_usage_is_of_all_slots() -> None:
-    """The share counts the tokens in the cache against all slots, and is 0 when nothing runs."""
+    """The usage is the share of all slots' cache that has tokens, and 0 when idle."""
     scheduler, clock = build_scheduler(slots=2)
     submit(scheduler, clock, "x" * (PREFILL_CHUNK - 1), 10)
     scheduler.step()

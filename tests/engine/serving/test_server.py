@@ -15,12 +15,12 @@ Answer = Any
 
 
 def parse_events(body: bytes) -> list[str]:
-    """The data of each server-sent event."""
+    """Returns the data of each server-sent event."""
     return [line.removeprefix("data: ") for line in body.decode().split("\n\n") if line]
 
 
 def test_completion_has_openai_shape(client: Client) -> None:
-    """A completion tells its text, why it ended and what it used."""
+    """A completion has its text, finish reason and usage."""
     answer = client.complete(prompt="tokens", max_tokens=5, temperature=0)
     fields = answer.json()
 
@@ -32,7 +32,7 @@ def test_completion_has_openai_shape(client: Client) -> None:
 
 
 def test_stream_equals_whole(client: Client) -> None:
-    """The events of a stream put together are the text of the same request in one piece."""
+    """The events of a stream add up to the text of the same request in one piece."""
     request: dict[str, Any] = {"prompt": "é", "max_tokens": 20, "temperature": 0.9, "seed": 3}
     text = client.complete(**request).json()["choices"][0]["text"]
     answer = client.complete(**request, stream=True, stream_options={"include_usage": True})
@@ -48,7 +48,7 @@ def test_stream_equals_whole(client: Client) -> None:
 
 
 def test_stream_without_usage(client: Client) -> None:
-    """Usage is streamed only where asked for."""
+    """Usage is streamed only if requested."""
     answer = client.complete(prompt="a", max_tokens=2, stream=True)
 
     assert [event == "[DONE]" for event in parse_events(answer.body)] == [False, False, True]
@@ -106,7 +106,7 @@ WRONG_COMPLETIONS: list[tuple[bytes, str]] = [
 
 @pytest.mark.parametrize(("body", "sentence"), WRONG_COMPLETIONS)
 def test_wrong_completion_is_refused(client: Client, body: bytes, sentence: str) -> None:
-    """Wrong input is a 400 with a sentence, nothing is generated, and the engine lives."""
+    """Wrong input is a 400 with a sentence, nothing is generated, and the engine survives."""
     answer = client.ask("POST", "/v1/completions", body)
 
     assert answer.status == 400
@@ -117,7 +117,7 @@ def test_wrong_completion_is_refused(client: Client, body: bytes, sentence: str)
 
 
 def test_neutral_fields_are_taken(client: Client) -> None:
-    """What clients send by habit with neutral values, and null, is no error."""
+    """Neutral values that clients send by habit, and null, are accepted."""
     answer = client.complete(
         prompt="a", max_tokens=1, n=1, top_p=1.0, echo=False, seed=None, model="any", ignore_eos=True, user="me"
     )
@@ -134,7 +134,7 @@ def test_context_can_be_filled(client: Client) -> None:
 
 @pytest.mark.parametrize("size", [(1 << 20) + 1, 10 << 20])
 def test_too_large_a_body_is_refused(client: Client, size: int) -> None:
-    """A body over 1 MiB is a 413 that the client gets to read."""
+    """A body over 1 MiB is a 413 that the client can read."""
     answer = client.ask("POST", "/v1/completions", b" " * size)
 
     assert answer.status == 413
@@ -154,7 +154,7 @@ def test_too_large_a_body_is_refused(client: Client, size: int) -> None:
     ],
 )
 def test_broken_http_is_refused(client: Client, request_text: bytes, status: bytes) -> None:
-    """What is not a well-formed request gets its status, a sentence, and a closed connection."""
+    """A malformed request gets its status, a sentence, and a closed connection."""
     with socket.create_connection(("127.0.0.1", client.server.server_port), timeout=10) as raw:
         raw.sendall(request_text)
         raw.shutdown(socket.SHUT_WR)
@@ -178,7 +178,7 @@ def test_broken_http_is_refused(client: Client, request_text: bytes, status: byt
     ],
 )
 def test_wrong_door(client: Client, method: str, path: str, status: int) -> None:
-    """An unknown path is a 404 and a wrong method a 405, each saying what there is."""
+    """An unknown path is a 404 and a wrong method a 405, each with the alternatives."""
     answer = client.ask(method, path)
 
     assert answer.status == status
@@ -186,7 +186,7 @@ def test_wrong_door(client: Client, method: str, path: str, status: int) -> None
 
 
 def test_connection_is_kept(client: Client) -> None:
-    """Many requests, refused ones too, go over one connection."""
+    """A connection stays open for many requests, also refused ones."""
     connection = client.connect()
     statuses = []
     for path, body in [
@@ -205,7 +205,7 @@ def test_connection_is_kept(client: Client) -> None:
 
 
 def test_metrics_parse_and_count(client: Client, wait_until: Any) -> None:
-    """Every metric of the engine is there once, and tokens are counted as the client was told."""
+    """Every metric appears once, and the token counters equal the usage of the response."""
     usage = client.complete(prompt="tokens", max_tokens=9).json()["usage"]
     wait_until(lambda: client.read_metric("requests_running") == 0)  # an answer arrives a moment before its turn ends
     answer = client.ask("GET", "/metrics")
@@ -246,7 +246,7 @@ def test_metrics_parse_and_count(client: Client, wait_until: Any) -> None:
 
 
 def put_pace(client: Client, body: bytes, token: str | None = "a-token") -> Answer:
-    """PUT /pace."""
+    """Sends PUT /pace."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     return client.ask("PUT", "/pace", body, **headers)
 
@@ -256,7 +256,7 @@ def put_pace(client: Client, body: bytes, token: str | None = "a-token") -> Answ
     [(b'{"duty": 0.5, "ttl": "30s"}', 30), (b'{"duty": 0.5, "ttl": 90}', 90), (b'{"duty": 0.5}', 30)],
 )
 def test_pace_is_set(client: Client, body: bytes, ttl: float) -> None:
-    """PUT /pace holds the engine back and says for how long."""
+    """PUT /pace sets the duty and returns its ttl."""
     answer = put_pace(client, body)
 
     assert answer.status == 200
@@ -265,7 +265,7 @@ def test_pace_is_set(client: Client, body: bytes, ttl: float) -> None:
 
 
 def test_pace_lease_ends(client: Client, wait_until: Any) -> None:
-    """Without renewal the duty is 1 again when the ttl is over."""
+    """Without renewal the duty is 1 again after the ttl."""
     put_pace(client, b'{"duty": 0.1, "ttl": "50ms"}')
 
     wait_until(lambda: client.read_metric("duty") == 1)
@@ -282,7 +282,7 @@ def test_pace_needs_the_token(client: Client, token: str | None) -> None:
 
 
 def test_pace_without_configured_token(client_without_token: Client) -> None:
-    """An engine that has no token refuses to be paced by anybody."""
+    """An engine without a token refuses every PUT /pace."""
     answer = put_pace(client_without_token, b'{"duty": 0.5}', "None")
 
     assert answer.status == 403

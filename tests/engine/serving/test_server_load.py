@@ -18,7 +18,7 @@ Answer = Any
 
 
 def test_one_decode_at_a_time(slow_client: Client, wait_until: Any) -> None:
-    """While one request runs the others wait, are counted, and are all answered."""
+    """While one request runs the others wait, are counted, and are answered later."""
     answers: list[Answer] = []
     threads = [
         threading.Thread(target=lambda: answers.append(slow_client.complete(prompt="a", max_tokens=20)))
@@ -44,7 +44,7 @@ def test_one_decode_at_a_time(slow_client: Client, wait_until: Any) -> None:
 
 
 def test_full_queue_is_refused(slow_client: Client, wait_until: Any) -> None:
-    """More waiting requests than may wait are a 429 that says when to come back."""
+    """A request beyond the queue's limit is a 429 with Retry-After."""
     slow_client.gate.clear()
     threads = [
         threading.Thread(target=slow_client.complete, kwargs={"prompt": "a", "max_tokens": 1}) for _ in range(65)
@@ -63,7 +63,7 @@ def test_full_queue_is_refused(slow_client: Client, wait_until: Any) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_client_that_leaves_stops_the_work(slow_client: Client, wait_until: Any, stream: bool) -> None:
-    """When the client closes its connection no further pass is made for it."""
+    """Once the client closes its connection, its request gets no further pass."""
     connection = slow_client.connect()
     body = json.dumps({"prompt": "a", "max_tokens": 100, "stream": stream})
     connection.request("POST", "/v1/completions", body)
@@ -78,7 +78,7 @@ def test_client_that_leaves_stops_the_work(slow_client: Client, wait_until: Any,
 
 
 def test_waiting_client_that_leaves_is_forgotten(slow_client: Client, wait_until: Any) -> None:
-    """A client that leaves the queue is not worked for when its turn would come."""
+    """A client that leaves the queue gets no pass when its turn comes."""
     slow_client.gate.clear()
     first = threading.Thread(target=slow_client.complete, kwargs={"prompt": "a", "max_tokens": 3})
     first.start()
@@ -95,7 +95,7 @@ def test_waiting_client_that_leaves_is_forgotten(slow_client: Client, wait_until
 
 
 def test_duty_holds_inside_a_stream(slow_client: Client, wait_until: Any) -> None:
-    """A running request rests when it has worked for a burst, and goes on when the lease is over."""
+    """A running request rests after a burst of work, and continues after the lease."""
     clock: list[Callable[[], float]] = [lambda: 0.0]
     scheduler = slow_client.server.served_model.scheduler
     scheduler.pace = Pace(lambda: clock[0]())
@@ -103,7 +103,7 @@ def test_duty_holds_inside_a_stream(slow_client: Client, wait_until: Any) -> Non
     thread = threading.Thread(target=slow_client.complete, kwargs={"prompt": "a", "max_tokens": 100})
     thread.start()
     wait_until(lambda: scheduler.pace.get_debt() > 9 * BURST)  # duty 0.1: nine times the work
-    time.sleep(0.2)  # time enough for what must not happen: more passes, of 5 ms each
+    time.sleep(0.2)  # time for passes that must not happen, of 5 ms each
     generated_at_rest = scheduler.counters.work.generated_tokens
     clock[0] = lambda: 61.0 + time.monotonic()
     thread.join(20)
@@ -113,7 +113,7 @@ def test_duty_holds_inside_a_stream(slow_client: Client, wait_until: Any) -> Non
 
 
 def test_stop_ends_a_running_request(slow_client: Client, wait_until: Any) -> None:
-    """Stopping the engine ends what runs within one pass and leaves its connection closed."""
+    """Stopping the engine ends a running request within one pass."""
     connection = slow_client.connect()
     connection.request("POST", "/v1/completions", b'{"prompt": "a", "max_tokens": 100}')
     wait_until(lambda: slow_client.read_metric("generated_tokens_total") >= 3)

@@ -1,4 +1,4 @@
-"""How the engine ends: what runs is finished within bounds, what comes is refused."""
+"""The shutdown: running requests finish within bounds, and new ones are refused."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Engine(NamedTuple):
     cleanup: contextlib.ExitStack
 
     def connect(self) -> http.client.HTTPConnection:
-        """A new connection."""
+        """Returns a new connection."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
 
     def start_stream(self, tokens: int) -> http.client.HTTPResponse:
-        """A stream that has begun."""
+        """Returns a stream that has begun."""
         body = {"prompt": "a", "max_tokens": tokens, "stream": True, "stream_options": {"include_usage": True}}
         connection = self.connect()
         self.cleanup.callback(connection.close)
@@ -40,7 +40,7 @@ class Engine(NamedTuple):
         return answer
 
     def request_status(self, method: str, path: str, body: str | None = None) -> tuple[int, dict[str, str]]:
-        """The status and headers of one request."""
+        """Sends one request; returns status and headers."""
         connection = self.connect()
         connection.request(method, path, body)
         answer = connection.getresponse()
@@ -49,7 +49,7 @@ class Engine(NamedTuple):
         return answer.status, dict(answer.getheaders())
 
     def slow_down(self) -> None:
-        """Slows it down to a tenth, so that a stream lasts."""
+        """Sets duty 0.1, so that a stream lasts."""
         connection = self.connect()
         connection.request("PUT", "/pace", '{"duty": 0.1}', {"Authorization": "Bearer t"})
         assert connection.getresponse().status == 200
@@ -58,7 +58,7 @@ class Engine(NamedTuple):
 
 @contextlib.contextmanager
 def run_engine(*arguments: str) -> Iterator[Engine]:
-    """A small engine as a process, with its standard input open."""
+    """Runs a small engine as a process, with open standard input."""
     child = subprocess.Popen(
         [sys.executable, "-m", "engine", "--size", "1MiB", "--context", "4096", *arguments],
         cwd=ROOT,
@@ -74,17 +74,17 @@ def run_engine(*arguments: str) -> Iterator[Engine]:
 
 
 def wait_for_exit(running: Engine) -> int:
-    """The exit status; fails where it takes longer than is bearable."""
+    """Returns the exit status; fails after 20 seconds."""
     return running.child.wait(20)
 
 
 def wait_for_closing(running: Engine, wait_until: Callable[[Callable[[], bool]], None]) -> None:
-    """Waits until the engine says that it is ending."""
+    """Waits until the engine reports that it is closing."""
     wait_until(lambda: running.request_status("GET", "/healthz")[0] == 503)
 
 
 def test_what_runs_is_finished(wait_until: Any) -> None:
-    """At SIGTERM a stream goes on to its end, new requests get a 503 that says when, and then it ends with 0."""
+    """After SIGTERM a stream continues to its end, new requests get a 503, and the engine exits with 0."""
     with run_engine("--drain", "20") as running:
         running.slow_down()
         stream = running.start_stream(400)
@@ -100,7 +100,7 @@ def test_what_runs_is_finished(wait_until: Any) -> None:
 
 
 def test_patience_has_an_end() -> None:
-    """What is not done within the drain is cut, in a way that its client can tell from a whole answer."""
+    """A stream that exceeds the drain is cut, and its client can detect the cut."""
     with run_engine("--drain", "0.3") as running:
         running.slow_down()
         stream = running.start_stream(4000)
@@ -112,7 +112,7 @@ def test_patience_has_an_end() -> None:
 
 
 def test_a_second_signal_hurries(wait_until: Any) -> None:
-    """Who does not want to wait for the drain signals again."""
+    """A second signal ends the drain."""
     with run_engine("--drain", "3600") as running:
         running.slow_down()
         running.start_stream(4000)
@@ -124,7 +124,7 @@ def test_a_second_signal_hurries(wait_until: Any) -> None:
 
 
 def test_interrupt_does_not_drain() -> None:
-    """Ctrl-C ends it at once, whatever runs, and without a traceback."""
+    """Ctrl-C ends the engine at once, without a traceback."""
     with run_engine("--drain", "3600") as running:
         running.slow_down()
         running.start_stream(4000)
@@ -136,7 +136,7 @@ def test_interrupt_does_not_drain() -> None:
 
 
 def test_a_dead_caller_is_not_waited_for() -> None:
-    """When standard input closes nobody wants the answers any more."""
+    """The end of standard input ends the engine without a drain."""
     with run_engine("--drain", "3600", "--until-stdin-closes") as running:
         running.slow_down()
         running.start_stream(4000)
@@ -147,7 +147,7 @@ def test_a_dead_caller_is_not_waited_for() -> None:
 
 
 def test_an_idle_engine_ends_at_once() -> None:
-    """There is nothing to wait for: the drain is a bound, no delay."""
+    """An idle engine exits at once: the drain is a bound, not a delay."""
     with run_engine("--drain", "3600") as running:
         began = time.monotonic()
         running.child.send_signal(signal.SIGTERM)
