@@ -25,13 +25,8 @@ ARCHITECTURES = ("llama", "qwen2", "qwen3")  # Mistral's are llama
 SUPPORTED_TYPES = tuple(
     GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K")
 )
-HEADER_ERRORS = (
-    ValueError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    IndexError,
-)  # raised for a field of a wrong type or value
+# Raised for a field of a wrong type or value.
+HEADER_ERRORS = (ValueError, TypeError, AttributeError, ArithmeticError, IndexError)
 _SHARD = re.compile(r"(.*)-00001-of-(\d{5})\.gguf", re.ASCII)
 _OUTER_TENSORS = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 _LAYER_TENSORS = {

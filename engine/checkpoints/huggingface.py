@@ -22,12 +22,8 @@ from engine.decoder.weights import Array, ModelConfig
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # model_type
 DTYPES = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
-CONFIG_ERRORS = (
-    ValueError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-)  # raised for a field of a wrong type or value
+# Raised for a field of a wrong type or value.
+CONFIG_ERRORS = (ValueError, TypeError, AttributeError, ArithmeticError)
 # Features of these architectures that this engine lacks; ignoring one would give wrong text silently.
 _UNSUPPORTED_FIELDS = ("attention_bias", "mlp_bias", "quantization_config")
 

@@ -48,7 +48,7 @@ class MemoryPolicy(NamedTuple):
 
 
 def set_policy(mode: PolicyMode, nodes: Collection[int]) -> None:
-    """The policy of what this thread and those it starts will touch for the first time; raises OSError."""
+    """Sets the policy for pages that this thread, and threads it starts later, touch first; raises OSError."""
     _call_kernel("set_mempolicy", ctypes.c_int(mode), _build_mask(nodes), ctypes.c_ulong(_MAX_NODES + 1))
 
 

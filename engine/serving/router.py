@@ -24,7 +24,7 @@ from engine.serving.merged_metrics import MergedMetrics, WorkerMetrics
 from engine.serving.metrics import CONTENT_TYPE, PREFIX
 from engine.serving.workers import Worker, Workers
 
-MAX_BODY_BYTES = 32 << 20  # bytes; a worker refuses by itself what is too long for it
+MAX_BODY_BYTES = 32 << 20  # bytes; a worker has its own, lower limit
 MAX_HEAD_BYTES = 1 << 16  # bytes of a worker's status line and headers
 METRICS_TIMEOUT = 0.3  # seconds for a worker's /metrics; the agent waits 0.4 s for all
 _HOP_BY_HOP_HEADERS = {"connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "upgrade"}

@@ -127,13 +127,8 @@ class Workers:
             self._changed.notify_all()
 
     def _run_once(self, worker: Worker, on_ready: OnReady) -> int:
-        listen_arguments = (
-            "--host",
-            "127.0.0.1",
-            "--port",
-            "0",
-            "--until-stdin-closes",
-        )  # the last value of an option counts
+        # The last value of an option counts.
+        listen_arguments = ("--host", "127.0.0.1", "--port", "0", "--until-stdin-closes")
         command = [sys.executable, "-P", "-m", "engine", *worker.arguments, *listen_arguments]
         pipe = subprocess.PIPE
         # A new session: Ctrl-C on a terminal reaches only this process, which ends the workers in order. If this

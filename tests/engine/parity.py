@@ -35,9 +35,8 @@ from tests.engine.greedy import (
     read_golden,
 )
 
-MIN_LEAD = (
-    2 * TOLERANCE
-)  # of the largest logit: the least that a greedy token must lead by, so that rounding cannot change it
+# Share of the largest logit by which a greedy token must lead, so that rounding cannot change it.
+MIN_LEAD = 2 * TOLERANCE
 
 
 class UnclearError(Exception):

@@ -48,7 +48,7 @@ def put_pace(url: str, token: str) -> int:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serves_and_ends(number: signal.Signals) -> None:
-    """The engine prints its URL in one line, lowers its priority, and exits with 0 after a signal, without traceback."""
+    """The engine prints its URL in one line, lowers its priority, and exits with 0 on a signal, without traceback."""
     child = start_engine("--size", "1MiB", "--context", "64")
     fields = read_ready_line(child)
     with urllib.request.urlopen(fields["url"] + "/healthz", timeout=10) as answer:
