@@ -51,10 +51,9 @@ from agent.selfmetrics.process import Footprint, freeze_gc
 from agent.storage.state_dir import COLLECTOR_CACHE, StateDir, find_state_dir
 from agent.text.units import format_bytes
 from agent.web import site
-from agent.web.compact import compact_series
-from agent.web.exposition import Exposition
-from agent.web.query_api import QueryContext
-from agent.web.site import WebContext
+from agent.web.context import WebContext
+from agent.web.exposition import Exposition, compact_series
+from agent.web.webconfig import agent_url
 from collectors import Host, Reading
 from rules.alerts import AlertState
 from rules.evaluator import RuleEvaluator
@@ -159,7 +158,7 @@ class Agent:
 
     @staticmethod
     def _external_url(config: AgentConfig) -> str:
-        return config.web.external_url or site.agent_url(config)
+        return config.web.external_url or agent_url(config)
 
     def _build_canary(self) -> Canary | None:
         enabled = self.config.engine.enabled
@@ -240,14 +239,22 @@ class Agent:
         self.loop.after_tick.append(self.remediator.tick)
         self.loop.on_shift += [self.remediator.shift, self.fleet.inbox.shift]
 
-    def _build_sources(self) -> QueryContext:
-        return QueryContext(
+    def _build_web_context(self) -> WebContext:
+        return WebContext(
             history=self.history,
             rules=lambda: self.loop.rules,
+            remedies=self.remediator,
+            inbox=self.fleet.inbox,
             now_ms=self.clock.now_ms,
+            metrics=self.render_metrics,
+            since_tick=self._seconds_since_tick,
             identity=self.config.build_identity_labels(),
+            external_labels=self.config.build_external_labels(),
+            external_url=self._external_url(self.config),
             version=self._version,
             subquery_step_ms=round(self.config.rules.interval * 1000),
+            token=self.state.ensure_token_file().read_text(encoding="utf-8").strip(),
+            registry=self._registry,
         )
 
     def _install_signal_handlers(self) -> None:
@@ -258,18 +265,7 @@ class Agent:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     async def _start_web(self) -> None:
-        web_parts = WebContext(
-            query_context=self._build_sources(),
-            remedies=self.remediator,
-            token=self.state.ensure_token_file().read_text(encoding="utf-8").strip(),
-            metrics=self.render_metrics,
-            since_tick=self._seconds_since_tick,
-            registry=self._registry,
-            inbox=self.fleet.inbox,
-            external_labels=self.config.build_external_labels(),
-            external_url=self._external_url(self.config),
-        )
-        server, self.address = await site.start_server(self.config, web_parts)
+        server, self.address = await site.start_server(self.config, self._build_web_context())
         self._stack.push_async_callback(server.close)
         self._log.info("listening", url=self.address)
 

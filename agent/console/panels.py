@@ -17,8 +17,8 @@ class PanelQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     of: str | None = None
     """Whose it is, where that is not its name: what is of one thing has one colour."""
-    style: Literal["line", "reference", "limit", "told"] = "line"
-    """`told` is not drawn: it is said beside the value of the same thing."""
+    style: Literal["line", "reference", "limit", "note"] = "line"
+    """A `note` is not drawn: its value stands beside the value of the line it belongs to."""
     one: str | None = None
     """Of these series only one has a value at a time; all together are one line."""
     unit: str | None = None

@@ -135,14 +135,14 @@ class AgentClient:
         notes = {
             name: f"{trail[-1]:.{line.digits or 0}f} {line.unit}"
             for line, trails in line_trails
-            if line.style == "told"
+            if line.style == "note"
             for name, trail in trails
             if trail[-1] is not None
         }
         return tuple(
             PanelLine(name, line.style, trail[-1], notes.get(name, ""), trail)
             for line, trails in line_trails
-            if line.style != "told"
+            if line.style != "note"
             for name, trail in trails
         )
 

@@ -8,7 +8,7 @@ samples in 16 ms, this in half of one; it parses to the same floats.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from collectors import Labels, Metric
@@ -20,6 +20,9 @@ LiveSeries = tuple[Metric, Labels, float, int]
 """A live series: metric, labels, newest value, and when it was read (ms)."""
 
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+FINE_LABELS = frozenset({"core", "policy"})
+"""Labels with hundreds of values on one host."""
 
 
 class Exposition:
@@ -88,3 +91,18 @@ def format_number(value: float) -> str:
     if value - value != 0:  # NaN and the infinities
         return "NaN" if value != value else "+Inf" if value > 0 else "-Inf"
     return repr(value).removesuffix(".0")
+
+
+def compact_series(series: Iterable[LiveSeries]) -> Iterator[LiveSeries]:
+    """The same with those labels left out: counters as sums, gauges as means; the agent's own rules still see all."""
+    groups: dict[tuple[Metric, Labels], list[tuple[float, int]]] = {}
+    for metric, labels, value, at_ms in series:
+        if FINE_LABELS.isdisjoint(name for name, _ in labels):
+            yield metric, labels, value, at_ms
+        else:
+            coarse_labels = tuple(pair for pair in labels if pair[0] not in FINE_LABELS)
+            groups.setdefault((metric, coarse_labels), []).append((value, at_ms))
+    for (metric, labels), members in groups.items():
+        total = sum(value for value, _ in members)
+        value = total if metric.kind == "counter" else total / len(members)
+        yield metric, labels, value, max(at_ms for _, at_ms in members)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http import HTTPStatus
 from operator import itemgetter
 from typing import TypeVar
@@ -21,12 +20,11 @@ from aiohttp import web
 
 from agent.web import prometheus_json
 from agent.web import rules_api as _rules
+from agent.web.context import WebContext
 from agent.web.query_params import FARTHEST_MS, BadRequestError, Parameters, read_parameters
 from agent.web.query_runner import LONGEST_QUERY, QueryRunner, QueryTimeoutError
 from collectors import Labels
 from rules import promql
-from rules.evaluator import RuleEvaluator
-from rules.history.history import History
 from rules.history.selection import Matchers
 from rules.history.snapshot import Snapshot
 from rules.promql import QueryBudget
@@ -47,23 +45,10 @@ Endpoint = Callable[[Parameters], Awaitable[bytes]]
 Job = Callable[[Snapshot], bytes]
 
 
-@dataclass(frozen=True)
-class QueryContext:
-    """What the API answers from; the functions are called on the event loop, for each request."""
-
-    history: History
-    rules: Callable[[], RuleEvaluator]
-    now_ms: Callable[[], int]
-    identity: Mapping[str, str]
-    """`job` and `instance`."""
-    version: str
-    subquery_step_ms: int
-
-
 class QueryApi:
     """The endpoints below /api/v1."""
 
-    def __init__(self, context: QueryContext) -> None:
+    def __init__(self, context: WebContext) -> None:
         self._context = context
         self._queries = QueryRunner()
         self._log = structlog.get_logger()

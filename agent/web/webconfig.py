@@ -20,7 +20,7 @@ import msgspec
 
 from agent.config import loader as configuration
 from agent.config.loader import ConfigError
-from agent.config.schema import ClientCertificate, Section, TlsVersion
+from agent.config.schema import AgentConfig, ClientCertificate, Section, TlsVersion
 from agent.runtime.tls import load_certificate, set_version_bounds
 from agent.storage.file_stamp import FileStamp, read_file_stamp
 
@@ -129,6 +129,12 @@ def uses_tls(path: str | None) -> bool:
         return path is not None and bool(configuration.read_document(Path(path)).get("tls_server_config"))
     except ConfigError:
         return False
+
+
+def agent_url(config: AgentConfig) -> str:
+    """Returns the URL that the agent's configuration has it listen at, without a slash at the end."""
+    scheme = "https" if uses_tls(config.web.config) else "http"
+    return f"{scheme}://{config.web.listen}"
 
 
 def stamp_files(path: str) -> FileStamps:

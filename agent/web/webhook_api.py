@@ -11,24 +11,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from aiohttp import web
+from prometheus_client import Counter as CounterMetric
 
 from agent.alerting import webhook_inbox as inbox
-from agent.alerting.webhook_inbox import FullError, Inbox, PostedAlert
-from agent.remediation.remediator import Remediator
+from agent.alerting.webhook_inbox import FullError, PostedAlert
 from agent.web import prometheus_json
+from agent.web.context import WebContext
 from agent.web.query_params import parse_time
 from collectors import Labels
-from rules.alerts import Alert
-
-if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
 
 PATH = "/api/v1/webhook/alertmanager"
 OUTCOMES = ("taken", "repeated", "resolved", "unwanted", "echo", "refused")
@@ -56,32 +51,17 @@ class Payload(msgspec.Struct):
     alerts: Annotated[list[PayloadAlert], msgspec.Meta(max_length=5000)]
 
 
-@dataclass(frozen=True)
-class WebhookContext:
-    """What the webhook needs of the agent; the functions are asked on the event loop."""
-
-    remedies: Remediator
-    inbox: Inbox
-    alerts: Callable[[], Iterable[Alert]]
-    """Those of our own rules."""
-    external_labels: Mapping[str, str]
-    external_url: str
-    now_ms: Callable[[], int]
-
-
 class WebhookApi:
     """The endpoint."""
 
-    def __init__(self, context: WebhookContext, registry: CollectorRegistry | None = None) -> None:
-        from prometheus_client import Counter as Counted
-
+    def __init__(self, context: WebContext) -> None:
         self._context = context
         self._generator_url = re.compile(re.escape(context.external_url.rstrip("/")) + r"/graph\?.*", re.DOTALL)
-        self._alert_counter = Counted(
-            "steadytok_webhook_alerts", "Alerts that were posted.", ["outcome"], registry=registry
+        self._alert_counter = CounterMetric(
+            "steadytok_webhook_alerts", "Alerts that were posted.", ["outcome"], registry=context.registry
         )
-        self._rejection_counter = Counted(
-            "steadytok_webhook_rejected", "Posts that were not taken.", ["reason"], registry=registry
+        self._rejection_counter = CounterMetric(
+            "steadytok_webhook_rejected", "Posts that were not taken.", ["reason"], registry=context.registry
         )
         for outcome in OUTCOMES:
             self._alert_counter.labels(outcome)
@@ -132,7 +112,9 @@ class WebhookApi:
             return False
         if self._generator_url.fullmatch(payload_alert.generatorURL):
             return True
-        own_labels = ({**external_labels, **dict(alert.labels)} for alert in self._context.alerts() if alert.name)
+        own_labels = (
+            {**external_labels, **dict(alert.labels)} for alert in self._context.rules().alerts() if alert.name
+        )
         return any(dict(labels) == each for each in own_labels)
 
 

@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.web.exposition import Exposition, LiveSeries
+from agent.web.exposition import Exposition, LiveSeries, compact_series
 from collectors import counter, gauge
 
 HEAT = gauge("steadytok_heat_celsius", "Heat.")
 EVENTS = counter("steadytok_events_total", 'Events, with a \\ and a\nnew "line".')
+SECONDS = counter("throttle_seconds_total", "How long.")
+HERTZ = gauge("frequency_hertz", "How fast.")
 LABELS = st.dictionaries(st.sampled_from(["dimm", "node"]), st.text(min_size=1, max_size=8)).map(
     lambda pairs: tuple(sorted(pairs.items()))
 )
@@ -58,3 +60,22 @@ def test_what_is_not_a_signal_is_not_shown() -> None:
     text = Exposition().render([(gauge("ALERTS", "x"), (), 1.0, 0), (gauge("steadytok:rate", "x"), (), 1.0, 0)])
 
     assert text == ""
+
+
+def test_cores_add_up_and_frequencies_are_means() -> None:
+    """Counters of a package's cores are summed, a node's frequencies averaged; what has no core stays as it is."""
+    series = [
+        (SECONDS, (("core", "0"), ("package", "0")), 1.0, 5),
+        (HERTZ, (("node", "0"),), 7.0, 5),
+        (SECONDS, (("core", "1"), ("package", "0")), 2.0, 6),
+        (SECONDS, (("core", "0"), ("package", "1")), 4.0, 5),
+        (HERTZ, (("node", "1"), ("policy", "0")), 2e9, 5),
+        (HERTZ, (("node", "1"), ("policy", "1")), 4e9, 4),
+    ]
+
+    assert list(compact_series(series)) == [
+        (HERTZ, (("node", "0"),), 7.0, 5),
+        (SECONDS, (("package", "0"),), 3.0, 6),
+        (SECONDS, (("package", "1"),), 4.0, 5),
+        (HERTZ, (("node", "1"),), 3e9, 5),
+    ]

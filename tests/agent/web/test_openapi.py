@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import aiohttp
 import yaml
-from prometheus_client import CollectorRegistry
 
 from agent.web.query_api import QueryApi
 from agent.web.remedies_api import RemediesApi
 from agent.web.server import OPENAPI_FILE, WebServer
-from agent.web.webhook_api import WebhookApi, WebhookContext
+from agent.web.webhook_api import WebhookApi
+from tests.agent.web.contexts import build_context
 
 
 def described() -> set[tuple[str, str]]:
@@ -22,12 +22,11 @@ def described() -> set[tuple[str, str]]:
 
 
 def agents_routes() -> list[Any]:
-    nobody: Any = None
-    posted = WebhookContext(nobody, nobody, list, {}, "http://box", lambda: 0)
+    context = build_context(external_url="http://box")
     return [
-        *QueryApi(nobody).routes(),
-        *RemediesApi(nobody, lambda: 0).routes(),
-        *WebhookApi(posted, CollectorRegistry()).routes(),
+        *QueryApi(context).routes(),
+        *RemediesApi(context.remedies, lambda: 0).routes(),
+        *WebhookApi(context).routes(),
     ]
 
 

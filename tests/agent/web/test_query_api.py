@@ -15,12 +15,14 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.web.query_api import QueryApi, QueryContext
+from agent.web.context import WebContext
+from agent.web.query_api import QueryApi
 from agent.web.server import WebServer
 from collectors import Sample, counter, gauge
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 from rules.rulefile import load_rules
+from tests.agent.web.contexts import build_context
 
 NOW_MS = 1_700_000_000_000
 NOW = NOW_MS // 1000
@@ -61,8 +63,15 @@ class Asked:
         self.rules.evaluate(self.history, NOW_MS - 90_000)
         self.rules.evaluate(self.history, NOW_MS)
 
-    def sources(self) -> QueryContext:
-        return QueryContext(self.history, lambda: self.rules, lambda: NOW_MS, IDENTITY, "1.2.3", 1000)
+    def context(self) -> WebContext:
+        return build_context(
+            history=self.history,
+            rules=lambda: self.rules,
+            now_ms=lambda: NOW_MS,
+            identity=IDENTITY,
+            version="1.2.3",
+            subquery_step_ms=1000,
+        )
 
     def get(self, path: str, **parameters: Any) -> tuple[int, Any]:
         return asyncio.run(self._ask("GET", path, parameters))
@@ -83,7 +92,7 @@ class Asked:
 
     async def _ask(self, method: str, path: str, parameters: dict[str, Any]) -> tuple[int, Any]:
         pairs = urllib.parse.urlencode({name.replace("match", "match[]"): v for name, v in parameters.items()}, True)
-        server = WebServer(metrics=str, since_tick=lambda: None, interval=1.0, routes=QueryApi(self.sources()).routes())
+        server = WebServer(metrics=str, since_tick=lambda: None, interval=1.0, routes=QueryApi(self.context()).routes())
         port = await server.start("127.0.0.1", 0)
         try:
             url = f"http://127.0.0.1:{port}/api/v1/{path}"
@@ -396,7 +405,7 @@ def test_large_answers_are_packed_where_that_is_asked(api: Asked) -> None:
     """With the same content."""
 
     async def ask() -> tuple[str | None, bytes]:
-        server = WebServer(metrics=str, since_tick=lambda: None, interval=1.0, routes=QueryApi(api.sources()).routes())
+        server = WebServer(metrics=str, since_tick=lambda: None, interval=1.0, routes=QueryApi(api.context()).routes())
         port = await server.start("127.0.0.1", 0)
         async with aiohttp.ClientSession(auto_decompress=False) as client:
             url = f"http://127.0.0.1:{port}/api/v1/query_range?query=heat_celsius&start={NOW - 500}&end={NOW}&step=1"

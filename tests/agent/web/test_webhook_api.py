@@ -6,13 +6,13 @@ import asyncio
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
 
 from agent.alerting import webhook_inbox
 from agent.alerting.webhook_inbox import Inbox
@@ -20,10 +20,10 @@ from agent.config.loader import parse
 from agent.remediation import guards
 from agent.remediation.catalog import bind_remedies
 from agent.remediation.model import AlertInput, Remedy
-from agent.remediation.remediator import Remediator
 from agent.web.server import WebServer
-from agent.web.webhook_api import PATH, WebhookApi, WebhookContext
+from agent.web.webhook_api import PATH, WebhookApi
 from rules.alerts import Alert, AlertState
+from tests.agent.web.contexts import build_context
 
 NOW = 1_700_000_000_000
 LABELS = {"alertname": "RackHot", "instance": "box:9100", "rack": "r7"}
@@ -68,15 +68,15 @@ def post(folder: Path, *bodies: Any, wanting: Wanting | None = None) -> list[tup
 
     async def run() -> list[tuple[int, Any]]:
         box = Inbox(folder, NOW)
-        posted = WebhookContext(
-            remedies=cast(Remediator, wanting or Wanting()),
+        context = build_context(
+            remedies=wanting or Wanting(),
             inbox=box,
-            alerts=lambda: [OWN],
+            rules=lambda: SimpleNamespace(alerts=lambda: [OWN]),
             external_labels=EXTERNAL,
             external_url="http://box:9817",
             now_ms=lambda: NOW,
         )
-        routes = WebhookApi(posted, CollectorRegistry()).routes()
+        routes = WebhookApi(context).routes()
         server = WebServer(metrics=str, since_tick=lambda: 0.0, interval=1.0, routes=routes)
         port = await server.start("127.0.0.1", 0)
         try:
