@@ -19,7 +19,7 @@ from agent.config.loader import ConfigError
 from agent.config.reload_policy import find_restart_keys, replace_reloadable
 from agent.config.schema import CANARY, AgentConfig
 from agent.configuration import bind_collectors
-from agent.console.host_view import HostView, HostViewBuilder, is_shown
+from agent.console.host_view import HostContext, HostView, is_shown
 from agent.console.live_table import Screen
 from agent.engines import baseline_handover
 from agent.engines.baseline import Baseline
@@ -81,7 +81,6 @@ class Agent:
         self._registry = CollectorRegistry(auto_describe=False)
         self._counters = NotifierCounters(self._registry)
         self._exposition = Exposition(config.build_identity_labels())
-        self._viewer = HostViewBuilder()
         self._footprint = Footprint()
         self._reload_task: asyncio.Task[None] | None = None
         self._reload_lock = asyncio.Lock()
@@ -125,6 +124,7 @@ class Agent:
         self._stack.push_async_callback(self.fleet.close)
         self.remediator = self._build_remediator(config)
         self.plant_learner = PlantLearner(self.state.read(learner.STATE_FILE), lambda: self.remediator.pacing_settings)
+        self._view = self._build_view()
         self.scheduler = Scheduler()
         self.hotplug = Hotplug(lambda names: self.sampler.make_due(names, self.clock.monotonic()))
 
@@ -313,8 +313,7 @@ class Agent:
         if self._canary_changed.is_set():
             self._canary_changed.clear()
             self._on_canary_ready()
-        if self._screen is not None and self._screen.is_due():
-            self._screen.show(self._build_view(now_ms))
+        self._view.show(now_ms)
 
     def _on_canary_ready(self) -> None:
         assert self.canary is not None
@@ -339,11 +338,17 @@ class Agent:
     def _seconds_since_tick(self) -> float | None:
         return None if self.loop.last_tick_at is None else time.monotonic() - self.loop.last_tick_at
 
-    def _build_view(self, now_ms: int) -> HostView:
-        alerts = self.loop.rules.alerts()
-        pacing_reasons = [memory.says for _, memory in self.remediator.iter_steered()]
-        has_canary = self.canary is not None
-        return self._viewer.build(self.history, alerts, self.baseline, now_ms, canary=has_canary, pacing=pacing_reasons)
+    def _build_view(self) -> HostView:
+        context = HostContext(
+            history=self.history,
+            alerts=lambda: self.loop.rules.alerts(),
+            pacing=lambda: [memory.says for _, memory in self.remediator.iter_steered()],
+            learning_progress=self.baseline.learning_progress,
+            identity=self.config.build_identity_labels(),
+            version=self._version,
+            has_canary=self.canary is not None,
+        )
+        return HostView(self._screen, context)
 
     def _on_sighup(self) -> None:
         """SIGHUP: takes the file's new content over; a bad file changes nothing and says so."""

@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from agent.console.live_table import build_table
+from agent.console.overview import AlertSummary, CollectorSummary, Overview, PanelLine
 from agent.console.panels import load_panels
-from agent.console.top_client import AlertSummary, CollectorSummary, Overview, PanelLine
-from agent.console.top_table import build_rows, build_table, format_lines
+from agent.console.rows import build_rows, format_lines
 from tests import processes
 from tests.answering import answering
 from tests.conftest import MACHINES, load
@@ -206,7 +207,7 @@ def test_a_label_cannot_clear_the_screen() -> None:
         collectors=(replace(SEEN.collectors[0], name=evil),),
     )
     stream = io.StringIO()
-    Console(file=stream, width=200, no_color=True).print(build_table(shown, evil))
+    Console(file=stream, width=200, no_color=True).print(build_table(build_rows(shown), "", evil))
 
     assert all(line.replace("\t", "").isprintable() for line in format_lines(shown))
     assert "\x1b" not in stream.getvalue()
