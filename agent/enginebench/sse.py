@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-LONGEST_LINE = 16 << 20  # bytes; a stream without an end of line is no stream of events
+MAX_LINE_BYTES = 16 << 20  # bytes; a stream without an end of line is no stream of events
 
 
 class StreamError(Exception):
@@ -29,8 +29,8 @@ class EventParser:
     def feed(self, chunk: bytes) -> Iterator[Any]:
         """The JSON values that this part completes; raises StreamError."""
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")
-        if len(self._buffer) > LONGEST_LINE:
-            raise StreamError(f"a line of more than {LONGEST_LINE >> 20} MiB, which is no stream of events")
+        if len(self._buffer) > MAX_LINE_BYTES:
+            raise StreamError(f"a line of more than {MAX_LINE_BYTES >> 20} MiB, which is no stream of events")
         for line in lines:
             yield from self._parse_line(line.rstrip(b"\r"))
 

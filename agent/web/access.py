@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
     from prometheus_client import CollectorRegistry
 
-MOST_BODY = 1 << 20
+MAX_BODY = 1 << 20
 """Bytes of what a credential may send; a webhook of thousands of alerts."""
 
-MOST_FORM = 256 << 10
+MAX_FORM = 256 << 10
 """Bytes of what anybody may send: an expression may have 64 KiB, before its brackets become %28."""
 
 BODY_TIMEOUT = 10.0
@@ -208,7 +208,7 @@ class AccessControl:
     async def _check_request(self, request: web.Request) -> None:
         self._check_host(request)
         is_change = self._is_change(request)
-        size_limit = MOST_BODY if is_change else MOST_FORM
+        size_limit = MAX_BODY if is_change else MAX_FORM
         _check_length(request, size_limit)
         allowed = _allowed_names(self.web_config)
         if allowed and not has_allowed_name(request, allowed):
@@ -323,7 +323,7 @@ async def _read_body(request: web.Request, size_limit: int, *, json: bool) -> No
             HTTPStatus.REQUEST_TIMEOUT, "slow", f"the body did not come in {BODY_TIMEOUT:g} s"
         ) from None
     except web.HTTPRequestEntityTooLarge:
-        _raise_too_large(MOST_BODY)
+        _raise_too_large(MAX_BODY)
     except web.RequestPayloadError:
         raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "body", "the body is not what its headers say") from None
     if len(body) > size_limit:

@@ -22,7 +22,7 @@ from agent.web.webconfig import WebConfig
 SHORTEST_TOKEN = 16
 """Characters of a token: fewer can be guessed."""
 
-_LONGEST_CREDENTIAL = 4096  # bytes of a token's file, and of a credential in a request
+_MAX_CREDENTIAL_BYTES = 4096  # bytes of a token's file, and of a credential in a request
 
 
 class TokenFile:
@@ -48,7 +48,7 @@ class TokenFile:
         self._stamp, self._token = current, b""
         try:
             with Path(self._path).open("rb") as file:
-                token = file.read(_LONGEST_CREDENTIAL).strip()
+                token = file.read(_MAX_CREDENTIAL_BYTES).strip()
             if len(token) < SHORTEST_TOKEN:
                 raise ValueError(f"expected a token of at least {SHORTEST_TOKEN} characters")
             self._token = token
@@ -69,7 +69,7 @@ class Credentials:
     async def identify(self, request: web.Request, settings: WebConfig) -> str | None:
         """The name of whoever asks, None where the request proves nothing. Raises BusyError."""
         scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
-        if len(credential) <= _LONGEST_CREDENTIAL and len(request.headers.getall("Authorization", ())) == 1:
+        if len(credential) <= _MAX_CREDENTIAL_BYTES and len(request.headers.getall("Authorization", ())) == 1:
             if scheme.lower() == "bearer":
                 return self._identify_bearer(credential.strip().encode("utf-8", "surrogateescape"))
             if scheme.lower() == "basic" and settings.basic_auth_users:

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import structlog
 
-MOST_CONNECTIONS = 256
+MAX_CONNECTIONS = 256
 """Connections at a time, those that still agree on TLS among them: below the usual limit of 1024 open files."""
 
 HEAD_TIMEOUT = 10.0
@@ -30,7 +30,7 @@ ANSWER_TIMEOUT = 30.0
 IDLE_TIMEOUT = 120.0
 """Seconds that a connection may stay without a request: longer than the interval of any usual scrape."""
 
-MOST_UNPARSED = 8 << 20
+MAX_UNPARSED = 8 << 20
 """Bytes that may come from one head to the next: far more than a body may have (door.py), so it is refused already."""
 
 BACKLOG = 1024
@@ -122,7 +122,7 @@ class Listener:
             await asyncio.sleep(0)
 
     def _make_room(self) -> bool:
-        if self.connections < MOST_CONNECTIONS:
+        if self.connections < MAX_CONNECTIONS:
             return True
         idle = next((guard for guard in self._guards.values() if guard.is_idle), None)
         if idle is None:
@@ -190,7 +190,7 @@ class ConnectionGuard(asyncio.Protocol):
             self._request_begun = True
             self._restart_timer(HEAD_TIMEOUT)
         self._received += len(data)
-        if self._received > MOST_UNPARSED:
+        if self._received > MAX_UNPARSED:
             self.abort()
         else:
             self._inner.data_received(data)

@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping
 
 from agent.runtime.threads import make_loop_callback
 
-MOST_WAITING = 16
-MOST_REMEMBERED = 128
-LONGEST_PASSWORD = 72  # bytes: bcrypt looks at no more of a password
+MAX_WAITING = 16
+MAX_REMEMBERED = 128
+MAX_PASSWORD_BYTES = 72  # bytes: bcrypt looks at no more of a password
 
 # Somebody's hash for users that are not there, so that their names cannot be told by the time an answer takes.
 DUMMY_HASH = "$2b$10$ICVLUqomj3uJquc4bbSBG.Yddzz4k1V51srb.yjz9yYFCPEbKpS3m"
@@ -64,7 +64,7 @@ class Passwords:
     def _submit_check(self, digest: bytes, password: bytes, password_hash: bytes) -> asyncio.Future[bool]:
         if digest in self._pending:
             return self._pending[digest]
-        if len(self._pending) >= MOST_WAITING:
+        if len(self._pending) >= MAX_WAITING:
             raise BusyError
         if self._thread is None:
             settle = make_loop_callback(self._settle)
@@ -80,7 +80,7 @@ class Passwords:
         while True:
             digest, password, password_hash = self._jobs.get()
             try:
-                matches = bcrypt.checkpw(password[:LONGEST_PASSWORD], password_hash)
+                matches = bcrypt.checkpw(password[:MAX_PASSWORD_BYTES], password_hash)
             except ValueError:  # bytes that no password has
                 matches = False
             settle(digest, matches)
@@ -88,6 +88,6 @@ class Passwords:
     def _settle(self, digest: bytes, matches: bool) -> None:
         cache = self._accepted if matches else self._rejected
         cache[digest] = None
-        while len(cache) > MOST_REMEMBERED:
+        while len(cache) > MAX_REMEMBERED:
             cache.popitem(last=False)
         self._pending.pop(digest).set_result(matches)

@@ -16,7 +16,7 @@ import msgspec
 from collectors import Labels
 from rules.promql import Matrix, PromqlError
 
-MOST_SAMPLES = 300_000  # some 30 bytes each, a few times over until the answer is sent
+MAX_SAMPLES = 300_000  # some 30 bytes each, a few times over until the answer is sent
 
 
 def format_value(number: float) -> str:
@@ -116,8 +116,8 @@ def _encode_series(labels: Labels, times: list[str], numbers: list[float]) -> st
 
 
 def _check_size(number: int) -> None:
-    if number > MOST_SAMPLES:
-        reason = f"the answer would have {number:,} samples, and {MOST_SAMPLES:,} are allowed"
+    if number > MAX_SAMPLES:
+        reason = f"the answer would have {number:,} samples, and {MAX_SAMPLES:,} are allowed"
         raise PromqlError(f"{reason}; ask for fewer series, a shorter time or a longer step")
 
 

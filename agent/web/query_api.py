@@ -22,7 +22,7 @@ from agent.web import prometheus_json
 from agent.web import rules_api as _rules
 from agent.web.context import WebContext
 from agent.web.query_params import FARTHEST_MS, BadRequestError, Parameters, read_parameters
-from agent.web.query_runner import LONGEST_QUERY, QueryRunner, QueryTimeoutError
+from agent.web.query_runner import MAX_QUERY_SECONDS, QueryRunner, QueryTimeoutError
 from collectors import Labels
 from rules import promql
 from rules.history.selection import Matchers
@@ -30,7 +30,7 @@ from rules.history.snapshot import Snapshot
 from rules.promql import QueryBudget
 from rules.promql.selectors import MAX_STEPS
 
-MOST_CELLS = 3_000_000
+MAX_CELLS = 3_000_000
 """Series x steps of all parts of one query together: 27 MB, and a few times that while a node is worked out."""
 
 TRUNCATED = "results truncated due to limit"
@@ -107,7 +107,7 @@ class QueryApi:
             snapshot = self._context.history.snapshot(self._context.identity)
             return lambda: _compress(job(snapshot), params.accepts_gzip)
 
-        return await self._queries.run(prepare, params.get_duration("timeout", round(LONGEST_QUERY * 1000)) / 1000)
+        return await self._queries.run(prepare, params.get_duration("timeout", round(MAX_QUERY_SECONDS * 1000)) / 1000)
 
     async def _serve_query(self, params: Parameters) -> bytes:
         at_ms = params.get_time("time", self._context.now_ms())
@@ -136,7 +136,7 @@ class QueryApi:
                 kind = {"matrix": "range vector"}.get(query.kind, query.kind)
                 reason = "must be Scalar or instant Vector"
                 raise BadRequestError(f'invalid expression type "{kind}" for range query, {reason}')
-            matrix = query.evaluate_range(snapshot, start_ms, end_ms, step_ms, QueryBudget(MOST_CELLS))
+            matrix = query.evaluate_range(snapshot, start_ms, end_ms, step_ms, QueryBudget(MAX_CELLS))
             rows, warnings = _apply_limit(sorted(range(len(matrix)), key=matrix.labels.__getitem__), limit)
             return prometheus_json.encode_success(prometheus_json.encode_matrix(matrix, rows), warnings)
 
@@ -218,7 +218,7 @@ class QueryApi:
 
 
 def _evaluate_instant(query: promql.Query, snapshot: Snapshot, at_ms: int, limit: int) -> bytes:
-    effort = QueryBudget(MOST_CELLS)
+    effort = QueryBudget(MAX_CELLS)
     if query.kind == "string":
         return prometheus_json.encode_success(prometheus_json.encode_string(query.get_string(), at_ms))
     if query.kind == "matrix":

@@ -19,7 +19,7 @@ from rules.durations import parse_duration
 
 FORM = "application/x-www-form-urlencoded"
 FARTHEST_MS = 10**15  # the year 33658; beyond it, arithmetic on times would overflow
-MOST_FIELDS = 1000
+MAX_FIELDS = 1000
 
 _FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _DATE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
@@ -76,10 +76,10 @@ async def read_parameters(request: web.Request) -> Parameters:
     """The request's parameters, of GET or of a form; BadRequestError where it has too many."""
     text = await request.text() if request.method == "POST" and request.content_type == FORM else ""
     try:
-        form = urllib.parse.parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS)
-        address = urllib.parse.parse_qsl(request.query_string, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+        form = urllib.parse.parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+        address = urllib.parse.parse_qsl(request.query_string, keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
-        raise BadRequestError(f"error parsing form values: more than {MOST_FIELDS} fields") from None
+        raise BadRequestError(f"error parsing form values: more than {MAX_FIELDS} fields") from None
     accepts_gzip = "gzip" in request.headers.get("Accept-Encoding", "")
     return Parameters([*request.match_info.items(), *form, *address], accepts_gzip=accepts_gzip)
 

@@ -20,9 +20,9 @@ from typing import Any, Generic, TypeVar
 
 from agent.runtime.threads import make_loop_callback
 
-MOST_RUNNING = 2
-MOST_WAITING = 64  # a dashboard asks for all its panels at the same time
-LONGEST_QUERY = 10.0  # seconds, whatever `timeout` asks for
+MAX_RUNNING = 2
+MAX_WAITING = 64  # a dashboard asks for all its panels at the same time
+MAX_QUERY_SECONDS = 10.0  # seconds, whatever `timeout` asks for
 
 _FIRST_SLICE = 0.02  # seconds: most queries end within this, and pause never
 _TIME_SLICE = 0.002  # seconds of running between pauses
@@ -41,9 +41,9 @@ class _QueryAborted(BaseException):
 class QueryRunner:
     """Runs work for clients, off the event loop."""
 
-    def __init__(self, *, most_running: int = MOST_RUNNING, most_waiting: int = MOST_WAITING) -> None:
-        self._slots = asyncio.Semaphore(most_running)
-        self._most_waiting = most_waiting
+    def __init__(self, *, max_running: int = MAX_RUNNING, max_waiting: int = MAX_WAITING) -> None:
+        self._slots = asyncio.Semaphore(max_running)
+        self._max_waiting = max_waiting
         self._waiting = 0
         self._running = 0
 
@@ -52,7 +52,7 @@ class QueryRunner:
         What the work gives. `prepare` is called on the event loop when it is the work's turn; what it returns runs in
         a thread. QueryTimeoutError where it does not end in time; whatever the work raises.
         """
-        deadline = time.monotonic() + min(seconds, LONGEST_QUERY)
+        deadline = time.monotonic() + min(seconds, MAX_QUERY_SECONDS)
         await self._acquire_slot(deadline)
         try:
             query = _QueryThread(prepare(), deadline, lambda: self._running)
@@ -70,7 +70,7 @@ class QueryRunner:
             del query
 
     async def _acquire_slot(self, deadline: float) -> None:
-        if self._waiting >= self._most_waiting:
+        if self._waiting >= self._max_waiting:
             raise QueryTimeoutError(f"{self._waiting} queries wait already; ask for fewer at the same time")
         self._waiting += 1
         try:

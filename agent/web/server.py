@@ -12,14 +12,14 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from agent.web.access import MOST_BODY, AccessControl
+from agent.web.access import MAX_BODY, AccessControl
 from agent.web.exposition import CONTENT_TYPE
 from agent.web.listener import IDLE_TIMEOUT, Listener
 
 OPENAPI_FILE = Path(__file__).with_name("openapi.yml")
 STALLED_INTERVALS = 10  # intervals without a tick after which the agent calls itself unhealthy
 LINGER_SECONDS = 0.5  # seconds in which what is left of a refused body is thrown away, so that the client reads why
-LONGEST_ADDRESS = 256 << 10  # bytes: an expression may have 64 KiB, before its brackets become %28
+MAX_ADDRESS_BYTES = 256 << 10  # bytes: an expression may have 64 KiB, before its brackets become %28
 
 
 class _ServerFaultsOnly(logging.Filter):
@@ -60,7 +60,7 @@ class WebServer:
         """Listens; returns the port, which the kernel chose where 0 was asked for. Raises OSError where it cannot."""
         access_control = self._access_control
         app = web.Application(
-            client_max_size=MOST_BODY, middlewares=[] if access_control is None else [access_control.make_middleware()]
+            client_max_size=MAX_BODY, middlewares=[] if access_control is None else [access_control.make_middleware()]
         )
         app.add_routes(
             [
@@ -78,7 +78,7 @@ class WebServer:
             handle_signals=False,
             shutdown_timeout=1.0,
             handler_cancellation=True,
-            max_line_size=LONGEST_ADDRESS,
+            max_line_size=MAX_ADDRESS_BYTES,
             keepalive_timeout=IDLE_TIMEOUT,
             lingering_time=LINGER_SECONDS,
             logger=_drop_client_faults(logging.getLogger("steadytok.http")),

@@ -35,7 +35,7 @@ HEADERS = (
 )
 """What `headers` may set; exporter-toolkit takes no other."""
 
-MOST_BCRYPT_COST = 15
+MAX_BCRYPT_COST = 15
 """bcrypt's cost: each step doubles the time, and 15 is some two seconds of one core for each new client."""
 
 _BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
@@ -171,10 +171,10 @@ def _find_faults(settings: WebConfig) -> Iterator[tuple[str, str]]:
             yield "$.basic_auth_users", f"expected names without a colon, found {name!r}"
         if match is None:
             yield f"$.basic_auth_users.{name}", "expected a bcrypt hash; `htpasswd -nBC 10 '' | tr -d ':'` makes one"
-        elif not 4 <= int(match[1]) <= MOST_BCRYPT_COST:
+        elif not 4 <= int(match[1]) <= MAX_BCRYPT_COST:
             yield (
                 f"$.basic_auth_users.{name}",
-                f"expected a bcrypt cost of 4 to {MOST_BCRYPT_COST}, found {int(match[1])}",
+                f"expected a bcrypt cost of 4 to {MAX_BCRYPT_COST}, found {int(match[1])}",
             )
     for name, value in settings.http_server_config.headers.items():
         if name.title() not in {header.title() for header in HEADERS}:

@@ -28,8 +28,8 @@ from collectors import Labels
 PATH = "/api/v1/webhook/alertmanager"
 OUTCOMES = ("taken", "repeated", "resolved", "unwanted", "echo", "refused")
 RESERVED_PREFIX = "__"
-MOST_LABELS = 64
-LONGEST_VALUE = 1024
+MAX_LABELS = 64
+MAX_VALUE_LENGTH = 1024
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
@@ -132,7 +132,7 @@ def _decode_payload(body: bytes) -> Payload:
 
 def _to_inbox_alert(payload_alert: PayloadAlert) -> PostedAlert | None:
     """The alert; None where its labels are too many or too long, or no calendar has the day on which it began."""
-    if len(payload_alert.labels) > MOST_LABELS or not all(
+    if len(payload_alert.labels) > MAX_LABELS or not all(
         map(_is_valid_label, payload_alert.labels, payload_alert.labels.values())
     ):
         return None
@@ -148,7 +148,7 @@ def _to_inbox_alert(payload_alert: PayloadAlert) -> PostedAlert | None:
 
 
 def _is_valid_label(name: str, value: str) -> bool:
-    return _NAME.fullmatch(name) is not None and len(value) <= LONGEST_VALUE
+    return _NAME.fullmatch(name) is not None and len(value) <= MAX_VALUE_LENGTH
 
 
 def _build_response(status: HTTPStatus, body: bytes) -> web.Response:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.enginebench.sse import LONGEST_LINE, EventParser, StreamError
+from agent.enginebench.sse import MAX_LINE_BYTES, EventParser, StreamError
 
 
 def read(*parts: bytes) -> tuple[list[Any], bool]:
@@ -54,4 +54,4 @@ def test_what_is_no_stream_is_said() -> None:
     with pytest.raises(StreamError, match="an event that is not JSON: '<html>'"):
         read(b"data: <html>\n")
     with pytest.raises(StreamError, match="a line of more than 16 MiB"):
-        read(b"x" * (LONGEST_LINE + 1))
+        read(b"x" * (MAX_LINE_BYTES + 1))

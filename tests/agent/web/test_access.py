@@ -344,7 +344,7 @@ def test_users_close_everything(tmp_path: Path) -> None:
 
 def test_guesses_wait_in_a_short_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More wrong passwords than may wait get a 429; whoever was known before is answered all the same."""
-    monkeypatch.setattr("agent.web.passwords.MOST_WAITING", 2)
+    monkeypatch.setattr("agent.web.passwords.MAX_WAITING", 2)
     slow = bcrypt.hashpw(b"wonderland", bcrypt.gensalt(11)).decode()
 
     async def test(here: Place) -> None:
@@ -422,7 +422,7 @@ def test_a_gigabyte_is_refused_unread(tmp_path: Path, path: str) -> None:
     within(tmp_path, test)
 
 
-@pytest.mark.parametrize(("path", "most"), [(FORM, access.MOST_FORM), (WRITE, access.MOST_BODY)])
+@pytest.mark.parametrize(("path", "most"), [(FORM, access.MAX_FORM), (WRITE, access.MAX_BODY)])
 def test_chunks_without_end_are_refused(tmp_path: Path, path: str, most: int) -> None:
     """A body that tells no length is read to its bound and no further."""
 
@@ -542,7 +542,7 @@ def test_strangers_who_hold_every_place_keep_nobody_out(
 
     Over TLS also who never agrees on it.
     """
-    monkeypatch.setattr(listener, "MOST_CONNECTIONS", 8)
+    monkeypatch.setattr(listener, "MAX_CONNECTIONS", 8)
     config, context = over_tls(tmp_path) if tls else (None, None)
 
     async def test(here: Place) -> None:
@@ -566,7 +566,7 @@ def test_strangers_before_tls_make_room_before_whoever_came_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that has agreed on TLS, and has yet to ask, keeps its place while older strangers hold one."""
-    monkeypatch.setattr(listener, "MOST_CONNECTIONS", 4)
+    monkeypatch.setattr(listener, "MAX_CONNECTIONS", 4)
     config, context = over_tls(tmp_path)
 
     async def test(here: Place) -> None:

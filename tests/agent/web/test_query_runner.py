@@ -35,7 +35,7 @@ def test_work_gives_its_result_or_its_error() -> None:
     """What the thread returns or raises comes out; what is prepared fails in the same way, and nothing stays taken."""
 
     async def ask() -> None:
-        queries = QueryRunner(most_running=1)
+        queries = QueryRunner(max_running=1)
         for _ in range(3):
             assert await queries.run(_ready(7), 5.0) == 7
             with pytest.raises(ZeroDivisionError):
@@ -77,7 +77,7 @@ def test_a_query_that_does_not_end_is_given_up() -> None:
     """A loop of Python calls, an evaluation, and the wait for a turn all end at the deadline."""
 
     async def ask() -> None:
-        queries = QueryRunner(most_running=1, most_waiting=1)
+        queries = QueryRunner(max_running=1, max_waiting=1)
         endless = asyncio.create_task(queries.run(lambda: _endless, 0.2))
         await asyncio.sleep(0)
         waiting = asyncio.create_task(queries.run(_ready(1), 0.01))
@@ -98,7 +98,7 @@ def test_a_query_ends_when_its_client_goes() -> None:
     """And its place is free only when its thread has ended."""
 
     async def ask() -> None:
-        queries = QueryRunner(most_running=1)
+        queries = QueryRunner(max_running=1)
         left = asyncio.create_task(queries.run(lambda: _endless, 10.0))
         await asyncio.sleep(0.05)
         left.cancel()
