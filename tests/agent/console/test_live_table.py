@@ -41,9 +41,9 @@ HOT = Alert(
 )
 
 
-def build_line(name: str, value: float, style: str = "line", of: str = "", note: str = "") -> PanelLine:
+def build_line(name: str, value: float, style: str = "line", owner: str = "", note: str = "") -> PanelLine:
     """Returns a line with one value in its trail."""
-    return PanelLine(name, style, value, note, (None, value), of)
+    return PanelLine(name, style, value, note, (None, value), owner)
 
 
 OVERVIEW = Overview(
@@ -249,8 +249,8 @@ def test_the_hottest_may_be_a_module_that_only_the_bmc_sees() -> None:
 def test_a_query_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A query without an unambiguous answer leaves its panel empty: the view must not end the agent."""
     history = History(3_600_000)
-    left, right = gauge("steadytok_a", "A."), gauge("steadytok_b", "B.")
-    pairs = [Sample(metric, (("n", n),), 1.0) for metric in (left, right) for n in "ab"]
+    first, second = gauge("steadytok_a", "A."), gauge("steadytok_b", "B.")
+    pairs = [Sample(metric, (("n", n),), 1.0) for metric in (first, second) for n in "ab"]
     history.record("x", 1000, pairs)
     panel = Panel("x", "X", "u", 0, "None.", (PanelQuery("steadytok_a + on () steadytok_b", "n"),))
     view = build_view(history)

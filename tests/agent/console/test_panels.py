@@ -17,11 +17,11 @@ PANELS = load_panels()
 LINES = [pytest.param(panel, line, id=f"{panel.id}-{line.name}") for panel in PANELS for line in panel.lines]
 
 
-def known() -> set[str]:
+def list_metric_names() -> set[str]:
     """Every metric of every collector and of the agent."""
     names = [module.name for module in pkgutil.iter_modules(collectors.__path__) if not module.name.startswith("_")]
-    found = {metric.name for name in names for metric in importlib.import_module(f"collectors.{name}").METRICS}
-    return found | {metric.name for metric in METRICS}
+    collected = {metric.name for name in names for metric in importlib.import_module(f"collectors.{name}").METRICS}
+    return collected | {metric.name for metric in METRICS}
 
 
 @pytest.mark.parametrize(("panel", "line"), LINES)
@@ -30,7 +30,7 @@ def test_questions_can_be_asked(panel: Panel, line: PanelQuery) -> None:
     query = promql.compile(line.query)
 
     assert query.kind == "vector"
-    assert set(re.findall(r"\bsteadytok_\w+", line.query)) <= known()
+    assert set(re.findall(r"\bsteadytok_\w+", line.query)) <= list_metric_names()
     for label in re.findall(r"\{(\w+)\}", line.name):
         assert f"by ({label})" in line.query or not re.match(r"\s*(100 \* )?(sum|max|min|avg)\b", line.query)
 

@@ -18,5 +18,5 @@ def _peer() -> Iterator[Callable[..., Peer]]:
         return peers[-1]
 
     yield start
-    for each in peers:
-        each.close()
+    for peer in peers:
+        peer.close()

@@ -23,10 +23,10 @@ Behave = Callable[[str, dict[str, Any]], Reply]
 
 
 class Peer:
-    """A server that asks `behave` what to answer, and remembers what it was asked."""
+    """A server that asks `behave` what to answer, and remembers its requests."""
 
     def __init__(self, behave: Behave, models: Reply | None) -> None:
-        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.requests: list[tuple[str, dict[str, Any]]] = []
         self.headers: list[dict[str, str]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._exchange(behave, models))
         self._server.daemon_threads = False  # `close` waits for them: a late one would disturb another test
@@ -43,12 +43,12 @@ class Peer:
     def _exchange(peer: Peer, behave: Behave, models: Reply | None) -> type[BaseHTTPRequestHandler]:  # noqa: N805  # `self` is the request's
         class Exchange(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                found = models if self.path == "/v1/models" else None
-                self._send(found or Reply([b"404 page not found"], 404, "text/plain"))
+                reply = models if self.path == "/v1/models" else None
+                self._send(reply or Reply([b"404 page not found"], 404, "text/plain"))
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                peer.asked.append((self.path, body))
+                peer.requests.append((self.path, body))
                 peer.headers.append(dict(self.headers.items()))
                 self._send(behave(self.path, body))
 

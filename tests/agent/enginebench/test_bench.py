@@ -75,7 +75,7 @@ def test_another_engine_gets_a_table(peer: Start) -> None:
     assert done.returncode == 0, done.stderr
     assert sum(line.split()[1:2] == ["6"] for line in done.stdout.splitlines()) == 7
     assert "time to first token" in done.stdout
-    assert len(server.asked) == 8  # one to warm up
+    assert len(server.requests) == 8  # one to warm up
 
 
 def test_an_engine_that_fails_now_and_then(peer: Start) -> None:
@@ -99,7 +99,7 @@ def test_an_engine_that_dies_is_given_up(peer: Start) -> None:
 
     assert done.returncode == 1
     assert "Given up after 3 failures in a row." in done.stdout
-    assert len(server.asked) == 6
+    assert len(server.requests) == 6
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_ctrl_c_tells_what_there_is(peer: Start) -> None:
     server = peer(lambda *_: Reply(SIX, pause=0.03))
     command = [sys.executable, "-m", "agent", "engine", "bench", "--url", server.url, "-n", "1000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        while len(server.asked) < 6:
+        while len(server.requests) < 6:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
@@ -144,10 +144,10 @@ def test_ctrl_c_tells_what_there_is(peer: Start) -> None:
 def test_the_engine_keeps_its_own_options() -> None:
     """`steadytok engine` without a word of ours is the engine itself, with its help and its errors."""
     command = [sys.executable, "-m", "agent", "engine"]
-    shown = subprocess.run([*command, "--help"], capture_output=True, text=True, check=False, timeout=50)
+    help_text = subprocess.run([*command, "--help"], capture_output=True, text=True, check=False, timeout=50)
     refused = subprocess.run([*command, "--size", "huge"], capture_output=True, text=True, check=False, timeout=50)
 
-    assert "--numa" in shown.stdout
+    assert "--numa" in help_text.stdout
     assert (refused.returncode, "expected auto or a size" in refused.stderr) == (2, True)
 
 

@@ -53,7 +53,7 @@ def completions(events: Sequence[bytes]) -> Behave:
 
 
 @pytest.mark.parametrize(
-    ("events", "tokens", "counted", "told"),
+    ("events", "tokens", "events_with_text", "usage_tokens"),
     [
         pytest.param([*text("", "a", "b", "c"), usage(3), DONE], 3, 3, 3, id="vLLM: an empty event first"),
         pytest.param([*text("a", "b", usage={"completion_tokens": 7}), DONE], 7, 2, 7, id="usage in every event"),
@@ -63,16 +63,18 @@ def completions(events: Sequence[bytes]) -> Behave:
         pytest.param([*text("a", "b"), *text("", timings={"predicted_n": 2})], 2, 2, 2, id="llama.cpp: timings"),
     ],
 )
-def test_tokens_are_counted(peer: Start, events: Sequence[bytes], tokens: int, counted: int, told: int | None) -> None:
+def test_tokens_are_counted(
+    peer: Start, events: Sequence[bytes], tokens: int, events_with_text: int, usage_tokens: int | None
+) -> None:
     """By the engine's own count where it has one, else by events with text; times are of events that are tokens."""
     _, (answer,) = ask(peer(completions(events)))
 
-    assert (answer.tokens, len(answer.token_events), answer.usage_tokens) == (tokens, counted, told)
+    assert (answer.tokens, len(answer.token_events), answer.usage_tokens) == (tokens, events_with_text, usage_tokens)
     assert answer.first_token is not None
     assert 0 < answer.first_token <= answer.seconds
     assert answer.speed is not None
     assert answer.speed > 0
-    assert 1 <= len(answer.token_gaps) <= counted - 1
+    assert 1 <= len(answer.token_gaps) <= events_with_text - 1
     assert min(answer.token_gaps) > 0
 
 
@@ -102,7 +104,7 @@ def test_an_engine_that_only_chats(peer: Start, deltas: Sequence[Any]) -> None:
 
     assert [(answer.tokens, len(answer.token_events)) for answer in answers] == [(2, 2)] * 2
     assert engine.endpoint == "chat"
-    assert [path for path, _ in server.asked] == ["/v1/completions", *["/v1/chat/completions"] * 2]
+    assert [path for path, _ in server.requests] == ["/v1/completions", *["/v1/chat/completions"] * 2]
 
 
 def test_what_an_engine_refuses_is_left_out(peer: Start) -> None:
@@ -119,8 +121,8 @@ def test_what_an_engine_refuses_is_left_out(peer: Start) -> None:
     _, answers = ask(server, times=2)
 
     assert [answer.tokens for answer in answers] == [2, 2]
-    assert [len(body) for _, body in server.asked] == [7, 6, 5, 5]
-    assert server.asked[-1][1] == {
+    assert [len(body) for _, body in server.requests] == [7, 6, 5, 5]
+    assert server.requests[-1][1] == {
         "model": "the-model",
         "prompt": "Hello",
         "max_tokens": 5,
@@ -131,8 +133,8 @@ def test_what_an_engine_refuses_is_left_out(peer: Start) -> None:
 
 def test_an_answer_in_one_piece_has_no_first_token(peer: Start) -> None:
     """Where the engine does not stream, tokens per second are of the whole, and the rest is not told."""
-    whole = b'{"choices": [{"text": "abc"}], "usage": {"completion_tokens": 3}}'
-    _, (answer,) = ask(peer(lambda *_: Reply([whole], 200, "application/json", pause=0.02)))
+    body = b'{"choices": [{"text": "abc"}], "usage": {"completion_tokens": 3}}'
+    _, (answer,) = ask(peer(lambda *_: Reply([body], 200, "application/json", pause=0.02)))
 
     assert (answer.tokens, answer.first_token, answer.token_gaps) == (3, None, [])
     assert answer.speed == pytest.approx(3 / answer.seconds)
@@ -145,7 +147,7 @@ def test_the_model_and_the_key_are_sent(peer: Start) -> None:
     ask(server, key="secret")
     ask(server, model="other")
 
-    assert [body["model"] for _, body in server.asked] == ["the-model", "other"]
+    assert [body["model"] for _, body in server.requests] == ["the-model", "other"]
     assert server.headers[0]["Authorization"] == "Bearer secret"
 
 
@@ -155,7 +157,7 @@ def test_an_engine_without_a_list_of_models(peer: Start, models: Reply | None) -
     server = peer(completions([*text("a", "b"), DONE]), models)
     ask(server)
 
-    assert "model" not in server.asked[0][1]
+    assert "model" not in server.requests[0][1]
 
 
 @pytest.mark.parametrize(

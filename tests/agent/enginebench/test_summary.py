@@ -65,14 +65,14 @@ def test_what_else_changed_is_named(after: Heat, cause: str) -> None:
 
 def test_without_sensors_no_cause_is_guessed() -> None:
     """A host that hides its heat gets no placement for a cause."""
-    said = say(INCIDENT)
+    summary = say(INCIDENT)
 
-    assert "No sensor tells the heat of DIMM or processor here" in said
-    assert "placement" not in said
+    assert "No sensor tells the heat of DIMM or processor here" in summary
+    assert "placement" not in summary
 
 
 @pytest.mark.parametrize(
-    ("speeds", "said"),
+    ("speeds", "words"),
     [
         ([10.0] * 20, "It holds: 10.0 tokens/s at first, 10.0 at the end."),
         ([10.0, 10.3, 9.8, 10.1, 9.9, 10.2, 9.7], "It holds"),
@@ -82,26 +82,26 @@ def test_without_sensors_no_cause_is_guessed() -> None:
         ([], "Fewer than 5 requests"),
     ],
 )
-def test_what_is_no_sag(speeds: list[float], said: str) -> None:
+def test_what_is_no_sag(speeds: list[float], words: str) -> None:
     """Steady, noisy, warming up, and too few."""
-    assert said in say(speeds)
+    assert words in say(speeds)
 
 
 @given(st.lists(st.floats(0.1, 1000.0), min_size=5, max_size=60))
 def test_the_ends_are_those_of_the_run(speeds: list[float]) -> None:
     """What is told of a run lies between its slowest and its fastest request, and nothing raises."""
-    found = compute_sag(speeds)
-    assert found is not None
-    assert min(speeds) <= min(found.first, found.last) <= max(found.first, found.last) <= max(speeds)
-    assert found.lost == pytest.approx(1 - found.last / found.first)
+    computed = compute_sag(speeds)
+    assert computed is not None
+    assert min(speeds) <= min(computed.first, computed.last) <= max(computed.first, computed.last) <= max(speeds)
+    assert computed.lost == pytest.approx(1 - computed.last / computed.first)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=300))
 def test_percentiles_are_values_that_were_measured(values: list[float]) -> None:
     """Nearest rank: at least that share of the values is at or below each."""
-    found = compute_percentiles(values)
-    assert found is not None
-    for share, value in zip((0.5, 0.9, 0.99, 1.0), found, strict=True):
+    computed = compute_percentiles(values)
+    assert computed is not None
+    for share, value in zip((0.5, 0.9, 0.99, 1.0), computed, strict=True):
         assert value in values
         assert sum(each <= value for each in values) >= share * len(values)
 

@@ -20,7 +20,7 @@ LABELS = st.dictionaries(st.sampled_from(["dimm", "node"]), st.text(min_size=1, 
 )
 
 
-def parsed(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def parse_samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -28,8 +28,8 @@ def parsed(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     }
 
 
-def same(one: float, other: float) -> bool:
-    return one == other or (math.isnan(one) and math.isnan(other))
+def are_same(left: float, right: float) -> bool:
+    return left == right or (math.isnan(left) and math.isnan(right))
 
 
 @given(
@@ -40,10 +40,10 @@ def test_parses_to_the_same_floats(passes: list[dict[tuple[object, object], floa
     exposition = Exposition()
     for series in passes:
         live: list[LiveSeries] = [(metric, labels, value, 0) for (metric, labels), value in series.items()]  # type: ignore[misc]
-        came = parsed(exposition.render(live))
+        parsed = parse_samples(exposition.render(live))
 
-        assert len(came) == len(live)
-        assert all(same(came[metric.name, labels], value) for metric, labels, value, _ in live)
+        assert len(parsed) == len(live)
+        assert all(are_same(parsed[metric.name, labels], value) for metric, labels, value, _ in live)
 
 
 def test_families_stand_together() -> None:

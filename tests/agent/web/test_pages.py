@@ -21,7 +21,7 @@ MOST = 100 * 1024  # bytes that a first visit may take, nothing packed
 
 
 class Answer:
-    """What came back."""
+    """An HTTP answer."""
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.status, self.headers, self.body = status, headers, body
@@ -37,8 +37,8 @@ async def _get(path: str, headers: Mapping[str, str]) -> Answer:
     port = await server.start("127.0.0.1", 0)
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        told = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n{told}Connection: close\r\n\r\n".encode())
+        header_lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n{header_lines}Connection: close\r\n\r\n".encode())
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         writer.close()
         await writer.wait_closed()
@@ -49,7 +49,7 @@ async def _get(path: str, headers: Mapping[str, str]) -> Answer:
     return Answer(int(first.split()[1]), {name.lower(): value for name, value in pairs}, body)
 
 
-def text(name: str) -> str:
+def read_text(name: str) -> str:
     return (FOLDER / name).read_text(encoding="utf-8")
 
 
@@ -97,9 +97,9 @@ def test_files_are_packed_for_whoever_takes_that() -> None:
         "/static/",
         "/static/none.js",
         "/static/index.html",
-        "/static/../front.py",
-        "/static/%2e%2e/front.py",
-        "/static/..%2ffront.py",
+        "/static/../pages.py",
+        "/static/%2e%2e/pages.py",
+        "/static/..%2fpages.py",
         "/static//etc/passwd",
         "/static/page.js/",
         "/static/page.js%00",
@@ -121,15 +121,15 @@ def test_a_first_visit_is_small() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_file_asks_another_host(name: str) -> None:
     """No absolute address stands in it, but for the name of SVG's namespace and a test for links."""
-    kept = text(name).replace("http://www.w3.org/2000/svg", "")
+    content = read_text(name).replace("http://www.w3.org/2000/svg", "")
 
-    assert re.findall(r"(?:https?:)?//[\w.-]+\.\w+", kept) == []
-    assert re.findall(r"@import|url\((?!#)", kept) == []
+    assert re.findall(r"(?:https?:)?//[\w.-]+\.\w+", content) == []
+    assert re.findall(r"@import|url\((?!#)", content) == []
 
 
 def test_the_page_has_nothing_inline() -> None:
     """No script, style or handler within the markup: the policy would refuse it."""
-    page = text("index.html")
+    page = read_text("index.html")
 
     assert re.findall(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", page) == []
     assert re.findall(r'(?:href|src)="/', page) == [], "an absolute path would miss below a proxy's prefix"
@@ -140,16 +140,16 @@ def test_scripts_make_text_of_what_they_are_told(name: str) -> None:
     """Nothing that would read a label or an annotation as markup or as code."""
     ways = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|setAttribute\(.(?:on|style)"
 
-    assert re.findall(ways, text(name)) == []
+    assert re.findall(ways, read_text(name)) == []
 
 
 def test_scripts_find_what_they_look_for() -> None:
     """Every module that is imported is there with that name, and every element is in the page."""
-    ids = set(re.findall(r'id="([\w-]+)"', text("index.html")))
+    ids = set(re.findall(r'id="([\w-]+)"', read_text("index.html")))
     for name in SCRIPTS:
-        for names, module in re.findall(r'import (?:\{([^}]*)\}|\* as \w+) from "\./([\w.]+)"', text(name)):
-            exported = re.findall(r"export (?:async )?(?:function|const|class) (\w+)", text(module))
+        for names, module in re.findall(r'import (?:\{([^}]*)\}|\* as \w+) from "\./([\w.]+)"', read_text(name)):
+            exported = re.findall(r"export (?:async )?(?:function|const|class) (\w+)", read_text(module))
             assert {each.strip() for each in names.split(",") if each.strip()} <= set(exported), (name, module)
-        wanted = set(re.findall(r'\bat\("([\w-]+)"\)|getElementById\("([\w-]+)"\)', text(name)))
-        assert {one or two for one, two in wanted} <= ids, name
-    assert {f"ask-{part}" for part in re.findall(r'part\("([\w-]+)"\)', text("permit.js"))} <= ids
+        element_ids = set(re.findall(r'\bat\("([\w-]+)"\)|getElementById\("([\w-]+)"\)', read_text(name)))
+        assert {one or two for one, two in element_ids} <= ids, name
+    assert {f"ask-{part}" for part in re.findall(r'part\("([\w-]+)"\)', read_text("permit.js"))} <= ids
