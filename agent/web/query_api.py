@@ -1,9 +1,8 @@
 """
-Prometheus' query API, answered from History: what Grafana and `promtool query` ask works against the agent itself.
+Prometheus' query API, answered from History, so that Grafana and `promtool query` work against the agent itself.
 
-https://prometheus.io/docs/prometheus/latest/querying/api/. Every series carries `job` and `instance`, which matchers,
-groupings and joins see (rules/history/snapshot.py). `lookback_delta` is refused, `stats` and exemplars have nothing to
-show.
+https://prometheus.io/docs/prometheus/latest/querying/api/. Every series carries `job` and `instance`, visible to
+matchers, groupings and joins (rules/history/snapshot.py). `lookback_delta` is refused; `stats` and exemplars are empty.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from rules.promql import QueryBudget
 from rules.promql.selectors import MAX_STEPS
 
 MAX_CELLS = 3_000_000
-"""Series x steps of all parts of one query together: 27 MB, and a few times that while a node is worked out."""
+"""Series x steps of all parts of one query together: 27 MB, and several times that during the evaluation."""
 
 TRUNCATED = "results truncated due to limit"
 
@@ -46,7 +45,7 @@ Job = Callable[[Snapshot], bytes]
 
 
 class QueryApi:
-    """The endpoints below /api/v1."""
+    """Serves the endpoints below /api/v1."""
 
     def __init__(self, context: WebContext) -> None:
         self._context = context
@@ -54,7 +53,7 @@ class QueryApi:
         self._log = structlog.get_logger()
 
     def routes(self) -> list[web.RouteDef]:
-        """Every endpoint; those of Prometheus that take a form take one here."""
+        """Returns a route for every endpoint; as in Prometheus, some take a form too."""
         get_and_post: dict[str, Endpoint] = {
             "query": self._serve_query,
             "query_range": self._serve_query_range,
@@ -88,8 +87,8 @@ class QueryApi:
             except QueryTimeoutError as error:
                 status, body = HTTPStatus.SERVICE_UNAVAILABLE, prometheus_json.encode_failure("timeout", str(error))
             except web.HTTPException:
-                raise  # aiohttp's own answer, to a body that is too large for one
-            except Exception as error:  # a fault in answering one request is that request's alone
+                raise  # aiohttp's own answer, such as to a body that is too large
+            except Exception as error:  # a fault in one request ends only that request
                 self._log.exception("a request to the query API failed", path=request.path)
                 reason = f"internal error: {type(error).__name__}: {error}"
                 status, body = HTTPStatus.INTERNAL_SERVER_ERROR, prometheus_json.encode_failure("internal", reason)
@@ -101,7 +100,7 @@ class QueryApi:
         return respond
 
     async def _run_job(self, params: Parameters, job: Job) -> bytes:
-        """The job's answer, worked out in a thread over a snapshot taken when it is its turn."""
+        """Runs a job in a thread, over a snapshot taken when the job's turn comes."""
 
         def prepare() -> Callable[[], bytes]:
             snapshot = self._context.history.snapshot(self._context.identity)
@@ -175,7 +174,7 @@ class QueryApi:
     async def _list_from_series(
         self, params: Parameters, extract: Callable[[Iterable[Labels]], Sequence[object]]
     ) -> bytes:
-        """What the series that match show, as a list."""
+        """Returns a list extracted from the labels of the matching series."""
         start_ms, end_ms = params.get_time("start", -FARTHEST_MS), params.get_time("end", FARTHEST_MS)
         limit = params.get_limit()
 
@@ -244,5 +243,5 @@ def _apply_limit(results: Sequence[_T], limit: int) -> tuple[Sequence[_T], tuple
 
 
 def _compress(body: bytes, accepts_gzip: bool) -> bytes:
-    # Level 1: most of the saving for a fraction of the time.
+    # Level 1 saves most of the bytes in a fraction of the time.
     return gzip.compress(body, compresslevel=1) if accepts_gzip and len(body) > _GZIP_THRESHOLD else body

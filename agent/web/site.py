@@ -1,4 +1,4 @@
-"""The site: everything of the agent that answers HTTP, wired. Who may ask what is decided here and below `web/`."""
+"""Composes the HTTP server from its APIs and access control."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agent.web.webhook_api import WebhookApi
 
 
 async def start_server(config: AgentConfig, context: WebContext) -> tuple[WebServer, str]:
-    """The listening server and its URL. Raises StartError where it cannot listen."""
+    """Starts the server and returns it with its URL. Raises StartError when it cannot listen."""
     host, _, port = config.web.listen.rpartition(":")
     api_routes = QueryApi(context).routes()
     access_control = _build_access_control(
@@ -36,7 +36,7 @@ async def start_server(config: AgentConfig, context: WebContext) -> tuple[WebSer
     )
     try:
         bound_port = await server.start(host.strip("[]"), int(port))
-    except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be one
+    except (OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
         await server.close()
         reason = getattr(error, "strerror", None) or error
         raise StartError(f"cannot listen on {config.web.listen}: {reason}; set web.listen to a free address") from error

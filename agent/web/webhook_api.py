@@ -1,10 +1,10 @@
 """
-POST /api/v1/webhook/alertmanager: alerts of a fleet's Alertmanager, for the remedies that want them.
+POST /api/v1/webhook/alertmanager: receives alerts of a fleet's Alertmanager for the remedies that match them.
 
-Payload version 4, with fields that we do not know; anything else is a 400, for Alertmanager does not try that again.
-One odd alert costs no other of its group its remedy: whoever can add one to a group could else keep all of them back.
-Everything in it is text that anybody may have written. What this agent told itself comes back as an echo and is
-ignored: its remedies know already. https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
+Accepts payload version 4, with unknown fields. Anything else is a 400, which Alertmanager does not retry. An odd alert
+is refused alone: otherwise anybody who can add one to a group could block the rest of the group. Everything in a
+payload is text that anybody may have written. This agent's own alerts come back as echoes and are ignored.
+https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 
 class PayloadAlert(msgspec.Struct):
-    """One alert of a payload, as far as it is looked at."""
+    """One alert of a payload; the fields in use."""
 
     status: Literal["firing", "resolved"]
     labels: Annotated[dict[str, str], msgspec.Meta(min_length=1)]
@@ -45,14 +45,14 @@ class PayloadAlert(msgspec.Struct):
 
 
 class Payload(msgspec.Struct):
-    """A webhook's payload, as far as it is looked at."""
+    """A webhook's payload; the fields in use."""
 
     version: str
     alerts: Annotated[list[PayloadAlert], msgspec.Meta(max_length=5000)]
 
 
 class WebhookApi:
-    """The endpoint."""
+    """Serves the webhook."""
 
     def __init__(self, context: WebContext) -> None:
         self._context = context
@@ -69,14 +69,14 @@ class WebhookApi:
             self._rejection_counter.labels(reason)
 
     def routes(self) -> list[web.RouteDef]:
-        """The one route; whether whoever posts may is the door's to say."""
+        """Returns the route; access.py checks the credential."""
         return [web.post(PATH, self._receive)]
 
     async def _receive(self, request: web.Request) -> web.Response:
         try:
             payload = _decode_payload(await request.read())
             outcomes = await self._accept_alerts(payload)
-        except ValueError as error:  # msgspec's and the times' own
+        except ValueError as error:  # of msgspec, or of an invalid time
             self._rejection_counter.labels("garbage").inc()
             return _build_response(HTTPStatus.BAD_REQUEST, prometheus_json.encode_failure("bad_data", str(error)))
         except FullError as error:
@@ -131,7 +131,7 @@ def _decode_payload(body: bytes) -> Payload:
 
 
 def _to_inbox_alert(payload_alert: PayloadAlert) -> PostedAlert | None:
-    """The alert; None where its labels are too many or too long, or no calendar has the day on which it began."""
+    """Returns the alert; None for too many or too long labels, or an invalid date."""
     if len(payload_alert.labels) > MAX_LABELS or not all(
         map(_is_valid_label, payload_alert.labels, payload_alert.labels.values())
     ):
@@ -140,7 +140,7 @@ def _to_inbox_alert(payload_alert: PayloadAlert) -> PostedAlert | None:
         starts_ms = parse_time(payload_alert.startsAt)
     except ValueError:
         return None  # counted as refused; Go has a year 0
-    # Reserved names are ours: what comes from outside must not say where it is from.
+    # Reserved names are ours: an alert from outside must not choose its source.
     labels = tuple(
         sorted((name, value) for name, value in payload_alert.labels.items() if not name.startswith(RESERVED_PREFIX))
     )

@@ -67,7 +67,7 @@ def test_without_sensors_no_cause_is_guessed() -> None:
     """A host that hides its heat gets no placement for a cause."""
     summary = say(INCIDENT)
 
-    assert "No sensor tells the heat of DIMM or processor here" in summary
+    assert "No sensor reports the heat of DIMM or processor here" in summary
     assert "placement" not in summary
 
 
