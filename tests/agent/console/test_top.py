@@ -1,4 +1,4 @@
-"""`steadytok top` against a real agent, what an agent tells anybody, and what needs its token."""
+"""`steadytok top` against a real agent; what anybody may read of it, and what needs its token."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def request_json(url: str, body: bytes | None = None, **headers: str) -> tuple[i
 
 
 def test_once_says_it_all_for_scripts(scene: Scene) -> None:
-    """Each thing is a line with a tab: speed, heat, limit, memory, alert with its reason, remedy with its act, cost."""
+    """Each subject is a line with a tab: speed, heat, limit, memory, alert, act of a remedy, cost of a collector."""
     finished = top("--once", "--config", str(scene.config))
     texts = dict(line.split("\t", 1) for line in finished.stdout.splitlines())
 
@@ -99,7 +99,7 @@ def test_once_says_it_all_for_scripts(scene: Scene) -> None:
 
 
 def test_what_is_open_has_no_secret(scene: Scene) -> None:
-    """Remedies and their audit may be read by anybody, and so the address of a webhook is told without its path."""
+    """Anybody may read remedies and their audit, so a webhook's address is shown without its path."""
     (listed, remedies), (audited, audit) = (
         request_json(f"{scene.url}/api/v1/remedies{path}") for path in ("", "/audit?limit=1000")
     )
@@ -113,7 +113,7 @@ def test_what_is_open_has_no_secret(scene: Scene) -> None:
 
 @pytest.mark.parametrize("path", ["", "static/page.js", "static/panels.json"])
 def test_the_pages_files_come_with_the_policy(scene: Scene, path: str) -> None:
-    """What the real agent serves them with: nothing from elsewhere, nothing inline, no guessing of types."""
+    """The agent's policy forbids foreign and inline content and the guessing of types."""
     with urllib.request.urlopen(f"{scene.url}/{path}", timeout=5) as answer:
         headers = answer.headers
 
@@ -123,7 +123,7 @@ def test_the_pages_files_come_with_the_policy(scene: Scene, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["pause", "resume", "try"])
 def test_what_changes_something_needs_the_token(scene: Scene, path: str) -> None:
-    """Without one or with a wrong one it is 401 and nothing is changed."""
+    """Without a valid token the answer is 401 and nothing changes."""
     url, body = f"{scene.url}/api/v1/remedies/{path}", b'{"name": "night"}'
 
     assert request_json(url, body)[0] == 401
@@ -132,7 +132,7 @@ def test_what_changes_something_needs_the_token(scene: Scene, path: str) -> None
 
 
 def test_a_pause_is_shown(scene: Scene) -> None:
-    """With the token remedies are paused, which `top` shows with the name of who did it, and resumed."""
+    """With the token remedies are paused and resumed; `top` shows the name of the pause."""
     url, right = f"{scene.url}/api/v1/remedies", {"Authorization": f"Bearer {scene.token}"}
     assert request_json(f"{url}/pause", b'{"name": "page"}', **right)[0] == 200
     assert "remedies\tpaused by page\n" in top("--once", "--url", scene.url).stdout
@@ -166,7 +166,7 @@ def test_on_a_terminal_it_is_live(scene: Scene) -> None:
 
 
 def test_without_an_agent_there_is_one_sentence() -> None:
-    """Nobody there, something else there, and no address at all: what, where and what to do, and a status."""
+    """No agent, another server, or no valid address: one sentence with what to do, and a status."""
     nobody = top("--once", "--url", f"http://127.0.0.1:{processes.free_port()}")
     wrong = top("--once", "--url", "localhost:9817")
 
@@ -188,7 +188,7 @@ def test_without_an_agent_there_is_one_sentence() -> None:
     ],
 )
 def test_other_answers_are_said(status: int, body: bytes, words: str) -> None:
-    """Whatever answers, one sentence and no traceback."""
+    """Any unexpected answer gives one sentence and no traceback."""
     with answering(status, body) as address:
         finished = top("--once", "--url", f"http://{address}")
 
@@ -215,7 +215,7 @@ def test_a_label_cannot_clear_the_screen() -> None:
 
 
 def test_a_missing_reading_is_missing() -> None:
-    """A line whose newest two points are missing says so; one that has only not come yet shows the one before."""
+    """A line without its newest two points has no reading; without only the newest it shows the one before."""
     gone, late = (
         replace(OVERVIEW, panels=((SPEED, (PanelLine("r1", "line", None, "", (40.0, before, None)),)),))
         for before in (None, 41.0)
@@ -226,7 +226,7 @@ def test_a_missing_reading_is_missing() -> None:
 
 
 def test_an_agent_that_stands_still_is_said_to() -> None:
-    """One that answers and does not sample is not shown as if all were well."""
+    """An agent that answers without sampling is reported as stalled."""
     assert "but has read nothing for 42 s" in " ".join(format_lines(replace(OVERVIEW, age=42.0)))
 
 
@@ -251,7 +251,7 @@ def test_colours_say_how_bad() -> None:
     ],
 )
 def test_an_act_tells_whether_it_helped(events: tuple[str, ...], observed: bool, words: str) -> None:
-    """The lines of the audit of one act are one sentence: the plan and what became of it."""
+    """The audit lines of one act become one sentence: its plan and its outcome."""
     entries = [
         {
             "at_ms": 1_699_999_990_000,

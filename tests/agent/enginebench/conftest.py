@@ -1,4 +1,4 @@
-"""Engines that are not there, ended with the test."""
+"""Fake engines that end with the test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible engine: what is asked of it, and what its answer tells."""
+"""The client of OpenAI-compatible engines: its requests and how it reads answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Start = Callable[..., Peer]
 
 
 def ask(peer: Peer, times: int = 1, **more: Any) -> tuple[EngineClient, list[Completion]]:
-    """The answers to so many requests in a row."""
+    """Sends requests in a row and returns the answers."""
 
     async def all_of_them() -> tuple[EngineClient, list[Completion]]:
         engine = EngineClient(peer.url, **more)
@@ -30,17 +30,17 @@ def ask(peer: Peer, times: int = 1, **more: Any) -> tuple[EngineClient, list[Com
 
 
 def text(*texts: str, **more: Any) -> list[bytes]:
-    """Events of /v1/completions."""
+    """Encodes events of /v1/completions."""
     return [data({"choices": [{"index": 0, "text": each, "finish_reason": None}], **more}) for each in texts]
 
 
 def chat(*deltas: Any, finish: str | None = None) -> list[bytes]:
-    """Events of /v1/chat/completions."""
+    """Encodes events of /v1/chat/completions."""
     return [data({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}) for delta in deltas]
 
 
 def usage(tokens: int, **more: Any) -> bytes:
-    """The last event of those who were asked for usage."""
+    """Encodes a last event with usage."""
     return data({"choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": tokens}, **more})
 
 
@@ -48,7 +48,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def completions(events: Sequence[bytes]) -> Behave:
-    """An engine that answers /v1/completions so."""
+    """Returns an engine that answers /v1/completions with the given events."""
     return lambda path, _: Reply(events, pause=0.03) if path == "/v1/completions" else Reply([b"no"], 404, "text/plain")
 
 
@@ -66,7 +66,7 @@ def completions(events: Sequence[bytes]) -> Behave:
 def test_tokens_are_counted(
     peer: Start, events: Sequence[bytes], tokens: int, events_with_text: int, usage_tokens: int | None
 ) -> None:
-    """By the engine's own count where it has one, else by events with text; times are of events that are tokens."""
+    """The engine's own count has priority over events with text; times are of events that stand for tokens."""
     _, (answer,) = ask(peer(completions(events)))
 
     assert (answer.tokens, len(answer.token_events), answer.usage_tokens) == (tokens, events_with_text, usage_tokens)
@@ -91,7 +91,7 @@ def test_tokens_are_counted(
     ],
 )
 def test_an_engine_that_only_chats(peer: Start, deltas: Sequence[Any]) -> None:
-    """It is found out by a 404, once; the role and the bare end of a chat are no tokens."""
+    """One 404 selects the chat endpoint; the role and the bare end of a chat are no tokens."""
 
     def behave(path: str, body: dict[str, Any]) -> Reply:
         if path != "/v1/chat/completions":
@@ -108,7 +108,7 @@ def test_an_engine_that_only_chats(peer: Start, deltas: Sequence[Any]) -> None:
 
 
 def test_what_an_engine_refuses_is_left_out(peer: Start) -> None:
-    """A field that it does not know costs one request, and is not sent again."""
+    """A field that the engine refuses costs one request, and is not sent again."""
 
     def behave(_path: str, body: dict[str, Any]) -> Reply:
         unknown = next((name for name in ("ignore_eos", "stream_options") if name in body), None)
@@ -132,7 +132,7 @@ def test_what_an_engine_refuses_is_left_out(peer: Start) -> None:
 
 
 def test_an_answer_in_one_piece_has_no_first_token(peer: Start) -> None:
-    """Where the engine does not stream, tokens per second are of the whole, and the rest is not told."""
+    """Without a stream tokens per second cover the whole answer, and there are no times of tokens."""
     body = b'{"choices": [{"text": "abc"}], "usage": {"completion_tokens": 3}}'
     _, (answer,) = ask(peer(lambda *_: Reply([body], 200, "application/json", pause=0.02)))
 
@@ -141,7 +141,7 @@ def test_an_answer_in_one_piece_has_no_first_token(peer: Start) -> None:
 
 
 def test_the_model_and_the_key_are_sent(peer: Start) -> None:
-    """The first of /v1/models, or the one that is named; the key as a bearer; a URL may end in /v1."""
+    """The model is the first of /v1/models or the named one; the key is a bearer token; a URL may end in /v1."""
     server = peer(completions([*text("a", "b"), DONE]))
     server.url += "/v1/"
     ask(server, key="secret")
@@ -153,7 +153,7 @@ def test_the_model_and_the_key_are_sent(peer: Start) -> None:
 
 @pytest.mark.parametrize("models", [None, Reply([b"[]"], 200, "application/json"), Reply([b"<html>"], 200)])
 def test_an_engine_without_a_list_of_models(peer: Start, models: Reply | None) -> None:
-    """It has one model, which needs no name."""
+    """An engine without a list of models has one model, which needs no name."""
     server = peer(completions([*text("a", "b"), DONE]), models)
     ask(server)
 
@@ -180,7 +180,7 @@ def test_an_engine_without_a_list_of_models(peer: Start, models: Reply | None) -
     ],
 )
 def test_what_goes_wrong_is_one_sentence(peer: Start, reply: Reply, sentence: str) -> None:
-    """With the URL, the status, and what the engine said, in whatever shape it said it."""
+    """The sentence has the URL, the status and the engine's message, in any of the known shapes."""
     server = peer(lambda *_: reply)
 
     with pytest.raises(EngineError) as caught:
@@ -200,7 +200,7 @@ def test_nobody_there_is_one_sentence(peer: Start) -> None:
 
 
 def test_an_engine_that_falls_silent(peer: Start) -> None:
-    """Seconds without a byte end the wait, and the sentence says which option has them."""
+    """Too long without a byte ends the wait, and the sentence names the option."""
     server = peer(lambda *_: Reply([*text("a"), b""], pause=3.0))
 
     async def impatient() -> None:
@@ -225,7 +225,7 @@ def test_speeds_leave_the_first_token_out() -> None:
 
 
 def test_tokens_that_come_together_share_their_wait() -> None:
-    """Three that one read brought a second after the first are a third of a second apart, as far as one can see."""
+    """Three tokens of one read, a second after the first token, count as a third of a second apart."""
     pieces = tuple(StreamEvent(float(at), has_text=True) for at in (1.0, 2.0, 2.0, 2.0))
     answer = Completion(sent_at=0.0, ended_at=2.0, events=pieces, usage_tokens=4, is_streamed=True)
 

@@ -44,7 +44,7 @@ groups:
 
 
 class ServedApi:
-    """The API of one History, asked over a socket."""
+    """The API of one History, requested over a socket."""
 
     def __init__(self, tmp_path: Path) -> None:
         path = tmp_path / "rules.yml"

@@ -1,4 +1,4 @@
-"""A web server with access control, on loopback, and what tests configure it with."""
+"""A web server with access control on loopback, and its configuration for tests."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def build_basic_auth(name: str, password: str) -> dict[str, str]:
 
 
 def configure_tls(folder: Path, more: str = "") -> tuple[str, ssl.SSLContext]:
-    """A web configuration with a server's certificate, and how a client asks that trusts its authority."""
+    """Writes a web configuration with a server's certificate; returns its path and a client's TLS context."""
     authority = certificates.authority(folder)
     certificates.signed(folder, "server")
     path = folder / "web.yml"

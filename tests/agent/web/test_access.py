@@ -1,4 +1,4 @@
-"""Access control, tried over sockets by friends and by strangers."""
+"""Access control, tested over sockets with valid and invalid clients."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.agent.web.served_site import (
     ],
 )
 def test_what_changes_something_needs_a_credential(tmp_path: Path, headers: dict[str, str], status: int) -> None:
-    """On loopback too; without it or with a wrong one nothing is reached, and the answer says how to ask."""
+    """Without a valid credential no route is reached, on loopback too, and the answer names the expected scheme."""
 
     async def test(site: ServedSite) -> None:
         answered, answer_headers, body = await site.ask("POST", WRITE, {**JSON, **headers}, b"{}")
@@ -58,7 +58,7 @@ def test_what_changes_something_needs_a_credential(tmp_path: Path, headers: dict
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "POST"])
 @pytest.mark.parametrize("path", [WRITE, FORM + "/", "/api/v1//query", "/nothing", "/api/v1/%71uery/../remedies/pause"])
 def test_what_is_not_known_to_read_is_closed(tmp_path: Path, method: str, path: str) -> None:
-    """A method or a path that nobody declared open needs a credential before anything else is found out."""
+    """A method or a path that no route declares open needs a credential before anything else is checked."""
 
     async def test(site: ServedSite) -> None:
         status, _, _ = await site.ask(method, path, JSON, b"{}")
@@ -70,7 +70,7 @@ def test_what_is_not_known_to_read_is_closed(tmp_path: Path, method: str, path: 
 
 
 def test_reading_is_open(tmp_path: Path) -> None:
-    """The metrics, and a query as Grafana posts it, from whatever page and with whatever stale credential."""
+    """The metrics and a query as Grafana posts it are open, from any page and with a stale credential."""
 
     async def test(site: ServedSite) -> None:
         grafana = {
@@ -88,7 +88,7 @@ def test_reading_is_open(tmp_path: Path) -> None:
 
 
 def test_reading_can_be_closed(tmp_path: Path) -> None:
-    """`web.read: credential` asks one of whoever reads."""
+    """With `web.read: credential` reading needs a credential."""
 
     async def test(site: ServedSite) -> None:
         assert (await site.ask("GET", READ))[0] == 401
@@ -121,7 +121,7 @@ def test_reading_can_be_closed(tmp_path: Path) -> None:
     ],
 )
 def test_a_listener_on_loopback_goes_by_its_own_names(tmp_path: Path, host: str, status: int) -> None:
-    """A page whose name was made to point at 127.0.0.1 reads nothing; names of the configuration are let in."""
+    """A page whose name resolves to 127.0.0.1 reads nothing; the configured names are accepted."""
 
     async def test(site: ServedSite) -> None:
         assert (await site.ask("GET", "/-/healthy", {"Host": host}))[0] == status
@@ -146,7 +146,7 @@ def test_a_listener_on_loopback_goes_by_its_own_names(tmp_path: Path, host: str,
     ],
 )
 def test_tricks_with_the_head(tmp_path: Path, request_: bytes, status: int) -> None:
-    """Two hosts, none, another in the address, a broken header: one refusal, and the connection is over."""
+    """Two hosts, no host, a host in the address, or a broken header get one refusal and a closed connection."""
 
     async def test(site: ServedSite) -> None:
         if request_.startswith(b"GET") and b"HTTP/1.1" in request_:
@@ -159,7 +159,7 @@ def test_tricks_with_the_head(tmp_path: Path, request_: bytes, status: int) -> N
 
 
 def test_no_smuggling(tmp_path: Path) -> None:
-    """A request with two lengths, or a length and chunks, is refused; what is behind it is not taken for another."""
+    """A request with two lengths, or a length and chunks, is refused, and the bytes after it are no second request."""
 
     async def test(site: ServedSite) -> None:
         hidden = b"POST /api/v1/remedies/pause HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
@@ -191,7 +191,7 @@ def test_no_smuggling(tmp_path: Path) -> None:
     ],
 )
 def test_a_page_of_another_origin_changes_nothing(tmp_path: Path, headers: dict[str, str], status: int) -> None:
-    """Whatever credential a browser adds: the origin of a change is this agent's, or external_url's."""
+    """A change must come from the origin of this agent or of external_url, whatever credential a browser adds."""
 
     async def test(site: ServedSite) -> None:
         sent = {name: value.replace("HERE", f"127.0.0.1:{site.port}") for name, value in headers.items()}
@@ -203,7 +203,7 @@ def test_a_page_of_another_origin_changes_nothing(tmp_path: Path, headers: dict[
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
 def test_a_change_is_json(tmp_path: Path, kind: str) -> None:
-    """What a form of another page could send is no change."""
+    """A content type that a form of another page could send is refused for a change."""
 
     async def test(site: ServedSite) -> None:
         assert (await site.ask("POST", WRITE, {**BEARER, "Content-Type": kind}, b"{}"))[0] == 415
@@ -212,7 +212,7 @@ def test_a_change_is_json(tmp_path: Path, kind: str) -> None:
 
 
 def test_users_close_everything(tmp_path: Path) -> None:
-    """With basic_auth_users every page asks for one of them, or for a token; names cannot be told from passwords."""
+    """With basic_auth_users every page needs a user or a token; a wrong name and a wrong password look alike."""
 
     async def test(site: ServedSite) -> None:
         for path in (READ, "/-/healthy", "/", "/nothing"):
@@ -229,7 +229,7 @@ def test_users_close_everything(tmp_path: Path) -> None:
 
 
 def test_guesses_wait_in_a_short_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More wrong passwords than may wait get a 429; whoever was known before is answered all the same."""
+    """Wrong passwords beyond the queue get a 429; a client with a cached password is still answered."""
     monkeypatch.setattr("agent.web.passwords.MAX_WAITING", 2)
     slow = bcrypt.hashpw(b"wonderland", bcrypt.gensalt(11)).decode()
 
@@ -250,7 +250,7 @@ def test_guesses_wait_in_a_short_queue(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_tokens_of_machines(tmp_path: Path) -> None:
-    """A token's file is read again when it changes; a short one, and one that is gone, open nothing."""
+    """A token's file is read again when it changes; a short token and a missing file grant nothing."""
     file = tmp_path / "alertmanager.token"
     file.write_text("first-token-of-a-machine\n")
 
@@ -273,7 +273,7 @@ def test_tokens_of_machines(tmp_path: Path) -> None:
 
 
 def test_what_every_answer_carries(tmp_path: Path) -> None:
-    """Pages, refusals, missing pages and faults: no other origin, no sniffing, no frame; a fault tells nothing."""
+    """Every answer, errors included, forbids other origins, sniffing and frames; a fault reveals nothing."""
 
     async def test(site: ServedSite) -> None:
         requests = [("GET", "/-/healthy"), ("GET", READ), ("GET", "/nothing"), ("POST", WRITE), ("GET", "/broken")]

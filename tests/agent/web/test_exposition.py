@@ -1,4 +1,4 @@
-"""What /metrics says is what History holds."""
+"""/metrics shows exactly the content of History."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def are_same(left: float, right: float) -> bool:
     st.lists(st.dictionaries(st.tuples(st.sampled_from([HEAT, EVENTS]), LABELS), st.floats()), min_size=1, max_size=3)
 )
 def test_parses_to_the_same_floats(passes: list[dict[tuple[object, object], float]]) -> None:
-    """Each rendering, remembered lines or not, is read back as exactly the values that went in."""
+    """Each rendering, with cached lines or not, parses back to exactly the input values."""
     exposition = Exposition()
     for series in passes:
         live: list[LiveSeries] = [(metric, labels, value, 0) for (metric, labels), value in series.items()]  # type: ignore[misc]
@@ -63,7 +63,7 @@ def test_what_is_not_a_signal_is_not_shown() -> None:
 
 
 def test_cores_add_up_and_frequencies_are_means() -> None:
-    """Counters of a package's cores are summed, a node's frequencies averaged; what has no core stays as it is."""
+    """Counters of a package's cores are summed and a node's frequencies averaged; other series stay."""
     series = [
         (SECONDS, (("core", "0"), ("package", "0")), 1.0, 5),
         (HERTZ, (("node", "0"),), 7.0, 5),

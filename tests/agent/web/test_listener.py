@@ -1,4 +1,4 @@
-"""The limits of a connection: sizes, times, and places taken by strangers."""
+"""The limits of connections: sizes, times, and numbers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.agent.web.served_site import (
 
 @pytest.mark.parametrize("path", [FORM, WRITE, READ, "/nothing"])
 def test_a_gigabyte_is_refused_unread(tmp_path: Path, path: str) -> None:
-    """A length that is too large is refused by its header, before a byte of it comes."""
+    """A body with too large a length is refused by its header, before its first byte."""
 
     async def test(site: ServedSite) -> None:
         method = "GET" if path == READ else "POST"
@@ -40,7 +40,7 @@ def test_a_gigabyte_is_refused_unread(tmp_path: Path, path: str) -> None:
 
 @pytest.mark.parametrize(("path", "bound"), [(FORM, access.MAX_FORM), (WRITE, access.MAX_BODY)])
 def test_chunks_without_end_are_refused(tmp_path: Path, path: str, bound: int) -> None:
-    """A body that tells no length is read to its bound and no further."""
+    """A body without a length is read up to its bound and no further."""
 
     async def test(site: ServedSite) -> None:
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {OWN}\r\n"
@@ -68,7 +68,7 @@ def test_chunks_without_end_are_refused(tmp_path: Path, path: str, bound: int) -
 
 
 def test_a_packed_body_is_refused(tmp_path: Path) -> None:
-    """Nothing is unpacked: a few bytes could become a gigabyte."""
+    """No body is decompressed: a few bytes could become a gigabyte."""
 
     async def test(site: ServedSite) -> None:
         headers = {**JSON, **BEARER, "Content-Encoding": "gzip"}
@@ -78,7 +78,7 @@ def test_a_packed_body_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_head_that_comes_a_byte_at_a_time_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However lively: without a whole head in its time a connection is over, the second request of one too."""
+    """A connection without a whole head in time is closed, also for its second request."""
     monkeypatch.setattr(listener, "HEAD_TIMEOUT", 0.5)
 
     async def test(site: ServedSite) -> None:
@@ -103,7 +103,7 @@ def test_a_head_that_comes_a_byte_at_a_time_is_cut_off(tmp_path: Path, monkeypat
 
 
 def test_a_body_that_comes_a_byte_at_a_time_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body has its time as well, and the client reads why."""
+    """A slow body is refused, and the client reads the reason."""
     monkeypatch.setattr(access, "BODY_TIMEOUT", 0.3)
 
     async def test(site: ServedSite) -> None:
@@ -116,7 +116,7 @@ def test_a_body_that_comes_a_byte_at_a_time_is_refused(tmp_path: Path, monkeypat
 
 
 def test_who_takes_nothing_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that asks for much and reads none of it does not hold its place for ever."""
+    """A client that requests much and reads nothing is cut off."""
     monkeypatch.setattr(listener, "ANSWER_TIMEOUT", 0.3)
 
     async def test(site: ServedSite) -> None:
@@ -154,9 +154,9 @@ def test_strangers_who_hold_every_place_keep_nobody_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_head: bytes, tls: bool
 ) -> None:
     """
-    Whoever is silent, slow in sending or takes no answer makes room when all places are taken, the oldest first.
+    At the limit of connections, silent and slow clients are closed for new ones, the oldest first.
 
-    Over TLS also who never agrees on it.
+    Over TLS so are clients that never finish the handshake.
     """
     monkeypatch.setattr(listener, "MAX_CONNECTIONS", 8)
     config, context = configure_tls(tmp_path) if tls else (None, None)
@@ -181,7 +181,7 @@ def test_strangers_who_hold_every_place_keep_nobody_out(
 def test_strangers_before_tls_make_room_before_whoever_came_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A client that has agreed on TLS, and has yet to ask, keeps its place while older strangers hold one."""
+    """An idle client with a finished TLS handshake stays connected while older strangers are closed."""
     monkeypatch.setattr(listener, "MAX_CONNECTIONS", 4)
     config, context = configure_tls(tmp_path)
 
@@ -199,7 +199,7 @@ def test_strangers_before_tls_make_room_before_whoever_came_later(
 
 
 def test_no_descriptor_left_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often accepting is tried in vain; and whoever has waited is answered once there are descriptors again."""
+    """Failed attempts to accept are logged once, and the waiting client is answered when descriptors are free again."""
     monkeypatch.setattr(listener, "ACCEPT_RETRY", 0.01)
 
     async def test(site: ServedSite) -> None:
@@ -224,7 +224,7 @@ def test_no_descriptor_left_is_told_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_localhost_is_all_its_addresses(tmp_path: Path) -> None:
-    """A listener on a name answers at each address of the name, at one port."""
+    """A listener on a name answers at each of its addresses, with one port."""
 
     async def run() -> list[int]:
         site = ServedSite(tmp_path, listen="localhost:0")

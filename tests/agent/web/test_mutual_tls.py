@@ -1,4 +1,4 @@
-"""The commands that ask the running agent, where it wants a certificate that another authority than its own signed."""
+"""The commands that query a running agent which requires certificates of another authority than its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONFIG = "steadytok.yml"
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of an agent that lets in whom its clients' authority names `command.example`, and of certificates."""
+    """The folder of an agent that accepts certificates named `command.example`, and of the certificates."""
     folder = tmp_path_factory.mktemp("mutual")
     for name in ("servers", "clients"):
         (folder / name).mkdir()
@@ -66,7 +66,7 @@ def run_command(folder: Path, *arguments: str, certificate: str | None) -> subpr
     ],
 )
 def test_a_command_shows_its_own_certificate(home: Path, arguments: tuple[str, ...], words: str) -> None:
-    """With `web.client_certificate` it is let in."""
+    """With `web.client_certificate` a command is accepted."""
     done = run_command(home, *arguments, certificate="command")
 
     assert (done.returncode, done.stderr) == (0, "")
@@ -75,7 +75,7 @@ def test_a_command_shows_its_own_certificate(home: Path, arguments: tuple[str, .
 
 @pytest.mark.parametrize("arguments", [("remedies", "list"), ("top", "--once")])
 def test_without_one_the_error_says_what_to_do(home: Path, arguments: tuple[str, ...]) -> None:
-    """The agent's own certificate is none that the other authority has signed: one sentence names the key to set."""
+    """The agent's own certificate is of another authority, so one sentence names the key to set."""
     done = run_command(home, *arguments, certificate=None)
 
     assert (done.returncode, done.stdout) == (1, "")
@@ -84,7 +84,7 @@ def test_without_one_the_error_says_what_to_do(home: Path, arguments: tuple[str,
 
 
 def test_one_of_another_name_is_refused(home: Path) -> None:
-    """And the command says by which key."""
+    """The command names the key that refuses it."""
     done = run_command(home, "remedies", "list", certificate="stranger")
 
     assert (done.returncode, done.stdout) == (1, "")

@@ -1,4 +1,4 @@
-"""The description of what is answered over HTTP is whole, and served."""
+"""The OpenAPI description is complete and served."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def list_routes() -> list[Any]:
 
 
 def test_every_route_is_described() -> None:
-    """And nothing else is; what only reads is open, and what changes something names its credential."""
+    """The description lists exactly the routes; every change names its credential."""
     description = yaml.safe_load(OPENAPI_FILE.read_text())
     open_pages = {("GET", path) for path in ("/", "/graph", "/metrics", "/-/healthy", "/-/ready", "/openapi.yml")}
     routes = {(route.method, route.path) for route in list_routes()} | open_pages
@@ -43,7 +43,7 @@ def test_every_route_is_described() -> None:
 
 
 def test_it_is_served(tmp_path: Path) -> None:
-    """As it lies in the package."""
+    """The served description is the file of the package."""
 
     async def ask() -> tuple[str, bytes]:
         server = WebServer(metrics=str, since_tick=lambda: 0.0, interval=1.0)

@@ -19,7 +19,7 @@ from tests.agent.web.served_api import IDENTITY, NOW, NOW_MS, ServedApi
 
 
 def test_an_instant_query_gives_a_vector(api: ServedApi) -> None:
-    """Each series with its labels, the identity among them, and its value at the time asked for."""
+    """Each series has its labels, the identity included, and its value at the requested time."""
     expected = {
         "resultType": "vector",
         "result": [
@@ -53,7 +53,7 @@ def test_an_instant_query_gives_a_vector(api: ServedApi) -> None:
     ],
 )
 def test_a_scalar_is_written_as_prometheus_writes_it(api: ServedApi, text: str, value: str) -> None:
-    """All digits that matter, and an exponent only far from 1."""
+    """A scalar has its significant digits, and an exponent only far from 1."""
     assert api.get_data("query", query=text, time=f"{NOW}.25") == {
         "resultType": "scalar",
         "result": [NOW + 0.25, value],
@@ -75,7 +75,7 @@ def test_strings_and_range_vectors_are_results_too(api: ServedApi) -> None:
 
 
 def test_a_range_query_gives_a_matrix(api: ServedApi) -> None:
-    """A value for each step that has one, series in order of their labels; a scalar is a series without labels."""
+    """Series are in order of their labels, with a value for each step that has one; a scalar has no labels."""
     window = {"start": NOW - 600, "end": NOW, "step": "5m"}
     series = api.get_data("query_range", query="-heat_celsius", **window)
     scalar = api.get_data("query_range", query="time()", start=NOW - 1, end=NOW, step=0.5)
@@ -108,7 +108,7 @@ def test_the_identity_takes_part(api: ServedApi) -> None:
 
 
 def test_series_labels_and_values(api: ServedApi) -> None:
-    """All of what matches any selector, sorted, each once; and everything where labels are asked without selector."""
+    """Results of all selectors are sorted and unique; labels without a selector cover everything."""
     assert api.get_data("series", match=["heat_celsius", 'heat_celsius{dimm="b"}']) == [
         {"__name__": "heat_celsius", "dimm": "a", **IDENTITY},
         {"__name__": "heat_celsius", "dimm": "b", **IDENTITY},
@@ -123,7 +123,7 @@ def test_series_labels_and_values(api: ServedApi) -> None:
 
 
 def test_metadata_says_what_metrics_mean(api: ServedApi) -> None:
-    """Type and help, of all or one; History knows no unit."""
+    """Metadata has the type and help of all metrics or of one; the unit is empty."""
     assert api.get_data("metadata", metric="ops_total") == {
         "ops_total": [{"type": "counter", "help": "How many.", "unit": ""}]
     }
@@ -133,7 +133,7 @@ def test_metadata_says_what_metrics_mean(api: ServedApi) -> None:
 
 
 def test_a_limit_truncates_and_says_so(api: ServedApi) -> None:
-    """As in Prometheus 3; what fits is whole and without a warning."""
+    """A truncated result has a warning, as in Prometheus 3; a result that fits has none."""
     requests: list[tuple[str, dict[str, Any]]] = [
         ("query", {"query": "heat_celsius"}),
         ("query", {"query": "heat_celsius[1m]"}),
@@ -202,7 +202,7 @@ def test_what_is_wrong_is_bad_data(api: ServedApi, path: str, parameters: dict[s
     ],
 )
 def test_what_cannot_be_evaluated_is_an_execution_error(api: ServedApi, query: str, message: str | None) -> None:
-    """Status 422, for a fault in the data or where the query would take too much; what is only wide is answered."""
+    """A fault in the data or too expensive a query gets a 422; a query that is only wide is answered."""
     status, answer = api.get("query", query=query)
 
     assert status == (200 if message is None else 422)
@@ -210,7 +210,7 @@ def test_what_cannot_be_evaluated_is_an_execution_error(api: ServedApi, query: s
 
 
 def test_many_series_and_steps_are_refused(api: ServedApi) -> None:
-    """Neither the cells held together nor the samples answered grow beyond their bounds."""
+    """The cells of an evaluation and the samples of an answer are bounded."""
     wide = [Sample(gauge("wide", "Wide."), (("n", str(number)),), float(number)) for number in range(1000)]
     api.history.record("wide", NOW_MS - 1000, wide)
     window = {"start": NOW - 11_000, "end": NOW, "step": 1}
@@ -233,13 +233,13 @@ def test_a_timeout_is_kept(api: ServedApi) -> None:
 
 
 def test_the_build_is_told(api: ServedApi) -> None:
-    """Grafana asks for it; what this program does not have is empty."""
+    """Grafana requests the build; unknown fields are empty."""
     assert api.get_data("status/buildinfo")["version"] == "1.2.3"
     assert api.get_data("query_exemplars", query="x") == []
 
 
 def test_a_form_may_be_long_and_an_address_too_many(api: ServedApi) -> None:
-    """A POST takes expressions that no address could hold; a flood of parameters is refused."""
+    """A POST accepts expressions too long for an address; a flood of parameters is refused."""
     text = " + ".join(["vector(0)"] * 150) + " # " + "x" * 60_000
     status, answer = api.post("query", query=text)
 
@@ -248,7 +248,7 @@ def test_a_form_may_be_long_and_an_address_too_many(api: ServedApi) -> None:
 
 
 def test_large_answers_are_packed_where_that_is_asked(api: ServedApi) -> None:
-    """With the same content."""
+    """A compressed answer has the same content."""
 
     async def ask() -> tuple[str | None, bytes]:
         server = WebServer(
@@ -271,7 +271,7 @@ def test_large_answers_are_packed_where_that_is_asked(api: ServedApi) -> None:
 
 
 def test_queries_run_in_threads_of_their_own(api: ServedApi) -> None:
-    """Daemon threads that end with the query; never the default executor, which would hold up the end of the agent."""
+    """Queries use daemon threads, never the default executor, which would delay the end of the agent."""
     api.get_data("query", query="heat_celsius")
     query_threads = [thread for thread in threading.enumerate() if thread.name == "query"]
     for thread in query_threads:

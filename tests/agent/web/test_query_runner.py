@@ -1,4 +1,4 @@
-"""Where queries run: two at once, given up in time, and the tick goes on whatever they do."""
+"""The query runner: two queries at once, each with a deadline, without stopping the tick."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _prepare(result: int) -> Callable[[], Callable[[], int]]:
 
 
 def test_work_gives_its_result_or_its_error() -> None:
-    """What the thread returns or raises comes out; what is prepared fails in the same way, and nothing stays taken."""
+    """The result or error of the thread and of its preparation comes out, and every slot is freed."""
 
     async def ask() -> None:
         queries = QueryRunner(max_running=1)
@@ -47,7 +47,7 @@ def test_work_gives_its_result_or_its_error() -> None:
 
 
 def test_no_more_than_two_run() -> None:
-    """The third waits for its turn, and what it asks for is prepared only then."""
+    """A third query waits for its turn, and is prepared only then."""
 
     async def ask() -> None:
         queries, release, prepared = QueryRunner(), threading.Event(), []
@@ -95,7 +95,7 @@ def test_a_query_that_does_not_end_is_given_up() -> None:
 
 
 def test_a_query_ends_when_its_client_goes() -> None:
-    """And its place is free only when its thread has ended."""
+    """A query ends with its client; its slot is free only after its thread ended."""
 
     async def ask() -> None:
         queries = QueryRunner(max_running=1)
@@ -128,9 +128,9 @@ def _build_history() -> History:
 )
 def test_ticks_go_on_under_hostile_queries(text: str) -> None:
     """
-    Two heavy queries at a time, one after the other, while a loop ticks each 50 ms, records and evaluates.
+    Two heavy queries run at a time while a loop ticks, records and evaluates every 50 ms.
 
-    Most ticks come, and on a machine with other work at least a fifth; none would where a query held the interpreter.
+    Most ticks come, and on a busy machine at least a fifth; none would come if a query held the interpreter.
     """
     history, rule = _build_history(), promql.compile("max(wide) >= 0")
     ends: list[str] = []
@@ -170,7 +170,7 @@ def test_ticks_go_on_under_hostile_queries(text: str) -> None:
 
 
 def test_a_failed_query_leaves_nothing_behind() -> None:
-    """What it had worked out goes with it, at once and not at some later collection of cycles."""
+    """The arrays of a failed query are freed at once, not at a later garbage collection."""
     arrays: list[weakref.ref[np.ndarray]] = []
 
     def work() -> int:
@@ -194,7 +194,7 @@ def test_a_failed_query_leaves_nothing_behind() -> None:
 
 
 def test_giving_up_goes_round_the_garbage_collector() -> None:
-    """A callback of the collector that runs when time is up ends well, and the work is given up after it."""
+    """A callback of the garbage collector at the deadline completes, and the work is given up after it."""
     completed: list[bool] = []
 
     def callback(phase: str, info: dict[str, int]) -> None:

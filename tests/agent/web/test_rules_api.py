@@ -11,7 +11,7 @@ from tests.agent.web.served_api import HEAT, IDENTITY, NOW_MS, ServedApi
 
 
 def test_rules_are_shown_with_their_state(api: ServedApi) -> None:
-    """Groups in order of their names, each rule with health, and an alerting one with its alerts."""
+    """Groups are in order of their names; each rule has its health, and an alerting rule its alerts."""
     first, second = api.get_data("rules")["groups"]
     recording, alerting = first["rules"]
     alerts = {each["labels"]["dimm"]: each for each in alerting.pop("alerts")}
@@ -47,7 +47,7 @@ def test_rules_are_shown_with_their_state(api: ServedApi) -> None:
     ],
 )
 def test_rules_can_be_chosen(api: ServedApi, parameters: dict[str, Any], names: list[str]) -> None:
-    """By kind, name, group, file, labels and page."""
+    """Rules are selected by kind, name, group, file, labels and page."""
     groups = api.get_data("rules", **parameters)["groups"]
 
     assert [rule["name"] for group in groups for rule in group["rules"]] == names
@@ -55,7 +55,7 @@ def test_rules_can_be_chosen(api: ServedApi, parameters: dict[str, Any], names: 
 
 
 def test_rules_come_in_pages(api: ServedApi) -> None:
-    """The token of one page is where the next begins; the last page has none."""
+    """The token of a page is the beginning of the next; the last page has none."""
     token = api.get_data("rules", group_limit=1)["groupNextToken"]
     last = api.get_data("rules", group_limit=1, group_next_token=token, exclude_alerts="true")
 
@@ -66,7 +66,7 @@ def test_rules_come_in_pages(api: ServedApi) -> None:
 
 
 def test_alerts_are_those_that_live(api: ServedApi) -> None:
-    """Pending and firing ones; a firing one that only keeps firing says since when."""
+    """Pending and firing alerts are listed; an alert that only keeps firing has the time since when."""
     assert [(each["labels"]["dimm"], each["state"]) for each in api.get_data("alerts")["alerts"]] == [("b", "firing")]
     api.history.record("hwmon", NOW_MS + 5000, [Sample(HEAT, (("dimm", "b"),), 10.0)])
     api.rules.evaluate(api.history, NOW_MS + 5000)

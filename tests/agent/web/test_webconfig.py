@@ -32,7 +32,7 @@ from tests.agent.web.served_site import (
 
 
 def test_tls_and_its_clients(tmp_path: Path) -> None:
-    """A client certificate of the authority is a credential; of another name it is refused; plain HTTP finds nobody."""
+    """A client certificate of the authority is a credential; one with another name is refused, and so is plain HTTP."""
     authority = certificates.authority(tmp_path)
     certificates.signed(tmp_path, "server")
     prometheus = certificates.signed(tmp_path, "prometheus", "DNS:prometheus.example")
@@ -66,7 +66,7 @@ def test_tls_and_its_clients(tmp_path: Path) -> None:
 
 
 def test_a_certificate_stands_in_for_no_user(tmp_path: Path) -> None:
-    """Where both both are asked for, as in Prometheus' own servers; a machine's token stands in for one."""
+    """With users and certificates both are required, as in Prometheus' own servers; a token replaces a user."""
     config, context = configure_tls(tmp_path, f"basic_auth_users: {{alice: '{ALICE}'}}\n")
     path = Path(config)
     demand = "client_ca_file: ca.crt, client_auth_type: RequireAndVerifyClientCert"
@@ -84,7 +84,7 @@ def test_a_certificate_stands_in_for_no_user(tmp_path: Path) -> None:
 
 
 def test_a_changed_file_holds_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new certificate and a new user are taken over; a bad file keeps the old one, and is read again once mended."""
+    """A new certificate and a new user take effect; a bad file is not used until it is corrected."""
     monkeypatch.setattr(access, "RELOAD_INTERVAL", 0.02)
     config, context = configure_tls(tmp_path)
     path = Path(config)
@@ -123,7 +123,7 @@ def test_a_changed_file_holds_without_a_restart(tmp_path: Path, monkeypatch: pyt
 def test_a_file_that_is_being_written_opens_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, gone: str
 ) -> None:
-    """A file that has, for a moment or for good, less of what keeps people out is not used; the reason is told."""
+    """A file that lifts a restriction, even for a moment, is not used, and the reason is logged."""
     monkeypatch.setattr(access, "RELOAD_INTERVAL", 0.02)
     optional = "client_ca_file: ca.crt, client_auth_type: VerifyClientCertIfGiven"
     config, context = configure_tls(tmp_path, f"basic_auth_users: {{alice: '{ALICE}'}}\n")
@@ -146,7 +146,7 @@ def test_a_file_that_is_being_written_opens_nothing(
 
 
 def test_a_certificate_that_comes_late_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new file that names a certificate which is not there yet holds as soon as it is."""
+    """A new file whose certificate is missing takes effect as soon as the certificate exists."""
     monkeypatch.setattr(access, "RELOAD_INTERVAL", 0.02)
     config, context = configure_tls(tmp_path)
 
@@ -168,7 +168,7 @@ def test_a_certificate_that_comes_late_is_taken_over(tmp_path: Path, monkeypatch
 
 
 def test_what_is_written_while_it_is_read_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write between the reading of the file and its use makes it changed."""
+    """A write between the stamp and the read of a file counts as a change."""
     path = Path(write_users(tmp_path))
     document = webconfig.configuration.read_document
 
@@ -225,7 +225,7 @@ async def _differs(read_value: Callable[[], Awaitable[Any]], before: Any) -> boo
     ],
 )
 def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, fault: str) -> None:
-    """Each fault is one sentence with its place; a password is never in it."""
+    """Each fault is one sentence with its key, and never holds a password."""
     path = tmp_path / "web.yml"
     path.write_text(text)
     with pytest.raises(ConfigError) as raised:
@@ -236,7 +236,7 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, fault: str) -> No
 
 
 def test_a_command_says_which_certificate_cannot_be_used(tmp_path: Path) -> None:
-    """Its own, or the agent's: with the key or the file under which it stands."""
+    """The sentence names the key or the file of the unusable certificate."""
     config, _ = configure_tls(tmp_path)
     with pytest.raises(ConfigError, match=r"web.client_certificate cannot be used: No such file .*; run this as the"):
         webconfig.build_client_context(config, ClientCertificate("nowhere.crt", "nowhere.key"))
@@ -246,7 +246,7 @@ def test_a_command_says_which_certificate_cannot_be_used(tmp_path: Path) -> None
 
 
 def test_cipher_suites_go_by_gos_names() -> None:
-    """What exporter-toolkit calls a suite is what OpenSSL finds under its own name."""
+    """The names of exporter-toolkit become the names of OpenSSL."""
     suites = ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256")
     suites += ("TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA", "TLS_RSA_WITH_AES_128_CBC_SHA256")
     names = [webconfig._to_openssl_name(suite) for suite in suites]

@@ -1,4 +1,4 @@
-"""The webhook: what it takes, what it refuses, and what it never does with what anybody may have written."""
+"""The webhook: the payloads it accepts and refuses, with text that anybody may have written."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ POSTED = {
 
 
 def build_remedy(**more: Any) -> Remedy:
-    """A remedy for posted alerts, bound as a configuration has it."""
+    """Returns a remedy for posted alerts, bound as from a configuration."""
     settings = {"name": "cool", "match": ['alertname=~".*Hot"'], "action": "webhook", "target": {"url": "http://h/"}}
     document = {
         "external_labels": {"instance": "box"},
@@ -55,7 +55,7 @@ def build_remedy(**more: Any) -> Remedy:
 
 @dataclass
 class RemedyMatcher:
-    """What the webhook asks of remedies, for one."""
+    """Matches alerts against one remedy, in place of the Remediator."""
 
     remedy: Remedy = field(default_factory=build_remedy)
 
@@ -64,7 +64,7 @@ class RemedyMatcher:
 
 
 def post(folder: Path, *bodies: Any, matcher: RemedyMatcher | None = None) -> list[tuple[int, Any]]:
-    """The answers to posts of these bodies, one after another."""
+    """Posts the bodies one after another and returns the answers."""
 
     async def run() -> list[tuple[int, Any]]:
         box = Inbox(folder, NOW)
@@ -101,7 +101,7 @@ def build_payload(*alerts: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def test_alertmanagers_payload_is_taken(tmp_path: Path) -> None:
-    """With fields that are not known; what comes again is the same."""
+    """A payload with unknown fields is accepted; a repeated alert is counted as repeated."""
     assert post(tmp_path, build_payload(POSTED), build_payload(POSTED), build_payload()) == [
         (200, {"taken": 1}),
         (200, {"repeated": 1}),
@@ -128,7 +128,7 @@ def test_alertmanagers_payload_is_taken(tmp_path: Path) -> None:
     ],
 )
 def test_what_becomes_of_an_alert(tmp_path: Path, change: dict[str, Any], outcome: str) -> None:
-    """This host's, wanted, and not our own come back; everything else is counted and left."""
+    """Only this host's matching alerts that are not echoes are accepted; the others are counted."""
     assert post(tmp_path, build_payload({**POSTED, **change})) == [(200, {outcome: 1})]
 
 
@@ -154,7 +154,7 @@ def test_what_becomes_of_an_alert(tmp_path: Path, change: dict[str, Any], outcom
     ],
 )
 def test_garbage_is_refused_whole(tmp_path: Path, body: Any) -> None:
-    """A 400 with a sentence, and nothing of it is taken."""
+    """Garbage gets a 400 with a sentence, and none of its alerts is accepted."""
     (rejected, accepted) = post(tmp_path, body, build_payload(POSTED))
 
     assert rejected[0] == 400
@@ -175,12 +175,12 @@ def test_garbage_is_refused_whole(tmp_path: Path, body: Any) -> None:
     ],
 )
 def test_an_odd_alert_costs_no_other(tmp_path: Path, change: dict[str, Any]) -> None:
-    """It is counted as refused and left; the rest of its group is taken."""
+    """An odd alert is counted as refused; the rest of its group is accepted."""
     assert post(tmp_path, build_payload({**POSTED, **change}, POSTED)) == [(200, {"refused": 1, "taken": 1})]
 
 
 def test_reserved_labels_are_ours() -> None:
-    """What comes from outside cannot say where it is from: it always has our mark, once."""
+    """An alert from outside cannot choose its source label: the agent sets it."""
     alert = webhook_inbox.PostedAlert("a", NOW, True, (("alertname", "RackHot"),))
 
     assert webhook_inbox.to_alert(alert).labels == (("__source__", "webhook"), ("alertname", "RackHot"))
@@ -191,7 +191,7 @@ def test_reserved_labels_are_ours() -> None:
     [("r7", True), ("r77", False), ("xr7", False), ("r7\n", False), ("r7; reboot", False), ("", False)],
 )
 def test_patterns_are_of_the_whole_value(rack: str, matches: bool) -> None:
-    """A label that the action may see is what its pattern says from end to end, or the remedy is not for the alert."""
+    """A label's pattern must match the whole value, or the remedy does not match the alert."""
     bound_remedy = build_remedy(labels={"rack": "r[0-9]"})
     alert = webhook_inbox.to_alert(
         webhook_inbox.PostedAlert("a", NOW, True, tuple(sorted({**LABELS, "rack": rack}.items())))
@@ -201,7 +201,7 @@ def test_patterns_are_of_the_whole_value(rack: str, matches: bool) -> None:
 
 
 def test_a_full_inbox_is_a_503(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that Alertmanager tries again."""
+    """A full inbox answers 503, so that Alertmanager retries."""
     monkeypatch.setattr(webhook_inbox, "MOST_FIRING", 0)
 
     ((status, message),) = post(tmp_path, build_payload(POSTED))
@@ -211,7 +211,7 @@ def test_a_full_inbox_is_a_503(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.text(), lambda c: st.dictionaries(st.text(), c)))
 def test_nothing_that_is_posted_is_a_fault(body: Any) -> None:
-    """Whatever the bytes: an answer of 200 or 400."""
+    """Any bytes get a 200 or a 400."""
     from agent.web.webhook_api import _decode_payload
 
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
