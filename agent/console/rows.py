@@ -81,7 +81,7 @@ def _build_rows(overview: Overview) -> Iterator[Row]:
 def _build_engine_rows(overview: Overview) -> Iterator[Row]:
     """Builds a row for each engine whose state the panel of speeds does not show."""
     lines = [line for panel, panel_lines in overview.panels if panel.id == "speed" for line in panel_lines]
-    generating = {line.name for line in lines if line.style == "line" and line.value is not None}
+    generating = {line.name for line in lines if line.style == "line" and _newest_value(line) is not None}
     if overview.canary_starting:
         yield Row("engine canary", "starting", "dim")
     for engine in overview.engines:
@@ -101,8 +101,7 @@ def _build_panel_rows(panel: Panel, panel_lines: Sequence[PanelLine]) -> Iterato
     if not drawn_lines:
         yield Row(title, panel.none, "dim")
     for line in drawn_lines:
-        # The newest step may have come before its reading; that is no gap yet.
-        value = line.value if line.value is not None else line.trail[-2]
+        value = _newest_value(line)
         text = "no reading" if value is None else f"{value:.{panel.digits}f} {panel.unit}"
         yield Row(
             f"{title}: {line.name}",
@@ -111,6 +110,11 @@ def _build_panel_rows(panel: Panel, panel_lines: Sequence[PanelLine]) -> Iterato
             draw_sparkline(line.trail) if line.style == "line" else "",
             is_detail=line.style != "line" and not line.of,
         )
+
+
+def _newest_value(line: PanelLine) -> float | None:
+    """Returns the newest value, or the one before: the newest step may be earlier than its reading."""
+    return line.value if line.value is not None else line.trail[-2]
 
 
 def _choose_line_colour(panel: Panel, line: PanelLine, value: float | None, panel_lines: Sequence[PanelLine]) -> str:

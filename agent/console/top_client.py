@@ -119,7 +119,7 @@ def _explain_refusal(url: str, error: urllib.error.HTTPError) -> str:
         try:
             return f"{url} refuses: {json.load(error)['error']}"
         except (ValueError, KeyError, TypeError):
-            return f"{url} answers HTTP {error.code}: this is no agent that `top` can ask"
+            return f"{url} answers HTTP {error.code}: not an agent that `top` can read"
 
 
 def _build_trail(values: Iterable[Sequence[Any]], now: float) -> Trail:

@@ -188,7 +188,7 @@ def _find_faults(settings: WebConfig) -> Iterator[tuple[str, str]]:
 def _find_tls_faults(tls: TlsServer) -> Iterator[tuple[str, str]]:
     key = "$.tls_server_config"
     if tls.client_auth_type not in CLIENT_AUTH_TYPES:
-        hint = "a certificate that is asked for is verified here"
+        hint = "a requested certificate is always verified"
         yield f"{key}.client_auth_type", f"expected {', '.join(CLIENT_AUTH_TYPES)}; {hint}"
     if (tls.client_auth_type != "NoClientCert") != bool(tls.client_ca_file):
         yield f"{key}.client_ca_file", "expected together with a client_auth_type that verifies, and only then"

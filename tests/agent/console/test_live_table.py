@@ -91,6 +91,7 @@ def test_one_line_says_it_all() -> None:
     assert "speed: r1 61.2 tokens/s | speed: r1 baseline 80.0 tokens/s" in line
     assert "engine r2 DOWN" in line
     assert "engine r3 idle, baseline 25% learnt" in line
+    assert "engine r1" not in line
     assert "hottest dimm: 3-0050 83.4 °C" in line
     assert "frequency: mean 2.10 GHz" in line
     assert "remote: all nodes 12.5 % of allocations" in line

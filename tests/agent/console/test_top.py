@@ -180,7 +180,7 @@ def test_without_an_agent_there_is_one_sentence() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "words"),
     [
-        (404, b"<html>", "answers HTTP 404: this is no agent that `top` can ask"),
+        (404, b"<html>", "answers HTTP 404: not an agent that `top` can read"),
         (401, b'{"error": "expected a credential"}', "refuses: expected a credential"),
         (200, b"<html>", "does not answer as this version"),
         (200, b'{"data": {"result": [{"metric": {}}]}}', "does not answer as this version"),
