@@ -62,8 +62,8 @@ class PanelLine:
     value: float | None
     note: str
     trail: Trail
-    of: str = ""
-    """The line that this one is the reference of."""
+    owner: str = ""
+    """The name of the line that this line belongs to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ def _build_panel_rows(panel: Panel, panel_lines: Sequence[PanelLine]) -> Iterato
             ", ".join(filter(None, (text, line.note))),
             _choose_line_colour(panel, line, value, panel_lines),
             draw_sparkline(line.trail) if line.style == "line" else "",
-            is_detail=line.style != "line" and not line.of,
+            is_detail=line.style != "line" and not line.owner,
         )
 
 
@@ -127,7 +127,7 @@ def _choose_line_colour(panel: Panel, line: PanelLine, value: float | None, pane
         return "bold red"
     if panel.id == "memory" and value > FULL_PERCENT:
         return "red"
-    references = [other.value for other in panel_lines if other.of == line.name and other.value is not None]
+    references = [other.value for other in panel_lines if other.owner == line.name and other.value is not None]
     if not references:
         return ""
     return "yellow" if value < SLOW_SHARE * references[0] else "green"
