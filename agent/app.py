@@ -19,7 +19,7 @@ from agent.config.loader import ConfigError
 from agent.config.reload_policy import find_restart_keys, replace_reloadable
 from agent.config.schema import CANARY, AgentConfig
 from agent.configuration import bind_collectors
-from agent.console.host_view import HostView, HostViewBuilder, is_shown
+from agent.console.host_view import HostContext, HostView, is_shown
 from agent.console.live_table import Screen
 from agent.engines import baseline_handover
 from agent.engines.baseline import Baseline
@@ -51,10 +51,9 @@ from agent.selfmetrics.process import Footprint, freeze_gc
 from agent.storage.state_dir import COLLECTOR_CACHE, StateDir, find_state_dir
 from agent.text.units import format_bytes
 from agent.web import site
-from agent.web.compact import compact_series
-from agent.web.exposition import Exposition
-from agent.web.query_api import QueryContext
-from agent.web.site import WebContext
+from agent.web.context import WebContext
+from agent.web.exposition import Exposition, compact_series
+from agent.web.webconfig import agent_url
 from collectors import Host, Reading
 from rules.alerts import AlertState
 from rules.evaluator import RuleEvaluator
@@ -82,7 +81,6 @@ class Agent:
         self._registry = CollectorRegistry(auto_describe=False)
         self._counters = NotifierCounters(self._registry)
         self._exposition = Exposition(config.build_identity_labels())
-        self._viewer = HostViewBuilder()
         self._footprint = Footprint()
         self._reload_task: asyncio.Task[None] | None = None
         self._reload_lock = asyncio.Lock()
@@ -126,6 +124,7 @@ class Agent:
         self._stack.push_async_callback(self.fleet.close)
         self.remediator = self._build_remediator(config)
         self.plant_learner = PlantLearner(self.state.read(learner.STATE_FILE), lambda: self.remediator.pacing_settings)
+        self._view = self._build_view()
         self.scheduler = Scheduler()
         self.hotplug = Hotplug(lambda names: self.sampler.make_due(names, self.clock.monotonic()))
 
@@ -159,7 +158,7 @@ class Agent:
 
     @staticmethod
     def _external_url(config: AgentConfig) -> str:
-        return config.web.external_url or site.agent_url(config)
+        return config.web.external_url or agent_url(config)
 
     def _build_canary(self) -> Canary | None:
         enabled = self.config.engine.enabled
@@ -240,14 +239,22 @@ class Agent:
         self.loop.after_tick.append(self.remediator.tick)
         self.loop.on_shift += [self.remediator.shift, self.fleet.inbox.shift]
 
-    def _build_sources(self) -> QueryContext:
-        return QueryContext(
+    def _build_web_context(self) -> WebContext:
+        return WebContext(
             history=self.history,
             rules=lambda: self.loop.rules,
+            remedies=self.remediator,
+            inbox=self.fleet.inbox,
             now_ms=self.clock.now_ms,
+            metrics=self.render_metrics,
+            since_tick=self._seconds_since_tick,
             identity=self.config.build_identity_labels(),
+            external_labels=self.config.build_external_labels(),
+            external_url=self._external_url(self.config),
             version=self._version,
             subquery_step_ms=round(self.config.rules.interval * 1000),
+            token=self.state.ensure_token_file().read_text(encoding="utf-8").strip(),
+            registry=self._registry,
         )
 
     def _install_signal_handlers(self) -> None:
@@ -258,18 +265,7 @@ class Agent:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     async def _start_web(self) -> None:
-        web_parts = WebContext(
-            query_context=self._build_sources(),
-            remedies=self.remediator,
-            token=self.state.ensure_token_file().read_text(encoding="utf-8").strip(),
-            metrics=self.render_metrics,
-            since_tick=self._seconds_since_tick,
-            registry=self._registry,
-            inbox=self.fleet.inbox,
-            external_labels=self.config.build_external_labels(),
-            external_url=self._external_url(self.config),
-        )
-        server, self.address = await site.start_server(self.config, web_parts)
+        server, self.address = await site.start_server(self.config, self._build_web_context())
         self._stack.push_async_callback(server.close)
         self._log.info("listening", url=self.address)
 
@@ -317,8 +313,7 @@ class Agent:
         if self._canary_changed.is_set():
             self._canary_changed.clear()
             self._on_canary_ready()
-        if self._screen is not None and self._screen.is_due():
-            self._screen.show(self._build_view(now_ms))
+        self._view.show(now_ms)
 
     def _on_canary_ready(self) -> None:
         assert self.canary is not None
@@ -343,11 +338,17 @@ class Agent:
     def _seconds_since_tick(self) -> float | None:
         return None if self.loop.last_tick_at is None else time.monotonic() - self.loop.last_tick_at
 
-    def _build_view(self, now_ms: int) -> HostView:
-        alerts = self.loop.rules.alerts()
-        pacing_reasons = [memory.says for _, memory in self.remediator.iter_steered()]
-        has_canary = self.canary is not None
-        return self._viewer.build(self.history, alerts, self.baseline, now_ms, canary=has_canary, pacing=pacing_reasons)
+    def _build_view(self) -> HostView:
+        context = HostContext(
+            history=self.history,
+            alerts=lambda: self.loop.rules.alerts(),
+            pacing=lambda: [memory.says for _, memory in self.remediator.iter_steered()],
+            learning_progress=self.baseline.learning_progress,
+            identity=self.config.build_identity_labels(),
+            version=self._version,
+            has_canary=self.canary is not None,
+        )
+        return HostView(self._screen, context)
 
     def _on_sighup(self) -> None:
         """SIGHUP: takes the file's new content over; a bad file changes nothing and says so."""

@@ -47,10 +47,10 @@ def _read_token(config: Any) -> str:
 def resolve_endpoint(config: Any) -> tuple[str, urllib.request.OpenerDirector]:
     """The agent's URL, and what opens it. No proxies: the agent is on this host, and a proxy would get the token."""
     from agent.config.loader import ConfigError
-    from agent.web import site, webconfig
+    from agent.web import webconfig
 
     direct = urllib.request.ProxyHandler({})
-    url = site.agent_url(config)
+    url = webconfig.agent_url(config)
     if not url.startswith("https:"):
         return url, urllib.request.build_opener(direct)
     try:

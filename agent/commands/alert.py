@@ -46,7 +46,7 @@ async def _send_test_alert(config) -> int:  # type: ignore[no-untyped-def]  # Co
 
     from agent.alerting.alertmanagers import list_targets, post_alerts
     from agent.alerting.notifier import build_payload
-    from agent.web import site
+    from agent.web.webconfig import agent_url
     from rules.alerts import Alert, AlertState
 
     destinations = list_targets(config.alerting)
@@ -67,7 +67,7 @@ async def _send_test_alert(config) -> int:  # type: ignore[no-untyped-def]  # Co
         expr="vector(1)",
         interval_ms=round(config.rules.interval * 1000),
     )
-    url = config.web.external_url or site.agent_url(config)
+    url = config.web.external_url or agent_url(config)
     body = build_payload(alert, now_ms, 75_000, config.build_external_labels(), url)
     status = 0
     async with aiohttp.ClientSession() as session:

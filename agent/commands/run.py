@@ -40,12 +40,12 @@ def command(config_path: Path | None, root: str, hand: str | None, plain: bool) 
     from agent.sampling import plugins
     from agent.storage.state_dir import StateError
     from agent.text import log
-    from agent.web import site
+    from agent.web.webconfig import agent_url
 
     faulthandler.enable()  # systemd's watchdog ends a loop that stands still by SIGABRT: the journal then says where
     try:
         config, modules = configuration.load_configuration(config_path, hand)
-        page_url = f"{site.agent_url(config)}/"
+        page_url = f"{agent_url(config)}/"
         # The screen first: it takes standard error over, so that log lines scroll above the table.
         screen = PlainLines(sys.stdout) if plain else open_screen(sys.stdout, page_url)
         log.configure(sys.stderr)

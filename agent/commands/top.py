@@ -29,8 +29,8 @@ from agent.text.terminal import write
 def command(config_path: Path | None, url: str | None, once: bool, every: float) -> None:
     """Show speed, heat, memory, alerts, remedies and collectors of the running agent, live."""
     from agent.console.panels import load_panels
+    from agent.console.rows import format_lines
     from agent.console.top_client import NoAnswerError
-    from agent.console.top_table import format_lines
 
     client, panel_list = _open_agent(config_path, url), load_panels()
     try:
@@ -78,11 +78,18 @@ def _run_live(client: Any, panel_list: Any, overview: Any, every: float) -> None
     from rich.console import Console
     from rich.live import Live
 
+    from agent.console.live_table import build_table
+    from agent.console.overview import STEP
+    from agent.console.rows import build_rows
     from agent.console.top_client import NoAnswerError
-    from agent.console.top_table import build_table
+
+    def build() -> Any:
+        return build_table(
+            build_rows(overview), f"drawings: the last five minutes, {STEP} s each   Ctrl-C ends", notice
+        )
 
     last_answer_at, notice = time.time(), ""
-    live = Live(build_table(overview), console=Console(), screen=True, auto_refresh=False, vertical_overflow="crop")
+    live = Live(build(), console=Console(), screen=True, auto_refresh=False, vertical_overflow="crop")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the screen is given back then too
     try:
         live.start()
@@ -92,6 +99,6 @@ def _run_live(client: Any, panel_list: Any, overview: Any, every: float) -> None
                 overview, last_answer_at, notice = client.fetch_overview(panel_list), time.time(), ""
             except NoAnswerError as error:
                 notice = f"No answer since {time.strftime('%H:%M:%S', time.localtime(last_answer_at))}: {error}"
-            live.update(build_table(overview, notice), refresh=True)
+            live.update(build(), refresh=True)
     finally:  # not `with`: an interrupt while it is being entered would leave the terminal on the other screen
         live.stop()

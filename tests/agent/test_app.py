@@ -198,7 +198,7 @@ def test_on_a_terminal_there_is_a_live_table(tmp_path: Path, two_nodes: Path) ->
     )
     os.close(secondary)
     shown = ""
-    while "available of" not in shown:
+    while "Ctrl-C ends" not in shown.partition("GiB left")[2]:
         shown += os.read(primary, 65536).decode("utf-8", "replace")
     process.send_signal(signal.SIGINT)
     status = _drained(process, primary)

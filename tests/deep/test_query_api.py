@@ -22,13 +22,14 @@ from typing import Any
 
 import pytest
 
-from agent.web.query_api import QueryApi, QueryContext
+from agent.web.query_api import QueryApi
 from agent.web.server import WebServer
 from collectors import Metric, Sample, counter, gauge
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 from rules.rulefile import load_rules
 from tests import processes
+from tests.agent.web.contexts import build_context
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(180)]
 
@@ -179,11 +180,18 @@ def steadytok(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     path.write_text(RULES)
     rules = RuleEvaluator(load_rules([path]), interval_ms=1000, external_labels={}, external_url="")
     rules.evaluate(History(1000), END * 1000)
-    sources = QueryContext(_history(), lambda: rules, lambda: END * 1000, IDENTITY, "1.0", 1000)
+    context = build_context(
+        history=_history(),
+        rules=lambda: rules,
+        now_ms=lambda: END * 1000,
+        identity=IDENTITY,
+        version="1.0",
+        subquery_step_ms=1000,
+    )
     event_loop = asyncio.new_event_loop()
     thread = threading.Thread(target=event_loop.run_forever, daemon=True)
     thread.start()
-    server = WebServer(metrics=str, since_tick=lambda: None, interval=1.0, routes=QueryApi(sources).routes())
+    server = WebServer(metrics=str, since_tick=lambda: None, interval=1.0, routes=QueryApi(context).routes())
     port = asyncio.run_coroutine_threadsafe(server.start("127.0.0.1", 0), event_loop).result(10)
     yield f"http://127.0.0.1:{port}"
     asyncio.run_coroutine_threadsafe(server.close(), event_loop).result(10)

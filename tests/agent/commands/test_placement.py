@@ -284,7 +284,7 @@ def test_a_process_that_vanishes_while_it_is_asked_is_one_sentence(tmp_path: Pat
 
     module = SimpleNamespace(**vars(process) | {"collect": vanish})
 
-    with pytest.raises(PlacementError, match=r"^process 7 ended while it was asked$"):
+    with pytest.raises(PlacementError, match=r"^process 7 ended during the query$"):
         PlacementQuery(collector, module, str(tmp_path), "7").read()
 
 

@@ -14,9 +14,6 @@ from agent.actions import Moment, RefusedError, Task
 from agent.actions._controller import describe_state
 from agent.commands.remedies import _format_entry
 from agent.config.loader import ConfigError, parse
-from agent.console.host_view import HostViewBuilder
-from agent.console.live_table import build_rows
-from agent.engines.baseline import Baseline
 from agent.pacing import controller as control
 from agent.pacing import metrics
 from agent.pacing.benefit import Benefit
@@ -262,14 +259,6 @@ def test_the_duty_and_its_reason_are_one_sentence(changes: dict[str, Any], says:
     state = control.replace(STATE, **changes)
 
     assert describe_state(state, "engine r1", ControlSettings()) == says
-
-
-def test_the_live_table_shows_it() -> None:
-    """A row of its own."""
-    history = History(3_600_000)
-    view = HostViewBuilder().build(history, [], Baseline(), 1000, pacing=["engine r1 at a duty of 0.62: because"])
-
-    assert ("pacing", "engine r1 at a duty of 0.62: because") in [(row.label, row.text) for row in build_rows(view)]
 
 
 def terms_of(parameters: dict[str, Any]) -> ControlSettings | None:
