@@ -45,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hand", description="Carries out fixed verbs for the agent; see hand.toml.")
-    parser.add_argument("--config", type=Path, default=CONFIG_PATH, help="file with what root allows (default %(default)s)")
+    parser.add_argument(
+        "--config", type=Path, default=CONFIG_PATH, help="file with what root allows (default %(default)s)"
+    )
     parser.add_argument(
         "--socket", type=Path, default=SOCKET_PATH, help="path to listen on, unless systemd passes a socket"
     )

@@ -21,7 +21,6 @@ MAX_LEASES = 1024  # leases: one per frequency policy of a large host and some m
 FILE_NAME = "leases.json"
 
 
-
 @dataclass(frozen=True, slots=True)
 class Lease:
     """A held resource: the hand set it to `ours` and restores `prior`."""
@@ -83,9 +82,7 @@ class LeaseStore:
         with self._lock:
             previous, same_name = self.find_by_resource(lease.resource), self.get(lease.name)
             if same_name is not None and same_name.resource != lease.resource:
-                raise HandRefusedError(
-                    f"lease {lease.name} holds {same_name.resource} already; choose another name"
-                )
+                raise HandRefusedError(f"lease {lease.name} holds {same_name.resource} already; choose another name")
             if previous is None and len(self._by_name) >= MAX_LEASES:
                 raise LimitExceededError(f"{MAX_LEASES} leases are held already")
             leases = {name: other for name, other in self._by_name.items() if previous is None or name != previous.name}
@@ -124,7 +121,9 @@ class LeaseStore:
         except FileNotFoundError:
             return []
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise HandError(f"{self._path} cannot be read ({error}); restore the resources it names, then remove it") from error
+            raise HandError(
+                f"{self._path} cannot be read ({error}); restore the resources it names, then remove it"
+            ) from error
 
     def _write_file(self, leases: dict[str, Lease]) -> None:
         text = json.dumps({"boot_id": self._boot_id, "leases": [asdict(lease) for lease in leases.values()]})

@@ -42,7 +42,9 @@ class Service:
         except HandError as error:
             return self._refuse(caller, error)
         except Exception as error:  # a bug of the hand must not end the connection
-            return self._refuse(caller, AmbiguousOutcomeError(f"internal error of the hand: {type(error).__name__}: {error}"))
+            return self._refuse(
+                caller, AmbiguousOutcomeError(f"internal error of the hand: {type(error).__name__}: {error}")
+            )
 
     def _refuse(self, caller: str, error: HandError) -> JsonObject:
         self._log(f"refused to {caller}: {error}")

@@ -42,7 +42,9 @@ def _prepare(context: VerbContext, arguments: Arguments) -> Operation:
 def _build_environment(variables: dict[str, Any], command: AllowedCommand) -> dict[str, str]:
     for name, value in variables.items():
         if not VARIABLE_NAME.fullmatch(name) or name not in command.environment:
-            raise InvalidRequestError(f"environment: {ascii(name)[:60]} is not among the variables that hand.toml lists")
+            raise InvalidRequestError(
+                f"environment: {ascii(name)[:60]} is not among the variables that hand.toml lists"
+            )
         if not isinstance(value, str) or not _VARIABLE_VALUE.fullmatch(value):
             raise InvalidRequestError(f"environment: {name} has characters that are not allowed")
     return {"PATH": _PATH, "LANG": "C.UTF-8", **variables}

@@ -1,7 +1,7 @@
 """
 migrate: moves anonymous pages of one process from one node to another, up to a number of bytes.
 
-Pages that the process itself has bound or interleaved stay: their owner had a reason. Only numa_maps tells their policy.
+Pages that the process itself has bound or interleaved stay: their owner had a reason. Only numa_maps has their policy.
 The kernel walks every page of the process to write numa_maps, and blocks the process's mmap meanwhile. Every request
 pays that, so a caller asks for many bytes seldom, and not for few bytes often.
 https://www.kernel.org/doc/Documentation/filesystems/proc.rst (numa_maps)
@@ -99,8 +99,8 @@ def _move_pages(process: PinnedProcess, source: int, target: int, size: int, dea
     """
     Returns the bytes that moved to the target, and the bytes that are still on the source node.
 
-    Linux 6.1 hides from move_pages the pages that NUMA balancing has marked and nobody has touched since. So the rest is
-    the count of numa_maps less the moved bytes.
+    Linux 6.1 hides from move_pages the pages that NUMA balancing has marked and nobody has touched since. So the second
+    number is the count of numa_maps less the moved bytes.
     """
     spans, source_bytes = _find_movable(process, source)
     moved_bytes = 0

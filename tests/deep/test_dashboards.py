@@ -22,8 +22,8 @@ import pytest
 from tests import processes
 from tests.deep import dashboard_pictures, dashboard_world
 from tests.deep.dashboard_world import World
-from tests.grafana import names
-from tests.grafana.asked import FILES, HOUSE, Asked, every_query, interpolated, loaded
+from tests.grafana import metric_names
+from tests.grafana.dashboard_queries import FILES, HOUSE, PanelQuery, interpolate, list_every_query, load_dashboard
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
@@ -64,7 +64,7 @@ def choices(base: str, dashboard: Mapping[str, Any], host: str) -> dict[str, lis
     """The values of the variables, asked for as Grafana asks; `host` is chosen where one host is."""
     chosen: dict[str, list[str]] = {}
     for variable in dashboard["templating"]["list"][1:]:
-        query = interpolated(variable["query"]["query"], chosen)
+        query = interpolate(variable["query"]["query"], chosen)
         found = re.fullmatch(r"label_values\((.+),\s*(\w+)\)", query)
         assert found is not None
         span = {"start": time.time() - SPAN, "end": time.time()}
@@ -73,9 +73,9 @@ def choices(base: str, dashboard: Mapping[str, Any], host: str) -> dict[str, lis
     return chosen
 
 
-def answered(base: str, asked: Asked, values: Mapping[str, Sequence[str]]) -> list[Any]:
+def answered(base: str, asked: PanelQuery, values: Mapping[str, Sequence[str]]) -> list[Any]:
     """The series of an answer."""
-    expr = interpolated(asked.expr, values)
+    expr = interpolate(asked.expr, values)
     if asked.instant:
         return list(ask(base, "query", {"query": expr, "time": time.time()})["result"])
     now = time.time() // STEP * STEP
@@ -98,7 +98,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture(scope="module")
 def answers(world: World) -> dict[Key, Answers]:
     """Every query's answers, once all have come or patience has ended; and the pictures of them."""
-    waiting = every_query()
+    waiting = list_every_query()
     deadline = time.monotonic() + PATIENCE
     while waiting and time.monotonic() < deadline:
         time.sleep(5)
@@ -106,20 +106,20 @@ def answers(world: World) -> dict[Key, Answers]:
         waiting = [asked for asked in waiting if _lacks(asked, found[key(asked)])]
     gave_up = {"query": "steadytok_remedy_gave_up"}
     processes.until(lambda: bool(ask(world.prometheus, "query", gave_up)["result"]), 90, "a remedy gives up")
-    found = _round(world, every_query())  # all of one time, for the pictures
+    found = _round(world, list_every_query())  # all of one time, for the pictures
     (HOUSE / "build" / "grafana").mkdir(parents=True, exist_ok=True)
     (HOUSE / "build" / "grafana" / "answers.json").write_text(json.dumps([[*at, each] for at, each in found.items()]))
     for path in FILES:
-        dashboard_pictures.draw(loaded(path), _drawn(found), HOUSE / "build" / "grafana")
+        dashboard_pictures.draw(load_dashboard(path), _drawn(found), HOUSE / "build" / "grafana")
     return found
 
 
-def key(asked: Asked) -> Key:
+def key(asked: PanelQuery) -> Key:
     """What tells one query from all others."""
     return asked.dashboard, asked.panel, asked.letter
 
 
-def _round(world: World, queries: Sequence[Asked]) -> dict[Key, Answers]:
+def _round(world: World, queries: Sequence[PanelQuery]) -> dict[Key, Answers]:
     """All queries once, each where it can be asked, for each host."""
     places = {host: (world.prometheus, base) for host, base in world.agents.items()}
     chosen = {
@@ -129,7 +129,7 @@ def _round(world: World, queries: Sequence[Asked]) -> dict[Key, Answers]:
         for name, dashboard in _DASHBOARDS.items()
     }
 
-    def by_host(asked: Asked, which: int) -> dict[str, list[Any]]:
+    def by_host(asked: PanelQuery, which: int) -> dict[str, list[Any]]:
         return {
             host: answered(bases[which], asked, chosen[host, bases[which], asked.dashboard])
             for host, bases in places.items()
@@ -138,17 +138,17 @@ def _round(world: World, queries: Sequence[Asked]) -> dict[Key, Answers]:
     return {key(asked): Answers(by_host(asked, 0), by_host(asked, 1)) for asked in queries}
 
 
-_DASHBOARDS = {dashboard["uid"]: dashboard for dashboard in map(loaded, FILES)}
+_DASHBOARDS = {dashboard["uid"]: dashboard for dashboard in map(load_dashboard, FILES)}
 
 
-def _lacks(asked: Asked, answers: Answers) -> bool:
+def _lacks(asked: PanelQuery, answers: Answers) -> bool:
     if not has_data(answers.prometheus):
         return True
     return not (_only_prometheus(asked) or has_data(answers.agents))
 
 
-def _only_prometheus(asked: Asked) -> bool:
-    return bool(names.asked(interpolated(asked.expr, _SOME)) & ONLY_PROMETHEUS.keys())
+def _only_prometheus(asked: PanelQuery) -> bool:
+    return bool(metric_names.find_metrics(interpolate(asked.expr, _SOME)) & ONLY_PROMETHEUS.keys())
 
 
 _SOME = {"instance": ["x"], "engine": ["x"]}
@@ -164,18 +164,18 @@ def _drawn(found: Mapping[Key, Answers]) -> dict[Key, list[Any]]:
     }
 
 
-by_query = pytest.mark.parametrize("asked", every_query(), ids=str)
+by_query = pytest.mark.parametrize("asked", list_every_query(), ids=str)
 
 
 @by_query
-def test_prometheus_has_data(asked: Asked, answers: dict[Key, Answers]) -> None:
+def test_prometheus_has_data(asked: PanelQuery, answers: dict[Key, Answers]) -> None:
     """With its variables put in, as the scrape has it."""
 
     assert has_data(answers[key(asked)].prometheus), asked.expr
 
 
 @by_query
-def test_the_agent_has_data(asked: Asked, answers: dict[Key, Answers]) -> None:
+def test_the_agent_has_data(asked: PanelQuery, answers: dict[Key, Answers]) -> None:
     """From its memory, without a Prometheus; but for what only a scrape has."""
     if _only_prometheus(asked):
         assert not has_data(answers[key(asked)].agents) or "vector(0)" in asked.expr
@@ -187,9 +187,9 @@ SELECTORS = sorted(
     {
         (path.stem, re.sub(r" offset \w+$", "", selector.prettify()))
         for path in FILES
-        for asked in every_query()
+        for asked in list_every_query()
         if asked.dashboard == path.stem
-        for selector in names.selectors(promql_parser.parse(asked.expr.replace("$__rate_interval", "1m")))
+        for selector in metric_names.find_selectors(promql_parser.parse(asked.expr.replace("$__rate_interval", "1m")))
     }
 )
 
@@ -202,7 +202,7 @@ def test_each_selector_finds_something(
     found = []
     for host in world.agents:
         values = choices(world.prometheus, _DASHBOARDS[dashboard], host)
-        query = interpolated(f"last_over_time({selector}[5m])", values)
+        query = interpolate(f"last_over_time({selector}[5m])", values)
         found += ask(world.prometheus, "query", {"query": query, "time": time.time()})["result"]
 
     had = {name for each in found for name in each["metric"]}
@@ -212,7 +212,7 @@ def test_each_selector_finds_something(
 
 
 @by_query
-def test_a_legend_finds_its_labels(asked: Asked, answers: dict[Key, Answers]) -> None:
+def test_a_legend_finds_its_labels(asked: PanelQuery, answers: dict[Key, Answers]) -> None:
     """Each label in braces is one that some series of the answer has; else the legend would be empty there."""
     series = [each for where in answers[key(asked)].prometheus.values() for each in where]
     had = {name for each in series for name in each["metric"]}

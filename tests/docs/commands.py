@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.docs.pages import PAGES, blocks, named
+from tests.docs.pages import PAGES, format_path, list_blocks
 
 # What no test types, with the reason; the fast test still looks at its syntax and its options.
 NOT_RUN = {
@@ -40,7 +40,7 @@ class Command(NamedTuple):
     text: str
 
     def __str__(self) -> str:
-        return f"{named(self.page)}:{self.line} {self.text[:60]}"
+        return f"{format_path(self.page)}:{self.line} {self.text[:60]}"
 
     @property
     def reason(self) -> str | None:
@@ -48,10 +48,10 @@ class Command(NamedTuple):
         return next((reason for pattern, reason in NOT_RUN.items() if re.search(pattern, self.text)), None)
 
 
-def commands() -> Iterator[Command]:
+def list_commands() -> Iterator[Command]:
     """Every command of every page; README's lists have its explanation two spaces behind it."""
     for page in PAGES:
-        for block in blocks(page):
+        for block in list_blocks(page):
             if block.language not in ("sh", ""):
                 continue
             for number, line in enumerate(block.text.splitlines(), block.line + 1):
@@ -61,4 +61,4 @@ def commands() -> Iterator[Command]:
                     yield Command(page, number, text)
 
 
-EVERY = list(commands())
+EVERY = list(list_commands())

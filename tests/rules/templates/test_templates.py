@@ -18,7 +18,7 @@ SAMPLES: dict[str, list[tuple[tuple[tuple[str, str], ...], float]]] = {
 }
 
 
-def _ask(text: str) -> Sequence[tuple[tuple[tuple[str, str], ...], float]]:
+def _query(text: str) -> Sequence[tuple[tuple[tuple[str, str], ...], float]]:
     if text not in SAMPLES:
         raise PromqlError("parse error: no such thing")
     return SAMPLES[text]
@@ -26,7 +26,7 @@ def _ask(text: str) -> Sequence[tuple[tuple[tuple[str, str], ...], float]]:
 
 def _expand(text: str, value: float = 21.0, now_ms: int = 1_500_000_000_250) -> str:
     labels = {"__name__": "m", "i": "1", "host": "db1.example.com:9100"}
-    scope = Scope(labels, value, {"site": "lab"}, "http://host:9817/prom", now_ms, _ask)
+    scope = Scope(labels, value, {"site": "lab"}, "http://host:9817/prom", now_ms, _query)
     return Template.parse("A", text).expand(scope)
 
 

@@ -45,7 +45,7 @@ tests:
 """
 
 
-def _failures(tmp_path: Path, tests: str = TESTS, rules: str = RULES) -> tuple[str, ...]:
+def _run_tests(tmp_path: Path, tests: str = TESTS, rules: str = RULES) -> tuple[str, ...]:
     (tmp_path / "rules.yml").write_text(rules)
     (tmp_path / "tests.yml").write_text(tests)
     return run_test_file(tmp_path / "tests.yml").failures
@@ -53,7 +53,7 @@ def _failures(tmp_path: Path, tests: str = TESTS, rules: str = RULES) -> tuple[s
 
 def test_tests_that_hold_pass(tmp_path: Path) -> None:
     """Alerts at the evaluation before eval_time, recorded series, stale series and ALERTS."""
-    assert _failures(tmp_path) == ()
+    assert _run_tests(tmp_path) == ()
 
 
 @pytest.mark.parametrize(
@@ -79,14 +79,14 @@ def test_tests_that_hold_pass(tmp_path: Path) -> None:
 def test_tests_that_do_not_hold_fail(tmp_path: Path, right: str, wrong: str, failure: str) -> None:
     """A wrong expectation, and a wrong file, is a failure that says which."""
     assert right in TESTS
-    failures = _failures(tmp_path, TESTS.replace(right, wrong))
+    failures = _run_tests(tmp_path, TESTS.replace(right, wrong))
 
     assert any(failure in each for each in failures), failures
 
 
 def test_a_rule_that_fails_to_evaluate_fails_the_test(tmp_path: Path) -> None:
     """As in promtool, whatever the test itself expects."""
-    failures = _failures(tmp_path, rules=RULES.replace("sum(up)", "label_replace(up, 'job', 'x', '', '')"))
+    failures = _run_tests(tmp_path, rules=RULES.replace("sum(up)", "label_replace(up, 'job', 'x', '', '')"))
 
     assert any(failure.startswith("rule: up:sum, time: 0s, err: ") for failure in failures)
 
@@ -132,12 +132,12 @@ def test_a_subquery_without_a_step_takes_the_evaluation_interval(tmp_path: Path)
         tests = head.replace("evaluation_interval: 1m", f"evaluation_interval: {interval}") + "  promql_expr_test:\n"
         tests += expr % ("steps", "steps", steps) + expr % ("count_over_time(vector(1)[150s:])", "{}", steps)
 
-        assert _failures(tmp_path, tests, rules) == ()
+        assert _run_tests(tmp_path, tests, rules) == ()
 
 
 def test_wrong_rule_files_fail_and_missing_ones_warn(tmp_path: Path) -> None:
     """The rules' own errors are the test's failures."""
-    assert any("could not parse" in failure for failure in _failures(tmp_path, rules=RULES.replace("sum(up)", "sum(")))
+    assert any("could not parse" in failure for failure in _run_tests(tmp_path, rules=RULES.replace("sum(up)", "sum(")))
     (tmp_path / "tests.yml").write_text("rule_files: [none*.yml]\n")
     verdict = run_test_file(tmp_path / "tests.yml")
 

@@ -13,7 +13,7 @@ FILES = sorted(FOLDER.glob("*.json"))
 RATE_INTERVAL = "1m"  # Grafana's $__rate_interval for a scrape interval of 15 s, which is a data source's default
 
 
-class Asked(NamedTuple):
+class PanelQuery(NamedTuple):
     """One query of one panel."""
 
     dashboard: str
@@ -27,35 +27,37 @@ class Asked(NamedTuple):
         return f"{self.dashboard}: {self.panel} {self.letter}"
 
 
-def loaded(path: Path) -> dict[str, Any]:
+def load_dashboard(path: Path) -> dict[str, Any]:
     """A dashboard as Grafana would import it."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    dashboard: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return dashboard
 
 
-def panels(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def list_panels(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Every panel that asks something, those of folded rows too."""
     for panel in dashboard["panels"]:
         yield from panel["panels"] if panel["type"] == "row" else [panel]
 
 
-def queries(dashboard: Mapping[str, Any]) -> Iterator[Asked]:
+def list_queries(dashboard: Mapping[str, Any]) -> Iterator[PanelQuery]:
     """Every query of every panel, and of every annotation."""
     name = dashboard["uid"]
-    for panel in panels(dashboard):
+    for panel in list_panels(dashboard):
         for target in panel["targets"]:
             instant = target["instant"]
-            yield Asked(name, panel["title"], target["refId"], target["expr"], target["legendFormat"], instant)
+            yield PanelQuery(name, panel["title"], target["refId"], target["expr"], target["legendFormat"], instant)
     for annotation in dashboard["annotations"]["list"]:
-        yield Asked(name, f"annotation {annotation['name']}", "A", annotation["expr"], annotation["titleFormat"], False)
+        yield PanelQuery(
+            name, f"annotation {annotation['name']}", "A", annotation["expr"], annotation["titleFormat"], False
+        )
 
 
-def every_query() -> list[Asked]:
+def list_every_query() -> list[PanelQuery]:
     """The queries of all dashboards."""
-    return [asked for path in FILES for asked in queries(loaded(path))]
+    return [query for path in FILES for query in list_queries(load_dashboard(path))]
 
 
-def interpolated(expr: str, values: Mapping[str, Sequence[str]]) -> str:
+def interpolate(expr: str, values: Mapping[str, Sequence[str]]) -> str:
     """The expression with its variables, as Grafana puts them in; several values would become an alternation."""
     expr = expr.replace("$__rate_interval", RATE_INTERVAL).replace("$__interval", "15s")
     for name, chosen in values.items():
