@@ -1,4 +1,4 @@
-"""The pages of docs/ and the READMEs as the tests read them: headings, links, blocks of code."""
+"""Reads headings, links and code blocks from the pages of docs/ and the READMEs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGES = [
 
 
 class Block(NamedTuple):
-    """A block of code, with the language that its fence names."""
+    """A code block with the language of its fence."""
 
     page: Path
     line: int
@@ -27,12 +27,12 @@ class Block(NamedTuple):
 
 
 def format_path(page: Path) -> str:
-    """The page's path in the repository."""
+    """Returns the page's path in the repository."""
     return str(page.relative_to(HOUSE))
 
 
 def list_blocks(page: Path) -> Iterator[Block]:
-    """Every fenced block."""
+    """Yields every fenced block."""
     inside: list[str] | None = None
     language, start_line = "", 0
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
@@ -47,22 +47,22 @@ def list_blocks(page: Path) -> Iterator[Block]:
 
 
 def read_prose(page: Path) -> str:
-    """The text without its blocks."""
+    """Returns the text without its code blocks."""
     return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
 def list_headings(page: Path) -> list[tuple[int, str]]:
-    """Level and text of each heading."""
+    """Returns level and text of each heading."""
     return [(len(match[1]), match[2]) for match in re.finditer(r"^(#+) (.+)$", read_prose(page), re.MULTILINE)]
 
 
 def list_anchors(page: Path) -> set[str]:
-    """What a link can point to within the page, as Python-Markdown and GitHub make it of a heading."""
+    """Returns the anchors of the headings, as Python-Markdown and GitHub derive them."""
     plain = (re.sub(r"[^\w\s-]", "", text).strip().lower() for _, text in list_headings(page))
     return {re.sub(r"\s+", "-", text) for text in plain}
 
 
 def list_links(page: Path) -> Iterator[str]:
-    """The targets of all links."""
+    """Yields the targets of all links."""
     yield from re.findall(r"\]\(([^)\s]+)\)", read_prose(page))
     yield from re.findall(r"<(https?://[^>\s]+)>", read_prose(page))

@@ -1,4 +1,4 @@
-"""Every command of the pages can be typed: the shell takes it, and `steadytok` has that command with these options."""
+"""Tests the commands of the pages: valid for the shell, and with existing subcommands and options of `steadytok`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAKE = [command for command in EVERY if command.text.startswith("make ")]
 
 
 def test_there_are_commands() -> None:
-    """The pages' blocks are found; and each reason not to run one is the reason of some."""
+    """The pages have commands, and each pattern of NOT_RUN matches some of them."""
 
     assert len(OURS) > 40
     assert all(any(re.search(pattern, command.text) for command in EVERY) for pattern in NOT_RUN)
@@ -28,7 +28,7 @@ def test_there_are_commands() -> None:
 
 @pytest.mark.parametrize("command", EVERY, ids=str)
 def test_the_shell_takes_it(command: Command) -> None:
-    """Quotes and parentheses are closed."""
+    """bash parses the command: quotes and parentheses are closed."""
     completed = subprocess.run(["bash", "-n", "-c", command.text], capture_output=True, text=True, check=False)
 
     assert completed.stderr == ""
@@ -36,7 +36,7 @@ def test_the_shell_takes_it(command: Command) -> None:
 
 @pytest.mark.parametrize("command", OURS, ids=str)
 def test_it_is_a_command_of_ours(command: Command) -> None:
-    """Each word is a command or an option that exists, and no argument is missing."""
+    """Each word is an existing command or option, and no argument is missing."""
     for part in re.split(r"[|;&]+", command.text):
         words = shlex.split(re.sub(r"\[(\w+)\]", r"\1", part))
         if words and words[0] == "steadytok":
@@ -59,7 +59,7 @@ def _check_arguments(command: click.Command, words: list[str]) -> None:
 
 
 def test_modprobe_is_told_of_several_modules() -> None:
-    """Without -a its second word is an option of the first module, and no error: that module is not loaded."""
+    """Without -a modprobe silently takes the second word for an option of the first module."""
     texts = [inspect.getsource(mending), *(page.read_text(encoding="utf-8") for page in PAGES)]
     several = [match for text in texts for match in re.findall(r"modprobe((?: -\w)?) (\w+\s+\w*[_\d]\w*)", text)]
 
@@ -69,7 +69,7 @@ def test_modprobe_is_told_of_several_modules() -> None:
 
 @pytest.mark.parametrize("command", MAKE, ids=str)
 def test_make_has_the_target(command: Command) -> None:
-    """`make -n` knows what it would do."""
+    """`make -n` accepts the target."""
     completed = subprocess.run(
         ["make", "-n", *command.text.split()[1:]], cwd=HOUSE, capture_output=True, text=True, check=False
     )

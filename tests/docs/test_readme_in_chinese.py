@@ -1,4 +1,4 @@
-"""README.zh-CN.md says what README.md says: the same parts, commands, settings, names and links, in order."""
+"""README.zh-CN.md has the same parts, commands, settings, names and links as README.md, in the same order."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ EACH_OTHER = {"README.md", "README.zh-CN.md"}
 
 
 def _split_parts(page: Path) -> list[str]:
-    """The text of each part, headings left out."""
+    """Returns the text of each part, without headings."""
     return re.split(r"^#+ .*$", read_prose(page), flags=re.MULTILINE)
 
 
 def _find_code(part: str) -> list[str]:
-    """What is in backticks, which is the same in every language."""
+    """Returns the texts in backticks, which are the same in every language."""
     return sorted(set(re.findall(r"`([^`\n]+)`", part)) - EACH_OTHER)
 
 
 def _strip_explanations(text: str) -> list[str]:
-    """A block's lines without what is only explained to people."""
+    """Returns a block's lines without explanations."""
     lines = [re.sub(r"\s+#.*$", "", line) for line in text.splitlines()]
     return [re.split(r"\s{2,}", line.strip())[0] if not line.startswith(" ") else line.rstrip() for line in lines]
 
 
 def test_it_has_the_same_parts() -> None:
-    """As many headings, of the same levels."""
+    """Both have as many headings, of the same levels."""
 
     assert [level for level, _ in list_headings(CHINESE)] == [level for level, _ in list_headings(ENGLISH)]
 
 
 def test_it_has_the_same_blocks() -> None:
-    """Commands and settings are equal line by line; only explanations are in Chinese."""
+    """Commands and settings are equal line by line; only the explanations are translated."""
     ours, theirs = ([_strip_explanations(block.text) for block in list_blocks(page)] for page in (CHINESE, ENGLISH))
 
     assert ours == theirs
 
 
 def test_each_part_names_the_same_things() -> None:
-    """Commands, options, files, settings and metrics in backticks, part by part."""
+    """Each part has the same commands, options, files, settings and metrics in backticks."""
     for number, (ours, theirs) in enumerate(zip(_split_parts(CHINESE), _split_parts(ENGLISH), strict=True)):
         heading = list_headings(ENGLISH)[number - 1][1] if number else "the beginning"
 
@@ -49,7 +49,7 @@ def test_each_part_names_the_same_things() -> None:
 
 
 def test_it_has_the_same_links() -> None:
-    """In the same order, but for those from one README to the other."""
+    """Both have the same links in the same order, except the links between the READMEs."""
     ours, theirs = ([link for link in list_links(page) if link not in EACH_OTHER] for page in (CHINESE, ENGLISH))
 
     assert ours == theirs

@@ -1,4 +1,4 @@
-"""What the dashboards ask: their panels and queries as the committed JSON has them, with variables put in."""
+"""Reads panels and queries from the committed dashboards and interpolates their variables."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class PanelQuery(NamedTuple):
 
 
 def load_dashboard(path: Path) -> dict[str, Any]:
-    """A dashboard as Grafana would import it."""
+    """Returns a dashboard as Grafana imports it."""
     dashboard: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return dashboard
 
 
 def list_panels(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every panel that asks something, those of folded rows too."""
+    """Yields every panel with queries, those of collapsed rows included."""
     for panel in dashboard["panels"]:
         yield from panel["panels"] if panel["type"] == "row" else [panel]
 
 
 def list_queries(dashboard: Mapping[str, Any]) -> Iterator[PanelQuery]:
-    """Every query of every panel, and of every annotation."""
+    """Yields every query of the panels and the annotations."""
     name = dashboard["uid"]
     for panel in list_panels(dashboard):
         for target in panel["targets"]:
@@ -53,15 +53,15 @@ def list_queries(dashboard: Mapping[str, Any]) -> Iterator[PanelQuery]:
 
 
 def list_every_query() -> list[PanelQuery]:
-    """The queries of all dashboards."""
+    """Returns the queries of all dashboards."""
     return [query for path in FILES for query in list_queries(load_dashboard(path))]
 
 
 def interpolate(expr: str, values: Mapping[str, Sequence[str]]) -> str:
-    """The expression with its variables, as Grafana puts them in; several values would become an alternation."""
+    """Replaces the variables as Grafana does; several values become an alternation."""
     expr = expr.replace("$__rate_interval", RATE_INTERVAL).replace("$__interval", "15s")
     for name, chosen in values.items():
-        escaped = [each.replace(".", "\\\\.") for each in chosen]  # of a string in which \\ is a backslash
+        escaped = [each.replace(".", "\\\\.") for each in chosen]  # within a string, in which \\ is a backslash
         text = chosen[0] if len(chosen) == 1 else f"({'|'.join(escaped)})"
         expr = expr.replace(f"${name}", text)
     return expr

@@ -1,4 +1,4 @@
-"""The dashboards as they are committed: current, as Grafana's types have it, and each panel with what makes it read."""
+"""Tests of the committed dashboards: current, valid for Grafana, and readable."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.grafana.dashboard_queries import (
 )
 
 SCHEMA = json.loads((Path(__file__).parent / "dashboard-13.2.schema.json").read_text())
-# Grafana's TypeScript types are of any data source, and lack what the one for Prometheus reads in an annotation.
+# Grafana's types are for any data source; they lack the annotation keys of the Prometheus data source.
 DATA_SOURCE_KEYS = {"target", "expr", "step", "titleFormat", "textFormat", "useValueForTime"}
 UNITS = {
     *("short", "percent", "percentunit", "celsius", "bytes", "Bps", "ops", "hertz", "watt", "rotrpm", "s"),
@@ -45,7 +45,7 @@ def list_every_panel() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def test_the_files_are_as_the_code_has_them() -> None:
-    """Else: make docs (or python -m grafana), and look at what has changed."""
+    """The committed files match the code; else run make docs (or python -m grafana) and review the changes."""
 
     assert find_stale_files() == [], "not current: run make docs"
     assert len(FILES) == len(build_dashboards()) == 5
@@ -53,7 +53,7 @@ def test_the_files_are_as_the_code_has_them() -> None:
 
 @by_file
 def test_grafana_takes_it(path: Path) -> None:
-    """Every key, type and enumeration is one of Grafana's own types."""
+    """Every key, type and enumeration conforms to Grafana's types."""
     dashboard = load_dashboard(path)
     for annotation in dashboard["annotations"]["list"]:
         for key in DATA_SOURCE_KEYS:
@@ -68,7 +68,7 @@ def test_grafana_takes_it(path: Path) -> None:
 
 @by_file
 def test_import_needs_no_edit(path: Path) -> None:
-    """Each panel and annotation asks the data source that is chosen at the top; no id of another Grafana is in it."""
+    """Each panel and annotation uses the data source of the drop-down; no id of another Grafana is in the file."""
     dashboard = load_dashboard(path)
     source = {"type": "prometheus", "uid": "${datasource}"}
     datasource_users = [
@@ -85,7 +85,7 @@ def test_import_needs_no_edit(path: Path) -> None:
 
 
 def test_dashboards_find_each_other() -> None:
-    """Each has its own uid, one tag for all, and a list of the others that keeps host and time."""
+    """Each dashboard has its own uid, the common tag, and links to the others that keep host and time."""
     dashboards = [load_dashboard(path) for path in FILES]
 
     assert len({dashboard["uid"] for dashboard in dashboards}) == len(dashboards)
@@ -95,7 +95,7 @@ def test_dashboards_find_each_other() -> None:
 
 @by_file
 def test_the_choices_at_the_top(path: Path) -> None:
-    """A Prometheus, then hosts by their name; engines of that host where the dashboard is about engines."""
+    """The drop-downs choose a data source and hosts, and on dashboards about engines the host's engines."""
     source, *rest = load_dashboard(path)["templating"]["list"]
     queries = {variable["name"]: variable["query"]["query"] for variable in rest}
 
@@ -110,7 +110,7 @@ def test_the_choices_at_the_top(path: Path) -> None:
 
 @by_file
 def test_alerts_and_remedies_are_drawn_over_the_panels_of_a_host(path: Path) -> None:
-    """What fired and what was done is on the same axis as what was measured; the fleet has too many to draw."""
+    """Alerts and remedies are annotations on every dashboard of a host; the fleet has too many of them."""
     annotations = {each["name"]: each for each in load_dashboard(path)["annotations"]["list"]}
     expected_names = (
         [] if path.stem == "steadytok-fleet" else ["Critical alerts", "Remedies acting", "Remedy events", "Warnings"]
@@ -123,7 +123,7 @@ def test_alerts_and_remedies_are_drawn_over_the_panels_of_a_host(path: Path) -> 
 
 @by_file
 def test_panels_have_a_place_of_their_own(path: Path) -> None:
-    """Ids are unique, nothing overlaps, and nothing reaches beyond the 24 columns."""
+    """Ids are unique, no panels overlap, and all are within the 24 columns."""
     all_panels = load_dashboard(path)["panels"]
     positions = [panel["gridPos"] for panel in all_panels]
 
@@ -141,7 +141,7 @@ def test_panels_have_a_place_of_their_own(path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "panel"), [pytest.param(*each, id=each[0]) for each in list_every_panel()])
 def test_a_panel_can_be_read(name: str, panel: dict[str, Any]) -> None:
-    """A title, a sentence of what it shows, a unit, colours that rise in order, and a legend for each series."""
+    """Each panel has a title, a description, a unit, ascending thresholds, and a legend for each series."""
     defaults = panel["fieldConfig"]["defaults"]
     steps = [step["value"] for step in defaults["thresholds"]["steps"]]
 
@@ -160,12 +160,12 @@ def test_a_panel_can_be_read(name: str, panel: dict[str, Any]) -> None:
     if panel["type"] == "table":
         return
     for target in panel["targets"]:
-        assert target["legendFormat"], "a series without a name is drawn with all its labels"
+        assert target["legendFormat"], "a series without a legend is drawn with all its labels"
 
 
 @by_query
 def test_a_legend_names_labels_that_are_left(query: PanelQuery) -> None:
-    """What a legend or an annotation puts in braces is not aggregated away."""
+    """The labels in a legend or an annotation survive the query's aggregation."""
     tree = promql_parser.parse(interpolate(query.expr, VALUES))
     while isinstance(tree, promql_parser.ParenExpr | promql_parser.BinaryExpr):
         inner = tree.expr if isinstance(tree, promql_parser.ParenExpr) else tree.lhs
@@ -177,7 +177,7 @@ def test_a_legend_names_labels_that_are_left(query: PanelQuery) -> None:
 
 @by_query
 def test_a_query_is_prometheus_own_language_and_names_what_there_is(query: PanelQuery) -> None:
-    """It parses with its variables put in, keeps to one job, and every metric in it is one that is emitted."""
+    """Each query parses with its variables replaced, selects one job, and names emitted metrics only."""
     text = interpolate(query.expr, VALUES)
     metrics = metric_names.find_metrics(text)
 
@@ -192,7 +192,7 @@ def _format_selectors(text: str) -> list[str]:
 
 
 def test_thresholds_are_those_of_the_rules() -> None:
-    """Colours change where alerts come: headroom, node memory, throttling, errors, speed."""
+    """Colours change at the thresholds of the alerts: headroom, node memory, throttling, errors, speed."""
     rules = {}
     for path in (HOUSE / "rules" / "builtin").glob("*.yml"):
         for group in yaml.safe_load(path.read_text())["groups"]:
@@ -221,7 +221,7 @@ def test_thresholds_are_those_of_the_rules() -> None:
 
 
 def test_the_provisioning_files_are_grafanas() -> None:
-    """Two data sources, one of them the agent itself, and one provider that reads the folder of dashboards."""
+    """The files define two data sources, one of them the agent, and one provider for the folder of dashboards."""
     folder = HOUSE / "grafana" / "provisioning"
     sources = yaml.safe_load((folder / "datasources" / "steadytok.yml").read_text())
     (provider,) = yaml.safe_load((folder / "dashboards" / "steadytok.yml").read_text())["providers"]
