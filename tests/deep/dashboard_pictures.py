@@ -40,7 +40,7 @@ SCALES = {
 TAILS = {"percent": "%", "celsius": " °C", "rotrpm": " rpm"}
 
 
-def written(value: float, look: Mapping[str, Any]) -> str:
+def format_value(value: float, look: Mapping[str, Any]) -> str:
     """A value as Grafana writes it in the panel's unit."""
     for mapping in look.get("mappings", ()):
         named = mapping["options"].get(f"{value:g}")
@@ -60,7 +60,7 @@ def written(value: float, look: Mapping[str, Any]) -> str:
     return f"{value:.3g}{names[place]}" if unit != "s" else f"{value:.3g} s"
 
 
-def colour(value: float, look: Mapping[str, Any]) -> str:
+def pick_colour(value: float, look: Mapping[str, Any]) -> str:
     """The colour that a value has by mapping or threshold."""
     for mapping in look.get("mappings", ()):
         named = mapping["options"].get(f"{value:g}")
@@ -73,7 +73,7 @@ def colour(value: float, look: Mapping[str, Any]) -> str:
     return COLOURS[found]
 
 
-def legend(template: str, labels: Mapping[str, str]) -> str:
+def expand_legend(template: str, labels: Mapping[str, str]) -> str:
     """The name of a series by its legend's template."""
     return re.sub(r"{{\s*(\w+)\s*}}", lambda name: labels.get(name[1], ""), template).strip()
 
@@ -100,24 +100,24 @@ def draw(dashboard: Mapping[str, Any], answers: Answers, folder: Path) -> None:
             (target, answers.get((dashboard["uid"], panel["title"], target["refId"]), []))
             for target in panel["targets"]
         ]
-        _panel(figure, box, panel, found)
+        _draw_panel(figure, box, panel, found)
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / f"{dashboard['uid']}.png", dpi=70, facecolor=figure.get_facecolor())
     plt.close(figure)
 
 
-def _panel(figure: Any, box: tuple[float, float, float, float], panel: Mapping[str, Any], found: Any) -> None:
+def _draw_panel(figure: Any, box: tuple[float, float, float, float], panel: Mapping[str, Any], found: Any) -> None:
     frame = figure.add_axes(box, facecolor="white")
     frame.set(xticks=[], yticks=[])
     for spine in frame.spines.values():
         spine.set_color("#d0d0d0")
     frame.set_title(f" {panel['title']}", loc="left", fontsize=9, y=1.0, pad=-11)
     kinds: dict[str, Callable[[Axes, Mapping[str, Any], Any], None]] = {
-        "timeseries": _series,
-        "stat": _number,
-        "bargauge": _bars,
-        "table": _table,
-        "state-timeline": _states,
+        "timeseries": _draw_series,
+        "stat": _draw_number,
+        "bargauge": _draw_bars,
+        "table": _draw_table,
+        "state-timeline": _draw_states,
     }
     if not any(series for _, series in found):
         frame.text(0.5, 0.45, "No data", ha="center", va="center", color="#888")
@@ -125,7 +125,7 @@ def _panel(figure: Any, box: tuple[float, float, float, float], panel: Mapping[s
     kinds[panel["type"]](frame, panel, found)
 
 
-def _override(panel: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _find_override(panel: Mapping[str, Any], name: str) -> dict[str, Any]:
     """What overrides say of a series or column with this name."""
     said: dict[str, Any] = {}
     for override in panel["fieldConfig"]["overrides"]:
@@ -135,17 +135,17 @@ def _override(panel: Mapping[str, Any], name: str) -> dict[str, Any]:
     return said
 
 
-def _series(frame: Axes, panel: Mapping[str, Any], found: Any) -> None:
+def _draw_series(frame: Axes, panel: Mapping[str, Any], found: Any) -> None:
     look = panel["fieldConfig"]["defaults"]
-    left = _inside(frame, (0.07, 0.12, 0.53, 0.74))
+    left = _add_axes(frame, (0.07, 0.12, 0.53, 0.74))
     right: Axes | None = None
     rows: list[tuple[Any, str]] = []
     palette = plt.get_cmap("tab20")
     stacked, bottom = look["custom"]["stacking"]["mode"] == "normal", {}
     for target, series in found:
         for each in series[:40]:
-            name = legend(target["legendFormat"], each["metric"])
-            said = _override(panel, name)
+            name = expand_legend(target["legendFormat"], each["metric"])
+            said = _find_override(panel, name)
             at = [datetime.datetime.fromtimestamp(float(time), datetime.UTC) for time, _ in each["values"]]
             values = [float(value) for _, value in each["values"]]
             axes = left
@@ -161,12 +161,10 @@ def _series(frame: Axes, panel: Mapping[str, Any], found: Any) -> None:
             axes.plot(at, values, style, color=paint, lw=1.3, ms=2)
             own = {**look, **({"unit": said["unit"]} if "unit" in said else {})}
             numbers = [float(value) for _, value in each["values"]]
-            text = (
-                f"{name}   {written(numbers[-1], own)}  ({written(min(numbers), own)} – {written(max(numbers), own)})"
-            )
+            text = f"{name}   {format_value(numbers[-1], own)}  ({format_value(min(numbers), own)} – {format_value(max(numbers), own)})"
             rows.append((paint, text))
-            axes.yaxis.set_major_formatter(lambda value, _place, own=own: written(value, own))
-    _limits(left, look)
+            axes.yaxis.set_major_formatter(lambda value, _place, own=own: format_value(value, own))
+    _set_limits(left, look)
     for axes in filter(None, (left, right)):
         axes.tick_params(labelsize=6, length=2)
     left.xaxis.set_major_formatter(DateFormatter("%H:%M"))
@@ -176,7 +174,7 @@ def _series(frame: Axes, panel: Mapping[str, Any], found: Any) -> None:
         frame.text(0.66, 0.84 - place * 0.84 / most, f"━ {text}", color=paint, fontsize=6.5, va="top", clip_on=True)
 
 
-def _inside(frame: Axes, part: tuple[float, float, float, float]) -> Axes:
+def _add_axes(frame: Axes, part: tuple[float, float, float, float]) -> Axes:
     """Axes of the figure at a part of the frame: of inset ones, a second axis hides the lines of the first."""
     box = frame.get_position()
     place = (box.x0 + part[0] * box.width, box.y0 + part[1] * box.height, part[2] * box.width, part[3] * box.height)
@@ -184,7 +182,7 @@ def _inside(frame: Axes, part: tuple[float, float, float, float]) -> Axes:
     return figure.add_axes(place)
 
 
-def _limits(axes: Axes, look: Mapping[str, Any]) -> None:
+def _set_limits(axes: Axes, look: Mapping[str, Any]) -> None:
     low, high = axes.get_ylim()
     axes.set_ylim(look.get("min", low), look.get("max", high))
     if look["custom"].get("thresholdsStyle", {}).get("mode") == "off":
@@ -194,44 +192,46 @@ def _limits(axes: Axes, look: Mapping[str, Any]) -> None:
             axes.axhline(step["value"], color=COLOURS[step["color"]], ls=":", lw=1)
 
 
-def _newest(series: Mapping[str, Any]) -> float:
+def _get_newest(series: Mapping[str, Any]) -> float:
     return float(series["value"][1] if "value" in series else series["values"][-1][1])
 
 
-def _number(frame: Axes, panel: Mapping[str, Any], found: Any) -> None:
+def _draw_number(frame: Axes, panel: Mapping[str, Any], found: Any) -> None:
     look = panel["fieldConfig"]["defaults"]
     target, series = found[0]
-    value = _newest(series[0])
+    value = _get_newest(series[0])
     if panel["options"]["textMode"] == "name":
-        text = ", ".join(legend(target["legendFormat"], each["metric"]) for each in series)
+        text = ", ".join(expand_legend(target["legendFormat"], each["metric"]) for each in series)
     else:
-        text = written(value, look)
-        frame.set_facecolor(colour(value, look))
+        text = format_value(value, look)
+        frame.set_facecolor(pick_colour(value, look))
     frame.text(0.5, 0.42, text, ha="center", va="center", fontsize=20, weight="bold")
 
 
-def _bars(frame: Axes, panel: Mapping[str, Any], found: Any) -> None:
+def _draw_bars(frame: Axes, panel: Mapping[str, Any], found: Any) -> None:
     look = panel["fieldConfig"]["defaults"]
     rows = [
-        (legend(target["legendFormat"], each["metric"]), _newest(each)) for target, series in found for each in series
+        (expand_legend(target["legendFormat"], each["metric"]), _get_newest(each))
+        for target, series in found
+        for each in series
     ]
     axes = frame.inset_axes((0.3, 0.04, 0.6, 0.82))
-    axes.barh(range(len(rows)), [value for _, value in rows], color=[colour(each, look) for _, each in rows])
+    axes.barh(range(len(rows)), [value for _, value in rows], color=[pick_colour(each, look) for _, each in rows])
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.set_xlim(look.get("min"), look.get("max"))
     axes.invert_yaxis()
     axes.tick_params(labelsize=6.5)
     for place, (_, value) in enumerate(rows):
-        axes.text(max(value, 0), place, f" {written(value, look)}", va="center", fontsize=6.5)
+        axes.text(max(value, 0), place, f" {format_value(value, look)}", va="center", fontsize=6.5)
 
 
-def _table(frame: Axes, panel: Mapping[str, Any], found: Any) -> None:
+def _draw_table(frame: Axes, panel: Mapping[str, Any], found: Any) -> None:
     merged: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
     for target, series in found:
         column = "Value" if len(found) == 1 else f"Value #{target['refId']}"
         for each in series:
             labels = tuple(sorted((k, v) for k, v in each["metric"].items() if k != "__name__"))
-            merged.setdefault(labels, dict(labels))[column] = _newest(each)
+            merged.setdefault(labels, dict(labels))[column] = _get_newest(each)
     names = panel["transformations"][-1]["options"]["renameByName"]
     rows = [{names[column]: row.get(column, "") for column in names} for row in merged.values()]
     for order in panel["options"]["sortBy"]:
@@ -239,40 +239,40 @@ def _table(frame: Axes, panel: Mapping[str, Any], found: Any) -> None:
         rows = rows[::-1] if order["desc"] else rows
     look = panel["fieldConfig"]["defaults"]
     shown = rows[: int(panel["gridPos"]["h"] * 1.6)]
-    cells = [[_cell(panel, look, name, row[name]) for name in names.values()] for row in shown]
+    cells = [[_format_cell(panel, look, name, row[name]) for name in names.values()] for row in shown]
     table = frame.table(
         cellText=[[text for text, _ in row] for row in cells],
         cellColours=[[paint for _, paint in row] for row in cells],
         colLabels=list(names.values()),
-        bbox=_top(min(0.84, 0.1 * (len(cells) + 1) * 8 / panel["gridPos"]["h"])),
+        bbox=_get_top_box(min(0.84, 0.1 * (len(cells) + 1) * 8 / panel["gridPos"]["h"])),
         cellLoc="left",
     )
     table.auto_set_font_size(False)
     table.set_fontsize(7)
 
 
-def _top(height: float) -> tuple[float, float, float, float]:
+def _get_top_box(height: float) -> tuple[float, float, float, float]:
     return (0.01, 0.86 - height, 0.98, height)
 
 
-def _cell(panel: Mapping[str, Any], look: Mapping[str, Any], name: str, value: Any) -> tuple[str, str]:
+def _format_cell(panel: Mapping[str, Any], look: Mapping[str, Any], name: str, value: Any) -> tuple[str, str]:
     if isinstance(value, str):
         return value, "white"
-    own = {**look, **_override(panel, name)}
-    return written(value, own), colour(value, own) if len(own["thresholds"]["steps"]) > 1 else "white"
+    own = {**look, **_find_override(panel, name)}
+    return format_value(value, own), pick_colour(value, own) if len(own["thresholds"]["steps"]) > 1 else "white"
 
 
-def _states(frame: Axes, panel: Mapping[str, Any], found: Any) -> None:
+def _draw_states(frame: Axes, panel: Mapping[str, Any], found: Any) -> None:
     look = panel["fieldConfig"]["defaults"]
     axes = frame.inset_axes((0.2, 0.1, 0.78, 0.78))
     names: list[str] = []
     for target, series in found:
         for each in series:
-            names.append(legend(target["legendFormat"], each["metric"]))
+            names.append(expand_legend(target["legendFormat"], each["metric"]))
             times = [float(at) for at, _ in each["values"]]
             step = times[1] - times[0] if len(times) > 1 else 5.0
             for at, value in each["values"]:
-                axes.barh(len(names) - 1, step, left=float(at), color=colour(float(value), look), lw=0)
+                axes.barh(len(names) - 1, step, left=float(at), color=pick_colour(float(value), look), lw=0)
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(labelsize=6.5)
     axes.xaxis.set_major_formatter(

@@ -141,7 +141,7 @@ class Mover(threading.Thread):
         self.join(10)
 
 
-def _grown(text: str, pattern: str, gain: int) -> str:
+def _increase(text: str, pattern: str, gain: int) -> str:
     """Every number that the pattern's group finds, larger by `gain`."""
     return re.sub(pattern, lambda found: f"{found[1]}{int(float(found[2])) + gain}", text, flags=re.MULTILINE)
 
@@ -165,18 +165,18 @@ def _engine(text: str, second: int) -> str:
         "time_to_first_token_seconds_count": 2,
     }
     for name, gain in gains.items():
-        text = _grown(text, rf"^(vllm:\w*{name}{{.*}} )([\d.e+]+)$", gain * second)
+        text = _increase(text, rf"^(vllm:\w*{name}{{.*}} )([\d.e+]+)$", gain * second)
     return text
 
 
 _GAINS: dict[str, Callable[[str, int], str]] = {
     "proc/stat": _cpu_times,
-    "proc/vmstat": lambda text, second: _grown(
+    "proc/vmstat": lambda text, second: _increase(
         text, r"^((?:pg|ps|work|numa|allocstall|compact)\w+ )(\d+)$", 400 * second
     ),
-    "proc/pressure/cpu": lambda text, second: _grown(text, r"(total=)(\d+)", 30_000 * second),
-    "proc/pressure/io": lambda text, second: _grown(text, r"(total=)(\d+)", 8_000 * second),
-    "proc/pressure/memory": lambda text, second: _grown(text, r"(total=)(\d+)", 50_000 * second),
+    "proc/pressure/cpu": lambda text, second: _increase(text, r"(total=)(\d+)", 30_000 * second),
+    "proc/pressure/io": lambda text, second: _increase(text, r"(total=)(\d+)", 8_000 * second),
+    "proc/pressure/memory": lambda text, second: _increase(text, r"(total=)(\d+)", 50_000 * second),
     _ENGINE: _engine,
 }
 
@@ -196,7 +196,7 @@ def _by_folder(path: str) -> Callable[[str, int], str]:
     )
     if "thermal_throttle" in path and not re.search(r"cpu[23]\d/", path):
         gain = 0  # package 1 is the hot one
-    return lambda text, second: _grown(text, r"^(\w+ |)(\d+)$", gain * second)
+    return lambda text, second: _increase(text, r"^(\w+ |)(\d+)$", gain * second)
 
 
 class _Webhook(http.server.BaseHTTPRequestHandler):
@@ -213,7 +213,7 @@ class _Webhook(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def webhook() -> Iterator[str]:
+def run_webhook() -> Iterator[str]:
     """A server that remedies can call; its URL."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Webhook) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -222,28 +222,30 @@ def webhook() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def world(place: Path) -> Iterator[World]:
+def run_world(place: Path) -> Iterator[World]:
     """Everything runs while the block does."""
     with ExitStack() as stack:
         build(place / "root")
         mover = Mover(place / "root")
         mover.start()
         stack.callback(mover.stop)
-        engine = stack.enter_context(reference_engine(place))
-        hook = stack.enter_context(webhook())
-        recording = _faster(EXAMPLES / "fleet-recording.yml", place)
+        engine = stack.enter_context(run_reference_engine(place))
+        hook = stack.enter_context(run_webhook())
+        recording = _speed_up_recording(EXAMPLES / "fleet-recording.yml", place)
         (place / "drill.yml").write_text(_DRILL)
-        _learnt(place / "state-picture", "r1", 7.0)
-        _learnt(place / "state-live", "r0", 250.0)
+        _write_baseline(place / "state-picture", "r1", 7.0)
+        _write_baseline(place / "state-live", "r0", 250.0)
         agents = {
-            PICTURE: stack.enter_context(agent(place, PICTURE, "picture", _picture(recording))),
-            LIVE: stack.enter_context(agent(place, LIVE, "live", _live(place, engine, hook, recording))),
+            PICTURE: stack.enter_context(run_agent(place, PICTURE, "picture", _find_picture(recording))),
+            LIVE: stack.enter_context(
+                run_agent(place, LIVE, "live", _build_live_config(place, engine, hook, recording))
+            ),
         }
-        prometheus = stack.enter_context(_prometheus(place, list(agents.values())))
+        prometheus = stack.enter_context(_run_prometheus(place, list(agents.values())))
         yield World(prometheus, agents)
 
 
-def _learnt(folder: Path, engine: str, speed: float) -> None:
+def _write_baseline(folder: Path, engine: str, speed: float) -> None:
     """A baseline, and a placement that is not the present one, as if learnt for a day."""
     baseline = Baseline()
     for _ in range(100):
@@ -254,14 +256,14 @@ def _learnt(folder: Path, engine: str, speed: float) -> None:
     (folder / "baseline.json").write_text(baseline.dump())
 
 
-def _faster(path: Path, place: Path) -> Path:
+def _speed_up_recording(path: Path, place: Path) -> Path:
     """The rule file with every interval at 2 s: the test does not wait for a minute."""
     whole = place / path.name
     whole.write_text(re.sub(r"interval: \w+", "interval: 2s", path.read_text()))
     return whole
 
 
-def _picture(recording: Path) -> dict[str, Any]:
+def _find_picture(recording: Path) -> dict[str, Any]:
     processes_of = json.loads((FIXTURES / "process" / "config.json").read_text())
     return {
         "engine": {"enabled": False},
@@ -272,7 +274,7 @@ def _picture(recording: Path) -> dict[str, Any]:
     }
 
 
-def _live(place: Path, engine: str, hook: str, recording: Path) -> dict[str, Any]:
+def _build_live_config(place: Path, engine: str, hook: str, recording: Path) -> dict[str, Any]:
     drill = {"match": ['alertname="Drill"'], "max_attempts": 1, "cooldown": "1m"}
     later = {"match": ['alertname="LaterDrill"']}
     pace = {"action": "pace", "target": {"engine": "r0"}, "parameters": {"token_file": str(place / "token")}}
@@ -290,7 +292,7 @@ def _live(place: Path, engine: str, hook: str, recording: Path) -> dict[str, Any
 
 
 @contextlib.contextmanager
-def agent(place: Path, address: str, name: str, config: dict[str, Any]) -> Iterator[str]:
+def run_agent(place: Path, address: str, name: str, config: dict[str, Any]) -> Iterator[str]:
     """An agent with a state and a configuration of its name; `picture` watches the folder. Its URL."""
     port = processes.free_port()
     config |= {
@@ -310,7 +312,7 @@ def agent(place: Path, address: str, name: str, config: dict[str, Any]) -> Itera
 
 
 @contextlib.contextmanager
-def reference_engine(place: Path) -> Iterator[str]:
+def run_reference_engine(place: Path) -> Iterator[str]:
     """Our own engine, small, that is asked for tokens again and again."""
     port = processes.free_port()
     base = f"http://127.0.0.1:{port}"
@@ -336,12 +338,12 @@ def reference_engine(place: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _prometheus(place: Path, agents: list[str]) -> Iterator[str]:
+def _run_prometheus(place: Path, agents: list[str]) -> Iterator[str]:
     """A Prometheus with the shipped example as its configuration, scraping every 2 s."""
     example = (EXAMPLES / "prometheus.yml").read_text()
     example = example.replace("scrape_interval: 15s", "scrape_interval: 2s").replace("scrape_timeout: 10s", "")
     (place / "prometheus.yml").write_text(example.replace("evaluation_interval: 30s", "evaluation_interval: 2s"))
-    _faster(EXAMPLES / "fleet-meta.yml", place)
+    _speed_up_recording(EXAMPLES / "fleet-meta.yml", place)
     (place / "targets").mkdir()
     silent = f"127.0.0.4:{processes.free_port()}"
     targets = [{"targets": [*(base.removeprefix("http://") for base in agents), silent]}]

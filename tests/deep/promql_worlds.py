@@ -31,7 +31,7 @@ class Row(NamedTuple):
     values: dict[Labels, float]
 
 
-def rows(kind: str, seed: int) -> list[Row]:
+def build_rows(kind: str, seed: int) -> list[Row]:
     """The samples of a world, in the order of time."""
     drawn = random.Random(f"{kind} {seed}")
     walks = [_Walk(name, labels, kind, drawn) for name, labels in _series()]
@@ -82,15 +82,15 @@ class _Walk:
         # With gaps a counter must not come near zero within a window, not even counted on through its resets.
         self._base = 0.0 if self._even else 1e12
         self._total = self._base
-        self._there = True
+        self._is_present = True
         # Some series never miss a row, so that one selector meets both.
         self._steady = self._even or drawn.random() < 0.3
 
     def next(self, row: int) -> float | None:
         value = self._value(row)
-        if self._drawn.random() < (0.04 if self._there else 0.15):
-            self._there = not self._there
-        return value if self._there or self._steady else None
+        if self._drawn.random() < (0.04 if self._is_present else 0.15):
+            self._is_present = not self._is_present
+        return value if self._is_present or self._steady else None
 
     def _value(self, row: int) -> float:
         drawn = self._drawn
@@ -106,9 +106,9 @@ class _Walk:
             return drawn.choice((math.nan, math.inf, -math.inf, -0.0, 0.5, -7.25, 300.0, math.nan))
         if self._name == "info":
             return 1.0
-        return self._counted(row)
+        return self._next_count(row)
 
-    def _counted(self, row: int) -> float:
+    def _next_count(self, row: int) -> float:
         drawn = self._drawn
         if self._name == "h_bucket":
             # Each bucket grows by itself, so that now and then one lags behind the one below it.
@@ -121,7 +121,7 @@ class _Walk:
         return self._total
 
 
-def streams(world: list[Row]) -> dict[Labels, Stream]:
+def build_streams(world: list[Row]) -> dict[Labels, Stream]:
     """The samples by series, with a staleness mark where a pass of its group has no more of one."""
     found: dict[Labels, Stream] = {}
     alive: dict[str, set[Labels]] = {}
@@ -134,16 +134,16 @@ def streams(world: list[Row]) -> dict[Labels, Stream]:
     return found
 
 
-def histories(world: list[Row]) -> dict[str, History]:
+def build_histories(world: list[Row]) -> dict[str, History]:
     """The same samples as they come, split over several groups, and beside series that ended long ago."""
     return {
-        "as sampled": _recorded(world, parts=1, ghosts=False),
-        "split over groups": _recorded(world, parts=4, ghosts=False),
-        "with holes in every window": _recorded(world, parts=1, ghosts=True),
+        "as sampled": _record_history(world, parts=1, ghosts=False),
+        "split over groups": _record_history(world, parts=4, ghosts=False),
+        "with holes in every window": _record_history(world, parts=1, ghosts=True),
     }
 
 
-def _recorded(world: list[Row], *, parts: int, ghosts: bool) -> History:
+def _record_history(world: list[Row], *, parts: int, ghosts: bool) -> History:
     held = History(retention_ms=7_200_000)
     if ghosts:
         # A series without value makes the evaluation look at which rows have one, though it has none itself.

@@ -60,7 +60,7 @@ def ask(base: str, path: str, parameters: Mapping[str, Any]) -> Any:
             pytest.fail(f"{url}: {error.code} {error.read().decode()[:500]}")
 
 
-def choices(base: str, dashboard: Mapping[str, Any], host: str) -> dict[str, list[str]]:
+def list_choices(base: str, dashboard: Mapping[str, Any], host: str) -> dict[str, list[str]]:
     """The values of the variables, asked for as Grafana asks; `host` is chosen where one host is."""
     chosen: dict[str, list[str]] = {}
     for variable in dashboard["templating"]["list"][1:]:
@@ -73,7 +73,7 @@ def choices(base: str, dashboard: Mapping[str, Any], host: str) -> dict[str, lis
     return chosen
 
 
-def answered(base: str, asked: PanelQuery, values: Mapping[str, Sequence[str]]) -> list[Any]:
+def run_query(base: str, asked: PanelQuery, values: Mapping[str, Sequence[str]]) -> list[Any]:
     """The series of an answer."""
     expr = interpolate(asked.expr, values)
     if asked.instant:
@@ -91,7 +91,7 @@ def has_data(where: Mapping[str, list[Any]]) -> bool:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Two agents and a Prometheus."""
-    with dashboard_world.world(tmp_path_factory.mktemp("fleet")) as found:
+    with dashboard_world.run_world(tmp_path_factory.mktemp("fleet")) as found:
         yield found
 
 
@@ -102,28 +102,28 @@ def answers(world: World) -> dict[Key, Answers]:
     deadline = time.monotonic() + PATIENCE
     while waiting and time.monotonic() < deadline:
         time.sleep(5)
-        found = _round(world, waiting)
-        waiting = [asked for asked in waiting if _lacks(asked, found[key(asked)])]
+        found = _query_all(world, waiting)
+        waiting = [asked for asked in waiting if _lacks(asked, found[make_key(asked)])]
     gave_up = {"query": "steadytok_remedy_gave_up"}
     processes.until(lambda: bool(ask(world.prometheus, "query", gave_up)["result"]), 90, "a remedy gives up")
-    found = _round(world, list_every_query())  # all of one time, for the pictures
+    found = _query_all(world, list_every_query())  # all of one time, for the pictures
     (HOUSE / "build" / "grafana").mkdir(parents=True, exist_ok=True)
     (HOUSE / "build" / "grafana" / "answers.json").write_text(json.dumps([[*at, each] for at, each in found.items()]))
     for path in FILES:
-        dashboard_pictures.draw(load_dashboard(path), _drawn(found), HOUSE / "build" / "grafana")
+        dashboard_pictures.draw(load_dashboard(path), _select_drawn(found), HOUSE / "build" / "grafana")
     return found
 
 
-def key(asked: PanelQuery) -> Key:
+def make_key(asked: PanelQuery) -> Key:
     """What tells one query from all others."""
     return asked.dashboard, asked.panel, asked.letter
 
 
-def _round(world: World, queries: Sequence[PanelQuery]) -> dict[Key, Answers]:
+def _query_all(world: World, queries: Sequence[PanelQuery]) -> dict[Key, Answers]:
     """All queries once, each where it can be asked, for each host."""
     places = {host: (world.prometheus, base) for host, base in world.agents.items()}
     chosen = {
-        (host, base, name): choices(base, dashboard, host)
+        (host, base, name): list_choices(base, dashboard, host)
         for host, bases in places.items()
         for base in bases
         for name, dashboard in _DASHBOARDS.items()
@@ -131,11 +131,11 @@ def _round(world: World, queries: Sequence[PanelQuery]) -> dict[Key, Answers]:
 
     def by_host(asked: PanelQuery, which: int) -> dict[str, list[Any]]:
         return {
-            host: answered(bases[which], asked, chosen[host, bases[which], asked.dashboard])
+            host: run_query(bases[which], asked, chosen[host, bases[which], asked.dashboard])
             for host, bases in places.items()
         }
 
-    return {key(asked): Answers(by_host(asked, 0), by_host(asked, 1)) for asked in queries}
+    return {make_key(asked): Answers(by_host(asked, 0), by_host(asked, 1)) for asked in queries}
 
 
 _DASHBOARDS = {dashboard["uid"]: dashboard for dashboard in map(load_dashboard, FILES)}
@@ -154,7 +154,7 @@ def _only_prometheus(asked: PanelQuery) -> bool:
 _SOME = {"instance": ["x"], "engine": ["x"]}
 
 
-def _drawn(found: Mapping[Key, Answers]) -> dict[Key, list[Any]]:
+def _select_drawn(found: Mapping[Key, Answers]) -> dict[Key, list[Any]]:
     """For a picture the host that has data: the folder's first, but for what agents do."""
     folder, live = dashboard_world.PICTURE, dashboard_world.LIVE
     return {
@@ -171,16 +171,16 @@ by_query = pytest.mark.parametrize("asked", list_every_query(), ids=str)
 def test_prometheus_has_data(asked: PanelQuery, answers: dict[Key, Answers]) -> None:
     """With its variables put in, as the scrape has it."""
 
-    assert has_data(answers[key(asked)].prometheus), asked.expr
+    assert has_data(answers[make_key(asked)].prometheus), asked.expr
 
 
 @by_query
 def test_the_agent_has_data(asked: PanelQuery, answers: dict[Key, Answers]) -> None:
     """From its memory, without a Prometheus; but for what only a scrape has."""
     if _only_prometheus(asked):
-        assert not has_data(answers[key(asked)].agents) or "vector(0)" in asked.expr
+        assert not has_data(answers[make_key(asked)].agents) or "vector(0)" in asked.expr
     else:
-        assert has_data(answers[key(asked)].agents), asked.expr
+        assert has_data(answers[make_key(asked)].agents), asked.expr
 
 
 SELECTORS = sorted(
@@ -201,7 +201,7 @@ def test_each_selector_finds_something(
     """Each by itself: `or vector(0)` and the other side of an `or` would hide a name that is not there."""
     found = []
     for host in world.agents:
-        values = choices(world.prometheus, _DASHBOARDS[dashboard], host)
+        values = list_choices(world.prometheus, _DASHBOARDS[dashboard], host)
         query = interpolate(f"last_over_time({selector}[5m])", values)
         found += ask(world.prometheus, "query", {"query": query, "time": time.time()})["result"]
 
@@ -214,7 +214,7 @@ def test_each_selector_finds_something(
 @by_query
 def test_a_legend_finds_its_labels(asked: PanelQuery, answers: dict[Key, Answers]) -> None:
     """Each label in braces is one that some series of the answer has; else the legend would be empty there."""
-    series = [each for where in answers[key(asked)].prometheus.values() for each in where]
+    series = [each for where in answers[make_key(asked)].prometheus.values() for each in where]
     had = {name for each in series for name in each["metric"]}
 
     assert set(re.findall(r"{{(\w+)}}", asked.legend)) <= had

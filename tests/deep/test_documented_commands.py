@@ -43,10 +43,10 @@ class Desk:
     def __init__(self, place: Path, agent: str, engine: str) -> None:
         self.place, self.agent, self.engine = place, agent, engine
 
-    def type(self, text: str) -> subprocess.CompletedProcess[str]:
+    def run(self, text: str) -> subprocess.CompletedProcess[str]:
         """A line of a page, with the addresses and names of this desk in place of the reader's."""
         return subprocess.run(
-            ["bash", "-o", "pipefail", "-c", self.meant(text)],
+            ["bash", "-o", "pipefail", "-c", self.fill_in(text)],
             cwd=self.place,
             env={**os.environ, "PATH": f"{self.place / 'bin'}:{os.environ['PATH']}"},
             capture_output=True,
@@ -55,7 +55,7 @@ class Desk:
             timeout=100,
         )
 
-    def meant(self, text: str) -> str:
+    def fill_in(self, text: str) -> str:
         """What a reader would type here."""
         text = text.replace("http://127.0.0.1:8000", self.engine)
         text = re.sub(r"(http://)?127\.0\.0\.1:9817", self.agent, text)
@@ -91,7 +91,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         ]
         stack.enter_context(processes.running(arguments, place / "am.log"))
         processes.until(lambda: processes.get(f"http://{am}/-/ready") is not None, 30, "Alertmanager is ready")
-        engine = stack.enter_context(dashboard_world.reference_engine(place))
+        engine = stack.enter_context(dashboard_world.run_reference_engine(place))
         agent = stack.enter_context(_agent(place, am, engine))
         _shim(place)
         yield Desk(place, agent, engine)
@@ -107,7 +107,7 @@ def _agent(place: Path, am: str, engine: str) -> AbstractContextManager[str]:
         "remediation": {"pause_file": str(place / "pause")},
         "remedies": [{"name": "cool", **drill}],
     }
-    return dashboard_world.agent(place, "127.0.0.2", "picture", config)
+    return dashboard_world.run_agent(place, "127.0.0.2", "picture", config)
 
 
 def _shim(place: Path) -> None:
@@ -138,8 +138,8 @@ def test_it_works_as_the_page_says(command: Command, desk: Desk) -> None:
         return _runs(desk)
     if command.text.startswith("steadytok recorder"):
         processes.until(lambda: any(desk.place.glob("**/recorder/*")), 30, "something has been recorded")
-    done = desk.type(command.text)
-    said = f"{desk.meant(command.text)}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
+    done = desk.run(command.text)
+    said = f"{desk.fill_in(command.text)}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
 
     ended_early = command.text.endswith("head") and done.returncode in (23, 141)  # curl's word, and the shell's
     assert done.returncode == 0 or ended_early, said

@@ -36,11 +36,11 @@ def test_a_remedied_alert_waits_and_its_neighbour_does_not(tmp_path: Path) -> No
         )
         urllib.request.urlopen(request, timeout=5).close()
 
-        def inhibited() -> set[tuple[str, str]]:
+        def list_inhibited() -> set[tuple[str, str]]:
             found = json.loads(processes.get(f"http://{address}/api/v2/alerts") or "[]")
             held = [alert["labels"] for alert in found if alert["status"]["inhibitedBy"]]
             return {(labels.get("dimm", ""), labels["severity"]) for labels in held}
 
         # Alertmanager marks an alert when it would notify: group_wait is 30 s.
-        processes.until(lambda: bool(inhibited()), 60, "an alert is inhibited")
-        assert inhibited() == {("A1", "warning")}
+        processes.until(lambda: bool(list_inhibited()), 60, "an alert is inhibited")
+        assert list_inhibited() == {("A1", "warning")}

@@ -65,9 +65,9 @@ class World(NamedTuple):
 @pytest.fixture(scope="module", params=promql_worlds.KINDS)
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The samples, in a Prometheus and in several arrangements of History."""
-    rows = promql_worlds.rows(request.param, SEED)
-    with prometheus(tmp_path_factory.mktemp("prometheus"), promql_worlds.streams(rows)) as peer:
-        yield World(request.param, peer, promql_worlds.histories(rows), set())
+    rows = promql_worlds.build_rows(request.param, SEED)
+    with prometheus(tmp_path_factory.mktemp("prometheus"), promql_worlds.build_streams(rows)) as peer:
+        yield World(request.param, peer, promql_worlds.build_histories(rows), set())
 
 
 def test_generated_expressions_give_what_prometheus_gives(world: World) -> None:
@@ -93,13 +93,13 @@ def test_generated_expressions_give_what_prometheus_gives(world: World) -> None:
 def test_every_function_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every function and aggregation that both programs have is somewhere in the grammar's choices."""
     seen: list[str] = []
-    choose = promql_grammar.one
+    choose = promql_grammar.choose
 
-    def watched(draw: promql_grammar.Draw, choices: tuple[str, ...]) -> str:
+    def choose_and_record(draw: promql_grammar.Draw, choices: tuple[str, ...]) -> str:
         seen.extend(choices)
         return choose(draw, choices)
 
-    monkeypatch.setattr(promql_grammar, "one", watched)
+    monkeypatch.setattr(promql_grammar, "one", choose_and_record)
 
     @settings(max_examples=500, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
     @given(promql_grammar.expressions(ragged=False))

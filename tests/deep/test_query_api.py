@@ -268,11 +268,11 @@ def test_a_value_is_written_digit_for_digit(prometheus: str, steadytok: str) -> 
 def test_rules_have_prometheus_shape(prometheus: str, steadytok: str) -> None:
     """Groups in the same order, rules with the same fields and states; ours say keepFiringFor besides, as 3.x does."""
 
-    def evaluated() -> bool:
+    def has_evaluated() -> bool:
         groups = _ask(prometheus, "rules", {})[1]["data"]["groups"]
         return bool(groups) and all(rule["health"] != "unknown" for group in groups for rule in group["rules"])
 
-    processes.until(evaluated, 20, "Prometheus evaluates its rules")
+    processes.until(has_evaluated, 20, "Prometheus evaluates its rules")
     theirs, ours = (_ask(base, "rules", {})[1]["data"]["groups"] for base in (prometheus, steadytok))
 
     assert [group["name"] for group in ours] == [group["name"] for group in theirs]

@@ -38,7 +38,7 @@ def _dump(table: bytes) -> bytes:
     return bytes(entry).ljust(32, b"\0") + table
 
 
-def _shown(text: str) -> list[dict[str, str]]:
+def _parse_dmidecode(text: str) -> list[dict[str, str]]:
     """dmidecode's blocks of type 17, by field."""
     blocks = [block for block in text.split("\n\n") if "DMI type 17," in block]
     return [
@@ -73,7 +73,7 @@ def test_slots_are_as_dmidecode_shows_them(machine: str, tmp_path: Path) -> None
     )
     (tmp_path / TABLE).parent.mkdir(parents=True)
     (tmp_path / TABLE).write_bytes(table)
-    shown, found = _shown(done.stdout), read_memory_devices(Host(tmp_path))
+    shown, found = _parse_dmidecode(done.stdout), read_memory_devices(Host(tmp_path))
 
     assert len(shown) == len(found) > 2
     for theirs, ours in zip(shown, found, strict=True):

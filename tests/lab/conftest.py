@@ -13,12 +13,12 @@ import pytest
 from bench.bmc import SimulatedBmc, make_dimm_sensors, make_other_sensors
 from tests.lab import machine
 
-Saw = Callable[[str], dict[str, Any]]
+StageReader = Callable[[str], dict[str, Any]]
 
 
-def gather(folders: pytest.TempPathFactory, shape: machine.Shape, *stages: str) -> Path:
+def run_machine(folders: pytest.TempPathFactory, shape: machine.Shape, *stages: str) -> Path:
     """The folder that a machine has written to; without its programs tests are skipped, or fail if told so."""
-    if (sentence := machine.missing()) is not None:
+    if (sentence := machine.find_missing()) is not None:
         if os.environ.get("STEADYTOK_REQUIRE_PEERS"):
             pytest.fail(sentence)
         pytest.skip(sentence)
@@ -28,7 +28,7 @@ def gather(folders: pytest.TempPathFactory, shape: machine.Shape, *stages: str) 
     return out
 
 
-def stage(out: Path, name: str) -> dict[str, Any]:
+def read_result(out: Path, name: str) -> dict[str, Any]:
     """What a stage saw, by its name; a stage that broke off fails each test that asks for it."""
     seen: dict[str, Any] = json.loads((out / f"{name}.json").read_text())
     if "error" in seen:
@@ -39,10 +39,10 @@ def stage(out: Path, name: str) -> dict[str, Any]:
 @pytest.fixture(scope="session", name="machine_ran")
 def _machine_ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the machine of two nodes, in which all stages are done."""
-    return gather(tmp_path_factory, machine.TWO_NODES)
+    return run_machine(tmp_path_factory, machine.TWO_NODES)
 
 
 @pytest.fixture(scope="session", name="saw")
-def _saw(machine_ran: Path) -> Saw:
+def _saw(machine_ran: Path) -> StageReader:
     """What a stage saw in the machine of two nodes."""
-    return lambda name: stage(machine_ran, name)
+    return lambda name: read_result(machine_ran, name)

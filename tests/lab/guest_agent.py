@@ -128,7 +128,7 @@ class Watch:
         return Receiver
 
 
-def whole() -> dict[str, Any]:
+def run() -> dict[str, Any]:
     """One life of the agent, from start to SIGTERM."""
     HOME.mkdir()
     (HOME / "steadytok.yml").write_text(CONFIG)
@@ -154,12 +154,12 @@ def whole() -> dict[str, Any]:
 
 
 def _live(watch: Watch, agent: subprocess.Popen[bytes]) -> None:
-    ready = watch.until(lambda: bool(watch.newest("steadytok_dimm_headroom_celsius" + _dimm())), 90, "first DIMM")
+    ready = watch.until(lambda: bool(watch.newest("steadytok_dimm_headroom_celsius" + _read_dimm())), 90, "first DIMM")
     if not ready:
         return
     set_celsius(DIMMS[0], TEMPERATURE, 88.0)
     watch.mark("hot")
-    watch.until(lambda: _pending(watch), 30, "DimmHot pending")
+    watch.until(lambda: _is_pending(watch), 30, "DimmHot pending")
     _stand_still(agent.pid)
     watch.mark("stood still")
     _processors(watch)
@@ -170,13 +170,13 @@ def _live(watch: Watch, agent: subprocess.Popen[bytes]) -> None:
     watch.until(lambda: was_told(watch, "LabHot"), 30, "LabHot was told")
     set_celsius(DIMMS[0], TEMPERATURE, 45.0)
     watch.mark("cool")
-    watch.until(lambda: watch.newest("steadytok_dimm_temperature_celsius" + _dimm()) == 45.0, 30, "cool seen")
+    watch.until(lambda: watch.newest("steadytok_dimm_temperature_celsius" + _read_dimm()) == 45.0, 30, "cool seen")
     watch.until(lambda: was_told(watch, "LabHot", ended=True), 30, "LabHot's end was told")
 
 
 def _stand_still(pid: int) -> None:
     """Holds the agent up, and its children a little longer, as a host does that has no memory left."""
-    children = [int(child) for child in observe.text(f"/proc/{pid}/task/{pid}/children").split()]
+    children = [int(child) for child in observe.read_text(f"/proc/{pid}/task/{pid}/children").split()]
     for each in (pid, *children):
         os.kill(each, signal.SIGSTOP)
     time.sleep(8)
@@ -186,11 +186,11 @@ def _stand_still(pid: int) -> None:
         os.kill(each, signal.SIGCONT)
 
 
-def _pending(watch: Watch) -> bool:
+def _is_pending(watch: Watch) -> bool:
     return any('"DimmHot",alertstate="pending"' in name for name in (watch.scrapes[-1][1] if watch.scrapes else ()))
 
 
-def _dimm() -> str:
+def _read_dimm() -> str:
     return f'{{dimm="{bus()}-0018",source="hwmon"}}'
 
 
@@ -204,7 +204,7 @@ def was_told(watch: Watch, name: str, *, ended: bool = False) -> bool:
     )
 
 
-def _is(watch: Watch, name: str, value: float) -> bool:
+def _has_value(watch: Watch, name: str, value: float) -> bool:
     return watch.newest(name) == value
 
 
@@ -214,7 +214,7 @@ def _processors(watch: Watch) -> None:
     for value, left in (("0", 1.0), ("1", 2.0)):
         observe.write(online, value)
         watch.mark(f"cpu3 {value}")
-        watch.until(functools.partial(_is, watch, cpus, left), 40, f"cpu3 {value} seen")
+        watch.until(functools.partial(_has_value, watch, cpus, left), 40, f"cpu3 {value} seen")
         time.sleep(7)  # one pass of cpufreq, which comes every five seconds
 
 

@@ -21,7 +21,7 @@ PATIENCE = 90.0  # seconds for the driver to find its BMC
 HOT = Path("/run/out/bmc/sensors/DIMMA1_Temp")
 
 
-def whole() -> dict[str, Any]:
+def run() -> dict[str, Any]:
     """Before the driver is loaded, with it, after a DIMM has become hot, and what ipmitool says of the same BMC."""
     saw: dict[str, Any] = {"without": _collect("ipmi")}
     for module in ("ipmi_si", "ipmi_devintf"):

@@ -112,20 +112,20 @@ def cpufreq() -> dict[str, Any]:
     """Frequencies under two governors, a limit set by hand, and how many passes it takes to see a change."""
     policies = sorted(Path(POLICY.format("")).parent.glob("policy*"))
     host = Host("/")
-    saw: dict[str, Any] = {"policies": len(policies), "before": observe.look(frequency, host)}
+    saw: dict[str, Any] = {"policies": len(policies), "before": observe.collect(frequency, host)}
     for policy in policies:
         observe.write(f"{policy}/scaling_governor", "powersave")
     time.sleep(0.2)
-    saw["powersave"] = observe.look(frequency)
+    saw["powersave"] = observe.collect(frequency)
     saw["passes_until_seen"] = _passes(host, 'governor="powersave"', len(policies))
     observe.write(f"{policies[0]}/scaling_max_freq", "2400000")
     for policy in policies:
         observe.write(f"{policy}/scaling_governor", "performance")
     time.sleep(0.2)
-    saw["limited"] = observe.look(frequency)
+    saw["limited"] = observe.collect(frequency)
     observe.write(f"{policies[0]}/scaling_max_freq", "3200000")
     saw["files"] = {
-        f"{policy.name}/{file}": observe.text(f"{policy}/{file}").strip()
+        f"{policy.name}/{file}": observe.read_text(f"{policy}/{file}").strip()
         for policy in policies
         for file in ("scaling_driver", "scaling_governor", "cpuinfo_max_freq", "related_cpus")
     }
@@ -134,7 +134,7 @@ def cpufreq() -> dict[str, Any]:
 
 def _passes(host: Host, label: str, policies: int) -> int:
     for turn in range(1, 13):
-        seen = observe.look(frequency, host)
+        seen = observe.collect(frequency, host)
         if any(label in name and value == policies for name, value in seen.items()):
             return turn
     return sys.maxsize

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 Saw = Callable[[str], dict[str, Any]]
 
 
-def values(seen: dict[str, Any], *names: str) -> dict[str, float]:
+def select_values(seen: dict[str, Any], *names: str) -> dict[str, float]:
     """Values of the metrics of ipmi with these names, by their sensor."""
     wanted = {f"steadytok_ipmi_{name}" for name in names}
     return {row["labels"]["sensor"]: row["value"] for row in seen["samples"] if row["name"] in wanted}
@@ -29,7 +29,7 @@ def test_without_the_driver_there_is_nothing(saw: Saw) -> None:
 def test_the_bmc_is_read_in_band_as_ipmitool_reads_it(saw: Saw) -> None:
     """32 DIMMs, the inlet and four fans, value by value."""
     seen = saw("bmc")
-    ours = values(seen["cool"], "temperature_celsius", "fan_rpm")
+    ours = select_values(seen["cool"], "temperature_celsius", "fan_rpm")
     theirs = {name: float(value) for name, value, _, status in csv.reader(seen["peer"].splitlines()) if status == "ok"}
 
     assert seen["cool"]["said"] == ""
@@ -48,5 +48,5 @@ def test_what_becomes_hot_is_seen_in_band(saw: Saw) -> None:
     """A value that changes on the BMC is the next reading's."""
     seen = saw("bmc")
 
-    assert values(seen["cool"], "temperature_celsius")["DIMMA1 Temp"] == 42.0
-    assert values(seen["hot"], "temperature_celsius")["DIMMA1 Temp"] == 88.0
+    assert select_values(seen["cool"], "temperature_celsius")["DIMMA1 Temp"] == 42.0
+    assert select_values(seen["hot"], "temperature_celsius")["DIMMA1 Temp"] == 88.0

@@ -41,7 +41,7 @@ def kernel_bytes(text: str, field: str) -> int:
     return int(found[1]) * 1024
 
 
-def moved(around: Mapping[str, Mapping[str, float]], key: str, node: int) -> float:
+def get_growth(around: Mapping[str, Mapping[str, float]], key: str, node: int) -> float:
     """How far a counter of a node went."""
     name = f'steadytok_numastat_{key}_total{{node="{node}"}}'
     return around["after"][name] - around["before"][name]
@@ -126,45 +126,45 @@ def test_a_local_allocation_hits_its_node(saw: Saw) -> None:
     for policy, node in (("local", 0), ("membind", 1)):
         around = saw("allocations")[policy]
 
-        assert PAGES <= moved(around, "numa_hit", node) < 1.5 * PAGES
-        assert PAGES <= moved(around, "local_node", node) < 1.5 * PAGES
-        assert moved(around, "numa_hit", 1 - node) < PAGES / 4
+        assert PAGES <= get_growth(around, "numa_hit", node) < 1.5 * PAGES
+        assert PAGES <= get_growth(around, "local_node", node) < 1.5 * PAGES
+        assert get_growth(around, "numa_hit", 1 - node) < PAGES / 4
 
 
 def test_a_task_bound_elsewhere_shows_as_other_node(saw: Saw) -> None:
     """A task of node 0 bound to the memory of node 1 gets hits there: other_node tells it, and no miss does."""
     around = saw("allocations")["elsewhere"]
 
-    assert PAGES <= moved(around, "numa_hit", 1) < 1.5 * PAGES
-    assert PAGES <= moved(around, "other_node", 1) < 1.5 * PAGES
-    assert moved(around, "local_node", 1) < PAGES / 4
-    assert [moved(around, key, node) for key in ("numa_miss", "numa_foreign") for node in (0, 1)] == [0, 0, 0, 0]
+    assert PAGES <= get_growth(around, "numa_hit", 1) < 1.5 * PAGES
+    assert PAGES <= get_growth(around, "other_node", 1) < 1.5 * PAGES
+    assert get_growth(around, "local_node", 1) < PAGES / 4
+    assert [get_growth(around, key, node) for key in ("numa_miss", "numa_foreign") for node in (0, 1)] == [0, 0, 0, 0]
 
 
 def test_interleaving_hits_both_nodes(saw: Saw) -> None:
     """Half the pages go to each node as interleave_hit, and the half of the other node is other_node by design."""
     around = saw("allocations")["interleave"]
-    hits = [moved(around, "interleave_hit", node) for node in (0, 1)]
+    hits = [get_growth(around, "interleave_hit", node) for node in (0, 1)]
 
     assert all(0.9 * PAGES / 2 <= hit < 1.5 * PAGES / 2 for hit in hits)
-    assert moved(around, "other_node", 1) >= 0.9 * PAGES / 2
+    assert get_growth(around, "other_node", 1) >= 0.9 * PAGES / 2
 
 
 def test_numastat_counts_allocations_and_not_bytes(saw: Saw) -> None:
     """The same memory in huge pages counts a fraction, so that the counters are no measure of bytes."""
     seen = saw("allocations")
 
-    assert moved(seen["huge"], "numa_hit", 1) < moved(seen["membind"], "numa_hit", 1) / 2
+    assert get_growth(seen["huge"], "numa_hit", 1) < get_growth(seen["membind"], "numa_hit", 1) / 2
 
 
 def test_what_spills_over_is_a_miss_here_and_foreign_there(saw: Saw) -> None:
     """Beyond what node 1 has, its wishes are numa_foreign there and numa_miss on node 0, one for one."""
     around = saw("spilled")
-    misses, foreign = moved(around, "numa_miss", 0), moved(around, "numa_foreign", 1)
+    misses, foreign = get_growth(around, "numa_miss", 0), get_growth(around, "numa_foreign", 1)
 
     assert misses >= around["spilled"] / 4096 / 2
     assert foreign == pytest.approx(misses, rel=0.02)
-    assert moved(around, "numa_miss", 1) < misses / 50
+    assert get_growth(around, "numa_miss", 1) < misses / 50
 
 
 def test_counters_that_stand_still_are_missing(saw: Saw) -> None:

@@ -21,7 +21,7 @@ def weights_pages(ready: dict[str, Any]) -> float:
     return float(ready["weights_bytes"]) / PAGE
 
 
-def ratios(metrics: str) -> dict[str, float]:
+def parse_ratios(metrics: str) -> dict[str, float]:
     """Share of the weights' pages on each node, from /metrics of one engine."""
     found = re.findall(r'^steadytok_reference_weights_pages_ratio\{node="(\d)"\} (\S+)$', metrics, re.MULTILINE)
     return {node: float(value) for node, value in found}
@@ -33,7 +33,7 @@ def test_interleave_puts_half_on_each_node(saw: Saw) -> None:
     shares = seen["ready"]["numa"]["weights_pages"]
 
     assert shares == {"0": pytest.approx(0.5, abs=0.06), "1": pytest.approx(0.5, abs=0.06)}
-    assert ratios(seen["metrics"]) == {node: pytest.approx(share, abs=0.06) for node, share in shares.items()}
+    assert parse_ratios(seen["metrics"]) == {node: pytest.approx(share, abs=0.06) for node, share in shares.items()}
     assert all(pages > 0.45 * weights_pages(seen["ready"]) for pages in seen["kernel"]["pages"].values())
 
 
@@ -51,7 +51,7 @@ def test_bind_takes_memory_and_processors_of_one_node(saw: Saw) -> None:
     seen = saw("engine_placed")["bind"]
 
     assert seen["ready"]["numa"] == {"asked": "bind:1", "weights_pages": {"1": 1.0}, "threads": {"1": 2}}
-    assert ratios(seen["metrics"]) == {"1": 1.0}
+    assert parse_ratios(seen["metrics"]) == {"1": 1.0}
     assert seen["kernel"]["pages"]["1"] > weights_pages(seen["ready"])
     assert set(seen["kernel"]["threads"].values()) == {TWO_NODES.cpus[1]}
     assert "sampled pages of the weights: 100 % on node 1; threads: 2 on node 1" in seen["said"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.lab import machine
-from tests.lab.conftest import gather, stage
+from tests.lab.conftest import run_machine, read_result
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
@@ -36,8 +36,8 @@ def _placed(request: pytest.FixtureRequest) -> dict[str, Any]:
 @pytest.fixture(name="eight", scope="session")
 def _eight(tmp_path_factory: pytest.TempPathFactory) -> Saw:
     """What stages saw in a machine of eight nodes."""
-    out = gather(tmp_path_factory, machine.EIGHT_NODES, "placements", "refusals")
-    return lambda name: stage(out, name)
+    out = run_machine(tmp_path_factory, machine.EIGHT_NODES, "placements", "refusals")
+    return lambda name: read_result(out, name)
 
 
 def by_node(counted: dict[str, int]) -> dict[int, float]:

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 Saw = Callable[[str], dict[str, Any]]
 
 
-def dimm(seen: dict[str, Any], name: str, when: str, address: int = 0x18) -> float | None:
+def get_dimm(seen: dict[str, Any], name: str, when: str, address: int = 0x18) -> float | None:
     """A reading of a DIMM at a moment of the stage; None where it is missing."""
     value = seen[when]["series"].get(
         f'steadytok_dimm_{name}_celsius{{dimm="{seen["bus"]}-{address:04x}",source="hwmon"}}'
@@ -27,8 +27,8 @@ def test_a_dimm_is_read_through_its_driver(saw: Saw) -> None:
     seen = saw("dimms")
     moments = ("cool", "hot", "cold", "cool_again")
 
-    assert [dimm(seen, "temperature", when) for when in moments] == [45.0, 88.25, -5.5, 45.0]
-    assert [dimm(seen, "temperature", when, 0x19) for when in moments] == [45.0] * 4
+    assert [get_dimm(seen, "temperature", when) for when in moments] == [45.0, 88.25, -5.5, 45.0]
+    assert [get_dimm(seen, "temperature", when, 0x19) for when in moments] == [45.0] * 4
     assert all(seen[when]["notes"] == [] for when in moments)
 
 
@@ -36,9 +36,9 @@ def test_the_lower_limit_rules(saw: Saw) -> None:
     """A chip's critical 95 °C is no limit, since trouble begins at 85; critical 80 °C is one."""
     seen = saw("dimms")
 
-    assert (dimm(seen, "limit", "cool"), dimm(seen, "limit", "cool", 0x19)) == (85.0, 80.0)
-    assert (dimm(seen, "headroom", "cool"), dimm(seen, "headroom", "cool", 0x19)) == (40.0, 35.0)
-    assert dimm(seen, "headroom", "hot") == -3.25
+    assert (get_dimm(seen, "limit", "cool"), get_dimm(seen, "limit", "cool", 0x19)) == (85.0, 80.0)
+    assert (get_dimm(seen, "headroom", "cool"), get_dimm(seen, "headroom", "cool", 0x19)) == (40.0, 35.0)
+    assert get_dimm(seen, "headroom", "hot") == -3.25
 
 
 def test_the_chips_limits_are_read(saw: Saw) -> None:
@@ -54,9 +54,9 @@ def test_a_dimm_that_is_gone_is_gone(saw: Saw) -> None:
     """A sensor that is unbound leaves at the next pass without a complaint, its neighbour stays, and it comes back."""
     seen = saw("dimms")
 
-    assert (dimm(seen, "temperature", "one_left"), dimm(seen, "temperature", "one_left", 0x19)) == (45.0, None)
+    assert (get_dimm(seen, "temperature", "one_left"), get_dimm(seen, "temperature", "one_left", 0x19)) == (45.0, None)
     assert seen["one_left"]["notes"] == []
-    assert dimm(seen, "temperature", "both_again", 0x19) == 45.0
+    assert get_dimm(seen, "temperature", "both_again", 0x19) == 45.0
 
 
 def test_a_module_is_found_by_its_serial_number(saw: Saw) -> None:
@@ -64,9 +64,9 @@ def test_a_module_is_found_by_its_serial_number(saw: Saw) -> None:
     seen = saw("modules")
     place = f"{SLOT['loc_pfx']} 0"
 
-    assert (dimm(seen, "temperature", "before", 0x19), dimm(seen, "temperature", "after", 0x19)) == (45.0, None)
+    assert (get_dimm(seen, "temperature", "before", 0x19), get_dimm(seen, "temperature", "after", 0x19)) == (45.0, None)
     assert seen["after"]["series"][f'steadytok_dimm_temperature_celsius{{dimm="{place}",source="hwmon"}}'] == 45.0
-    assert dimm(seen, "temperature", "after", 0x18) == 45.0
+    assert get_dimm(seen, "temperature", "after", 0x18) == 45.0
     for when, addresses in (("before", ("18", "19")), ("after", ("18",))):
         told = [name for name in seen[when]["series"] if name.startswith("steadytok_dimm_unplaced_info")]
         assert len(told) == len(addresses)
@@ -84,7 +84,7 @@ def test_the_firmwares_table_is_read(saw: Saw) -> None:
     assert size.endswith(f" {sum(TWO_NODES.memory) << 20}")
 
 
-def frequency(series: dict[str, float], name: str, policy: int) -> float:
+def get_frequency(series: dict[str, float], name: str, policy: int) -> float:
     """A frequency of a policy, in hertz; CPUs 0 and 1 are of node 0."""
     return series[f'steadytok_cpufreq_{name}_hertz{{node="{policy // 2}",policy="{policy}"}}']
 
@@ -93,8 +93,8 @@ def test_policies_are_as_the_firmware_made_them(saw: Saw) -> None:
     """Four policies of acpi-cpufreq, each on its CPU's node, up to the 3.2 GHz of the firmware's table."""
     before = saw("cpufreq")["before"]
 
-    assert [frequency(before, "frequency_max", policy) for policy in range(4)] == [3.2e9] * 4
-    assert {frequency(before, "frequency", policy) for policy in range(4)} <= {1.2e9, 2.4e9, 3.2e9}
+    assert [get_frequency(before, "frequency_max", policy) for policy in range(4)] == [3.2e9] * 4
+    assert {get_frequency(before, "frequency", policy) for policy in range(4)} <= {1.2e9, 2.4e9, 3.2e9}
     (state,) = (name for name in before if name.startswith("steadytok_cpufreq_policies"))
     assert 'driver="acpi-cpufreq"' in state
     assert before[state] == 4
@@ -104,15 +104,15 @@ def test_a_governor_is_seen(saw: Saw) -> None:
     """Under powersave every policy runs at its lowest, under performance at its highest; limits by hand are seen."""
     seen = saw("cpufreq")
 
-    assert [frequency(seen["powersave"], "frequency", policy) for policy in range(4)] == [1.2e9] * 4
+    assert [get_frequency(seen["powersave"], "frequency", policy) for policy in range(4)] == [1.2e9] * 4
     assert seen["powersave"]['steadytok_cpufreq_policies{driver="acpi-cpufreq",governor="powersave"}'] == 4
-    assert [frequency(seen["limited"], "frequency_limit", policy) for policy in range(4)] == [
+    assert [get_frequency(seen["limited"], "frequency_limit", policy) for policy in range(4)] == [
         2.4e9,
         3.2e9,
         3.2e9,
         3.2e9,
     ]
-    assert [frequency(seen["limited"], "frequency", policy) for policy in range(4)] == [2.4e9, 3.2e9, 3.2e9, 3.2e9]
+    assert [get_frequency(seen["limited"], "frequency", policy) for policy in range(4)] == [2.4e9, 3.2e9, 3.2e9, 3.2e9]
     assert seen["limited"]['steadytok_cpufreq_policies{driver="acpi-cpufreq",governor="performance"}'] == 4
 
 

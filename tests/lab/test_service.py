@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.lab import machine, service_machine
-from tests.lab.conftest import stage
+from tests.lab.conftest import read_result
 from tests.lab.guest_service import EDITED
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
@@ -25,7 +25,7 @@ WORKING = {"meminfo", "node_meminfo", "numastat", "vmstat", "stat", "pressure", 
 @pytest.fixture(scope="module", name="service_ran")
 def _service_ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the machine that systemd booted, in which all stages are done."""
-    if (sentence := service_machine.missing()) is not None:
+    if (sentence := service_machine.find_missing()) is not None:
         if os.environ.get("STEADYTOK_REQUIRE_PEERS"):
             pytest.fail(sentence)
         pytest.skip(sentence)
@@ -40,7 +40,7 @@ def _service_ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", name="saw")
 def _saw(service_ran: Path) -> Saw:
     """What a stage saw in it."""
-    return lambda name: stage(service_ran, name)
+    return lambda name: read_result(service_ran, name)
 
 
 def entries(journal: str) -> list[dict[str, Any]]:
