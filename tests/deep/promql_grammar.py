@@ -149,7 +149,8 @@ def _scalar_first(draw: Draw, depth: int) -> str:
 
 
 def _set(draw: Draw, depth: int) -> str:
-    return f"({draw(draw_exact(depth))} {choose(draw, ('and', 'or', 'unless'))} {choose(draw, MATCHING)} {draw(draw_exact(depth))})"
+    first, operator = draw(draw_exact(depth)), choose(draw, ("and", "or", "unless"))
+    return f"({first} {operator} {choose(draw, MATCHING)} {draw(draw_exact(depth))})"
 
 
 def _draw_choice(draw: Draw, depth: int) -> str:
@@ -252,7 +253,8 @@ def draw_positive(draw: Draw, depth: int, ragged: bool) -> str:
 
 
 def windowed_range(draw: Draw, names: tuple[str, ...]) -> str:
-    return f"{choose(draw, names)}{choose(draw, MATCHERS)}[{choose(draw, RANGES)}] {choose(draw, (*MOVES, *ENDS))}".rstrip()
+    selector = f"{choose(draw, names)}{choose(draw, MATCHERS)}"
+    return f"{selector}[{choose(draw, RANGES)}] {choose(draw, (*MOVES, *ENDS))}".rstrip()
 
 
 def draw_histogram(draw: Draw, ragged: bool) -> str:
@@ -282,7 +284,8 @@ def draw_rough(draw: Draw, depth: int, ragged: bool) -> str:
         return f"{function}({draw_selector(draw, ('p', 'z', 'odd', 'limit'))} {choose(draw, ('', '/ 100', '/ 7'))})"
     if shape == "power":
         op = choose(draw, ("^", "atan2"))
-        return f"({draw_selector(draw, ('p', 'limit', 'n', 'odd'))} {op} {choose(draw, (*FINITE, 'on (node) group_left z'))})"
+        base = draw_selector(draw, ("p", "limit", "n", "odd"))
+        return f"({base} {op} {choose(draw, (*FINITE, 'on (node) group_left z'))})"
     if shape == "scaled":
         return f"{choose(draw, ('abs', '-'))}({draw(draw_positive(depth, ragged))} * {choose(draw, FINITE)})"
     if shape == "threshold":

@@ -37,7 +37,7 @@ def build_rows(kind: str, seed: int) -> list[Row]:
     walks = [_Walk(name, labels, kind, drawn) for name, labels in _series()]
     groups = {walk.group for walk in walks}
     outages = {group: _outages(kind, drawn) for group in sorted(groups)}
-    found = []
+    all_rows = []
     for row in range(ROWS):
         for group in sorted(groups):
             values = {
@@ -45,8 +45,8 @@ def build_rows(kind: str, seed: int) -> list[Row]:
             }
             if row not in outages[group]:
                 late = 0 if kind == "dense" else 100 * drawn.randrange(9)
-                found.append(Row(group, START_MS + row * INTERVAL_MS + late, values))
-    return sorted(found, key=lambda each: each.at_ms)
+                all_rows.append(Row(group, START_MS + row * INTERVAL_MS + late, values))
+    return sorted(all_rows, key=lambda row: row.at_ms)
 
 
 def _outages(kind: str, drawn: random.Random) -> set[int]:
@@ -123,15 +123,15 @@ class _Walk:
 
 def build_streams(world: list[Row]) -> dict[Labels, Stream]:
     """The samples by series, with a staleness mark where a pass of its group has no more of one."""
-    found: dict[Labels, Stream] = {}
+    streams: dict[Labels, Stream] = {}
     alive: dict[str, set[Labels]] = {}
     for row in world:
         for labels, value in row.values.items():
-            found.setdefault(labels, []).append((row.at_ms, value))
+            streams.setdefault(labels, []).append((row.at_ms, value))
         for labels in alive.get(row.group, set()) - set(row.values):
-            found[labels].append((row.at_ms, None))
+            streams[labels].append((row.at_ms, None))
         alive[row.group] = set(row.values)
-    return found
+    return streams
 
 
 def build_histories(world: list[Row]) -> dict[str, History]:
@@ -144,17 +144,19 @@ def build_histories(world: list[Row]) -> dict[str, History]:
 
 
 def _record_history(world: list[Row], *, parts: int, ghosts: bool) -> History:
-    held = History(retention_ms=7_200_000)
+    history = History(retention_ms=7_200_000)
     if ghosts:
         # A series without value makes the evaluation look at which rows have one, though it has none itself.
         for group, names in _names_of(world).items():
             gone = [Sample(gauge(name, "A test."), (("ghost", "1"),), 1.0) for name in sorted(names)]
-            held.record(group, START_MS - 3_600_000, gone)
+            history.record(group, START_MS - 3_600_000, gone)
     for row in world:
         for part in range(parts):
-            mine = [_sample(labels, value) for labels, value in row.values.items() if _part(labels, parts) == part]
-            held.record(row.group if parts == 1 else f"{row.group} {part}", row.at_ms, mine)
-    return held
+            part_samples = [
+                _sample(labels, value) for labels, value in row.values.items() if _part(labels, parts) == part
+            ]
+            history.record(row.group if parts == 1 else f"{row.group} {part}", row.at_ms, part_samples)
+    return history
 
 
 def _names_of(world: list[Row]) -> dict[str, set[str]]:

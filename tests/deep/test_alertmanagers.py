@@ -90,11 +90,11 @@ class Box:
     def heat(self, celsius: int) -> None:
         self.sensor.write_text(f"{celsius}000\n")
 
-    def count(self, what: str, address: str) -> float:
+    def count(self, metric: str, address: str) -> float:
         text = processes.get(f"http://127.0.0.1:{self.port}/metrics") or ""
         where = re.escape(f'alertmanager="http://{address}/api/v2/alerts"')
-        found = re.findall(rf"^steadytok_notifications_{what}{{{where}}} (\S+)$", text, re.MULTILINE)
-        return float(found[0]) if found else -1.0
+        values = re.findall(rf"^steadytok_notifications_{metric}{{{where}}} (\S+)$", text, re.MULTILINE)
+        return float(values[0]) if values else -1.0
 
 
 def make_folder(tmp_path: Path, name: str) -> Path:
@@ -139,19 +139,19 @@ def test_order_is_kept(tmp_path: Path) -> None:
             time.sleep(4)
         processes.until(lambda: len(_list_ended(slow)) == 2, 20, "both heats and their ends are told")
     for starts in _list_ended(slow):
-        ends = [told["endsAt"] for told in slow.received if told["startsAt"] == starts]
+        ends = [alert["endsAt"] for alert in slow.received if alert["startsAt"] == starts]
         *firing, last = [end for end, _ in itertools.groupby(ends)]  # the end is told again and again
         assert firing == sorted(firing)
         assert last < firing[-1]  # it has resolved: its end is in the past
-    begins = [told["startsAt"] for told in slow.received]
+    begins = [alert["startsAt"] for alert in slow.received]
     assert begins == sorted(begins)
 
 
 def _list_ended(peer: Peer) -> set[str]:
     """When those alerts began whose end, which is before what was promised, has been told."""
     ends: dict[str, list[str]] = {}
-    for told in list(peer.received):
-        ends.setdefault(told["startsAt"], []).append(told["endsAt"])
+    for alert in list(peer.received):
+        ends.setdefault(alert["startsAt"], []).append(alert["endsAt"])
     return {starts for starts, of_one in ends.items() if of_one[-1] < max(of_one)}
 
 

@@ -66,9 +66,9 @@ class Bed:
         """One pass: values by the sensor's name or the event's."""
         address = f"127.0.0.1:{self.relay.port}"
         config = ipmi.Config(address=address, credentials_file=str(self.file), include=self.include)
-        wanted = (ipmi.TEMPERATURE, ipmi.FAN, ipmi.FAN_RATIO, ipmi.MEMORY_EVENTS)
-        found = (reading for reading in ipmi.collect(self.host, config) if reading is not None)
-        return {_name(dict(r.labels)): r.value for r in found if r.metric in wanted}
+        metrics = (ipmi.TEMPERATURE, ipmi.FAN, ipmi.FAN_RATIO, ipmi.MEMORY_EVENTS)
+        readings = (reading for reading in ipmi.collect(self.host, config) if reading is not None)
+        return {_name(dict(r.labels)): r.value for r in readings if r.metric in metrics}
 
     def reasons(self) -> list[str]:
         return [note.reason for note in self.host.take_notes()]
@@ -76,9 +76,9 @@ class Bed:
     def wait_until_ok(self) -> dict[str, float]:
         """Passes one after another until one is whole; at most a dozen."""
         for _ in range(12):
-            found = self.collect_values()
-            if not self.reasons() and "DIMMA1 Temp" in found:
-                return found
+            values = self.collect_values()
+            if not self.reasons() and "DIMMA1 Temp" in values:
+                return values
         pytest.fail("it did not become well again")
 
 
@@ -115,12 +115,12 @@ def ipmitool(bmc: SimulatedBmc, *command: str) -> str:
 
 def read_peer_values(bmc: SimulatedBmc) -> dict[str, float]:
     """Every sensor's value by its name as `ipmitool sdr` gives it, in our units; those without one are left out."""
-    found = {}
+    values = {}
     for name, value, unit, status in csv.reader(ipmitool(bmc, "-c", "sdr").splitlines()):
         if status == "ok":
             number = float(value)
-            found[name] = UNITS[unit](number) if unit in UNITS else number / 100 if unit == "percent" else number
-    return found
+            values[name] = UNITS[unit](number) if unit in UNITS else number / 100 if unit == "percent" else number
+    return values
 
 
 def enter(bmc: SimulatedBmc, data: str) -> None:
@@ -197,9 +197,9 @@ def test_memory_events_are_counted_and_a_clear_is_seen(bed: Bed) -> None:
         enter(bed.bmc, data)
     bed.bmc.set_reading("DIMMA1 Temp", 86)
     time.sleep(0.5)  # as above
-    found = bed.collect_values()
-    assert [found[name] for name in ("correctable_ecc", "uncorrectable_ecc", "throttled")] == [1.0, 1.0, 1.0]
-    assert found["over_temperature"] >= 1.0
+    values = bed.collect_values()
+    assert [values[name] for name in ("correctable_ecc", "uncorrectable_ecc", "throttled")] == [1.0, 1.0, 1.0]
+    assert values["over_temperature"] >= 1.0
 
     ipmitool(bed.bmc, "sel", "clear")
     until(
@@ -255,7 +255,7 @@ def test_an_outage_is_told_and_ends_by_itself(
 ) -> None:
     """No value while it lasts, one reason a pass, and after it the same values with the same threads and sockets."""
     before = bed.collect_values()
-    whole = list_open_sockets()
+    resources_before = list_open_sockets()
     for _ in range(2):
         breaks(bed)
         for _ in range(2):
@@ -263,14 +263,14 @@ def test_an_outage_is_told_and_ends_by_itself(
             assert bed.reasons() == ["no answer within 2 s"]
         mends(bed)
         assert bed.wait_until_ok() == before
-    assert list_open_sockets() == whole
+    assert list_open_sockets() == resources_before
 
 
 @pytest.mark.parametrize("sensors", [make_dimm_sensors(12)])
 def test_a_bad_network_costs_time_and_no_value(bed: Bed) -> None:
     """Every seventh packet lost and the others late: each value that is told is right, and nothing is left over."""
     before = bed.collect_values()
-    whole, turn = list_open_sockets(), itertools.count(1)
+    resources_before, turn = list_open_sockets(), itertools.count(1)
     bed.relay.delay = 0.02
     bed.relay.should_drop = lambda: next(turn) % 7 == 0
     for _ in range(3):
@@ -280,7 +280,7 @@ def test_a_bad_network_costs_time_and_no_value(bed: Bed) -> None:
     bed.host.take_notes()
 
     assert bed.wait_until_ok() == before
-    assert list_open_sockets() == whole
+    assert list_open_sockets() == resources_before
 
 
 @pytest.mark.parametrize("sensors", [make_dimm_sensors(12)])
@@ -324,11 +324,11 @@ def test_a_bmc_that_talks_nonsense_is_told_as_such(bed: Bed, impatient: None) ->
 def test_a_wrong_password_is_tried_three_times(bed: Bed) -> None:
     """Then nothing is sent any more until the file changes."""
     bed.log_in_as(USER, "wrong")
-    told = []
+    reasons = []
     for _ in range(4):
         assert bed.collect_values() == {}
-        told += bed.reasons()
-    assert [reason.rpartition("(")[2] for reason in told[:3]] == [f"{n} of 3 tries)" for n in (1, 2, 3)]
+        reasons += bed.reasons()
+    assert [reason.rpartition("(")[2] for reason in reasons[:3]] == [f"{n} of 3 tries)" for n in (1, 2, 3)]
     packets = bed.relay.packets
     bed.collect_values()
     assert bed.relay.packets == packets
@@ -344,7 +344,7 @@ def test_a_wrong_password_is_tried_three_times(bed: Bed) -> None:
 def test_a_password_changed_on_the_bmc_is_told(bed: Bed) -> None:
     """The session is lost, the log-in refused, and well again once the file says the new one."""
     before = bed.collect_values()
-    whole = list_open_sockets()
+    resources_before = list_open_sockets()
     bed.bmc.stop()
     bed.bmc.password = "another"
     bed.bmc.write_files()
@@ -356,7 +356,7 @@ def test_a_password_changed_on_the_bmc_is_told(bed: Bed) -> None:
 
     bed.log_in_as(USER, "another")
     assert bed.wait_until_ok() == before
-    assert list_open_sockets() == whole
+    assert list_open_sockets() == resources_before
 
 
 def test_the_agent_tells_of_a_lost_bmc_once_and_goes_on(bed: Bed) -> None:
@@ -385,8 +385,8 @@ def test_the_agent_tells_of_a_lost_bmc_once_and_goes_on(bed: Bed) -> None:
         until(lambda: has_logged('sensor="DIMMA1 Temp"} 79'), MINUTE, "the readings are back")
         assert _family(agent.pid) == before
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-    told = [line["event"] for line in lines if line.get("collector") == "ipmi"]
-    assert told == ["collector failed", "collector is well again"]
+    events = [line["event"] for line in lines if line.get("collector") == "ipmi"]
+    assert events == ["collector failed", "collector is well again"]
     assert PASSWORD + "\n" not in log.read_text()
     assert (bed.folder / "state" / "shelf" / "ipmi-sdr.json").exists()
 

@@ -108,9 +108,9 @@ class Module:
         if self.broken:
             self.file.unlink(missing_ok=True)
             return
-        told = round((85.0 - self.headroom) * 4) / 4  # °C, in quarters as an spd5118 has it
+        celsius = round((85.0 - self.headroom) * 4) / 4  # °C, in quarters as an spd5118 has it
         new = self.file.with_suffix(".new")
-        new.write_text(f"{round(told * 1000)}\n")
+        new.write_text(f"{round(celsius * 1000)}\n")
         new.replace(self.file)
 
 
@@ -178,15 +178,15 @@ def test_a_dimm_is_held_a_dead_sensor_fails_safe_and_mended_air_frees_the_engine
     with processes.running(arguments, tmp_path / "agent.log", {"PYTHONPATH": str(site)}):
         processes.until(lambda: engine.duty() < 1, 20, "the engine is paced")
         time.sleep(60)
-        held, shown = engine.duty(), read_metrics(port)
+        duty, values = engine.duty(), read_metrics(port)
         last = slice(-60, None)
         assert min(module.rooms[last]) > 0, module.rooms
         assert statistics.mean(module.rooms[last]) == pytest.approx(3.0, abs=2.0), module.rooms
-        assert 0.3 < held < 0.95
-        assert statistics.mean(module.heats[last]) == pytest.approx(held, abs=0.12)  # it really is paced
-        assert shown["steadytok_pace_set_point_headroom_celsius"] == 3.0
-        assert shown["steadytok_pace_duty"] == pytest.approx(held, abs=0.1)
-        assert shown["steadytok_pace_error_celsius"] == pytest.approx(module.headroom - 3.0, abs=1.5)
+        assert 0.3 < duty < 0.95
+        assert statistics.mean(module.heats[last]) == pytest.approx(duty, abs=0.12)  # it really is paced
+        assert values["steadytok_pace_set_point_headroom_celsius"] == 3.0
+        assert values["steadytok_pace_duty"] == pytest.approx(duty, abs=0.1)
+        assert values["steadytok_pace_error_celsius"] == pytest.approx(module.headroom - 3.0, abs=1.5)
 
         module.broken = True
         processes.until(lambda: engine.duty() == 0.3, 60, "it has fallen to the safe duty")
@@ -204,9 +204,9 @@ def test_a_dimm_is_held_a_dead_sensor_fails_safe_and_mended_air_frees_the_engine
 def read_metrics(port: int) -> dict[str, float]:
     """The agent's metrics of the engine, by name."""
     text = processes.get(f"http://127.0.0.1:{port}/metrics") or ""
-    found = re.findall(r'^(steadytok_pace_\w+)\{engine="r1"\} (\S+)', text, re.MULTILINE)
-    return {name: float(value) for name, value in found}
+    pairs = re.findall(r'^(steadytok_pace_\w+)\{engine="r1"\} (\S+)', text, re.MULTILINE)
+    return {name: float(value) for name, value in pairs}
 
 
-def has_logged(folder: Path, what: str) -> bool:
-    return any(entry.what == what for entry in journal.read_audit(folder / "state" / journal.FILE, 1000))
+def has_logged(folder: Path, text: str) -> bool:
+    return any(entry.what == text for entry in journal.read_audit(folder / "state" / journal.FILE, 1000))

@@ -105,16 +105,16 @@ def _scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         yield scene
 
 
-@pytest.fixture(name="look")
-def _look(browser: Browser) -> Iterator[OpenView]:
+@pytest.fixture(name="open_view")
+def _open_view(browser: Browser) -> Iterator[OpenView]:
     with contextlib.ExitStack() as stack:
 
-        def look(url: str, scheme: Any = "light", viewport: Any = DESK, **more: Any) -> PageView:
+        def open_view(url: str, scheme: Any = "light", viewport: Any = DESK, **more: Any) -> PageView:
             context = browser.new_context(viewport=viewport, color_scheme=scheme, reduced_motion="reduce", **more)
             stack.callback(context.close)
             return PageView(context.new_page(), url)
 
-        yield look
+        yield open_view
 
 
 def read_value(page: Page, strip: str, name: str) -> str:
@@ -123,18 +123,18 @@ def read_value(page: Page, strip: str, name: str) -> str:
     return row.locator("b").inner_text() if row.count() else ""
 
 
-def wait_until(page: Page, condition: Callable[[], bool], what: str) -> None:
+def wait_until(page: Page, condition: Callable[[], bool], description: str) -> None:
     """Waits in the browser's time, so that it goes on drawing."""
     for _ in range(SOON // 200):
         if condition():
             return
         page.wait_for_timeout(200)
-    pytest.fail(f"not within {SOON / 1000:g} s: {what}")
+    pytest.fail(f"not within {SOON / 1000:g} s: {description}")
 
 
-def test_it_draws_what_the_agent_reads(scene: Scene, look: OpenView) -> None:
+def test_it_draws_what_the_agent_reads(scene: Scene, open_view: OpenView) -> None:
     """Speed, the hottest module with its limit, memory by node and the rest are drawn, with no word of complaint."""
-    looking = look(scene.url)
+    looking = open_view(scene.url)
     page = looking.open()
     wait_until(page, lambda: read_value(page, "speed", "r1")[:2] in ("39", "40", "41"), "the engine's speed is shown")
 
@@ -158,9 +158,9 @@ def test_it_draws_what_the_agent_reads(scene: Scene, look: OpenView) -> None:
     assert looking.log_lines == []
 
 
-def test_it_asks_nobody_else(scene: Scene, look: OpenView) -> None:
+def test_it_asks_nobody_else(scene: Scene, open_view: OpenView) -> None:
     """Every request goes to the agent itself, and all that the page is made of is below 100 KiB."""
-    looking = look(scene.url)
+    looking = open_view(scene.url)
     with looking.page.expect_response(lambda answer: answer.url.endswith("panels.json")):
         looking.open()
     static = {url for url in looking.requests if "/api/" not in url}
@@ -172,9 +172,9 @@ def test_it_asks_nobody_else(scene: Scene, look: OpenView) -> None:
     assert looking.log_lines == []
 
 
-def test_the_policy_stands(scene: Scene, look: OpenView) -> None:
+def test_the_policy_stands(scene: Scene, open_view: OpenView) -> None:
     """An inline script that somebody would get into the page is not run."""
-    looking = look(scene.url)
+    looking = open_view(scene.url)
     page = looking.open()
     page.evaluate(INLINE)
 
@@ -182,9 +182,9 @@ def test_the_policy_stands(scene: Scene, look: OpenView) -> None:
     assert any("Content Security Policy" in line for line in looking.log_lines)
 
 
-def test_it_follows(scene: Scene, look: OpenView) -> None:
+def test_it_follows(scene: Scene, open_view: OpenView) -> None:
     """A module that gets hotter is seen to, without a reload."""
-    looking = look(scene.url)
+    looking = open_view(scene.url)
     page = looking.open()
     scene.heat(84.25)
     wait_until(page, lambda: read_value(page, "heat", "4-0052") == "84.3", "the new temperature is shown")
@@ -194,9 +194,9 @@ def test_it_follows(scene: Scene, look: OpenView) -> None:
     assert looking.log_lines == []
 
 
-def test_an_alert_is_raised_before_ones_eyes(scene: Scene, look: OpenView) -> None:
+def test_an_alert_is_raised_before_ones_eyes(scene: Scene, open_view: OpenView) -> None:
     """Its name, its sentence as text, its shade on the charts, what was done; and at its end all is well again."""
-    looking = look(scene.url)
+    looking = open_view(scene.url)
     page = looking.open()
     expect(page.locator("#verdict")).to_have_text("No alert", timeout=SOON)
     scene.heat(95)
@@ -217,45 +217,45 @@ def test_an_alert_is_raised_before_ones_eyes(scene: Scene, look: OpenView) -> No
 
 @pytest.mark.parametrize(("scheme", "viewport"), LOOKS)
 def test_everybody_can_read_it(
-    scene: Scene, look: OpenView, scheme: str, viewport: dict[str, int], request: Any
+    scene: Scene, open_view: OpenView, scheme: str, viewport: dict[str, int], request: Any
 ) -> None:
     """axe finds nothing to say of contrast, names and roles, with an alert up, all opened, and the dialog too."""
     scene.heat(95)
-    looking = look(scene.url, scheme, viewport)
+    looking = open_view(scene.url, scheme, viewport)
     page = looking.open()
     expect(page.locator("#verdict")).to_have_text("1 alert up", timeout=SOON)
     expect(page.locator("#acts")).to_contain_text("Would have", timeout=SOON)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{request.node.callspec.id}.png", full_page=True)
     page.evaluate("() => document.querySelectorAll('details').forEach((each) => (each.open = true))")
-    found = Axe().run(page, options=RULES).response["violations"]
+    violations = Axe().run(page, options=RULES).response["violations"]
     page.get_by_role("button", name="Pause remedies").click()
-    found += Axe().run(page, options=RULES).response["violations"]
+    violations += Axe().run(page, options=RULES).response["violations"]
     scene.heat(70)
 
-    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found] == []
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in violations] == []
     assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_it_fits_the_smallest_phone(scene: Scene, look: OpenView) -> None:
+def test_it_fits_the_smallest_phone(scene: Scene, open_view: OpenView) -> None:
     """At 320 pixels nothing stands out at the side."""
-    page = look(scene.url, "light", {"width": 320, "height": 568}).open()
+    page = open_view(scene.url, "light", {"width": 320, "height": 568}).open()
 
     assert page.evaluate("() => document.documentElement.scrollWidth") == 320
 
 
-def test_one_screen_is_enough(scene: Scene, look: OpenView) -> None:
+def test_one_screen_is_enough(scene: Scene, open_view: OpenView) -> None:
     """On a laptop's screen the charts with their time axis are seen whole, without scrolling."""
-    page = look(scene.url).open()
+    page = open_view(scene.url).open()
     box = page.locator("#cursor").bounding_box()
 
     assert box is not None
     assert box["y"] + box["height"] <= DESK["height"]
 
 
-def test_the_pointer_reads_all_charts_at_one_time(scene: Scene, look: OpenView) -> None:
+def test_the_pointer_reads_all_charts_at_one_time(scene: Scene, open_view: OpenView) -> None:
     """Over one chart all show the time under the pointer and their values then; away from them it is now again."""
-    page = look(scene.url).open()
+    page = open_view(scene.url).open()
     wait_until(
         page, lambda: "L" in (page.locator("#strip-heat path.line").first.get_attribute("d") or ""), "two points"
     )
@@ -272,9 +272,9 @@ def test_the_pointer_reads_all_charts_at_one_time(scene: Scene, look: OpenView) 
     expect(page.locator("#lane .when b")).to_have_text("now")
 
 
-def test_the_keyboard_is_enough(scene: Scene, look: OpenView) -> None:
+def test_the_keyboard_is_enough(scene: Scene, open_view: OpenView) -> None:
     """Everything that can be done is reached by Tab with a mark to see; the cursor moves by arrows and says values."""
-    page = look(scene.url).open()
+    page = open_view(scene.url).open()
     page.reload()  # or Tab would go on from what was clicked
     expect(page.locator("#verdict")).to_have_text("No alert", timeout=SOON)
     reached: list[str] = []
@@ -297,9 +297,9 @@ def test_the_keyboard_is_enough(scene: Scene, look: OpenView) -> None:
     assert page.locator("#cursor").get_attribute("aria-valuetext") == "now"
 
 
-def test_remedies_are_paused_with_the_credential(scene: Scene, look: OpenView) -> None:
+def test_remedies_are_paused_with_the_credential(scene: Scene, open_view: OpenView) -> None:
     """Without it they are not; with it they are, which is shown and can be lifted; and it is kept nowhere."""
-    looking = look(scene.url)
+    looking = open_view(scene.url)
     page = looking.open()
     page.get_by_role("button", name="Pause remedies").click()
     page.locator("#credential").fill("guessed")
@@ -318,9 +318,9 @@ def test_remedies_are_paused_with_the_credential(scene: Scene, look: OpenView) -
     assert all("401" in line for line in looking.log_lines), looking.log_lines
 
 
-def test_what_is_missing_is_a_gap(scene: Scene, look: OpenView) -> None:
+def test_what_is_missing_is_a_gap(scene: Scene, open_view: OpenView) -> None:
     """While the engine does not answer its line has a hole, not a zero, and its value is a dash."""
-    page = look(scene.url).open()
+    page = open_view(scene.url).open()
     wait_until(page, lambda: read_value(page, "kv", "r1") == "50", "the engine is there")
     with scene.silence():
         wait_until(page, lambda: read_value(page, "kv", "r1") == "–", "its value is gone")
@@ -332,10 +332,10 @@ def test_what_is_missing_is_a_gap(scene: Scene, look: OpenView) -> None:
     assert len(set(re.findall(r"[ML][\d.]+ ([\d.]+)", drawn))) == 1
 
 
-def test_an_agent_that_has_gone_is_said_to(tmp_path: Path, look: OpenView) -> None:
+def test_an_agent_that_has_gone_is_said_to(tmp_path: Path, open_view: OpenView) -> None:
     """What is shown then is marked as of then; when it is back the page goes on, and the time without it is hatched."""
     scene = _build_scene(tmp_path)
-    looking = look(scene.url)
+    looking = open_view(scene.url)
     with scene.agent():
         page = looking.open()
         wait_until(
@@ -357,14 +357,14 @@ def test_an_agent_that_has_gone_is_said_to(tmp_path: Path, look: OpenView) -> No
         )
 
 
-def test_behind_a_password_the_page_is_the_same(tmp_path: Path, look: OpenView) -> None:
+def test_behind_a_password_the_page_is_the_same(tmp_path: Path, open_view: OpenView) -> None:
     """The browser asks for it once; remedies are paused with the token; `top` reads with the token, or is refused."""
     hashed = bcrypt.hashpw(b"night", bcrypt.gensalt(4)).decode()
     (tmp_path / "web.yml").write_text(json.dumps({"basic_auth_users": {"anna": hashed}}))
     scene = _build_scene(tmp_path, config=str(tmp_path / "web.yml"))
     # `agent()` would wait for an answer without a password.
     with scene.agent(open_to_all=False):
-        looking = look(scene.url, http_credentials={"username": "anna", "password": "night"})
+        looking = open_view(scene.url, http_credentials={"username": "anna", "password": "night"})
         page = looking.open()
         wait_until(page, lambda: read_value(page, "heat", "4-0051") == "83.5", "it is drawn")
         page.get_by_role("button", name="Pause remedies").click()
@@ -372,16 +372,18 @@ def test_behind_a_password_the_page_is_the_same(tmp_path: Path, look: OpenView) 
         page.keyboard.press("Enter")
         expect(page.locator("#pauses")).to_contain_text("Paused by page", timeout=SOON)
         command = [sys.executable, "-m", "agent", "top", "--once"]
-        mine = subprocess.run([*command, "--config", str(scene.config)], capture_output=True, text=True, timeout=30)
+        completed = subprocess.run(
+            [*command, "--config", str(scene.config)], capture_output=True, text=True, timeout=30
+        )
         others = subprocess.run([*command, "--url", scene.url], capture_output=True, text=True, timeout=30)
 
     assert looking.log_lines == []
-    assert "remedies\tpaused by page" in mine.stdout
+    assert "remedies\tpaused by page" in completed.stdout
     assert (others.returncode, others.stderr.count("\n")) == (1, 1)
     assert "refuses: expected a credential" in others.stderr
 
 
-def test_a_broken_journal_costs_no_more_than_itself(tmp_path: Path, look: OpenView) -> None:
+def test_a_broken_journal_costs_no_more_than_itself(tmp_path: Path, open_view: OpenView) -> None:
     """Where the audit cannot be read the page and `top` say so there, and show all the rest."""
     scene = _build_scene(tmp_path)
     (tmp_path / "state").mkdir(mode=0o700)
@@ -389,20 +391,20 @@ def test_a_broken_journal_costs_no_more_than_itself(tmp_path: Path, look: OpenVi
     journal.parent.mkdir(mode=0o700)
     journal.write_bytes(b"not a database, but long enough to be taken for one" * 100)
     with scene.agent():
-        page = look(scene.url).open()
+        page = open_view(scene.url).open()
         expect(page.locator("#acts")).to_contain_text("cannot be read")
         wait_until(page, lambda: read_value(page, "heat", "4-0051") == "83.5", "the rest is drawn")
         command = [sys.executable, "-m", "agent", "top", "--once", "--url", scene.url]
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        completed = subprocess.run(command, capture_output=True, text=True, timeout=30)
 
-    assert shown.returncode == 0
-    assert "hottest dimm: 4-0051\t83.5 °C" in shown.stdout
-    assert re.search(r"^audit\t.*cannot be read", shown.stdout, re.MULTILINE)
+    assert completed.returncode == 0
+    assert "hottest dimm: 4-0051\t83.5 °C" in completed.stdout
+    assert re.search(r"^audit\t.*cannot be read", completed.stdout, re.MULTILINE)
 
 
-def test_without_scripts_it_says_where_else_to_look(scene: Scene, look: OpenView) -> None:
+def test_without_scripts_it_says_where_else_to_look(scene: Scene, open_view: OpenView) -> None:
     """A browser that runs none is sent to /metrics and to the terminal."""
-    looking = look(scene.url, java_script_enabled=False)
+    looking = open_view(scene.url, java_script_enabled=False)
     looking.page.goto(scene.url)
 
     expect(looking.page.locator("#scriptless")).to_contain_text("steadytok top")

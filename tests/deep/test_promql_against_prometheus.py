@@ -343,8 +343,8 @@ def _points(row: int) -> Iterator[tuple[_Point, float]]:
     for node in range(2):
         yield _Point("limit", (("node", str(node)),), "main"), 80.0 + 5 * node
         yield _Point("info", (("model", f"m{node}"), ("node", str(node)), ("vendor", "v")), "main"), 1.0
-    for which, value in enumerate((math.nan, math.inf, -math.inf, 1.5 * row, -0.0)):
-        yield _Point("odd", (("which", str(which)),), "main"), value if row % 7 else 2.0 + which
+    for index, value in enumerate((math.nan, math.inf, -math.inf, 1.5 * row, -0.0)):
+        yield _Point("odd", (("which", str(index)),), "main"), value if row % 7 else 2.0 + index
     for node in range(2):
         for rank, bound in enumerate(("0.1", "0.5", "2.5", "+Inf")):
             served = (row + 1) * (rank + 1) ** 1.5 * (2 + node + math.sin(row / 40))
@@ -369,14 +369,14 @@ def _rows() -> Iterator[tuple[int, dict[_Point, float]]]:
 @pytest.fixture(scope="module")
 def history() -> History:
     """Our memory with all samples."""
-    held = History(retention_ms=3_600_000)
+    history = History(retention_ms=3_600_000)
     for at_ms, points in _rows():
         groups: dict[str, list[Sample]] = {}
         for point, value in points.items():
             groups.setdefault(point.group, []).append(Sample(gauge(point.name, "A test."), point.labels, value))
         for group, samples in groups.items():
-            held.record(group, at_ms, samples)
-    return held
+            history.record(group, at_ms, samples)
+    return history
 
 
 def _streams() -> dict[Labels, Stream]:
@@ -400,8 +400,8 @@ def _labels(point: _Point) -> Labels:
 @pytest.fixture(scope="module")
 def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
     """A Prometheus on loopback that holds the same samples."""
-    with prometheus(tmp_path_factory.mktemp("prometheus"), _streams()) as found:
-        yield found
+    with prometheus(tmp_path_factory.mktemp("prometheus"), _streams()) as running_peer:
+        yield running_peer
 
 
 def _same(ours: float, theirs: float) -> bool:
@@ -416,16 +416,16 @@ def test_an_instant_query_gives_what_prometheus_gives(text: str, history: Histor
     for at in INSTANTS:
         expected = peer.instant(text, at)
         try:
-            found = list(promql.compile(text, subquery_step_ms=15_000).evaluate_at(history, at * 1000))
+            result = list(promql.compile(text, subquery_step_ms=15_000).evaluate_at(history, at * 1000))
         except promql.PromqlError as error:
             assert isinstance(expected, str), f"{text} at {at}: we refuse it: {error}"
             continue
 
         assert not isinstance(expected, str), f"{text} at {at}: Prometheus refuses it: {expected}"
-        assert sorted(labels for labels, _ in found) == sorted(expected), at
-        assert [(key, value, expected[key]) for key, value in found if not _same(value, expected[key])] == []
+        assert sorted(labels for labels, _ in result) == sorted(expected), at
+        assert [(key, value, expected[key]) for key, value in result if not _same(value, expected[key])] == []
         if text.startswith(("topk", "sort")) and " by " not in text:
-            assert [labels for labels, _ in found] == list(expected)
+            assert [labels for labels, _ in result] == list(expected)
 
 
 @pytest.mark.parametrize("text", EXPRESSIONS)
@@ -442,14 +442,18 @@ def test_a_range_query_gives_what_prometheus_gives(text: str, history: History, 
         return
 
     assert not isinstance(expected, str), expected
-    found = {
-        labels: {int(t) // 1000: float(v) for t, v, there in zip(matrix.times, values, present, strict=True) if there}
+    result = {
+        labels: {
+            int(t) // 1000: float(v)
+            for t, v, is_present in zip(matrix.times, values, present, strict=True)
+            if is_present
+        }
         for labels, values, present in zip(matrix.labels, matrix.values, matrix.present, strict=True)
     }
-    assert sorted(found) == sorted(expected)
+    assert sorted(result) == sorted(expected)
     for labels, values in expected.items():
-        assert sorted(found[labels]) == sorted(values), labels
-        assert {at: (found[labels][at], v) for at, v in values.items() if not _same(found[labels][at], v)} == {}
+        assert sorted(result[labels]) == sorted(values), labels
+        assert {at: (result[labels][at], v) for at, v in values.items() if not _same(result[labels][at], v)} == {}
 
 
 @pytest.mark.parametrize("text", REFUSED)

@@ -254,8 +254,8 @@ def _series(name: str, labels: dict[str, str], value: str) -> dict[str, str]:
 def _test(template: str, number: str) -> dict[str, object]:
     inputs = [_series("m", LABELS, number.replace("+Inf", "Inf"))]
     inputs += [_series("p", {"k": name}, value) for name, value in (("a", "1"), ("b", "2"), ("c", "3"))]
-    shown = _expand(template, number)
-    alert = {"exp_labels": {k: v for k, v in LABELS.items() if k != "__name__"}, "exp_annotations": {"a": shown}}
+    expanded = _expand(template, number)
+    alert = {"exp_labels": {k: v for k, v in LABELS.items() if k != "__name__"}, "exp_annotations": {"a": expanded}}
     return {
         "input_series": inputs,
         "external_labels": {"site": "lab"},

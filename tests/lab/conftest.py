@@ -30,10 +30,10 @@ def run_machine(folders: pytest.TempPathFactory, shape: machine.Shape, *stages: 
 
 def read_result(out: Path, name: str) -> dict[str, Any]:
     """What a stage saw, by its name; a stage that broke off fails each test that asks for it."""
-    seen: dict[str, Any] = json.loads((out / f"{name}.json").read_text())
-    if "error" in seen:
-        pytest.fail(f"stage {name} broke off in the virtual machine:\n{seen['error']}")
-    return seen
+    result: dict[str, Any] = json.loads((out / f"{name}.json").read_text())
+    if "error" in result:
+        pytest.fail(f"stage {name} broke off in the virtual machine:\n{result['error']}")
+    return result
 
 
 @pytest.fixture(scope="session", name="machine_ran")
@@ -42,7 +42,7 @@ def _machine_ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_machine(tmp_path_factory, machine.TWO_NODES)
 
 
-@pytest.fixture(scope="session", name="saw")
-def _saw(machine_ran: Path) -> StageReader:
+@pytest.fixture(scope="session", name="read_stage")
+def _read_stage(machine_ran: Path) -> StageReader:
     """What a stage saw in the machine of two nodes."""
     return lambda name: read_result(machine_ran, name)

@@ -57,12 +57,12 @@ def perform(name: str, stage: Stage) -> None:
     """Runs one stage; one that fails leaves its traceback in its place, and the next ones are tried."""
     began = time.monotonic()
     try:
-        saw = stage()
+        results = stage()
     except Exception:  # whatever it was, the tests of this stage will show it
-        saw = {"error": traceback.format_exc()}
-    saw["took"] = round(time.monotonic() - began, 1)
-    (OUT / f"{name}.json").write_text(json.dumps(saw))
-    sys.stdout.write(f"{name}: {saw['took']} s{' FAILED' if 'error' in saw else ''}\n")
+        results = {"error": traceback.format_exc()}
+    results["took"] = round(time.monotonic() - began, 1)
+    (OUT / f"{name}.json").write_text(json.dumps(results))
+    sys.stdout.write(f"{name}: {results['took']} s{' FAILED' if 'error' in results else ''}\n")
     sys.stdout.flush()
 
 

@@ -115,19 +115,19 @@ def run_unit(size: int = SIZE, code: str = WORK) -> Iterator[subprocess.Popen[by
 
 def run() -> dict[str, Any]:
     """Every verb once, each with what the kernel says before and after."""
-    saw: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     hand = Hand()
-    saw["hello"] = hand.request("hello")
-    saw["drop_caches"] = drop_caches(hand)
-    saw["compact"] = hand.request("compact", node=1)
-    saw["governor"] = governor(hand)
+    results["hello"] = hand.request("hello")
+    results["drop_caches"] = drop_caches(hand)
+    results["compact"] = hand.request("compact", node=1)
+    results["governor"] = governor(hand)
     with run_unit() as process:
-        saw["stranger"] = hand.request("migrate", pid=os.getpid(), start_time=read_start_time(os.getpid()), **MOVE)
-        saw["another_time"] = hand.request("migrate", pid=process.pid, start_time=1, **MOVE)
-        saw["migrate"] = migrate(hand, process.pid)
-        saw["freeze"] = freeze(hand, process.pid)
-    saw["status"] = hand.end()
-    return saw
+        results["stranger"] = hand.request("migrate", pid=os.getpid(), start_time=read_start_time(os.getpid()), **MOVE)
+        results["another_time"] = hand.request("migrate", pid=process.pid, start_time=1, **MOVE)
+        results["migrate"] = migrate(hand, process.pid)
+        results["freeze"] = freeze(hand, process.pid)
+    results["status"] = hand.end()
+    return results
 
 
 def drop_caches(hand: Hand) -> dict[str, Any]:
@@ -151,17 +151,17 @@ def read_cached_bytes() -> int:
 def governor(hand: Hand) -> dict[str, Any]:
     """Held, the hand killed and started again, and what is there after the ttl that nobody renewed."""
     prior = GOVERNOR.read_text().strip()
-    wanted = "performance" if prior != "performance" else "powersave"
-    answer = hand.request("governor", policy=0, governor=wanted, lease="g", ttl=20, expected=prior)
-    held = GOVERNOR.read_text().strip()
+    new_governor = "performance" if prior != "performance" else "powersave"
+    answer = hand.request("governor", policy=0, governor=new_governor, lease="g", ttl=20, expected=prior)
+    held_governor = GOVERNOR.read_text().strip()
     hand.kill()
     after_kill = GOVERNOR.read_text().strip()
     hand.restart()
     leases = hand.request("hello")["result"]["leases"]
     renewed = hand.request("renew", leases=["g"], ttl=1)
     until(lambda: GOVERNOR.read_text().strip() == prior, 60)
-    seen = {"held": held, "after_kill": after_kill, "leases": leases, "renewed": renewed}
-    return {"prior": prior, "wanted": wanted, "answer": answer, "after": GOVERNOR.read_text().strip(), **seen}
+    results = {"held": held_governor, "after_kill": after_kill, "leases": leases, "renewed": renewed}
+    return {"prior": prior, "wanted": new_governor, "answer": answer, "after": GOVERNOR.read_text().strip(), **results}
 
 
 MOVE = {"from": 0, "to": 1, "bytes": 16 << 20}
@@ -169,14 +169,14 @@ MOVE = {"from": 0, "to": 1, "bytes": 16 << 20}
 
 def migrate(hand: Hand, pid: int) -> dict[str, Any]:
     """Where the process' pages lie before, after a bounded move, and after moves until nothing is left."""
-    found = [count_pages(pid)]
+    page_counts = [count_pages(pid)]
     answers = []
     for size in (16 << 20, SIZE, SIZE, SIZE, SIZE):
         answers.append(hand.request("migrate", pid=pid, start_time=read_start_time(pid), **{**MOVE, "bytes": size}))
-        found.append(count_pages(pid))
-        if found[-1]["0"] < 256:
+        page_counts.append(count_pages(pid))
+        if page_counts[-1]["0"] < 256:
             break
-    return {"pages": found, "answers": answers, "numastat": observe.run("numastat", "-p", str(pid)).stdout}
+    return {"pages": page_counts, "answers": answers, "numastat": observe.run("numastat", "-p", str(pid)).stdout}
 
 
 def count_pages(pid: int) -> dict[str, int]:

@@ -65,8 +65,8 @@ def run() -> dict[str, Any]:
     began = time.monotonic()
     with run_unit(SIZE, HOLD + "import time\ntime.sleep(3600)\n") as process:
         acted, took = run_actions(process.pid), time.monotonic() - began
-        saw = {"actions": acted, "actions_took": took, "killed": kill_agent(hand)}
-    return {**saw, "status": hand.end()}
+        results = {"actions": acted, "actions_took": took, "killed": kill_agent(hand)}
+    return {**results, "status": hand.end()}
 
 
 def run_actions(pid: int) -> dict[str, Any]:
@@ -81,12 +81,12 @@ def run_actions(pid: int) -> dict[str, Any]:
     reach = KnownValuesContext(values, pid)
     before, numastat = count_pages(pid), observe.run("numastat", "-p", str(pid)).stdout
     move = migrate_pages.Config(from_node=0, to_node=1, per_second="16MiB")
-    seen = {"migrate_pages": run_action(migrate_pages, Task("move", {"engine": "r2"}, move, {}, ENGINES), reach)}
-    seen["pages"] = [before, count_pages(pid)]
-    seen["numastat"] = [numastat, observe.run("numastat", "-p", str(pid)).stdout]
+    results = {"migrate_pages": run_action(migrate_pages, Task("move", {"engine": "r2"}, move, {}, ENGINES), reach)}
+    results["pages"] = [before, count_pages(pid)]
+    results["numastat"] = [numastat, observe.run("numastat", "-p", str(pid)).stdout]
     pack = Task("pack", {"engine": "r2", "node": "1"}, compact_memory.Config(), {}, ENGINES)
-    seen["compact_memory"] = run_action(compact_memory, pack, reach)
-    return {**seen, "reclaim": reclaim_cache(reach)}
+    results["compact_memory"] = run_action(compact_memory, pack, reach)
+    return {**results, "reclaim": reclaim_cache(reach)}
 
 
 def run_action(action: Any, task: Task, reach: LiveActionContext) -> dict[str, Any]:
@@ -103,13 +103,13 @@ def reclaim_cache(reach: LiveActionContext) -> dict[str, Any]:
     observe.write("/proc/sys/vm/drop_caches", "1")
     observe.run(*observe.python(READ, str(UNIT / "cgroup.procs"), os.environ["LAB_MODULES"]))
     before = file_bytes()
-    told = run_action(reclaim, Task("free", {"unit": "llama.service"}, reclaim.Config(), {}, {}), reach)
+    result = run_action(reclaim, Task("free", {"unit": "llama.service"}, reclaim.Config(), {}, {}), reach)
     try:
         reclaim.plan(Task("free", {"node": "1"}, reclaim.Config(), {}, {}), reach)
         refused = ""
     except RefusedError as error:
         refused = str(error)
-    return {"before": before, "after": file_bytes(), **told, "refused": refused}
+    return {"before": before, "after": file_bytes(), **result, "refused": refused}
 
 
 def file_bytes() -> int:
@@ -121,8 +121,8 @@ def file_bytes() -> int:
 def kill_agent(hand: Hand) -> dict[str, Any]:
     """A real agent holds a governor, a unit and an engine; it is killed, and how long each then stays held."""
     prior = GOVERNOR.read_text().strip()
-    wanted = "performance" if prior != "performance" else "powersave"
-    configure(wanted)
+    new_governor = "performance" if prior != "performance" else "powersave"
+    configure(new_governor)
     token = ["--token-file", str(HOME / "state/token")]
     engine = ["engine", "--port", ENGINE.rpartition(":")[2], "--size", "1MiB", *token]
     agent = ["agent", "run", "--plain", "--config", str(HOME / "steadytok.yml")]
@@ -130,7 +130,7 @@ def kill_agent(hand: Hand) -> dict[str, Any]:
         processes = [start_process(each, log) for each in (engine, agent)]
         began = time.monotonic()
         try:
-            until(lambda: all(read_held(hand, wanted).values()), PATIENCE)
+            until(lambda: all(read_held(hand, new_governor).values()), PATIENCE)
             took = time.monotonic() - began
             leases = hand.request("hello")["result"]["leases"]
             processes[1].kill()
@@ -187,20 +187,20 @@ def read_duty() -> float | None:
             text = answer.read().decode()
     except OSError:
         return None
-    found = [line.split()[1] for line in text.splitlines() if line.startswith("steadytok_reference_duty ")]
-    return float(found[0]) if found else None
+    duties = [line.split()[1] for line in text.splitlines() if line.startswith("steadytok_reference_duty ")]
+    return float(duties[0]) if duties else None
 
 
 def measure_release(hand: Hand, prior: str) -> dict[str, float]:
     """Seconds until each was as before."""
-    began, seen = time.monotonic(), dict[str, float]()
-    while len(seen) < 3 and time.monotonic() - began < 60:
+    began, times = time.monotonic(), dict[str, float]()
+    while len(times) < 3 and time.monotonic() - began < 60:
         now = {
             "governor": GOVERNOR.read_text().strip() == prior,
             "freeze": not hand.request("hello")["result"]["leases"]
             and (UNIT / "cgroup.freeze").read_text().strip() == "0",
             "pace": read_duty() == 1.0,
         }
-        seen |= {name: time.monotonic() - began for name, free in now.items() if free and name not in seen}
+        times |= {name: time.monotonic() - began for name, free in now.items() if free and name not in times}
         time.sleep(0.2)
-    return seen
+    return times

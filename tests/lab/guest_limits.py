@@ -30,12 +30,12 @@ def limits() -> dict[str, Any]:
         # The shell is what is moved: what it starts is in the cgroup from its first page on.
         script = f"echo $$ > {CGROUPS}/pod/c/cgroup.procs; {BIND}='0-1|2-3' HF_TOKEN=secret exec \"$@\""
         with hold_memory("sh", "-c", script, "sh", *observe.python(HOLD, "-", "anon:40:")) as (pid, _):
-            saw = {"before": _look(pid), "counted": _files("pod", "pod/c")}
+            results = {"before": _look(pid), "counted": _files("pod", "pod/c")}
             large = max(Path("/usr/lib/x86_64-linux-gnu").glob("*.so*"), key=lambda path: path.stat().st_size)
             observe.write("/proc/sys/vm/drop_caches", "1")
             reader = f"echo $$ > {CGROUPS}/pod/c/cgroup.procs; cat {large} > /dev/null"
             observe.run("sh", "-c", reader)
-            return {**saw, "after": _look(pid), "counted_after": _files("pod", "pod/c")}
+            return {**results, "after": _look(pid), "counted_after": _files("pod", "pod/c")}
 
 
 def wishes() -> dict[str, Any]:
@@ -44,12 +44,12 @@ def wishes() -> dict[str, Any]:
     script = f"numactl --cpunodebind=1 --membind=0 {inner}; true"
     with hold_memory("sh", "-c", script) as (shell, _):
         (pid,) = map(int, observe.read_text(f"/proc/{shell}/task/{shell}/children").split())
-        saw = {"series": _look(pid)}
+        results = {"series": _look(pid)}
         command = (sys.executable, "-m", "agent", "placement", str(pid), "--json")
         for name, more in (("sampled", ()), ("exact", ("--exact", "--yes"))):
-            saw[name] = json.loads(observe.run(*command, *more).stdout)[0]
+            results[name] = json.loads(observe.run(*command, *more).stdout)[0]
         numastat = observe.run("numastat", "-p", str(pid)).stdout
-    return {**saw, "numastat": numastat}
+    return {**results, "numastat": numastat}
 
 
 def _look(pid: int) -> dict[str, float]:

@@ -51,8 +51,8 @@ def nodes() -> dict[str, Any]:
 
 def _files() -> dict[str, str]:
     patterns = ("node*/meminfo", "node*/numastat", "node*/distance", "node*/cpulist")
-    found = sorted(path for pattern in patterns for path in FOLDER.glob(pattern))
-    files = {str(path.relative_to(FOLDER)): path.read_text() for path in found}
+    paths = sorted(path for pattern in patterns for path in FOLDER.glob(pattern))
+    files = {str(path.relative_to(FOLDER)): path.read_text() for path in paths}
     return {**files, "meminfo": observe.read_text("/proc/meminfo")}
 
 
@@ -60,11 +60,11 @@ def allocations() -> dict[str, Any]:
     """The counters around 64 MiB under each policy, page by page, and once in huge pages."""
     chosen = observe.read_text(THP).split("[")[1].split("]")[0]
     observe.write(THP, "never")
-    saw: dict[str, Any] = {policy: _around(SIZE, *arguments) for policy, arguments in POLICIES.items()}
+    results: dict[str, Any] = {policy: _around(SIZE, *arguments) for policy, arguments in POLICIES.items()}
     observe.write(THP, "always")
-    saw["huge"] = _around(SIZE, *POLICIES["membind"])
+    results["huge"] = _around(SIZE, *POLICIES["membind"])
     observe.write(THP, chosen)
-    return saw
+    return results
 
 
 def _around(size: int, *policy: str) -> dict[str, Any]:
@@ -77,26 +77,26 @@ def spill_over() -> dict[str, Any]:
     observe.write(THP, "never")
     observe.write("/proc/sys/vm/drop_caches", "3")
     free = observe.collect(node_meminfo)['steadytok_node_meminfo_mem_free_bytes{node="1"}']
-    saw = _around(int(free) + (64 << 20), "--cpunodebind=0", "--preferred=1")
-    return {**saw, "spilled": 64 << 20}
+    results = _around(int(free) + (64 << 20), "--cpunodebind=0", "--preferred=1")
+    return {**results, "spilled": 64 << 20}
 
 
 def numa_stat() -> dict[str, Any]:
     """The numastat collector while the kernel does not count, and after it counts again."""
     observe.write("/proc/sys/vm/numa_stat", "0")
-    saw: dict[str, Any] = {
+    results: dict[str, Any] = {
         "raw_off": observe.read_text(str(FOLDER / "node0/numastat")),
         "off": observe.collect_with_notes(numastat),
     }
-    saw["sysctl_off"] = observe.collect(topology).get('steadytok_topology_sysctl{sysctl="vm.numa_stat"}')
+    results["sysctl_off"] = observe.collect(topology).get('steadytok_topology_sysctl{sysctl="vm.numa_stat"}')
     observe.write("/proc/sys/vm/numa_stat", "1")
-    return {**saw, "on": observe.collect_with_notes(numastat)}
+    return {**results, "on": observe.collect_with_notes(numastat)}
 
 
 def huge_pages() -> dict[str, Any]:
     """Eight huge pages of 2 MiB reserved on node 1 alone."""
     reserve = FOLDER / "node1/hugepages/hugepages-2048kB/nr_hugepages"
     observe.write(str(reserve), "8")
-    saw = {**observe.collect(topology), **observe.collect(node_meminfo), **observe.collect(meminfo)}
+    results = {**observe.collect(topology), **observe.collect(node_meminfo), **observe.collect(meminfo)}
     observe.write(str(reserve), "0")
-    return {"read": saw}
+    return {"read": results}

@@ -29,11 +29,11 @@ PATIENCE = 60  # seconds for one answer; software emulation is slow
 def run_engine(*arguments: str) -> Iterator[tuple[dict[str, Any], Path]]:
     """A running engine: its line of JSON, and the file with what it said."""
     log = Path("/run/engine.log")
-    with log.open("wb") as said:
+    with log.open("wb") as log_file:
         process = subprocess.Popen(
             [sys.executable, "-m", "engine", *SMALL, *arguments],
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=log_file,
             env=observe.ENVIRONMENT,
         )
         assert process.stdout is not None
@@ -81,15 +81,15 @@ def replicate_engine() -> dict[str, Any]:
         url = ready["url"]
         for _ in range(4):
             _complete(url)
-        seen = {"ready": ready, "metrics": _get(f"{url}/metrics")}
-        seen["kernel"] = {str(worker["node"]): _of_kernel(worker["pid"]) for worker in ready["workers"]}
+        results = {"ready": ready, "metrics": _get(f"{url}/metrics")}
+        results["kernel"] = {str(worker["node"]): _of_kernel(worker["pid"]) for worker in ready["workers"]}
         _ask(f"{url}/pace", {"duty": 0.5, "ttl": "60s"}, "PUT", Authorization="Bearer lab")
         observe.run("kill", "-KILL", str(ready["workers"][1]["pid"]))
-        seen["answered"] = [_complete(url) for _ in range(2)]
-        seen["back"] = _until_back(url)
-        seen["after"] = _get(f"{url}/metrics")
-        seen["said"] = log.read_text()
-        return seen
+        results["answered"] = [_complete(url) for _ in range(2)]
+        results["back"] = _until_back(url)
+        results["after"] = _get(f"{url}/metrics")
+        results["said"] = log.read_text()
+        return results
 
 
 def _until_back(url: str) -> bool:
@@ -120,9 +120,9 @@ def _of_kernel(pid: int) -> dict[str, Any]:
     """Pages of large anonymous mappings by node, and the processors of each thread."""
     pages: Counter[str] = Counter()
     for line in observe.read_text(f"/proc/{pid}/numa_maps").splitlines():
-        found = dict(re.findall(r" N(\d+)=(\d+)", line))
-        if "anon=" in line and sum(map(int, found.values())) >= 64:
-            pages.update({node: int(count) for node, count in found.items()})
+        pages_by_node = dict(re.findall(r" N(\d+)=(\d+)", line))
+        if "anon=" in line and sum(map(int, pages_by_node.values())) >= 64:
+            pages.update({node: int(count) for node, count in pages_by_node.items()})
     threads = {
         task.name: re.search(r"^Cpus_allowed_list:\s*(\S+)$", (task / "status").read_text(), re.MULTILINE)[1]  # type: ignore[index]  # the kernel always has the line
         for task in Path(f"/proc/{pid}/task").iterdir()

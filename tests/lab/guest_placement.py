@@ -96,18 +96,18 @@ def placements() -> dict[str, Any]:
         "file": ((), (f"file:{large}:{last}", f"anon:16:{before}")),
         "shmem": ((), (f"shmem:24:{last}", f"anon:12:{before}")),
     }
-    saw: dict[str, Any] = {"nodes": nodes, "last": last, "before": before}
+    results: dict[str, Any] = {"nodes": nodes, "last": last, "before": before}
     for name, (under, regions) in layouts.items():
         with hold_memory(*under, *observe.python(HOLD, "-", *regions)) as (pid, _):
-            saw[name] = _compare(pid)
+            results[name] = _compare(pid)
             if name == "by_hand":
-                saw["covered"] = _compare_covered(pid, last)
+                results["covered"] = _compare_covered(pid, last)
     with hold_memory(*observe.python(HOLD, "1", f"anon:24:{last}", f"anon:16:{before}")) as (pid, children):
-        saw["parent"], saw["child"] = _compare(pid), _compare(children[0])
+        results["parent"], results["child"] = _compare(pid), _compare(children[0])
         for child in children:
             os.kill(child, signal.SIGKILL)
     observe.write(str(FOLDER / f"node{last}/hugepages/hugepages-2048kB/nr_hugepages"), "0")
-    return saw
+    return results
 
 
 def refusals() -> dict[str, Any]:
@@ -169,26 +169,26 @@ def _compare_covered(pid: int, node: int) -> dict[str, Any]:
     """Many samples of one process, with their errors, of a share that is known."""
     host = Host("/")
     counted = truth(pid)
-    seen = read_stat(host, pid)
-    assert seen is not None
+    stat = read_stat(host, pid)
+    assert stat is not None
     shares = []
     for _ in range(SAMPLES):
-        placement = sample_pages(host, pid, seen.start_time, COVERING_PAGES)
+        placement = sample_pages(host, pid, stat.start_time, COVERING_PAGES)
         shares.append(None if placement is None else placement.estimate_share([node]))
-    there = sum(count for key, count in counted.items() if key.startswith(f"{node} "))
-    return {"truth": there / sum(counted.values()), "shares": shares}
+    pages = sum(count for key, count in counted.items() if key.startswith(f"{node} "))
+    return {"truth": pages / sum(counted.values()), "shares": shares}
 
 
 def _collect_dying() -> list[dict[str, Any]]:
     """A process that is killed at some moment of the look, many times."""
-    saw = []
+    results = []
     for turn in range(12):
         with hold_memory(*observe.python(HOLD, "-", "anon:4:")) as (pid, _):
             killer = threading.Timer(0.006 * turn, os.kill, (pid, signal.SIGKILL))
             killer.start()
-            saw.append(_collect(pid))
+            results.append(_collect(pid))
             killer.join()
-    return saw
+    return results
 
 
 def _collect_zombie() -> dict[str, Any]:
@@ -203,22 +203,22 @@ def _collect_refused() -> dict[str, Any]:
     with hold_memory(*observe.python(HOLD, "-", "anon:4:")) as (pid, _):
         os.seteuid(65534)
         try:
-            saw = _collect(pid)
+            results = _collect(pid)
         finally:
             os.seteuid(0)
-    return saw
+    return results
 
 
 def _collect_reused() -> dict[str, Any]:
     """A pid that has been given to another process since it was found."""
     host = Host("/")
     with hold_memory(*observe.python(HOLD, "-", "anon:4:")) as (first, _):
-        found = read_stat(host, first)
-    assert found is not None
+        stat = read_stat(host, first)
+    assert stat is not None
     time.sleep(0.05)
     observe.write("/proc/sys/kernel/ns_last_pid", str(first - 1))
     with hold_memory(*observe.python(HOLD, "-", "anon:4:")) as (second, _):
-        placement = sample_pages(host, second, found.start_time, 4096)
+        placement = sample_pages(host, second, stat.start_time, 4096)
     return {"same": first == second, "told": placement is not None, "notes": [list(n) for n in host.take_notes()]}
 
 
@@ -226,8 +226,8 @@ def _collect_pieces() -> dict[str, Any]:
     observe.write("/proc/sys/vm/max_map_count", "300000")
     with hold_memory(*observe.python(SPLIT, "100000")) as (pid, _):
         began = time.thread_time()
-        saw = _collect(pid)
-        saw["cpu_seconds"] = time.thread_time() - began
-        saw["mappings"] = observe.read_text(f"/proc/{pid}/maps").count("\n")
-        saw["truth"] = truth(pid)
-    return saw
+        results = _collect(pid)
+        results["cpu_seconds"] = time.thread_time() - began
+        results["mappings"] = observe.read_text(f"/proc/{pid}/maps").count("\n")
+        results["truth"] = truth(pid)
+    return results

@@ -41,28 +41,28 @@ def walk(top: str) -> Iterator[tuple[str, list[str]]]:
 
 def list_written() -> list[str]:
     """Folders in which a file could be made, and files that could be opened for writing."""
-    found = []
+    paths = []
     for folder, names in walk("/"):
         path = os.path.join(folder, "lab-probe")
         if outcome(lambda path=path: Path(path).touch(exist_ok=False)) == "done":
-            found.append(folder)
+            paths.append(folder)
             os.unlink(path)
         for name in names:
             path = os.path.join(folder, name)
             if os.access(path, os.W_OK) and stat.S_ISREG(os.lstat(path).st_mode):
-                found.append(path)
-    return found
+                paths.append(path)
+    return paths
 
 
 def list_kernel_written() -> list[str]:
     """Files of /proc/sys and /sys that could be opened for writing."""
-    found = []
+    writable = []
     for top in ("/proc/sys", "/sys"):
         for folder, _, names in os.walk(top):
             paths = (f"{folder}/{name}" for name in names)
             # Not AppArmor's own /dev/null among them.
-            found += [path for path in paths if stat.S_ISREG(os.lstat(path).st_mode) and os.access(path, os.W_OK)]
-    return found
+            writable += [path for path in paths if stat.S_ISREG(os.lstat(path).st_mode) and os.access(path, os.W_OK)]
+    return writable
 
 
 def list_executable() -> list[str]:
@@ -77,20 +77,20 @@ def list_executable() -> list[str]:
 
 def try_executing() -> dict[str, str]:
     """What became of starting programs in several ways."""
-    own = STATE / "own"
-    own.write_text("#!/opt/steadytok/current/bin/python\n")
-    own.chmod(0o755)
+    program = STATE / "own"
+    program.write_text("#!/opt/steadytok/current/bin/python\n")
+    program.chmod(0o755)
     loader = next(path for path in list_executable() if "/ld-linux" in path or "/ld-2" in path)
     ways = {
         "shell": ["/bin/sh", "-c", "true"],
         "su": ["/bin/su", "--version"],
-        "own file": [str(own)],
+        "own file": [str(program)],
         "by the loader": [loader, "/bin/true"],
         "interpreter": [sys.executable, "-c", "pass"],
     }
-    found = {name: outcome(lambda way=way: subprocess.run(way, check=True)) for name, way in ways.items()}
-    own.unlink()
-    return {**found, "from memory": outcome(_from_memory)}
+    outcomes = {name: outcome(lambda way=way: subprocess.run(way, check=True)) for name, way in ways.items()}
+    program.unlink()
+    return {**outcomes, "from memory": outcome(_from_memory)}
 
 
 def _from_memory() -> None:
@@ -102,24 +102,26 @@ def _from_memory() -> None:
 
 def try_devices() -> dict[str, str]:
     """What opened of /dev, and whether a device can be made."""
-    found = {}
+    outcomes = {}
     for folder, _, names in os.walk("/dev"):
         for name in names:
             path = os.path.join(folder, name)
             if os.path.islink(path):
                 continue  # to another one, or to a descriptor of ours
             if stat.S_ISCHR(mode := os.stat(path).st_mode) or stat.S_ISBLK(mode):
-                found[path] = outcome(lambda path=path: os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK)))
+                outcomes[path] = outcome(lambda path=path: os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK)))
     node = STATE / "kmsg"
-    found["a node of our own"] = outcome(lambda: os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(1, 11)))
+    outcomes["a node of our own"] = outcome(lambda: os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(1, 11)))
     node.unlink(missing_ok=True)
-    return found
+    return outcomes
 
 
 def try_processes() -> dict[str, Any]:
     """Which others are seen, and what can be had of systemd's and of the daemon's own user's."""
     libc = ctypes.CDLL(None, use_errno=True)
-    seen = [name for name in os.listdir("/proc") if name.isdigit() and os.stat(f"/proc/{name}").st_uid != os.getuid()]
+    visible = [
+        name for name in os.listdir("/proc") if name.isdigit() and os.stat(f"/proc/{name}").st_uid != os.getuid()
+    ]
 
     def trace() -> None:
         if libc.ptrace(16, 1, None, None):  # PTRACE_ATTACH
@@ -132,7 +134,7 @@ def try_processes() -> dict[str, Any]:
         "signal": lambda: os.kill(1, 0),
         "trace": trace,
     }
-    return {"seen": seen, **{name: outcome(way) for name, way in ways.items()}}
+    return {"seen": visible, **{name: outcome(way) for name, way in ways.items()}}
 
 
 def try_reaching() -> dict[str, str]:
@@ -159,26 +161,26 @@ def try_reaching() -> dict[str, str]:
 def read_rights() -> dict[str, str]:
     """Capabilities and what stands for them in /proc/self/status, and secrets of root's."""
     lines = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
-    found = {name: lines[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")}
+    rights = {name: lines[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")}
     for path in ("/etc/shadow", "/sys/firmware/dmi/tables/DMI", "/root", "/home"):
-        found[path] = outcome(lambda path=path: os.listdir(path) if os.path.isdir(path) else Path(path).read_bytes())
-    found["become root"] = outcome(lambda: os.setuid(0))
-    return found
+        rights[path] = outcome(lambda path=path: os.listdir(path) if os.path.isdir(path) else Path(path).read_bytes())
+    rights["become root"] = outcome(lambda: os.setuid(0))
+    return rights
 
 
 def main() -> None:
     """Tries all, and says what came of it."""
-    attempts = (
-        list_written,
-        list_kernel_written,
-        list_executable,
-        try_executing,
-        try_devices,
-        try_processes,
-        try_reaching,
-        read_rights,
-    )
-    tried = {attempt.__name__: attempt() for attempt in attempts}
+    attempts: dict[str, Callable[[], object]] = {
+        "written": list_written,
+        "kernel_written": list_kernel_written,
+        "executable": list_executable,
+        "executed": try_executing,
+        "devices": try_devices,
+        "processes": try_processes,
+        "reached": try_reaching,
+        "rights": read_rights,
+    }
+    tried = {name: attempt() for name, attempt in attempts.items()}
     (STATE / "probe.json").write_text(json.dumps(tried))
 
 

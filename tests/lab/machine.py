@@ -246,8 +246,8 @@ def order_modules(tree: Path, release: str, names: Sequence[str] = _FOR_THE_ROOT
     """Modules with all that they need, in the order in which they load; without names those that reach the root."""
     order: dict[Path, None] = {}
     for module in names:
-        shown = run_command(["modprobe", "-d", str(tree), "-S", release, "--show-depends", module])
-        for line in shown.splitlines():
+        lines = run_command(["modprobe", "-d", str(tree), "-S", release, "--show-depends", module])
+        for line in lines.splitlines():
             if line.startswith("insmod "):
                 order[Path(line.split()[1])] = None
     return list(order)
@@ -283,8 +283,8 @@ def run_command(command: Sequence[str], folder: Path | None = None) -> str:
     path = which(command[0]) or command[0]
     result = subprocess.run([path, *command[1:]], cwd=folder, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        said = (result.stderr or result.stdout).strip()[-500:]
-        raise LabError(f"`{shlex.join(command)}` ended with status {result.returncode}: {said}")
+        reason = (result.stderr or result.stdout).strip()[-500:]
+        raise LabError(f"`{shlex.join(command)}` ended with status {result.returncode}: {reason}")
     return result.stdout
 
 

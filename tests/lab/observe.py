@@ -67,6 +67,6 @@ def read_text(path: str) -> str:
 
 def between(before: Callable[[], Any], act: Callable[[], object]) -> dict[str, Any]:
     """The same look before and after something was done."""
-    seen = before()
+    result = before()
     act()
-    return {"before": seen, "after": before()}
+    return {"before": result, "after": before()}

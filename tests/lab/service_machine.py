@@ -136,9 +136,9 @@ def _stage_modules(stage: Path, parts: Parts) -> None:
     """The few modules that the guest loads itself, where modprobe looks for them."""
     tree = parts.modules / "lib/modules" / parts.release
     for module in machine.order_modules(parts.modules, parts.release, (*_FOR_THE_GUEST, *_FOR_THE_ROOT)):
-        place = stage / "lib/modules" / parts.release / module.relative_to(tree)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(module, place)
+        target = stage / "lib/modules" / parts.release / module.relative_to(tree)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(module, target)
     for name in ("modules.builtin", "modules.order"):
         shutil.copy(tree / name, stage / "lib/modules" / parts.release / name)
     machine.run_command(["depmod", "-b", str(stage), parts.release])
@@ -148,8 +148,8 @@ def _stage_modules(stage: Path, parts: Parts) -> None:
 def _sources() -> str:
     """Where this host's apt gets Debian's own packages, as lines of a sources.list."""
     form = "deb $(REPO_URI) $(RELEASE) $(COMPONENT)"
-    wanted = ["--format", form, "Created-By: Packages", "Origin: Debian"]
-    lines = sorted(set(machine.run_command(["apt-get", "indextargets", *wanted]).splitlines()))
+    options = ["--format", form, "Created-By: Packages", "Origin: Debian"]
+    lines = sorted(set(machine.run_command(["apt-get", "indextargets", *options]).splitlines()))
     if not lines:
         raise LabError("apt knows no source of Debian's packages: the lab needs its package lists (apt-get update)")
     return "\n".join(lines) + "\n"
@@ -157,8 +157,8 @@ def _sources() -> str:
 
 def _apt_options() -> list[str]:
     """How this host's apt reaches its sources: proxies, certificates, and whether old lists are good enough."""
-    wanted = ("Acquire::http", "Acquire::https", "Acquire::Check-", "Acquire::Languages")
-    return [line for line in machine.run_command(["apt-config", "dump"]).splitlines() if line.startswith(wanted)]
+    prefixes = ("Acquire::http", "Acquire::https", "Acquire::Check-", "Acquire::Languages")
+    return [line for line in machine.run_command(["apt-config", "dump"]).splitlines() if line.startswith(prefixes)]
 
 
 def _codename() -> str:
@@ -249,10 +249,10 @@ def _command(image: Image, out: Path, bmc: int | None) -> list[str]:
 
 if __name__ == "__main__":
     try:
-        made = prepare()
-        sys.stdout.write(f"{made}\n")
+        image = prepare()
+        sys.stdout.write(f"{image}\n")
         if len(sys.argv) > 1:  # by hand: a folder for what the guest sees and says
             furnish(Path(sys.argv[1]))
-            run(made, Path(sys.argv[1]))
+            run(image, Path(sys.argv[1]))
     except LabError as error:
         sys.exit(str(error))

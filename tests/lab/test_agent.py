@@ -29,15 +29,15 @@ class ReceivedAlert(NamedTuple):
 
 
 @pytest.fixture(name="life")
-def _life(saw: Saw) -> dict[str, Any]:
-    return saw("agent")
+def _life(read_stage: Saw) -> dict[str, Any]:
+    return read_stage("agent")
 
 
-def get_mark(life: dict[str, Any], what: str) -> float:
+def get_mark(life: dict[str, Any], name: str) -> float:
     """When something was done, Unix time; it fails where it did not happen."""
-    times: dict[str, float] = {what: at for at, what in life["marks"]}
-    assert what in times, sorted(times)
-    return times[what]
+    times: dict[str, float] = {name: at for at, name in life["marks"]}
+    assert name in times, sorted(times)
+    return times[name]
 
 
 def between(life: dict[str, Any], start: str, end: str) -> list[dict[str, float]]:
@@ -56,7 +56,7 @@ def list_received(life: dict[str, Any], name: str) -> Iterator[ReceivedAlert]:
 
 def test_everything_happened(life: dict[str, Any]) -> None:
     """The agent came up and saw each change in its time, and SIGTERM ended it well."""
-    assert [what for _, what in life["marks"] if what.startswith("NOT")] == []
+    assert [name for _, name in life["marks"] if name.startswith("NOT")] == []
     assert life["status"] == 0
 
 
@@ -131,7 +131,7 @@ def test_kills_are_counted_by_their_constraint(life: dict[str, Any]) -> None:
     newest = life["scrapes"][-1][1]
 
     assert {
-        each: newest[f'steadytok_kmsg_oom_kills_total{{constraint="{each}"}}'] for each in CONSTRAINTS
+        constraint: newest[f'steadytok_kmsg_oom_kills_total{{constraint="{constraint}"}}'] for constraint in CONSTRAINTS
     } == dict.fromkeys(CONSTRAINTS, 1)
 
 
@@ -147,7 +147,7 @@ def test_each_kill_names_its_victim(life: dict[str, Any]) -> None:
     }
 
     assert {series for series in newest if series.startswith(name)} == {
-        f"{name}{{{each}}}" for each in expected.values()
+        f"{name}{{{labels}}}" for labels in expected.values()
     }
     for constraint, labels in expected.items():
         at = get_mark(life, f"killed {constraint} -9")

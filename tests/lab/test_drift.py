@@ -16,22 +16,22 @@ Saw = Callable[[str], dict[str, Any]]
 
 
 @pytest.fixture(name="life")
-def _life(saw: Saw) -> dict[str, Any]:
-    return saw("drift")
+def _life(read_stage: Saw) -> dict[str, Any]:
+    return read_stage("drift")
 
 
 def test_everything_was_seen(life: dict[str, Any]) -> None:
     """The agent saw each move in its time, and SIGTERM ended it well."""
-    assert [what for _, what in life["marks"] if what.startswith("NOT")] == []
+    assert [name for _, name in life["marks"] if name.startswith("NOT")] == []
     assert life["status"] == 0
 
 
 def test_migrated_pages_are_drift(life: dict[str, Any]) -> None:
     """Moved with migratepages to the other node, all pages are where they were not, and none where the threads run."""
-    seen = between(life, "drift seen", "moved back")
+    scrapes = between(life, "drift seen", "moved back")
 
-    assert min(series[DRIFT] for series in seen if DRIFT in series) > 0.95
-    assert max(series[LOCAL] for series in seen if LOCAL in series) < 0.05
+    assert min(series[DRIFT] for series in scrapes if DRIFT in series) > 0.95
+    assert max(series[LOCAL] for series in scrapes if LOCAL in series) < 0.05
 
 
 def test_drift_alerts_and_recovers(life: dict[str, Any]) -> None:
