@@ -157,7 +157,7 @@ def test_thirty_two_dimms_are_what_ipmitool_says(bed: Bed) -> None:
 def test_every_conversion_is_ipmitools(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     """Signed both ways, factors with exponents, twelve linearizations, °F, K and percent, a packed name."""
     monkeypatch.setattr(
-        "collectors._ipmi_sweep._PLAUSIBLE", {"fan": EVERYTHING, "memory": EVERYTHING, "other": EVERYTHING}
+        "collectors._ipmi.sweep._PLAUSIBLE", {"fan": EVERYTHING, "memory": EVERYTHING, "other": EVERYTHING}
     )
     bed.include = ("*",)
     for raws in ((4, 200), (33, 3), (100, 129), (255, 128), (127, 1)):

@@ -1,4 +1,4 @@
-"""Boots the virtual machine once for all tests of the lab, and gives them what its stages saw."""
+"""Boots the virtual machine once for all tests of the lab, and gives them the results of its stages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_machine(folders: pytest.TempPathFactory, shape: machine.Shape, *stages: 
 
 
 def read_result(out: Path, name: str) -> dict[str, Any]:
-    """What a stage saw, by its name; a stage that broke off fails each test that asks for it."""
+    """Returns the results of a stage; a stage that broke off fails each test that needs it."""
     result: dict[str, Any] = json.loads((out / f"{name}.json").read_text())
     if "error" in result:
         pytest.fail(f"stage {name} broke off in the virtual machine:\n{result['error']}")
@@ -44,5 +44,5 @@ def _machine_ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", name="read_stage")
 def _read_stage(machine_ran: Path) -> StageReader:
-    """What a stage saw in the machine of two nodes."""
+    """Reads the results of a stage in the machine of two nodes."""
     return lambda name: read_result(machine_ran, name)

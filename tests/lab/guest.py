@@ -1,5 +1,5 @@
 """
-What is done inside the virtual machine: stages, each of which writes what it saw to /run/out/NAME.json.
+What is done inside the virtual machine: stages, each of which writes its results to /run/out/NAME.json.
 
 The tests read those files on the host and judge; here nothing is judged. Runs as root, `python -m tests.lab.guest`.
 """

@@ -71,7 +71,7 @@ class Watch:
     """Marks, scrapes and received alerts, each with its Unix time."""
 
     def __init__(self, series_pattern: re.Pattern[str] = KEPT, receiver: int = 9093) -> None:
-        """Watches the series that `kept` finds, and receives alerts on a port of this machine."""
+        """Watches the series that `series_pattern` matches, and receives alerts on a port of this machine."""
         self.began = time.monotonic()
         self._series_pattern = series_pattern
         self.marks: list[tuple[float, str]] = []

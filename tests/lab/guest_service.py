@@ -1,7 +1,7 @@
 """
 What is done in the machine whose systemd runs the service: from nothing to nothing, with a reboot in between.
 
-Run by that machine's own python3, with the standard library alone, once after each boot; what it saw stands in
+Run by that machine's own python3, with the standard library alone, once after each boot; its results are in
 /run/lab/NAME.json, and tests/lab/test_service.py judges it on the host. Here nothing is judged.
 """
 

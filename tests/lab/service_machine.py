@@ -205,7 +205,7 @@ def furnish(out: Path) -> None:
     for name in ("guest_service.py", "guest_probe.py"):
         shutil.copy(HOUSE / "tests/lab" / name, out / name)
     alertmanager = machine.which("prometheus-alertmanager")
-    assert alertmanager is not None  # `missing` has looked
+    assert alertmanager is not None  # `find_missing` has checked
     shutil.copy(alertmanager, out / "alertmanager")
     # Debian's build reads its templates from there, whatever it is told.
     shutil.copytree("/usr/share/prometheus/alertmanager", out / "templates")

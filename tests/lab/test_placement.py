@@ -26,7 +26,7 @@ KIND = re.compile(r'steadytok_process_kind_share_ratio\{engine="held",kind="(\w+
     name="placements", params=[2, pytest.param(8, marks=pytest.mark.eight)], scope="module", ids="{}nodes".format
 )
 def _placements(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What the stage `placements` saw in the machine of two nodes, and by hand in one of eight."""
+    """The results of the stage `placements` on two nodes, and by hand on eight."""
     if request.param == 2:
         result: dict[str, Any] = request.getfixturevalue("read_stage")("placements")
         return result
@@ -35,7 +35,7 @@ def _placements(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.fixture(name="eight", scope="session")
 def _eight(tmp_path_factory: pytest.TempPathFactory) -> Saw:
-    """What stages saw in a machine of eight nodes."""
+    """Reads the results of a stage in a machine of eight nodes."""
     out = run_machine(tmp_path_factory, machine.EIGHT_NODES, "placements", "refusals")
     return lambda name: read_result(out, name)
 

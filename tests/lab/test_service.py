@@ -39,7 +39,7 @@ def _service_ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", name="read_stage")
 def _read_stage(service_ran: Path) -> Saw:
-    """What a stage saw in it."""
+    """Reads the results of a stage in that machine."""
     return lambda name: read_result(service_ran, name)
 
 
