@@ -20,18 +20,18 @@ from typing import Any
 import bcrypt
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from agent.persistence import state_dir_of_root
 from tests import processes
 from tests.conftest import MACHINES, load
+from tests.deep.page_view import SOON, PageView, read_value, wait_until
 from tests.scene import Scene
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(180)]
 
 SCREENSHOTS = Path(__file__).parents[2] / "build/screenshots"
 DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
-SOON = 15_000  # ms: a round takes five seconds at most, and the machine may be busy
 LOOKS = [
     pytest.param("light", DESK, id="light"),
     pytest.param("dark", DESK, id="dark"),
@@ -51,28 +51,6 @@ FOCUSED = """() => {
   const marked = [at, at.nextElementSibling ?? at].some((each) => getComputedStyle(each).outlineStyle !== "none");
   return [at === document.body ? null : at.id || at.name || at.textContent, marked];
 }"""
-
-
-class PageView:
-    """A page that is open, and what the browser had to say of it."""
-
-    def __init__(self, page: Page, url: str) -> None:
-        self.page, self.url = page, url
-        self.log_lines: list[str] = []
-        self.requests: list[str] = []
-        page.on("console", lambda message: self.log_lines.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: self.log_lines.append(f"error: {error}"))
-        page.on("request", lambda request: self.requests.append(request.url))
-
-    def open(self, minutes: int = 5) -> Page:
-        """Loads it, and waits until it has drawn something."""
-        self.page.goto(self.url)
-        expect(self.page.locator("#verdict")).to_contain_text(re.compile("alert"), timeout=SOON)
-        self.page.get_by_text(f"{minutes} min", exact=True).click()
-        expect(self.page.locator("#cursor")).to_have_attribute(
-            "aria-valuemax", str({5: 150, 15: 180}[minutes]), timeout=SOON
-        )
-        return self.page
 
 
 OpenView = Callable[..., PageView]
@@ -115,21 +93,6 @@ def _open_view(browser: Browser) -> Iterator[OpenView]:
             return PageView(context.new_page(), url)
 
         yield open_view
-
-
-def read_value(page: Page, strip: str, name: str) -> str:
-    """What a chart says beside a name."""
-    row = page.locator(f"#strip-{strip} .gutter li").filter(has_text=name)
-    return row.locator("b").inner_text() if row.count() else ""
-
-
-def wait_until(page: Page, condition: Callable[[], bool], description: str) -> None:
-    """Waits in the browser's time, so that it goes on drawing."""
-    for _ in range(SOON // 200):
-        if condition():
-            return
-        page.wait_for_timeout(200)
-    pytest.fail(f"not within {SOON / 1000:g} s: {description}")
 
 
 def test_it_draws_what_the_agent_reads(scene: Scene, open_view: OpenView) -> None:
