@@ -1,4 +1,4 @@
-"""`python -m docs`: writes the generated pages; with `--check` says which of them are not current."""
+"""`python -m docs`: writes the generated pages; with `--check` lists the pages that are not current."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOTE = "<!-- Written by `make docs` from the code; change it there. -->\n\n"
 
 
 def render_pages() -> dict[str, str]:
-    """Every generated page by the name of its file."""
+    """Returns every generated page by its file name."""
     texts = {
         "configuration.md": configuration.render_page(),
         "metrics.md": metrics.render_page(),
@@ -24,7 +24,7 @@ def render_pages() -> dict[str, str]:
 
 
 def find_stale_pages() -> list[str]:
-    """The pages that are not as the code has them."""
+    """Returns the pages that differ from the code."""
     return [name for name, text in render_pages().items() if not _is_current(FOLDER / name, text)]
 
 
@@ -33,7 +33,7 @@ def _is_current(path: Path, text: str) -> bool:
 
 
 def main() -> int:
-    """Writes or checks; 1 where a check found something."""
+    """Writes or checks the pages; returns 1 when a check finds a stale page."""
     parser = argparse.ArgumentParser(prog="python -m docs", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not current")
     if parser.parse_args().check:

@@ -82,15 +82,15 @@ class Peer:
         if isinstance(answer, str):
             return answer
         return {
-            tuple(sorted(each["metric"].items())): {int(at): float(value) for at, value in each["values"]}
-            for each in answer["result"]
+            tuple(sorted(series["metric"].items())): {int(at): float(value) for at, value in series["values"]}
+            for series in answer["result"]
         }
 
     def _ask(self, path: str, **parameters: object) -> dict[str, Any] | str:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         answer = json.loads(self._post(path, urllib.parse.urlencode(parameters).encode(), headers))
-        found: dict[str, Any] | str = answer["data"] if answer["status"] == "success" else answer["error"]
-        return found
+        result: dict[str, Any] | str = answer["data"] if answer["status"] == "success" else answer["error"]
+        return result
 
     def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
         self._connection.request("POST", f"/api/v1/{path}", body, dict(headers))

@@ -106,8 +106,8 @@ class Proxy:
 
     def share(self) -> float:
         """Of fifty new connections, how many server a gets."""
-        got = collections.Counter(self._one() for _ in range(50))
-        return got[str(self.a)] / 50
+        answers = collections.Counter(self._one() for _ in range(50))
+        return answers[str(self.a)] / 50
 
     def _one(self) -> str:
         with urllib.request.urlopen(self.url, timeout=5) as answer:
@@ -127,9 +127,9 @@ def _servers() -> Iterator[list[int]]:
 
 @pytest.fixture(name="proxy")
 def _proxy(request: pytest.FixtureRequest, tmp_path: Path, servers: list[int]) -> Iterator[Proxy]:
-    told = {"balance": "roundrobin", "level": "admin", **getattr(request, "param", {})}
+    options = {"balance": "roundrobin", "level": "admin", **getattr(request, "param", {})}
     port, (a, b) = processes.free_port(), servers
-    (tmp_path / "cfg").write_text(CONFIG.format(socket=tmp_path / "sock", port=port, a=a, b=b, **told))
+    (tmp_path / "cfg").write_text(CONFIG.format(socket=tmp_path / "sock", port=port, a=a, b=b, **options))
     arguments = [processes.program("haproxy"), "-W", "-f", str(tmp_path / "cfg")]
     with processes.running(arguments, tmp_path / "log") as master:
         url = f"http://127.0.0.1:{port}/"

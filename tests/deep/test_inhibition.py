@@ -27,20 +27,20 @@ def test_a_remedied_alert_waits_and_its_neighbour_does_not(tmp_path: Path) -> No
     ]
     hot = {"alertname": "DimmHot", "instance": "h1", "severity": "warning"}
     running = {"alertname": "RemedyRunning", "instance": "h1", "dimm": "A1", "for_alert": "DimmHot", "severity": "none"}
-    told = [{**hot, "dimm": "A1"}, {**hot, "dimm": "B1"}, {**hot, "dimm": "A1", "severity": "critical"}, running]
+    alerts = [{**hot, "dimm": "A1"}, {**hot, "dimm": "B1"}, {**hot, "dimm": "A1", "severity": "critical"}, running]
     with processes.running(arguments, tmp_path / "log"):
         processes.until(lambda: processes.get(f"http://{address}/-/ready") is not None, 30, "Alertmanager is ready")
-        body = json.dumps([{"labels": labels} for labels in told]).encode()
+        body = json.dumps([{"labels": labels} for labels in alerts]).encode()
         request = urllib.request.Request(
             f"http://{address}/api/v2/alerts", data=body, headers={"Content-Type": "application/json"}
         )
         urllib.request.urlopen(request, timeout=5).close()
 
-        def inhibited() -> set[tuple[str, str]]:
-            found = json.loads(processes.get(f"http://{address}/api/v2/alerts") or "[]")
-            held = [alert["labels"] for alert in found if alert["status"]["inhibitedBy"]]
-            return {(labels.get("dimm", ""), labels["severity"]) for labels in held}
+        def list_inhibited() -> set[tuple[str, str]]:
+            listed = json.loads(processes.get(f"http://{address}/api/v2/alerts") or "[]")
+            inhibited = [alert["labels"] for alert in listed if alert["status"]["inhibitedBy"]]
+            return {(labels.get("dimm", ""), labels["severity"]) for labels in inhibited}
 
         # Alertmanager marks an alert when it would notify: group_wait is 30 s.
-        processes.until(lambda: bool(inhibited()), 60, "an alert is inhibited")
-        assert inhibited() == {("A1", "warning")}
+        processes.until(lambda: bool(list_inhibited()), 60, "an alert is inhibited")
+        assert list_inhibited() == {("A1", "warning")}

@@ -62,8 +62,8 @@ def test_the_shipped_files_work_together(tmp_path: Path) -> None:
             lambda: bool(_result(own_port, 'steadytok_meminfo_mem_total_bytes{instance="box1"}')), 30, "the series"
         )
         assert processes.get(f"http://127.0.0.1:{port}/metrics") is None
-        asked = _curl(authority, port)
-        assert asked == "401"
+        response = _curl(authority, port)
+        assert response == "401"
         assert _curl(authority, port, "--user", f"prometheus:{PASSWORD}") == "200"
         assert _curl(authority, port, "--user", "prometheus:changed me") == "401"
 

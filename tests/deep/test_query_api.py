@@ -159,8 +159,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "rules.yml").write_text(RULES)
     (folder / "prometheus.yml").write_text("global: {evaluation_interval: 1s}\nrule_files: [rules.yml]\n")
     making = ["tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=24h", "samples", "data"]
-    made = subprocess.run([processes.program("promtool"), *making], cwd=folder, capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr
+    completed = subprocess.run([processes.program("promtool"), *making], cwd=folder, capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr
     base = f"http://127.0.0.1:{processes.free_port()}"
     options = [
         f"--config.file={folder}/prometheus.yml",
@@ -236,8 +236,8 @@ def _comparable(path: str, parameters: dict[str, Any], answer: Any) -> Any:
         return {**answer, "error": answer["error"].split(":")[0] if "parse error" in answer["error"] else "…"}
     ordered = str(parameters.get("query", "")).startswith("topk")
     if path == "query" and answer["status"] == "success" and answer["data"]["resultType"] == "vector" and not ordered:
-        found = sorted(answer["data"]["result"], key=lambda each: sorted(each["metric"].items()))
-        return {**answer, "data": {**answer["data"], "result": found}}
+        result = sorted(answer["data"]["result"], key=lambda series: sorted(series["metric"].items()))
+        return {**answer, "data": {**answer["data"], "result": result}}
     return answer
 
 
@@ -256,10 +256,10 @@ def test_an_answer_is_prometheus_own(
     """Status, shape, labels, times, values as they are written, and the words of refusals."""
     theirs = _ask(prometheus, path, parameters, form=form)
     ours = _ask(steadytok, path, parameters, form=form)
-    expected, found = (_comparable(path, parameters, each[1]) for each in (theirs, ours))
+    expected, actual = (_comparable(path, parameters, each[1]) for each in (theirs, ours))
 
     assert ours[0] == theirs[0], (ours, theirs)
-    assert _same(found, expected), f"\nours   {json.dumps(found)[:2000]}\ntheirs {json.dumps(expected)[:2000]}"
+    assert _same(actual, expected), f"\nours   {json.dumps(actual)[:2000]}\ntheirs {json.dumps(expected)[:2000]}"
 
 
 def test_a_value_is_written_digit_for_digit(prometheus: str, steadytok: str) -> None:
@@ -276,11 +276,11 @@ def test_a_value_is_written_digit_for_digit(prometheus: str, steadytok: str) -> 
 def test_rules_have_prometheus_shape(prometheus: str, steadytok: str) -> None:
     """Groups in the same order, rules with the same fields and states; ours say keepFiringFor besides, as 3.x does."""
 
-    def evaluated() -> bool:
+    def has_evaluated() -> bool:
         groups = _ask(prometheus, "rules", {})[1]["data"]["groups"]
         return bool(groups) and all(rule["health"] != "unknown" for group in groups for rule in group["rules"])
 
-    processes.until(evaluated, 20, "Prometheus evaluates its rules")
+    processes.until(has_evaluated, 20, "Prometheus evaluates its rules")
     theirs, ours = (_ask(base, "rules", {})[1]["data"]["groups"] for base in (prometheus, steadytok))
 
     assert [group["name"] for group in ours] == [group["name"] for group in theirs]
@@ -295,16 +295,16 @@ def test_rules_have_prometheus_shape(prometheus: str, steadytok: str) -> None:
 
 def test_alerts_are_prometheus_own(prometheus: str, steadytok: str) -> None:
     """The same alerts with state, annotations and value as text; labels with the identity besides."""
-    found = {}
+    by_server = {}
     for base in (prometheus, steadytok):
         processes.until(lambda base=base: len(_ask(base, "alerts", {})[1]["data"]["alerts"]) == 2, 20, "two alerts")
         alerts = _ask(base, "alerts", {})[1]["data"]["alerts"]
-        found[base] = sorted(
-            ({**each, "labels": {**IDENTITY, **each["labels"]}, "activeAt": ""} for each in alerts),
-            key=lambda each: str(each["labels"]),
+        by_server[base] = sorted(
+            ({**alert, "labels": {**IDENTITY, **alert["labels"]}, "activeAt": ""} for alert in alerts),
+            key=lambda alert: str(alert["labels"]),
         )
 
-    assert found[steadytok] == found[prometheus]
+    assert by_server[steadytok] == by_server[prometheus]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def until_ready(listener: socket.socket) -> None:
         assert time.monotonic() < end, "it ticks, and has not said that it is ready"
 
 
-def left(state: Path) -> set[str]:
+def list_leftovers(state: Path) -> set[str]:
     """Files of the state folder; not the flight recorder's tapes, which it throws away by their age."""
     return {str(path) for path in state.rglob("*") if path.parent.name != "recorder"}
 
@@ -49,8 +49,8 @@ def test_restarts_leave_nothing_behind(tmp_path: Path) -> None:
                 process.terminate()
                 assert process.wait(20) == 0
             assert [child for child in family if child.is_running()] == []
-            first = first or left(state)
+            first = first or list_leftovers(state)
 
-    assert left(state) == first
+    assert list_leftovers(state) == first
     assert {child.pid for child in psutil.Process().children(recursive=True)} == before
     assert "Traceback" not in log.read_text()

@@ -73,9 +73,11 @@ def test_one_rule_file_has_one_answer(tmp_path: Path, two_nodes: Path) -> None:
         f"--web.listen-address=127.0.0.1:{own_port}",
     ]
     with processes.running(agent, tmp_path / "log"), processes.running(prometheus, tmp_path / "prometheus.log"):
-        wanted = EXPRESSIONS.keys() - {"Other", "Absent"}
+        expected_names = EXPRESSIONS.keys() - {"Other", "Absent"}
         processes.until(
-            lambda: all({name for name, *_ in _alerts(each)} == wanted for each in (own_port, port)), 60, "all alerts"
+            lambda: all({name for name, *_ in _alerts(each)} == expected_names for each in (own_port, port)),
+            60,
+            "all alerts",
         )
         assert _alerts(port) == _alerts(own_port)
         assert _series(port, '{__name__=~"(whole|all):total"}') == _series(own_port, '{__name__=~"(whole|all):total"}')
@@ -90,16 +92,16 @@ def _alerts(port: int) -> list[tuple[str, str, list[tuple[str, str]], list[tuple
     """Name, state, labels and annotations; our API tells every alert with the identity, as it leaves the host."""
     return sorted(
         (
-            each["labels"]["alertname"],
-            each["state"],
-            sorted({**IDENTITY, **each["labels"]}.items()),
-            sorted(each["annotations"].items()),
+            alert["labels"]["alertname"],
+            alert["state"],
+            sorted({**IDENTITY, **alert["labels"]}.items()),
+            sorted(alert["annotations"].items()),
         )
-        for each in _data(port, "alerts").get("alerts", [])
+        for alert in _data(port, "alerts").get("alerts", [])
     )
 
 
 def _series(port: int, query: str) -> list[tuple[list[tuple[str, str]], str]]:
     """Labels and value, with the identity as above."""
-    found = _data(port, f"query?{urllib.parse.urlencode({'query': query})}").get("result", [])
-    return sorted((sorted({**IDENTITY, **each["metric"]}.items()), each["value"][1]) for each in found)
+    series = _data(port, f"query?{urllib.parse.urlencode({'query': query})}").get("result", [])
+    return sorted((sorted({**IDENTITY, **each["metric"]}.items()), each["value"][1]) for each in series)

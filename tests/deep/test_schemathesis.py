@@ -46,13 +46,13 @@ def test_no_request_is_a_fault(tmp_path: Path) -> None:
     with processes.running(agent, tmp_path / "log"):
         processes.until(lambda: processes.get(f"{url}/-/ready") is not None, 30, "ready")
         token = (tmp_path / "state" / "token").read_text().strip()
-        own = str(Path(sys.executable).with_name("schemathesis"))
-        program = [own, "--config-file", str(tmp_path / "schemathesis.toml")]
-        asked = ["run", f"{url}/openapi.yml", "--url", url, "--checks", CHECKS, "--warnings", "off", "--no-color"]
+        program = str(Path(sys.executable).with_name("schemathesis"))
+        command = [program, "--config-file", str(tmp_path / "schemathesis.toml")]
+        arguments = ["run", f"{url}/openapi.yml", "--url", url, "--checks", CHECKS, "--warnings", "off", "--no-color"]
         bounds = ["--max-time", f"{SECONDS:.0f}", "--request-timeout", "30", "--suppress-health-check", "all"]
         header = ["--header", f"Authorization: Bearer {token}"]
         result = subprocess.run(
-            [*program, *asked, *bounds, *header], capture_output=True, text=True, cwd=tmp_path, timeout=SECONDS + 90
+            [*command, *arguments, *bounds, *header], capture_output=True, text=True, cwd=tmp_path, timeout=SECONDS + 90
         )
         assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
         assert processes.get(f"{url}/-/healthy") is not None

@@ -38,7 +38,7 @@ def _dump(table: bytes) -> bytes:
     return bytes(entry).ljust(32, b"\0") + table
 
 
-def _shown(text: str) -> list[dict[str, str]]:
+def _parse_dmidecode(text: str) -> list[dict[str, str]]:
     """dmidecode's blocks of type 17, by field."""
     blocks = [block for block in text.split("\n\n") if "DMI type 17," in block]
     return [
@@ -46,19 +46,19 @@ def _shown(text: str) -> list[dict[str, str]]:
     ]
 
 
-def _bytes(shown: str) -> int | None:
-    if shown in ("No Module Installed", "Unknown"):
-        return 0 if shown.startswith("No") else None
-    number, unit = shown.split()
+def _bytes(text: str) -> int | None:
+    if text in ("No Module Installed", "Unknown"):
+        return 0 if text.startswith("No") else None
+    number, unit = text.split()
     return int(number) * UNITS[unit]
 
 
-def _transfers(shown: str) -> int:
-    return int(shown.split()[0]) * 1_000_000 if shown.endswith("MT/s") else 0
+def _transfers(text: str) -> int:
+    return int(text.split()[0]) * 1_000_000 if text.endswith("MT/s") else 0
 
 
-def _text(shown: str) -> str:
-    return "" if shown in ("Not Specified", "Unknown", "") else shown
+def _text(text: str) -> str:
+    return "" if text in ("Not Specified", "Unknown", "") else text
 
 
 @pytest.mark.deep
@@ -73,10 +73,10 @@ def test_slots_are_as_dmidecode_shows_them(machine: str, tmp_path: Path) -> None
     )
     (tmp_path / TABLE).parent.mkdir(parents=True)
     (tmp_path / TABLE).write_bytes(table)
-    shown, found = _shown(done.stdout), read_memory_devices(Host(tmp_path))
+    expected, devices = _parse_dmidecode(done.stdout), read_memory_devices(Host(tmp_path))
 
-    assert len(shown) == len(found) > 2
-    for theirs, ours in zip(shown, found, strict=True):
+    assert len(expected) == len(devices) > 2
+    for theirs, ours in zip(expected, devices, strict=True):
         assert theirs["handle"] == f"0x{ours.handle:04X},"
         assert _text(theirs["Locator"]) == ours.locator
         assert _text(theirs["Bank Locator"]) == ours.bank
