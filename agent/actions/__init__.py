@@ -21,7 +21,7 @@ A module has
   `memory` is whatever it gave the time before; where that is a Steered, people are told of it.
 
 plan, do and undo run in a thread of their own, with a deadline; steer runs on the event loop. Values are JSON.
-FailedError: it was not done, so `_looking.first` reads what is read before the first write. RefusedError from `do`:
+FailedError: it was not done, so `read_only` reads what is read before the first write. RefusedError from `do`:
 nothing was touched. UnknownError, or anything else that is raised from `do`: nobody knows, and it is not tried again.
 """
 
@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from collectors import Host
 
@@ -55,6 +55,17 @@ class ChangedError(ActionError):
 
 class UnknownError(ActionError):
     """It may have been done, or not."""
+
+
+_Result = TypeVar("_Result")
+
+
+def read_only(read: Callable[[], _Result]) -> _Result:
+    """Calls `read`, which writes nothing: a lost answer is then a plain FailedError."""
+    try:
+        return read()
+    except UnknownError as error:
+        raise FailedError(f"{error}; nothing was done") from error
 
 
 @dataclass(frozen=True)
@@ -129,6 +140,10 @@ class ActionContext(Protocol):
 
     def token(self, file: str | None) -> str:
         """The credential for PUT /pace: in the file named, else in the state folder's; FailedError."""
+
+
+Reach = ActionContext
+"""The old name, which actions of third parties import."""
 
 
 class Http(NamedTuple):

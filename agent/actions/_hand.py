@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.actions import ActionContext, ActionError, FailedError, RefusedError, UnknownError, _looking
+from agent.actions import ActionContext, ActionError, FailedError, RefusedError, UnknownError, read_only
 
 LEASES_PER_REQUEST = 32  # leases in one request, which may have 4,096 bytes
 
@@ -32,7 +32,7 @@ def require_unit(context: ActionContext, name: str, verb: str) -> Mapping[str, A
 def renew_leases(context: ActionContext, leases: Sequence[str], ttl: float) -> set[str]:
     """Those leases that go on: still held, with what they hold as it was left; FailedError where nobody answers."""
     batches = [list(leases[start : start + LEASES_PER_REQUEST]) for start in range(0, len(leases), LEASES_PER_REQUEST)]
-    answers = _looking.read_only(lambda: [context.hand("renew", leases=batch, ttl=ttl) for batch in batches])
+    answers = read_only(lambda: [context.hand("renew", leases=batch, ttl=ttl) for batch in batches])
     return {name for answer in answers for name in answer["renewed"]}
 
 

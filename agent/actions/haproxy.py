@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import ActionContext, ChangedError, FailedError, Moment, Plan, RefusedError, Task, _looking
+from agent.actions import ActionContext, ChangedError, FailedError, Moment, Plan, RefusedError, Task, read_only
 
 TARGET = ("socket", "backend", "server")
 REVERSIBLE = True
@@ -86,7 +86,7 @@ def plan(task: Task, context: ActionContext) -> Plan:
 
 def do(task: Task, plan: Plan, context: ActionContext) -> Any:
     """Writes what differs, unless somebody else has set it meanwhile, and reads it back."""
-    current = _looking.read_only(lambda: _require_own_value(task, plan, (plan.prior, plan.wanted, *plan.ours), context))
+    current = read_only(lambda: _require_own_value(task, plan, (plan.prior, plan.wanted, *plan.ours), context))
     return _apply_value(task, current, plan.wanted, context)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import ActionContext, ChangedError, FailedError, Moment, Plan, RefusedError, Steered, Task, _looking
+from agent.actions import ActionContext, ChangedError, FailedError, Moment, Plan, RefusedError, Steered, Task, read_only
 from agent.actions._controller import PaceController, update_controller
 from agent.pacing import inputs, settings
 from agent.pacing.settings import ControlSettings
@@ -109,7 +109,7 @@ def _choose_initial_duty(task: Task, context: ActionContext) -> float:
 
 def do(task: Task, plan: Plan, context: ActionContext) -> float:
     """Takes or renews the lease, unless somebody else has set a duty meanwhile."""
-    _looking.read_only(lambda: _is_ours(task, plan, context))
+    read_only(lambda: _is_ours(task, plan, context))
     _put_pace(task, plan.wanted, TTL, context)
     reported = _read_duty(task, context)
     if reported is not None and abs(reported - plan.wanted) > _DUTY_TOLERANCE:
@@ -120,7 +120,7 @@ def do(task: Task, plan: Plan, context: ActionContext) -> float:
 def undo(task: Task, plan: Plan, context: ActionContext) -> None:
     """Full speed again; an engine that nobody finds any more has ended its lease by itself, once the ttl is over."""
     try:
-        still_ours = _looking.read_only(lambda: _is_ours(task, plan, context))
+        still_ours = read_only(lambda: _is_ours(task, plan, context))
     except FailedError:
         if plan.untouched <= TTL:
             raise

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.judging import VerificationInputs
+from agent.alerting.identity import with_identity
 from agent.remediation.action_context import LiveActionContext
-from agent.remediation.model import AlertInput, with_identity
+from agent.remediation.model import AlertInput
+from agent.remediation.verification import VerificationInputs
 from agent.runtime.clock import Clock
 from collectors import Labels
 from rules import promql

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from agent.actions import ChangedError, FailedError, UnknownError
+from agent.runtime.child_process import ChildProcess
 
 SOCKET = "/run/steadytok/hand.sock"
 MAX_REQUEST_BYTES = 4096  # bytes of a request
@@ -99,3 +102,33 @@ def _parse_result(verb: str, line: bytes) -> dict[str, Any]:
     if answer.get("code") == "ambiguous":
         raise UnknownError(f"the hand: {message}")
     raise FailedError(f"the hand: {message}")
+
+
+class HandProcess:
+    """The way to the hand; a process of ours only where it is `direct`."""
+
+    def __init__(self, setting: str, folder: Path) -> None:
+        self._direct = setting == "direct"
+        own_socket = str(folder / "hand.sock")
+        self.path = {"socket": SOCKET, "direct": own_socket}.get(setting, setting)
+        self._log = structlog.get_logger()
+        path_options = ("--socket", own_socket, "--state", str(folder / "hand"))
+        arguments = ("hand", "--direct", *path_options, "--until-stdin-closes")
+        self._child = ChildProcess("hand", arguments, on_line=self._log_line, on_end=lambda: None)
+
+    def _log_line(self, line: bytes) -> None:
+        self._log.info("hand", line=line.decode("utf-8", "replace").strip())
+
+    def start(self) -> None:
+        """Starts our own, where it is to be ours."""
+        if not self._direct:
+            return
+        if os.geteuid() != 0:
+            self._log.warning("remediation.hand: direct needs root; what needs the hand will be refused")
+            return
+        self._child.start()
+
+    async def close(self) -> None:
+        """Ends our own, which puts back what it holds."""
+        if self._child.is_started:
+            await self._child.close()

@@ -18,10 +18,9 @@ from typing import Any
 
 import structlog
 
-from agent import judging
 from agent.actions import Action, Moment, Steered, Task
 from agent.config.schema import RemediationConfig
-from agent.remediation import catalog, executor, guards, hand, transitions
+from agent.remediation import catalog, executor, guards, hand, transitions, verification
 from agent.remediation.catalog import BoundRemedy
 from agent.remediation.context import RemediationContext
 from agent.remediation.crash_rollback import CrashRollback
@@ -129,7 +128,7 @@ class Remediator:
             bound.action for bound in self.catalog.values() if bound.remedy.enabled and not self.is_observing
         )
         inputs = self.context.build_verification_inputs(now_ms)
-        for event in judging.collect_verdicts(self.state.acts, self.catalog, inputs):
+        for event in verification.collect_verdicts(self.state.acts, self.catalog, inputs):
             self._apply_event(event)
         self._commit(guards.decide(self.state, self._build_inputs(now_ms)))
         for act in self.state.acts:
@@ -175,7 +174,7 @@ class Remediator:
         now_ms = self.context.clock.now_ms()
         if act is not None and act.before is None and event.kind in (EventKind.INTENDED, EventKind.RETUNING):
             event = event._replace(
-                before=judging.measure_before(act, self.catalog, self.context.build_verification_inputs(now_ms))
+                before=verification.measure_before(act, self.catalog, self.context.build_verification_inputs(now_ms))
             )
         self._commit(transitions.apply(self.state, event, now_ms))
 

@@ -18,7 +18,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from agent.alerting.matchers import parse_matchers
 from agent.config.loader import ConfigError, parse
 from agent.config.schema import AgentConfig, RemedySettings
-from agent.judging import VerificationInputs, collect_verdicts
 from agent.remediation import guards, transitions
 from agent.remediation.catalog import BoundRemedy, bind_remedies
 from agent.remediation.guards import HOUR_MS
@@ -38,6 +37,7 @@ from agent.remediation.model import (
     Remedy,
     overlaps,
 )
+from agent.remediation.verification import VerificationInputs, collect_verdicts
 from rules.alerts import Alert, AlertState
 
 MINUTE = 60_000

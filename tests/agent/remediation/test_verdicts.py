@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent import judging
 from agent.config.loader import parse
-from agent.remediation import catalog
+from agent.remediation import catalog, verification
 from agent.remediation.catalog import BoundRemedy
 from agent.remediation.context import RemediationContext
 from agent.remediation.model import Act, Claim, Event, EventKind, Phase
@@ -56,7 +55,7 @@ class Host:
         present = self.around.build_verification_inputs(self.now_ms)._replace(
             alerts={} if alert is None else {alert.labels: alert}
         )
-        return next(judging.collect_verdicts([act], self.book if book is None else book, present), None)
+        return next(verification.collect_verdicts([act], self.book if book is None else book, present), None)
 
 
 @pytest.fixture(name="host")
@@ -82,7 +81,7 @@ def test_the_remedy_that_ships_is_not_helped_by_what_was_before(host: Host) -> N
 def test_what_the_expression_gave_before_is_measured(host: Host) -> None:
     """Beside what it gives after, so that the diary shows when it said the same without the act."""
     started = replace(ACT, phase=Phase.STARTED, did_ms=None)
-    before = judging.measure_before(started, host.book, host.around.build_verification_inputs(host.now_ms))
+    before = verification.measure_before(started, host.book, host.around.build_verification_inputs(host.now_ms))
     host.passes(200)
     event = host.verdict(replace(ACT, before=before))
 
