@@ -1,28 +1,41 @@
 """
 The contract of an action, whole. One file per action; the folder is the list, third parties add `steadytok.actions`.
-What several of them need stands in files that begin with an underscore.
+Furniture that several actions share stands in files that begin with an underscore.
 
-A module has
+A module must have
 
-- `Config`: its own parameters, a `msgspec.Struct` (frozen, keyword-only);
-- `TARGET`: the keys that `target:` may have; `REVERSIBLE`; `TTL`: seconds of its lease, None where it holds none;
-  `VERBS`: those of the hand that it needs; `NAMED = True` where `engine: each` is not enough of an engine's name;
-  `LASTING = True` where what it writes knows no lease: a child of the agent's then undoes it when the agent dies;
-- `describe(task)`: what it does, in words, for people;
-- `resource(task)`: what it acts upon; of acts on one resource only one is held, and cooldowns are the resource's;
-- `strength(task)`: how restrictive it is; of two claims on a resource the lower one wins;
-- `faults(task)`: what is wrong with target and parameters, one sentence each, at the start;
-- `plan(task, reach)`: looks, touches nothing, and gives a Plan; RefusedError where it would not help or may not be;
-- `do(task, plan, reach)`: writes `plan.wanted`, reads back and gives what it read. It is called again for each renewal
-  of the lease, and must then find its own value or the prior one, or raise ChangedError;
-- `undo(task, plan, reach)`: puts `plan.prior` back, only while the value is one of `plan.ours`, else ChangedError; a
+- `describe(task)`: the action in words, for people;
+- `resource(task)`: the name of the resource that is acted upon. One act at a time holds a resource, and cooldowns
+  belong to the resource;
+- `plan(task, context)`: reads, touches nothing, and returns a Plan; RefusedError where acting would not help or is not
+  allowed;
+- `do(task, plan, context)`: writes `plan.wanted`, reads it back and returns the value read. Each renewal of the lease
+  calls it again; it must then find its own value or the prior one, or raise ChangedError.
+
+A module may have, with the default that agent/remediation/action_defaults.py gives it
+
+- `Config`: its parameters, a `msgspec.Struct` (frozen, keyword-only); none;
+- `TARGET`: the keys that `target:` may have; none;
+- `VERBS`: the verbs of the hand that the action needs; none;
+- `NEEDS`: the other needs of the action, in words for docs/actions.md; none;
+- `NAMED`: True where `engine: each` is refused, since the operator must name the engine; False;
+- `faults(task)`: one sentence for each fault in target and parameters, checked at the start; none.
+
+An action whose value can be put back sets `REVERSIBLE = True` (default False) and has `undo`. It may have
+
+- `undo(task, plan, context)`: puts `plan.prior` back, only while the value is one of `plan.ours`, else ChangedError; a
   lease that has ended by itself needs nothing;
-- `steer(task, memory, moment)`, for what is held: what is wanted now, as (memory, value). Pure; called at each tick,
-  `memory` is whatever it gave the time before; where that is a Steered, people are told of it.
+- `TTL`: the seconds of its lease, None where it holds none; None;
+- `LASTING`: True where the value written knows no lease, so that a child of the agent undoes it when the agent dies;
+  False;
+- `strength(task)`: of two claims on a resource the one with the lower strength wins; 0;
+- `steer(task, memory, moment)`: the value to be held now, as (memory, value). Pure, and called at each tick with the
+  memory returned the time before. A memory that is a Steered is shown to people. By default the value stays.
 
-plan, do and undo run in a thread of their own, with a deadline; steer runs on the event loop. Values are JSON.
-FailedError: it was not done, so `read_only` reads what is read before the first write. RefusedError from `do`:
-nothing was touched. UnknownError, or anything else that is raised from `do`: nobody knows, and it is not tried again.
+plan, do and undo run in a thread of their own, with a deadline; steer runs on the event loop. All arguments are
+positional. Values are JSON. FailedError: nothing was done, so `read_only` wraps the reads before the first write.
+RefusedError from `do`: nothing was touched. UnknownError, or any other exception from `do`: the outcome is unknown, and
+the action is not tried again.
 """
 
 from __future__ import annotations
@@ -154,13 +167,16 @@ class Http(NamedTuple):
 
 
 class Action(Protocol):
-    """A module of this folder, as the agent sees it."""
+    """An action as the agent calls it: complete, with the default of each name that its module leaves out."""
 
     Config: type
     TARGET: tuple[str, ...]
+    VERBS: tuple[str, ...]
+    NEEDS: str
+    NAMED: bool
     REVERSIBLE: bool
     TTL: float | None
-    VERBS: tuple[str, ...]
+    LASTING: bool
 
     def describe(self, task: Task) -> str: ...
     def resource(self, task: Task) -> str: ...

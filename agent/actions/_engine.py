@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.actions import ActionContext, RefusedError, Task
+from agent.actions._queries import query_value
 
 _RECENT_WINDOW = "30s"
 _DUTY_METRICS = ("steadytok_pace_duty", "steadytok_engine_duty")
@@ -20,12 +21,12 @@ def check_engine_target(task: Task) -> str:
 def refuse_unless_idle(task: Task, context: ActionContext) -> None:
     """RefusedError while requests run or wait, and where that is not known."""
     name = task.target["engine"]
-    running = _query_value(
+    running = query_value(
         context, f'max(max_over_time(steadytok_engine_requests_running{{engine="{name}"}}[{_RECENT_WINDOW}]))'
     )
     if running is None:
         raise RefusedError(f"it is not known whether engine {name} is idle: it does not tell its running requests")
-    waiting = _query_value(
+    waiting = query_value(
         context, f'max(max_over_time(steadytok_engine_requests_waiting{{engine="{name}"}}[{_RECENT_WINDOW}]))'
     )
     busy = running + (waiting or 0.0)
@@ -36,7 +37,7 @@ def refuse_unless_idle(task: Task, context: ActionContext) -> None:
 def refuse_unless_cold(task: Task, context: ActionContext) -> None:
     """RefusedError where it has generated anything since it started, or where that is not known."""
     name = task.target["engine"]
-    generated = _query_value(context, f'max(steadytok_engine_generated_tokens_total{{engine="{name}"}})')
+    generated = query_value(context, f'max(steadytok_engine_generated_tokens_total{{engine="{name}"}})')
     if generated is None:
         raise RefusedError(f"it is not known whether engine {name} is cold: it does not tell its generated tokens")
     if generated > 0:
@@ -46,12 +47,7 @@ def refuse_unless_cold(task: Task, context: ActionContext) -> None:
 def refuse_while_paced(task: Task, context: ActionContext) -> None:
     """RefusedError where the engine is held back already, which two must not do at once."""
     name = task.target["engine"]
-    duties = [_query_value(context, f'min({metric}{{engine="{name}"}})') for metric in _DUTY_METRICS]
+    duties = [query_value(context, f'min({metric}{{engine="{name}"}})') for metric in _DUTY_METRICS]
     duty = min((duty for duty in duties if duty is not None), default=1.0)
     if duty < 1:
         raise RefusedError(f"engine {name} is paced already, to a duty of {duty:g}")
-
-
-def _query_value(context: ActionContext, expr: str) -> float | None:
-    rows = context.query(expr)
-    return rows[0][1] if rows else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from agent.actions import ActionContext, RefusedError
+from agent.actions._queries import require_value
 from agent.text.units import format_bytes
 
 GROWTH_LIMIT = 5e7  # bytes a second of page cache: files are being loaded
@@ -48,10 +49,10 @@ def read_cgroup_cache(context: ActionContext, path: str) -> PageCache:
 
 def refuse_while_busy(context: ActionContext) -> None:
     """RefusedError during a load, and while pages are read back already."""
-    growth = _require_value(context, "sum(deriv(steadytok_meminfo_cached_bytes[1m]))", "how the page cache grows")
+    growth = require_value(context, "sum(deriv(steadytok_meminfo_cached_bytes[1m]))", "how the page cache grows")
     if growth > GROWTH_LIMIT:
         raise RefusedError(f"the page cache grows by {format_bytes(growth)} a second: files are being loaded")
-    refaults = _require_value(context, "sum(rate(steadytok_vmstat_workingset_refault_file_total[1m]))", "refaults")
+    refaults = require_value(context, "sum(rate(steadytok_vmstat_workingset_refault_file_total[1m]))", "refaults")
     if refaults > REFAULT_LIMIT:
         raise RefusedError(f"{refaults:,.0f} pages a second are read back already; dropping more would make it worse")
 
@@ -59,15 +60,8 @@ def refuse_while_busy(context: ActionContext) -> None:
 def _query_cache(context: ActionContext, prefix: str, selector: str, source: str) -> PageCache:
     def sum_bytes(*names: str) -> float:
         return sum(
-            _require_value(context, f"sum({prefix}_{name}_bytes{selector})", f"{name} of {source}") for name in names
+            require_value(context, f"sum({prefix}_{name}_bytes{selector})", f"{name} of {source}") for name in names
         )
 
     files, unreclaimable = sum_bytes("active_file", "inactive_file"), sum_bytes("mapped", "dirty", "writeback")
     return PageCache(max(0.0, files - unreclaimable), sum_bytes("mem_total"))
-
-
-def _require_value(context: ActionContext, expr: str, description: str) -> float:
-    rows = context.query(expr)
-    if not rows:
-        raise RefusedError(f"{description} is not known")
-    return rows[0][1]

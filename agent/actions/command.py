@@ -10,23 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-import msgspec
-
-from agent.actions import ActionContext, FailedError, Moment, Plan, RefusedError, Task, _hand
+from agent.actions import ActionContext, FailedError, Plan, RefusedError, Task, _hand
 
 TARGET = ("name",)
-REVERSIBLE = False
-TTL = None
 VERBS = ("command",)
+NEEDS = "`[commands.NAME]`"
 MAX_VALUE_CHARS = 128  # characters of a value
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _UNSAFE_CHARS = re.compile(r"[^A-Za-z0-9 ._:/%+@,-]")
-
-
-class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """It has no parameters: arguments are root's alone."""
 
 
 def describe(task: Task) -> str:
@@ -37,11 +29,6 @@ def describe(task: Task) -> str:
 def resource(task: Task) -> str:
     """The command."""
     return f"command {task.target['name']}"
-
-
-def strength(task: Task) -> float:
-    """It holds nothing."""
-    return 0.0
 
 
 def faults(task: Task) -> Iterable[str]:
@@ -70,15 +57,6 @@ def do(task: Task, plan: Plan, context: ActionContext) -> str:
     if result["status"] != 0:
         raise FailedError(f"{plan.wanted['name']} ended with status {result['status']}: {output or 'it said nothing'}")
     return f"{plan.wanted['name']} ended in {float(result['seconds']):.1f} s{f': {output}' if output else ''}"
-
-
-def undo(task: Task, plan: Plan, context: ActionContext) -> None:
-    """What a program did is its own."""
-
-
-def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
-    """It holds nothing."""
-    return memory, moment.held
 
 
 def _build_environment(task: Task) -> dict[str, str]:

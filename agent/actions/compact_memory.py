@@ -8,24 +8,16 @@ https://docs.kernel.org/admin-guide/mm/concepts.html#compaction
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-import msgspec
-
-from agent.actions import ActionContext, Moment, Plan, RefusedError, Task, _engine
+from agent.actions import ActionContext, Plan, RefusedError, Task, _engine
+from agent.actions._queries import require_value
 from agent.text.units import format_bytes
 
 TARGET = ("engine", "node")
-REVERSIBLE = False
-TTL = None
 NAMED = True
 VERBS = ("compact",)
 NODE_PATH = "sys/devices/system/node/node"
 MIN_FREE_SHARE = 0.02  # of the node's memory: with less free there is nothing to put together
-
-
-class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """It has no parameters."""
 
 
 def describe(task: Task) -> str:
@@ -37,11 +29,6 @@ def describe(task: Task) -> str:
 def resource(task: Task) -> str:
     """The free memory of the host's nodes: one is compacted at a time."""
     return "free memory"
-
-
-def strength(task: Task) -> float:
-    """It holds nothing."""
-    return 0.0
 
 
 def faults(task: Task) -> Iterable[str]:
@@ -72,17 +59,6 @@ def do(task: Task, plan: Plan, context: ActionContext) -> str:
     return f"compacted in {float(context.hand('compact', **plan.wanted)['seconds']):.1f} s"
 
 
-def undo(task: Task, plan: Plan, context: ActionContext) -> None:
-    """Pages that have been put together stay so until they are used."""
-
-
-def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
-    """It holds nothing."""
-    return memory, moment.held
-
-
 def _require_bytes(context: ActionContext, name: str, node: str) -> float:
-    rows = context.query(f'sum(steadytok_node_meminfo_{name}_bytes{{node="{node}"}})')
-    if not rows:
-        raise RefusedError(f"{name} of node {node} is not known")
-    return rows[0][1]
+    expr = f'sum(steadytok_node_meminfo_{name}_bytes{{node="{node}"}})'
+    return require_value(context, expr, f"{name} of node {node}")

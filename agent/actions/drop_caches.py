@@ -7,23 +7,11 @@ predicts, and what it refuses. https://docs.kernel.org/admin-guide/sysctl/vm.htm
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
-import msgspec
-
-from agent.actions import ActionContext, Moment, Plan, RefusedError, Task, _page_cache
+from agent.actions import ActionContext, Plan, RefusedError, Task, _page_cache
 from agent.text.units import format_bytes
 
-TARGET: tuple[str, ...] = ()
-REVERSIBLE = False
-TTL = None
 VERBS = ("drop_caches",)
 MIN_CACHE_SHARE = 0.05  # of all memory: below this it is not worth reading files again
-
-
-class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """It has no parameters."""
 
 
 def describe(task: Task) -> str:
@@ -34,16 +22,6 @@ def describe(task: Task) -> str:
 def resource(task: Task) -> str:
     """The host's page cache."""
     return "page cache"
-
-
-def strength(task: Task) -> float:
-    """It holds nothing."""
-    return 0.0
-
-
-def faults(task: Task) -> Iterable[str]:
-    """Nothing can be wrong."""
-    return ()
 
 
 def plan(task: Task, context: ActionContext) -> Plan:
@@ -59,12 +37,3 @@ def do(task: Task, plan: Plan, context: ActionContext) -> str:
     """Has the hand drop them."""
     result = context.hand("drop_caches")
     return f"freed {format_bytes(float(result['freed_bytes']))} in {float(result['seconds']):.1f} s"
-
-
-def undo(task: Task, plan: Plan, context: ActionContext) -> None:
-    """Dropped is dropped."""
-
-
-def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
-    """It holds nothing."""
-    return memory, moment.held

@@ -16,15 +16,14 @@ from typing import Any
 import msgspec
 
 from agent.actions import ActionContext, Moment, Plan, RefusedError, Task, _engine, _hand
+from agent.actions._duty import FULL_DUTY, steer_fixed_duty
 
 TARGET = ("engine", "unit")
 REVERSIBLE = True
 TTL = 30.0
 NAMED = True
 VERBS = ("freeze",)
-FULL_DUTY = 1.0
-SAFE_DUTY = 0.5  # the duty that it falls to where the alert's evidence is lost
-RAMP_STEP = 0.02  # how far at each tick
+NEEDS = "`freeze = true`"
 _UNIT_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,200}\.(?:service|scope|slice)")
 
 
@@ -75,12 +74,8 @@ def plan(task: Task, context: ActionContext) -> Plan:
             f"{max_stop:g} s: a "
             "liveness probe might kill it; use a shorter period, or raise longest_stop to what its probes bear"
         )
-    if (
-        context.host.read(
-            f"sys/fs/cgroup{unit_rules.get('cgroup', f'/system.slice/{unit}')}/cgroup.freeze", optional=True
-        )
-        == "1"
-    ):
+    freezer = f"sys/fs/cgroup{unit_rules.get('cgroup', f'/system.slice/{unit}')}/cgroup.freeze"
+    if context.host.read(freezer, optional=True) == "1":
         raise RefusedError(f"{unit} is frozen already, and not by us")
     _engine.refuse_while_paced(task, context)
     return Plan(
@@ -105,11 +100,8 @@ def undo(task: Task, plan: Plan, context: ActionContext) -> None:
 
 
 def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, float]:
-    """As configured; without evidence down to SAFE by steps, and never up: what a lower duty held is still hot."""
-    held_duty = float(moment.held)
-    return memory, round(max(min(held_duty, SAFE_DUTY), held_duty - RAMP_STEP), 4) if moment.lost else float(
-        task.own.duty
-    )
+    """Returns the configured duty, or the way to the safe one without evidence."""
+    return memory, steer_fixed_duty(float(task.own.duty), moment)
 
 
 def _lease_name(task: Task) -> str:

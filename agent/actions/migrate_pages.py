@@ -9,18 +9,17 @@ file) stays where it is. https://www.kernel.org/doc/html/latest/mm/page_migratio
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import msgspec
 
-from agent.actions import ActionContext, FailedError, Moment, Plan, RefusedError, Task, _engine
+from agent.actions import ActionContext, FailedError, Plan, RefusedError, Task, _engine
+from agent.actions._queries import require_value
 from agent.text.units import format_bytes, parse_size
 
 TARGET = ("engine", "rank")
-REVERSIBLE = False
-TTL = None
 NAMED = True
 VERBS = ("migrate",)
+NEEDS = "`migrate = true`"
 SECONDS_PER_REQUEST = (
     10.0  # seconds for one request: each walks all page tables of the process once, so a few large ones
 )
@@ -58,11 +57,6 @@ def resource(task: Task) -> str:
     return f"pages of engine {_describe_engine(task)}"
 
 
-def strength(task: Task) -> float:
-    """It holds nothing."""
-    return 0.0
-
-
 def faults(task: Task) -> Iterable[str]:
     """What is wrong with target and parameters."""
     if fault := _engine.check_engine_target(task):
@@ -90,7 +84,7 @@ def plan(task: Task, context: ActionContext) -> Plan:
             f"only {format_bytes(misplaced)} of engine {_describe_engine(task)} is on node {config.from_node}"
         )
     move_bytes = int(min(misplaced, parse_size(config.most), MAX_SECONDS * parse_size(config.per_second)))
-    free = _require_value(
+    free = require_value(
         context, f'sum(steadytok_node_meminfo_mem_free_bytes{{node="{config.to_node}"}})', "what the node has free"
     )
     if free < move_bytes:
@@ -126,15 +120,6 @@ def do(task: Task, plan: Plan, context: ActionContext) -> str:
     return f"moved {format_bytes(moved)} in {spent:.0f} s; {format_bytes(float(result['left_bytes']))} left"
 
 
-def undo(task: Task, plan: Plan, context: ActionContext) -> None:
-    """What was moved stays: to move it back costs as much again."""
-
-
-def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
-    """It holds nothing."""
-    return memory, moment.held
-
-
 def _split_batches(total: int, batch_size: int) -> Iterator[int]:
     for start in range(0, total, batch_size):
         yield max(1 << 12, min(batch_size, total - start))
@@ -156,23 +141,16 @@ def _find_process(task: Task, context: ActionContext) -> tuple[int, int]:
 def _query_anonymous_bytes(task: Task, context: ActionContext) -> tuple[float, float]:
     """Anonymous bytes on the node that they are to leave, and all."""
     selector = _process_selector(task)[:-1]
-    total = _require_value(
+    total = require_value(
         context, f'sum(steadytok_process_memory_bytes{selector}, kind="anon"}})', "its anonymous memory"
     )
     share_expr = f'sum(steadytok_process_kind_share_ratio{selector}, kind="anon", node="{task.own.from_node}"}})'
-    return total * _require_value(context, share_expr, "on which node it lies"), total
+    return total * require_value(context, share_expr, "on which node it lies"), total
 
 
 def _process_selector(task: Task) -> str:
     rank = f', rank="{task.target["rank"]}"' if "rank" in task.target else ""
     return f'{{engine="{task.target["engine"]}"{rank}}}'
-
-
-def _require_value(context: ActionContext, expr: str, description: str) -> float:
-    rows = context.query(expr)
-    if not rows:
-        raise RefusedError(f"{description} is not known")
-    return rows[0][1]
 
 
 def _describe_engine(task: Task) -> str:

@@ -18,16 +18,14 @@ import msgspec
 
 from agent.actions import ActionContext, ChangedError, FailedError, Moment, Plan, RefusedError, Steered, Task, read_only
 from agent.actions._controller import PaceController, update_controller
+from agent.actions._duty import FULL_DUTY, steer_fixed_duty
 from agent.pacing import inputs, settings
 from agent.pacing.settings import ControlSettings
 
 TARGET = ("engine", "url")
 REVERSIBLE = True
 TTL = 30.0
-VERBS: tuple[str, ...] = ()
-SAFE_DUTY = 0.5  # the duty that a fixed pace without evidence falls to
-RAMP_STEP = 0.02  # how far it goes at each step: from full speed to SAFE in half a minute of ticks
-FULL_DUTY = 1.0
+NEEDS = "`PUT /pace`"
 _DUTY_SAMPLE = re.compile(r"^steadytok_\w*?_?duty(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 _DUTY_TOLERANCE = 0.005  # of two duties that are the same
 
@@ -142,7 +140,9 @@ def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, float]:
     }
     controllers = {name: controller for name, controller in updated.items() if controller is not None}
     fixed_duties = [
-        _fixed_duty(claimant, moment) for claimant in (task, *moment.beside) if claimant.own.control is None
+        steer_fixed_duty(float(claimant.own.duty), moment)
+        for claimant in (task, *moment.beside)
+        if claimant.own.control is None
     ]
     duty = min([*fixed_duties, *(controller.state.duty for controller in controllers.values())])
     if not controllers:
@@ -162,12 +162,6 @@ def _update_controller(task: Task, previous: PaceController | None, moment: Mome
     return update_controller(
         previous, held_duty, moment.now_ms, task.own.control, _describe_target(task), read_inputs, lost=moment.lost
     )
-
-
-def _fixed_duty(task: Task, moment: Moment) -> float:
-    """As configured; without evidence down to SAFE by steps, and never up: what a lower duty held is still hot."""
-    held_duty, duty = float(moment.held), float(task.own.duty)
-    return round(max(min(held_duty, SAFE_DUTY), held_duty - RAMP_STEP), 4) if moment.lost else duty
 
 
 def _is_ours(task: Task, plan: Plan, context: ActionContext) -> bool:

@@ -13,13 +13,12 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import ActionContext, Moment, Plan, RefusedError, Task, _hand, _page_cache
+from agent.actions import ActionContext, Plan, RefusedError, Task, _hand, _page_cache
 from agent.text.units import format_bytes, parse_size
 
 TARGET = ("node", "unit")
-REVERSIBLE = False
-TTL = None
 VERBS = ("reclaim",)
+NEEDS = "Linux 5.19 for units; few kernels have it for nodes"
 NODE_PATH = "sys/devices/system/node/node"
 MIN_CACHE_SHARE = 0.01  # of the node's memory, or of the host's: below this it is not worth reading files again
 
@@ -39,11 +38,6 @@ def describe(task: Task) -> str:
 def resource(task: Task) -> str:
     """The page cache, of which a node's and a unit's are parts."""
     return f"page cache/{_describe_scope(task)}"
-
-
-def strength(task: Task) -> float:
-    """It holds nothing."""
-    return 0.0
 
 
 def faults(task: Task) -> Iterable[str]:
@@ -80,15 +74,6 @@ def do(task: Task, plan: Plan, context: ActionContext) -> str:
     result = context.hand("reclaim", **plan.wanted)
     shortfall = "" if result["whole"] else "; the kernel gave less"
     return f"asked for {format_bytes(float(result['asked_bytes']))} in {float(result['seconds']):.1f} s{shortfall}"
-
-
-def undo(task: Task, plan: Plan, context: ActionContext) -> None:
-    """What was given back is given back."""
-
-
-def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
-    """It holds nothing."""
-    return memory, moment.held
 
 
 def _find_node(task: Task, context: ActionContext) -> tuple[dict[str, Any], _page_cache.PageCache]:

@@ -9,17 +9,14 @@ that is not named. https://platform.openai.com/docs/api-reference/completions
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
-from agent.actions import ActionContext, FailedError, Http, Moment, Plan, RefusedError, Task, _engine
+from agent.actions import ActionContext, FailedError, Http, Plan, RefusedError, Task, _engine
 
 TARGET = ("engine",)
-REVERSIBLE = False
-TTL = None
 NAMED = True
-VERBS: tuple[str, ...] = ()
+NEEDS = "`/v1/completions`"
 REQUEST_TIMEOUT = 100.0  # seconds: a long prompt on processors
 _PROMPT_WORD = " a"  # one token in most vocabularies, two in some: the first answer says which
 _PROBE_WORDS = 64  # words of the first request
@@ -68,11 +65,6 @@ def resource(task: Task) -> str:
     return f"warmth of engine {task.target['engine']}"
 
 
-def strength(task: Task) -> float:
-    """It holds nothing."""
-    return 0.0
-
-
 def faults(task: Task) -> Iterable[str]:
     """What is wrong with target and parameters."""
     if fault := _engine.check_engine_target(task):
@@ -104,15 +96,6 @@ def do(task: Task, plan: Plan, context: ActionContext) -> str:
     words = max(1, tokens * probe_words // max(probe_words, probe_tokens))
     prompt_tokens = _complete_prompt(task, context, plan.wanted["model"], words, task.own.max_tokens)
     return f"answered a prompt of {prompt_tokens:,} tokens"
-
-
-def undo(task: Task, plan: Plan, context: ActionContext) -> None:
-    """Warm is warm."""
-
-
-def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
-    """It holds nothing."""
-    return memory, moment.held
 
 
 def _select_model(task: Task, context: ActionContext) -> _Model:

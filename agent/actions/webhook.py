@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import urllib.parse
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
-from agent.actions import ActionContext, FailedError, Moment, Plan, Task
+from agent.actions import ActionContext, FailedError, Plan, Task
 from agent.text.units import url_origin
 
 TARGET = ("url",)
-REVERSIBLE = False
-TTL = None
-VERBS: tuple[str, ...] = ()
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,11 +28,6 @@ def describe(task: Task) -> str:
 def resource(task: Task) -> str:
     """The address."""
     return f"webhook {task.target.get('url')}"
-
-
-def strength(task: Task) -> float:
-    """It holds nothing."""
-    return 0.0
 
 
 def faults(task: Task) -> Iterable[str]:
@@ -61,12 +52,3 @@ def do(task: Task, plan: Plan, context: ActionContext) -> str:
     if answer.status // 100 != 2:
         raise FailedError(f"HTTP {answer.status}: {answer.body[:200].strip()}")
     return f"HTTP {answer.status}"
-
-
-def undo(task: Task, plan: Plan, context: ActionContext) -> None:
-    """What was told is told."""
-
-
-def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
-    """It holds nothing."""
-    return memory, moment.held

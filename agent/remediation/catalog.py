@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,11 @@ import yaml
 
 from agent import actions
 from agent.actions import Action, Task
-from agent.alerting.identity import SOURCE
 from agent.alerting.matchers import build_matcher, parse_matchers
 from agent.config.loader import ConfigError
 from agent.config.schema import AgentConfig, RemedySettings
 from agent.pacing.settings import ControlSettings
+from agent.remediation.action_defaults import complete_action
 from agent.remediation.model import Remedy
 from agent.sampling import plugins
 from agent.text.units import format_duration, parse_duration
@@ -36,28 +34,7 @@ _IRREVERSIBLE_LIMITS = (60.0, 12)
 _WITHIN_RANGE = (1.0, 3600.0)
 
 
-@dataclass(frozen=True)
-class BoundRemedy:
-    """A remedy with its action: what the guards see of it, and what is done."""
-
-    remedy: Remedy
-    settings: RemedySettings
-    action: Action
-    task: Task
-    verify: Template | None
-
-    def build_task(self, labels: Mapping[str, str]) -> Task:
-        """The task for one alert."""
-        return Task(self.task.remedy, self.task.target, self.task.own, self.select_labels(labels), self.task.engines)
-
-    def select_labels(self, labels: Mapping[str, str]) -> Mapping[str, str]:
-        """The labels that the action and the verify expression see; of a posted alert those with a pattern alone."""
-        if SOURCE not in labels:
-            return labels
-        return {name: labels[name] for name in ("alertname", *self.settings.labels) if name in labels}
-
-
-def bind_remedies(config: AgentConfig, source: str) -> tuple[BoundRemedy, ...]:
+def bind_remedies(config: AgentConfig, source: str) -> tuple[Remedy, ...]:
     """Every remedy; raises ConfigError with all faults, each with its place."""
     remedies = [
         *_load_builtin(config),
@@ -65,11 +42,11 @@ def bind_remedies(config: AgentConfig, source: str) -> tuple[BoundRemedy, ...]:
     ]
     available = plugins.load_actions({remedy.action for _, remedy in remedies})
     binder = _Binder(config, available)
-    bound_remedies = [bound_remedy for path, settings in remedies for bound_remedy in binder.bind(path, settings)]
+    bound = [remedy for path, settings in remedies for remedy in binder.bind(path, settings)]
     binder.faults += _check_all(config, [settings for _, settings in remedies])
     if binder.faults:
         raise ConfigError([f"{source}: {path}: {expected}" for path, expected in binder.faults])
-    return tuple(bound_remedies)
+    return tuple(bound)
 
 
 def _load_builtin(config: AgentConfig) -> Iterator[tuple[str, RemedySettings]]:
@@ -111,24 +88,33 @@ class _Binder:
         self._available = available
         self.faults: list[tuple[str, str]] = []
 
-    def bind(self, path: str, settings: RemedySettings) -> list[BoundRemedy]:
+    def bind(self, path: str, settings: RemedySettings) -> list[Remedy]:
         """The remedy, or one for each engine; none where something is wrong with it."""
         fault_count = len(self.faults)
         match = tuple(self._parse_match(path, settings))
         self.faults += _check_bounds(path, settings)
         trusted = tuple(self._parse_trusted(path, settings))
         verify = self._parse_verify(path, settings)
-        action = self._available.get(settings.action)
+        action = self._find_action(path, settings)
         if action is None:
-            available = ", ".join(sorted(self._available))
-            self.faults.append((f"{path}.action", f"no action is named {settings.action!r}; there are: {available}"))
             return []
-        if not typing.cast(Action, action).REVERSIBLE:
+        if not action.REVERSIBLE:
             self.faults += _check_irreversible(path, settings)
-        tasks = list(self._build_tasks(path, settings, typing.cast(Action, action)))
+        tasks = list(self._build_tasks(path, settings, action))
         if len(self.faults) > fault_count:
             return []
-        return [_bind_task(settings, typing.cast(Action, action), task, (match, trusted), verify) for task in tasks]
+        return [_bind_remedy(settings, action, task, (match, trusted), verify) for task in tasks]
+
+    def _find_action(self, path: str, settings: RemedySettings) -> Action | None:
+        if settings.action not in self._available:
+            available = ", ".join(sorted(self._available))
+            self.faults.append((f"{path}.action", f"no action is named {settings.action!r}; there are: {available}"))
+            return None
+        try:
+            return complete_action(self._available[settings.action])
+        except ValueError as error:
+            self.faults.append((f"{path}.action", str(error)))
+            return None
 
     def _parse_match(self, path: str, settings: RemedySettings) -> Iterator[Matchers]:
         if not settings.match:
@@ -181,7 +167,7 @@ class _Binder:
             self.faults.append((f"{path}.parameters", str(error).replace("Object", "the mapping")))
             return
         per_engine = settings.target.get("engine") == EACH_ENGINE
-        if per_engine and getattr(action, "NAMED", False):
+        if per_engine and action.NAMED:
             fault = f"expected an engine's name: {settings.action} is off for every engine that is not named"
             self.faults.append((f"{path}.target.engine", fault))
             return
@@ -203,14 +189,14 @@ def _forbid_unknown_fields(config_type: type) -> type:
     )
 
 
-def _bind_task(
+def _bind_remedy(
     settings: RemedySettings,
     action: Action,
     task: Task,
     match_and_trusted: tuple[tuple[Matchers, ...], Matchers],
     verify: Template | None,
-) -> BoundRemedy:
-    remedy = Remedy(
+) -> Remedy:
+    return Remedy(
         name=task.remedy,
         match=match_and_trusted[0],
         sources=settings.sources,
@@ -224,9 +210,12 @@ def _bind_task(
         rollback=settings.rollback,
         enabled=settings.enabled,
         plausible=settings.plausible,
+        settings=settings,
+        action=action,
+        task=task,
+        verify=verify,
         undo_recipe=_encode_undo_recipe(settings, task),
     )
-    return BoundRemedy(remedy, settings, action, task, verify)
 
 
 class UndoRecipe(msgspec.Struct, frozen=True):
@@ -246,7 +235,7 @@ def _encode_undo_recipe(settings: RemedySettings, task: Task) -> str:
 def from_undo_recipe(remedy: str, undo_recipe: str, labels: Mapping[str, str]) -> tuple[Action, Task]:
     """The action and the task of a journalled act; whatever it raises, the act cannot be put back by us."""
     recipe = msgspec.json.decode(undo_recipe, type=UndoRecipe)
-    action = typing.cast(Action, plugins.load_actions({recipe.action})[recipe.action])
+    action = complete_action(plugins.load_actions({recipe.action})[recipe.action])
     parameters: Any = msgspec.convert(recipe.parameters, action.Config)
     return action, Task(remedy, recipe.target, parameters, labels, recipe.engines)
 
@@ -257,12 +246,12 @@ def find_paced_engine(undo_recipe: str) -> str | None:
     return recipe.target.get("engine") if recipe.action in ("pace", "freeze") else None
 
 
-def collect_pacing_settings(catalog: Iterable[BoundRemedy]) -> dict[str, ControlSettings]:
+def collect_pacing_settings(catalog: Iterable[Remedy]) -> dict[str, ControlSettings]:
     """Of each engine that a remedy paces by a controller, the first one's terms."""
     settings: dict[str, ControlSettings] = {}
-    for bound in catalog:
-        if bound.settings.action == "pace" and bound.remedy.enabled and bound.task.own.control is not None:
-            settings.setdefault(bound.task.target.get("engine", ""), bound.task.own.control)
+    for remedy in catalog:
+        if remedy.settings.action == "pace" and remedy.enabled and remedy.task.own.control is not None:
+            settings.setdefault(remedy.task.target.get("engine", ""), remedy.task.own.control)
     return settings
 
 

@@ -43,7 +43,7 @@ class CrashRollback:
 
     def start_if_needed(self, actions: Iterable[Action]) -> None:
         """Starts it where one of the actions that may really be done lasts."""
-        if not self._child.is_started and any(map(_is_lasting, actions)):
+        if not self._child.is_started and any(action.LASTING for action in actions):
             self._child.start()
 
     async def close(self) -> None:
@@ -89,15 +89,11 @@ def _roll_back_act(act: Act, context: ActionContext) -> bool:
     except Exception as error:  # its action has been uninstalled: the others are put back all the same
         _print_error(f"{act.resource} cannot be put back: {type(error).__name__}: {error}")
         return True
-    if not _is_lasting(action):
+    if not action.LASTING:
         return True
     event = executor.undo_job(act, action, task, context, 0.0)()
     _print_error(f"{act.resource}: {event.kind.value} {event.detail}".strip())
     return event.kind in (EventKind.RESTORED, EventKind.CHANGED)
-
-
-def _is_lasting(action: Action) -> bool:
-    return bool(getattr(action, "LASTING", False))
 
 
 def _print_error(sentence: str) -> None:

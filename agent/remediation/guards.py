@@ -11,11 +11,10 @@ not known is not tried again.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from agent.remediation import claims
+from agent.remediation import claims, evidence
 from agent.remediation.model import (
     HOST,
     Act,
@@ -36,34 +35,6 @@ from agent.remediation.transitions import make_entry, with_episode
 from rules.alerts import AlertState
 
 HOUR_MS = 3_600_000
-REMEDY_ALERTS = frozenset({"RemedyRunning", "RemedyFailed", "RemedyGaveUp"})
-"""Alerts about remedies have none."""
-
-
-def matches(remedy: Remedy, alert_input: AlertInput) -> bool:
-    """Whether a remedy is for an alert; for a posted one only where its labels are what they must be."""
-    labels = dict(alert_input.alert.labels)
-    if alert_input.source not in remedy.sources or alert_input.alert.name in REMEDY_ALERTS:
-        return False
-    trusted = remedy.trusted if alert_input.source == "webhook" else ()
-    any_match = (all(matcher.test(labels.get(matcher.label, "")) for matcher in matchers) for matchers in remedy.match)
-    return all(matcher.test(labels.get(matcher.label, "")) for matcher in trusted) and any(any_match)
-
-
-def find_evidence_fault(remedy: Remedy, alert_input: AlertInput) -> str:
-    """Why what is known of an alert is not enough to act upon; empty where it is."""
-    alert = alert_input.alert
-    low, high = remedy.plausible or (-math.inf, math.inf)
-    if not alert.fresh or alert.lost_since_ms is not None:
-        return "the evidence is lost: a source of the rule is silent"
-    if alert.restored_ms is not None:
-        return "the evidence since the restart is not whole yet"
-    if alert.keep_firing_since_ms is not None:
-        return "the condition is over; the alert is only kept firing"
-    if alert_input.source == "local" and not (math.isfinite(alert.value) and low <= alert.value <= high):
-        # Without the value, which stands beside it in the audit: a sensor that drifts would be told once a second.
-        return f"the value is not plausible: expected {low:g} to {high:g}"
-    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +96,7 @@ def _check_halt(candidate: Candidate) -> str:
 
 
 def _check_evidence(candidate: Candidate) -> str:
-    return find_evidence_fault(candidate.remedy, candidate.alert_input)
+    return evidence.find_evidence_fault(candidate.remedy, candidate.alert_input)
 
 
 def _check_silence(candidate: Candidate) -> str:
@@ -225,7 +196,9 @@ GUARDS: tuple[tuple[Callable[[Candidate], str], str | None], ...] = (
 def decide(state: RemediationState, inputs: DecisionInputs) -> Decision:
     """What is to be begun and put back now."""
     remedies = {remedy.name: remedy for remedy in inputs.remedies if remedy.enabled}
-    state = replace(state, sessions=_update_episodes(state, inputs, remedies), attempts=_prune_attempts(state, inputs))
+    state = replace(
+        state, sessions=evidence.update_episodes(state, inputs, remedies), attempts=_prune_attempts(state, inputs)
+    )
     state, release, entries = claims.update_claims(state, inputs, remedies)
     begin: list[Act] = []
     alerts = {alert_input.alert.labels: alert_input for alert_input in inputs.alerts}
@@ -266,24 +239,6 @@ def find_stop_reason(state: RemediationState, inputs: DecisionInputs, act: Act) 
         return "its alert has ended"
     candidate = Candidate(state, inputs, remedy, alert_input, AlertEpisode(remedy.name, act.labels, None))
     return next(filter(None, (guard(candidate) for guard in RECHECKED_GUARDS)), "")
-
-
-def _update_episodes(
-    state: RemediationState, inputs: DecisionInputs, remedies: Mapping[str, Remedy]
-) -> tuple[AlertEpisode, ...]:
-    """An alert's session lasts while it fires; one that is lost goes on, without evidence."""
-    previous_episodes = {(episode.remedy, episode.labels): episode for episode in state.sessions}
-    episodes = []
-    for remedy in remedies.values():
-        for alert_input in inputs.alerts:
-            alert = alert_input.alert
-            if alert.state is not AlertState.FIRING or not matches(remedy, alert_input):
-                continue
-            previous = previous_episodes.get((remedy.name, alert.labels), AlertEpisode(remedy.name, alert.labels, None))
-            has_evidence = not find_evidence_fault(remedy, alert_input)
-            since = (inputs.now_ms if previous.since_ms is None else previous.since_ms) if has_evidence else None
-            episodes.append(replace(previous, since_ms=since, lost=alert.lost_since_ms is not None or not alert.fresh))
-    return tuple(episodes)
 
 
 def _prune_attempts(state: RemediationState, inputs: DecisionInputs) -> tuple[Attempt, ...]:
@@ -338,7 +293,7 @@ def _join_claim(candidate: Candidate, held_act: Act) -> tuple[RemediationState, 
     already_claims = any(
         (existing.remedy, existing.labels) == (claim.remedy, claim.labels) for existing in held_act.claims
     )
-    if already_claims or find_evidence_fault(candidate.remedy, candidate.alert_input):
+    if already_claims or evidence.find_evidence_fault(candidate.remedy, candidate.alert_input):
         return candidate.state, None, []
     held_act = replace(held_act, claims=(*held_act.claims, claim))
     entry = make_entry(candidate.inputs.now_ms, held_act, "claim", "it is held already; this alert claims it too")

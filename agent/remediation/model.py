@@ -12,10 +12,13 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Literal, NamedTuple, TypeVar
 
+from agent.actions import Action, Task
 from agent.alerting.identity import SOURCE, with_identity
+from agent.config.schema import RemedySettings
 from collectors import Labels
 from rules.alerts import Alert
 from rules.history.selection import Matchers
+from rules.templates.template import Template
 
 Rollback = Literal["on_resolve", "on_exit", "never"]
 Source = Literal["local", "webhook"]
@@ -39,29 +42,45 @@ class Phase(Enum):
     RELEASING = "releasing"  # to be put back
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Remedy:
-    """A remedy of the configuration, as far as the guards look at it."""
+    """A remedy of the configuration, bound to its action: the conditions for the guards, and the task that is run."""
 
     name: str
     match: tuple[Matchers, ...]
-    """Any of these, and of each all matchers."""
+    """An alert must meet all matchers of any of these."""
     resource: str
-    """What it acts upon: claims and cooldowns are of resources. `governor/3` is a part of `governor`."""
+    """The resource acted upon: claims and cooldowns belong to resources. `governor/3` is a part of `governor`."""
     reversible: bool
     strength: float
-    """How restrictive it is: of two claims on a resource the lower one wins."""
+    """How restrictive the remedy is: of two claims on a resource the lower one wins."""
     cooldown_ms: int
     max_per_hour: int
     max_attempts: int
     rollback: Rollback = "on_resolve"
     enabled: bool = True
     plausible: tuple[float, float] | None = None
-    undo_recipe: str = ""
-    """What it takes to put its act back, for the journal."""
     sources: tuple[Source, ...] = ("local",)
     trusted: Matchers = ()
-    """What a posted alert's `instance` and the labels that the action may see must be, whole."""
+    """The patterns that `instance` and the labels for the action must match in full on a posted alert."""
+    settings: RemedySettings
+    """The remedy as the operator wrote it."""
+    action: Action
+    task: Task
+    """The task without labels: target and parameters."""
+    verify: Template | None = None
+    undo_recipe: str = ""
+    """The encoded UndoRecipe of its acts, for the journal."""
+
+    def build_task(self, labels: Mapping[str, str]) -> Task:
+        """Returns the task for one alert."""
+        return replace(self.task, labels=self.select_labels(labels))
+
+    def select_labels(self, labels: Mapping[str, str]) -> Mapping[str, str]:
+        """Returns the labels for the action and the verify expression; of a posted alert only those with a pattern."""
+        if SOURCE not in labels:
+            return labels
+        return {name: labels[name] for name in ("alertname", *self.settings.labels) if name in labels}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,7 @@ from typing import Literal, NamedTuple
 
 import structlog
 
-from agent.remediation.catalog import BoundRemedy
-from agent.remediation.model import Act, Event, EventKind, Measure, Phase
+from agent.remediation.model import Act, Event, EventKind, Measure, Phase, Remedy
 from agent.text.units import format_bytes
 from collectors import Labels
 from rules import promql
@@ -142,9 +141,7 @@ class VerificationInputs(NamedTuple):
     """Whether metrics, by their names, have been sampled since a time."""
 
 
-def collect_verdicts(
-    acts: Iterable[Act], catalog: Mapping[str, BoundRemedy], inputs: VerificationInputs
-) -> Iterator[Event]:
+def collect_verdicts(acts: Iterable[Act], catalog: Mapping[str, Remedy], inputs: VerificationInputs) -> Iterator[Event]:
     """One event for each act on which something can be said now."""
     for act in acts:
         if act.phase is not Phase.HELD or act.verified or act.did_ms is None:
@@ -157,22 +154,22 @@ def collect_verdicts(
             yield verdict
 
 
-def measure_before(act: Act, catalog: Mapping[str, BoundRemedy], inputs: VerificationInputs) -> Measure:
+def measure_before(act: Act, catalog: Mapping[str, Remedy], inputs: VerificationInputs) -> Measure:
     """What there is before an act, or before what is held is tightened."""
     name, labels = act.verdict_key
     expression_values = _evaluate_expression(catalog[name], labels, inputs).values if name in catalog else None
     return measure(inputs.query, expression_values)
 
 
-def _judge_act(act: Act, did_ms: int, bound: BoundRemedy, inputs: VerificationInputs) -> Event | None:
+def _judge_act(act: Act, did_ms: int, remedy: Remedy, inputs: VerificationInputs) -> Event | None:
     _, labels = act.verdict_key
-    result, age_ms = _evaluate_expression(bound, labels, inputs), inputs.now_ms - did_ms
+    result, age_ms = _evaluate_expression(remedy, labels, inputs), inputs.now_ms - did_ms
     least_ms = WINDOW_MS if result.values is None else result.window_ms
     evidence = VerificationEvidence(
         None if result.values is None else bool(result.values),
         newer=age_ms >= result.window_ms and inputs.has_samples_since(result.names, did_ms + 1),
         alert=_classify_alert(inputs.alerts.get(labels), did_ms, inputs),
-        expired=age_ms >= max(bound.settings.verify.within * 1000, least_ms),
+        expired=age_ms >= max(remedy.settings.verify.within * 1000, least_ms),
     )
     if not (result.values or evidence.alert == "ended" or evidence.expired):
         return None
@@ -205,18 +202,18 @@ class _ExpressionResult(NamedTuple):
     names: frozenset[str] = frozenset()
 
 
-def _evaluate_expression(bound: BoundRemedy, labels: Labels, inputs: VerificationInputs) -> _ExpressionResult:
-    if bound.verify is None:
+def _evaluate_expression(remedy: Remedy, labels: Labels, inputs: VerificationInputs) -> _ExpressionResult:
+    if remedy.verify is None:
         return _ExpressionResult(None)
     alert = inputs.alerts.get(labels)
     value = float("nan") if alert is None else alert.value
-    text = bound.verify.expand(
-        Scope(dict(bound.select_labels(dict(labels))), value, {}, "", inputs.now_ms, lambda _: [])
+    text = remedy.verify.expand(
+        Scope(dict(remedy.select_labels(dict(labels))), value, {}, "", inputs.now_ms, lambda _: [])
     )
     try:
         compiled = promql.compile(text)
         return _ExpressionResult(tuple(number for _, number in inputs.query(text)), compiled.window_ms, compiled.names)
     except promql.PromqlError as error:
         reason = str(error)
-        structlog.get_logger().warning("the verify expression cannot be asked", remedy=bound.remedy.name, reason=reason)
+        structlog.get_logger().warning("the verify expression cannot be asked", remedy=remedy.name, reason=reason)
         return _ExpressionResult(())

@@ -103,7 +103,7 @@ def read_remedies(remedies: Remediator) -> Iterator[Reading]:
     yield definitions.REMEDIES_ENFORCING.sample(0.0 if remedies.is_observing else 1.0)
     yield definitions.REMEDIES_HALTED.sample(1.0 if remedies.halted else 0.0)
     yield definitions.REMEDIES_PAUSED.sample(1.0 if remedies.state.pauses or remedies.is_killed else 0.0)
-    for (remedy, event), count in remedies.counts.items():
+    for (remedy, event), count in remedies.audit.counts.items():
         yield definitions.REMEDY_ACTS.sample(float(count), remedy=remedy, event=event)
     if remedies.is_observing:
         return

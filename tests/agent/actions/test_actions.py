@@ -11,11 +11,12 @@ import msgspec
 import pytest
 
 from agent.actions import ChangedError, FailedError, Http, Moment, Plan, RefusedError, Task, Vector
+from agent.remediation.action_defaults import complete_action
 from agent.remediation.model import overlaps
 from agent.sampling import plugins
 from collectors import Host
 
-ACTIONS: Mapping[str, Any] = plugins.load_actions()
+ACTIONS: Mapping[str, Any] = {name: complete_action(module) for name, module in plugins.load_actions().items()}
 ENGINES = {"r1": "http://127.0.0.1:1"}
 # A target and parameters with which each action is right; a new action adds its line.
 RIGHT: Mapping[str, tuple[Mapping[str, str], Mapping[str, Any]]] = {
@@ -138,7 +139,7 @@ def test_every_action_keeps_the_contract(name: str) -> None:
     assert isinstance(action.strength(right), float)
     assert action.REVERSIBLE or action.TTL is None
     assert all(callable(getattr(action, part)) for part in ("plan", "do", "undo", "steer"))
-    assert action.__doc__.startswith(f"{name}: ") or action.__doc__.startswith(f"\n{name}: ")
+    assert (plugins.load_actions()[name].__doc__ or "").strip().startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize("name", sorted(ACTIONS))

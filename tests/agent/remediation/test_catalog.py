@@ -101,9 +101,9 @@ def test_those_that_ship_are_for_alerts_that_ship() -> None:
     book = bind_remedies(parse({"engines": ENGINES}, "f", {}), "f")
     groups = [group for path in RULES.glob("*.yml") for group in yaml.safe_load(path.read_text())["groups"]]
     alerts = {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
-    wanted = {m.value for one in book for each in one.remedy.match for m in each if m.label == "alertname"}
+    wanted = {m.value for one in book for each in one.match for m in each if m.label == "alertname"}
 
-    assert {"cool-memory/r1", "cool-memory/r2", "free-full-node"} <= {one.remedy.name for one in book}
+    assert {"cool-memory/r1", "cool-memory/r2", "free-full-node"} <= {one.name for one in book}
     assert wanted <= alerts
 
 
@@ -123,8 +123,8 @@ def test_one_that_ships_is_replaced_or_left_out_by_name() -> None:
     book = bind_remedies(parse({"engines": ENGINES, "remedies": [own]}, "f", {}), "f")
     less = bind_remedies(parse({"remediation": {"disable": ["free-full-node"]}}, "f", {}), "f")
 
-    assert [one.settings.action for one in book if one.remedy.name == "free-full-node"] == ["pace"]
-    assert "free-full-node" not in {one.remedy.name for one in less}
+    assert [one.settings.action for one in book if one.name == "free-full-node"] == ["pace"]
+    assert "free-full-node" not in {one.name for one in less}
     assert bind_remedies(parse({"remediation": {"builtin": False}}, "f", {}), "f") == ()
     assert all(told["name"] for told in yaml.safe_load(BUILTIN_FILE.read_text()))
 

@@ -19,7 +19,7 @@ from agent.alerting.matchers import parse_matchers
 from agent.config.loader import ConfigError, parse
 from agent.config.schema import AgentConfig, RemedySettings
 from agent.remediation import guards, transitions
-from agent.remediation.catalog import BoundRemedy, bind_remedies
+from agent.remediation.catalog import bind_remedies
 from agent.remediation.guards import HOUR_MS
 from agent.remediation.journal import Journal, read_audit, take_timestamp
 from agent.remediation.model import (
@@ -41,6 +41,7 @@ from agent.remediation.verification import VerificationInputs, collect_verdicts
 from rules.alerts import Alert, AlertState
 
 MINUTE = 60_000
+NO_ACTION: Any = None
 COOL = Remedy(
     name="cool",
     match=(parse_matchers('alertname="Hot"'),),
@@ -50,13 +51,13 @@ COOL = Remedy(
     cooldown_ms=10 * MINUTE,
     max_per_hour=3,
     max_attempts=3,
+    settings=RemedySettings(name="any", match=("",), action="pace"),
+    action=NO_ACTION,
+    task=NO_ACTION,
 )
 COLDER = replace(COOL, name="colder", match=(parse_matchers('alertname="Hotter"'),), strength=0.4)
 PART = replace(COOL, name="part", match=(parse_matchers('alertname="Half"'),), resource="pace r1/0", strength=0.3)
 DROP = replace(COOL, name="drop", match=(parse_matchers('alertname="Full"'),), resource="page cache", reversible=False)
-
-
-SETTINGS = RemedySettings(name="any", match=("",), action="pace")
 
 
 def hot(name: str = "Hot", dimm: str = "A1", **changes: Any) -> Alert:
@@ -95,7 +96,7 @@ class Bench:
 
     def judges(self, *alerts: Alert) -> None:
         """What is due by now, of the remedies that there are."""
-        book = {each.name: BoundRemedy(each, SETTINGS, None, None, None) for each in self.remedies}
+        book = {each.name: each for each in self.remedies}
         known = {alert.labels: alert for alert in alerts}
         for event in list(
             collect_verdicts(self.state.acts, book, VerificationInputs(self.now, known, lambda _: [], lambda *_: True))
@@ -583,7 +584,7 @@ def test_12_what_cannot_be_put_back_is_flagged_and_bounded_tighter() -> None:
         "$.remedies[0].cooldown: expected 1m or more, since what drop_caches does cannot be put back",
         "$.remedies[0].max_per_hour: expected 12 or less, since what drop_caches does cannot be put back",
     ]
-    assert [one.remedy.reversible for one in bind_remedies(parse({"remedies": [again]}, "f", {}), "f")][-1]
+    assert [one.reversible for one in bind_remedies(parse({"remedies": [again]}, "f", {}), "f")][-1]
 
 
 def test_12_what_was_refused_costs_no_budget_and_what_was_done_does() -> None:

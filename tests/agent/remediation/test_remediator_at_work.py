@@ -18,7 +18,6 @@ from agent.remediation.context import RemediationContext
 from agent.remediation.model import AuditEntry, Event, Phase
 from agent.remediation.remediator import RETRY_SECONDS, Remediator
 from agent.runtime.clock import Clock
-from agent.sampling import plugins
 from collectors import gauge
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
@@ -86,11 +85,8 @@ class Desk:
         ]
         told = {"remedies": remedies, "engines": [{"name": "r1", "url": "http://127.0.0.1:1"}]}
         book = catalog.bind_remedies(parse({**told, "remediation": {"builtin": False}}, "f", {}), "f")
-        self.deeds = {
-            bound.remedy.name: Deed(plugins.load_actions({bound.settings.action})[bound.settings.action])
-            for bound in book
-        }
-        self.book = [replace(bound, action=self.deeds[bound.remedy.name]) for bound in book]
+        self.deeds = {bound.name: Deed(bound.action) for bound in book}
+        self.book = [replace(bound, action=self.deeds[bound.name]) for bound in book]
         self.settings = RemediationConfig(mode="enforce", pause_file=str(folder / "pause"))
         self.history = History(3_600_000)
         clock = Clock(lambda: self.seconds, lambda: self.seconds + 1_700_000_000)
@@ -275,7 +271,7 @@ def test_try_plans_with_the_labels_of_an_alert_that_fires(tmp_path: Path) -> Non
 
     drive(desk, play)
 
-    assert tried[0].detail == "no node; planned without labels, since no alert that it is for fires"
+    assert tried[0].detail == "no node; planned without labels, since none of its alerts fires"
     assert deed.planned[-1].labels == {"alertname": "Hot", "dimm": "A1"}
     assert tried[1].detail == "as planned"
 

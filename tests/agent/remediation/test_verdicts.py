@@ -11,9 +11,8 @@ import pytest
 
 from agent.config.loader import parse
 from agent.remediation import catalog, verification
-from agent.remediation.catalog import BoundRemedy
 from agent.remediation.context import RemediationContext
-from agent.remediation.model import Act, Claim, Event, EventKind, Phase
+from agent.remediation.model import Act, Claim, Event, EventKind, Phase, Remedy
 from agent.runtime.clock import Clock
 from collectors import gauge
 from rules.alerts import Alert, AlertState
@@ -41,7 +40,7 @@ class Host:
         clock.now_ms = lambda: self.now_ms
         plain = {"name": "plain", "match": ['alertname="DimmHot"'], "action": "pace", "target": {"engine": "r1"}}
         told = {"engines": [{"name": "r1", "url": "http://127.0.0.1:1"}], "remedies": [plain]}
-        self.book = {each.remedy.name: each for each in catalog.bind_remedies(parse(told, "f", {}), "f")}
+        self.book = {each.name: each for each in catalog.bind_remedies(parse(told, "f", {}), "f")}
 
     def passes(self, seconds: int, *, read: bool = True) -> None:
         for _ in range(seconds):
@@ -49,9 +48,7 @@ class Host:
             if read:
                 self.history.record("dimm", self.now_ms, [HEADROOM.sample(self.headroom, dimm="A1")])
 
-    def verdict(
-        self, act: Act = ACT, alert: Alert | None = HOT, book: dict[str, BoundRemedy] | None = None
-    ) -> Event | None:
+    def verdict(self, act: Act = ACT, alert: Alert | None = HOT, book: dict[str, Remedy] | None = None) -> Event | None:
         present = self.around.build_verification_inputs(self.now_ms)._replace(
             alerts={} if alert is None else {alert.labels: alert}
         )
