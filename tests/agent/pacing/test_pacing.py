@@ -278,8 +278,8 @@ def terms_of(parameters: dict[str, Any]) -> ControlSettings | None:
     engines = [{"name": "r1", "url": "http://127.0.0.1:1"}]
     settings = {"engines": engines, "remedies": [{**remedy, "target": {"engine": "r1"}}]}
     book = catalog.bind_remedies(parse({**settings, "remediation": {"builtin": False}}, "f", {}), "f")
-    action, again = catalog.from_undo_recipe("hot", book[0].remedy.undo_recipe, {})
-    assert (action, again.own.control) == (PACE, book[0].task.own.control)
+    action, again = catalog.from_undo_recipe("hot", book[0].undo_recipe, {})
+    assert (action.plan, again.own.control) == (PACE.plan, book[0].task.own.control)
     return catalog.collect_pacing_settings(book).get("r1")
 
 

@@ -114,7 +114,7 @@ def test_an_engine_that_is_held_back_is_known_whatever_holds_it() -> None:
     document = {"engines": ENGINES, "remediation": {"builtin": False}}
     books = [bind_remedies(parse({**document, "remedies": [one]}, "f", {}), "f") for one in (RIGHT, frozen, other)]
 
-    assert [find_paced_engine(book[0].remedy.undo_recipe) for book in books] == ["r1", "r1", None]
+    assert [find_paced_engine(book[0].undo_recipe) for book in books] == ["r1", "r1", None]
 
 
 def test_one_that_ships_is_replaced_or_left_out_by_name() -> None:

@@ -231,7 +231,7 @@ def test_an_action_that_cannot_be_steered_costs_no_other_its_lease(tmp_path: Pat
     desk = Desk(tmp_path, "pace", verify={"expr": "vector(1)"})
     one = desk.book[0]
     faulty = Deed(one.action.action)
-    broken = replace(one, action=faulty, remedy=replace(one.remedy, name="broken", resource="elsewhere"))
+    broken = replace(one, action=faulty, name="broken", resource="elsewhere")
     desk.remedies.configure(desk.settings, [broken, one])
 
     def fault() -> None:
