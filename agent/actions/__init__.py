@@ -55,19 +55,19 @@ class ActionError(Exception):
 
 
 class RefusedError(ActionError):
-    """It would not help, or may not be done now; nothing was touched."""
+    """Acting would not help, or is not allowed now; nothing was touched."""
 
 
 class FailedError(ActionError):
-    """It was not done."""
+    """The action was not done."""
 
 
 class ChangedError(ActionError):
-    """Somebody else has changed the value: hands off."""
+    """Someone else has changed the value, which is left alone."""
 
 
 class UnknownError(ActionError):
-    """It may have been done, or not."""
+    """The action may have been done, or not."""
 
 
 _Result = TypeVar("_Result")
@@ -83,7 +83,7 @@ def read_only(read: Callable[[], _Result]) -> _Result:
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of an action: the remedy, its target and parameters, and the alert's labels."""
+    """The work of an action: the remedy, its target and parameters (`own`), and the alert's labels."""
 
     remedy: str
     target: Mapping[str, str]
@@ -94,43 +94,43 @@ class Task:
 
 
 class Plan(NamedTuple):
-    """What is to be written and what was there before, both JSON, and a sentence that says so."""
+    """The prior value and the value to be written (`wanted`), both JSON, and a sentence that describes the change."""
 
     prior: Any
     wanted: Any
     says: str
     ours: tuple[Any, ...] = ()
-    """What we may have written already."""
+    """The values that the agent may have written already."""
     untouched: float = 0.0
-    """For `undo`: seconds for which nobody has renewed it."""
+    """For `undo`: seconds since the last renewal."""
 
 
 class Moment(NamedTuple):
-    """What `steer` is shown; `lost`: the alert's evidence has fallen silent."""
+    """The inputs of `steer`: the value held now; `lost` is True while the alert's evidence is silent."""
 
     now_ms: int
     held: Any
     lost: bool
     query: Callable[[str], Vector]
     beside: tuple[Task, ...] = ()
-    """What the other claims on the resource ask of the same action; of all of them the strictest value wins."""
+    """The tasks of the other claims on the resource, of the same action; the strictest value of all wins."""
 
 
 @dataclass(frozen=True)
 class Steered:
-    """What `steer` remembers and people should know: a change of `reason` puts `says` into the audit."""
+    """A memory of `steer` that people should see: a change of `reason` writes `says` into the audit."""
 
     reason: str
     says: str
 
 
 class ActionContext(Protocol):
-    """How far an action reaches: History as it was, the machine's files, engines over HTTP, and the hand."""
+    """What an action may use: a snapshot of History, the machine's files, engines over HTTP, and the hand."""
 
     host: Host
 
     def query(self, expr: str) -> Vector:
-        """What an expression gives."""
+        """Returns the value of an expression."""
 
     def http(
         self,
@@ -140,27 +140,29 @@ class ActionContext(Protocol):
         headers: Mapping[str, str] | None = None,
         patience: float = PATIENCE,
     ) -> Http:
-        """One request; UnknownError where no answer came, FailedError where nobody was there to take it."""
+        """Sends one request; UnknownError if no answer came, FailedError if the connection was refused."""
 
     def line(self, address: str, text: str) -> str:
-        """One line to a socket (`/PATH` or `HOST:PORT`) and all that comes back until it is closed; the same faults."""
+        """
+        Sends one line to a socket (`/PATH` or `HOST:PORT`) and reads until it closes; raises the errors of `http`.
+        """
 
     def hand(self, verb: str, **arguments: Any) -> dict[str, Any]:
-        """One request to the hand; FailedError or ChangedError as it answers, UnknownError where it does not."""
+        """Sends one request to the hand; its refusals raise FailedError or ChangedError, a lost answer UnknownError."""
 
     def wait(self, seconds: float) -> None:
-        """Lets time pass, for what is to be done slowly."""
+        """Sleeps, for actions that proceed slowly."""
 
     def token(self, file: str | None) -> str:
-        """The credential for PUT /pace: in the file named, else in the state folder's; FailedError."""
+        """Reads the credential for PUT /pace from the given file, else from the state folder; FailedError."""
 
 
 Reach = ActionContext
-"""The old name, which actions of third parties import."""
+"""The old name, which third-party actions import."""
 
 
 class Http(NamedTuple):
-    """An answer."""
+    """The answer to an HTTP request."""
 
     status: int
     body: str

@@ -1,4 +1,4 @@
-"""What History says of one engine's requests, for actions that must not come between."""
+"""Checks of an engine's requests in History, for actions that must not disturb them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _DUTY_METRICS = ("steadytok_pace_duty", "steadytok_engine_duty")
 
 
 def check_engine_target(task: Task) -> str:
-    """What is wrong with `target.engine`; empty where it is right."""
+    """Returns the fault of `target.engine`; empty if there is none."""
     if "engine" not in task.target:
         return "target: expected engine: NAME; it is off for every engine that is not named"
     if task.target["engine"] not in task.engines:
@@ -19,13 +19,13 @@ def check_engine_target(task: Task) -> str:
 
 
 def refuse_unless_idle(task: Task, context: ActionContext) -> None:
-    """RefusedError while requests run or wait, and where that is not known."""
+    """Raises RefusedError while requests run or wait, or if that is not known."""
     name = task.target["engine"]
     running = query_value(
         context, f'max(max_over_time(steadytok_engine_requests_running{{engine="{name}"}}[{_RECENT_WINDOW}]))'
     )
     if running is None:
-        raise RefusedError(f"it is not known whether engine {name} is idle: it does not tell its running requests")
+        raise RefusedError(f"it is not known whether engine {name} is idle: it does not report its running requests")
     waiting = query_value(
         context, f'max(max_over_time(steadytok_engine_requests_waiting{{engine="{name}"}}[{_RECENT_WINDOW}]))'
     )
@@ -35,17 +35,17 @@ def refuse_unless_idle(task: Task, context: ActionContext) -> None:
 
 
 def refuse_unless_cold(task: Task, context: ActionContext) -> None:
-    """RefusedError where it has generated anything since it started, or where that is not known."""
+    """Raises RefusedError if the engine has generated tokens since it started, or if that is not known."""
     name = task.target["engine"]
     generated = query_value(context, f'max(steadytok_engine_generated_tokens_total{{engine="{name}"}})')
     if generated is None:
-        raise RefusedError(f"it is not known whether engine {name} is cold: it does not tell its generated tokens")
+        raise RefusedError(f"it is not known whether engine {name} is cold: it does not report its generated tokens")
     if generated > 0:
         raise RefusedError(f"engine {name} is not cold: it has generated {generated:,.0f} tokens since it started")
 
 
 def refuse_while_paced(task: Task, context: ActionContext) -> None:
-    """RefusedError where the engine is held back already, which two must not do at once."""
+    """Raises RefusedError if the engine is already held back: two holds must not add up."""
     name = task.target["engine"]
     duties = [query_value(context, f'min({metric}{{engine="{name}"}})') for metric in _DUTY_METRICS]
     duty = min((duty for duty in duties if duty is not None), default=1.0)

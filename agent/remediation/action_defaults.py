@@ -34,7 +34,7 @@ _DEFAULTS: Mapping[str, Any] = {
 
 
 def complete_action(module: object) -> Action:
-    """Returns the complete action of a module; raises ValueError where the module lacks a name that it must have."""
+    """Returns the complete action of a module; raises ValueError if the module lacks a required name."""
     required = (*_REQUIRED, "undo") if getattr(module, "REVERSIBLE", False) else _REQUIRED
     missing = [name for name in required if not hasattr(module, name)]
     if missing:

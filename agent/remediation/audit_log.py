@@ -14,7 +14,7 @@ STEER_REPORT_SECONDS = 60.0  # seconds between two lines of the audit on the rea
 
 
 class AuditLog:
-    """The lines logged so far, as far as a later line depends on them."""
+    """Remembers failures and reasons that were logged, so that repetitions are not."""
 
     def __init__(self) -> None:
         self.counts: dict[tuple[str, str], int] = {}

@@ -1,4 +1,4 @@
-"""Which remedies this agent has: those that ship and the operator's, checked whole and bound to their actions."""
+"""Loads the built-in remedies and the operator's, checks them together and binds them to their actions."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ EACH_ENGINE = "each"
 
 _COOLDOWN_RANGE = (10.0, 7 * 86400.0)
 _IRREVERSIBLE_LIMITS = (60.0, 12)
-"""The least cooldown in seconds, and the most acts in an hour, of what cannot be put back."""
+"""The least cooldown in seconds, and the most acts in an hour, of an action that cannot be undone."""
 _WITHIN_RANGE = (1.0, 3600.0)
 
 
 def bind_remedies(config: AgentConfig, source: str) -> tuple[Remedy, ...]:
-    """Every remedy; raises ConfigError with all faults, each with its place."""
+    """Returns every remedy; raises ConfigError with all faults, each with its path."""
     remedies = [
         *_load_builtin(config),
         *((f"$.remedies[{index}]", remedy) for index, remedy in enumerate(config.remedies)),
@@ -80,7 +80,7 @@ def _check_all(config: AgentConfig, remedies: list[RemedySettings]) -> Iterator[
 
 
 class _Binder:
-    """Binds one remedy after another and keeps every fault."""
+    """Binds one remedy after another and collects every fault."""
 
     def __init__(self, config: AgentConfig, available: Mapping[str, object]) -> None:
         self._engines = {engine.name: engine.url for engine in config.engines}
@@ -89,7 +89,7 @@ class _Binder:
         self.faults: list[tuple[str, str]] = []
 
     def bind(self, path: str, settings: RemedySettings) -> list[Remedy]:
-        """The remedy, or one for each engine; none where something is wrong with it."""
+        """Returns the remedy, or one for each engine; nothing if it has a fault."""
         fault_count = len(self.faults)
         match = tuple(self._parse_match(path, settings))
         self.faults += _check_bounds(path, settings)
@@ -130,14 +130,14 @@ class _Binder:
         yield tuple(parsed)
 
     def _parse_trusted(self, path: str, settings: RemedySettings) -> Iterator[Matcher]:
-        """What a posted alert's labels must be, whole: anybody may have written them."""
+        """Yields the patterns that a posted alert's labels must match in full: anybody may have written them."""
         if "webhook" not in settings.sources:
             if settings.labels or settings.instance is not None:
                 self.faults.append((path, "expected sources: [webhook] beside labels and instance"))
             return
         default_instance = f"{re.escape(self._instance)}(:[0-9]+)?"
         patterns = {"instance": default_instance if settings.instance is None else settings.instance, **settings.labels}
-        # Its name is seen without a pattern of the operator's, so it is held to what a name can be.
+        # Without a pattern of the operator's the name must at least be a valid alert name.
         patterns.setdefault("alertname", "[a-zA-Z_][a-zA-Z0-9_]{0,127}")
         for name, pattern in patterns.items():
             try:
@@ -183,7 +183,7 @@ class _Binder:
 
 
 def _forbid_unknown_fields(config_type: type) -> type:
-    """The same with unknown keys refused."""
+    """Returns a subclass that refuses unknown keys."""
     return msgspec.defstruct(
         config_type.__name__, [], bases=(config_type,), frozen=True, kw_only=True, forbid_unknown_fields=True
     )
@@ -219,7 +219,7 @@ def _bind_remedy(
 
 
 class UndoRecipe(msgspec.Struct, frozen=True):
-    """What it takes to put an act back when its remedy has left the configuration; it lies in the journal."""
+    """The journalled data that undo an act after its remedy has left the configuration."""
 
     action: str
     target: dict[str, str]
@@ -233,7 +233,7 @@ def _encode_undo_recipe(settings: RemedySettings, task: Task) -> str:
 
 
 def from_undo_recipe(remedy: str, undo_recipe: str, labels: Mapping[str, str]) -> tuple[Action, Task]:
-    """The action and the task of a journalled act; whatever it raises, the act cannot be put back by us."""
+    """Returns the action and the task of a journalled act; any exception means that we cannot undo the act."""
     recipe = msgspec.json.decode(undo_recipe, type=UndoRecipe)
     action = complete_action(plugins.load_actions({recipe.action})[recipe.action])
     parameters: Any = msgspec.convert(recipe.parameters, action.Config)
@@ -241,13 +241,13 @@ def from_undo_recipe(remedy: str, undo_recipe: str, labels: Mapping[str, str]) -
 
 
 def find_paced_engine(undo_recipe: str) -> str | None:
-    """The engine that a journalled act holds at a duty, None where it does something else."""
+    """Returns the engine that a journalled act holds at a duty; None for any other act."""
     recipe = msgspec.json.decode(undo_recipe, type=UndoRecipe)
     return recipe.target.get("engine") if recipe.action in ("pace", "freeze") else None
 
 
 def collect_pacing_settings(catalog: Iterable[Remedy]) -> dict[str, ControlSettings]:
-    """Of each engine that a remedy paces by a controller, the first one's terms."""
+    """Returns the control settings of each engine that a remedy paces; the first remedy wins."""
     settings: dict[str, ControlSettings] = {}
     for remedy in catalog:
         if remedy.settings.action == "pace" and remedy.enabled and remedy.task.own.control is not None:
@@ -275,7 +275,7 @@ def _check_bounds(path: str, settings: RemedySettings) -> Iterator[tuple[str, st
 
 
 def _check_irreversible(path: str, settings: RemedySettings) -> Iterator[tuple[str, str]]:
-    """What cannot be put back is bounded tighter."""
+    """Checks the tighter bounds of actions that cannot be undone."""
     cooldown, max_acts = _IRREVERSIBLE_LIMITS
     reason = f"since what {settings.action} does cannot be put back"
     if settings.cooldown < cooldown:

@@ -1,4 +1,4 @@
-"""Matches alerts with remedies, and tells whether the evidence of an alert suffices to act. Pure."""
+"""Matches alerts with remedies, and checks that the evidence of an alert suffices to act. Pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from agent.remediation.model import AlertEpisode, AlertInput, DecisionInputs, Re
 from rules.alerts import AlertState
 
 REMEDY_ALERTS = frozenset({"RemedyRunning", "RemedyFailed", "RemedyGaveUp"})
-"""Alerts about remedies have none."""
+"""Alerts about remedies, which no remedy is for."""
 
 
 def matches(remedy: Remedy, alert_input: AlertInput) -> bool:
-    """Whether a remedy is for an alert; for a posted one only where its labels are what they must be."""
+    """True if a remedy is for an alert; a posted alert must also match the trusted patterns."""
     labels = dict(alert_input.alert.labels)
     if alert_input.source not in remedy.sources or alert_input.alert.name in REMEDY_ALERTS:
         return False
@@ -24,7 +24,7 @@ def matches(remedy: Remedy, alert_input: AlertInput) -> bool:
 
 
 def find_evidence_fault(remedy: Remedy, alert_input: AlertInput) -> str:
-    """Why what is known of an alert is not enough to act upon; empty where it is."""
+    """Returns the reason why an alert's evidence does not suffice to act; empty if it does."""
     alert = alert_input.alert
     low, high = remedy.plausible or (-math.inf, math.inf)
     if not alert.fresh or alert.lost_since_ms is not None:
@@ -34,7 +34,7 @@ def find_evidence_fault(remedy: Remedy, alert_input: AlertInput) -> str:
     if alert.keep_firing_since_ms is not None:
         return "the condition is over; the alert is only kept firing"
     if alert_input.source == "local" and not (math.isfinite(alert.value) and low <= alert.value <= high):
-        # Without the value, which stands beside it in the audit: a sensor that drifts would be told once a second.
+        # Without the value, which the audit has in its own field: a drifting sensor would write a line a second.
         return f"the value is not plausible: expected {low:g} to {high:g}"
     return ""
 
@@ -42,7 +42,7 @@ def find_evidence_fault(remedy: Remedy, alert_input: AlertInput) -> str:
 def update_episodes(
     state: RemediationState, inputs: DecisionInputs, remedies: Mapping[str, Remedy]
 ) -> tuple[AlertEpisode, ...]:
-    """An alert's session lasts while it fires; one that is lost goes on, without evidence."""
+    """Updates the episodes: an alert's episode lasts while it fires; a lost alert's goes on, without evidence."""
     previous_episodes = {(episode.remedy, episode.labels): episode for episode in state.sessions}
     episodes = []
     for remedy in remedies.values():

@@ -1,4 +1,8 @@
-"""The agent's end of the hand's socket: one JSON object a line each way, in a thread that may wait."""
+"""
+The agent's end of the hand: the client of its socket, and the child process of `hand: direct`.
+
+One JSON object a line each way, in a thread that may wait.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +21,25 @@ from agent.runtime.child_process import ChildProcess
 
 SOCKET = "/run/steadytok/hand.sock"
 MAX_REQUEST_BYTES = 4096  # bytes of a request
-MAX_ANSWER_BYTES = (
-    1 << 20
-)  # bytes: `hello` names every lease, and a large host has a frequency policy for each processor
+# Bytes: `hello` names every lease, and a large host has a frequency policy for each processor
+MAX_ANSWER_BYTES = 1 << 20
 REQUEST_TIMEOUT = 90.0  # seconds: dropping the cache of a terabyte takes a minute
 
-WAKE_TIMEOUT = 10.0  # seconds: systemd starts it for whoever asks first, and on a host in trouble that is not at once
+WAKE_TIMEOUT = (
+    10.0  # seconds: systemd starts the hand at the first connection, which takes a while on a host in trouble
+)
 
 
 def describe_setup(path: str) -> str:
-    """What an operator does who has no hand."""
+    """Tells an operator without a hand what to do."""
     return f"there is no hand at {path}: start `steadytok-hand` as root (or `systemctl enable --now steadytok-hand`)"
 
 
 def send_request(path: str, verb: str, arguments: dict[str, Any], timeout: float = REQUEST_TIMEOUT) -> dict[str, Any]:
-    """One request and its result; FailedError, ChangedError, or UnknownError where nobody knows what was done."""
+    """Returns the result of one request; FailedError, ChangedError, or UnknownError if the outcome is not known."""
     line = msgspec.json.encode({"verb": verb, "arguments": arguments}) + b"\n"
     if len(line) > MAX_REQUEST_BYTES:
-        raise FailedError(f"the request to the hand would have {len(line)} bytes, and {MAX_REQUEST_BYTES} are taken")
+        raise FailedError(f"the request to the hand would have {len(line)} bytes; the most is {MAX_REQUEST_BYTES}")
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
         connection.settimeout(timeout)
         try:
@@ -42,7 +47,7 @@ def send_request(path: str, verb: str, arguments: dict[str, Any], timeout: float
         except OSError as error:
             raise FailedError(f"{describe_setup(path)} ({error.strerror or error})") from error
         try:
-            with contextlib.suppress(BrokenPipeError):  # it may refuse us unheard: what it said is there to read
+            with contextlib.suppress(BrokenPipeError):  # it may refuse without reading: its answer is still there
                 connection.sendall(line)
             answer = _read_line(connection)
         except OSError as error:
@@ -51,12 +56,12 @@ def send_request(path: str, verb: str, arguments: dict[str, Any], timeout: float
 
 
 def list_usable_verbs(path: str) -> list[str]:
-    """The verbs that the hand at a path can do; empty where there is none."""
+    """Returns the verbs that the hand at a path can do; empty if there is none."""
     return [str(verb) for verb in _fetch_hello(path).get("verbs", [])]
 
 
 def explain_missing_verbs(path: str, verbs: Sequence[str]) -> str:
-    """Why the hand at a path can do none of these verbs, in a sentence; empty where it can do one."""
+    """Returns one sentence on why the hand at a path can do none of these verbs; empty if it can do one."""
     hello = _fetch_hello(path)
     if not hello:
         return describe_setup(path)
@@ -105,7 +110,7 @@ def _parse_result(verb: str, line: bytes) -> dict[str, Any]:
 
 
 class HandProcess:
-    """The way to the hand; a process of ours only where it is `direct`."""
+    """The path of the hand's socket, and the child process behind it if the setting is `direct`."""
 
     def __init__(self, setting: str, folder: Path) -> None:
         self._direct = setting == "direct"
@@ -120,7 +125,7 @@ class HandProcess:
         self._log.info("hand", line=line.decode("utf-8", "replace").strip())
 
     def start(self) -> None:
-        """Starts our own, where it is to be ours."""
+        """Starts the child process if the setting is `direct`."""
         if not self._direct:
             return
         if os.geteuid() != 0:
@@ -129,6 +134,6 @@ class HandProcess:
         self._child.start()
 
     async def close(self) -> None:
-        """Ends our own, which puts back what it holds."""
+        """Ends the child process, which undoes its leases."""
         if self._child.is_started:
             await self._child.close()

@@ -44,7 +44,7 @@ def test_the_action_really_compacts(saw: Saw) -> None:
     """The plan names what is free, and the kernel takes the request."""
     seen = saw("held")["actions"]["compact_memory"]
 
-    assert "of free memory of node 1 to be put together" in seen["plan"]
+    assert "of free memory of node 1 to be compacted" in seen["plan"]
     assert seen["did"].startswith("compacted in ")
 
 

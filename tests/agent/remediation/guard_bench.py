@@ -42,7 +42,7 @@ PART = replace(COOL, name="part", match=(parse_matchers('alertname="Half"'),), r
 DROP = replace(COOL, name="drop", match=(parse_matchers('alertname="Full"'),), resource="page cache", reversible=False)
 
 
-def hot(name: str = "Hot", dimm: str = "A1", **changes: Any) -> Alert:
+def make_alert(name: str = "Hot", dimm: str = "A1", **changes: Any) -> Alert:
     """A firing alert with its evidence."""
     alert = Alert(
         name=name,
@@ -58,7 +58,7 @@ def hot(name: str = "Hot", dimm: str = "A1", **changes: Any) -> Alert:
     return replace(alert, **changes)
 
 
-class Bench:
+class GuardBench:
     """The guards with a clock, and acts that end as a test says."""
 
     def __init__(self, *remedies: Remedy, observing: bool = False, max_per_hour: int = 12, window_ms: int = 0) -> None:
@@ -66,46 +66,54 @@ class Bench:
         self.now = HOUR_MS * 1000
         self.remedies, self.observing, self.max_per_hour = remedies or (COOL,), observing, max_per_hour
         self.window_ms, self.killed, self.halted = window_ms, False, ""
-        self.said: list[str] = []
+        self.audit_lines: list[str] = []
 
     def tick(self, *alerts: Alert, after_ms: int = 1000) -> Decision:
         self.now += after_ms
-        seen = tuple(AlertInput(alert, self.window_ms) for alert in alerts)
-        world = DecisionInputs(
-            self.now, self.observing, self.remedies, seen, self.max_per_hour, killed=self.killed, halted=self.halted
+        alert_inputs = tuple(AlertInput(alert, self.window_ms) for alert in alerts)
+        inputs = DecisionInputs(
+            self.now,
+            self.observing,
+            self.remedies,
+            alert_inputs,
+            self.max_per_hour,
+            killed=self.killed,
+            halted=self.halted,
         )
-        return self._take(guards.decide(self.state, world))
+        return self.adopt(guards.decide(self.state, inputs))
 
-    def judges(self, *alerts: Alert) -> None:
-        """What is due by now, of the remedies that there are."""
-        book = {each.name: each for each in self.remedies}
-        known = {alert.labels: alert for alert in alerts}
+    def apply_verdicts(self, *alerts: Alert) -> None:
+        """Applies the verdicts that are due."""
+        catalog = {each.name: each for each in self.remedies}
+        alerts_by_labels = {alert.labels: alert for alert in alerts}
         for event in list(
-            collect_verdicts(self.state.acts, book, VerificationInputs(self.now, known, lambda _: [], lambda *_: True))
+            collect_verdicts(
+                self.state.acts, catalog, VerificationInputs(self.now, alerts_by_labels, lambda _: [], lambda *_: True)
+            )
         ):
-            self._take(transitions.apply(self.state, event, self.now))
+            self.adopt(transitions.apply(self.state, event, self.now))
 
-    def happens(self, act: Act, kind: EventKind, **told: Any) -> Decision:
-        return self._take(transitions.apply(self.state, Event(act.id, kind, **told), self.now))
+    def apply_event(self, act: Act, kind: EventKind, **fields: Any) -> Decision:
+        return self.adopt(transitions.apply(self.state, Event(act.id, kind, **fields), self.now))
 
-    def _take(self, step: Decision) -> Decision:
-        self.state = step.state
-        self.said += [f"{entry.what}: {entry.says}" for entry in step.entries]
-        return step
+    def adopt(self, decision: Decision) -> Decision:
+        self.state = decision.state
+        self.audit_lines += [f"{entry.what}: {entry.says}" for entry in decision.entries]
+        return decision
 
-    def holds(self, act: Act) -> Act:
-        """The act after its plan and its write."""
-        self.happens(act, EventKind.INTENDED, prior="1.0", value="0.7")
-        self.happens(act, EventKind.DID, value="0.7")
-        held = self.state.find_act(act.id)
-        assert held is not None
-        return held
+    def hold(self, act: Act) -> Act:
+        """Returns the act after its plan and its write."""
+        self.apply_event(act, EventKind.INTENDED, prior="1.0", value="0.7")
+        self.apply_event(act, EventKind.DID, value="0.7")
+        held_act = self.state.find_act(act.id)
+        assert held_act is not None
+        return held_act
 
-    def acts(self, *alerts: Alert, after_ms: int = 1000) -> Act:
-        """The act that the next tick begins."""
+    def begin_act(self, *alerts: Alert, after_ms: int = 1000) -> Act:
+        """Returns the act that the next tick begins."""
         (act,) = self.tick(*alerts, after_ms=after_ms).begin
         return act
 
-    def passes(self, total_ms: int, *alerts: Alert, each_ms: int = MINUTE) -> list[Act]:
-        """What is begun while time passes and the alerts stay."""
+    def pass_time(self, total_ms: int, *alerts: Alert, each_ms: int = MINUTE) -> list[Act]:
+        """Returns the acts that begin while time passes and the alerts stay."""
         return [act for _ in range(total_ms // each_ms) for act in self.tick(*alerts, after_ms=each_ms).begin]

@@ -1,4 +1,4 @@
-"""The contract of remedies, clauses 8 to 13: verdicts, pauses, unknown outcomes, audit, stale data. Posted alerts too."""
+"""The contract of remedies, clauses 8 to 13: verdicts, pauses, unknown outcomes, the audit and stale data."""
 
 from __future__ import annotations
 
@@ -25,129 +25,129 @@ from agent.remediation.model import (
     Remedy,
 )
 from rules.alerts import Alert, AlertState
-from tests.agent.remediation.guard_bench import COOL, DROP, MINUTE, Bench, hot
+from tests.agent.remediation.guard_bench import COOL, DROP, MINUTE, GuardBench, make_alert
 
 
 def test_8_the_evidence_window_is_armed_again_after_an_act() -> None:
-    """The alert must hold for a whole cooldown on samples newer than the act; a rule's own window comes on top."""
-    bench = Bench(replace(DROP, max_attempts=9), window_ms=5 * MINUTE)
-    act = bench.acts(hot("Full"))
-    bench.happens(act, EventKind.INTENDED)
-    bench.happens(act, EventKind.DID)
-    bench.happens(act, EventKind.HELPED)
+    """The alert must hold for a whole cooldown on samples newer than the act; a rule's own window is added."""
+    bench = GuardBench(replace(DROP, max_attempts=9), window_ms=5 * MINUTE)
+    act = bench.begin_act(make_alert("Full"))
+    bench.apply_event(act, EventKind.INTENDED)
+    bench.apply_event(act, EventKind.DID)
+    bench.apply_event(act, EventKind.HELPED)
 
-    assert not bench.passes(14 * MINUTE, hot("Full"))
-    assert bench.passes(2 * MINUTE, hot("Full"))
+    assert not bench.pass_time(14 * MINUTE, make_alert("Full"))
+    assert bench.pass_time(2 * MINUTE, make_alert("Full"))
 
 
 def test_8_an_alert_that_blinks_begins_its_evidence_anew() -> None:
-    """Nine minutes, a gap, nine minutes: no act, though the cooldown is over."""
-    bench = Bench(DROP)
-    bench.happens(bench.acts(hot("Full")), EventKind.REFUSED)
+    """Nine minutes, a gap and nine minutes begin no act, though the cooldown is over."""
+    bench = GuardBench(DROP)
+    bench.apply_event(bench.begin_act(make_alert("Full")), EventKind.REFUSED)
 
-    assert not bench.passes(9 * MINUTE, hot("Full"))
+    assert not bench.pass_time(9 * MINUTE, make_alert("Full"))
     bench.tick()
-    assert not bench.passes(9 * MINUTE, hot("Full"))
+    assert not bench.pass_time(9 * MINUTE, make_alert("Full"))
 
 
 def test_8_one_act_at_a_time_until_it_is_known_whether_it_helped() -> None:
-    """While an act is not verified no other remedy of the host acts."""
-    bench = Bench(COOL, DROP)
-    act = bench.holds(bench.acts(hot()))
+    """While an act is not verified, no other remedy of the host acts."""
+    bench = GuardBench(COOL, DROP)
+    act = bench.hold(bench.begin_act(make_alert()))
 
-    assert not bench.passes(HOUR_MS, hot(), hot("Full"))
-    bench.happens(act, EventKind.HELPED)
-    assert [one.remedy for one in bench.tick(hot(), hot("Full")).begin] == ["drop"]
+    assert not bench.pass_time(HOUR_MS, make_alert(), make_alert("Full"))
+    bench.apply_event(act, EventKind.HELPED)
+    assert [one.remedy for one in bench.tick(make_alert(), make_alert("Full")).begin] == ["drop"]
 
 
-@pytest.mark.parametrize("gone", [DROP, COOL])
-def test_8_what_has_left_the_configuration_keeps_nobody_back(gone: Remedy) -> None:
-    """An act of a remedy that was removed meanwhile is not judged; nothing waits for it, whoever else claims it."""
-    other = replace(gone, name="other", match=(parse_matchers('alertname="Other"'),))
+@pytest.mark.parametrize("removed", [DROP, COOL])
+def test_8_what_has_left_the_configuration_keeps_nobody_back(removed: Remedy) -> None:
+    """An act of a removed remedy is not judged; nothing waits for it, whoever else claims it."""
+    other = replace(removed, name="other", match=(parse_matchers('alertname="Other"'),))
     third = replace(DROP, name="third", resource="swap", match=(parse_matchers('alertname="Third"'),))
-    bench, alert = Bench(gone, other, third), hot("Full" if gone is DROP else "Hot")
-    bench.holds(bench.acts(alert))
-    bench.tick(alert, hot("Other"))
+    bench, alert = GuardBench(removed, other, third), make_alert("Full" if removed is DROP else "Hot")
+    bench.hold(bench.begin_act(alert))
+    bench.tick(alert, make_alert("Other"))
     bench.remedies = (other, third)
-    bench.judges(alert)
+    bench.apply_verdicts(alert)
 
-    assert [act.remedy for act in bench.tick(hot("Other"), hot("Third")).begin] == ["third"]
-    assert bench.state.effects == {gone.name: f"{gone.name} has left the configuration; not judged"}
+    assert [act.remedy for act in bench.tick(make_alert("Other"), make_alert("Third")).begin] == ["third"]
+    assert bench.state.effects == {removed.name: f"{removed.name} has left the configuration; not judged"}
 
 
 def test_8_what_is_being_put_back_keeps_nobody_back() -> None:
-    """That may take for ever, where the engine has gone; the resource alone waits for it."""
-    bench = Bench(COOL, DROP)
-    act = bench.holds(bench.acts(hot()))
+    """An undoing may take for ever if the engine has gone; only its own resource waits for it."""
+    bench = GuardBench(COOL, DROP)
+    act = bench.hold(bench.begin_act(make_alert()))
     bench.tick()
-    bench.happens(act, EventKind.UNKNOWN, detail="no end within 120 s")
-    bench.happens(act, EventKind.FAILED, detail="nobody is there")
+    bench.apply_event(act, EventKind.UNKNOWN, detail="no end within 120 s")
+    bench.apply_event(act, EventKind.FAILED, detail="nobody is there")
 
     assert [each.phase for each in bench.state.acts] == [Phase.RELEASING]
-    assert "unexpected: no end within 120 s" not in bench.said
-    assert [one.remedy for one in bench.passes(HOUR_MS, hot(), hot("Full"))] == ["drop"]
+    assert "unexpected: no end within 120 s" not in bench.audit_lines
+    assert [one.remedy for one in bench.pass_time(HOUR_MS, make_alert(), make_alert("Full"))] == ["drop"]
 
 
 def test_8_a_remedy_that_does_not_help_switches_itself_off() -> None:
-    """Three acts in a row that did not help: given up, and what was held is put back each time."""
-    bench = Bench(replace(COOL, max_attempts=99, max_per_hour=60))
+    """Three acts in a row that did not help make the remedy give up; each is undone."""
+    bench = GuardBench(replace(COOL, max_attempts=99, max_per_hour=60))
     begun = 0
     for _ in range(300):
-        for act in bench.tick(hot(), after_ms=MINUTE).begin:
+        for act in bench.tick(make_alert(), after_ms=MINUTE).begin:
             begun += 1
-            held = bench.holds(act)
-            assert bench.happens(held, EventKind.USELESS).release
-            bench.happens(held, EventKind.RESTORED)
+            held_act = bench.hold(act)
+            assert bench.apply_event(held_act, EventKind.USELESS).release
+            bench.apply_event(held_act, EventKind.RESTORED)
 
     assert begun == transitions.MAX_MISSES
     assert "did not help 3 times" in bench.state.latches[0].why
 
 
 def test_9_a_pause_begins_nothing_and_the_kill_switch_puts_back() -> None:
-    """A named pause leaves what is held; the kill-switch file releases it at once."""
-    bench = Bench(COOL, DROP)
-    act = bench.holds(bench.acts(hot()))
-    bench.happens(act, EventKind.HELPED)
+    """A named pause leaves held acts; the kill-switch file releases them at once."""
+    bench = GuardBench(COOL, DROP)
+    act = bench.hold(bench.begin_act(make_alert()))
+    bench.apply_event(act, EventKind.HELPED)
     bench.state = transitions.pause(bench.state, "maintenance")
 
-    assert not bench.tick(hot(), hot("Full")).begin
+    assert not bench.tick(make_alert(), make_alert("Full")).begin
     assert bench.state.acts
-    assert "suppressed: paused: maintenance" in bench.said
+    assert "suppressed: paused: maintenance" in bench.audit_lines
 
     bench.killed = True
 
-    assert [one.id for one in bench.tick(hot(), hot("Full")).release] == [act.id]
+    assert [one.id for one in bench.tick(make_alert(), make_alert("Full")).release] == [act.id]
 
 
 def test_10_an_ambiguous_outcome_is_not_tried_again() -> None:
-    """Nobody knows whether it was done: latched, whatever the cooldown."""
-    bench = Bench(DROP)
-    act = bench.acts(hot("Full"))
-    bench.happens(act, EventKind.INTENDED)
-    bench.happens(act, EventKind.UNKNOWN, detail="no answer")
+    """An unknown outcome latches the remedy, whatever the cooldown."""
+    bench = GuardBench(DROP)
+    act = bench.begin_act(make_alert("Full"))
+    bench.apply_event(act, EventKind.INTENDED)
+    bench.apply_event(act, EventKind.UNKNOWN, detail="no answer")
 
-    assert not bench.passes(5 * HOUR_MS, hot("Full"))
-    assert "nobody knows" in bench.state.latches[0].why
+    assert not bench.pass_time(5 * HOUR_MS, make_alert("Full"))
+    assert "is unknown" in bench.state.latches[0].why
 
 
 def test_10_a_journal_that_cannot_be_used_stops_all_acting() -> None:
-    """Halted: nothing begins, and the reason is in the audit; what is held may still be put back."""
-    bench = Bench(COOL, DROP)
-    bench.happens(bench.holds(bench.acts(hot())), EventKind.HELPED)
+    """Nothing begins, and the audit has the reason; held acts may still be undone."""
+    bench = GuardBench(COOL, DROP)
+    bench.apply_event(bench.hold(bench.begin_act(make_alert())), EventKind.HELPED)
     bench.halted = "disk full"
 
-    assert not bench.tick(hot(), hot("Full")).begin
-    assert "suppressed: disk full" in bench.said
-    assert bench.tick(hot("Full")).release
+    assert not bench.tick(make_alert(), make_alert("Full")).begin
+    assert "suppressed: disk full" in bench.audit_lines
+    assert bench.tick(make_alert("Full")).release
 
 
 def test_11_suppressions_are_told_once_for_each_reason() -> None:
-    """The audit has every reason against acting, and not once a second."""
-    bench = Bench(DROP)
-    bench.happens(bench.acts(hot("Full")), EventKind.REFUSED, detail="only 1 % would be freed")
-    bench.passes(5 * MINUTE, hot("Full"), each_ms=1000)
+    """The audit has every reason against acting once, and not once a second."""
+    bench = GuardBench(DROP)
+    bench.apply_event(bench.begin_act(make_alert("Full")), EventKind.REFUSED, detail="only 1 % would be freed")
+    bench.pass_time(5 * MINUTE, make_alert("Full"), each_ms=1000)
 
-    assert bench.said == [
+    assert bench.audit_lines == [
         "begin: ",
         "refused: only 1 % would be freed",
         "suppressed: cooling down since the last attempt",
@@ -155,20 +155,20 @@ def test_11_suppressions_are_told_once_for_each_reason() -> None:
 
 
 def test_11_a_value_that_drifts_is_told_once() -> None:
-    """The number stands beside the reason: in it, an implausible sensor would write a line a second."""
-    bench = Bench(replace(COOL, plausible=(-40.0, 100.0)))
+    """The reason excludes the value, or an implausible sensor would write a line a second."""
+    bench = GuardBench(replace(COOL, plausible=(-40.0, 100.0)))
     for second in range(60):
-        bench.tick(hot(value=300.0 + second))
+        bench.tick(make_alert(value=300.0 + second))
 
-    assert bench.said == ["suppressed: the value is not plausible: expected -40 to 100"]
+    assert bench.audit_lines == ["suppressed: the value is not plausible: expected -40 to 100"]
 
 
 def test_11_every_line_has_rule_labels_value_and_decision() -> None:
-    """Of what is begun and of what is suppressed alike."""
-    bench = Bench(DROP)
-    full = hot("Full", value=3.5)
+    """The line has them whether the act begins or is suppressed."""
+    bench = GuardBench(DROP)
+    full = make_alert("Full", value=3.5)
     begun, then = bench.tick(full), bench.tick(full)
-    bench.happens(begun.begin[0], EventKind.FAILED, detail="no")
+    bench.apply_event(begun.begin[0], EventKind.FAILED, detail="no")
     last = bench.tick(full)
 
     (first,) = begun.entries
@@ -179,7 +179,7 @@ def test_11_every_line_has_rule_labels_value_and_decision() -> None:
 
 
 def test_11_the_audit_only_grows(tmp_path: Path) -> None:
-    """A line that is written is never changed; what is added comes after it."""
+    """A written line never changes; new lines follow it."""
     lines = [AuditEntry(number, "drop", (), "page cache", "begin", "", value=1.5) for number in range(3)]
     read: list[list[AuditEntry]] = []
     for line in lines:
@@ -192,7 +192,7 @@ def test_11_the_audit_only_grows(tmp_path: Path) -> None:
 
 
 def test_12_what_cannot_be_put_back_is_flagged_and_bounded_tighter() -> None:
-    """A cooldown of a minute and twelve acts an hour; what can be put back may come sooner and more often."""
+    """Actions that cannot be undone need a cooldown of a minute and at most twelve acts an hour; others do not."""
     often = {"cooldown": "10s", "max_per_hour": 60}
     once = {"name": "once", "match": ['alertname="Full"'], "action": "drop_caches", **often}
     again = {**once, "name": "again", "action": "governor", "parameters": {"governor": "performance"}}
@@ -207,92 +207,94 @@ def test_12_what_cannot_be_put_back_is_flagged_and_bounded_tighter() -> None:
 
 
 def test_12_what_was_refused_costs_no_budget_and_what_was_done_does() -> None:
-    """A plan that refuses touches nothing: attempts and budgets are given back, the cooldown is not."""
-    bench = Bench(replace(DROP, max_attempts=1, max_per_hour=1, cooldown_ms=MINUTE))
+    """A plan that refuses touches nothing: it costs no attempt and no budget, but the cooldown."""
+    bench = GuardBench(replace(DROP, max_attempts=1, max_per_hour=1, cooldown_ms=MINUTE))
     for _ in range(5):
-        for act in bench.passes(2 * MINUTE, hot("Full")):
-            bench.happens(act, EventKind.REFUSED)
+        for act in bench.pass_time(2 * MINUTE, make_alert("Full")):
+            bench.apply_event(act, EventKind.REFUSED)
 
     assert bench.state.latches == ()
 
 
 @pytest.mark.parametrize("lost", [{"fresh": False}, {"lost_since_ms": 1, "fresh": False}, {"restored_ms": 1}])
 def test_13_stale_data_never_acts(lost: dict[str, Any]) -> None:
-    """An alert that is lost, or restored and not yet seen again, begins nothing."""
-    assert not Bench().tick(hot(**lost)).begin
+    """An alert that is lost, or restored and not yet sampled again, begins nothing."""
+    assert not GuardBench().tick(make_alert(**lost)).begin
 
 
 def test_13_a_lost_alert_holds_its_claims() -> None:
-    """What is held stays and knows that it is lost, until a fresh end."""
-    bench = Bench()
-    bench.happens(bench.holds(bench.acts(hot())), EventKind.HELPED)
+    """A held act stays and is marked as lost, until a fresh end."""
+    bench = GuardBench()
+    bench.apply_event(bench.hold(bench.begin_act(make_alert())), EventKind.HELPED)
 
-    assert not bench.tick(hot(fresh=False, lost_since_ms=1)).release
+    assert not bench.tick(make_alert(fresh=False, lost_since_ms=1)).release
     assert bench.state.acts[0].is_lost
-    assert bench.tick(hot(state=AlertState.RESOLVED)).release
+    assert bench.tick(make_alert(state=AlertState.RESOLVED)).release
 
 
 def test_alerts_about_remedies_have_none() -> None:
-    """However wide a matcher is, RemedyFailed is not remedied."""
-    assert not Bench(replace(COOL, match=(parse_matchers('dimm="A1"'),))).tick(hot("RemedyFailed")).begin
+    """No remedy is for RemedyFailed, however wide its matcher is."""
+    assert not GuardBench(replace(COOL, match=(parse_matchers('dimm="A1"'),))).tick(make_alert("RemedyFailed")).begin
 
 
-def posted(name: str = "Full", **labels: str) -> Alert:
-    """An alert as an Alertmanager posts it: no value, and the mark of where it is from."""
-    told = {"alertname": name, "instance": "box", "__source__": "webhook", **labels}
-    return hot(name, labels=tuple(sorted(told.items())), value=float("nan"), expr="")
+def make_posted_alert(name: str = "Full", **labels: str) -> Alert:
+    """Returns an alert as an Alertmanager posts it: without a value, and marked with its source."""
+    posted_labels = {"alertname": name, "instance": "box", "__source__": "webhook", **labels}
+    return make_alert(name, labels=tuple(sorted(posted_labels.items())), value=float("nan"), expr="")
 
 
-class Webhooked(Bench):
-    """The same, with alerts that were posted."""
+class WebhookBench(GuardBench):
+    """The bench with posted alerts."""
 
     def tick(self, *alerts: Alert, after_ms: int = 1000) -> Decision:
         self.now += after_ms
-        seen = tuple(AlertInput(alert, source="webhook") for alert in alerts)
-        world = DecisionInputs(self.now, self.observing, self.remedies, seen, self.max_per_hour)
-        return self._take(guards.decide(self.state, world))
+        alert_inputs = tuple(AlertInput(alert, source="webhook") for alert in alerts)
+        inputs = DecisionInputs(self.now, self.observing, self.remedies, alert_inputs, self.max_per_hour)
+        return self.adopt(guards.decide(self.state, inputs))
 
 
 def test_posted_alerts_are_for_remedies_that_say_so() -> None:
-    """Without `sources: [webhook]` nothing is begun, and with it alone nothing for an alert of our own."""
+    """
+    Without `sources: [webhook]` a posted alert begins nothing; with it alone an alert of our rules begins nothing.
+    """
     from_outside = replace(DROP, sources=("webhook",))
 
-    assert Webhooked(DROP).tick(posted()).begin == ()
-    assert len(Webhooked(from_outside).tick(posted()).begin) == 1
-    assert Bench(from_outside).tick(hot("Full")).begin == ()
-    assert len(Bench(replace(DROP, sources=("local", "webhook"))).tick(hot("Full")).begin) == 1
+    assert WebhookBench(DROP).tick(make_posted_alert()).begin == ()
+    assert len(WebhookBench(from_outside).tick(make_posted_alert()).begin) == 1
+    assert GuardBench(from_outside).tick(make_alert("Full")).begin == ()
+    assert len(GuardBench(replace(DROP, sources=("local", "webhook"))).tick(make_alert("Full")).begin) == 1
 
 
 def test_one_telling_begins_one_act() -> None:
-    """A posted alert is no evidence that its condition goes on: after one act nothing follows, and nothing latches."""
-    bench = Webhooked(replace(DROP, sources=("webhook",), cooldown_ms=MINUTE))
-    act = bench.acts(posted())
-    bench.happens(act, EventKind.INTENDED, value='"dropped"')
-    bench.happens(act, EventKind.DID, value='"dropped"')
-    bench.happens(act, EventKind.USELESS)
+    """A post does not show that its condition goes on: after one act nothing follows, and nothing latches."""
+    bench = WebhookBench(replace(DROP, sources=("webhook",), cooldown_ms=MINUTE))
+    act = bench.begin_act(make_posted_alert())
+    bench.apply_event(act, EventKind.INTENDED, value='"dropped"')
+    bench.apply_event(act, EventKind.DID, value='"dropped"')
+    bench.apply_event(act, EventKind.USELESS)
 
-    assert bench.passes(2 * HOUR_MS, posted()) == []
+    assert bench.pass_time(2 * HOUR_MS, make_posted_alert()) == []
     assert bench.state.latches == ()
-    assert any("told anew" in said for said in bench.said)
-    assert len(bench.passes(2 * HOUR_MS, posted(rack="r8"))) == 1
+    assert any("needs a new post" in line for line in bench.audit_lines)
+    assert len(bench.pass_time(2 * HOUR_MS, make_posted_alert(rack="r8"))) == 1
 
 
 def test_a_posted_alert_holds_until_its_end() -> None:
-    """What is held for it is put back when it is told to be over, or has expired."""
-    bench = Webhooked(replace(COOL, sources=("webhook",)))
-    bench.holds(bench.acts(posted("Hot")))
+    """Its act is undone when Alertmanager resolves the alert, or when the post expires."""
+    bench = WebhookBench(replace(COOL, sources=("webhook",)))
+    bench.hold(bench.begin_act(make_posted_alert("Hot")))
 
-    assert bench.tick(posted("Hot")).release == ()
+    assert bench.tick(make_posted_alert("Hot")).release == ()
     assert len(bench.tick().release) == 1
 
 
 def test_a_silenced_alert_begins_nothing() -> None:
-    """What Alertmanager has silenced is not acted upon, and the audit says why; once it speaks it is."""
-    bench = Bench(DROP)
-    full = hot("Full")
+    """A silenced alert begins nothing, and the audit says why; after the silence it does."""
+    bench = GuardBench(DROP)
+    full = make_alert("Full")
     bench.now += 1000
     quiet = DecisionInputs(bench.now, False, bench.remedies, (AlertInput(full),), 12, silenced=frozenset({full.labels}))
 
-    assert bench._take(guards.decide(bench.state, quiet)).begin == ()
-    assert bench.said == ["suppressed: silenced in Alertmanager"]
+    assert bench.adopt(guards.decide(bench.state, quiet)).begin == ()
+    assert bench.audit_lines == ["suppressed: silenced in Alertmanager"]
     assert len(bench.tick(full).begin) == 1

@@ -17,7 +17,7 @@ from agent.remediation.model import Act, EventKind, Phase, Remedy
 from agent.sampling import plugins
 from collectors import Host
 
-# As docs/extending.md and the head of agent/actions/__init__.py had it in 0.1.0: every name given, `reach` by position.
+# The contract of 0.1.0: every name defined, the context passed by position and annotated as `Reach`.
 ACTION = '''
 """fan: sets the floor of a fan, in a file."""
 
@@ -152,7 +152,7 @@ conntrack = third_party_conntrack
 
 
 class Machine:
-    """A context of one fan, whose file the hand writes."""
+    """The context of one fan, whose file the hand writes."""
 
     def __init__(self, root: Path) -> None:
         self.host, self.file = Host(root), root / "sys/fan1"
@@ -198,7 +198,7 @@ def make_act(remedy: Remedy, *ours: str) -> Act:
 
 
 def test_an_action_of_the_first_contract_is_bound(tmp_path: Path) -> None:
-    """Its constants, faults and words are those of the module; a fault of its parameters is told at the start."""
+    """Constants, faults and sentences come from the module; a fault of its parameters stops the start."""
     remedy = bind("fan", target={"fan": "fan1"}, parameters={"floor": 60})
 
     assert (remedy.resource, remedy.strength, remedy.reversible) == ("fan fan1", 60.0, True)
@@ -209,7 +209,7 @@ def test_an_action_of_the_first_contract_is_bound(tmp_path: Path) -> None:
 
 
 def test_an_action_of_the_first_contract_plans_writes_and_undoes(tmp_path: Path) -> None:
-    """Through the executor's jobs, as the agent runs them; and from the journal, once its remedy has gone."""
+    """It runs through the executor's jobs, and from the journal after its remedy has gone."""
     remedy, machine = bind("fan", target={"fan": "fan1"}), Machine(tmp_path / "root")
     context: ActionContext = machine  # type: ignore[assignment]  # it has only what the action uses
     act = make_act(remedy, "50")
@@ -228,7 +228,7 @@ def test_an_action_of_the_first_contract_plans_writes_and_undoes(tmp_path: Path)
 
 
 def test_an_action_may_leave_out_all_that_has_a_default() -> None:
-    """Four functions are an action: it holds nothing, needs nothing, and is done once."""
+    """Four functions are an action: it holds nothing, needs nothing, and runs once."""
     remedy = bind("bell")
     action, task = remedy.action, remedy.task
 
@@ -241,13 +241,13 @@ def test_an_action_may_leave_out_all_that_has_a_default() -> None:
 
 
 def test_a_reversible_action_must_say_how_it_is_undone() -> None:
-    """Else the agent would take it for put back."""
+    """Otherwise the agent would count an act as undone."""
     with pytest.raises(ConfigError, match="action: the action lacks undo"):
         bind("broken")
 
 
 def test_a_collector_of_the_first_contract_reads(tmp_path: Path) -> None:
-    """The example of docs/extending.md, from its entry point."""
+    """It is the example of docs/extending.md, loaded from its entry point."""
     folder = tmp_path / "proc/sys/net/netfilter"
     folder.mkdir(parents=True)
     (folder / "nf_conntrack_count").write_text("7\n")
@@ -262,7 +262,7 @@ def test_a_collector_of_the_first_contract_reads(tmp_path: Path) -> None:
 
 
 def test_errors_of_the_contract_are_those_that_the_agent_catches() -> None:
-    """The old name of the context stays, and a refusal is told from a failure."""
+    """The old name of the context remains, and a refusal differs from a failure."""
     import agent.actions
 
     assert agent.actions.Reach is ActionContext
