@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.actions import PATIENCE, FailedError, Http, UnknownError, Vector
+from agent.actions import PATIENCE, ActionContext, FailedError, Http, UnknownError, Vector
 from agent.remediation import hand as hand_client
 from agent.text.units import url_origin
 from collectors import Host
@@ -22,7 +22,7 @@ from rules.history.snapshot import Snapshot
 MAX_ANSWER_BYTES = 1 << 20  # bytes of an answer
 
 
-class LiveActionContext:
+class LiveActionContext(ActionContext):
     """The context of one act, made anew for each, so that threads share nothing."""
 
     def __init__(self, snapshot: Snapshot, at_ms: int, root: str, hand_path: str, token_file: Path) -> None:

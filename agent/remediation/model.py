@@ -169,7 +169,7 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The begin of an act: the unit of cooldowns and budgets."""
+    """An act that was begun: the unit of cooldowns and budgets."""
 
     act: int
     remedy: str
@@ -199,7 +199,7 @@ class AlertEpisode:
     remedy: str
     labels: Labels
     since_ms: int | None
-    """The begin of its unbroken evidence; None while there is none."""
+    """The start of its unbroken evidence; None while there is none."""
     attempts: int = 0
     failed: bool = False
     told: str = ""
