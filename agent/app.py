@@ -25,13 +25,13 @@ from agent.engines import baseline_handover
 from agent.engines.baseline import Baseline
 from agent.engines.canary import Canary
 from agent.fleet import Fleet
-from agent.hand import HandProcess
 from agent.loop import Loop
 from agent.pacing import learner
 from agent.pacing.learner import PlantLearner
 from agent.persistence import Persistence, state_dir_of_root
 from agent.remediation import catalog
 from agent.remediation.context import RemediationContext
+from agent.remediation.hand import HandProcess
 from agent.remediation.remediator import Remediator
 from agent.rulebook import RulesConfigError, load_rule_set
 from agent.runtime.clock import Clock

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agent.config import schema
+from agent.remediation.action_defaults import complete_action
 from agent.sampling import plugins
 from docs.fields import Field, list_fields
 
@@ -27,7 +28,11 @@ def render_page() -> str:
         parts += _render_collector(name, module)
     parts += ["## Actions\n\n", "Keys under a remedy's `parameters`, by its `action`:\n\n"]
     for name, module in sorted(plugins.load_actions().items()):
-        parts += [f"### {name}\n\n", f"{_first_paragraph(module.__doc__)}\n\n", *_render_tables(module.Config, "")]
+        parts += [
+            f"### {name}\n\n",
+            f"{_first_paragraph(module.__doc__)}\n\n",
+            *_render_tables(complete_action(module).Config, ""),
+        ]
     return "".join(parts).rstrip() + "\n"
 
 

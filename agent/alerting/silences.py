@@ -16,9 +16,9 @@ import msgspec
 import structlog
 
 from agent.alerting.alertmanagers import AlertmanagerDiscovery, AlertmanagerTarget, build_request_options
+from agent.alerting.identity import SOURCE
 from agent.alerting.matchers import Op, build_matcher
 from agent.config.schema import AlertingConfig
-from agent.remediation.model import SOURCE
 from collectors import Labels
 from rules.history.selection import Matchers
 

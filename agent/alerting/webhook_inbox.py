@@ -26,7 +26,7 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from agent.remediation.model import SOURCE
+from agent.alerting.identity import SOURCE
 from agent.runtime.threads import make_loop_callback
 from agent.storage.sqlite import move_aside, open_database, transaction
 from collectors import Labels

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from agent.actions import pace
+from agent.alerting.identity import SOURCE
 from agent.engines.baseline import Baseline
 from agent.pacing import inputs, metrics
 from agent.pacing.learner import PlantLearner
 from agent.remediation import catalog
-from agent.remediation.model import SOURCE, Phase
+from agent.remediation.model import Phase
 from agent.remediation.remediator import Remediator
 from agent.sampling.sampler import CollectorState, Outcome, Sampler
 from agent.selfmetrics import definitions
@@ -102,7 +103,7 @@ def read_remedies(remedies: Remediator) -> Iterator[Reading]:
     yield definitions.REMEDIES_ENFORCING.sample(0.0 if remedies.is_observing else 1.0)
     yield definitions.REMEDIES_HALTED.sample(1.0 if remedies.halted else 0.0)
     yield definitions.REMEDIES_PAUSED.sample(1.0 if remedies.state.pauses or remedies.is_killed else 0.0)
-    for (remedy, event), count in remedies.counts.items():
+    for (remedy, event), count in remedies.audit.counts.items():
         yield definitions.REMEDY_ACTS.sample(float(count), remedy=remedy, event=event)
     if remedies.is_observing:
         return

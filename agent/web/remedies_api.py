@@ -11,9 +11,8 @@ import msgspec
 from aiohttp import web
 
 from agent.remediation import journal
-from agent.remediation.catalog import BoundRemedy
 from agent.remediation.guards import HOUR_MS
-from agent.remediation.model import HOST, AuditEntry, Phase
+from agent.remediation.model import HOST, AuditEntry, Phase, Remedy
 from agent.remediation.remediator import Remediator
 from agent.web.access import CREDENTIAL
 
@@ -68,11 +67,11 @@ class RemediesApi:
             "killed": remedies.is_killed,
             "pauses": remedies.state.pauses,
             "latches": [latch for latch in remedies.state.latches if latch.remedy == HOST],
-            "remedies": [self._describe_remedy(bound) for bound in remedies.catalog.values()],
+            "remedies": [self._describe_remedy(remedy) for remedy in remedies.catalog.values()],
         }
 
-    def _describe_remedy(self, bound: BoundRemedy) -> Mapping[str, Any]:
-        state, name = self._remedies.state, bound.remedy.name
+    def _describe_remedy(self, remedy: Remedy) -> Mapping[str, Any]:
+        state, name = self._remedies.state, remedy.name
         since = max(self._now_ms() - HOUR_MS, state.resumed_ms.get(name, 0))
         recent_attempts = [
             attempt
@@ -88,20 +87,20 @@ class RemediesApi:
             else active_acts[0].phase.value
             if active_acts
             else "disabled"
-            if not bound.remedy.enabled
+            if not remedy.enabled
             else "ready"
         )
         return {
             "name": name,
-            "action": bound.settings.action,
-            "does": bound.action.describe(bound.task),
-            "reversible": bound.remedy.reversible,
-            "match": bound.settings.match,
+            "action": remedy.settings.action,
+            "does": remedy.action.describe(remedy.task),
+            "reversible": remedy.reversible,
+            "match": remedy.settings.match,
             "state": "observed"
             if active_acts and active_acts[0].observed and active_acts[0].phase is Phase.HELD
             else state_text,
             "why": latch.why if latch else "",
-            "left": max(0, bound.remedy.max_per_hour - len(recent_attempts)),
+            "left": max(0, remedy.max_per_hour - len(recent_attempts)),
             "last_ms": last,
             "effect": state.effects.get(name, ""),
             "now": sorted(memory.says for act, memory in self._remedies.iter_steered() if act in active_acts),

@@ -6,12 +6,15 @@ import ast
 import re
 import urllib.parse
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
+from agent.actions import Http, Task
 from agent.config import loader, schema
+from agent.remediation.action_defaults import complete_action
 from agent.sampling import plugins
 from collectors import Host
 from docs import fields
@@ -43,7 +46,7 @@ def test_every_setting_says_what_it_is() -> None:
         kind for kind in vars(schema).values() if isinstance(kind, type) and issubclass(kind, schema.Section)
     ]
     kinds += [kind for kind in plugins.find_config_types(plugins.load_collectors()).values() if kind is not None]
-    kinds += [module.Config for module in plugins.load_actions().values()]
+    kinds += [complete_action(module).Config for module in plugins.load_actions().values()]
     silent = [
         f"{kind.__module__}.{kind.__name__}.{field.name}"
         for kind in kinds
@@ -137,11 +140,30 @@ def test_our_own_loader_takes_the_rules_of_a_fleet() -> None:
     assert load_rules(sorted(metric_names.EXAMPLES.glob("fleet-*.yml"))).groups
 
 
+def _load_examples() -> list[dict[str, Any]]:
+    """The Python of docs/extending.md, run: a collector and an action."""
+    modules: list[dict[str, Any]] = []
+    for block in (block for block in list_blocks(HOUSE / "docs" / "extending.md") if block.language == "python"):
+        modules.append({})
+        exec(compile(ast.parse(block.text), str(block), "exec"), modules[-1])
+    return modules
+
+
+def test_the_action_of_the_page_is_an_action() -> None:
+    """The example of docs/extending.md plans and acts, and has the default of everything that it leaves out."""
+    _, module = _load_examples()
+    action = complete_action(SimpleNamespace(**module))
+    task = Task("mine", {"engine": "r1"}, action.Config(), {}, {"r1": "http://127.0.0.1:1"})
+    context: Any = SimpleNamespace(http=lambda method, url: Http(200, f"{method} {url}"))
+
+    assert action.resource(task) == "prefix cache of engine r1"
+    assert action.do(task, action.plan(task, context), context) == "HTTP 200"
+    assert (action.REVERSIBLE, action.NAMED, action.TTL, list(action.faults(task))) == (False, True, None, [])
+
+
 def test_the_collector_of_the_page_works(machine: Machine, series: Series) -> None:
     """The example of docs/extending.md is a collector: it reads values, and yields nothing on an empty host."""
-    (block,) = [each for each in list_blocks(HOUSE / "docs" / "extending.md") if each.language == "python"]
-    module: dict[str, Any] = {}
-    exec(compile(ast.parse(block.text), str(block), "exec"), module)
+    module, _ = _load_examples()
     folder = "proc/sys/net/netfilter"
     host = machine({f"{folder}/nf_conntrack_count": "812\n", f"{folder}/nf_conntrack_max": "262144\n"})
 

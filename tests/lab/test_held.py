@@ -44,7 +44,7 @@ def test_the_action_really_compacts(read_stage: Saw) -> None:
     """The plan names what is free, and the kernel takes the request."""
     result = read_stage("held")["actions"]["compact_memory"]
 
-    assert "of free memory of node 1 to be put together" in result["plan"]
+    assert "of free memory of node 1 to be compacted" in result["plan"]
     assert result["did"].startswith("compacted in ")
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from agent.alerting import webhook_inbox
 from agent.alerting.webhook_inbox import Inbox
 from agent.config.loader import parse
-from agent.remediation import guards
+from agent.remediation import evidence
 from agent.remediation.catalog import bind_remedies
 from agent.remediation.model import AlertInput, Remedy
 from agent.web.server import WebServer
@@ -60,7 +60,7 @@ class RemedyMatcher:
     remedy: Remedy = field(default_factory=build_remedy)
 
     def matches_alert(self, alert: Alert) -> bool:
-        return guards.matches(self.remedy, AlertInput(alert, source="webhook"))
+        return evidence.matches(self.remedy, AlertInput(alert, source="webhook"))
 
 
 def post(folder: Path, *bodies: Any, matcher: RemedyMatcher | None = None) -> list[tuple[int, Any]]:
@@ -197,7 +197,7 @@ def test_patterns_are_of_the_whole_value(rack: str, matches: bool) -> None:
         webhook_inbox.PostedAlert("a", NOW, True, tuple(sorted({**LABELS, "rack": rack}.items())))
     )
 
-    assert guards.matches(bound_remedy, AlertInput(alert, source="webhook")) is matches
+    assert evidence.matches(bound_remedy, AlertInput(alert, source="webhook")) is matches
 
 
 def test_a_full_inbox_is_a_503(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
