@@ -14,10 +14,6 @@ Seconds = Annotated[float, "duration"]
 """A float of seconds, written as a Prometheus duration."""
 
 
-TlsVersion = Literal["TLS12", "TLS13"]
-"""As Prometheus' configuration calls them; what is older is broken."""
-
-
 class Section(msgspec.Struct, frozen=True, kw_only=True):
     """A mapping of the file; keys that it does not name are refused when the file is read."""
 

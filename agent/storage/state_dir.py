@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import tempfile
+import zlib
 from pathlib import Path
+
+from agent.storage.atomic_file import write_atomically
 
 LOCK = "lock"
 COLLECTOR_CACHE = "shelf"
@@ -31,6 +33,16 @@ def find_state_dir(configured: str | None) -> Path:
         raise StateError(
             "this user has no home folder; set state.dir, or STATE_DIRECTORY in the environment"
         ) from error
+
+
+def state_dir_of_root(state: Path, root: str) -> Path:
+    """
+    Returns the folder for the state of the machine at `root`: a subfolder unless that is this host's own `/`.
+
+    The state of a recorded machine must not mix with the state of this host.
+    """
+    path = os.path.abspath(root)
+    return state if path == "/" else state / f"root-{zlib.crc32(os.fsencode(path)):08x}"
 
 
 def find_collector_cache_dir(configured: str | None, root: str) -> Path | None:
@@ -87,17 +99,3 @@ class StateDir:
     def close(self) -> None:
         """Lets another agent have the folder."""
         os.close(self._lock)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file whole, readable by its owner only. Raises OSError."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
