@@ -1,9 +1,11 @@
-"""What the agent itself measures; everything else that it shows comes from a collector or a rule."""
+"""The metrics that the agent measures about itself; every other metric comes from a collector or a rule."""
 
 from __future__ import annotations
 
 from agent.pacing import metrics as pacing
 from collectors import counter, gauge
+
+SAMPLING_GROUP = "agent"  # History's group of these metrics
 
 SUCCESS = gauge("steadytok_collector_success", "Whether the collector's last pass gave what it should: 1 or 0.")
 DURATION = gauge("steadytok_collector_duration_seconds", "How long the collector's last pass took, on the clock.")

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from agent.alerting.notifier import Notifier, NotifierCounters
-from agent.config.schema import AlertingConfig
-from agent.loop import Loop
 from agent.runtime.clock import Clock
-from agent.sampling.eye_pool import EyePool
 from agent.sampling.plugins import Collector
 from agent.sampling.sampler import CollectionResult, Sampler
-from collectors import Reading, Sample, counter, gauge
+from collectors import Sample, counter, gauge
 from rules import promql
 from rules.alerts import AlertState
-from rules.evaluator import RuleEvaluator
-from rules.history.history import History
-from rules.rulefile import load_rules
+from tests.loops import build_loop
 
 HEAT = gauge("steadytok_heat_celsius", "Heat.")
 EVENTS = counter("steadytok_events_total", "Events.")
@@ -71,26 +63,13 @@ class House:
         self.events = 0.0
         collector = Collector("test", "", (HEAT, EVENTS), lambda host: (), 1.0, 0.5, isolated=False)
         clock = Clock(lambda: self.times.monotonic, lambda: self.times.wall)
-        rules = RuleEvaluator(load_rules([path]), interval_ms=1000, external_labels={}, external_url="http://x")
-        self.loop = Loop(
-            clock=clock,
-            sampler=Sampler(lambda _: InstantLane(self), [collector], self.times.monotonic),
-            eye_pool=EyePool("/", lambda _: None),
-            history=History(3_600_000),
-            rules=rules,
-            notifier=Notifier(AlertingConfig(), {}, "http://x", NotifierCounters(CollectorRegistry())),
-            read_self_metrics=self.own,
-            interval=1.0,
-            stale_after=3,
-        )
+        sampler = Sampler(lambda _: InstantLane(self), [collector], self.times.monotonic)
+        self.loop = build_loop(clock, sampler, rule_files=[path])
 
     def samples(self) -> tuple[Sample, ...]:
         self.events += 2.0
         readings = (HEAT.sample(self.heat, dimm="a"), EVENTS.sample(self.events))
         return tuple(reading for reading in readings if reading is not None)
-
-    def own(self, now: float, now_ms: int) -> Iterator[Reading]:
-        yield from ()
 
     async def ticks(self, count: int) -> None:
         for _ in range(count):
@@ -212,15 +191,16 @@ def test_a_late_tick_says_how_late(tmp_path: Path) -> None:
         house.loop.interval = 0.001
         delays = iter((0.001, 0.251, 0.001))
 
-        def then(now_ms: int) -> None:
-            late.append(house.loop.late_seconds)
-            delay = next(delays, None)
-            if delay is None:
-                stop.set()
-            else:
-                house.times.pass_by(delay)
+        class Watchdog:
+            def notify_tick(self, status: object) -> None:
+                late.append(house.loop.late_seconds)
+                delay = next(delays, None)
+                if delay is None:
+                    stop.set()
+                else:
+                    house.times.pass_by(delay)
 
-        house.loop.after_tick.append(then)
+        house.loop.watchdog = Watchdog()
         await house.loop.run(stop)
 
     asyncio.run(scenario())
