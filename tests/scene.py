@@ -93,17 +93,17 @@ class Scene:
             "".join([*text, "# TYPE vllm:inter_token_latency_seconds histogram\n", decode, count]),
         )
 
-    def _answers(self, open_to_all: bool) -> bool:
-        if open_to_all:
+    def _answers(self, is_open_to_all: bool) -> bool:
+        if is_open_to_all:
             return processes.get(f"{self.url}/-/ready") is not None
         return '"event":"history"' in self.log.read_text()
 
     def _write(self, path: str, text: str) -> None:
         """In one step: the agent never reads half a file."""
-        whole = self.root / path
-        whole.parent.mkdir(parents=True, exist_ok=True)
-        (whole.parent / "next").write_text(text)
-        os.replace(whole.parent / "next", whole)
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        (file.parent / "next").write_text(text)
+        os.replace(file.parent / "next", file)
 
     def measured(self, tokens_per_second: float) -> None:
         """Gives the agent a baseline for the engine, as `steadytok engine bench --save` does."""

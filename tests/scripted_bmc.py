@@ -42,7 +42,7 @@ class ScriptedBmc:
 
     def count(self, request: IpmiRequest) -> int:
         """How often that was asked since the last call of `forget`."""
-        return sum(1 for asked, _ in self.asked if asked is request)
+        return sum(1 for seen_request, _ in self.asked if seen_request is request)
 
     def forget(self) -> None:
         """Forgets what was asked."""
@@ -67,9 +67,9 @@ class ScriptedBmc:
 
     def _get_sdr(self, data: bytes) -> Answer:
         number, offset, count = int.from_bytes(data[2:4], "little"), data[4], data[5]
-        place = max(number, 1) - 1
-        record = self.records[place]
-        following = place + 2 if place + 1 < len(self.records) else _LAST
+        index = max(number, 1) - 1
+        record = self.records[index]
+        following = index + 2 if index + 1 < len(self.records) else _LAST
         part = record[offset:] if count == 0xFF else record[offset : offset + count]
         if len(part) > self.longest:
             return 0xCA, b""
@@ -86,10 +86,10 @@ class ScriptedBmc:
     def _get_sel_entry(self, data: bytes) -> Answer:
         number = int.from_bytes(data[2:4], "little")
         numbers = [int.from_bytes(entry[:2], "little") for entry in self.log]
-        place = 0 if number == 0 else len(numbers) - 1 if number == _LAST else -1
+        index = 0 if number == 0 else len(numbers) - 1 if number == _LAST else -1
         if number in numbers:
-            place = numbers.index(number)
-        if place < 0 or not numbers:
+            index = numbers.index(number)
+        if index < 0 or not numbers:
             return 0xCB, b""
-        following = numbers[place + 1] if place + 1 < len(numbers) else _LAST
-        return 0, following.to_bytes(2, "little") + self.log[place]
+        following = numbers[index + 1] if index + 1 < len(numbers) else _LAST
+        return 0, following.to_bytes(2, "little") + self.log[index]

@@ -10,7 +10,7 @@ import pytest
 from agent import configuration
 from agent.config.loader import ConfigError, load
 
-KNOWN = {"meminfo": None}
+COLLECTOR_CONFIGS = {"meminfo": None}
 BOMB = "a: &a [x,x,x,x,x,x,x,x]\n" + "".join(
     f"{new}: &{new} [{','.join([f'*{old}'] * 8)}]\n" for old, new in zip("abcdefg", "bcdefgh", strict=True)
 )
@@ -23,7 +23,7 @@ def test_what_yaml_chokes_on_is_a_fault(text: str, tmp_path: Path) -> None:
     path.write_text(text)
 
     with pytest.raises(ConfigError, match="not YAML: "):
-        load(path, KNOWN)
+        load(path, COLLECTOR_CONFIGS)
 
 
 def test_aliases_do_not_make_a_message_of_a_million_words(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_aliases_do_not_make_a_message_of_a_million_words(tmp_path: Path) -> Non
     path.write_text(f"{BOMB}sample: {{interval: *d}}\n")
 
     with pytest.raises(ConfigError) as caught:
-        load(path, KNOWN)
+        load(path, COLLECTOR_CONFIGS)
 
     assert max(map(len, caught.value.messages)) < 500
 

@@ -12,13 +12,13 @@ import pytest
 from agent.runtime.child_process import ChildProcess
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.02)
 
 
-def nothing() -> None:
+def do_nothing() -> None:
     """At the end of a child."""
 
 
@@ -32,7 +32,7 @@ def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypat
             "quiet",
             ("quiet",),
             on_line=len,
-            on_end=nothing,
+            on_end=do_nothing,
             environment={"PYTHONPATH": str(tmp_path)},
         )
         with monkeypatch.context() as broken:
@@ -62,12 +62,12 @@ def test_a_line_that_nobody_understands_does_not_lose_the_child(
             "talker",
             ("talker",),
             on_line=refuse,
-            on_end=nothing,
+            on_end=do_nothing,
             environment={"PYTHONPATH": str(tmp_path)},
         )
         child.start()
         try:
-            await until(lambda: child.start_count >= 2)
+            await wait_until(lambda: child.start_count >= 2)
         finally:
             await child.close()
 

@@ -29,31 +29,31 @@ def test_a_step_neither_stops_nor_floods(step: int, monkeypatch: pytest.MonkeyPa
     """After the wall clock steps, a job goes on at its beat: it is not silent, and missed slots are not replayed."""
     offset = datetime.timedelta(0)
 
-    class Stepped(datetime.datetime):
+    class ShiftedDatetime(datetime.datetime):
         @classmethod
-        def now(cls, tz: datetime.tzinfo | None = None) -> Stepped:  # type: ignore[override]
+        def now(cls, tz: datetime.tzinfo | None = None) -> ShiftedDatetime:  # type: ignore[override]
             moment = datetime.datetime.now(tz) + offset
             return cls.fromtimestamp(moment.timestamp(), tz)
 
-    monkeypatch.setattr("apscheduler.schedulers.base.datetime", Stepped)
-    monkeypatch.setattr("apscheduler.executors.base.datetime", Stepped)
-    monkeypatch.setattr("agent.runtime.scheduler.utc_now", lambda: Stepped.now(datetime.UTC))
-    fired: list[float] = []
+    monkeypatch.setattr("apscheduler.schedulers.base.datetime", ShiftedDatetime)
+    monkeypatch.setattr("apscheduler.executors.base.datetime", ShiftedDatetime)
+    monkeypatch.setattr("agent.runtime.scheduler.utc_now", lambda: ShiftedDatetime.now(datetime.UTC))
+    fire_times: list[float] = []
 
     async def scenario() -> None:
         nonlocal offset
         loop = asyncio.get_running_loop()
         schedule = Scheduler()
-        schedule.add_job(0.1, lambda: fired.append(loop.time()))
+        schedule.add_job(0.1, lambda: fire_times.append(loop.time()))
         schedule.start()
         await asyncio.sleep(0.35)
         offset = datetime.timedelta(seconds=step)
         schedule.reschedule()
-        before = len(fired)
+        before = len(fire_times)
         await asyncio.sleep(0.65)
         schedule.close()
 
         assert 1 <= before <= 4
-        assert 1 <= len(fired) - before <= 8
+        assert 1 <= len(fire_times) - before <= 8
 
     asyncio.run(scenario())

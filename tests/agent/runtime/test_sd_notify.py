@@ -20,7 +20,7 @@ def _listener(tmp_path: Path) -> Iterator[socket.socket]:
         yield listener
 
 
-def heard(listener: socket.socket) -> list[str]:
+def receive_lines(listener: socket.socket) -> list[str]:
     return listener.recv(4096).decode().split("\n")
 
 
@@ -31,10 +31,10 @@ def test_ready_is_told_once_and_alive_with_each_tick(tmp_path: Path, listener: s
         systemd.notify_tick(status)
     systemd.notify_stopping()
 
-    assert heard(listener) == ["WATCHDOG=1", "READY=1", "STATUS=a"]
-    assert heard(listener) == ["WATCHDOG=1"]
-    assert heard(listener) == ["WATCHDOG=1", "STATUS=b"]
-    assert heard(listener) == ["STOPPING=1"]
+    assert receive_lines(listener) == ["WATCHDOG=1", "READY=1", "STATUS=a"]
+    assert receive_lines(listener) == ["WATCHDOG=1"]
+    assert receive_lines(listener) == ["WATCHDOG=1", "STATUS=b"]
+    assert receive_lines(listener) == ["STOPPING=1"]
 
 
 def test_an_address_in_the_abstract_namespace_is_understood() -> None:
@@ -45,7 +45,7 @@ def test_an_address_in_the_abstract_namespace_is_understood() -> None:
         name = listener.getsockname()
         SystemdNotifier("@" + name[1:].decode()).notify_stopping()
 
-        assert heard(listener) == ["STOPPING=1"]
+        assert receive_lines(listener) == ["STOPPING=1"]
 
 
 def test_children_cannot_speak_for_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:

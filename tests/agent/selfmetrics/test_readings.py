@@ -34,8 +34,8 @@ def test_alerts_are_counted_by_name_severity_and_state(tmp_path: Path, series: S
     rules.evaluate(history, 400_000)
 
     labels = 'alertname="Hot",alertstate="{}",severity="{}"'
-    found = {name: value for name, value in firing.items() if name.startswith("steadytok_alerts")}
-    assert found == {
+    counts = {name: value for name, value in firing.items() if name.startswith("steadytok_alerts")}
+    assert counts == {
         f"steadytok_alerts{{{labels.format('firing', 'warning')}}}": 2.0,
         f"steadytok_alerts{{{labels.format('pending', 'critical')}}}": 2.0,
     }

@@ -17,7 +17,7 @@ from agent.text import log
 
 
 @pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
+def _restore_logging() -> Iterator[None]:
     root = logging.getLogger()
     before = list(root.handlers), root.level
     yield
@@ -67,12 +67,12 @@ def test_on_a_terminal_a_line_is_for_people() -> None:
         log.configure(terminal)
         structlog.get_logger().info("listening", url="http://x/")
         terminal.flush()
-        shown = os.read(primary, 4096).decode()
+        output = os.read(primary, 4096).decode()
     os.close(primary)
 
-    assert "listening" in shown
-    assert "http://x/" in shown
-    assert not shown.startswith("{")
+    assert "listening" in output
+    assert "http://x/" in output
+    assert not output.startswith("{")
 
 
 @pytest.mark.parametrize(("level", "priority"), [("info", 6), ("warning", 4), ("error", 3)])

@@ -14,7 +14,7 @@ from agent.text.printable import escape_line, escape_lines
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "escaped"),
     [
         ("90 °C × 3 – naïve 日本", "90 °C × 3 – naïve 日本"),
         ("\x1b[2J\x1b]0;title\x07", r"\x1b[2J\x1b]0;title\x07"),
@@ -23,17 +23,17 @@ from agent.text.printable import escape_line, escape_lines
         ("\x9b31m \u2028 \udcff", r"\x9b31m \u2028 \udcff"),
     ],
 )
-def test_controls_are_shown(text: str, shown: str) -> None:
+def test_controls_are_shown(text: str, escaped: str) -> None:
     """Escape sequences, carriage returns and turned writing are seen as what they are."""
-    assert escape_line(text) == shown
+    assert escape_line(text) == escaped
 
 
 @given(st.text())
 def test_nothing_controls(text: str) -> None:
     """Whatever the text: no control character is left, but for the ends of lines where they are wanted."""
-    left = {unicodedata.category(char) for char in escape_line(text)}
+    categories = {unicodedata.category(char) for char in escape_line(text)}
 
-    assert not left & {"Cc", "Cf", "Cs"}
+    assert not categories & {"Cc", "Cf", "Cs"}
     assert escape_lines(text).count("\n") == text.count("\n")
 
 

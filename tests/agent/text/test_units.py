@@ -40,7 +40,7 @@ def test_bytes_have_binary_units(count: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "origin"),
     [
         ("https://hooks.chat.example/services/T0/SECRET?k=SECRET#SECRET", "https://hooks.chat.example"),
         ("http://user:SECRET@127.0.0.1:9000/", "http://127.0.0.1:9000"),
@@ -49,9 +49,9 @@ def test_bytes_have_binary_units(count: int, text: str) -> None:
         ("SECRET", "an address that is none"),
     ],
 )
-def test_an_address_is_told_without_what_may_be_secret(url: str, told: str) -> None:
+def test_an_address_is_told_without_what_may_be_secret(url: str, origin: str) -> None:
     """Scheme, host and port; no user, path, query or fragment."""
-    assert url_origin(url) == told
+    assert url_origin(url) == origin
 
 
 @pytest.mark.parametrize(("text", "count"), [("0B", 0), ("64MiB", 64 << 20), ("4 GiB", 4 << 30), ("1TiB", 1 << 40)])
