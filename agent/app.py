@@ -206,7 +206,7 @@ class Agent:
 
     def _build_canary(self) -> Canary | None:
         enabled = self.config.engine.enabled
-        # INVOCATION_ID: systemd started us, so this host serves real requests and has its own engine.
+        # INVOCATION_ID: systemd started the agent, so this host serves real requests and has its own engine.
         if (
             enabled is False
             or not self.options.is_this_machine
@@ -267,7 +267,7 @@ class Agent:
         event_loop = asyncio.get_running_loop()
         for signum in (signal.SIGINT, signal.SIGTERM):
             event_loop.add_signal_handler(signum, self.stop.set)
-        # Until everything stands there is nothing to reload; without this a SIGHUP now would end us.
+        # Until the start is complete there is nothing to reload; unhandled, a SIGHUP would end the process.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     async def _start_web(self) -> None:
@@ -315,7 +315,7 @@ class Agent:
         self.collectors.rebind_engine_collectors()
 
     def render_metrics(self) -> str:
-        """The exposition: what collectors, rules and the agent measure, and what the agent counts."""
+        """Renders /metrics: the newest value of every series in History, and the counters of the registry."""
         series = self.history.latest()
         exported = compact_series(series) if self.config.web.metrics == "compact" else series
         return self._exposition.render(exported) + generate_latest(self._registry).decode()
@@ -325,9 +325,9 @@ class Agent:
         return None if last_tick_at is None else self.clock.monotonic() - last_tick_at
 
     def _on_sighup(self) -> None:
-        """SIGHUP: applies the file's new content; a bad file changes nothing, and its faults are logged."""
+        """SIGHUP: reads the configuration again, or ends the agent where its terminal was closed."""
         if self.presenter.is_terminal_gone():
-            self.stop.set()  # the terminal that showed the agent was closed: nobody meant a reload
+            self.stop.set()
             return
         # Stored, because the event loop itself holds only weak references to its tasks.
         self._reload_task = asyncio.get_running_loop().create_task(self.reloader.reload(), name="reload")

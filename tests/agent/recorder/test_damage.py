@@ -110,7 +110,7 @@ def test_a_damaged_record_costs_itself(recording: dict[str, bytes]) -> None:
 
 
 def test_a_file_in_its_place_is_told_once_and_survived(tmp_path: Path) -> None:
-    """Where no folder can be, there is one log line; recording goes on when it can."""
+    """Where no folder can be, there is one log line; recording resumes when it can."""
     (tmp_path / "recorder").write_text("")
     with capture_logs() as lines:
         host = RecordedHost(tmp_path / "recorder")
@@ -118,7 +118,7 @@ def test_a_file_in_its_place_is_told_once_and_survived(tmp_path: Path) -> None:
         (tmp_path / "recorder").unlink()
         host.tick(10)
 
-    assert [line["event"] for line in lines] == ["recording stopped", "recording goes on"]
+    assert [line["event"] for line in lines] == ["recording stopped", "recording resumed"]
     assert lines[1]["lost_rows"] == 16
     assert len(list_times(read_recording(host.folder, MINUTE))) >= 10
 
@@ -146,7 +146,7 @@ def test_a_full_disk_stops_it_until_there_is_space(tmp_path: Path) -> None:
     result = subprocess.run(program, cwd=HOUSE, capture_output=True, text=True, check=False, timeout=50)
     recorded = list_times(read_recording(tmp_path / "recorder", 5 * MINUTE))
 
-    assert result.stdout == "['recording stopped', 'recording goes on'] 20\n", result.stderr
+    assert result.stdout == "['recording stopped', 'recording resumed'] 20\n", result.stderr
     assert len(recorded) == 101 - 20
     assert sorted({after - before for before, after in itertools.pairwise(recorded)}) == [SECOND, 21 * SECOND]
 

@@ -162,7 +162,7 @@ def test_a_clock_that_went_back_meanwhile(tmp_path: Path) -> None:
 
 def test_the_size_is_bounded(tmp_path: Path) -> None:
     """However much is recorded, the folder has no more than its limit and one flush; the oldest goes first."""
-    limits = RetentionLimits(most_bytes=60_000, full=MINUTE, full_segment=20 * SECOND)
+    limits = RetentionLimits(max_bytes=60_000, full=MINUTE, full_segment=20 * SECOND)
     host = RecordedHost(tmp_path / "recorder", limits)
     generator = np.random.default_rng(1)
     largest = 0
@@ -174,6 +174,6 @@ def test_the_size_is_bounded(tmp_path: Path) -> None:
         largest = max(largest, sum(path.stat().st_size for path in host.folder.iterdir()))
     recorded = list_times(read_recording(host.folder, 60 * MINUTE))
 
-    assert largest <= limits.most_bytes + 40 * 8 * 2 * 5 + 5000
-    assert largest > limits.most_bytes // 2
+    assert largest <= limits.max_bytes + 40 * 8 * 2 * 5 + 5000
+    assert largest > limits.max_bytes // 2
     assert recorded[-1] > host.now_ms - limits.flush - SECOND

@@ -24,7 +24,7 @@ def do_nothing() -> None:
 
 def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No memory for a process now is not no process for ever."""
-    monkeypatch.setattr("agent.runtime.child_process.SHORTEST_PAUSE", 0.02)
+    monkeypatch.setattr("agent.runtime.child_process.MIN_PAUSE", 0.02)
     (tmp_path / "quiet.py").write_text("import sys\nsys.stdin.read()\n")
 
     async def scenario() -> None:
@@ -51,7 +51,7 @@ def test_a_line_that_nobody_understands_does_not_lose_the_child(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where taking a line raises, the process is ended, not left without a reader, and another one is started."""
-    monkeypatch.setattr("agent.runtime.child_process.SHORTEST_PAUSE", 0.02)
+    monkeypatch.setattr("agent.runtime.child_process.MIN_PAUSE", 0.02)
     (tmp_path / "talker.py").write_text("import sys\nprint('hello', flush=True)\nsys.stdin.read()\n")
 
     def refuse(line: bytes) -> None:
