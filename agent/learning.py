@@ -1,4 +1,4 @@
-"""What the agent learns from History and saves: the baselines of the engines, and what heats their DIMMs."""
+"""Learns the baselines of engines and the thermal models of their DIMMs from History, and saves them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAVE_INTERVAL = 60.0  # seconds between writes to the state folder
 
 
 class Learning:
-    """Loads what earlier runs learnt, continues to learn while the agent runs, and saves it."""
+    """Loads the baselines and models of earlier runs, and continues to learn while the agent runs."""
 
     def __init__(
         self,

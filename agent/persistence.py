@@ -1,4 +1,4 @@
-"""What outlives the process: the state of alerts, and the recording of History."""
+"""Saves the state that outlives the process: alerts and History."""
 
 from __future__ import annotations
 

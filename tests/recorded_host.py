@@ -19,7 +19,7 @@ WORK = counter("work_total", "Work.")
 
 
 class RecordedHost:
-    """One process after another that samples each second and records."""
+    """Samples each second and records; `start` begins another process on the same folder."""
 
     def __init__(self, folder: Path, limits: RetentionLimits | None = None) -> None:
         self.folder = folder
@@ -64,7 +64,7 @@ def build_work_sample(value: float) -> Sample:
 
 
 def collect_readings(rows: Iterable[Rows]) -> dict[tuple[str, str], list[tuple[int, bytes]]]:
-    """Every reading, bit by bit, by group and series."""
+    """Returns every reading with all its bits, by group and series."""
     readings: dict[tuple[str, str], list[tuple[int, bytes]]] = {}
     for block in rows:
         for column, metric in enumerate(block.heading.metrics):

@@ -1,4 +1,4 @@
-"""A BMC in this process that does what a test says, nonsense too; its records are those of the simulator's sensors."""
+"""A BMC in this process whose answers a test scripts, invalid ones too; its records are the simulator's sensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LAST = 0xFFFF
 
 
 class ScriptedBmc:
-    """Answers every request of the collector; `asked` is what it was asked, `instead` what a test wants answered."""
+    """Answers every request of the collector; `asked` records them, `instead` holds the answers that a test scripts."""
 
     def __init__(self, sensors: Sequence[SimulatedSensor]) -> None:
         self.records = [sensor.encode_record(number, number) for number, sensor in enumerate(sensors, 1)]
@@ -41,15 +41,15 @@ class ScriptedBmc:
         self.closed += 1
 
     def count(self, request: IpmiRequest) -> int:
-        """How often that was asked since the last call of `forget`."""
+        """Counts the requests of that kind since the last call of `forget`."""
         return sum(1 for seen_request, _ in self.asked if seen_request is request)
 
     def forget(self) -> None:
-        """Forgets what was asked."""
+        """Clears the recorded requests."""
         self.asked.clear()
 
     def enter(self, *events: bytes) -> None:
-        """New entries of the event log: sensor type, sensor number, event type and three bytes of data each."""
+        """Adds entries to the event log; each is sensor type, sensor number, event type and three bytes of data."""
         for event in events:
             number = len(self.log) + 1
             self.log.append(bytes((number & 0xFF, number >> 8, 2, 1, 2, 3, 4, 0x20, 0, 4)) + event)

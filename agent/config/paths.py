@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from agent.config.schema import AgentConfig, Section, Web
+from agent.config.schema import AgentConfig, Section, WebSettings
 
 _Section = TypeVar("_Section", bound=Section)
 
@@ -27,7 +27,7 @@ def resolve_paths(config: AgentConfig, path: Path) -> AgentConfig:
     )
 
 
-def _resolve_web(web: Web, folder: str) -> Web:
+def _resolve_web(web: WebSettings, folder: str) -> WebSettings:
     tokens = {name: os.path.join(folder, file) for name, file in web.tokens.items()}
     file = None if web.config is None else os.path.join(folder, web.config)
     return msgspec.structs.replace(web, config=file, tokens=tokens)

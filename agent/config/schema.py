@@ -19,12 +19,12 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SamplingConfig(Section, frozen=True):
-    """How often the host is sampled, how long samples are kept, and when a silent collector's series end."""
+    """The interval of sampling, the retention of samples, and the end of a silent collector's series."""
 
     interval: Seconds = 1.0
     """Time between two ticks; slow collectors have longer intervals of their own."""
     keep: Seconds = 3600.0
-    """How far back rules, queries and graphs can look."""
+    """Retention: the reach of rules, queries and graphs into the past."""
     stale_after: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
     """Number of intervals without a reading after which a collector's series end."""
 
@@ -66,10 +66,10 @@ class EngineTarget(Section, frozen=True):
 
 
 class RulesSettings(Section, frozen=True):
-    """Which rules are evaluated, and how often."""
+    """The rules that are evaluated, and their interval."""
 
     builtin: bool = True
-    """Whether the built-in rules are evaluated."""
+    """Evaluates the built-in rules."""
     files: tuple[str, ...] = ()
     """Further rule files, or patterns such as `rules/*.yml`, relative to the configuration's folder."""
     disable: tuple[str, ...] = ()
@@ -142,7 +142,7 @@ class TlsClient(Section, frozen=True):
     server_name: str | None = None
     """The name that the server's certificate must have, if not that of the address."""
     insecure_skip_verify: bool = False
-    """Whether any certificate is accepted."""
+    """Accepts any certificate."""
     min_version: Literal["TLS12", "TLS13"] = "TLS12"
     """The oldest version of TLS that is accepted."""
     max_version: Literal["TLS12", "TLS13"] = "TLS13"
@@ -176,7 +176,7 @@ class AlertmanagerSettings(Section, frozen=True):
 
 
 class AlertingConfig(Section, frozen=True):
-    """Where alerts are sent, and how often a firing alert is sent again."""
+    """The Alertmanagers, and the interval at which a firing alert is sent again."""
 
     alertmanagers: tuple[AlertmanagerSettings, ...] = ()
     """The agent sends to all of them; they agree among themselves which one notifies."""
@@ -193,7 +193,7 @@ class ClientCertificate(Section, frozen=True):
     """The file with its key."""
 
 
-class Web(Section, frozen=True):
+class WebSettings(Section, frozen=True):
     """The web page, /metrics, the API, and access to them."""
 
     listen: str = "127.0.0.1:9817"
@@ -205,7 +205,7 @@ class Web(Section, frozen=True):
     tokens: dict[str, str] = {}
     """Bearer tokens of machines: the name of each, and the file that holds it."""
     read: Literal["open", "credential"] = "open"
-    """Whether reading needs a credential; with users in `config` it always does. Browsers prompt only for users."""
+    """credential: reading needs one, as it always does with users in `config`; browsers prompt only for users."""
     hosts: tuple[str, ...] = ()
     """Further host names that a listener on loopback accepts."""
     external_url: str | None = None
@@ -221,8 +221,8 @@ class StateConfig(Section, frozen=True):
     """null: $STATE_DIRECTORY, else $XDG_STATE_HOME/steadytok."""
 
 
-class Verify(Section, frozen=True):
-    """How an act is verified: an expression that has a result once the act has helped, and a time limit."""
+class VerifySettings(Section, frozen=True):
+    """The verification of an act: an expression that has a result once the act has helped, and a time limit."""
 
     expr: str | None = None
     """Has a result once the act has helped; may use `{{ $labels.NAME }}`. null: the alert's end, or decode time."""
@@ -250,15 +250,15 @@ class RemedySettings(Section, frozen=True):
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
     """Most attempts for one alert; then the remedy gives up, and an alert says so."""
     sources: tuple[Literal["local", "webhook"], ...] = ("local",)
-    """Which alerts it serves. local: those of this agent's rules; webhook: those that an Alertmanager posts."""
+    """The alerts that it serves. local: those of this agent's rules; webhook: those that an Alertmanager posts."""
     labels: dict[str, str] = {}
     """The labels of a posted alert that the action may read, each with a pattern of its full value."""
     instance: str | None = None
     """A pattern of the `instance` of a posted alert; null: this host's name."""
     rollback: Literal["on_resolve", "on_exit", "never"] = "on_resolve"
-    """When the change is undone."""
-    verify: Verify = Verify()
-    """How its effect is verified."""
+    """The time at which the change is undone."""
+    verify: VerifySettings = VerifySettings()
+    """The verification of its effect."""
     plausible: tuple[float, float] | None = None
     """Bounds of the alert's value; outside them the sensor is assumed faulty, and the remedy does nothing."""
     enabled: bool = True
@@ -277,13 +277,13 @@ class RemediationConfig(Section, frozen=True):
     max_per_hour: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 12
     """Most acts of all remedies together within an hour."""
     builtin: bool = True
-    """Whether the built-in remedies are used."""
+    """Uses the built-in remedies."""
     disable: tuple[str, ...] = ()
     """Names of remedies that are not used."""
     webhook_expire: Seconds = 900.0
-    """How long a posted alert counts as firing unless posted again; set it above Alertmanager's repeat_interval."""
+    """Time after which a posted alert ends unless posted again; more than Alertmanager's repeat_interval."""
     silences: bool = False
-    """Whether remedies ignore alerts that an Alertmanager of `alerting` has silenced."""
+    """Ignores alerts that an Alertmanager of `alerting` has silenced."""
 
 
 class AgentConfig(Section, frozen=True):
@@ -302,7 +302,7 @@ class AgentConfig(Section, frozen=True):
     remediation: RemediationConfig = RemediationConfig()
     remedies: tuple[RemedySettings, ...] = ()
     """Further remedies; one with the name of a built-in remedy replaces it."""
-    web: Web = Web()
+    web: WebSettings = WebSettings()
     state: StateConfig = StateConfig()
 
     def build_external_labels(self) -> dict[str, str]:

@@ -39,7 +39,7 @@ class Recorder:
         self._recorded_until: dict[str, int] = {}
         self._pending_shifts: list[int] = []
         self._flushed_ms: int | None = None
-        self.writer = WriterThread("the recording")
+        self.writer_thread = WriterThread("the recording")
 
     def replay(
         self, history: History, now_ms: int, *, collectors: Collection[str], others: Collection[str]
@@ -72,7 +72,7 @@ class Recorder:
         """Hands new rows to the writing thread if a flush is due; called after each tick."""
         if self._flushed_ms is None:
             self._flushed_ms = now_ms
-        if now_ms - self._flushed_ms >= self.limits.flush and not self.writer.is_busy:
+        if now_ms - self._flushed_ms >= self.limits.flush and not self.writer_thread.is_busy:
             self._flush(history, now_ms)
 
     def _flush(self, history: History, now_ms: int) -> None:
@@ -82,7 +82,7 @@ class Recorder:
         ]
         self._recorded_until.update((rows.heading.group, int(rows.times[-1])) for rows in blocks)
         clock_shifts, self._pending_shifts = self._pending_shifts, []
-        self.writer.submit(lambda: self._store.write(clock_shifts, blocks, now_ms))
+        self.writer_thread.submit(lambda: self._store.write(clock_shifts, blocks, now_ms))
 
     def shift(self, delta_ms: int) -> None:
         """Moves stored times after a shift of the wall clock, and records the shift."""
@@ -92,15 +92,15 @@ class Recorder:
 
     def wait(self, seconds: float) -> bool:
         """Waits until the rows of every flush are written; returns False after `seconds` without that."""
-        return self.writer.wait(seconds)
+        return self.writer_thread.wait(seconds)
 
     def close(self, history: History, now_ms: int, seconds: float = 2.0) -> None:
         """Writes the remaining rows; each step waits at most `seconds`."""
-        if self.writer.wait(seconds):
+        if self.writer_thread.wait(seconds):
             self._flush(history, now_ms)
-            if self.writer.wait(seconds):
-                self.writer.submit(self._store.close)
-        self.writer.close(seconds)
+            if self.writer_thread.wait(seconds):
+                self.writer_thread.submit(self._store.close)
+        self.writer_thread.close(seconds)
 
 
 def read_recording(folder: Path, span_ms: int, name: str | None = None) -> Iterator[Rows]:

@@ -35,7 +35,7 @@ _SEGMENT_SHARE = 8  # a segment has at most 1/8 of all bytes, so that dropping o
 
 
 class RetentionLimits(NamedTuple):
-    """How much is recorded, and how often; times in ms."""
+    """The bounds of a recording; times in ms."""
 
     full: int = 15 * _MINUTE
     thin: int = 24 * _HOUR
@@ -47,7 +47,7 @@ class RetentionLimits(NamedTuple):
     max_bytes: int = 128 << 20
     """The size of the folder, except for the bytes that one flush adds."""
     backlog: int = 3 * _MINUTE
-    """How far back a flush reaches that had to wait for the previous one."""
+    """The reach into the past of a flush that had to wait for the previous one."""
 
 
 class SegmentStore:

@@ -44,7 +44,7 @@ HISTORY_CONFLICTS = gauge(
 REMEDY_RUNNING = gauge("steadytok_remedy_running", "1 while a remedy acts for an alert, whose labels it has.")
 REMEDY_FAILED = gauge("steadytok_remedy_failed", "1 while the newest act for a firing alert failed or did not help.")
 REMEDY_GAVE_UP = gauge("steadytok_remedy_gave_up", "1 while a remedy has given up, until it is resumed.")
-REMEDY_ACTS = counter("steadytok_remedy_events_total", "Events of each remedy, by their name in the audit log.")
+REMEDY_EVENTS = counter("steadytok_remedy_events_total", "Events of each remedy, by their name in the audit log.")
 REMEDIES_ENFORCING = gauge("steadytok_remedies_enforcing", "1 where remedies act, 0 where they only observe.")
 REMEDIES_HALTED = gauge("steadytok_remedies_halted", "1 while no remedy acts because its journal cannot be used.")
 REMEDIES_PAUSED = gauge("steadytok_remedies_paused", "1 while remedies are paused, by name or by the kill-switch file.")
@@ -79,7 +79,7 @@ METRICS = (
     REMEDY_RUNNING,
     REMEDY_FAILED,
     REMEDY_GAVE_UP,
-    REMEDY_ACTS,
+    REMEDY_EVENTS,
     REMEDIES_ENFORCING,
     REMEDIES_HALTED,
     REMEDIES_PAUSED,

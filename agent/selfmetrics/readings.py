@@ -86,27 +86,27 @@ def _read_engine(baseline: Baseline, engine: str, duties: Mapping[str, float]) -
     yield definitions.PACE_DUTY.sample(duties.get(engine, 1.0), engine=engine)
 
 
-def read_pacing(thermals: PlantLearner, remedies: Remediator) -> Iterator[Reading]:
+def read_pacing(plant_learner: PlantLearner, remediator: Remediator) -> Iterator[Reading]:
     """Reads the thermal model of each engine's DIMMs, the benefit of pacing, and the state of active controllers."""
-    yield from thermals.readings()
-    for act, controllers in remedies.iter_steered():
+    yield from plant_learner.readings()
+    for act, controllers in remediator.iter_steered():
         if isinstance(controllers, pace.PaceControllers):
             engine = catalog.find_paced_engine(act.means) or act.resource.removeprefix("pace ")
             tightest = min(controllers.by_remedy.values(), key=lambda steering: steering.state.duty)
             yield from metrics.report_state(engine, tightest.state)
 
 
-def read_remedies(remedies: Remediator) -> Iterator[Reading]:
+def read_remedies(remediator: Remediator) -> Iterator[Reading]:
     """Reads the state of remedies, with the labels of their alerts, for the rules about remedies."""
-    yield definitions.REMEDIES_ENFORCING.sample(0.0 if remedies.is_observing else 1.0)
-    yield definitions.REMEDIES_HALTED.sample(1.0 if remedies.halted else 0.0)
-    yield definitions.REMEDIES_PAUSED.sample(1.0 if remedies.state.pauses or remedies.is_killed else 0.0)
-    for (remedy, event), count in remedies.counts.items():
-        yield definitions.REMEDY_ACTS.sample(float(count), remedy=remedy, event=event)
-    if remedies.is_observing:
+    yield definitions.REMEDIES_ENFORCING.sample(0.0 if remediator.is_observing else 1.0)
+    yield definitions.REMEDIES_HALTED.sample(1.0 if remediator.halted else 0.0)
+    yield definitions.REMEDIES_PAUSED.sample(1.0 if remediator.state.pauses or remediator.is_killed else 0.0)
+    for (remedy, event), count in remediator.counts.items():
+        yield definitions.REMEDY_EVENTS.sample(float(count), remedy=remedy, event=event)
+    if remediator.is_observing:
         return
     series: dict[tuple[Metric, Labels], None] = {}  # several acts may serve one alert
-    state = remedies.state
+    state = remediator.state
     for act in (act for act in state.acts if not act.observed and act.phase is not Phase.RELEASING):
         for claim in act.claims:
             series[definitions.REMEDY_RUNNING, _relabel(claim.remedy, claim.labels)] = None

@@ -1,4 +1,4 @@
-"""The real agent as a process, on pictures of machines: what it shows, survives, and how it ends."""
+"""The real agent as a process, on recorded files of machines: what it serves, survives, and how it ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests import processes
 
 
 class RunningAgent:
-    """An agent process and how to talk to it."""
+    """An agent process, its configuration, its log and its address."""
 
     def __init__(self, home: Path, root: Path) -> None:
         self.home = home
@@ -70,7 +70,7 @@ def run_agent(home: Path, root: Path, more: str = "") -> Iterator[RunningAgent]:
 
 
 def test_the_metrics_are_the_machines(tmp_path: Path, two_nodes: Path, two_nodes_expected: dict[str, float]) -> None:
-    """Every value that is in the files of a two-node machine is on /metrics, in the eye's collectors too."""
+    """Every value in the files of a two-node machine is on /metrics, also those that the eye reads."""
     with run_agent(tmp_path, two_nodes) as running:
         expected_series = two_nodes_expected.keys()
         processes.until(lambda: expected_series <= running.read_values().keys(), 20, "every series is there")
@@ -84,7 +84,7 @@ def test_the_metrics_are_the_machines(tmp_path: Path, two_nodes: Path, two_nodes
 
 @pytest.mark.parametrize("damage", ["empty", "binary", "huge", "vanished", "a folder"])
 def test_damaged_files_are_missing_and_counted(tmp_path: Path, two_nodes: Path, damage: str) -> None:
-    """A file that becomes unreadable takes its own values away, is counted, and hides nobody else's."""
+    """A file that becomes unreadable loses only its own values, and is counted as missing."""
     with run_agent(tmp_path, two_nodes) as running:
         series = 'steadytok_numastat_numa_hit_total{node="1"}'
         processes.until(lambda: series in running.read_values(), 20, "the node is there")
@@ -111,7 +111,7 @@ def _damage(path: Path, damage: str) -> None:
 
 @pytest.mark.deep
 def test_a_read_that_never_returns_hides_nobody(tmp_path: Path, two_nodes: Path) -> None:
-    """A FIFO in a file's place: that collector fails with a growing age, all others stay on time."""
+    """With a FIFO in place of a file, its collector fails with a growing age; all others stay on time."""
     with run_agent(tmp_path, two_nodes) as running:
         processes.until(lambda: "steadytok_meminfo_mem_total_bytes" in running.read_values(), 20, "readings")
         (two_nodes / "proc/meminfo").unlink()
@@ -129,13 +129,13 @@ def test_a_read_that_never_returns_hides_nobody(tmp_path: Path, two_nodes: Path)
 
 
 def test_hanging_up_reads_the_configuration_again(tmp_path: Path, two_nodes: Path) -> None:
-    """A good new file is taken over; a bad one is refused with its fault and changes nothing."""
+    """On SIGHUP a valid file is applied; an invalid one is refused with its fault and changes nothing."""
     with run_agent(tmp_path, two_nodes) as running:
         series = "steadytok_meminfo_mem_total_bytes"
         processes.until(lambda: series in running.read_values(), 20, "readings")
         running.configure("collectors: {meminfo: {intervall: 2s}}")
         running.send_signal(signal.SIGHUP)
-        processes.until(lambda: running.has_logged("did you mean 'interval'?"), 10, "the fault is told")
+        processes.until(lambda: running.has_logged("did you mean 'interval'?"), 10, "the fault is logged")
         assert series in running.read_values()
 
         running.configure("collectors: {meminfo: {enabled: false}}")
@@ -146,7 +146,7 @@ def test_hanging_up_reads_the_configuration_again(tmp_path: Path, two_nodes: Pat
 
 @pytest.mark.deep
 def test_hanging_up_can_begin_what_was_off_and_slow_what_was_fast(tmp_path: Path, two_nodes: Path) -> None:
-    """A reload may enable a collector of the eye, and may move one to the schedule: both go on reading."""
+    """A reload may enable a collector in the eye, and may make one slow: both continue to read."""
     off = "collectors: {hwmon: {enabled: false}, cpufreq: {enabled: false}}"
     with run_agent(tmp_path, two_nodes, off) as running:
         processes.until(lambda: "steadytok_meminfo_mem_total_bytes" in running.read_values(), 20, "readings")
@@ -175,7 +175,7 @@ def test_it_ends_cleanly(tmp_path: Path, two_nodes: Path, number: int) -> None:
 
 @pytest.mark.deep
 def test_what_history_will_take_is_said(tmp_path: Path, two_nodes: Path) -> None:
-    """Once the first readings are in, one line has the series, how long they are kept and the memory for it."""
+    """Once the first readings have arrived, one line logs the series, their retention and the memory for them."""
     with run_agent(tmp_path, two_nodes) as running:
         processes.until(lambda: running.has_logged('"event":"history"'), 15, "the line is there")
         (line,) = [line for line in running.log.read_text().splitlines() if '"event":"history"' in line]
@@ -210,7 +210,7 @@ def test_on_a_terminal_there_is_a_live_table(tmp_path: Path, two_nodes: Path) ->
 
 
 def _wait_and_drain(process: subprocess.Popen[bytes], primary: int) -> int:
-    """The exit status; a terminal that nobody reads would block the process that writes to it."""
+    """Waits for the exit status, and reads the terminal meanwhile: a full one would block its writer."""
     while process.poll() is None:
         if select.select([primary], [], [], 0.1)[0]:
             try:
@@ -226,7 +226,7 @@ def run_to_end(arguments: list[str]) -> tuple[int, str]:
 
 
 def test_a_bad_configuration_is_told_and_ends_with_2(tmp_path: Path, two_nodes: Path) -> None:
-    """The message names file, path and what was expected; nothing is started."""
+    """The message names the file, the path in it and the expected value; nothing is started."""
     running = RunningAgent(tmp_path, two_nodes)
     running.configure("sample: {interval: fast}")
     status, errors = run_to_end(running.build_arguments())
@@ -237,7 +237,7 @@ def test_a_bad_configuration_is_told_and_ends_with_2(tmp_path: Path, two_nodes: 
 
 
 def test_a_taken_port_is_told_and_ends_with_1(tmp_path: Path, two_nodes: Path) -> None:
-    """Where another program has the address, the agent says so and what to set."""
+    """Where another program uses the address, the error says so, and which setting to change."""
     with run_agent(tmp_path, two_nodes) as first:
         second = RunningAgent(tmp_path / "second", two_nodes)
         second.home.mkdir()
@@ -251,7 +251,7 @@ def test_a_taken_port_is_told_and_ends_with_1(tmp_path: Path, two_nodes: Path) -
 
 
 def test_a_second_agent_with_the_same_state_is_refused(tmp_path: Path, two_nodes: Path) -> None:
-    """One agent at a time has a state folder."""
+    """Only one agent at a time can use a state folder."""
     with run_agent(tmp_path, two_nodes) as first:
         second = RunningAgent(tmp_path, two_nodes)
         second.config = tmp_path / "second.yml"

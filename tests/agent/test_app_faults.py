@@ -1,4 +1,4 @@
-"""The real agent as a process: reloads, full disks, foreign folders. For tests/agent/test_app.py."""
+"""The real agent as a process: reloads, full disks, third-party collectors. Continues test_app.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUN = [sys.executable, "-m", "agent", "run", "--plain", "--config"]
 
 
 class RunningAgent:
-    """An agent on a small machine, how to talk to it, and what it says."""
+    """An agent process on a small machine, its configuration, its log and its address."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -72,7 +72,7 @@ def run_agent(home: Path, more: str = "") -> Iterator[RunningAgent]:
 
 
 def test_a_reload_that_makes_a_collector_slow_does_not_stop_it(tmp_path: Path) -> None:
-    """A collector whose interval a reload raises above five seconds is read again and again."""
+    """A collector whose interval a reload raises above five seconds continues to read."""
     with run_agent(tmp_path, "sample: {stale_after: 1}") as running:
         running.reload("sample: {stale_after: 1}\ncollectors: {meminfo: {interval: 6s}}")
         (running.root / "proc/meminfo").write_text("MemTotal: 2000 kB\n")
@@ -85,7 +85,7 @@ def test_a_reload_that_makes_a_collector_slow_does_not_stop_it(tmp_path: Path) -
 
 
 def test_a_reload_starts_the_eye(tmp_path: Path) -> None:
-    """The first isolated collector that a reload enables is read, as if it had been there at the start."""
+    """The first isolated collector that a reload enables is read as if it had been enabled at the start."""
     with run_agent(tmp_path, "collectors: {hwmon: {enabled: false}, cpufreq: {enabled: false}}") as running:
         running.reload("collectors: {cpufreq: {enabled: false}}")
 
@@ -97,7 +97,7 @@ def test_a_reload_starts_the_eye(tmp_path: Path) -> None:
 
 
 def test_switching_a_collector_off_and_on_costs_no_threads(tmp_path: Path) -> None:
-    """However often a reload removes and adds a collector, it has one thread."""
+    """However often a reload removes and adds a collector, the number of threads stays."""
     off = "collectors: {meminfo: {enabled: false}, vmstat: {enabled: false}}"
     with run_agent(tmp_path) as running:
         running.reload(off)
@@ -112,7 +112,7 @@ def test_switching_a_collector_off_and_on_costs_no_threads(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("value", ["2024-99-99", "!!int x", "[" * 3000])
 def test_a_reload_says_every_fault(value: str, tmp_path: Path) -> None:
-    """Whatever a new file holds, a reload that is not taken over is said to be so."""
+    """Whatever a new file holds, a refused reload is logged."""
     with run_agent(tmp_path) as running:
         running.reload(f"x: {value}", message="the new configuration is not used")
 
@@ -129,7 +129,7 @@ def test_rules_look_back_no_further_than_what_is_kept_now(tmp_path: Path) -> Non
 
 
 def test_a_reload_says_what_it_cannot_change(tmp_path: Path) -> None:
-    """Another hand comes only with a restart, and each reload that asks for one says so."""
+    """Another hand needs a restart, and each reload with one logs that."""
     with run_agent(tmp_path) as running:
         for _ in range(2):
             running.reload("remediation: {hand: /run/other.sock}", message='"settings":["remediation.hand"]')
@@ -139,7 +139,7 @@ def test_a_reload_says_what_it_cannot_change(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_full_disk_costs_lines_and_not_the_agent(number: int, tmp_path: Path) -> None:
-    """Standard output or error on a full disk: what cannot be written is lost, the agent runs on."""
+    """With standard output or error on a full disk, lines are lost and the agent continues."""
     running = RunningAgent(tmp_path)
     running.configure()
     arguments = [*RUN, str(running.config), "--root", str(running.root)]
@@ -158,7 +158,7 @@ def test_a_full_disk_costs_lines_and_not_the_agent(number: int, tmp_path: Path) 
 
 
 def test_a_folder_of_our_rooms_names_is_not_run(tmp_path: Path) -> None:
-    """Started in a folder that has an `agent` of its own, the eye is ours all the same."""
+    """Started in a folder that has an `agent` package, the eye still runs the installed one."""
     (tmp_path / "agent").mkdir()
     (tmp_path / "agent/__init__.py").write_text("")
     running = RunningAgent(tmp_path)
@@ -188,7 +188,7 @@ def test_a_folder_of_our_rooms_names_is_not_run(tmp_path: Path) -> None:
 
 
 def test_an_agent_without_collectors_runs(tmp_path: Path) -> None:
-    """Every collector may be switched off; rules and the agent's own readings go on."""
+    """With every collector disabled, rules and self-metrics continue."""
     from agent.sampling.plugins import load_collectors
 
     off = ", ".join(f"{name}: {{enabled: false}}" for name in load_collectors())
@@ -200,7 +200,7 @@ def test_an_agent_without_collectors_runs(tmp_path: Path) -> None:
 
 
 def test_a_third_partys_collector_in_the_eye(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An isolated collector of a third party's is read, what it prints is no answer, and hwmon goes on beside it."""
+    """A third party's isolated collector is read; text that it prints is ignored, and hwmon is read beside it."""
     package = tmp_path / "lib"
     (package / "acme-1.dist-info").mkdir(parents=True)
     (package / "acme-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1\n")

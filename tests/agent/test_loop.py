@@ -1,4 +1,4 @@
-"""The tick, with a clock that the test moves and collectors that answer at once."""
+"""The tick, with clocks that the test moves and collectors that answer at once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FakeClocks:
 
 
 class InstantRunner:
-    """A lane that answers in the moment it is asked, unless it is told to hang."""
+    """A runner that delivers its result at once, unless the test makes it hang."""
 
     def __init__(self, agent: SimulatedAgent) -> None:
         self.busy_since: float | None = None
@@ -87,7 +87,7 @@ class SimulatedAgent:
 
 @pytest.mark.parametrize("step", [0, 3600, -3600, -400 * 86400, 30 * 86400])
 def test_a_stepped_wall_clock_shifts_nothing(step: int, tmp_path: Path) -> None:
-    """Whatever the wall clock does half-way, `for: 10s` fires after ten seconds and a rate stays a rate."""
+    """Wherever the wall clock is set meanwhile, `for: 10s` fires after ten seconds and a rate stays correct."""
 
     async def scenario() -> None:
         agent = SimulatedAgent(tmp_path)
@@ -109,7 +109,7 @@ def test_a_stepped_wall_clock_shifts_nothing(step: int, tmp_path: Path) -> None:
 
 
 def test_silence_makes_stale(tmp_path: Path) -> None:
-    """A collector that hangs leaves /metrics after three intervals, and not before."""
+    """The series of a collector that hangs end after three intervals, and not before."""
 
     async def scenario() -> None:
         agent = SimulatedAgent(tmp_path)
@@ -126,7 +126,7 @@ def test_silence_makes_stale(tmp_path: Path) -> None:
 
 
 def test_an_alert_whose_evidence_falls_silent_is_lost_and_not_resolved(tmp_path: Path) -> None:
-    """Silence is not health: the alert goes on firing, unfresh, until a fresh reading says that it is over."""
+    """Silence is not recovery: the alert fires on, not fresh, until a fresh reading resolves it."""
 
     async def scenario() -> None:
         agent = SimulatedAgent(tmp_path)
@@ -150,7 +150,7 @@ def test_an_alert_whose_evidence_falls_silent_is_lost_and_not_resolved(tmp_path:
 
 
 def test_a_vanished_series_is_stale_at_once(tmp_path: Path) -> None:
-    """A sensor that is not in the next pass is gone, while its collector goes on."""
+    """The series of a sensor that is missing from the next pass ends, while its collector continues."""
 
     async def scenario() -> None:
         agent = SimulatedAgent(tmp_path)
@@ -165,7 +165,7 @@ def test_a_vanished_series_is_stale_at_once(tmp_path: Path) -> None:
 
 
 def test_a_late_answer_enters_the_next_tick_with_its_own_time(tmp_path: Path) -> None:
-    """A pass that comes after its tick is recorded at the time it began."""
+    """A result that arrives after its tick is recorded at the time at which its pass began."""
 
     async def scenario() -> None:
         agent = SimulatedAgent(tmp_path)
@@ -183,7 +183,7 @@ def test_a_late_answer_enters_the_next_tick_with_its_own_time(tmp_path: Path) ->
 
 
 def test_a_late_tick_says_how_late(tmp_path: Path) -> None:
-    """Lateness is counted from when the tick was due, however long the one before it took; a punctual one has none."""
+    """Lateness counts from the time the tick was due, however long the previous one took; a punctual tick has none."""
     late: list[float] = []
 
     async def scenario() -> None:

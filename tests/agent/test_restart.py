@@ -1,4 +1,4 @@
-"""A real agent is killed and started again: alerts fire when they would have, and what was seen is still there."""
+"""A real agent is killed and started again: alerts fire at the same time, and recorded History is restored."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ groups:
 
 
 class Receiver:
-    """Takes alerts as Alertmanager does, and keeps all that it was told."""
+    """Receives alerts as Alertmanager does, and stores them all."""
 
     def __init__(self) -> None:
         self.alerts: list[dict[str, Any]] = []
@@ -56,7 +56,7 @@ class Receiver:
         return [alert for alert in self.alerts if alert["labels"]["alertname"] == name]
 
     def is_ended(self, name: str) -> bool:
-        """Whether the newest word on an alert is that it has ended."""
+        """True if the newest message about an alert says that it ended."""
         return _parse_seconds(self.find_alerts(name)[-1]["endsAt"]) <= time.time()
 
 
@@ -74,7 +74,7 @@ def run_receiver() -> Iterator[Receiver]:
 
 
 class RestartableAgent:
-    """A machine of one DIMM, and an agent on it that may be started more than once."""
+    """A machine with one DIMM, and an agent on it that can be started several times."""
 
     def __init__(self, home: Path, alertmanager: str) -> None:
         self.home = home
@@ -109,7 +109,7 @@ state: {{dir: "{home}/state"}}
         return next((alert for alert in alerts if alert["labels"]["alertname"] == name), None)
 
     def has_saved_alert(self) -> bool:
-        """Whether alerts.db has an alert."""
+        """True once alerts.db has an alert."""
         (path,) = (self.home / "state").glob("**/alerts.db")
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
             (count,) = database.execute("SELECT count(*) FROM alerts").fetchone()
@@ -142,7 +142,7 @@ def _build_agent_and_receiver(tmp_path: Path) -> Iterator[tuple[RestartableAgent
 
 @pytest.mark.deep
 def test_killed_in_the_middle_of_for(agent_and_receiver: tuple[RestartableAgent, Receiver]) -> None:
-    """After kill -9 the alert keeps the time when it became active, and fires no sooner than `for` after it."""
+    """After kill -9 a pending alert keeps its start time, and fires no sooner than `for` after it."""
     agent, receiver = agent_and_receiver
     with agent.run() as process:
         processes.until(lambda: agent.find_alert("Hot") is not None, 20, "the alert is pending")
@@ -164,7 +164,7 @@ def test_killed_in_the_middle_of_for(agent_and_receiver: tuple[RestartableAgent,
 
 @pytest.mark.deep
 def test_killed_while_firing(agent_and_receiver: tuple[RestartableAgent, Receiver]) -> None:
-    """A firing alert goes on as the same alert, is held while unknown, and resolves when the DIMM is cool."""
+    """After kill -9 a firing alert continues as the same alert, and resolves once the DIMM is read as cool."""
     agent, receiver = agent_and_receiver
     with agent.run() as process:
         processes.until(lambda: receiver.find_alerts("Hot") != [], 30, "the alert fires")
@@ -187,7 +187,7 @@ def test_killed_while_firing(agent_and_receiver: tuple[RestartableAgent, Receive
 
 @pytest.mark.deep
 def test_what_was_seen_is_still_there(agent_and_receiver: tuple[RestartableAgent, Receiver]) -> None:
-    """After kill -9 a query over the past answers from before it, and `recorder show` prints what was recorded."""
+    """After kill -9 a query over the past has readings from before, and `recorder show` prints them."""
     agent, _ = agent_and_receiver
     with agent.run() as process:
         processes.until(lambda: any((agent.home / "state").glob("**/full-*")), 30, "rows are written")

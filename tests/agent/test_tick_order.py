@@ -1,4 +1,4 @@
-"""The order of the tick's steps, and of the owners of time when the wall clock shifts."""
+"""The order of the tick's steps, and of the shifts when somebody sets the wall clock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class FakeClocks:
 
 
 def run_ticks(clocks: FakeClocks, wall_seconds: float) -> list[str]:
-    """The calls of one tick, before which the wall clock moved so far, to every part of the agent."""
+    """Sets the wall clock, runs one tick, and returns the calls to every part of the agent."""
     calls: list[str] = []
 
     async def tick_once() -> None:
@@ -48,12 +48,12 @@ STEPS = [
 
 
 def test_a_tick_samples_records_evaluates_notifies_remediates_saves_and_shows() -> None:
-    """The watchdog is fed last, so that a step that hangs is seen by systemd."""
+    """The watchdog is fed last, so that systemd notices a step that hangs."""
     assert run_ticks(FakeClocks(), 0.0) == STEPS
 
 
 def test_a_shifted_wall_clock_shifts_every_owner_of_times_first() -> None:
-    """Every owner of stored times is told before the tick reads or writes any."""
+    """Every stored time is shifted before the tick reads or writes any."""
     shifts = ["history", "rules", "notifier", "remediator", "inbox"]
 
     calls = run_ticks(FakeClocks(), 3600.0)

@@ -1,4 +1,4 @@
-"""A recording that is damaged, and a disk that is full, missing or hangs."""
+"""Damaged recordings, and disks that are full, missing or hang."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HOUSE = Path(__file__).parents[3]
 
 @pytest.fixture(name="recording", scope="module")
 def _record_host(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of a recording with thin and full segments, a step of the clock and a series that ends."""
+    """The files of a recording with thin and full segments, a clock shift and a series that ends."""
     host = RecordedHost(
         tmp_path_factory.mktemp("whole") / "recorder", RetentionLimits(full=MINUTE, full_segment=20 * SECOND)
     )
@@ -48,7 +48,7 @@ def _record_host(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_no_damage_invents_a_reading(tmp_path: Path, recording: dict[str, bytes], data: st.DataObject) -> None:
-    """Torn or flipped anywhere, or with a file lost: no crash, and every reading is one that was taken."""
+    """With any torn, flipped or lost data there is no crash, and every reading is one that was recorded."""
     folder = tmp_path / "recorder"
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
@@ -90,7 +90,7 @@ RECORDED_BITS = (
 
 
 def test_a_torn_tail_costs_the_tail(tmp_path: Path, recording: dict[str, bytes]) -> None:
-    """What stands before the torn place is used to the last record."""
+    """Every record before the torn one is read."""
     folder = tmp_path / "recorder"
     folder.mkdir()
     name = max(recording)
@@ -102,7 +102,7 @@ def test_a_torn_tail_costs_the_tail(tmp_path: Path, recording: dict[str, bytes])
 
 
 def test_a_damaged_record_costs_itself(recording: dict[str, bytes]) -> None:
-    """A flipped bit in one record leaves those behind it readable."""
+    """A flipped bit in one record leaves the later ones readable."""
     content = bytearray(recording[max(recording)])
     content[len(MAGIC) + 20] ^= 1
 
@@ -110,7 +110,7 @@ def test_a_damaged_record_costs_itself(recording: dict[str, bytes]) -> None:
 
 
 def test_a_file_in_its_place_is_told_once_and_survived(tmp_path: Path) -> None:
-    """Where no folder can be, there is one log line; recording resumes when it can."""
+    """A file in place of the folder gives one log line; recording resumes once the file is gone."""
     (tmp_path / "recorder").write_text("")
     with capture_logs() as lines:
         host = RecordedHost(tmp_path / "recorder")
@@ -141,7 +141,7 @@ print([line["event"] for line in lines], lines[-1]["lost_rows"])
 
 
 def test_a_full_disk_stops_it_until_there_is_space(tmp_path: Path) -> None:
-    """The rows that found no space are a gap; those before and after are whole."""
+    """The rows without space are a gap; those before and after are complete."""
     program = [sys.executable, "-c", FULL_DISK, str(tmp_path / "recorder")]
     result = subprocess.run(program, cwd=HOUSE, capture_output=True, text=True, check=False, timeout=50)
     recorded = list_times(read_recording(tmp_path / "recorder", 5 * MINUTE))
@@ -152,12 +152,12 @@ def test_a_full_disk_stops_it_until_there_is_space(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_hangs_makes_nothing_late(tmp_path: Path) -> None:
-    """While a write does not return ticks go on without one more waiting; the next flush catches up."""
+    """While a write does not return, ticks do not wait; the next flush writes their rows."""
     import threading
 
     host = RecordedHost(tmp_path / "recorder")
     free, begun = threading.Event(), threading.Event()
-    host.recorder.writer.submit(lambda: (begun.set(), free.wait(20))[0])
+    host.recorder.writer_thread.submit(lambda: (begun.set(), free.wait(20))[0])
     assert begun.wait(20)
     for number in range(12):
         host.history.record("heat", host.now_ms + number * SECOND, [build_work_sample(float(number))])

@@ -1,4 +1,4 @@
-"""The flight recorder: what a restart restores, what is thinned out, and how much there is of it."""
+"""The flight recorder: restores after a restart, thins out, shifts with the clock, and bounds its size."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TIMES = st.lists(st.integers(1, 10**7), min_size=1, max_size=12).map(lambda ste
 
 @given(st.data(), _TIMES, st.integers(1, 6), st.booleans())
 def test_a_block_gives_back_every_bit(data: st.DataObject, times: np.ndarray, columns: int, holes: bool) -> None:
-    """Values of any bits, NaN payloads too, at any times, with and without gaps."""
+    """Values keep every bit, NaN payloads too, at any times, with and without gaps."""
     bits = st.lists(st.integers(0, 2**64 - 1), min_size=columns * len(times), max_size=columns * len(times))
     values = np.array(data.draw(bits), np.uint64).reshape(columns, -1).view(np.float64)
     present = values.view(np.uint64) % 2 == 0 if holes else None
@@ -46,7 +46,7 @@ def test_a_block_gives_back_every_bit(data: st.DataObject, times: np.ndarray, co
 
 
 def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
-    """A rate over five minutes answers right after a restart; the time away is a gap, and nothing is live in it."""
+    """A rate over five minutes has a value right after a restart; the time away is a gap without live series."""
     host = RecordedHost(tmp_path / "recorder")
     host.tick(300)
     host.close()
@@ -63,7 +63,7 @@ def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_a_kill_loses_the_last_seconds_only(tmp_path: Path) -> None:
-    """Without any ending, what is lost is less than what one flush waits for."""
+    """A process that does not end in order loses less than one flush interval."""
     host = RecordedHost(tmp_path / "recorder")
     host.tick(123)
     recorded = list_times(read_recording(host.folder, 5 * MINUTE))
@@ -74,7 +74,7 @@ def test_a_kill_loses_the_last_seconds_only(tmp_path: Path) -> None:
 
 
 def test_groups_that_are_no_more_stay_on_disk(tmp_path: Path) -> None:
-    """Only the sampling groups there are now come back; the others can still be read."""
+    """Only current sampling groups are restored; the others can still be read."""
     host = RecordedHost(tmp_path / "recorder")
     for number in range(6):
         host.history.record("gone", host.now_ms + number, [Sample(HOT, (), 1.0)])
@@ -90,7 +90,7 @@ def test_groups_that_are_no_more_stay_on_disk(tmp_path: Path) -> None:
 
 
 def test_older_rows_are_thinned_out(tmp_path: Path) -> None:
-    """Behind a quarter of an hour one row in fifteen seconds is left, bit by bit what was measured; ends stay."""
+    """Older rows are reduced to one in fifteen seconds, with every bit; rows in which series end stay."""
     limits = RetentionLimits(full=2 * MINUTE, full_segment=30 * SECOND, thin=10 * MINUTE, thin_segment=2 * MINUTE)
     host = RecordedHost(tmp_path / "recorder", limits)
     host.tick(300)
@@ -114,7 +114,7 @@ def test_older_rows_are_thinned_out(tmp_path: Path) -> None:
 
 
 def test_a_restart_between_loses_nothing_of_the_day(tmp_path: Path) -> None:
-    """What was thinned out by one process is there for the next, once, and goes on being thinned out."""
+    """Rows that one process thinned out are there once for the next, which continues to thin out."""
     limits = RetentionLimits(full=MINUTE, full_segment=20 * SECOND)
     host = RecordedHost(tmp_path / "recorder", limits)
     for _ in range(5):
@@ -127,7 +127,7 @@ def test_a_restart_between_loses_nothing_of_the_day(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", [3600 * SECOND, -3600 * SECOND])
 def test_a_stepped_clock_shifts_what_is_recorded(tmp_path: Path, step: int) -> None:
-    """Where the wall clock stepped, all rows come back at the times that they have on the new clock, thin ones too."""
+    """After a shift of the wall clock all rows are restored with shifted times, thin ones too."""
     limits = RetentionLimits(full=MINUTE, full_segment=20 * SECOND)
     host = RecordedHost(tmp_path / "recorder", limits)
     host.tick(100)
@@ -146,7 +146,7 @@ def test_a_stepped_clock_shifts_what_is_recorded(tmp_path: Path, step: int) -> N
 
 
 def test_a_clock_that_went_back_meanwhile(tmp_path: Path) -> None:
-    """Rows that lie ahead of the clock move back, so that the new ones are newer; also for the restart after that."""
+    """Rows ahead of the clock move back, so that new rows are newer; also at the restart after that."""
     host = RecordedHost(tmp_path / "recorder")
     host.tick(60)
     for _ in range(2):
@@ -161,7 +161,7 @@ def test_a_clock_that_went_back_meanwhile(tmp_path: Path) -> None:
 
 
 def test_the_size_is_bounded(tmp_path: Path) -> None:
-    """However much is recorded, the folder has no more than its limit and one flush; the oldest goes first."""
+    """The folder never exceeds its limit by more than one flush; the oldest segments are deleted first."""
     limits = RetentionLimits(max_bytes=60_000, full=MINUTE, full_segment=20 * SECOND)
     host = RecordedHost(tmp_path / "recorder", limits)
     generator = np.random.default_rng(1)

@@ -20,7 +20,7 @@ def run_show(folder: Path, *options: str) -> tuple[int, str]:
 
 
 def test_show_prints_a_line_for_each_series(tmp_path: Path) -> None:
-    """First, last, how many, least, most and newest; within the time asked for, counted back from the newest."""
+    """A line has first, last, count, least, most and newest, within `--since` before the newest reading."""
     host = RecordedHost(tmp_path / "recorder")
     host.tick(61)
     host.close()
@@ -44,7 +44,7 @@ def test_show_prints_a_line_for_each_series(tmp_path: Path) -> None:
 
 
 def test_show_prints_every_reading_of_a_metric(tmp_path: Path) -> None:
-    """With --metric each reading has its line, and no other metric any; --json has the values as text."""
+    """With --metric each of its readings has a line, and no other metric; --json has the values as text."""
     host = RecordedHost(tmp_path / "recorder")
     host.tick(3)
     host.close()
@@ -57,7 +57,7 @@ def test_show_prints_every_reading_of_a_metric(tmp_path: Path) -> None:
 
 
 def test_show_says_why_there_is_nothing(tmp_path: Path) -> None:
-    """No folder, nothing of that name, and a time that is none are each one sentence and a status."""
+    """A missing folder, an unknown metric and an invalid time each give one sentence and a status."""
     status, output = run_show(tmp_path / "none")
     assert (status, "give the agent's state folder with --state" in output) == (1, True)
 

@@ -1,4 +1,4 @@
-"""A child is replaced whatever goes wrong in starting or hearing it. For tests/agent/sampling/test_eye.py."""
+"""A child is replaced after any failure to start it or to read from it. See tests/agent/sampling/test_eye.py."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ async def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def do_nothing() -> None:
-    """At the end of a child."""
+    """Ignores the end of a child."""
 
 
 def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No memory for a process now is not no process for ever."""
+    """A child that cannot be started now is started later."""
     monkeypatch.setattr("agent.runtime.child_process.MIN_PAUSE", 0.02)
     (tmp_path / "quiet.py").write_text("import sys\nsys.stdin.read()\n")
 
@@ -50,7 +50,7 @@ def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypat
 def test_a_line_that_nobody_understands_does_not_lose_the_child(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where taking a line raises, the process is ended, not left without a reader, and another one is started."""
+    """Where handling a line raises, the child is killed rather than left without a reader, and another one starts."""
     monkeypatch.setattr("agent.runtime.child_process.MIN_PAUSE", 0.02)
     (tmp_path / "talker.py").write_text("import sys\nprint('hello', flush=True)\nsys.stdin.read()\n")
 

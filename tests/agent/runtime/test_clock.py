@@ -1,4 +1,4 @@
-"""One clock that never jumps."""
+"""A clock that never jumps by itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FakeClocks:
 
 
 def test_now_follows_the_monotonic_clock() -> None:
-    """Until somebody asks about steps, setting the wall clock does not move `now`."""
+    """Setting the wall clock does not move the time until `detect_shift_ms` is called."""
     times = FakeClocks()
     clock = times.build_clock()
     before = clock.now_ms()
@@ -35,7 +35,7 @@ def test_now_follows_the_monotonic_clock() -> None:
 
 @pytest.mark.parametrize("step", [3600, -3600, -400 * 86400, 30 * 86400])
 def test_a_step_is_told_once(step: int) -> None:
-    """The step is what stored times must move by, and after it `now` is the wall time again."""
+    """The shift is returned once; after it the time equals the wall clock again."""
     times = FakeClocks()
     clock = times.build_clock()
     times.advance(1)
@@ -47,7 +47,7 @@ def test_a_step_is_told_once(step: int) -> None:
 
 
 def test_slewing_is_not_a_step() -> None:
-    """NTP that pulls the wall clock by less than a second is not a step."""
+    """A correction by NTP of less than a second is not a shift."""
     times = FakeClocks()
     clock = times.build_clock()
     times.wall += 0.9

@@ -1,4 +1,4 @@
-"""What is slower than 5 s keeps its beat whatever happens to the wall clock."""
+"""Scheduled jobs keep their rhythm wherever the wall clock is set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOON = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
 
 @given(st.floats(0.5, 3600), st.integers(-(10**10), 10**10))
 def test_the_next_slot_is_never_past_and_never_far(seconds: float, step: int) -> None:
-    """Whatever step the clock took since the last firing, the next one is within one interval from now."""
+    """Wherever the clock was set since the last run, the next one is within one interval from now."""
     trigger = EveryTrigger(seconds)
     now = NOON + datetime.timedelta(seconds=step)
     following = trigger.get_next_fire_time(NOON, now)
@@ -26,7 +26,7 @@ def test_the_next_slot_is_never_past_and_never_far(seconds: float, step: int) ->
 
 @pytest.mark.parametrize("step", [3600, -3600, -400 * 86400, 30 * 86400])
 def test_a_step_neither_stops_nor_floods(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the wall clock steps, a job goes on at its beat: it is not silent, and missed slots are not replayed."""
+    """After a shift of the wall clock a job keeps its rhythm: it does not stop, nor replay missed slots."""
     offset = datetime.timedelta(0)
 
     class ShiftedDatetime(datetime.datetime):

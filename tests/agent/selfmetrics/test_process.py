@@ -1,4 +1,4 @@
-"""What our own processes cost is told by role."""
+"""The usage of the agent's processes, by role."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from agent.selfmetrics.process import Footprint
 
 
 def test_a_living_process_is_told_and_a_dead_one_left_out() -> None:
-    """Our own process has memory and processor time; a role without a process, or with a dead one, has nothing."""
+    """A live process has memory and processor time; a role without a live process has no reading."""
     readings = Footprint().read_processes({"agent": os.getpid(), "eye": None, "canary": 2**22 + 1}, 0.0)
     values = {(sample.metric.name, dict(sample.labels)["process"]): sample.value for sample in readings if sample}
 
@@ -20,7 +20,7 @@ def test_a_living_process_is_told_and_a_dead_one_left_out() -> None:
 
 
 def test_it_is_asked_every_few_seconds() -> None:
-    """Between two askings the same readings are told again."""
+    """Between two reads the same readings are returned again."""
     footprint = Footprint()
     first = footprint.read_processes({"agent": os.getpid()}, 100.0)
 

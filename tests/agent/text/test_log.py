@@ -39,7 +39,7 @@ def test_without_a_terminal_a_line_is_json() -> None:
 
 
 def test_other_libraries_speak_the_same_way() -> None:
-    """What aiohttp or APScheduler logs comes out as JSON too, and their chatter does not."""
+    """Errors that aiohttp or APScheduler log are JSON too; their informational lines are dropped."""
     stream = io.StringIO()
     log.configure(stream)
     logging.getLogger("aiohttp.server").error("Error handling request")
@@ -49,7 +49,7 @@ def test_other_libraries_speak_the_same_way() -> None:
 
 
 def test_an_exception_is_in_its_line() -> None:
-    """A traceback is a field of the JSON, not lines of its own."""
+    """A traceback is a field of the JSON, not further lines."""
     stream = io.StringIO()
     log.configure(stream)
     try:

@@ -1,4 +1,4 @@
-"""What others wrote does nothing to a terminal."""
+"""Foreign text cannot control a terminal."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from agent.text.printable import escape_line, escape_lines
     ],
 )
 def test_controls_are_shown(text: str, escaped: str) -> None:
-    """Escape sequences, carriage returns and turned writing are seen as what they are."""
+    """Escape sequences, carriage returns and direction marks are printed as escapes."""
     assert escape_line(text) == escaped
 
 
 @given(st.text())
 def test_nothing_controls(text: str) -> None:
-    """Whatever the text: no control character is left, but for the ends of lines where they are wanted."""
+    """No control character remains of any text, except the line ends that `escape_lines` keeps."""
     categories = {unicodedata.category(char) for char in escape_line(text)}
 
     assert not categories & {"Cc", "Cf", "Cs"}
@@ -38,14 +38,14 @@ def test_nothing_controls(text: str) -> None:
 
 
 class Terminal(io.StringIO):
-    """What a terminal was sent."""
+    """Records the text sent to a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 def test_log_lines_on_a_terminal() -> None:
-    """A label with an escape sequence colours nothing and clears nothing."""
+    """A label with an escape sequence is logged in escaped form."""
     import structlog
 
     terminal = Terminal()
