@@ -1,7 +1,12 @@
-"""Binds each collector to what the configuration says about it."""
+"""
+The whole configuration, loaded: the operator's file, the plug-ins that it enables, and the rules.
+
+A fault in one part refuses everything, so that an agent never runs with half of what its operator wrote.
+"""
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -14,13 +19,24 @@ from agent.config.schema import CANARY, AgentConfig
 from agent.remediation import catalog
 from agent.sampling import plugins
 from agent.sampling.plugins import Collector
+from agent.text.units import format_duration
+from rules.evaluator import RuleSet
+from rules.rulefile import BUILTIN, RuleFileError, load_rules
+
+
+class RulesConfigError(Exception):
+    """The rules cannot be used; `messages` has one sentence for each fault."""
+
+    def __init__(self, messages: list[str]) -> None:
+        super().__init__("\n".join(messages))
+        self.messages = messages
 
 
 def load_configuration(path: Path | None, hand: str | None = None) -> tuple[AgentConfig, dict[str, ModuleType]]:
     """
-    The configuration, checked against the collectors there are, and those collectors; `hand` overrides its own.
+    Returns the checked configuration and the modules of its collectors; `hand` replaces `remediation.hand`.
 
-    Raises ConfigError, or DiscoveryError where two collectors have one name.
+    Raises ConfigError, or DiscoveryError where two collectors have the same name.
     """
     raw_config = read_document(path)
     modules = plugins.load_collectors(find_enabled_collectors(raw_config))
@@ -32,6 +48,35 @@ def load_configuration(path: Path | None, hand: str | None = None) -> tuple[Agen
         config = msgspec.structs.replace(config, remediation=remediation)
     catalog.bind_remedies(config, str(path))
     return config, modules
+
+
+def load_rule_set(config: AgentConfig, source: str) -> RuleSet:
+    """Loads the enabled rules; `source` names the configuration file in messages. Raises RulesConfigError."""
+    try:
+        rules = load_rules(list_rule_files(config, source), subquery_step_ms=round(config.rules.interval * 1000))
+    except RuleFileError as error:
+        raise RulesConfigError(error.messages) from error
+    unknown = sorted(set(config.rules.disable) - set(rules.names))
+    if unknown:
+        raise RulesConfigError([f"{source}: $.rules.disable: no rule is named {name!r}" for name in unknown])
+    enabled = rules.exclude_rules(config.rules.disable)
+    if enabled.reach_ms > config.sample.keep * 1000:
+        required = format_duration(enabled.reach_ms / 1000)
+        raise RulesConfigError(
+            [f"{source}: $.sample.keep: expected {required} or more, which is how far back the rules look"]
+        )
+    return enabled
+
+
+def list_rule_files(config: AgentConfig, source: str) -> list[Path]:
+    """Lists the built-in rule files and the files that the operator's patterns match."""
+    paths = sorted(BUILTIN.glob("*.yml")) if config.rules.builtin else []
+    for pattern in config.rules.files:
+        matches = sorted(Path(path) for path in glob.glob(pattern))
+        if not matches and not glob.has_magic(pattern):
+            raise RulesConfigError([f"{source}: $.rules.files: no such file: {pattern}"])
+        paths += matches
+    return paths
 
 
 def bind_collectors(

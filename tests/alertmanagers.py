@@ -1,4 +1,4 @@
-"""Real Alertmanagers for tests, and a machine whose one DIMM is as hot as a test says."""
+"""Real Alertmanagers for tests, and a machine with one DIMM whose temperature the test sets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUIET = "route: {receiver: none}\nreceivers: [{name: none}]\n"
 
 @contextlib.contextmanager
 def alertmanager(folder: Path, config: str = QUIET, address: str = "") -> Iterator[str]:
-    """A real Alertmanager that keeps what it knows in a folder; gives HOST:PORT. Ended, it can be started again."""
+    """Runs a real Alertmanager that stores its state in a folder; yields HOST:PORT. It can be started again there."""
     (folder / "alertmanager.yml").write_text(config)
     address = address or f"127.0.0.1:{processes.free_port()}"
     arguments = [
@@ -31,7 +31,7 @@ def alertmanager(folder: Path, config: str = QUIET, address: str = "") -> Iterat
 
 
 def machine(root: Path, celsius: int) -> Path:
-    """A machine with one DIMM sensor; gives the file that holds its temperature."""
+    """Writes a machine with one DIMM sensor; returns the file with its temperature."""
     chip = root / "sys/class/hwmon/hwmon0"
     chip.mkdir(parents=True)
     (root / "sys/devices/i2c/3-0050").mkdir(parents=True)
@@ -42,6 +42,6 @@ def machine(root: Path, celsius: int) -> Path:
 
 
 def active(address: str, label: str = "instance") -> dict[str, dict[str, Any]]:
-    """The alerts that Alertmanager holds now, by the value of a label."""
+    """Fetches the active alerts of an Alertmanager, by the value of a label."""
     body = processes.get(f"http://{address}/api/v2/alerts") or "[]"
     return {alert["labels"][label]: alert for alert in json.loads(body)}

@@ -1,4 +1,4 @@
-"""A server on loopback that answers whatever it is asked with one status and one body."""
+"""A server on loopback that answers every request with the same status and body."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @contextlib.contextmanager
 def answering(status: int, body: bytes) -> Iterator[str]:
-    """Until the block ends; gives HOST:PORT."""
+    """Serves until the block ends; yields HOST:PORT."""
 
     class Peer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

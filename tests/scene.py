@@ -1,4 +1,4 @@
-"""An agent on a picture of a machine of two nodes, with an engine r1 and memory modules that a test can move."""
+"""An agent on the recorded files of a machine with two nodes, an engine r1 and DIMMs, which a test changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agent.engines.baseline_handover import MeasuredBaseline, hand_over
 from tests import processes
 
 RUNNING = 4  # requests at once
-ENGINE = "127.0.0.1:8000"  # nobody listens there: below a picture, what an engine answers is a file
+ENGINE = "127.0.0.1:8000"  # nobody listens there: below a root, the answer of an engine is a file
 SECRET = "T0K3N-0F-THE-CHAT"
 RULES = {
     "groups": [
@@ -71,11 +71,11 @@ class Scene:
         return (self.folder / "state/token").read_text().strip()
 
     def heat(self, celsius: float) -> None:
-        """Brings the module 4-0052 to a temperature."""
+        """Sets the temperature of the DIMM 4-0052."""
         self._write("sys/class/hwmon/hwmon8/temp1_input", f"{celsius * 1000:.0f}\n")
 
     def generate(self, tokens: float) -> None:
-        """Lets the engine generate so many tokens more, at 40 a second."""
+        """Makes the engine generate that many more tokens, at 40 a second."""
         self._tokens += tokens
         lines = {
             "generation_tokens_total": ("counter", self._tokens),
@@ -93,17 +93,17 @@ class Scene:
             "".join([*text, "# TYPE vllm:inter_token_latency_seconds histogram\n", decode, count]),
         )
 
-    def _answers(self, open_to_all: bool) -> bool:
-        if open_to_all:
+    def _answers(self, is_open_to_all: bool) -> bool:
+        if is_open_to_all:
             return processes.get(f"{self.url}/-/ready") is not None
         return '"event":"history"' in self.log.read_text()
 
     def _write(self, path: str, text: str) -> None:
-        """In one step: the agent never reads half a file."""
-        whole = self.root / path
-        whole.parent.mkdir(parents=True, exist_ok=True)
-        (whole.parent / "next").write_text(text)
-        os.replace(whole.parent / "next", whole)
+        """Replaces the file in one step: the agent never reads a part of it."""
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        (file.parent / "next").write_text(text)
+        os.replace(file.parent / "next", file)
 
     def measured(self, tokens_per_second: float) -> None:
         """Gives the agent a baseline for the engine, as `steadytok engine bench --save` does."""
@@ -111,9 +111,9 @@ class Scene:
 
     @contextlib.contextmanager
     def silence(self) -> Iterator[None]:
-        """The engine does not answer meanwhile."""
+        """Makes the engine not answer until the block ends."""
         self._mute.set()
-        time.sleep(0.5)  # what is being written just now
+        time.sleep(0.5)  # a write in progress ends
         (self.root / f"http/{ENGINE}/metrics").unlink()
         yield
         self._mute.clear()
@@ -128,7 +128,7 @@ class Scene:
 
     @contextlib.contextmanager
     def agent(self, *, open_to_all: bool = True) -> Iterator[None]:
-        """The agent, ready, for as long as the block; the engine works meanwhile."""
+        """Runs the agent until the block ends, and yields once it is ready; the engine works meanwhile."""
         self.generate(1000)
         worker = threading.Thread(target=self._work, daemon=True)
         worker.start()

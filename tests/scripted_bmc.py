@@ -1,4 +1,4 @@
-"""A BMC in this process that does what a test says, nonsense too; its records are those of the simulator's sensors."""
+"""A BMC in this process whose answers a test scripts, invalid ones too; its records are the simulator's sensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LAST = 0xFFFF
 
 
 class ScriptedBmc:
-    """Answers every request of the collector; `asked` is what it was asked, `instead` what a test wants answered."""
+    """Answers every request of the collector; `asked` records them, `instead` holds the answers that a test scripts."""
 
     def __init__(self, sensors: Sequence[SimulatedSensor]) -> None:
         self.records = [sensor.encode_record(number, number) for number, sensor in enumerate(sensors, 1)]
@@ -41,15 +41,15 @@ class ScriptedBmc:
         self.closed += 1
 
     def count(self, request: IpmiRequest) -> int:
-        """How often that was asked since the last call of `forget`."""
-        return sum(1 for asked, _ in self.asked if asked is request)
+        """Counts the requests of that kind since the last call of `forget`."""
+        return sum(1 for seen_request, _ in self.asked if seen_request is request)
 
     def forget(self) -> None:
-        """Forgets what was asked."""
+        """Clears the recorded requests."""
         self.asked.clear()
 
     def enter(self, *events: bytes) -> None:
-        """New entries of the event log: sensor type, sensor number, event type and three bytes of data each."""
+        """Adds entries to the event log; each is sensor type, sensor number, event type and three bytes of data."""
         for event in events:
             number = len(self.log) + 1
             self.log.append(bytes((number & 0xFF, number >> 8, 2, 1, 2, 3, 4, 0x20, 0, 4)) + event)
@@ -67,9 +67,9 @@ class ScriptedBmc:
 
     def _get_sdr(self, data: bytes) -> Answer:
         number, offset, count = int.from_bytes(data[2:4], "little"), data[4], data[5]
-        place = max(number, 1) - 1
-        record = self.records[place]
-        following = place + 2 if place + 1 < len(self.records) else _LAST
+        index = max(number, 1) - 1
+        record = self.records[index]
+        following = index + 2 if index + 1 < len(self.records) else _LAST
         part = record[offset:] if count == 0xFF else record[offset : offset + count]
         if len(part) > self.longest:
             return 0xCA, b""
@@ -86,10 +86,10 @@ class ScriptedBmc:
     def _get_sel_entry(self, data: bytes) -> Answer:
         number = int.from_bytes(data[2:4], "little")
         numbers = [int.from_bytes(entry[:2], "little") for entry in self.log]
-        place = 0 if number == 0 else len(numbers) - 1 if number == _LAST else -1
+        index = 0 if number == 0 else len(numbers) - 1 if number == _LAST else -1
         if number in numbers:
-            place = numbers.index(number)
-        if place < 0 or not numbers:
+            index = numbers.index(number)
+        if index < 0 or not numbers:
             return 0xCB, b""
-        following = numbers[place + 1] if place + 1 < len(numbers) else _LAST
-        return 0, following.to_bytes(2, "little") + self.log[place]
+        following = numbers[index + 1] if index + 1 < len(numbers) else _LAST
+        return 0, following.to_bytes(2, "little") + self.log[index]

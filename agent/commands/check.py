@@ -28,7 +28,7 @@ def command(config_path: Path | None, root: str) -> None:
     """Say what works on this host, what does not, why, and what mends it."""
     from agent import configuration
     from agent.config.loader import ConfigError
-    from agent.rulebook import RulesConfigError, load_rule_set
+    from agent.configuration import RulesConfigError, load_rule_set
     from agent.sampling import plugins
 
     try:

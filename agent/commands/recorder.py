@@ -60,9 +60,8 @@ def _parse_milliseconds(text: str) -> int:
 def _find_folder(config_path: Path | None, root: str, state_dir: Path | None) -> Path:
     from agent import configuration
     from agent.config.loader import ConfigError
-    from agent.persistence import state_dir_of_root
     from agent.recorder.recorder import FOLDER
-    from agent.storage.state_dir import find_state_dir
+    from agent.storage.state_dir import find_state_dir, state_dir_of_root
 
     if state_dir is not None:
         return state_dir_of_root(state_dir, root) / FOLDER

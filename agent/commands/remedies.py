@@ -49,9 +49,8 @@ def list_(config_path: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def audit(config_path: Path | None, limit: int, as_json: bool) -> None:
     """The diary: what was done and what was not, with the reason. Read from the file, so no agent need run."""
-    from agent.persistence import state_dir_of_root
     from agent.remediation import journal
-    from agent.storage.state_dir import StateError, find_state_dir
+    from agent.storage.state_dir import StateError, find_state_dir, state_dir_of_root
 
     try:
         path = state_dir_of_root(find_state_dir(_running.load_or_die(config_path).state.dir), "/") / journal.FILE

@@ -34,8 +34,8 @@ def command(config_path: Path | None, root: str, hand: str | None, plain: bool) 
     from agent import configuration
     from agent.app import Agent
     from agent.config.loader import ConfigError
+    from agent.configuration import RulesConfigError
     from agent.console.live_table import PlainLines, open_screen
-    from agent.rulebook import RulesConfigError
     from agent.runtime.run_options import RunOptions, StartError
     from agent.sampling import plugins
     from agent.storage.state_dir import StateError

@@ -15,7 +15,8 @@ import msgspec
 import structlog
 
 from agent.engines.baseline import Baseline, BaselineKey
-from agent.storage.state_dir import LOCK, StateDir, write_atomically
+from agent.storage.atomic_file import write_atomically
+from agent.storage.state_dir import LOCK, StateDir
 
 PREFIX = "baseline.given."
 BASELINE_FILE = "baseline.json"

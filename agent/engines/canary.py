@@ -8,7 +8,7 @@ where its memory is more than a twentieth of what its node has left.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +57,15 @@ class EngineReady(msgspec.Struct, frozen=True):
 class Canary:
     """The engine's process, and its bursts."""
 
-    def __init__(self, settings: Settings, token_file: Path, changed: asyncio.Event) -> None:
+    def __init__(self, settings: Settings, token_file: Path, on_ready: Callable[[], None]) -> None:
+        """`on_ready` is called each time that the engine says where it serves."""
         self._settings = settings
         self._skip_queries = {reason: promql.compile(text) for reason, text in SKIP_CONDITIONS.items()}
         self._tokens = FIRST_TOKENS
         self._session: Any = None
         self._burst: asyncio.Task[None] | None = None
         self._log = structlog.get_logger()
-        self._changed = changed
+        self._on_ready = on_ready
         self.ready: EngineReady | None = None
         self.last_skip_reason: str | None = None
         arguments = ("engine", "--port", "0", *canary_arguments(settings.size), "--token-file", str(token_file))
@@ -82,7 +83,7 @@ class Canary:
         except msgspec.MsgspecError:
             self._log.info("engine", line=line.decode("utf-8", "replace").strip())
             return
-        self._changed.set()
+        self._on_ready()
 
     def _on_end(self) -> None:
         # The old URL stays known: a canary that died is down, and is shown as down, until the next one is ready.

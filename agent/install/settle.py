@@ -26,7 +26,7 @@ from agent.install.layout import (
 )
 from agent.install.sandbox import SandboxLines
 from agent.install.subprocesses import run_program
-from agent.storage.state_dir import write_atomically
+from agent.storage.atomic_file import write_atomically
 from agent.text.terminal import say
 
 _GENERATED_HEADER = (

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
-from agent.runtime.child_process import LONGEST_LINE, keep_alive, read_line
+from agent.runtime.child_process import MAX_LINE, keep_alive, read_line
 
 EYE_SOCKET = "/run/steadytok/eye.sock"
 
@@ -66,7 +66,7 @@ class EyeConnection:
         )
 
     async def _serve_connection(self) -> None:
-        reader, self._writer = await asyncio.open_unix_connection(self._socket_path, limit=LONGEST_LINE)
+        reader, self._writer = await asyncio.open_unix_connection(self._socket_path, limit=MAX_LINE)
         self.start_count += 1
         self._alive.set()
         try:

@@ -20,8 +20,8 @@ import msgspec
 
 from agent.config import loader as configuration
 from agent.config.loader import ConfigError
-from agent.config.schema import AgentConfig, ClientCertificate, Section, TlsVersion
-from agent.runtime.tls import load_certificate, set_version_bounds
+from agent.config.schema import AgentConfig, ClientCertificate, Section
+from agent.runtime.tls import TlsVersion, load_certificate, set_version_bounds
 from agent.storage.file_stamp import FileStamp, read_file_stamp
 
 REQUIRE_CLIENT_CERT = "RequireAndVerifyClientCert"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from agent.config.schema import AgentConfig
-from agent.rulebook import load_rule_set
+from agent.configuration import load_rule_set
 from bench import processes
 from bench.replay import SamplingGroup, build_groups, record
 from bench.report import BenchmarkResult, Figure

@@ -386,7 +386,7 @@ def test_the_agent_tells_of_a_lost_bmc_once_and_goes_on(bed: Bed) -> None:
         assert _family(agent.pid) == before
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     events = [line["event"] for line in lines if line.get("collector") == "ipmi"]
-    assert events == ["collector failed", "collector is well again"]
+    assert events == ["collector failed", "collector recovered"]
     assert PASSWORD + "\n" not in log.read_text()
     assert (bed.folder / "state" / "shelf" / "ipmi-sdr.json").exists()
 

@@ -22,7 +22,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from agent.persistence import state_dir_of_root
+from agent.storage.state_dir import state_dir_of_root
 from tests import processes
 from tests.conftest import MACHINES, load
 from tests.deep.page_view import SOON, PageView, read_value, wait_until

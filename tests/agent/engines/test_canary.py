@@ -64,7 +64,7 @@ def test_it_gives_way(
             history.record(group, second * 1000, [reading for reading in readings if reading is not None])
 
     async def ask() -> str | None:
-        return Canary(Settings(), Path("token"), asyncio.Event()).skip_reason(history, 29_000)
+        return Canary(Settings(), Path("token"), lambda: None).skip_reason(history, 29_000)
 
     assert asyncio.run(ask()) == reason
 

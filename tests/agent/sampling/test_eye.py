@@ -88,7 +88,7 @@ def test_the_eye_reads_what_its_root_holds(tmp_path: Path) -> None:
 
 def test_a_killed_eye_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pass under way fails with its reason, and the next one is answered by a new process."""
-    monkeypatch.setattr("agent.runtime.child_process.SHORTEST_PAUSE", 0.05)
+    monkeypatch.setattr("agent.runtime.child_process.MIN_PAUSE", 0.05)
     sensor(tmp_path, 61)
 
     async def scenario(eye: Watched) -> None:
@@ -109,7 +109,7 @@ def test_a_killed_eye_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_read_that_never_returns_hides_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A collector that hangs gets an eye of its own, which is replaced again and again; the shared one lives on."""
-    monkeypatch.setattr("agent.runtime.child_process.SHORTEST_PAUSE", 0.05)
+    monkeypatch.setattr("agent.runtime.child_process.MIN_PAUSE", 0.05)
     monkeypatch.setattr(sight_module, "STUCK_AFTER", 5.0)
     policy = tmp_path / "sys/devices/system/cpu/cpufreq/policy0"
     policy.mkdir(parents=True)

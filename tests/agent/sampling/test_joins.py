@@ -6,21 +6,14 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from agent.alerting.notifier import Notifier, NotifierCounters
-from agent.config.schema import AlertingConfig
-from agent.loop import Loop
 from agent.runtime.clock import Clock
 from agent.sampling import plugins
-from agent.sampling.eye_pool import EyePool
 from agent.sampling.plugins import Collector
 from agent.sampling.sampler import CollectionResult, Sampler
 from collectors import Sample, gauge
 from rules import promql
-from rules.evaluator import RuleEvaluator
-from rules.history.history import History
-from rules.rulefile import load_rules
+from tests.loops import build_loop
 
 HWMON = gauge("steadytok_hwmon_temperature_celsius", "…")
 IPMI = gauge("steadytok_ipmi_temperature_celsius", "…")
@@ -43,16 +36,10 @@ class House:
         self.takes = dict.fromkeys(INTERVALS, 0.0)
         self.silent: set[str] = set()
         self.under_way: list[tuple[float, CollectionResult]] = []
-        self.loop = Loop(
-            clock=Clock(lambda: self.now, lambda: 1_700_000_000.0 + self.now),
-            sampler=Sampler(self.lane, [*map(source, INTERVALS), the_join()], self.now, root=str(root)),
-            eye_pool=EyePool(str(root), lambda _: None),
-            history=History(3_600_000),
-            rules=RuleEvaluator(load_rules([]), interval_ms=1000, external_labels={}, external_url="http://x"),
-            notifier=Notifier(AlertingConfig(), {}, "http://x", NotifierCounters(CollectorRegistry())),
-            read_self_metrics=lambda now, now_ms: (),
-            interval=1.0,
-            stale_after=3,
+        self.loop = build_loop(
+            Clock(lambda: self.now, lambda: 1_700_000_000.0 + self.now),
+            Sampler(self.lane, [*map(source, INTERVALS), the_join()], self.now, root=str(root)),
+            root=str(root),
         )
 
     def lane(self, collector: Collector) -> Lane:
