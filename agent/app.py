@@ -18,7 +18,6 @@ from agent.alerting.notifier import Notifier, NotifierCounters
 from agent.config.loader import ConfigError
 from agent.config.reload_policy import find_restart_keys, replace_reloadable
 from agent.config.schema import CANARY, AgentConfig
-from agent.configuration import bind_collectors
 from agent.console.host_view import HostView, HostViewBuilder, is_shown
 from agent.console.live_table import Screen
 from agent.engines import baseline_handover
@@ -35,16 +34,20 @@ from agent.remediation.context import RemediationContext
 from agent.remediation.remediator import Remediator
 from agent.rulebook import RulesConfigError, load_rule_set
 from agent.runtime.clock import Clock
+from agent.runtime.entry_points import PluginError
 from agent.runtime.run_options import RunOptions
 from agent.runtime.scheduler import Scheduler
 from agent.runtime.sd_notify import SystemdNotifier
 from agent.runtime.threads import make_loop_callback, run_in_thread
 from agent.runtime.version import version
+from agent.sampling.binding import bind_collectors
+from agent.sampling.collector_state import CollectorState
 from agent.sampling.eye_pool import EyePool
 from agent.sampling.eye_socket import eye_socket_path
 from agent.sampling.hotplug import Hotplug
-from agent.sampling.plugins import Collector, DiscoveryError
-from agent.sampling.sampler import CollectorRunner, CollectorState, Sampler, ThreadRunner
+from agent.sampling.passes import CollectorRunner, ThreadRunner
+from agent.sampling.plugins import Collector
+from agent.sampling.sampler import Sampler
 from agent.selfmetrics import definitions, readings
 from agent.selfmetrics.memory_estimate import MemoryEstimate
 from agent.selfmetrics.process import Footprint, freeze_gc
@@ -127,7 +130,7 @@ class Agent:
         self.remediator = self._build_remediator(config)
         self.plant_learner = PlantLearner(self.state.read(learner.STATE_FILE), lambda: self.remediator.pacing_settings)
         self.scheduler = Scheduler()
-        self.hotplug = Hotplug(lambda names: self.sampler.make_due(names, self.clock.monotonic()))
+        self.hotplug = Hotplug(lambda subsystem: self.sampler.make_due_on_uevent(subsystem, self.clock.monotonic()))
 
     def _build_rules(self, config: AgentConfig) -> RuleEvaluator:
         return RuleEvaluator(
@@ -327,7 +330,7 @@ class Agent:
         self.baseline.models[CANARY] = f"{ready.model}:{ready.weights_bytes}"
         self._log.info("canary engine is ready", url=ready.url, weights=format_bytes(ready.weights_bytes))
         for collector in self._bind_collectors():
-            if collector.name in ("engine", "process"):
+            if collector.uses_engines:
                 self.sampler.add(collector, self.clock.monotonic())
 
     def render_metrics(self) -> str:
@@ -367,7 +370,7 @@ class Agent:
             config = replace_reloadable(self.config, file_config)
             rules = await run_in_thread("reload", lambda: load_rule_set(config, self.options.config_name))
             bound_remedies = catalog.bind_remedies(config, self.options.config_name)
-        except (ConfigError, RulesConfigError, DiscoveryError) as error:
+        except (ConfigError, RulesConfigError, PluginError) as error:
             self._log.error("the new configuration is not used; the old one stays", faults=str(error).splitlines())
             return
         self._modules = modules

@@ -11,7 +11,8 @@ import structlog
 from agent.alerting.notifier import Notifier
 from agent.runtime.clock import Clock
 from agent.sampling.eye_pool import EyePool
-from agent.sampling.sampler import CollectionResult, Outcome, Sampler
+from agent.sampling.passes import CollectionResult, Outcome
+from agent.sampling.sampler import Sampler
 from collectors import Reading
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History

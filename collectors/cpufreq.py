@@ -41,6 +41,10 @@ POLICIES = gauge(
     "Policies with this driver, governor and energy preference, read again every 30 s.",
 )
 METRICS = (FREQUENCY, MAXIMUM, LIMIT, POLICIES)
+HINT_ABSENT = (
+    "this host has no cpufreq driver: usual in a virtual machine; on hardware check the firmware's power settings"
+)
+UEVENTS = ("cpu",)
 
 _CPU = "sys/devices/system/cpu"
 _SETTINGS_EVERY = 6  # passes; a policy's settings are read in one of them, so that no pass reads all

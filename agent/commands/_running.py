@@ -71,11 +71,11 @@ def load_or_die(path: Path | None) -> Any:
     """The configuration in a file; ends the command with every fault of it."""
     from agent import configuration as binding
     from agent.config.loader import ConfigError
-    from agent.sampling import plugins
+    from agent.runtime.entry_points import PluginError
 
     try:
         return binding.load_configuration(path)[0]
     except ConfigError as error:
         _options.die(error.messages, 2)
-    except plugins.DiscoveryError as error:
+    except PluginError as error:
         _options.die([str(error)], 1)

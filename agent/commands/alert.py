@@ -27,7 +27,7 @@ def test(config_path: Path | None, address: str | None) -> None:
 
     from agent import configuration
     from agent.config.loader import ConfigError, parse
-    from agent.sampling import plugins
+    from agent.runtime.entry_points import PluginError
 
     document = {"alerting": {"alertmanagers": [{"static_configs": [{"targets": [address]}]}]}}
     try:
@@ -36,7 +36,7 @@ def test(config_path: Path | None, address: str | None) -> None:
             config = msgspec.structs.replace(config, alerting=parse(document, "--alertmanager", {}).alerting)
     except ConfigError as error:
         _options.die(error.messages, 2)
-    except plugins.DiscoveryError as error:
+    except PluginError as error:
         _options.die([str(error)], 1)
     sys.exit(asyncio.run(_send_test_alert(config)))
 

@@ -74,7 +74,8 @@ def bench(**options: Any) -> None:
     from agent.config.loader import ConfigError
     from agent.enginebench.bench import run
     from agent.enginebench.client import EngineError
-    from agent.sampling import plugins
+    from agent.runtime.entry_points import PluginError
+    from agent.sampling import binding
     from agent.text import log
 
     log.configure(sys.stderr, level=40)  # an engine's every line is not ours to print
@@ -82,10 +83,10 @@ def bench(**options: Any) -> None:
         config, modules = configuration.load_configuration(options["config_path"])
         plan = _make_plan(config, options)
         with _show_progress(plan.requests) as progress:
-            result = run(plan, modules, configuration.bind_collectors(config, modules), progress)
+            result = run(plan, modules, binding.bind_collectors(config, modules), progress)
     except ConfigError as error:
         _options.die(error.messages, 2)
-    except (plugins.DiscoveryError, EngineError) as error:
+    except (PluginError, EngineError) as error:
         _options.die([str(error)], 1)
     except KeyboardInterrupt:
         _options.die(["stopped before there was anything to tell"], 130)

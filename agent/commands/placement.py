@@ -15,7 +15,8 @@ from agent.commands import _options
 from agent.placement import numa_maps, table
 from agent.placement.process_placement import ProcessPlacement
 from agent.placement.query import PlacementError, PlacementQuery
-from agent.sampling import plugins
+from agent.runtime.entry_points import PluginError
+from agent.sampling import binding
 from agent.text.terminal import say, write
 
 
@@ -72,10 +73,10 @@ def _open_query(config_path: Path | None, root: str, who: str | None) -> Placeme
 
     try:
         config, modules = configuration.load_configuration(config_path)
-        collectors = {collector.name: collector for collector in configuration.bind_collectors(config, modules)}
+        collectors = {collector.name: collector for collector in binding.bind_collectors(config, modules)}
     except ConfigError as error:
         _options.die(error.messages, 2)
-    except plugins.DiscoveryError as error:
+    except PluginError as error:
         _options.die([str(error)], 1)
     if "process" not in collectors:
         _options.die(["the collector process is switched off in the configuration"], 2)

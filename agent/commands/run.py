@@ -36,8 +36,8 @@ def command(config_path: Path | None, root: str, hand: str | None, plain: bool) 
     from agent.config.loader import ConfigError
     from agent.console.live_table import PlainLines, open_screen
     from agent.rulebook import RulesConfigError
+    from agent.runtime.entry_points import PluginError
     from agent.runtime.run_options import RunOptions, StartError
-    from agent.sampling import plugins
     from agent.storage.state_dir import StateError
     from agent.text import log
     from agent.web import site
@@ -59,5 +59,5 @@ def command(config_path: Path | None, root: str, hand: str | None, plain: bool) 
             screen.close()
     except (ConfigError, RulesConfigError) as error:
         _options.die(error.messages, 2)
-    except (StartError, StateError, plugins.DiscoveryError) as error:
+    except (StartError, StateError, PluginError) as error:
         _options.die([str(error)], 1)

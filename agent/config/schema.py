@@ -18,6 +18,10 @@ TlsVersion = Literal["TLS12", "TLS13"]
 """As Prometheus' configuration calls them; what is older is broken."""
 
 
+class NotLoaded:
+    """Stands for the Config of a third party's collector that is not enabled: its keys are not checked."""
+
+
 class Section(msgspec.Struct, frozen=True, kw_only=True):
     """A mapping of the file; keys that it does not name are refused when the file is read."""
 

@@ -11,8 +11,9 @@ import ipaddress
 import os
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import urlsplit
 
 import msgspec
@@ -91,12 +92,14 @@ def list_outgoing_urls(config: AgentConfig) -> Iterator[str]:
             yield f"//{socket_address}"
 
 
-def list_bmc_urls(config: AgentConfig) -> Iterator[str]:
-    """The BMC, where it is asked over the network."""
-    ipmi_settings = config.collectors.get("ipmi")
-    address = getattr(ipmi_settings.config, "address", "local") if ipmi_settings is not None else "local"
-    if address != "local":
-        yield f"//{address}"
+def list_collector_urls(config: AgentConfig, modules: Mapping[str, ModuleType], *, in_eye: bool) -> Iterator[str]:
+    """Yields the addresses that the collectors in the eye, or those in the agent, connect to."""
+    for name, module in modules.items():
+        runs_in_eye = getattr(module, "ISOLATED", False) or getattr(module, "PRIVILEGED", False)
+        if hasattr(module, "sandbox_addresses") and runs_in_eye == in_eye:
+            settings = config.collectors.get(name)
+            collector_config = None if settings is None else settings.config
+            yield from (f"//{address}" for address in module.sandbox_addresses(collector_config or module.Config()))
 
 
 def allow_addresses(urls: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -135,10 +138,13 @@ def _nameservers(file: Path = Path("/etc/resolv.conf")) -> Iterator[str]:
             yield words[1]
 
 
-def compute_sandbox(config: AgentConfig, maps: str, interpreter: str) -> SandboxLines:
+def compute_sandbox(
+    config: AgentConfig, modules: Mapping[str, ModuleType], maps: str, interpreter: str
+) -> SandboxLines:
     """Everything, for one configuration on this host."""
-    agent_lines, notes = allow_addresses(list_outgoing_urls(config))
-    eye_lines, eye_notes = allow_addresses(list_bmc_urls(config))
+    agent_urls = [*list_outgoing_urls(config), *list_collector_urls(config, modules, in_eye=False)]
+    agent_lines, notes = allow_addresses(agent_urls)
+    eye_lines, eye_notes = allow_addresses(list_collector_urls(config, modules, in_eye=True))
     if eye_lines:
         eye_lines.insert(0, "RestrictAddressFamilies=AF_INET AF_INET6")
     listen_host = config.web.listen.rpartition(":")[0].strip("[]")
@@ -170,11 +176,11 @@ def main() -> int:
 
     log.configure()  # to stderr: what is printed is for a program
     try:
-        config, _ = configuration.load_configuration(Path(sys.argv[1]))
+        config, modules = configuration.load_configuration(Path(sys.argv[1]))
     except ConfigError as error:
         sys.stderr.write("\n".join(error.messages) + "\n")
         return 2
-    sandbox = compute_sandbox(config, read_process_maps(), os.path.realpath(sys.executable))
+    sandbox = compute_sandbox(config, modules, read_process_maps(), os.path.realpath(sys.executable))
     sys.stdout.write(msgspec.json.encode(sandbox).decode() + "\n")
     return 0
 

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from agent.sampling import plugins
-from agent.sampling.sampler import CollectionResult, ThreadRunner
+from agent.sampling.passes import CollectionResult, ThreadRunner
 from collectors import Host, Metric, Note, Sample
 
 

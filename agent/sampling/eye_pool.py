@@ -16,8 +16,8 @@ import structlog
 from agent.runtime.child_process import ChildProcess
 from agent.sampling.eye import CollectRequest, CollectResponse, decode_result
 from agent.sampling.eye_socket import EyeConnection
+from agent.sampling.passes import CollectionResult
 from agent.sampling.plugins import Collector
-from agent.sampling.sampler import CollectionResult
 
 EyeProcess = ChildProcess | EyeConnection
 

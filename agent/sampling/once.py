@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.sampling.passes import CollectionResult, Outcome, ThreadRunner, collect_readings
 from agent.sampling.plugins import Collector
-from agent.sampling.sampler import CollectionResult, Outcome, ThreadRunner, collect_readings
 from collectors import Host
 
 TIMEOUT = 10.0  # seconds for all collectors together, or the longest of their own deadlines

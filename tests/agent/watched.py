@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.sampling.eye_pool import EyePool
+from agent.sampling.passes import CollectionResult
 from agent.sampling.plugins import bind_collector, load_collectors
-from agent.sampling.sampler import CollectionResult
 
 
 class Watched:

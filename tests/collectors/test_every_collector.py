@@ -34,7 +34,7 @@ import msgspec
 import pytest
 
 import collectors
-from collectors import Host, Metric, Sample
+from collectors import EngineAddress, Host, Metric, Sample
 
 HERE = Path(__file__).parent
 NAMES = sorted(module.name for module in pkgutil.iter_modules(collectors.__path__) if not module.name.startswith("_"))
@@ -298,3 +298,20 @@ def test_a_second_pass_reads_the_same(name: str) -> None:
     second = [reading for reading in module.collect(host, *extra) if reading is not None]
 
     assert _series(second) == _series(first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_optional_constants_keep_the_contract(name: str, tmp_path: Path) -> None:
+    """Hints are one sentence, uevents are names of subsystems, and functions of the configuration take its defaults."""
+    module = importlib.import_module(f"collectors.{name}")
+    for hint in ("HINT_ABSENT", "HINT_REFUSED"):
+        assert re.fullmatch(r"\S.{10,180}[^.\s]", getattr(module, hint, "a sentence of the agent")), hint
+    uevents = getattr(module, "UEVENTS", ())
+    assert isinstance(uevents, tuple)
+    assert all(re.fullmatch(r"[a-z][a-z0-9_]*", subsystem) for subsystem in uevents)
+    if hasattr(module, "with_engines"):
+        config = module.with_engines(module.Config(), [EngineAddress("r1", "http://127.0.0.1:8000")])
+        assert isinstance(config, module.Config)
+        assert [reading for reading in module.collect(Host(tmp_path), config) if reading is None] == []
+    if hasattr(module, "sandbox_addresses"):
+        assert list(module.sandbox_addresses(module.Config())) == []  # a host that names nothing needs no network

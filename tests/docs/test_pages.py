@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from agent.config import loader, schema
+from agent.remediation.plugins import load_actions
 from agent.sampling import plugins
 from collectors import Host
 from docs import fields
@@ -43,7 +44,7 @@ def test_every_setting_says_what_it_is() -> None:
         kind for kind in vars(schema).values() if isinstance(kind, type) and issubclass(kind, schema.Section)
     ]
     kinds += [kind for kind in plugins.find_config_types(plugins.load_collectors()).values() if kind is not None]
-    kinds += [module.Config for module in plugins.load_actions().values()]
+    kinds += [module.Config for module in load_actions().values()]
     silent = [
         f"{kind.__module__}.{kind.__name__}.{field.name}"
         for kind in kinds

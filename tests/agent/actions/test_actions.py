@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from agent.actions import ChangedError, FailedError, Http, Moment, Plan, RefusedError, Task, Vector
+from agent.remediation import plugins
 from agent.remediation.model import overlaps
-from agent.sampling import plugins
 from collectors import Host
 
 ACTIONS: Mapping[str, Any] = plugins.load_actions()

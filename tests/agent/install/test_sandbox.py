@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -28,8 +29,12 @@ MAPS = """\
 LISTEN = "web: {listen: "
 
 
-def config(text: str) -> AgentConfig:
+def parse_config(text: str) -> AgentConfig:
     return parse(yaml.safe_load(text) or {}, "test", find_config_types(load_collectors()))
+
+
+def compute(config: AgentConfig) -> sandbox.SandboxLines:
+    return sandbox.compute_sandbox(config, load_collectors(), MAPS, "/usr/bin/python3.11")
 
 
 def test_the_interpreter_is_a_file_and_libraries_are_folders() -> None:
@@ -58,7 +63,7 @@ def test_programs_among_the_libraries_are_left_out(tmp_path: Path) -> None:
 
 def test_whom_the_configuration_names_may_be_reached() -> None:
     """Alertmanagers, engines and webhooks; this host needs no line, and a name brings its address now."""
-    told = config(
+    told = parse_config(
         """
         alerting: {alertmanagers: [{static_configs: [{targets: ["192.0.2.10:9093", "[2001:db8::1]:9093"]}]}]}
         engines: [{name: a, url: "http://127.0.0.1:8000"}, {name: b, url: "http://192.0.2.11:8000/"}]
@@ -66,7 +71,7 @@ def test_whom_the_configuration_names_may_be_reached() -> None:
         """
     )
 
-    lines = sandbox.compute_sandbox(told, MAPS, "/usr/bin/python3.11").agent
+    lines = compute(told).agent
 
     assert lines == tuple(f"IPAddressAllow={ip}" for ip in ("192.0.2.10", "2001:db8::1", "192.0.2.11", "192.0.2.12"))
 
@@ -75,7 +80,7 @@ def test_alertmanagers_in_files_and_a_haproxy_far_away_are_among_them(tmp_path: 
     """Files as they are now, which is told; a socket that is a path needs no line."""
     (tmp_path / "am.yml").write_text('- targets: ["192.0.2.20:9093"]\n')
     remedy = "match: ['alertname=\"X\"'], action: haproxy, parameters: {weight: 10}"
-    told = config(
+    told = parse_config(
         f"""
         alerting: {{alertmanagers: [{{file_sd_configs: [{{files: ["{tmp_path}/*.yml"]}}]}}]}}
         remedies:
@@ -84,7 +89,7 @@ def test_alertmanagers_in_files_and_a_haproxy_far_away_are_among_them(tmp_path: 
         """
     )
 
-    found = sandbox.compute_sandbox(told, MAPS, "/usr/bin/python3.11")
+    found = compute(told)
 
     assert found.agent == ("IPAddressAllow=192.0.2.20", "IPAddressAllow=192.0.2.21")
     assert any("install again" in sentence for sentence in found.told)
@@ -126,24 +131,34 @@ def test_a_name_needs_a_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_eye_has_a_network_only_for_a_bmc_that_is_on_one() -> None:
     """In-band it has none; over the LAN it reaches that address alone."""
-    maps = (MAPS, "/usr/bin/python3.11")
-
-    assert sandbox.compute_sandbox(config(""), *maps).eye == ()
-    assert sandbox.compute_sandbox(config("collectors: {ipmi: {address: 192.0.2.5}}"), *maps).eye == (
+    assert compute(parse_config("")).eye == ()
+    assert compute(parse_config("collectors: {ipmi: {address: 192.0.2.5}}")).eye == (
         "RestrictAddressFamilies=AF_INET AF_INET6",
         "IPAddressAllow=192.0.2.5",
     )
 
 
+def test_addresses_of_a_third_partys_collector_are_let_through() -> None:
+    """A collector that runs in the agent gets a line in the agent's unit, one that is isolated in the eye's."""
+    for is_isolated, expected in ((False, ("IPAddressAllow=192.0.2.7",)), (True, ())):
+        module = SimpleNamespace(
+            Config=dict, ISOLATED=is_isolated, sandbox_addresses=lambda config: config.get("hosts", ["192.0.2.7:80"])
+        )
+        lines = sandbox.compute_sandbox(parse_config(""), {"acme": module}, MAPS, "/usr/bin/python3.11")  # type: ignore[dict-item]  # it stands for a module
+
+        assert lines.agent == expected
+        assert ("IPAddressAllow=192.0.2.7" in lines.eye) == is_isolated
+
+
 @pytest.mark.parametrize("listen", ["127.0.0.1:9817", "[::1]:9817", "localhost:9817"])
 def test_listening_on_this_host_needs_nothing(listen: str) -> None:
     """Nothing is told."""
-    assert sandbox.compute_sandbox(config(f'{LISTEN}"{listen}"}}'), MAPS, "/p").told == ()
+    assert compute(parse_config(f'{LISTEN}"{listen}"}}')).told == ()
 
 
 def test_listening_to_the_network_needs_a_word_of_the_operator() -> None:
     """Who scrapes stands in no configuration of ours, and is let in by nobody's guess."""
-    (told,) = sandbox.compute_sandbox(config(f'{LISTEN}"0.0.0.0:9817"}}'), MAPS, "/p").told
+    (told,) = compute(parse_config(f'{LISTEN}"0.0.0.0:9817"}}')).told
 
     assert "systemctl edit steadytok" in told
 

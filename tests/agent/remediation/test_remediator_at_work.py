@@ -13,12 +13,11 @@ import pytest
 from agent.actions import FailedError, Moment, Plan, Task
 from agent.config.loader import parse
 from agent.config.schema import RemediationConfig
-from agent.remediation import catalog, journal
+from agent.remediation import catalog, journal, plugins
 from agent.remediation.context import RemediationContext
 from agent.remediation.model import AuditEntry, Event, Phase
 from agent.remediation.remediator import RETRY_SECONDS, Remediator
 from agent.runtime.clock import Clock
-from agent.sampling import plugins
 from collectors import gauge
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History

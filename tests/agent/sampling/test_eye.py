@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from agent.sampling import eye_pool as sight_module
 from agent.sampling.eye import CollectResponse, decode_result, encode_result
+from agent.sampling.passes import CollectionResult
 from agent.sampling.plugins import bind_collector, load_collectors
-from agent.sampling.sampler import CollectionResult
 from collectors import Note, Sample, counter, gauge
 from tests.agent.watched import Watched, until
 

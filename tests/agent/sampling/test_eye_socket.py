@@ -16,8 +16,8 @@ import pytest
 
 from agent.sampling import eye_pool as sight_module
 from agent.sampling.eye_socket import eye_socket_path
+from agent.sampling.passes import CollectionResult, Outcome
 from agent.sampling.plugins import bind_collector, load_collectors
-from agent.sampling.sampler import CollectionResult, Outcome
 from tests.agent.watched import Watched, until
 
 

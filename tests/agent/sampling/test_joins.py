@@ -14,8 +14,9 @@ from agent.loop import Loop
 from agent.runtime.clock import Clock
 from agent.sampling import plugins
 from agent.sampling.eye_pool import EyePool
+from agent.sampling.passes import CollectionResult
 from agent.sampling.plugins import Collector
-from agent.sampling.sampler import CollectionResult, Sampler
+from agent.sampling.sampler import Sampler
 from collectors import Sample, gauge
 from rules import promql
 from rules.evaluator import RuleEvaluator

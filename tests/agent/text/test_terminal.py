@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from agent.__main__ import main
 from agent.commands import _running
-from agent.sampling.sampler import CollectionResult
+from agent.sampling.passes import CollectionResult
 from agent.text import terminal
 from collectors import Metric, Note, Sample
 from tests.answering import answering
