@@ -41,9 +41,7 @@ POLICIES = gauge(
     "Policies with this driver, governor and energy preference, read again every 30 s.",
 )
 METRICS = (FREQUENCY, MAXIMUM, LIMIT, POLICIES)
-HINT_ABSENT = (
-    "this host has no cpufreq driver: usual in a virtual machine; on hardware check the firmware's power settings"
-)
+HINT_ABSENT = "no cpufreq driver: usual in a virtual machine; on hardware check the firmware's power settings"
 UEVENTS = ("cpu",)
 
 _CPU = "sys/devices/system/cpu"
