@@ -22,17 +22,17 @@ from agent.alerting import alertmanagers
 from agent.config.schema import AgentConfig
 from agent.install.layout import OPT
 
-LOCAL = "localhost"
+LOCALHOST = "localhost"
 
 
 class SandboxLines(msgspec.Struct, frozen=True):
     """Paths for ExecPaths= and NoExecPaths=, lines for IPAddressAllow=, and sentences for the operator."""
 
     execute: tuple[str, ...]
-    leave: tuple[str, ...]
+    excluded: tuple[str, ...]
     agent: tuple[str, ...]
     eye: tuple[str, ...]
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def find_executable_paths(maps: str, interpreter: str) -> list[str]:
@@ -148,7 +148,7 @@ def compute_sandbox(
     if eye_lines:
         eye_lines.insert(0, "RestrictAddressFamilies=AF_INET AF_INET6")
     listen_host = config.web.listen.rpartition(":")[0].strip("[]")
-    if listen_host not in (LOCAL, "127.0.0.1", "::1"):
+    if listen_host not in (LOCALHOST, "127.0.0.1", "::1"):
         notes.append(
             f"web.listen is {config.web.listen}, and nobody but this host may speak to the service: say who may with"
             " `systemctl edit steadytok`, such as  [Service] IPAddressAllow=10.0.0.0/8"

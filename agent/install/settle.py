@@ -104,10 +104,10 @@ def _write_sandbox(target: InstallTarget, sandbox: SandboxLines | None) -> None:
         return target.run_step(
             "write for this host which files the service may execute, and whom it may reach", lambda: None
         )
-    for sentence in sandbox.told:
+    for sentence in sandbox.notes:
         say(f"  note: {sentence}")
     execute = "".join(f"ExecPaths={path}\n" for path in sandbox.execute)
-    execute += "".join(f"NoExecPaths=-{path}\n" for path in sandbox.leave)
+    execute += "".join(f"NoExecPaths=-{path}\n" for path in sandbox.excluded)
     for unit, network_lines in ((DAEMON, sandbox.agent), ("steadytok-eye@.service", sandbox.eye)):
         network = "".join(f"{line}\n" for line in network_lines)
         for name, lines in (("10-interpreter.conf", execute), ("20-network.conf", network)):

@@ -11,20 +11,20 @@ from agent.sampling.passes import CollectionResult
 from agent.sampling.plugins import bind_collector, load_collectors
 
 
-class Watched:
+class WatchedEye:
     """One that reads hwmon below a root, by an eye of its own or by the one at a door."""
 
-    def __init__(self, root: Path, door: str | None = None) -> None:
-        self.passes: asyncio.Queue[CollectionResult] = asyncio.Queue()
-        self.sight = EyePool(str(root), self.passes.put_nowait, socket_path=door)
+    def __init__(self, root: Path, socket_path: str | None = None) -> None:
+        self.results: asyncio.Queue[CollectionResult] = asyncio.Queue()
+        self.pool = EyePool(str(root), self.results.put_nowait, socket_path=socket_path)
         self.hwmon = bind_collector(load_collectors()["hwmon"], "hwmon", interval=None, deadline=None, config=None)
 
-    async def ask(self, began: float) -> CollectionResult:
-        self.sight.get_runner("hwmon").start(self.hwmon, began)
-        return await asyncio.wait_for(self.passes.get(), 20)
+    async def collect(self, began: float) -> CollectionResult:
+        self.pool.get_runner("hwmon").start(self.hwmon, began)
+        return await asyncio.wait_for(self.results.get(), 20)
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.02)

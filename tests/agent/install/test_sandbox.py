@@ -33,7 +33,7 @@ def parse_config(text: str) -> AgentConfig:
     return parse(yaml.safe_load(text) or {}, "test", find_config_types(load_collectors()))
 
 
-def compute(config: AgentConfig) -> sandbox.SandboxLines:
+def compute_lines(config: AgentConfig) -> sandbox.SandboxLines:
     return sandbox.compute_sandbox(config, load_collectors(), MAPS, "/usr/bin/python3.11")
 
 
@@ -63,7 +63,7 @@ def test_programs_among_the_libraries_are_left_out(tmp_path: Path) -> None:
 
 def test_whom_the_configuration_names_may_be_reached() -> None:
     """Alertmanagers, engines and webhooks; this host needs no line, and a name brings its address now."""
-    told = parse_config(
+    config = parse_config(
         """
         alerting: {alertmanagers: [{static_configs: [{targets: ["192.0.2.10:9093", "[2001:db8::1]:9093"]}]}]}
         engines: [{name: a, url: "http://127.0.0.1:8000"}, {name: b, url: "http://192.0.2.11:8000/"}]
@@ -71,7 +71,7 @@ def test_whom_the_configuration_names_may_be_reached() -> None:
         """
     )
 
-    lines = compute(told).agent
+    lines = compute_lines(config).agent
 
     assert lines == tuple(f"IPAddressAllow={ip}" for ip in ("192.0.2.10", "2001:db8::1", "192.0.2.11", "192.0.2.12"))
 
@@ -80,7 +80,7 @@ def test_alertmanagers_in_files_and_a_haproxy_far_away_are_among_them(tmp_path: 
     """Files as they are now, which is told; a socket that is a path needs no line."""
     (tmp_path / "am.yml").write_text('- targets: ["192.0.2.20:9093"]\n')
     remedy = "match: ['alertname=\"X\"'], action: haproxy, parameters: {weight: 10}"
-    told = parse_config(
+    config = parse_config(
         f"""
         alerting: {{alertmanagers: [{{file_sd_configs: [{{files: ["{tmp_path}/*.yml"]}}]}}]}}
         remedies:
@@ -89,10 +89,10 @@ def test_alertmanagers_in_files_and_a_haproxy_far_away_are_among_them(tmp_path: 
         """
     )
 
-    found = compute(told)
+    lines = compute_lines(config)
 
-    assert found.agent == ("IPAddressAllow=192.0.2.20", "IPAddressAllow=192.0.2.21")
-    assert any("install again" in sentence for sentence in found.told)
+    assert lines.agent == ("IPAddressAllow=192.0.2.20", "IPAddressAllow=192.0.2.21")
+    assert any("install again" in sentence for sentence in lines.notes)
 
 
 def test_a_bad_file_of_alertmanagers_does_not_spoil_the_answer(tmp_path: Path) -> None:
@@ -100,21 +100,21 @@ def test_a_bad_file_of_alertmanagers_does_not_spoil_the_answer(tmp_path: Path) -
     (tmp_path / "am.yml").write_text("- nonsense\n")
     path = tmp_path / "steadytok.yml"
     path.write_text(f'alerting: {{alertmanagers: [{{file_sd_configs: [{{files: ["{tmp_path}/am.yml"]}}]}}]}}\n')
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-I", "-m", "agent.install.sandbox", path], capture_output=True, text=True, check=False
     )
 
-    assert msgspec.json.decode(done.stdout, type=sandbox.SandboxLines).agent == ()
-    assert "am.yml" in done.stderr
+    assert msgspec.json.decode(result.stdout, type=sandbox.SandboxLines).agent == ()
+    assert "am.yml" in result.stderr
 
 
 def test_a_name_without_an_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """It opens nothing, and the operator reads why."""
     monkeypatch.setattr(sandbox, "_addresses", lambda host: [])
-    lines, told = sandbox.allow_addresses(["//am.example:9093"])
+    lines, notes = sandbox.allow_addresses(["//am.example:9093"])
 
     assert lines == []
-    assert told[0].startswith("am.example has no address now")
+    assert notes[0].startswith("am.example has no address now")
 
 
 def test_a_name_needs_a_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,8 +131,8 @@ def test_a_name_needs_a_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_eye_has_a_network_only_for_a_bmc_that_is_on_one() -> None:
     """In-band it has none; over the LAN it reaches that address alone."""
-    assert compute(parse_config("")).eye == ()
-    assert compute(parse_config("collectors: {ipmi: {address: 192.0.2.5}}")).eye == (
+    assert compute_lines(parse_config("")).eye == ()
+    assert compute_lines(parse_config("collectors: {ipmi: {address: 192.0.2.5}}")).eye == (
         "RestrictAddressFamilies=AF_INET AF_INET6",
         "IPAddressAllow=192.0.2.5",
     )
@@ -153,22 +153,22 @@ def test_addresses_of_a_third_partys_collector_are_let_through() -> None:
 @pytest.mark.parametrize("listen", ["127.0.0.1:9817", "[::1]:9817", "localhost:9817"])
 def test_listening_on_this_host_needs_nothing(listen: str) -> None:
     """Nothing is told."""
-    assert compute(parse_config(f'{LISTEN}"{listen}"}}')).told == ()
+    assert compute_lines(parse_config(f'{LISTEN}"{listen}"}}')).notes == ()
 
 
 def test_listening_to_the_network_needs_a_word_of_the_operator() -> None:
     """Who scrapes stands in no configuration of ours, and is let in by nobody's guess."""
-    (told,) = compute(parse_config(f'{LISTEN}"0.0.0.0:9817"}}')).told
+    (note,) = compute_lines(parse_config(f'{LISTEN}"0.0.0.0:9817"}}')).notes
 
-    assert "systemctl edit steadytok" in told
+    assert "systemctl edit steadytok" in note
 
 
 def test_it_crosses_to_the_installer_as_json() -> None:
     """The installer reads these keys."""
     assert set(msgspec.to_builtins(sandbox.SandboxLines((), (), (), ()))) == {
         "execute",
-        "leave",
+        "excluded",
         "agent",
         "eye",
-        "told",
+        "notes",
     }

@@ -17,13 +17,13 @@ from agent.install.uninstall import remove
 VENV = Path(sys.prefix)
 
 
-def files(target: InstallTarget) -> set[str]:
+def list_files(target: InstallTarget) -> set[str]:
     """Everything that is no folder, as paths of the host."""
     return {f"/{path.relative_to(target.prefix)}" for path in target.prefix.rglob("*") if not path.is_dir()}
 
 
-@pytest.fixture(scope="module", name="made")
-def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", name="settled_prefix")
+def _settle_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A host on which the venv that runs these tests was installed; once, since that takes seconds."""
     prefix = tmp_path_factory.mktemp("made") / "host"
     settle(InstallTarget(prefix), VENV)
@@ -31,9 +31,9 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(name="settled")
-def _settled(target: InstallTarget, made: Path) -> InstallTarget:
+def _copy_settled(target: InstallTarget, settled_prefix: Path) -> InstallTarget:
     """A copy of it to spoil."""
-    shutil.copytree(made, target.prefix, symlinks=True)
+    shutil.copytree(settled_prefix, target.prefix, symlinks=True)
     return target
 
 
@@ -46,7 +46,7 @@ def test_everything_has_its_place_and_can_be_read(settled: InstallTarget) -> Non
     """The files of the list, the drop-ins of this host, a command, and nothing else; none that others may write."""
     expected = {piece.path for piece in INSTALLED_FILES} | set(GENERATED) | {COMMAND, CURRENT}
 
-    assert files(settled) == expected
+    assert list_files(settled) == expected
     modes = {stat.S_IMODE(settled.resolve(path).stat().st_mode) for path in expected - {COMMAND, CURRENT}}
     assert modes == {0o644}
 
@@ -106,26 +106,26 @@ def test_another_installers_command_is_left_alone(settled: InstallTarget) -> Non
 
 def test_what_was_learnt_and_edited_outlives_the_service_until_a_purge(settled: InstallTarget) -> None:
     """uninstall keeps /etc and the state; --purge leaves no file and no folder of ours."""
-    kept = {piece.path for piece in INSTALLED_FILES if piece.is_editable}
+    editable_paths = {piece.path for piece in INSTALLED_FILES if piece.is_editable}
     journal = settled.resolve(STATE[0]) / "journal.db"
     journal.parent.mkdir(parents=True)
     journal.touch()
-    operators = settled.resolve("/etc/systemd/system")
-    dropin = operators / "steadytok-hand.service.d/override.conf"
-    wanted = operators / "multi-user.target.wants/steadytok-engine@r1.service"
-    for path in (dropin, wanted):
+    operator_units = settled.resolve("/etc/systemd/system")
+    dropin = operator_units / "steadytok-hand.service.d/override.conf"
+    enabled_link = operator_units / "multi-user.target.wants/steadytok-engine@r1.service"
+    for path in (dropin, enabled_link):
         path.parent.mkdir(parents=True, exist_ok=True)
-    wanted.symlink_to("/usr/local/lib/systemd/system/steadytok-engine@.service")
+    enabled_link.symlink_to("/usr/local/lib/systemd/system/steadytok-engine@.service")
     dropin.touch()
     assert remove(settled, purge=False)
-    assert files(settled) == {
-        *kept,
+    assert list_files(settled) == {
+        *editable_paths,
         f"{STATE[0]}/journal.db",
         "/etc/systemd/system/steadytok-hand.service.d/override.conf",
     }
 
     assert remove(settled, purge=True)
-    assert not files(settled)
+    assert not list_files(settled)
     assert not [path for path in settled.prefix.rglob("*") if "steadytok" in path.name]
     assert not remove(settled, purge=True)
 
@@ -136,10 +136,10 @@ def test_others_folders_stay(settled: InstallTarget) -> None:
     other.touch()
     remove(settled, purge=True)
 
-    assert files(settled) == {"/usr/local/lib/systemd/system/other.service"}
+    assert list_files(settled) == {"/usr/local/lib/systemd/system/other.service"}
 
 
-class Booted(InstallTarget):
+class BootedTarget(InstallTarget):
     """A host below a folder whose units can be started."""
 
     is_live = True
@@ -150,7 +150,7 @@ SYSTEMCTL = """\
 [ "$1" = restart ] && { echo no luck >&2; exit 1; }
 exit 0
 """
-OLD = """\
+OLD_PYTHON = """\
 #!/bin/sh
 echo "$@" >>{said}
 readlink {current} >>{said}
@@ -161,21 +161,21 @@ def test_an_upgrade_that_does_not_start_is_undone_by_the_old_versions_own_code(
     settled: InstallTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its units and walls go around it again, not those of the version that failed; and it is what `current` is."""
-    host, said = Booted(settled.prefix), tmp_path / "said"
-    old = host.resolve(f"{OPT}/venv-1")
+    host, call_log = BootedTarget(settled.prefix), tmp_path / "said"
+    old_venv = host.resolve(f"{OPT}/venv-1")
     for name in ("systemctl", "systemd-sysusers", "systemd-tmpfiles", "udevadm"):
-        _program(tmp_path / "bin" / name, SYSTEMCTL)
-    _program(old / "bin/python", OLD.format(said=said, current=host.resolve(CURRENT)))
-    environment.switch_current(host, old)
+        _write_program(tmp_path / "bin" / name, SYSTEMCTL)
+    _write_program(old_venv / "bin/python", OLD_PYTHON.format(said=call_log, current=host.resolve(CURRENT)))
+    environment.switch_current(host, old_venv)
     monkeypatch.setattr(subprocesses, "_PATH", str(tmp_path / "bin"))
     with pytest.raises(InstallError, match="no luck"):
         settle(host, VENV)
 
-    assert said.read_text().splitlines() == [f"-I -m agent.install.settle {host.prefix} {old}", old.name]
-    assert environment.find_current(host) == old
+    assert call_log.read_text().splitlines() == [f"-I -m agent.install.settle {host.prefix} {old_venv}", old_venv.name]
+    assert environment.find_current(host) == old_venv
 
 
-def _program(path: Path, text: str) -> None:
+def _write_program(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(0o755)
