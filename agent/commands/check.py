@@ -1,4 +1,4 @@
-"""`steadytok check`: the operator's doctor."""
+"""`steadytok check`: reads every collector once, and prints its outcome and a hint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agent.text.terminal import say
 from collectors import Sample
 
 UNPLACED = "steadytok_dimm_unplaced_info"
-_MAX_UNPLACED_LINES = 12  # lines: the sensors of a large host must not push the next collector off the screen
+_MAX_UNPLACED_LINES = 12  # the sensors of a large host must not push the next collector off the screen
 _COLOURS = {Outcome.OK: "green", Outcome.FAILED: "red", Outcome.ABSENT: "bright_black", Outcome.REFUSED: "yellow"}
 
 
@@ -25,7 +25,7 @@ _COLOURS = {Outcome.OK: "green", Outcome.FAILED: "red", Outcome.ABSENT: "bright_
 @_options.config
 @_options.root
 def command(config_path: Path | None, root: str) -> None:
-    """Say what works on this host, what does not, why, and what mends it."""
+    """Show what works on this host, what does not, why, and how to fix it."""
     from agent import configuration
     from agent.config.loader import ConfigError
     from agent.rulebook import RulesConfigError, load_rule_set
@@ -39,13 +39,13 @@ def command(config_path: Path | None, root: str) -> None:
         _options.die(error.messages, 2)
     except PluginError as error:
         _options.die([str(error)], 1)
-    say(f"configuration  {config_path or 'none: every default'}: well")
+    say(f"configuration  {config_path or 'none: every default'}: ok")
     say(f"rules          {sum(len(group.rules) for group in rules.groups)} loaded")
     cache_dir = state_dir.find_collector_cache_dir(config.state.dir, root)
     collectors = binding.bind_collectors(config, modules)
     results = once.collect_once(collectors, root, cache_dir=cache_dir)
     for collector, result in zip(collectors, results, strict=True):
-        _print_result(collector, result)
+        _print_result(result, find_hint(collector, result))
     sys.exit(1 if once.select_failed(results) else 0)
 
 
@@ -61,9 +61,8 @@ def find_hint(collector: Collector, result: CollectionResult) -> str:
     return ""
 
 
-def _print_result(collector: Collector, result: CollectionResult) -> None:
+def _print_result(result: CollectionResult, hint: str) -> None:
     cost = f"{result.cpu_seconds * 1000:6.1f} ms of CPU  {len(result.samples):5} series"
-    hint = find_hint(collector, result)
     say(f"{result.collector:17}", end="")
     say(f"{result.outcome.value:8}", colour=_COLOURS[result.outcome], end="")
     say(f" {cost}" + (f"  {hint}" if hint else ""))
@@ -74,10 +73,10 @@ def _print_result(collector: Collector, result: CollectionResult) -> None:
 
 
 def _print_unplaced(samples: Sequence[Sample]) -> None:
-    """Each sensor of memory that fits no slot, as the operator's map calls it, and what was tried."""
+    """Prints each memory sensor without a slot, under its name in collectors.dimm.names, and the reason."""
     unplaced = [dict(sample.labels) for sample in samples if sample.metric.name == UNPLACED]
     for labels in unplaced[:_MAX_UNPLACED_LINES]:
         say(f"{'':17}unplaced  {labels['source']}/{labels['sensor']}: {labels['reason']}")
     if unplaced:
         more = f"{len(unplaced) - _MAX_UNPLACED_LINES} more; " if len(unplaced) > _MAX_UNPLACED_LINES else ""
-        say(f"{'':17}{more}collectors.dimm.names in the configuration can say which slot each is of")
+        say(f"{'':17}{more}collectors.dimm.names in the configuration can assign each to its slot")

@@ -1,4 +1,4 @@
-"""`steadytok collect`: one reading, printed."""
+"""`steadytok collect`: reads collectors once and prints the readings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def command(names: tuple[str, ...], root: str, config_path: Path | None, as_json
 def _select_collectors(
     names: Sequence[str], config_path: Path | None, root: str
 ) -> tuple[list[plugins.Collector], Path | None]:
-    """The collectors to read, and the folder for what they keep."""
+    """Returns the collectors to read, and the folder of their cache files."""
     try:
         bound, folder = _bind_collectors(config_path)
     except PluginError as error:
@@ -93,7 +93,7 @@ def _format_json(results: Sequence[CollectionResult]) -> str:
 
 
 def _to_json_value(value: float) -> float | str:
-    """JSON has no NaN and no infinity; Prometheus' own API writes them as text."""
+    """Returns a number; NaN and infinity, which JSON lacks, become text as in Prometheus' API."""
     return value if math.isfinite(value) else format_number(value)
 
 

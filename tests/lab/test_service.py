@@ -319,4 +319,4 @@ def test_taken_away_it_leaves_what_it_knew_and_purged_it_leaves_nothing(saw: Saw
     assert list(seen["kept"].values()) == [True, True, False, False]
     assert (seen["left"], seen["lost"], seen["run"], seen["units"]) == ([], [], [], "")
     assert seen["passwd"][0] == seen["passwd"][1]
-    assert "nothing of it is here" in seen["again"]["out"]
+    assert "steadytok is not installed here" in seen["again"]["out"]

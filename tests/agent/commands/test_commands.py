@@ -116,7 +116,7 @@ def test_check_lists_what_fits_no_slot() -> None:
     result = run_steadytok("check", "--root", DIMM_ROOT)
 
     assert "unplaced  hwmon/3-0052: no serial number can be read from its SPD\n" in result.stdout
-    assert "collectors.dimm.names in the configuration can say which slot each is of" in result.stdout
+    assert "collectors.dimm.names in the configuration can assign each to its slot" in result.stdout
     assert "hwmon/3-0050" not in result.stdout
 
 

@@ -207,7 +207,7 @@ def test_exact_is_asked_for_first(child: subprocess.Popen[bytes]) -> None:
     assert refused.returncode == 2
     assert refused.stdout == ""
     assert re.search(r"holds up its mmap and munmap.* for about [\d.]+ to [\d.]+ ms\.", refused.stderr)
-    assert "say --yes" in refused.stderr
+    assert "give --yes" in refused.stderr
     assert accepted.returncode == 0, accepted.stderr
     assert "holds up" in accepted.stderr
     assert re.search(r"^  policies +default ", accepted.stdout, re.MULTILINE)
@@ -246,7 +246,7 @@ def test_exact_and_watch_do_not_go_together() -> None:
     result = run_placement("1", "--exact", "--watch", "--yes")
 
     assert result.returncode == 2
-    assert "cannot be had with --watch" in result.stderr
+    assert "cannot be combined with --watch" in result.stderr
 
 
 @pytest.mark.parametrize(

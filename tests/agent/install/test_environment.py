@@ -40,7 +40,7 @@ def test_a_disk_that_is_full_is_named(target: InstallTarget, monkeypatch: pytest
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28), "/opt/steadytok")
 
-    with pytest.raises(InstallError, match="cannot write it: /opt/steadytok: No space left on device; make room"):
+    with pytest.raises(InstallError, match="cannot write it: /opt/steadytok: No space left on device; free some space"):
         target.run_step("write it", full)
 
 

@@ -97,7 +97,7 @@ def test_another_installers_command_is_left_alone(settled: InstallTarget) -> Non
     command = settled.resolve(COMMAND)
     command.unlink()
     command.symlink_to("/opt/pipx/venvs/steadytok/bin/steadytok")
-    with pytest.raises(InstallError, match="somebody else's: move it away"):
+    with pytest.raises(InstallError, match="belongs to another installer: move it away"):
         settle(settled, VENV)
     remove(settled, purge=True)
 
