@@ -17,7 +17,7 @@ def command(prefix: Path, dry_run: bool, what: str | None) -> None:
     """
     Install the service (a venv in /opt/steadytok, units, users, a configuration) and start it.
 
-    Run it again when the configuration names other addresses. An edited configuration is kept.
+    Run it again when the configuration names other addresses. An edited configuration stays.
     """
     from agent.install import environment, stages
 

@@ -52,10 +52,10 @@ def check(files: tuple[Path, ...], lint: str, lint_fatal: bool) -> None:
             has_faults = True
             say(*error.messages, err=True)
             continue
-        say(f"{path}: {sum(len(group.rules) for group in rules.groups)} rules found, all well")
+        say(f"{path}: {sum(len(group.rules) for group in rules.groups)} rules found, no faults")
         for name in [] if lint == "none" else _find_duplicates(rules):
             has_duplicates = True
-            say(f"{path}: {name} is there twice with the same labels; one may hide the other", err=True)
+            say(f"{path}: {name} occurs twice with the same labels; one may hide the other", err=True)
     sys.exit(FAILED if has_faults else LINT_FAILED if has_duplicates and lint_fatal else 0)
 
 

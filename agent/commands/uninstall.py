@@ -24,4 +24,4 @@ def command(prefix: Path, dry_run: bool, purge: bool) -> None:
         if not uninstall.remove(target, purge=purge):
             say("  steadytok is not installed here")
         elif not purge:
-            say("kept: /etc/steadytok and /var/lib/steadytok; `uninstall --purge` removes them too")
+            say("/etc/steadytok and /var/lib/steadytok are kept; `uninstall --purge` removes them too")

@@ -23,7 +23,7 @@ CONFINED = (DAEMON, "steadytok-eye@.service")
 
 
 class InstalledFile(NamedTuple):
-    """One installed file: its name in systemd/, its path on the host, and whether an operator's edits are kept."""
+    """One installed file: its name in systemd/, its path on the host, and whether an operator's edits stay."""
 
     name: str
     path: str

@@ -23,7 +23,7 @@ def eye_socket_path(root: str, path: str = EYE_SOCKET) -> str | None:
     """
     Returns the socket of systemd's eye, or None where the agent starts its own.
 
-    Root needs no other rights, and neither does a folder that stands for a machine.
+    Root needs no more rights, and a root folder other than / needs none.
     """
     usable = os.path.abspath(root) == "/" and os.geteuid() != 0 and os.access(path, os.W_OK)
     return path if usable else None

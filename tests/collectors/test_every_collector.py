@@ -1,16 +1,16 @@
 """
-What every collector owes: one generic test for each promise, run for each file in collectors/ without an underscore.
+Tests the contract of every collector: one generic test for each promise, run for each collector of the folder.
 
 A collector NAME has a folder `tests/collectors/NAME/` beside this file:
 
     root/            the machine: files as the kernel shows them (links are kept)
-    expected.prom    what must be read there, as Prometheus text; `python tests/collectors/regenerate.py NAME` writes it
+    expected.prom    the expected readings, as Prometheus text; `python tests/collectors/regenerate.py NAME` writes it
     config.json      optional: the operator's keys, for a collector with a Config
     may_differ.txt   optional: lines `PATH-GLOB METRIC reason`: this metric may have another value, or go, when that
                      file is damaged
 
-A join (a module with AFTER) is given the Samples of its source collectors, by their names, read from its own root/;
-where it has no root/, from the root/ of its first source.
+A join (a module with AFTER) gets the Samples of its source collectors by their names, read from its own root/, or
+from the root/ of its first source if it has none.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ GARBAGE = {
     "folder": None,
     "gone": None,
 }
-UNREADABLE = ("binary", "huge", "folder")  # whatever the file is for, this cannot be what it says
+UNREADABLE = ("binary", "huge", "folder")  # no file can have this content
 BASE_UNIT_SLIPS = re.compile(
     r"_(ms|us|milliseconds|microseconds|minutes|hours|kb|kib|mb|mib|gib|kilobytes|khz|mhz|ghz|megahertz"
     r"|millidegrees?|fahrenheit|percent|microjoules|watt_hours|jiffies|ticks)(_total)?$"
@@ -56,14 +56,14 @@ BASE_UNIT_SLIPS = re.compile(
 
 
 class Pass(NamedTuple):
-    """What one pass of a collector gave: its Samples, and how many readings it and its sources counted as missing."""
+    """The result of one pass: its Samples, and how many readings it and its sources counted as missing."""
 
     samples: list[Sample]
     missing: int
 
 
 def read_collector(name: str, root: Path, *, configured: bool = True) -> Pass:
-    """One pass of a collector over a machine, with the configuration of its fixture folder or with its defaults."""
+    """Runs one pass of a collector over a machine, with the configuration of its fixture folder or its defaults."""
     module = importlib.import_module(f"collectors.{name}")
     host = Host(root)
     extra = _build_config_arguments(module, name, configured)
@@ -79,7 +79,7 @@ def read_collector(name: str, root: Path, *, configured: bool = True) -> Pass:
 
 
 def find_root(name: str) -> Path:
-    """The root folder of a collector's fixture machine."""
+    """Returns the root folder of a collector's fixture machine."""
     root = HERE / name / "root"
     module = importlib.import_module(f"collectors.{name}")
     if not root.is_dir() and hasattr(module, "AFTER"):
@@ -88,12 +88,12 @@ def find_root(name: str) -> Path:
 
 
 def render_exposition(samples: list[Sample]) -> str:
-    """Sorted lines `name{labels} value`."""
+    """Returns sorted lines `name{labels} value`."""
     return "".join(sorted(f"{line}\n" for line in map(_format_line, samples)))
 
 
 def _build_config_arguments(module: Any, name: str, configured: bool) -> list[Any]:
-    """The configuration as further arguments: one for a collector with a Config, none for the others."""
+    """Returns the configuration as further arguments: one for a collector with a Config, none for the others."""
     if not hasattr(module, "Config"):
         return []
     file = HERE / name / "config.json"
@@ -146,7 +146,7 @@ def _list_excused(name: str, files: list[str]) -> set[str]:
 
 
 def _is_expected(sample: Sample, expected: list[Sample], garbage: str) -> bool:
-    """Whether this is an expected sample, but for labels that the damaged file would have given."""
+    """True for an expected sample, apart from labels that come from the damaged file."""
     return any(
         sample.metric.name == other.metric.name
         and sample.value == other.value
@@ -169,7 +169,7 @@ def _format_series(samples: list[Sample] | tuple[Sample, ...]) -> set[str]:
 
 
 def _find_twins(files: list[str]) -> set[str]:
-    """The files that exist more than once but for a number in their path: node0/meminfo and node1/meminfo."""
+    """Returns the files whose paths differ only in a number, such as node0/meminfo and node1/meminfo."""
     shapes = Counter(re.sub(r"\d+", "0", file) for file in files)
     return {file for file in files if shapes[re.sub(r"\d+", "0", file)] > 1}
 
@@ -181,7 +181,7 @@ def _copy_machine(name: str, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_reads_its_machine_as_expected(name: str) -> None:
-    """Every value that is in the fixture's files is read, and nothing that is not."""
+    """Exactly the values of the fixture's files are read."""
     expected = (HERE / name / "expected.prom").read_text()
 
     assert render_exposition(read_collector(name, find_root(name)).samples) == expected
@@ -190,7 +190,7 @@ def test_reads_its_machine_as_expected(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_is_silent_without_the_hardware(name: str, tmp_path: Path) -> None:
-    """On an empty machine nobody has configured anything for there is nothing, and that is no error."""
+    """An empty machine without a configuration gives no samples, and that is no error."""
     assert read_collector(name, tmp_path, configured=False).samples == []
 
 
@@ -219,7 +219,7 @@ def test_all_garbage_is_never_a_reading(name: str, kind: str, copy: Path) -> Non
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", [kind for kind in GARBAGE if kind != "gone"])
 def test_a_bad_file_hides_no_more_than_a_missing_one(name: str, kind: str, copy: Path) -> None:
-    """What can be read without a file can be read beside a damaged one."""
+    """All samples that a missing file leaves readable are readable beside a damaged one too."""
     for file in _list_files(copy):
         with _damage_files(copy, [file], "gone"):
             without = _format_series(read_collector(name, copy).samples) & _format_series(_read_expected(name))
@@ -250,7 +250,7 @@ def test_what_is_missing_is_counted(name: str, kind: str, copy: Path) -> None:
     for file in _list_files(copy):
         text = (copy / file).read_text().strip()
         if kind not in UNREADABLE and "\n" not in text and not re.fullmatch(r"-?\d+", text):
-            continue  # one word may be what this file says: a name, a governor
+            continue  # one word may be a valid content of this file: a name, a governor
         with _damage_files(copy, [file], kind):
             samples, missing = read_collector(name, copy)
 
@@ -289,7 +289,7 @@ def test_series_are_well_formed(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_second_pass_reads_the_same(name: str) -> None:
-    """What a collector keeps from pass to pass changes no value of a machine that stands still."""
+    """State that a collector keeps between passes changes no value of an unchanged machine."""
     module = importlib.import_module(f"collectors.{name}")
     if hasattr(module, "AFTER"):
         pytest.skip("a join is a function of its sources' Samples")
@@ -315,4 +315,4 @@ def test_optional_constants_keep_the_contract(name: str, tmp_path: Path) -> None
         assert isinstance(config, module.Config)
         assert [reading for reading in module.collect(Host(tmp_path), config) if reading is None] == []
     if hasattr(module, "sandbox_addresses"):
-        assert list(module.sandbox_addresses(module.Config())) == []  # a host that names nothing needs no network
+        assert list(module.sandbox_addresses(module.Config())) == []  # the default configuration connects to no address

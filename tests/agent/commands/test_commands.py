@@ -1,4 +1,4 @@
-"""The commands as a person or a script calls them."""
+"""The commands, run as a person or a script runs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-DIMM_ROOT = Path(__file__).parents[2] / "collectors/dimm/root"  # a machine with every source of a module's heat
+DIMM_ROOT = Path(__file__).parents[2] / "collectors/dimm/root"  # a machine with every source of DIMM temperatures
 
 
 def run_steadytok(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -20,7 +20,7 @@ def run_steadytok(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_collect_gives_every_value_and_nothing_else(two_nodes: Path, two_nodes_expected: dict[str, float]) -> None:
-    """The JSON of a whole machine has each series that is in its files, with its exact value."""
+    """The JSON of a whole machine has every series of its files, with the exact value."""
     result = run_steadytok("collect", "--root", two_nodes, "--json")
     rows = json.loads(result.stdout)
     values = {(row["name"], tuple(sorted(row["labels"].items()))): row["value"] for row in rows}
@@ -39,7 +39,7 @@ def test_collect_gives_every_value_and_nothing_else(two_nodes: Path, two_nodes_e
 
 
 def test_the_machine_of_the_tests_can_be_had_as_a_folder(tmp_path: Path, two_nodes: Path) -> None:
-    """The script writes the machine that the tests read, and never over something else."""
+    """The script writes the machine that the tests read, and never into a folder with files."""
     script = Path(__file__).parents[2] / "machines" / "two_nodes.py"
     command = [sys.executable, str(script), str(tmp_path / "machine")]
     first = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
@@ -63,7 +63,7 @@ def test_collect_prints_prometheus_text(two_nodes: Path) -> None:
 
 
 def test_a_joined_collector_brings_its_sources(two_nodes: Path) -> None:
-    """Asking for dimm reads hwmon too, and prints dimm alone."""
+    """`collect dimm` reads hwmon too, and prints dimm alone."""
     result = run_steadytok("collect", "dimm", "--root", two_nodes)
 
     assert "steadytok_dimm_headroom_celsius" in result.stdout
@@ -71,7 +71,7 @@ def test_a_joined_collector_brings_its_sources(two_nodes: Path) -> None:
 
 
 def test_a_collector_that_is_not_there(two_nodes: Path) -> None:
-    """The message names the word and lists what there is; exit status 2."""
+    """The message names the unknown collector and lists the available ones; exit status 2."""
     result = run_steadytok("collect", "meminfoo", "--root", two_nodes)
 
     assert result.returncode == 2
@@ -79,7 +79,7 @@ def test_a_collector_that_is_not_there(two_nodes: Path) -> None:
 
 
 def test_what_is_missing_is_told(two_nodes: Path) -> None:
-    """A reading that cannot be had is one line on standard error, and its neighbours are printed."""
+    """An unreadable file is one line on standard error; the other readings are printed."""
     (two_nodes / "sys/devices/system/node/node1/numastat").write_bytes(b"")
     result = run_steadytok("collect", "numastat", "--root", two_nodes)
 
@@ -90,7 +90,7 @@ def test_what_is_missing_is_told(two_nodes: Path) -> None:
 
 @pytest.mark.deep
 def test_a_stuck_read_costs_its_patience_only(two_nodes: Path) -> None:
-    """`collect` of a machine with a read that never returns says which, and ends."""
+    """`collect` names the collector whose read never returns, and ends."""
     (two_nodes / "proc/meminfo").unlink()
     os.mkfifo(two_nodes / "proc/meminfo")
     result = run_steadytok("collect", "meminfo", "numastat", "--root", two_nodes)
@@ -101,7 +101,7 @@ def test_a_stuck_read_costs_its_patience_only(two_nodes: Path) -> None:
 
 
 def test_check_reports_each_collector(two_nodes: Path) -> None:
-    """Each collector has a line with its outcome and its cost; absent hardware says what would mend it."""
+    """Each collector has a line with its outcome and its cost; absent hardware has a hint."""
     result = run_steadytok("check", "--root", two_nodes)
     lines = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
 
@@ -112,7 +112,7 @@ def test_check_reports_each_collector(two_nodes: Path) -> None:
 
 
 def test_check_lists_what_fits_no_slot() -> None:
-    """A sensor of a module that fits no slot is there as the operator's map calls it, with what was tried."""
+    """A DIMM sensor without a slot is listed under its name for the configuration, with the reason."""
     result = run_steadytok("check", "--root", DIMM_ROOT)
 
     assert "unplaced  hwmon/3-0052: no serial number can be read from its SPD\n" in result.stdout
@@ -121,7 +121,7 @@ def test_check_lists_what_fits_no_slot() -> None:
 
 
 def test_the_operators_map_names_a_module(tmp_path: Path) -> None:
-    """What the configuration says of a sensor is the name, the node and the limit of its module."""
+    """The configuration of a sensor gives its module the name, the node and the limit."""
     config = tmp_path / "steadytok.yml"
     dimm = {"names": {"hwmon/3-0052": "front"}, "nodes": {"front": 1}, "limits": {"front": 60}}
     config.write_text(json.dumps({"collectors": {"dimm": dimm}}))
@@ -134,7 +134,7 @@ def test_the_operators_map_names_a_module(tmp_path: Path) -> None:
 
 
 def test_check_names_a_failing_collector(two_nodes: Path) -> None:
-    """A file that cannot be read makes check say so and end with 1."""
+    """A file that cannot be read is reported, and check exits with 1."""
     (two_nodes / "proc/vmstat").write_bytes(b"\xff\xfe")
     result = run_steadytok("check", "--root", two_nodes)
 
@@ -143,12 +143,12 @@ def test_check_names_a_failing_collector(two_nodes: Path) -> None:
 
 
 def test_rules_check_tells_every_fault(tmp_path: Path) -> None:
-    """A good file is counted, a bad one has its faults with file and place, and the exit status says which."""
+    """A good file's rules are counted, a bad one's faults have file and position; the exit status tells them apart."""
     good, bad = tmp_path / "good.yml", tmp_path / "bad.yml"
     good.write_text("groups: [{name: g, rules: [{alert: A, expr: up == 0}]}]")
     bad.write_text("groups: [{name: g, rules: [{alert: A, expr: 'up ==', fro: 1m}]}]")
 
-    assert run_steadytok("rules", "check", good).stdout == f"{good}: 1 rules found, all well\n"
+    assert run_steadytok("rules", "check", good).stdout == f"{good}: 1 rules found, no faults\n"
     result = run_steadytok("rules", "check", good, bad)
     assert result.returncode == 1
     assert "bad.yml" in result.stderr
@@ -156,7 +156,7 @@ def test_rules_check_tells_every_fault(tmp_path: Path) -> None:
 
 
 def test_no_alertmanager_is_said() -> None:
-    """`alert test` without an address says what to give."""
+    """`alert test` without an address names the option to give."""
     result = run_steadytok("alert", "test")
 
     assert result.returncode == 2
@@ -173,7 +173,7 @@ def test_help_is_help(arguments: list[str]) -> None:
 
 
 def test_the_commands_are_those_of_the_folder() -> None:
-    """The list that help prints and the files of commands/ are the same."""
+    """The list of the help text and the files of commands/ agree."""
     from agent.__main__ import COMMANDS
 
     files = {path.stem for path in (Path(__file__).parents[3] / "agent/commands").glob("[!_]*.py")}
@@ -192,10 +192,10 @@ def test_collect_imports_no_heavy_room() -> None:
     assert result.stdout == "[]\n"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_hand_of_our_own_is_for_root() -> None:
-    """`--hand direct` by anybody else ends with what to do; the hand could do nothing."""
-    # Imported first: whose the interpreter's files are is not what is asked here.
+    """`--hand direct` by another user than root ends with a hint; the hand could do nothing."""
+    # Imported before setuid, since the interpreter's files may be readable by root only.
     program = "import os, agent.commands.run, agent.__main__ as a; os.setuid(65534); a.main(prog_name='steadytok')"
     command = [sys.executable, "-c", program, "run", "--hand", "direct"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
@@ -206,7 +206,7 @@ def test_a_hand_of_our_own_is_for_root() -> None:
 
 
 def test_a_hand_that_is_none_is_a_fault() -> None:
-    """The option is checked as the key is."""
+    """The option is checked as the key of the configuration is."""
     result = run_steadytok("run", "--hand", "left")
 
     assert result.returncode == 2

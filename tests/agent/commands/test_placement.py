@@ -1,4 +1,4 @@
-"""`steadytok placement`: what numa_maps says, the table for people, and one sentence where there is nothing to show."""
+"""`steadytok placement`: numa_maps, the table, and one sentence if there is nothing to show."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KIB = 1024
 
 
 def _make_samples(nodes: int = 2, *, pages: bool = True) -> list[Sample]:
-    """A process of 8 GiB of its own and 2 GiB of files, three quarters of all on node 0 and the rest on the last."""
+    """Returns a process with 8 GiB of anonymous memory and 2 GiB of files, 75 % on node 0 and 25 % on the last node."""
 
     def make(name: str, value: float, **labels: str) -> Sample:
         pairs = tuple(sorted([*PROCESS_LABELS, *labels.items()]))
@@ -75,7 +75,7 @@ def _parse_placement(samples: list[Sample]) -> ProcessPlacement:
 
 
 def test_numa_maps_adds_up_by_kind_node_and_policy() -> None:
-    """Pages count with their own size, huge ones too; shared memory is no file; what is not in RAM has no page size."""
+    """Pages count with their own size, huge ones too; shared memory is no file; a mapping not in RAM adds nothing."""
     maps = numa_maps.parse(MAPS)
 
     assert maps.sizes == {
@@ -107,7 +107,7 @@ def test_any_text_gives_sizes_or_a_sentence(text: str) -> None:
 
 
 def test_the_table_of_two_nodes() -> None:
-    """Sizes by node are the shares of what is in RAM; the error is that of 95 of 100 samples."""
+    """Sizes by node are shares of the memory in RAM; the error holds for 95 of 100 samples."""
     assert list(table.format_table(_parse_placement(_make_samples()), 80)) == [
         "r1 rank 0 (PID 1211, VLLM::Worker_TP, vllm): 10.0 GiB in RAM",
         "  asked         memory bound on node 0 (CPUs 0-31), by VLLM_CPU_OMP_THREADS_BIND",
@@ -124,7 +124,7 @@ def test_the_table_of_two_nodes() -> None:
 
 
 def test_eight_nodes_fit_a_terminal() -> None:
-    """No line is longer than the terminal is wide, every node is there once, and the sums stand beside the last."""
+    """No line is wider than the terminal, every node occurs once, and the sums are beside the last."""
     lines = list(table.format_table(_parse_placement(_make_samples(8)), 80))
     heads = [line for line in lines if "node 7" in line or "node 0  " in line or "node 4" in line]
 
@@ -134,7 +134,7 @@ def test_eight_nodes_fit_a_terminal() -> None:
 
 
 def test_what_is_not_known_is_no_zero() -> None:
-    """Without permission to ask for pages there are totals and threads, and question marks instead of nodes."""
+    """Without permission to read pages there are totals and threads, and question marks for the nodes."""
     placement = _parse_placement(_make_samples(pages=False))
     lines = list(table.format_table(placement, 80))
 
@@ -146,14 +146,14 @@ def test_what_is_not_known_is_no_zero() -> None:
 
 
 def test_without_nodes_there_are_totals() -> None:
-    """A kernel without NUMA shows no node; what is in RAM is told all the same."""
+    """A kernel without NUMA shows no node; the memory in RAM is still shown."""
     lines = list(table.format_table(_parse_placement(_make_samples(0, pages=False)), 80))
 
     assert "  anonymous              8.0 GiB" in lines
 
 
 def test_exact_takes_the_place_of_the_sample() -> None:
-    """With numa_maps every size and share is its own, without an error, and the policies are told."""
+    """With numa_maps sizes and shares are exact, without an error, and the policies are shown."""
     placement = from_numa_maps(_parse_placement(_make_samples()), numa_maps.parse(MAPS))
     as_json = table.as_json(placement)
 
@@ -166,7 +166,7 @@ def test_exact_takes_the_place_of_the_sample() -> None:
 
 
 def test_the_prediction_grows_with_what_is_in_ram() -> None:
-    """16 GiB took 65 ms where it was measured, which lies in what is predicted."""
+    """The prediction includes a measurement: 16 GiB took 65 ms."""
     least, most = numa_maps.estimate_read_seconds(16 * 2.0**30)
 
     assert least <= 0.065 <= most
@@ -188,7 +188,7 @@ def _child() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_any_process_can_be_looked_at(child: subprocess.Popen[bytes]) -> None:
-    """By its number, as JSON: shares of all nodes add up to all, and parts to the whole."""
+    """By its pid, as JSON: the nodes' shares add up to one, and their sizes to the total."""
     result = run_placement(child.pid, "--json")
     (row,) = json.loads(result.stdout)
 
@@ -200,7 +200,7 @@ def test_any_process_can_be_looked_at(child: subprocess.Popen[bytes]) -> None:
 
 
 def test_exact_is_asked_for_first(child: subprocess.Popen[bytes]) -> None:
-    """Where nobody can answer, numa_maps is not read unless --yes was said; either way its cost is told."""
+    """Without a terminal numa_maps is not read unless --yes is given; the cost is printed in both cases."""
     refused = run_placement(child.pid, "--exact")
     accepted = run_placement(child.pid, "--exact", "--yes")
 
@@ -214,7 +214,7 @@ def test_exact_is_asked_for_first(child: subprocess.Popen[bytes]) -> None:
 
 
 def test_watch_goes_on_until_it_is_ended(child: subprocess.Popen[bytes]) -> None:
-    """Each look is a line of JSON; Ctrl-C ends it with status 0 and without a traceback."""
+    """Each repetition is a line of JSON; Ctrl-C ends it with status 0 and without a traceback."""
     command = [sys.executable, "-m", "agent", "placement", str(child.pid), "--watch", "--every", "1", "--json"]
     with subprocess.Popen(command, stdout=-1, stderr=-1, text=True) as watching:
         assert watching.stdout is not None
@@ -242,7 +242,7 @@ def test_watch_says_when_the_process_has_ended(child: subprocess.Popen[bytes]) -
 
 
 def test_exact_and_watch_do_not_go_together() -> None:
-    """What holds a process up is not repeated every few seconds."""
+    """A read that holds a process up is not repeated every few seconds."""
     result = run_placement("1", "--exact", "--watch", "--yes")
 
     assert result.returncode == 2
@@ -260,7 +260,7 @@ def test_exact_and_watch_do_not_go_together() -> None:
     ],
 )
 def test_what_has_no_memory_is_one_sentence(tmp_path: Path, status: str | None, sentence: str) -> None:
-    """Zombies, threads of the kernel, and processes that are gone or go while they are asked, are told apart."""
+    """Zombies, kernel threads, ended processes and processes that end meanwhile have different sentences."""
     if status is not None:
         (tmp_path / "proc" / "7").mkdir(parents=True)
         (tmp_path / "proc" / "7" / "status").write_text(status)
@@ -273,7 +273,7 @@ def test_what_has_no_memory_is_one_sentence(tmp_path: Path, status: str | None, 
 
 
 def test_a_process_that_vanishes_while_it_is_asked_is_one_sentence(tmp_path: Path) -> None:
-    """What was there a moment ago and has gone with all its files ended: nothing else is guessed."""
+    """A process whose files vanish during the read has ended; no other reason is guessed."""
     collector = bind_collector(process, "process", interval=None, deadline=None, config=None)
     (tmp_path / "proc" / "7").mkdir(parents=True)
     (tmp_path / "proc" / "7" / "status").write_text("Name:\tpython\nState:\tS\nVmSize:\t1 kB\n")
@@ -289,7 +289,7 @@ def test_a_process_that_vanishes_while_it_is_asked_is_one_sentence(tmp_path: Pat
 
 
 def test_engines_are_found_by_name() -> None:
-    """Without a name all engines of the host are shown, with one its ranks alone; a wrong one lists those there are."""
+    """Without a name all engines are shown, with one its ranks alone; an unknown name lists the engines."""
     every, named, unknown = (run_placement(*name, "--root", FIXTURE) for name in ([], ["vllm"], ["r2"]))
 
     assert "rank 0 (PID 1300, llama-server, llama.cpp): 49.7 GiB in RAM" in every.stdout
@@ -300,16 +300,16 @@ def test_engines_are_found_by_name() -> None:
 
 
 def test_no_engine_is_a_sentence(tmp_path: Path) -> None:
-    """A host without an engine says how to name one."""
+    """On a host without an engine the sentence says how to name one."""
     result = run_placement("--root", tmp_path)
 
     assert result.returncode == 1
     assert result.stderr.startswith("steadytok: no engine is running here")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_without_permission_the_rest_is_shown(child: subprocess.Popen[bytes]) -> None:
-    """Somebody else's process: totals and threads, no node's share, and one sentence of what to do."""
+    """For another user's process: totals and threads, no node's share, and one sentence with a hint."""
     code = (
         "import os, sys; from agent.__main__ import run; import agent.commands.placement, agent.config.loader; "
         "import numpy, re2; "
@@ -326,7 +326,7 @@ def test_without_permission_the_rest_is_shown(child: subprocess.Popen[bytes]) ->
 
 
 def test_the_looks_are_spaced() -> None:
-    """Nobody can make it look so often that the looking costs more than it tells."""
+    """Repetitions below one second are refused: reading would cost more than it shows."""
     done = run_placement("1", "--watch", "--every", "0.01")
 
     assert done.returncode == 2

@@ -39,7 +39,7 @@ def _write_tests(tmp_path: Path) -> Path:
 
 
 def test_each_test_is_a_result(tests: Path) -> None:
-    """In JSON: what was asked, whether it holds, what was expected and got; a failing expression stops nothing."""
+    """The JSON has each test's subject, verdict, expected and actual result; a failing expression stops no other."""
     completed = _run_rules("test", "--json", tests)
     answer = json.loads(completed.stdout)
     results: list[dict[str, Any]] = answer["results"]
@@ -69,7 +69,7 @@ def test_each_test_is_a_result(tests: Path) -> None:
 
 
 def test_a_file_that_cannot_be_run_is_an_error(tmp_path: Path) -> None:
-    """Its own, for there is no test that it could be of."""
+    """It is listed under errors, because it belongs to no test."""
     (tmp_path / "tests.yml").write_text("tests: [{nonsense: 1}]")
     completed = _run_rules("test", "--json", tmp_path / "tests.yml", tmp_path / "none.yml")
     answer = json.loads(completed.stdout)
@@ -81,7 +81,7 @@ def test_a_file_that_cannot_be_run_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_shown_as_a_difference(tests: Path) -> None:
-    """What is missing with a minus, what should not be there with a plus, what is right without a sign."""
+    """A missing sample has a minus, an unexpected one a plus, an expected one no sign."""
     tests.write_text(TESTS.replace("""'up{job="b"}', value: 1}""", """'up{job="b"}', value: 2}"""))
     output_lines = _run_rules("test", tests).stdout.splitlines()
 
@@ -94,7 +94,7 @@ def test_a_failure_is_shown_as_a_difference(tests: Path) -> None:
 
 
 def test_the_exit_status_of_check_is_promtools(tmp_path: Path) -> None:
-    """0 where all is well, 1 for a fault or a missing file, 3 for doubts where those are fatal."""
+    """0 without a fault, 1 for a fault or a missing file, 3 for a duplicate with --lint-fatal."""
     good, twice, bad = (tmp_path / name for name in ("good.yml", "twice.yml", "bad.yml"))
     good.write_text(RULES)
     twice.write_text("groups: [{name: g, rules: [{record: a, expr: b}, {record: a, expr: c}]}]")
@@ -103,7 +103,7 @@ def test_the_exit_status_of_check_is_promtools(tmp_path: Path) -> None:
     assert _run_rules("check", good).exit_code == 0
     assert _run_rules("check", "--lint-fatal", good).exit_code == 0
     assert _run_rules("check", twice).exit_code == 0
-    assert "a is there twice" in _run_rules("check", twice).stderr
+    assert "a occurs twice" in _run_rules("check", twice).stderr
     assert _run_rules("check", "--lint-fatal", twice).exit_code == 3
     assert _run_rules("check", "--lint-fatal", "--lint=none", twice).exit_code == 0
     assert _run_rules("check", "--lint-fatal", twice, bad).exit_code == 1

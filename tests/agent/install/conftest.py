@@ -1,4 +1,4 @@
-"""A host below a folder, and a package small enough to be installed in a second."""
+"""An installation target below a folder, and a package that installs in a second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _make_target(tmp_path: Path) -> InstallTarget:
 
 @pytest.fixture(name="wheel")
 def _make_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A wheel named steadytok with one module and one script, and a pip that asks no index."""
+    """Returns a wheel named steadytok with one module and one script, and keeps pip off the index."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     metadata_folder = "steadytok-9.9.dist-info"
     path = tmp_path / "steadytok-9.9-py3-none-any.whl"

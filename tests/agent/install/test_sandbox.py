@@ -1,4 +1,4 @@
-"""The lines of the units that only this host can give."""
+"""The sandbox lines of the units that depend on the host."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def compute_lines(config: AgentConfig) -> sandbox.SandboxLines:
 
 
 def test_the_interpreter_is_a_file_and_libraries_are_folders() -> None:
-    """Else whatever lies beside the interpreter in /usr/bin could be executed; data that is mapped does not count."""
+    """Else every program beside the interpreter in /usr/bin could be executed; mapped data does not count."""
     assert sandbox.find_executable_paths(MAPS, "/usr/bin/python3.11") == [
         "/opt/steadytok",
         "/usr/bin/python3.11",
@@ -48,7 +48,7 @@ def test_the_interpreter_is_a_file_and_libraries_are_folders() -> None:
 
 
 def test_programs_among_the_libraries_are_left_out(tmp_path: Path) -> None:
-    """A folder with a program in it is; one with libraries alone, or that is itself mapped, is not."""
+    """A folder with a program is excluded; one with libraries alone, or a mapped one, is not."""
     for name, mode in (("git/core", 0o755), ("git/more/deep", 0o755), ("ossl/legacy.so", 0o755), ("data/file", 0o644)):
         path = tmp_path / "lib" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def test_programs_among_the_libraries_are_left_out(tmp_path: Path) -> None:
 
 
 def test_whom_the_configuration_names_may_be_reached() -> None:
-    """Alertmanagers, engines and webhooks; this host needs no line, and a name brings its address now."""
+    """Alertmanagers, engines and webhooks get a line; this host needs none."""
     config = parse_config(
         """
         alerting: {alertmanagers: [{static_configs: [{targets: ["192.0.2.10:9093", "[2001:db8::1]:9093"]}]}]}
@@ -77,7 +77,7 @@ def test_whom_the_configuration_names_may_be_reached() -> None:
 
 
 def test_alertmanagers_in_files_and_a_haproxy_far_away_are_among_them(tmp_path: Path) -> None:
-    """Files as they are now, which is told; a socket that is a path needs no line."""
+    """Alertmanagers in files get lines and a note; a socket that is a path needs no line."""
     (tmp_path / "am.yml").write_text('- targets: ["192.0.2.20:9093"]\n')
     remedy = "match: ['alertname=\"X\"'], action: haproxy, parameters: {weight: 10}"
     config = parse_config(
@@ -96,7 +96,7 @@ def test_alertmanagers_in_files_and_a_haproxy_far_away_are_among_them(tmp_path: 
 
 
 def test_a_bad_file_of_alertmanagers_does_not_spoil_the_answer(tmp_path: Path) -> None:
-    """What is wrong with it stands in the log, on stderr: the installer reads stdout."""
+    """Its fault is logged to stderr, because the installer reads stdout."""
     (tmp_path / "am.yml").write_text("- nonsense\n")
     path = tmp_path / "steadytok.yml"
     path.write_text(f'alerting: {{alertmanagers: [{{file_sd_configs: [{{files: ["{tmp_path}/am.yml"]}}]}}]}}\n')
@@ -109,7 +109,7 @@ def test_a_bad_file_of_alertmanagers_does_not_spoil_the_answer(tmp_path: Path) -
 
 
 def test_a_name_without_an_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It opens nothing, and the operator reads why."""
+    """It gives no line, and a note with the reason."""
     monkeypatch.setattr(sandbox, "_addresses", lambda host: [])
     lines, notes = sandbox.allow_addresses(["//am.example:9093"])
 
@@ -118,7 +118,7 @@ def test_a_name_without_an_address_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_name_needs_a_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What names resolve to now is let through, and so are the servers that are asked for them."""
+    """A name's present addresses are let through, and so are the nameservers."""
     monkeypatch.setattr(sandbox, "_addresses", lambda host: ["192.0.2.10"])
     monkeypatch.setattr(sandbox, "_nameservers", lambda: iter(["192.0.2.53"]))
 
@@ -130,7 +130,7 @@ def test_a_name_needs_a_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_eye_has_a_network_only_for_a_bmc_that_is_on_one() -> None:
-    """In-band it has none; over the LAN it reaches that address alone."""
+    """In-band IPMI needs no network; IPMI over the LAN reaches the BMC's address alone."""
     assert compute_lines(parse_config("")).eye == ()
     assert compute_lines(parse_config("collectors: {ipmi: {address: 192.0.2.5}}")).eye == (
         "RestrictAddressFamilies=AF_INET AF_INET6",
@@ -152,12 +152,12 @@ def test_addresses_of_a_third_partys_collector_are_let_through() -> None:
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:9817", "[::1]:9817", "localhost:9817"])
 def test_listening_on_this_host_needs_nothing(listen: str) -> None:
-    """Nothing is told."""
+    """There is no note."""
     assert compute_lines(parse_config(f'{LISTEN}"{listen}"}}')).notes == ()
 
 
 def test_listening_to_the_network_needs_a_word_of_the_operator() -> None:
-    """Who scrapes stands in no configuration of ours, and is let in by nobody's guess."""
+    """The configuration does not name the scrapers, so the operator must let them in."""
     (note,) = compute_lines(parse_config(f'{LISTEN}"0.0.0.0:9817"}}')).notes
 
     assert "systemctl edit steadytok" in note

@@ -1,4 +1,4 @@
-"""Files in their places, edits kept, and all of it taken away again."""
+"""Installing the files, keeping edits, and removing it all again."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ VENV = Path(sys.prefix)
 
 
 def list_files(target: InstallTarget) -> set[str]:
-    """Everything that is no folder, as paths of the host."""
+    """Returns everything but folders, as paths of the host."""
     return {f"/{path.relative_to(target.prefix)}" for path in target.prefix.rglob("*") if not path.is_dir()}
 
 
 @pytest.fixture(scope="module", name="settled_prefix")
 def _settle_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A host on which the venv that runs these tests was installed; once, since that takes seconds."""
+    """Installs the venv that runs these tests below a folder; once, since that takes seconds."""
     prefix = tmp_path_factory.mktemp("made") / "host"
     settle(InstallTarget(prefix), VENV)
     return prefix
@@ -32,18 +32,18 @@ def _settle_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(name="settled")
 def _copy_settled(target: InstallTarget, settled_prefix: Path) -> InstallTarget:
-    """A copy of it to spoil."""
+    """Returns a copy that the test may change."""
     shutil.copytree(settled_prefix, target.prefix, symlinks=True)
     return target
 
 
 def test_the_list_is_the_folder() -> None:
-    """Whatever lies in systemd/ is put somewhere."""
+    """Every file in systemd/ is installed."""
     assert {path.name for path in find_sources().iterdir()} == {piece.name for piece in INSTALLED_FILES}
 
 
 def test_everything_has_its_place_and_can_be_read(settled: InstallTarget) -> None:
-    """The files of the list, the drop-ins of this host, a command, and nothing else; none that others may write."""
+    """Exactly the listed files, the drop-ins and the command are installed, none writable by others."""
     expected = {piece.path for piece in INSTALLED_FILES} | set(GENERATED) | {COMMAND, CURRENT}
 
     assert list_files(settled) == expected
@@ -52,7 +52,7 @@ def test_everything_has_its_place_and_can_be_read(settled: InstallTarget) -> Non
 
 
 def test_the_drop_in_names_the_interpreter_and_its_libraries(settled: InstallTarget) -> None:
-    """Without these lines NoExecPaths=/ would let nothing start."""
+    """Without these lines NoExecPaths=/ would keep the service from starting."""
     text = settled.resolve(GENERATED[0]).read_text()
 
     assert f"ExecPaths={Path(sys.executable).resolve()}\n" in text
@@ -70,7 +70,7 @@ def test_once_more_changes_nothing(settled: InstallTarget, capsys: pytest.Captur
 def test_an_edited_configuration_stays_and_its_addresses_are_let_through(
     settled: InstallTarget, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A unit that was edited is replaced, a configuration is not; what it names may be reached."""
+    """An edited unit is replaced, an edited configuration is not; its addresses can be reached."""
     config, unit = settled.resolve("/etc/steadytok/steadytok.yml"), settled.resolve(INSTALLED_FILES[0].path)
     config.write_text('engines: [{name: far, url: "http://192.0.2.7:8000"}]\n')
     shipped = unit.read_text()
@@ -85,7 +85,7 @@ def test_an_edited_configuration_stays_and_its_addresses_are_let_through(
 
 
 def test_a_rehearsal_touches_nothing(target: InstallTarget, capsys: pytest.CaptureFixture[str]) -> None:
-    """It tells the same steps."""
+    """A dry run prints the same steps."""
     settle(InstallTarget(target.prefix, is_dry=True), VENV)
 
     assert not target.prefix.exists()
@@ -93,7 +93,7 @@ def test_a_rehearsal_touches_nothing(target: InstallTarget, capsys: pytest.Captu
 
 
 def test_another_installers_command_is_left_alone(settled: InstallTarget) -> None:
-    """pipx --global puts a link at the same place: it is neither overwritten nor removed."""
+    """pipx --global puts a link at the same path: it is neither overwritten nor removed."""
     command = settled.resolve(COMMAND)
     command.unlink()
     command.symlink_to("/opt/pipx/venvs/steadytok/bin/steadytok")
@@ -131,7 +131,7 @@ def test_what_was_learnt_and_edited_outlives_the_service_until_a_purge(settled: 
 
 
 def test_others_folders_stay(settled: InstallTarget) -> None:
-    """A folder in which somebody else has a file is left alone."""
+    """A folder with another program's file is not removed."""
     other = settled.resolve("/usr/local/lib/systemd/system/other.service")
     other.touch()
     remove(settled, purge=True)
@@ -152,20 +152,20 @@ exit 0
 """
 OLD_PYTHON = """\
 #!/bin/sh
-echo "$@" >>{said}
-readlink {current} >>{said}
+echo "$@" >>{call_log}
+readlink {current} >>{call_log}
 """
 
 
 def test_an_upgrade_that_does_not_start_is_undone_by_the_old_versions_own_code(
     settled: InstallTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its units and walls go around it again, not those of the version that failed; and it is what `current` is."""
-    host, call_log = BootedTarget(settled.prefix), tmp_path / "said"
+    """The old version's units and sandbox are installed again, and `current` points at it."""
+    host, call_log = BootedTarget(settled.prefix), tmp_path / "calls"
     old_venv = host.resolve(f"{OPT}/venv-1")
     for name in ("systemctl", "systemd-sysusers", "systemd-tmpfiles", "udevadm"):
         _write_program(tmp_path / "bin" / name, SYSTEMCTL)
-    _write_program(old_venv / "bin/python", OLD_PYTHON.format(said=call_log, current=host.resolve(CURRENT)))
+    _write_program(old_venv / "bin/python", OLD_PYTHON.format(call_log=call_log, current=host.resolve(CURRENT)))
     environment.switch_current(host, old_venv)
     monkeypatch.setattr(subprocesses, "_PATH", str(tmp_path / "bin"))
     with pytest.raises(InstallError, match="no luck"):

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.sampling import eye_pool as sight_module
+from agent.sampling import eye_pool
 from agent.sampling.eye import CollectResponse, decode_result, encode_result
 from agent.sampling.passes import CollectionResult
 from agent.sampling.plugins import bind_collector, load_collectors
 from collectors import Note, Sample, counter, gauge
-from tests.agent.watched import WatchedEye, wait_until
+from tests.agent.sampling.watched_eye import WatchedEye, wait_until
 
 METRICS = (gauge("steadytok_a", "A."), counter("steadytok_b_total", "B."))
 SAMPLES = st.lists(
@@ -40,7 +40,7 @@ def is_same(first: float, second: float) -> bool:
 def test_a_pass_crosses_the_pipe_unchanged(
     samples: list[Sample], notes: list[Note], error: str | None, again: float | None
 ) -> None:
-    """Whatever a pass holds, NaN and infinities too, arrives as it was sent."""
+    """All values of a result, NaN and infinities too, arrive as they were sent."""
     sent = CollectionResult("x", 5.0, 0.1, 0.02, tuple(samples), tuple(notes), error, again)
     line = msgspec.json.encode(encode_result(sent))
     received = decode_result(msgspec.json.decode(line, type=CollectResponse), 5.0)
@@ -74,7 +74,7 @@ def run_scenario(root: Path, scenario: Callable[[WatchedEye], object]) -> None:
 
 
 def test_the_eye_reads_what_its_root_holds(tmp_path: Path) -> None:
-    """A pass in the eye gives the Samples of the machine it was started for, with the time of the order."""
+    """A pass in the eye gives the Samples of its root, with the time of the request."""
     make_sensor(tmp_path, 61)
 
     async def scenario(eye: WatchedEye) -> None:
@@ -87,7 +87,7 @@ def test_the_eye_reads_what_its_root_holds(tmp_path: Path) -> None:
 
 
 def test_a_killed_eye_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pass under way fails with its reason, and the next one is answered by a new process."""
+    """The pass under way fails with its reason, and a new process runs the next one."""
     monkeypatch.setattr("agent.runtime.child_process.SHORTEST_PAUSE", 0.05)
     make_sensor(tmp_path, 61)
 
@@ -95,7 +95,7 @@ def test_a_killed_eye_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         await eye.collect(1.0)
         first_pid = eye.pool.shared_eye.pid
         assert first_pid is not None
-        os.kill(first_pid, signal.SIGSTOP)  # so that the order cannot be answered before the kill
+        os.kill(first_pid, signal.SIGSTOP)  # so that no response comes before the kill
         eye.pool.get_runner("hwmon").start(eye.hwmon, 2.0)
         os.kill(first_pid, signal.SIGKILL)
         lost = await asyncio.wait_for(eye.results.get(), 20)
@@ -108,9 +108,9 @@ def test_a_killed_eye_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_read_that_never_returns_hides_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A collector that hangs gets an eye of its own, which is replaced again and again; the shared one lives on."""
+    """A collector that hangs gets its own eye, which is replaced each time; the shared eye lives on."""
     monkeypatch.setattr("agent.runtime.child_process.SHORTEST_PAUSE", 0.05)
-    monkeypatch.setattr(sight_module, "STUCK_AFTER", 5.0)
+    monkeypatch.setattr(eye_pool, "STUCK_AFTER", 5.0)
     policy = tmp_path / "sys/devices/system/cpu/cpufreq/policy0"
     policy.mkdir(parents=True)
     (policy / "scaling_driver").write_text("intel_pstate\n")
@@ -149,7 +149,7 @@ def test_a_read_that_never_returns_hides_nobody(tmp_path: Path, monkeypatch: pyt
 
 
 def test_what_is_no_answer_is_passed_over(tmp_path: Path) -> None:
-    """A stray line on the eye's output is told, and the next answer is heard."""
+    """A stray line on the eye's output is logged, and the next response is read."""
     make_sensor(tmp_path, 61)
 
     async def scenario(eye: WatchedEye) -> None:
@@ -161,7 +161,7 @@ def test_what_is_no_answer_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_the_eye_ends_with_the_agent(tmp_path: Path) -> None:
-    """Closing its input is enough to end it: nothing of ours outlives the agent."""
+    """Closing its input is enough to end it, so it cannot outlive the agent."""
 
     async def scenario(eye: WatchedEye) -> None:
         pid = eye.pool.shared_eye.pid

@@ -1,4 +1,4 @@
-"""An eye that somebody else starts for each connection, as systemd does with Accept=yes."""
+"""An eye that another program starts for each connection, as systemd does with Accept=yes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.sampling import eye_pool as sight_module
+from agent.sampling import eye_pool
 from agent.sampling.eye_socket import eye_socket_path
 from agent.sampling.passes import CollectionResult, Outcome
 from agent.sampling.plugins import bind_collector, load_collectors
-from tests.agent.watched import WatchedEye, wait_until
+from tests.agent.sampling.watched_eye import WatchedEye, wait_until
 
 
 class EyeServer:
-    """Starts `python -m agent.sampling.eye` on each connection, and keeps them."""
+    """Starts `python -m agent.sampling.eye` for each connection, and lists the processes."""
 
     def __init__(self, path: Path, root: Path) -> None:
         self.eyes: list[subprocess.Popen[bytes]] = []
@@ -61,7 +61,7 @@ def _eye_server(tmp_path: Path) -> Iterator[EyeServer]:
 
 
 def test_what_the_eye_at_the_door_reads_arrives(eye_server: EyeServer, tmp_path: Path) -> None:
-    """A pass is ordered and answered over the connection, and the eye ends when we hang up."""
+    """Request and result of a pass cross the connection, and the eye ends when the agent hangs up."""
 
     async def scenario() -> CollectionResult:
         watched = WatchedEye(tmp_path / "root", str(eye_server.path))
@@ -79,7 +79,7 @@ def test_what_the_eye_at_the_door_reads_arrives(eye_server: EyeServer, tmp_path:
 
 
 def test_an_eye_that_died_is_called_again(eye_server: EyeServer, tmp_path: Path) -> None:
-    """While there is none a pass fails at once; the next eye answers."""
+    """Without an eye a pass fails at once; the next eye answers."""
 
     async def scenario() -> tuple[CollectionResult, CollectionResult]:
         watched = WatchedEye(tmp_path / "root", str(eye_server.path))
@@ -104,8 +104,8 @@ def test_an_eye_that_died_is_called_again(eye_server: EyeServer, tmp_path: Path)
 def test_a_read_that_does_not_return_gets_an_eye_of_its_own(
     eye_server: EyeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The shared eye is left alone, and the second is hung up on when it is stuck as well: both end."""
-    monkeypatch.setattr(sight_module, "STUCK_AFTER", 5.0)
+    """The shared eye stays, and the connection to the second is closed when it is stuck too: both end."""
+    monkeypatch.setattr(eye_pool, "STUCK_AFTER", 5.0)
     policy = tmp_path / "root/sys/devices/system/cpu/cpufreq/policy0"
     policy.mkdir(parents=True)
     (policy / "scaling_driver").write_text("intel_pstate\n")
@@ -131,7 +131,7 @@ def test_a_read_that_does_not_return_gets_an_eye_of_its_own(
 
 
 def test_root_and_pictures_have_eyes_of_their_own(eye_server: EyeServer, tmp_path: Path) -> None:
-    """The door is for a user without rights, on this machine, who may open it."""
+    """The socket is for an unprivileged user of this machine who may open it."""
     assert eye_socket_path(str(tmp_path), str(eye_server.path)) is None
     assert eye_socket_path("/", str(tmp_path / "none")) is None
     assert eye_socket_path("/", str(eye_server.path)) == (None if os.geteuid() == 0 else str(eye_server.path))

@@ -1,4 +1,4 @@
-"""The tick with a join of sources of different paces: every reading is remembered with the time of its own source."""
+"""Ticks with a join of fast and slow sources: every reading is recorded with the time of its own source."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STARTED = 1000.0  # on the monotonic clock
 
 
 class JoinedHost:
-    """Three sources whose reading is the second in which it was taken, the join of them, and one loop."""
+    """Three sources whose value is the second of the reading, the join of them, and one loop."""
 
     def __init__(self, root: Path) -> None:
         self.now = STARTED
@@ -64,12 +64,12 @@ class JoinedHost:
             for due, result in [answer for answer in self.pending if answer[0] <= self.now]:
                 self.pending.remove((due, result))
                 self.loop.deliver(result)
-            self.loop.sampler.make_slow_due("ipmi", self.now)  # as the schedule does for what is slower than 5 s
+            self.loop.sampler.make_slow_due("ipmi", self.now)  # as the scheduler does for intervals above 5 s
             await self.loop.tick()
             self.now += 1.0
 
     def find_readings(self, source: str) -> list[tuple[float, float]]:
-        """(second of the row, value) of the source's series of the join, oldest first."""
+        """Returns (second of the row, value) of the join's series for a source, oldest first."""
         first_seconds: dict[float, float] = {}
         query = promql.compile(f'{TEMPERATURE}{{source="{source}"}}')
         for second in range(int(self.now - STARTED)):
@@ -85,7 +85,7 @@ class JoinedHost:
 
 
 class DelayedRunner:
-    """Answers as many seconds later as the house says."""
+    """Delivers each result after the delay of its source."""
 
     def __init__(self, host: JoinedHost) -> None:
         self.busy_since: float | None = None
@@ -116,14 +116,14 @@ def make_join() -> Collector:
 
 @pytest.mark.parametrize("slow", [0.0, 12.0])
 def test_every_source_comes_at_its_own_time(slow: float, tmp_path: Path) -> None:
-    """A slow source, and one whose answer takes long, hold back no other's reading, and none looks newer than it is."""
+    """A slow source, or one with late results, holds back no other's reading; none looks newer than it is."""
 
     async def scenario() -> None:
         host = JoinedHost(tmp_path)
         host.delays["ipmi"] = slow
         await host.run_seconds(75)
 
-        # The value is the second of its reading: the row must be that second's, whenever the answer came.
+        # The value is the second of its reading: the row must have that time, whenever the result arrived.
         for name, times in {name: host.find_readings(name) for name in INTERVALS}.items():
             assert [value for _, value in times] == [*range(0, 75 - int(host.delays[name]), int(INTERVALS[name]))][
                 : len(times)
@@ -137,7 +137,7 @@ def test_every_source_comes_at_its_own_time(slow: float, tmp_path: Path) -> None
 
 
 def test_a_source_that_falls_silent_takes_its_own_readings_along(tmp_path: Path) -> None:
-    """The others stay: one dead BMC must not blind the alerts about what hwmon sees."""
+    """The others stay: one dead BMC must not hide the readings of hwmon from the alerts."""
 
     async def scenario() -> None:
         host = JoinedHost(tmp_path)

@@ -1,4 +1,4 @@
-"""A Sight whose passes are collected."""
+"""An EyePool whose results are collected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.sampling.plugins import bind_collector, load_collectors
 
 
 class WatchedEye:
-    """One that reads hwmon below a root, by an eye of its own or by the one at a door."""
+    """Reads hwmon below a root, by a child process or by the eye at a socket."""
 
     def __init__(self, root: Path, socket_path: str | None = None) -> None:
         self.results: asyncio.Queue[CollectionResult] = asyncio.Queue()
