@@ -37,8 +37,7 @@ LIMIT = gauge(
     "Highest frequency that is allowed now (scaling_max_freq), read again every 30 s.",
 )
 POLICIES = gauge(
-    "steadytok_cpufreq_policies",
-    "Policies with this driver, governor and energy preference, read again every 30 s.",
+    "steadytok_cpufreq_policies", "Policies with this driver, governor and energy preference, read again every 30 s."
 )
 METRICS = (FREQUENCY, MAXIMUM, LIMIT, POLICIES)
 HINT_ABSENT = "no cpufreq driver: usual in a virtual machine; on hardware check the firmware's power settings"
