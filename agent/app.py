@@ -91,7 +91,7 @@ class Agent:
         self.scheduler = Scheduler()
         self.collectors = self._wire_collectors(modules)
         self.sampler = self.collectors.sampler
-        self.hotplug = Hotplug(lambda names: self.sampler.make_due(names, self.clock.monotonic()))
+        self.hotplug = Hotplug(lambda subsystem: self.sampler.make_due_on_uevent(subsystem, self.clock.monotonic()))
         memory_estimate = MemoryEstimate(self.sampler, self.history, config.sample, self.clock.now_ms())
         rules, notifier = self._build_rules(config), self._build_notifier(config)
         self.persistence = Persistence(self.folder)

@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 
 from agent.config.schema import AgentConfig
-from agent.configuration import bind_collectors
 from agent.engines.canary import Canary
 from agent.runtime.clock import Clock
 from agent.runtime.scheduler import Scheduler
 from agent.runtime.threads import make_loop_callback
+from agent.sampling.binding import bind_collectors
+from agent.sampling.collector_state import CollectorState
 from agent.sampling.eye_pool import EyePool
+from agent.sampling.passes import CollectionResult, CollectorRunner, ThreadRunner
 from agent.sampling.plugins import Collector
-from agent.sampling.sampler import CollectionResult, CollectorRunner, CollectorState, Sampler, ThreadRunner
+from agent.sampling.sampler import Sampler
 from collectors import Host
 from rules.history.history import History
 
@@ -86,7 +88,7 @@ class CollectorWiring:
     def rebind_engine_collectors(self) -> None:
         """Gives the collectors that read engines the URL of a canary that is ready."""
         for collector in self._bind():
-            if collector.name in ("engine", "process"):
+            if collector.uses_engines:
                 self.sampler.add(collector, self._clock.monotonic())
 
 

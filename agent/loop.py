@@ -19,7 +19,8 @@ from agent.runtime.clock import Clock
 from agent.runtime.scheduler import Scheduler
 from agent.runtime.sd_notify import SystemdNotifier
 from agent.sampling.eye_pool import EyePool
-from agent.sampling.sampler import CollectionResult, Outcome, Sampler
+from agent.sampling.passes import CollectionResult, Outcome
+from agent.sampling.sampler import Sampler
 from agent.selfmetrics.definitions import SAMPLING_GROUP
 from agent.selfmetrics.memory_estimate import MemoryEstimate
 from agent.tick_log import TickLog

@@ -19,9 +19,9 @@ from agent.configuration import RulesConfigError, load_configuration, load_rule_
 from agent.loop import Loop
 from agent.remediation import catalog
 from agent.remediation.model import Remedy
+from agent.runtime.entry_points import PluginError
 from agent.runtime.run_options import RunOptions
 from agent.runtime.threads import run_in_thread
-from agent.sampling.plugins import DiscoveryError
 from agent.selfmetrics.self_metrics import SelfMetrics
 from rules.evaluator import RuleSet
 
@@ -76,7 +76,7 @@ class Reloader:
             config = replace_reloadable(self._config, file_config)
             rules = await run_in_thread("reload", lambda: load_rule_set(config, options.config_name))
             remedies = catalog.bind_remedies(config, options.config_name)
-        except (ConfigError, RulesConfigError, DiscoveryError) as error:
+        except (ConfigError, RulesConfigError, PluginError) as error:
             self._log.error("the new configuration is not used; the old one stays", faults=str(error).splitlines())
             return None
         if restart_keys := find_restart_keys(self._config, file_config):

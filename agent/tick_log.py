@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import structlog
 
-from agent.sampling.sampler import CollectionResult, CollectorState, Outcome
+from agent.sampling.collector_state import CollectorState
+from agent.sampling.passes import CollectionResult, Outcome
 from rules.evaluator import RuleHealth
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.config.schema import AgentConfig, EngineTarget
-from agent.configuration import bind_collectors
 from agent.sampling import once, plugins
+from agent.sampling.binding import bind_collectors
+from agent.sampling.passes import CollectionResult
 from agent.sampling.plugins import Collector
-from agent.sampling.sampler import CollectionResult
 from agent.selfmetrics import definitions
 from bench.tree import HostShape, advance_tree, build_tree
 from collectors import Sample

@@ -37,10 +37,11 @@ LIMIT = gauge(
     "Highest frequency that is allowed now (scaling_max_freq), read again every 30 s.",
 )
 POLICIES = gauge(
-    "steadytok_cpufreq_policies",
-    "Policies with this driver, governor and energy preference, read again every 30 s.",
+    "steadytok_cpufreq_policies", "Policies with this driver, governor and energy preference, read again every 30 s."
 )
 METRICS = (FREQUENCY, MAXIMUM, LIMIT, POLICIES)
+HINT_ABSENT = "no cpufreq driver: usual in a virtual machine; on hardware check the firmware's power settings"
+UEVENTS = ("cpu",)
 
 _CPU = "sys/devices/system/cpu"
 _SETTINGS_EVERY = 6  # passes; a policy's settings are read in one of them, so that no pass reads all

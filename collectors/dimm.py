@@ -54,6 +54,7 @@ UNPLACED = gauge(
 )
 INFO = gauge("steadytok_dimm_info", "What the firmware's table says of the module in a slot.")
 METRICS = (TEMPERATURE, LIMIT, HEADROOM, REFRESH, THROTTLED, CORRECTABLE, UNCORRECTABLE, SENSOR, UNPLACED, INFO)
+HINT_ABSENT = "made from the DIMM sensors of hwmon, ipmi and hsmp, and from edac's errors"
 
 _NORMAL_RANGE = 85.0  # °C, JEDEC: above it DRAM needs twice the refreshes, about 7 % of the bandwidth
 _CREDIBLE = (55.0, 100.0)  # °C: a critical limit outside is one that nobody has set

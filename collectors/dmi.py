@@ -25,6 +25,10 @@ INFO = gauge(
     "What the firmware's table says of a slot, and the NUMA node whose memory its addresses are, where it is one.",
 )
 METRICS = (SIZE, SPEED, INFO)
+HINT_ABSENT = "the firmware gives no tables: usual in a container and in some virtual machines"
+HINT_REFUSED = (
+    "only root may read the firmware's tables: run as the systemd service; without, DIMMs are named by sensor"
+)
 _INFO_FIELDS = ("manufacturer", "part_number", "serial_number", "type")
 
 

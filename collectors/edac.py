@@ -30,6 +30,10 @@ DIMM_UNCORRECTABLE = counter(
     "Errors beyond correction in one DIMM, since the driver loaded; absent where the kernel counts them per row only.",
 )
 METRICS = (CORRECTABLE, UNCORRECTABLE, DIMM_CORRECTABLE, DIMM_UNCORRECTABLE)
+HINT_ABSENT = (
+    "sudo modprobe skx_edac, i10nm_edac or amd64_edac, whichever this platform has; a virtual machine has none"
+)
+UEVENTS = ("edac",)
 
 _FOLDER = "sys/devices/system/edac/mc"
 

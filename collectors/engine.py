@@ -11,12 +11,12 @@ from __future__ import annotations
 import http.client
 import threading
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
 
-from collectors import Host, Reading, counter, gauge
+from collectors import EngineAddress, Host, Reading, counter, gauge
 from collectors._engine.dialects import DIALECTS, detect_kind, read_signal
 from collectors._engine.exposition import is_exposition, parse_points
 
@@ -60,6 +60,7 @@ _SIGNALS = {
     "cpu_seconds": counter("steadytok_engine_cpu_seconds_total", "CPU time of the reference engine."),
 }
 METRICS = (UP, *_SIGNALS.values())
+HINT_ABSENT = "name your engines under engines: in the configuration"
 
 _TOTAL_TIMEOUT = 0.4  # seconds for all engines together, who are asked at once; the rest of the deadline is for reading
 _READ_TIMEOUT = (
@@ -79,6 +80,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Which engines are asked."""
 
     engines: tuple[Target, ...] = ()
+
+    def find_faults(self) -> Iterator[tuple[str, str]]:
+        """Yields a fault if the operator named engines here."""
+        if self.engines:
+            yield "engines", "expected the engines at the top of the file, under engines:"
+
+
+def with_engines(config: Config, engines: Sequence[EngineAddress]) -> Config:
+    """Returns the configuration that asks these engines."""
+    targets = [msgspec.convert(engine._asdict(), Target) for engine in engines]
+    return msgspec.structs.replace(config, engines=tuple(targets))
 
 
 class _Request(threading.Thread):

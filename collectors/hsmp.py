@@ -44,6 +44,7 @@ METRICS = (
     *(DIMM_TEMPERATURE, DIMM_AGE, DIMM_POWER, DIMM_REFRESH),
     *(BANDWIDTH, BANDWIDTH_MAX, BANDWIDTH_USED, POWER, PROCHOT),
 )
+HINT_ABSENT = "AMD EPYC from Zen 3 on: sudo modprobe amd_hsmp, with HSMP enabled in the firmware"
 
 _SOCKETS = 8
 _BANDWIDTH_SINCE, _DIMMS_SINCE = 3, 5  # versions of the protocol

@@ -37,6 +37,8 @@ MODULE = gauge(
     "The memory module that a chip is on, as its SPD has it, where it may be read: by root only, mostly.",
 )
 METRICS = (TEMPERATURE, MAXIMUM, CRITICAL, FAN, MODULE)
+HINT_ABSENT = "sudo modprobe -a jc42 spd5118 coretemp (on many servers only the BMC sees the DIMMs)"
+UEVENTS = ("hwmon",)
 
 _FOLDER = "sys/class/hwmon"
 _MODULES = ("jc42", "spd5118")

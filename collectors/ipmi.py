@@ -59,6 +59,9 @@ METRICS = (
     MEMORY_EVENTS,
     SEL_ENTRIES,
 )
+HINT_ABSENT = "sudo modprobe -a ipmi_si ipmi_devintf, or name the BMC: collectors.ipmi.address and credentials_file"
+HINT_REFUSED = "only root may open /dev/ipmi0: run as root or as the systemd service, or name a BMC on the LAN"
+UEVENTS = ("ipmi",)
 
 _NORMAL_INTERVAL = 30.0  # seconds between passes; a BMC's processor is slow, and its sensors are slower
 _NEAR_LIMIT = 10.0  # °C to the limit, below which they come every INTERVAL
@@ -85,6 +88,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     exclude: tuple[str, ...] = ()
     """Patterns of sensors not to read; they go before all else."""
+
+
+def sandbox_addresses(config: Config) -> list[str]:
+    """Returns the BMC's address, if it is on the LAN."""
+    return [] if config.address == "local" else [config.address]
 
 
 class _IpmiState:

@@ -38,6 +38,8 @@ MACHINE_CHECKS = counter(
     "Kernel messages that announce a machine check, since the agent started; one event may have two.",
 )
 METRICS = (OOM_KILLS, LAST_OOM_KILL, THROTTLE_MESSAGES, MACHINE_CHECKS)
+HINT_ABSENT = "this host has no /dev/kmsg: usual in a container"
+HINT_REFUSED = "sudo setcap cap_syslog+ep on a private interpreter, or run as the systemd service"
 
 _CONSTRAINTS = ("none", "cpuset", "memory_policy", "memcg")
 # A list of nodes has commas, and so may a cgroup's name: each part ends where the next key begins.

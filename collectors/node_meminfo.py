@@ -41,6 +41,7 @@ AVAILABLE = gauge(
     "watermarks of its zones, never below 0; where /proc/zoneinfo cannot be read the watermarks are left out.",
 )
 METRICS = (*(metric for _, metric in _FIELD_METRICS), HUGE_PAGES, AVAILABLE)
+UEVENTS = ("memory", "node")
 
 
 class _NodeMeminfoState:

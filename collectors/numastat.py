@@ -27,6 +27,7 @@ _COUNTERS = (
 )
 _BY_KEY = tuple((key, counter(f"steadytok_numastat_{key}_total", f"{meaning} {_UNIT}")) for key, meaning in _COUNTERS)
 METRICS = tuple(metric for _, metric in _BY_KEY)
+UEVENTS = ("node",)
 
 
 def collect(host: Host) -> Iterator[Reading]:

@@ -23,6 +23,9 @@ ENERGY = counter(
     "Energy used by a zone; it starts at the hardware's own count and goes on where that wraps.",
 )
 METRICS = (ENERGY,)
+HINT_ABSENT = "sudo modprobe intel_rapl_msr; virtual machines have none"
+HINT_REFUSED = "readable by root only since Linux 5.4.77 (PLATYPUS); run as the systemd service"
+UEVENTS = ("powercap",)
 
 _FOLDER = "sys/class/powercap"
 _ZONE = re.compile(r"intel-rapl(:\d+)+")  # intel-rapl-mmio would be the same package once more

@@ -26,6 +26,7 @@ STALLED = counter(
     "kernel says it is undefined and reports 0.",
 )
 METRICS = (WAITING, STALLED)
+HINT_ABSENT = "boot with psi=1 (some distributions switch PSI off)"
 
 
 def collect(host: Host) -> Iterator[Reading]:

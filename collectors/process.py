@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from collectors import Host, Reading, counter, gauge
+from collectors import EngineAddress, Host, Reading, counter, gauge
 from collectors._host.cpulist import parse_cpulist
 from collectors._host.nodes import list_nodes, read_cpus_by_node
 from collectors._process import cgroup, placement_request
@@ -75,6 +75,8 @@ METRICS = (
     *placement_request.METRICS,
     *cgroup.METRICS,
 )
+HINT_ABSENT = "no known engine runs here: name yours under collectors.process.engines in the configuration"
+HINT_REFUSED = "only root may see where pages are (CAP_SYS_PTRACE); run as the systemd service"
 
 _FIELDS = {"anon": "RssAnon", "file": "RssFile", "shmem": "RssShmem", "hugetlb": "HugetlbPages"}  # of status
 _ENDED_STATES = ("Z", "X")  # a zombie, and one that is being buried
@@ -97,6 +99,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Raises ValueError where so many pages cannot be asked."""
         if not MIN_PAGES <= self.pages <= MAX_PAGES:
             raise ValueError(f"pages: expected {MIN_PAGES} to {MAX_PAGES}, found {self.pages}")
+
+
+def with_engines(config: Config, engines: Sequence[EngineAddress]) -> Config:
+    """Returns the configuration that finds these engines too; the operator's own targets come first."""
+    targets = (Target(name=engine.name, url=engine.url) for engine in engines)
+    return msgspec.structs.replace(config, engines=(*config.engines, *targets))
 
 
 class _ProcessState:

@@ -31,6 +31,7 @@ REMOTE = counter(
     "Traffic that was not local, which is all less local; on AMD the write-backs of modified lines are always in it.",
 )
 METRICS = (TOTAL, LOCAL, REMOTE)
+HINT_ABSENT = "sudo mount -t resctrl resctrl /sys/fs/resctrl (needs cqm_mbm in /proc/cpuinfo); the agent never does"
 
 _FOLDER = "sys/fs/resctrl"
 _INFO = f"{_FOLDER}/info/L3_MON"

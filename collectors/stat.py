@@ -36,6 +36,7 @@ _BY_KEY = (
     ("procs_blocked", gauge("steadytok_stat_processes_blocked", "Tasks that wait for a disk now.")),
 )
 METRICS = (CPU_SECONDS, CPUS_ONLINE, *(metric for _, metric in _BY_KEY))
+UEVENTS = ("cpu",)
 
 Ticks = list[int]
 """One number for each mode, in 1/100 s."""

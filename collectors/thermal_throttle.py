@@ -38,6 +38,8 @@ PACKAGE_SECONDS = counter(
     f"Time that a package was slowed because it was too hot; {_SECONDS}.",
 )
 METRICS = (CORE_EVENTS, CORE_SECONDS, PACKAGE_EVENTS, PACKAGE_SECONDS)
+HINT_ABSENT = "Intel processors only, and not where firmware owns the thermal interrupt"
+UEVENTS = ("cpu",)
 
 _CPU = "sys/devices/system/cpu"
 _CORE_FILES = ("core_throttle_count", "core_throttle_total_time_ms")

@@ -58,6 +58,7 @@ ISOLATED_CPUS = gauge(
     "steadytok_topology_isolated_cpus", "CPUs taken from the scheduler by isolcpus; absent where there are none."
 )
 METRICS = (NODES, NODE_CPUS, NODE_MEMORY, NODE_DISTANCE, NODE_HUGE_PAGES, THP_INFO, SYSCTL, ISOLATED_CPUS)
+UEVENTS = ("cpu", "memory", "node")
 
 
 def collect(host: Host) -> Iterator[Reading]:

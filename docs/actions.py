@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from agent.actions import Action
+from agent.remediation import plugins
 from agent.remediation.action_defaults import complete_action
-from agent.sampling import plugins
 from docs.fields import list_fields
 
 BEGIN = "<!-- The table is written by `make docs` from agent/actions/; change it there. -->\n\n"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from agent.config import schema
 from agent.remediation.action_defaults import complete_action
+from agent.remediation.plugins import load_actions
 from agent.sampling import plugins
 from docs.fields import Field, list_fields
 
@@ -27,7 +28,7 @@ def render_page() -> str:
     for name, module in sorted(modules.items()):
         parts += _render_collector(name, module)
     parts += ["## Actions\n\n", "Keys under a remedy's `parameters`, by its `action`:\n\n"]
-    for name, module in sorted(plugins.load_actions().items()):
+    for name, module in sorted(load_actions().items()):
         parts += [
             f"### {name}\n\n",
             f"{_first_paragraph(module.__doc__)}\n\n",

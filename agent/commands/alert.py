@@ -1,4 +1,4 @@
-"""`steadytok alert test`: sends one alert through, so that the way to the pager is known to be open."""
+"""`steadytok alert test`: sends one alert, so that the operator knows that alerts reach the pager."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from agent.text.terminal import say
 
 @click.group(name="alert")
 def command() -> None:
-    """Try the way to Alertmanager."""
+    """Test the delivery of alerts to Alertmanager."""
 
 
 @command.command()
 @_options.config
-@click.option("--alertmanager", "address", metavar="HOST:PORT", help="Send there, whatever the configuration says.")
+@click.option("--alertmanager", "address", metavar="HOST:PORT", help="Send here instead of to the configured ones.")
 def test(config_path: Path | None, address: str | None) -> None:
     """Send one alert named SteadytokTest to every Alertmanager; it ends by itself after five minutes."""
     import msgspec
 
     from agent import configuration
     from agent.config.loader import ConfigError, parse
-    from agent.sampling import plugins
+    from agent.runtime.entry_points import PluginError
 
     document = {"alerting": {"alertmanagers": [{"static_configs": [{"targets": [address]}]}]}}
     try:
@@ -36,7 +36,7 @@ def test(config_path: Path | None, address: str | None) -> None:
             config = msgspec.structs.replace(config, alerting=parse(document, "--alertmanager", {}).alerting)
     except ConfigError as error:
         _options.die(error.messages, 2)
-    except plugins.DiscoveryError as error:
+    except PluginError as error:
         _options.die([str(error)], 1)
     sys.exit(asyncio.run(_send_test_alert(config)))
 
@@ -73,6 +73,6 @@ async def _send_test_alert(config) -> int:  # type: ignore[no-untyped-def]  # Co
     async with aiohttp.ClientSession() as session:
         for target in destinations:
             fault = await post_alerts(session, target, [body])
-            say(f"{target.url}: {fault.reason if fault else 'taken'}", err=fault is not None)
+            say(f"{target.url}: {fault.reason if fault else 'accepted'}", err=fault is not None)
             status = status or int(fault is not None)
     return status

@@ -1,4 +1,4 @@
-"""`steadytok top`: what the page at / shows, in a terminal, from the running agent."""
+"""`steadytok top`: shows the running agent's overview page in a terminal."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from agent.text.terminal import write
 
 @click.command(name="top")
 @_options.config
-@click.option("--url", metavar="URL", help="The agent's address; without one, where the configuration has it listen.")
-@click.option("--once", is_flag=True, help="Print it once as lines with a tab, for scripts, and end.")
+@click.option("--url", metavar="URL", help="The agent's URL; without one, from web.listen of the configuration.")
+@click.option("--once", is_flag=True, help="Print it once as tab-separated lines, for scripts.")
 @click.option(
     "--every",
     metavar="SECONDS",
     type=click.FloatRange(0.5, 3600),
     default=2.0,
     show_default=True,
-    help="Seconds between two looks.",
+    help="Seconds between updates.",
 )
 def command(config_path: Path | None, url: str | None, once: bool, every: float) -> None:
     """Show speed, heat, memory, alerts, remedies and collectors of the running agent, live."""
@@ -45,11 +45,11 @@ def command(config_path: Path | None, url: str | None, once: bool, every: float)
     except ImportError:
         _options.die(["the live table needs rich: pip install 'steadytok[tui]'; --once needs nothing"], 1)
     except KeyboardInterrupt:
-        return  # the way out
+        return  # Ctrl-C ends the command
 
 
 def _open_agent(config_path: Path | None, url: str | None) -> Any:
-    """The agent at a URL, which gets no credential; or the configuration's, with its token where we may read that."""
+    """Returns a client for the URL, without a credential; or for the configured agent, with its token if readable."""
     from urllib.parse import urlsplit
 
     from agent.console.top_client import AgentClient
@@ -63,7 +63,7 @@ def _open_agent(config_path: Path | None, url: str | None) -> Any:
 
 
 def _build_credential(config: Any) -> dict[str, str]:
-    """For an agent whose reading is not open; where it is, none is needed, and most users cannot read the token."""
+    """Returns the token's header; empty if it cannot be read, which is enough for an agent with open reading."""
     from agent.storage.state_dir import StateError, find_state_dir
 
     try:
@@ -74,7 +74,7 @@ def _build_credential(config: Any) -> dict[str, str]:
 
 
 def _run_live(client: Any, panel_list: Any, overview: Any, every: float) -> None:
-    """Draws again and again; an agent that has gone leaves its last table, with since when."""
+    """Redraws until interrupted; while the agent does not answer, the last table stays with a notice."""
     from rich.console import Console
     from rich.live import Live
 
@@ -90,7 +90,7 @@ def _run_live(client: Any, panel_list: Any, overview: Any, every: float) -> None
 
     last_answer_at, notice = time.time(), ""
     live = Live(build(), console=Console(), screen=True, auto_refresh=False, vertical_overflow="crop")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the screen is given back then too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # restores the screen on SIGTERM too
     try:
         live.start()
         while True:
@@ -100,5 +100,5 @@ def _run_live(client: Any, panel_list: Any, overview: Any, every: float) -> None
             except NoAnswerError as error:
                 notice = f"No answer since {time.strftime('%H:%M:%S', time.localtime(last_answer_at))}: {error}"
             live.update(build(), refresh=True)
-    finally:  # not `with`: an interrupt while it is being entered would leave the terminal on the other screen
+    finally:  # not `with`: an interrupt during its entry would leave the terminal on the alternate screen
         live.stop()

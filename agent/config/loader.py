@@ -19,8 +19,7 @@ import yaml
 from yaml.constructor import ConstructorError
 
 from agent.config import validation
-from agent.config.schema import AgentConfig, CollectorSettings, Seconds
-from agent.sampling.plugins import NotLoaded
+from agent.config.schema import AgentConfig, CollectorSettings, NotLoaded, Seconds
 from agent.text.units import parse_duration
 
 

@@ -14,6 +14,10 @@ Seconds = Annotated[float, "duration"]
 """A float of seconds, written as a Prometheus duration."""
 
 
+class NotLoaded:
+    """Stands for the Config of a third party's collector that is not enabled: its keys are not checked."""
+
+
 class Section(msgspec.Struct, frozen=True, kw_only=True):
     """A mapping of the file; the loader refuses keys that it does not declare."""
 

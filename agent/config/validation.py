@@ -58,12 +58,12 @@ def _check_collectors(config: AgentConfig) -> Iterator[ConfigFault]:
             yield f"$.collectors.{name}.interval", expected
         if settings.deadline is not None and not 0.01 <= settings.deadline <= 60:
             yield f"$.collectors.{name}.deadline", "expected 10ms to 1m"
+        if hasattr(settings.config, "find_faults"):
+            for key, expected in settings.config.find_faults():
+                yield f"$.collectors.{name}.{key}", expected
 
 
 def _check_engines(config: AgentConfig) -> Iterator[ConfigFault]:
-    settings = config.collectors.get("engine")
-    if settings is not None and settings.config is not None and settings.config.engines:
-        yield "$.collectors.engine.engines", "expected the engines at the top of the file, under engines:"
     if not _SIZE.fullmatch(config.engine.size):
         yield "$.engine.size", f"expected auto or a size such as 64MiB, found {config.engine.size!r}"
     names = [engine.name for engine in config.engines]

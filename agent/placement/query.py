@@ -10,8 +10,8 @@ import msgspec
 
 from agent.placement import numa_maps
 from agent.placement.process_placement import ProcessPlacement, from_numa_maps, from_samples
+from agent.sampling.passes import CollectionResult, ThreadRunner
 from agent.sampling.plugins import Collector, bind_collector
-from agent.sampling.sampler import CollectionResult, ThreadRunner
 from collectors import Host
 
 QUERY_TIMEOUT = 30.0  # seconds; a process of 100,000 mappings takes one or two

@@ -16,9 +16,9 @@ from agent.alerting.matchers import build_matcher, parse_matchers
 from agent.config.loader import ConfigError
 from agent.config.schema import AgentConfig, RemedySettings
 from agent.pacing.settings import ControlSettings
+from agent.remediation import plugins
 from agent.remediation.action_defaults import complete_action
 from agent.remediation.model import Remedy
-from agent.sampling import plugins
 from agent.text.units import format_duration, parse_duration
 from rules import promql
 from rules.history.selection import Matcher, Matchers

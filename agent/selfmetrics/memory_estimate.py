@@ -5,7 +5,8 @@ from __future__ import annotations
 import structlog
 
 from agent.config.schema import SamplingConfig
-from agent.sampling.sampler import Outcome, Sampler
+from agent.sampling.passes import Outcome
+from agent.sampling.sampler import Sampler
 from agent.text.units import format_bytes, format_duration
 from rules.history.history import History, estimate_bytes
 

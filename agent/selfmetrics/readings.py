@@ -13,7 +13,9 @@ from agent.pacing.learner import PlantLearner
 from agent.remediation import catalog
 from agent.remediation.model import Phase
 from agent.remediation.remediator import Remediator
-from agent.sampling.sampler import CollectorState, Outcome, Sampler
+from agent.sampling.collector_state import CollectorState
+from agent.sampling.passes import Outcome
+from agent.sampling.sampler import Sampler
 from agent.selfmetrics import definitions
 from collectors import Labels, Metric, Reading
 from rules.alerts import AlertState

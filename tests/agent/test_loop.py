@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from agent.runtime.clock import Clock
+from agent.sampling.passes import CollectionResult
 from agent.sampling.plugins import Collector
-from agent.sampling.sampler import CollectionResult, Sampler
+from agent.sampling.sampler import Sampler
 from collectors import Sample, counter, gauge
 from rules import promql
 from rules.alerts import AlertState

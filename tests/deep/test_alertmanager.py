@@ -82,7 +82,7 @@ def test_a_test_alert_goes_through(tmp_path: Path) -> None:
         result = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=60)
 
         assert result.returncode == 0, result.stderr
-        assert result.stdout == f"http://{address}/api/v2/alerts: taken\n"
+        assert result.stdout == f"http://{address}/api/v2/alerts: accepted\n"
         (alert,) = json.loads(processes.get(f"http://{address}/api/v2/alerts") or "[]")
         assert alert["labels"]["alertname"] == "SteadytokTest"
 

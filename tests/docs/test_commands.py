@@ -10,8 +10,8 @@ import subprocess
 import click
 import pytest
 
-from agent import mending
 from agent.__main__ import main
+from agent.sampling.plugins import load_collectors
 from tests.docs.commands import EVERY, NOT_RUN, Command
 from tests.docs.pages import HOUSE, PAGES
 
@@ -60,7 +60,8 @@ def _check_arguments(command: click.Command, words: list[str]) -> None:
 
 def test_modprobe_is_told_of_several_modules() -> None:
     """Without -a modprobe silently takes the second word for an option of the first module."""
-    texts = [inspect.getsource(mending), *(page.read_text(encoding="utf-8") for page in PAGES)]
+    hints = [inspect.getsource(module) for module in load_collectors().values()]
+    texts = [*hints, *(page.read_text(encoding="utf-8") for page in PAGES)]
     several = [match for text in texts for match in re.findall(r"modprobe((?: -\w)?) (\w+\s+\w*[_\d]\w*)", text)]
 
     assert (" -a", "ipmi_si ipmi_devintf") in several

@@ -15,6 +15,7 @@ import yaml
 from agent.actions import Http, Task
 from agent.config import loader, schema
 from agent.remediation.action_defaults import complete_action
+from agent.remediation.plugins import load_actions
 from agent.sampling import plugins
 from collectors import Host
 from docs import fields
@@ -46,7 +47,7 @@ def test_every_setting_says_what_it_is() -> None:
         kind for kind in vars(schema).values() if isinstance(kind, type) and issubclass(kind, schema.Section)
     ]
     kinds += [kind for kind in plugins.find_config_types(plugins.load_collectors()).values() if kind is not None]
-    kinds += [complete_action(module).Config for module in plugins.load_actions().values()]
+    kinds += [complete_action(module).Config for module in load_actions().values()]
     silent = [
         f"{kind.__module__}.{kind.__name__}.{field.name}"
         for kind in kinds

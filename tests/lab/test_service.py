@@ -321,4 +321,4 @@ def test_taken_away_it_leaves_what_it_knew_and_purged_it_leaves_nothing(read_sta
     assert list(result["kept"].values()) == [True, True, False, False]
     assert (result["left"], result["lost"], result["run"], result["units"]) == ([], [], [], "")
     assert result["passwd"][0] == result["passwd"][1]
-    assert "nothing of it is here" in result["again"]["out"]
+    assert "steadytok is not installed here" in result["again"]["out"]

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from agent.actions import ChangedError, FailedError, Http, Moment, Plan, RefusedError, Task, Vector
+from agent.remediation import plugins
 from agent.remediation.action_defaults import complete_action
 from agent.remediation.model import overlaps
-from agent.sampling import plugins
 from collectors import Host
 
 ACTIONS: Mapping[str, Any] = {name: complete_action(module) for name, module in plugins.load_actions().items()}

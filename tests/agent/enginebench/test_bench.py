@@ -88,7 +88,7 @@ def test_an_engine_that_fails_now_and_then(peer: Start) -> None:
     assert done.returncode == 1
     assert "2 failed: " in done.stdout
     assert "answered 503: busy" in done.stdout
-    assert "the run is not whole, so the baseline stays as it was" in done.stderr
+    assert "the run is incomplete, so the baseline stays as it was" in done.stderr
 
 
 def test_an_engine_that_dies_is_given_up(peer: Start) -> None:
@@ -107,7 +107,7 @@ def test_an_engine_that_dies_is_given_up(peer: Start) -> None:
     [
         (("--url", "http://127.0.0.1:1"), 1, "http://127.0.0.1:1 cannot be reached"),
         (("--url", "127.0.0.1:8000"), 2, "--url must begin with http:// or https://"),
-        (("--url", "http://127.0.0.1:1", "--", "--size", "1MiB"), 2, "--url names one that runs already"),
+        (("--url", "http://127.0.0.1:1", "--", "--size", "1MiB"), 2, "--url names a running one"),
         (("--url", "http://127.0.0.1:1", "--save"), 2, "--save needs the engine's name in the configuration"),
         (("--save", "-c", "2"), 2, "leave --concurrency out"),
         (("--save", "--", "--size", "1MiB"), 2, "leave them out"),
@@ -187,7 +187,7 @@ def test_a_running_agent_takes_it(tmp_path: Path, peer: Start) -> None:
     state.close()
 
     assert done.returncode == 0, done.stderr
-    assert "the running agent has taken it" in done.stderr
+    assert "the running agent has adopted it" in done.stderr
     assert baseline.expected_speed("r1") is not None
 
 

@@ -13,6 +13,7 @@ from agent.config.loader import ConfigError
 from agent.engines.baseline import MIN_OBSERVATIONS as ENOUGH_SPEEDS
 from agent.engines.baseline import Baseline
 from agent.engines.placement_baseline import HOUR_OBSERVATIONS, MIN_OBSERVATIONS, PlacementBaseline, ProcessKey
+from agent.sampling import binding
 from agent.selfmetrics import definitions
 from agent.selfmetrics import readings as own
 from collectors import Reading, counter, gauge
@@ -171,9 +172,7 @@ engines: [{name: r1, url: "http://127.0.0.1:8000"}, {name: r2, url: "http://127.
 collectors: {process: {interval: 30s, pages: 1000, engines: [{name: r2, command: "serve.py"}]}}
 """
     told, modules = configuration.load_configuration(config(text, tmp_path))
-    (bound,) = [
-        one for one in configuration.bind_collectors(told, modules, "http://127.0.0.1:9") if one.name == "process"
-    ]
+    (bound,) = [one for one in binding.bind_collectors(told, modules, "http://127.0.0.1:9") if one.name == "process"]
 
     names = [(target.name, target.command or target.url) for target in bound.config.engines]
     assert names[0] == ("r2", "serve.py")

@@ -20,9 +20,8 @@ from agent.pacing.benefit import Benefit
 from agent.pacing.learner import PlantLearner
 from agent.pacing.settings import ControlSettings
 from agent.pacing.thermal_model import Plant
-from agent.remediation import catalog
+from agent.remediation import catalog, plugins
 from agent.remediation.model import AuditEntry
-from agent.sampling import plugins
 from collectors import Reading, gauge
 from rules import promql
 from rules.history.history import History

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from agent.__main__ import main
 from agent.commands import _running
-from agent.sampling.sampler import CollectionResult
+from agent.sampling.passes import CollectionResult
 from agent.text import terminal
 from collectors import Metric, Note, Sample
 from tests.answering import answering
@@ -73,7 +73,7 @@ def test_reasons_of_collectors(capsys: pytest.CaptureFixture[str]) -> None:
     labels = (("source", EVIL), ("sensor", EVIL), ("reason", EVIL))
     unplaced = Sample(Metric(check.UNPLACED, "gauge", "A test."), labels, 1.0)
     result = CollectionResult("dimm", 0.0, 0.0, 0.0, (unplaced,), (Note(EVIL, EVIL),))
-    check._print_result(result)
+    check._print_result(result, EVIL)
     collect._print_faults(result)
     output = capsys.readouterr()
 
