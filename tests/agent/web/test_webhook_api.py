@@ -50,7 +50,7 @@ def build_remedy(**more: Any) -> Remedy:
         "remedies": [{**settings, "sources": ["webhook"], **more}],
     }
     (bound,) = bind_remedies(parse(document, "f", {}), "f")
-    return bound.remedy
+    return bound
 
 
 @dataclass
