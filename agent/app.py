@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from types import ModuleType
 
@@ -49,7 +49,6 @@ from agent.web import site
 from agent.web.context import WebContext
 from agent.web.exposition import Exposition, compact_series
 from agent.web.webconfig import agent_url
-from collectors import Reading
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 
@@ -120,7 +119,7 @@ class Agent:
             presenter=self.presenter,
             watchdog=self._systemd,
             scheduler=self.scheduler,
-            read_self_metrics=self._read_self_metrics,
+            self_metrics=self.self_metrics,
             interval=config.sample.interval,
             stale_after=config.sample.stale_after,
         )
@@ -215,12 +214,6 @@ class Agent:
         ):
             return None
         return Canary(self.config.engine, self.state.ensure_token_file(), self._on_canary_ready)
-
-    def _read_self_metrics(self, now: float, now_ms: int) -> Iterator[Reading]:
-        loop = self.loop
-        return self.self_metrics.read(
-            now, now_ms, rules=loop.rules, busy_seconds=loop.busy_seconds, late_seconds=loop.late_seconds
-        )
 
     def _close_persistence(self) -> None:
         self.persistence.close(self.history, self.loop.rules, self.loop.notifier, self.clock.now_ms())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
 
 from agent.alerting.notifier import Notifier
 from agent.alerting.webhook_inbox import Inbox
@@ -23,8 +22,8 @@ from agent.sampling.passes import CollectionResult, Outcome
 from agent.sampling.sampler import Sampler
 from agent.selfmetrics.definitions import SAMPLING_GROUP
 from agent.selfmetrics.memory_estimate import MemoryEstimate
+from agent.selfmetrics.self_metrics import SelfMetrics
 from agent.tick_log import TickLog
-from collectors import Reading
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 
@@ -48,7 +47,7 @@ class Loop:
         presenter: Presenter,
         watchdog: SystemdNotifier,
         scheduler: Scheduler,
-        read_self_metrics: Callable[[float, int], Iterable[Reading]],
+        self_metrics: SelfMetrics,
         interval: float,
         stale_after: int,
     ) -> None:
@@ -65,7 +64,7 @@ class Loop:
         self.presenter = presenter
         self.watchdog = watchdog
         self.scheduler = scheduler
-        self.read_self_metrics = read_self_metrics
+        self.self_metrics = self_metrics
         self.interval = interval
         self.stale_after = stale_after
         self.last_tick_at: float | None = None
@@ -163,8 +162,10 @@ class Loop:
         for name in self.sampler.find_silent(now, self.stale_after):
             if not self.history.is_silent(name):
                 self.history.silence(name, now_ms)
-        self_readings = [reading for reading in self.read_self_metrics(now, now_ms) if reading is not None]
-        self.history.record(SAMPLING_GROUP, now_ms, self_readings)
+        self_readings = self.self_metrics.read(
+            now, now_ms, rules=self.rules, busy_seconds=self.busy_seconds, late_seconds=self.late_seconds
+        )
+        self.history.record(SAMPLING_GROUP, now_ms, [reading for reading in self_readings if reading is not None])
 
     def _evaluate(self, now_ms: int) -> None:
         self.rules.evaluate(self.history, now_ms)

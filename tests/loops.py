@@ -14,6 +14,7 @@ from agent.loop import Loop
 from agent.runtime.clock import Clock
 from agent.sampling.eye_pool import EyePool
 from agent.sampling.sampler import Sampler
+from collectors import Reading
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 from rules.rulefile import load_rules
@@ -30,6 +31,13 @@ class StandIn:
 
     def __getattr__(self, method: str) -> Callable[..., None]:
         return lambda *_: self._calls.append(f"{self._name}.{method}")
+
+
+class NoSelfMetrics:
+    """Stands in for the self-metrics: there are none."""
+
+    def read(self, now: float, now_ms: int, **_: object) -> Iterable[Reading]:
+        return ()
 
 
 def build_loop(
@@ -50,7 +58,7 @@ def build_loop(
             load_rules([*rule_files]), interval_ms=1000, external_labels={}, external_url="http://x"
         ),
         "notifier": Notifier(AlertingConfig(), {}, "http://x", NotifierCounters(CollectorRegistry())),
-        "read_self_metrics": lambda now, now_ms: (),
+        "self_metrics": NoSelfMetrics(),
         **{name: StandIn(name, calls) for name in STAND_INS},
     }
     return Loop(clock=clock, sampler=sampler, interval=1.0, stale_after=3, **{**defaults, **parts})
