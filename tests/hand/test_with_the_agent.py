@@ -114,7 +114,7 @@ def test_an_agent_that_dies_leaves_no_governor(hand: Running, reach: Any) -> Non
 
 def test_caches_are_dropped(hand: Running, reach: Any) -> None:
     """The action's words are made of the hand's answer."""
-    task = Task("drop", {}, drop_caches.Config(), {"alertname": "A"}, {})
+    task = Task("drop", {}, None, {"alertname": "A"}, {})
     assert drop_caches.do(task, drop_caches.Plan(None, "dropped", ""), reach).startswith("freed 0 B in ")
     assert hand.read("proc/sys/vm/drop_caches").startswith("1")
 
@@ -190,14 +190,14 @@ def test_nodes_and_units_are_reclaimed_and_compacted(hand: Running, reach: Any) 
         task = Task("free", target, reclaiming.Config(), {}, {})
         assert reclaiming.do(task, reclaiming.plan(task, reach), reach).startswith("asked for ")
         assert hand.read(file) == size
-    task = Task("pack", {"engine": "r1", "node": "0"}, compact_memory.Config(), {}, {"r1": "http://x"})
+    task = Task("pack", {"engine": "r1", "node": "0"}, None, {}, {"r1": "http://x"})
     assert compact_memory.do(task, compact_memory.plan(task, reach), reach).startswith("compacted in ")
     assert hand.read("sys/devices/system/node/node0/compact") == "1"
 
 
 def test_a_command_is_started_with_the_labels_that_are_listed(hand: Running, reach: Any) -> None:
     """The hand tells which those are, and takes no other."""
-    task = Task("loud", {"name": "say"}, command.Config(), {"alertname": "Hot", "dimm": "A1;reboot"}, {})
+    task = Task("loud", {"name": "say"}, None, {"alertname": "Hot", "dimm": "A1;reboot"}, {})
     plan = command.plan(task, reach)
     assert plan.wanted == {"name": "say", "environment": {"STEADYTOK_LABEL_DIMM": "A1_reboot"}}
     assert "STEADYTOK_LABEL_DIMM=A1_reboot" in command.do(task, plan, reach)

@@ -84,7 +84,7 @@ def actions(pid: int) -> dict[str, Any]:
     seen = {"migrate_pages": acted(migrate_pages, Task("move", {"engine": "r2"}, move, {}, ENGINES), reach)}
     seen["pages"] = [before, pages_of(pid)]
     seen["numastat"] = [numastat, observe.run("numastat", "-p", str(pid)).stdout]
-    pack = Task("pack", {"engine": "r2", "node": "1"}, compact_memory.Config(), {}, ENGINES)
+    pack = Task("pack", {"engine": "r2", "node": "1"}, None, {}, ENGINES)
     seen["compact_memory"] = acted(compact_memory, pack, reach)
     return {**seen, "reclaim": reclaimed(reach)}
 
