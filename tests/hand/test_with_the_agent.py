@@ -114,7 +114,7 @@ def test_an_agent_that_dies_leaves_no_governor(hand: RunningHand, context: Any) 
 
 def test_caches_are_dropped(hand: RunningHand, context: Any) -> None:
     """The action reports the hand's result."""
-    task = Task("drop", {}, drop_caches.Config(), {"alertname": "A"}, {})
+    task = Task("drop", {}, None, {"alertname": "A"}, {})
     assert drop_caches.do(task, drop_caches.Plan(None, "dropped", ""), context).startswith("freed 0 B in ")
     assert hand.read("proc/sys/vm/drop_caches").startswith("1")
 
@@ -190,14 +190,14 @@ def test_nodes_and_units_are_reclaimed_and_compacted(hand: RunningHand, context:
         task = Task("free", target, reclaim_action.Config(), {}, {})
         assert reclaim_action.do(task, reclaim_action.plan(task, context), context).startswith("asked for ")
         assert hand.read(file) == size
-    task = Task("pack", {"engine": "r1", "node": "0"}, compact_memory.Config(), {}, {"r1": "http://x"})
+    task = Task("pack", {"engine": "r1", "node": "0"}, None, {}, {"r1": "http://x"})
     assert compact_memory.do(task, compact_memory.plan(task, context), context).startswith("compacted in ")
     assert hand.read("sys/devices/system/node/node0/compact") == "1"
 
 
 def test_a_command_is_started_with_the_labels_that_are_listed(hand: RunningHand, context: Any) -> None:
     """The hand lists the permitted variables and refuses any other."""
-    task = Task("loud", {"name": "say"}, command.Config(), {"alertname": "Hot", "dimm": "A1;reboot"}, {})
+    task = Task("loud", {"name": "say"}, None, {"alertname": "Hot", "dimm": "A1;reboot"}, {})
     plan = command.plan(task, context)
     assert plan.wanted == {"name": "say", "environment": {"STEADYTOK_LABEL_DIMM": "A1_reboot"}}
     assert "STEADYTOK_LABEL_DIMM=A1_reboot" in command.do(task, plan, context)

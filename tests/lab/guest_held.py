@@ -84,7 +84,7 @@ def run_actions(pid: int) -> dict[str, Any]:
     results = {"migrate_pages": run_action(migrate_pages, Task("move", {"engine": "r2"}, move, {}, ENGINES), reach)}
     results["pages"] = [before, count_pages(pid)]
     results["numastat"] = [numastat, observe.run("numastat", "-p", str(pid)).stdout]
-    pack = Task("pack", {"engine": "r2", "node": "1"}, compact_memory.Config(), {}, ENGINES)
+    pack = Task("pack", {"engine": "r2", "node": "1"}, None, {}, ENGINES)
     results["compact_memory"] = run_action(compact_memory, pack, reach)
     return {**results, "reclaim": reclaim_cache(reach)}
 
