@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.config.schema import AgentConfig
 from agent.text.units import format_duration
-from rules.evaluator import RuleSet
+from rules.model import RuleSet
 from rules.rulefile import BUILTIN, RuleFileError, load_rules
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from collectors import Labels
 from rules.alerts import Active, Alert, AlertState
-from rules.rulefile import Rule
+from rules.model import Rule
 
 
 class RuleKey(NamedTuple):

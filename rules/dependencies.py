@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rules.rulefile import Rule
+    from rules.model import Rule
 
 MAX_DEPENDENCIES = 200_000
 """Pairs of a rule and one that it builds on, of all rules: each tick looks at them. A chain of 630 has as many."""

@@ -9,9 +9,9 @@ from functools import partial
 from collectors import Labels, Metric, Sample, gauge
 from rules.alerts import Active, Alert, AlertState
 from rules.history.history import History
+from rules.model import Group, Rule, Templates
 from rules.promql import PromqlError, QueryBudget, Vector
 from rules.promql import compile as compile_query
-from rules.rulefile import Group, Rule, Templates
 from rules.templates.template import Budget, Scope
 
 ALERTS = gauge("ALERTS", "Alerts that are pending or firing, by alertname and alertstate.")

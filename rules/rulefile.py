@@ -13,15 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rules.dependencies import MAX_DEPENDENCIES as MOST_LINKS
-from rules.dependencies import TooManyDependenciesError, find_dependencies
+from rules.dependencies import MAX_DEPENDENCIES, TooManyDependenciesError, find_dependencies
 from rules.durations import parse_duration
+from rules.model import Group, Rule, RuleSet, Templates
 from rules.promql import PromqlError, Query
 from rules.promql import compile as compile_query
 from rules.strict_yaml import Listing, Mark, Scalar, StrictYamlError, Table, Value, load_yaml
 from rules.templates.template import Template, TemplateError
-
-__all__ = ["BUILTIN", "Group", "Rule", "RuleFileError", "RuleSet", "Template", "load_rules"]
 
 BUILTIN = Path(__file__).parent / "builtin"
 """The folder of the rules that ship with the agent: `*.yml`."""
@@ -36,8 +34,6 @@ _FILE_KEYS = ("groups",)
 _GROUP_KEYS = ("name", "interval", "query_offset", "limit", "labels", "rules")
 _RULE_KEYS = ("record", "alert", "expr", "for", "keep_firing_for", "labels", "annotations")
 
-Templates = tuple[tuple[str, Template], ...]
-
 
 class RuleFileError(Exception):
     """Everything that is wrong in the rule files; one line of `messages` each, with file, line and column."""
@@ -45,82 +41,6 @@ class RuleFileError(Exception):
     def __init__(self, messages: Sequence[str]) -> None:
         super().__init__("\n".join(messages))
         self.messages = list(messages)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One recording or alerting rule, checked; durations in milliseconds, labels with those of its group."""
-
-    kind: str
-    """`record` or `alert`."""
-    name: str
-    query: Query
-    labels: Templates
-    annotations: Templates = ()
-    for_ms: int = 0
-    keep_firing_for_ms: int = 0
-    line: int = 0
-
-    @property
-    def expr(self) -> str:
-        """The expression as written."""
-        return self.query.text
-
-    @property
-    def identity(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
-        """What makes it the same rule after a reload: kind, name and the text of its labels."""
-        return self.kind, self.name, tuple((name, template.text) for name, template in self.labels)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Rules evaluated in order at the same time; `interval_ms` 0 is the default interval, `limit` 0 is none."""
-
-    file: str
-    name: str
-    rules: tuple[Rule, ...]
-    interval_ms: int = 0
-    query_offset_ms: int = 0
-    limit: int = 0
-
-
-@dataclass(frozen=True)
-class RuleSet:
-    """All groups of all files, in the order given."""
-
-    groups: tuple[Group, ...] = ()
-
-    @property
-    def rules(self) -> Iterator[Rule]:
-        """Every rule in the order of evaluation."""
-        return (rule for group in self.groups for rule in group.rules)
-
-    @property
-    def reach_ms(self) -> int:
-        """How far back the rules look: what History has to keep at least."""
-        reaches = (rule.query.reach_ms + group.query_offset_ms for group in self.groups for rule in group.rules)
-        return max(reaches, default=0)
-
-    @property
-    def alert_names(self) -> tuple[str, ...]:
-        """The names of the alerting rules, each once."""
-        return tuple(dict.fromkeys(rule.name for rule in self.rules if rule.kind == "alert"))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of all rules, each once."""
-        return tuple(dict.fromkeys(rule.name for rule in self.rules))
-
-    def exclude_rules(self, names: Sequence[str]) -> RuleSet:
-        """The same set without the rules of these names; raises ValueError for a name no rule has."""
-        unknown = sorted(set(names) - set(self.names))
-        if unknown:
-            raise ValueError(f"no rule is named {', '.join(unknown)}; there are: {', '.join(sorted(self.names))}")
-        remaining = ((group, tuple(rule for rule in group.rules if rule.name not in names)) for group in self.groups)
-        return RuleSet(tuple(_with_rules(group, rules) for group, rules in remaining if rules))
-
-    def __add__(self, other: RuleSet) -> RuleSet:
-        return RuleSet(self.groups + other.groups)
 
 
 def load_rules(paths: Sequence[Path], *, subquery_step_ms: int = 60_000) -> RuleSet:
@@ -145,18 +65,13 @@ def load_rules(paths: Sequence[Path], *, subquery_step_ms: int = 60_000) -> Rule
 def _check_dependencies(rule_set: RuleSet) -> None:
     """RuleFileError where what the rules build on would fill the memory: a chain of n rules has n * n / 2 links."""
     try:
-        find_dependencies(tuple(rule_set.rules), MOST_LINKS)
+        find_dependencies(tuple(rule_set.rules), MAX_DEPENDENCIES)
     except TooManyDependenciesError as error:
         rules = [(group, rule) for group in rule_set.groups for rule in group.rules]
         group, rule = rules[error.index]
-        message = (
-            f"{rule.name} is one too many: recording rules build on each other {MOST_LINKS:,} times; shorten the chain"
-        )
-        raise RuleFileError([f"{group.file}:{rule.line}: {message}"]) from None
-
-
-def _with_rules(group: Group, rules: tuple[Rule, ...]) -> Group:
-    return Group(group.file, group.name, rules, group.interval_ms, group.query_offset_ms, group.limit)
+        limit = f"recording rules build on each other {MAX_DEPENDENCIES:,} times"
+        message = f"{group.file}:{rule.line}: {rule.name} is one too many: {limit}; shorten the chain"
+        raise RuleFileError([message]) from None
 
 
 @dataclass

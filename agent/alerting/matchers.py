@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Literal, cast
 
-from rules.history.selection import Matcher, Matchers
+from rules.matchers import Matcher, Matchers
 
 Op = Literal["=", "!=", "=~", "!~"]
 

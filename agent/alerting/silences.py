@@ -20,7 +20,7 @@ from agent.alerting.matchers import Op, build_matcher
 from agent.config.schema import AlertingConfig
 from agent.remediation.model import SOURCE
 from collectors import Labels
-from rules.history.selection import Matchers
+from rules.matchers import Matchers
 
 if TYPE_CHECKING:
     import aiohttp

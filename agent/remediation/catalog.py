@@ -22,7 +22,7 @@ from agent.remediation.model import SOURCE, Remedy
 from agent.sampling import plugins
 from agent.text.units import format_duration, parse_duration
 from rules import promql
-from rules.history.selection import Matcher, Matchers
+from rules.matchers import Matcher, Matchers
 from rules.templates.template import Template, TemplateError
 
 BUILTIN_FILE = Path(actions.__path__[0]) / "builtin.yml"

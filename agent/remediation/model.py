@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 from collectors import Labels
 from rules.alerts import Alert
-from rules.history.selection import Matchers
+from rules.matchers import Matchers
 
 Rollback = Literal["on_resolve", "on_exit", "never"]
 Source = Literal["local", "webhook"]

@@ -27,8 +27,8 @@ from collectors import Labels
 from rules import promql
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
-from rules.history.selection import Matchers
 from rules.history.snapshot import Snapshot
+from rules.matchers import Matchers
 from rules.promql import QueryBudget
 from rules.promql.selectors import MAX_STEPS
 

@@ -22,17 +22,9 @@ from collectors import Labels, Metric, Sample
 from rules.history.blocks import VALUE, Integers
 from rules.history.rows import Rows, append_rows, read_rows_between
 from rules.history.sample_group import HEAD_ROWS, NEVER_MS, RowSpan, SampleGroup
-from rules.history.selection import (
-    NAME,
-    Matchers,
-    Selection,
-    SelectionPart,
-    SeriesRef,
-    build_labels_test,
-    find_exact_name,
-    matches_name,
-)
+from rules.history.selection import Selection, SelectionPart, SeriesRef
 from rules.history.snapshot import Index, Snapshot, as_columns
+from rules.matchers import NAME, Matchers, build_labels_test, find_exact_name, matches_name
 
 _MAX_SELECTIONS = 1024  # remembered selectors; a page that invents new ones must not grow the agent
 _SEALED_CELL_BYTES = 4.5  # of one sealed cell: 0.1 (constant) to 8 (noise), 2.1 measured on a mixed host

@@ -15,7 +15,8 @@ import numpy as np
 
 from collectors import Labels, Metric
 from rules.history.sample_group import Columns, SampleGroup
-from rules.history.selection import NAME, Matchers, Selection, SelectionPart, SeriesRef, find_exact_name, matches_name
+from rules.history.selection import Selection, SelectionPart, SeriesRef
+from rules.matchers import NAME, Matchers, find_exact_name, matches_name
 
 Index = Mapping[str, Mapping[Labels, SeriesRef]]
 """Metric name, then labels without the name."""

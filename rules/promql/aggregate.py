@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from collectors import Labels
 from rules.history.blocks import Floats
-from rules.history.selection import NAME
+from rules.matchers import NAME
 from rules.promql.label_functions import LABEL_NAME, set_label
 from rules.promql.plan import Aggregate, PromqlError
 from rules.promql.summation import CellGroups, sum_groups

@@ -13,7 +13,7 @@ import numpy as np
 
 from collectors import Labels
 from rules.history.blocks import Floats
-from rules.history.selection import NAME
+from rules.matchers import NAME
 from rules.promql import date_functions, range_functions
 from rules.promql.histogram import histogram_fraction, histogram_quantile
 from rules.promql.label_functions import label_join, label_replace

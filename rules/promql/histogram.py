@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from collectors import Labels
 from rules.history.blocks import Floats
-from rules.history.selection import NAME
+from rules.matchers import NAME
 from rules.promql.plan import Call, Node
 from rules.promql.values import Bools, EvaluationContext, LabelSets, Series
 

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from collectors import Labels
-from rules.history.selection import compile_pattern
+from rules.matchers import compile_pattern
 from rules.promql.plan import PromqlError
 from rules.promql.values import LabelSets
 

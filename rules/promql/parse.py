@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import promql_parser
 
-from rules.history.selection import NAME, Matcher, compile_pattern
+from rules.matchers import NAME, Matcher, compile_pattern
 from rules.promql.aggregate import AGGREGATIONS
 from rules.promql.binary import OPERATORS
 from rules.promql.functions import FUNCTIONS

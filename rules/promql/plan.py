@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from rules.history.selection import Matchers
+from rules.matchers import Matchers
 
 Kind = Literal["vector", "scalar", "matrix", "string"]
 LOOKBACK_MS = 300_000

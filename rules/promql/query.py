@@ -10,7 +10,7 @@ import numpy as np
 from collectors import Labels
 from rules.history.blocks import Floats, Times
 from rules.history.history import History
-from rules.history.selection import Matchers, find_exact_name
+from rules.matchers import Matchers, find_exact_name
 from rules.promql.evaluate import evaluate_plan, evaluate_windows
 from rules.promql.parse import parse
 from rules.promql.plan import (

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from collectors import Labels
 from rules.history.blocks import Floats, Times
-from rules.history.selection import NAME, Matchers, Selection
+from rules.history.selection import Selection
+from rules.matchers import NAME, Matchers
 from rules.promql.plan import Memo, Node, PromqlError
 
 Bools = npt.NDArray[np.bool_]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from collectors import Labels
 from rules.history.blocks import Floats
-from rules.history.selection import NAME
+from rules.matchers import NAME
 from rules.promql.plan import Binary, Matching, PromqlError
 from rules.promql.values import LABEL_SET_COST, Bools, LabelSets, QueryBudget, Series, format_labels, merge_same_labels
 

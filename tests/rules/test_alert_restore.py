@@ -13,7 +13,8 @@ from rules.alert_restore import SavedAlert, restore_alert
 from rules.alerts import LOST_RETENTION_MS, SETTLE_MS, Alert, AlertState
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
-from rules.rulefile import RuleSet, load_rules
+from rules.model import RuleSet
+from rules.rulefile import load_rules
 
 HOT = gauge("hot", "Heat.")
 SECOND = 1000

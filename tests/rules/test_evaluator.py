@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from collectors import Sample, gauge
 from rules.alerts import Alert, AlertState
-from rules.evaluator import RuleEvaluator, RuleHealth, compute_next_slot
+from rules.evaluator import RuleEvaluator
 from rules.history.history import History
-from rules.rulefile import RuleSet, load_rules
+from rules.model import RuleSet
+from rules.rulefile import load_rules
+from rules.state import RuleHealth, compute_next_slot
 
 HOT = gauge("hot", "Heat.")
 SECOND = 1000

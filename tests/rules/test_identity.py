@@ -13,7 +13,8 @@ from rules.alert_restore import SavedAlert
 from rules.alerts import Alert
 from rules.evaluator import RuleEvaluator
 from rules.history.history import RECORDED_PREFIX, History
-from rules.rulefile import RuleSet, load_rules
+from rules.model import RuleSet
+from rules.rulefile import load_rules
 
 SECOND = 1000
 IDENTITY = {"instance": "h1", "job": "steadytok"}

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rules.durations import format_duration, parse_duration
-from rules.rulefile import Rule, RuleFileError, RuleSet, load_rules
+from rules.model import Rule, RuleSet
+from rules.rulefile import RuleFileError, load_rules
 from rules.strict_yaml import StrictYamlError, load_yaml
 
 GOOD = """

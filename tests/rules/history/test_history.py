@@ -15,7 +15,7 @@ from collectors import Metric, Sample, counter, gauge
 from rules.history import sample_group
 from rules.history.blocks import ABSENT, STALE, VALUE, Block
 from rules.history.history import History, estimate_bytes
-from rules.history.selection import NAME, Matcher
+from rules.matchers import NAME, Matcher
 from rules.promql import compile as promql
 
 START = 1_700_000_000_000
