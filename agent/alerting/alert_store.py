@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from agent.runtime.writer_thread import WriterThread
-from agent.storage.sqlite import move_aside, open_database, transaction
+from agent.storage.sqlite import open_database, open_or_start_clean, transaction
 from collectors import Labels
 from rules.alert_restore import RuleKey, SavedAlert
 from rules.alerts import Alert, AlertState
@@ -68,24 +68,11 @@ class AlertStore:
         self.path = folder / FILE
         self._log = structlog.get_logger()
         self._is_failing = False
-        self._database: sqlite3.Connection | None = None
-        self.saved_state = SavedState((), {}, 0)
-        try:
-            self._database = _open(self.path)
-            self.saved_state = _read_state(self._database)
-        except (sqlite3.Error, msgspec.DecodeError, ValueError, TypeError) as error:
-            self._start_clean(error)
+        self._database, saved_state = open_or_start_clean(self.path, _SCHEMA, _VERSION, "NORMAL", _read_state)
+        self.saved_state = saved_state or SavedState((), {}, 0)
         # What the file holds, by what matters of each alert; None: not known, so all of it is written again.
         self._stored_rows: dict[_Key, tuple[Any, ...]] | None = None
         self._writer = WriterThread("alerts.db")
-
-    def _start_clean(self, error: Exception) -> None:
-        aside = move_aside(self.path, self._database)
-        self._log.warning("alerts.db cannot be read; moved aside, starting clean", reason=str(error), aside=str(aside))
-        try:
-            self._database = _open(self.path)
-        except sqlite3.Error:
-            self._database = None
 
     def save(self, alerts: Iterable[SavedAlert], last_sent_ms: Mapping[Labels, int], now_ms: int) -> bool:
         """Hands over what changed since it was last written; False where nothing did, or the disk is still busy."""
@@ -109,7 +96,7 @@ class AlertStore:
     def _write(self, removed: list[_Key] | None, changed: list[_Row], now_ms: int) -> None:
         try:
             if self._database is None:
-                self._database = _open(self.path)
+                self._database = open_database(self.path, _SCHEMA, _VERSION, "NORMAL")
             _write_changes(self._database, removed, changed, now_ms)
         except sqlite3.Error as error:
             self._stored_rows = None
@@ -135,10 +122,6 @@ class AlertStore:
     def _close(self) -> None:
         if self._database is not None:
             self._database.close()
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    return open_database(path, _SCHEMA, _VERSION, "NORMAL")
 
 
 def _read_state(database: sqlite3.Connection) -> SavedState:

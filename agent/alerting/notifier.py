@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 QUEUE = 10_000  # alerts held for one Alertmanager; the oldest go first, as in Prometheus
-MOST_AT_ONCE = QUEUE // 2  # alerts queued in one tick; the rest are due at the next, when some have been sent
+MAX_PER_TICK = QUEUE // 2  # alerts queued in one tick; the rest are due at the next, when some have been sent
 BATCH = 256  # alerts in one request
 DISCOVERY_INTERVAL = 5.0  # seconds between looks at files that name Alertmanagers
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
@@ -258,7 +258,7 @@ class Notifier:
             for labels, alert in living_alerts.items()
             if needs_sending(alert, self._last_sent_ms.get(labels), now_ms, self._resend_ms)
         ]
-        due = due[:MOST_AT_ONCE]
+        due = due[:MAX_PER_TICK]
         payloads = (
             build_payload(alert, now_ms, self._resend_ms, self._external_labels, self._external_url) for alert in due
         )

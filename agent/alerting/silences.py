@@ -16,9 +16,9 @@ import msgspec
 import structlog
 
 from agent.alerting.alertmanagers import AlertmanagerDiscovery, AlertmanagerTarget, build_request_options
+from agent.alerting.labels import SOURCE
 from agent.alerting.matchers import Op, build_matcher
 from agent.config.schema import AlertingConfig
-from agent.remediation.model import SOURCE
 from collectors import Labels
 from rules.matchers import Matchers
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 POLL_INTERVAL = 15.0  # seconds
 FIRST_ANSWER_TIMEOUT = 2.0  # seconds for the first answer; until then a remedy would begin what is silenced
-LARGEST = 4 << 20  # bytes of an answer
+MAX_ANSWER_BYTES = 4 << 20  # bytes of an answer
 
 _OPS: Mapping[tuple[bool, bool], Op] = {
     (False, True): "=",
@@ -156,8 +156,8 @@ async def _fetch_body(session: aiohttp.ClientSession, target: AlertmanagerTarget
             body = bytearray()
             async for chunk in response.content.iter_any():
                 body += chunk
-                if len(body) > LARGEST:
-                    raise ValueError(f"an answer of more than {LARGEST} bytes")
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise ValueError(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
             return bytes(body)
     except aiohttp.ClientError as error:
         raise OSError(str(error) or type(error).__name__) from error

@@ -26,9 +26,9 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from agent.remediation.model import SOURCE
+from agent.alerting.labels import SOURCE
 from agent.runtime.threads import make_loop_callback
-from agent.storage.sqlite import move_aside, open_database, transaction
+from agent.storage.sqlite import open_database, open_or_start_clean, transaction
 from collectors import Labels
 from rules.alerts import Alert, AlertState
 
@@ -36,13 +36,13 @@ FILE = "inbox.db"
 WINDOW = 0.005
 """Seconds in which posts are gathered for one write."""
 
-MOST_FIRING = 500
+MAX_FIRING = 500
 """Posted alerts that may fire at a time, of those that a remedy wants."""
 
-MOST_ROWS = 10_000
+MAX_ROWS = 10_000
 """Alerts remembered, so that a late delivery of one that is over is known."""
 
-MOST_POSTS = 1000
+MAX_POSTS = 1000
 """Posts that may wait for the disk."""
 
 RETENTION_MS = 7 * 86_400_000
@@ -113,26 +113,17 @@ class Inbox:
         self.path = folder / FILE
         self.expire_ms = 900_000
         self._log = structlog.get_logger()
-        self._rows: dict[InboxKey, InboxRow] = {}
         self._pending: dict[InboxKey, InboxRow] = {}
         self._waiting_posts = 0
         self._fault: str | None = None
         self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
-        self._database: sqlite3.Connection | None = None
-        try:
-            self._database = open_database(self.path, _SCHEMA, _VERSION, "FULL")
-            self._database.execute("DELETE FROM inbox WHERE seen_ms <= ?", (now_ms - RETENTION_MS,))
-            self._rows = {row.key: row for row in _read(self._database)}
-        except (sqlite3.Error, msgspec.DecodeError) as error:
-            self._start_clean(error)
+        self._database, rows = open_or_start_clean(
+            self.path, _SCHEMA, _VERSION, "FULL", lambda database: _read_rows(database, now_ms - RETENTION_MS)
+        )
+        self._rows: dict[InboxKey, InboxRow] = {row.key: row for row in rows or ()}
         self._firing = {key for key, row in self._rows.items() if row.alert.firing}
         self._thread = threading.Thread(target=self._write_for_ever, name=f"write {FILE}", daemon=True)
         self._thread.start()
-
-    def _start_clean(self, error: Exception) -> None:
-        aside = move_aside(self.path, self._database)
-        self._log.warning("inbox.db cannot be read; moved aside, starting clean", reason=str(error), aside=str(aside))
-        self._database = None
 
     def firing_alerts(self, now_ms: int) -> list[Alert]:
         """Those that count as firing."""
@@ -179,22 +170,22 @@ class Inbox:
         return replace(previous, last_seen_ms=now_ms), "repeated" if self._is_firing(previous, now_ms) else "taken"
 
     def _ensure_room(self, rows: Iterable[InboxRow], now_ms: int) -> None:
-        if self._waiting_posts >= MOST_POSTS:
-            raise FullError(f"{MOST_POSTS} posts wait for the disk")
+        if self._waiting_posts >= MAX_POSTS:
+            raise FullError(f"{MAX_POSTS} posts wait for the disk")
         firing = {key for key in self._firing if self._is_firing(self._rows[key], now_ms)}
         firing |= {key for key, row in self._pending.items() if row.alert.firing}
         new = {row.key for row in rows if row.alert.firing} - firing
-        if new and len(firing | new) > MOST_FIRING:
-            raise FullError(f"{MOST_FIRING} posted alerts fire already")
+        if new and len(firing | new) > MAX_FIRING:
+            raise FullError(f"{MAX_FIRING} posted alerts fire already")
 
     def _choose_evictions(self, incoming: Collection[InboxKey], now_ms: int) -> list[InboxKey]:
         """What must be forgotten for others: of those that are over, the oldest."""
-        if len(self._rows) + len(incoming) <= MOST_ROWS:
+        if len(self._rows) + len(incoming) <= MAX_ROWS:
             return []
         needed = {*self._pending, *incoming}
         expired = [row for row in self._rows.values() if not self._is_firing(row, now_ms) and row.key not in needed]
         expired.sort(key=lambda row: row.last_seen_ms)
-        return [row.key for row in expired[: len(incoming) + MOST_ROWS // 10]]
+        return [row.key for row in expired[: len(incoming) + MAX_ROWS // 10]]
 
     async def _write_batch(self, rows: list[InboxRow], removed: list[InboxKey]) -> str | None:
         future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
@@ -270,12 +261,16 @@ class Inbox:
         self._fault = fault
 
 
-def _read(database: sqlite3.Connection) -> Iterable[InboxRow]:
-    for fingerprint, starts_ms, firing, labels, told_ms, seen_ms in database.execute(
+def _read_rows(database: sqlite3.Connection, oldest_ms: int) -> list[InboxRow]:
+    """Deletes rows last seen at or before `oldest_ms`, and reads the others."""
+    database.execute("DELETE FROM inbox WHERE seen_ms <= ?", (oldest_ms,))
+    rows = []
+    for fingerprint, starts_ms, firing, labels, first_seen_ms, last_seen_ms in database.execute(
         "SELECT fingerprint, starts_ms, firing, labels, told_ms, seen_ms FROM inbox"
     ):
         alert = PostedAlert(fingerprint, starts_ms, bool(firing), msgspec.json.decode(labels, type=Labels))
-        yield InboxRow(alert, told_ms, seen_ms)
+        rows.append(InboxRow(alert, first_seen_ms, last_seen_ms))
+    return rows
 
 
 def _write(database: sqlite3.Connection, batches: Iterable[Batch]) -> None:

@@ -16,7 +16,8 @@ from agent.sampling import once, plugins
 from agent.sampling.sampler import CollectionResult
 from agent.storage import state_dir
 from agent.text.terminal import say, write
-from agent.web.exposition import Exposition, format_number
+from agent.web.exposition import Exposition
+from rules.numbers import format_float
 
 
 @click.command(name="collect")
@@ -93,7 +94,7 @@ def _format_json(results: Sequence[CollectionResult]) -> str:
 
 def _to_json_value(value: float) -> float | str:
     """JSON has no NaN and no infinity; Prometheus' own API writes them as text."""
-    return value if math.isfinite(value) else format_number(value)
+    return value if math.isfinite(value) else format_float(value)
 
 
 def _print_faults(result: CollectionResult) -> None:

@@ -105,17 +105,15 @@ class Baseline:
 
     def query_speeds(self, history: History, at_ms: int) -> dict[str, float]:
         """Tokens per second of each engine now; an idle engine is not in it. Takes note of their batches."""
-        running = self._queries["running"].evaluate_at(history, at_ms)
-        self._batches = {dict(labels).get("engine", ""): _batch_bucket(value) for labels, value in running}
-        return {
-            dict(labels).get("engine", ""): value for labels, value in self._queries["now"].evaluate_at(history, at_ms)
-        }
+        running = self._queries["running"].evaluate_at(history, at_ms).index_by("engine")
+        self._batches = {engine: _batch_bucket(requests) for engine, requests in running.items()}
+        return self._queries["now"].evaluate_at(history, at_ms).index_by("engine")
 
     def learn(self, history: History, at_ms: int) -> None:
         """Takes the present speeds in, except of engines that are paced, and not while heat hurts the host."""
         if len(self._queries["hurt"].evaluate_at(history, at_ms).labels):
             return
-        paced = {dict(labels).get("engine", "") for labels, _ in self._queries["paced"].evaluate_at(history, at_ms)}
+        paced = self._queries["paced"].evaluate_at(history, at_ms).index_by("engine")
         placements = self._query_placements(history, at_ms)
         for engine, speed in self.query_speeds(history, at_ms).items():
             if engine in paced:
@@ -141,11 +139,9 @@ class Baseline:
     def _query_placements(self, history: History, at_ms: int) -> dict[str, dict[str, dict[str, float]]]:
         """Where the memory of each engine and rank is now, as shares by node."""
         placements: dict[str, dict[str, dict[str, float]]] = {}
-        for labels, share in self._queries["placed"].evaluate_at(history, at_ms):
-            label_values = dict(labels)
-            placements.setdefault(label_values.get("engine", ""), {}).setdefault(label_values.get("rank", ""), {})[
-                label_values.get("node", "")
-            ] = share
+        for labels, share in self._queries["placed"].evaluate_at(history, at_ms).to_dicts():
+            ranks = placements.setdefault(labels.get("engine", ""), {})
+            ranks.setdefault(labels.get("rank", ""), {})[labels.get("node", "")] = share
         return placements
 
     def source_metrics(self, query: Literal["now", "placed"]) -> frozenset[str]:

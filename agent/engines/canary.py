@@ -23,7 +23,7 @@ from rules.history.history import History
 
 PROMPT = "The quick brown fox jumps over the lazy dog."  # always the same: the same work, the same context
 FIRST_TOKENS = 4  # in the first burst, before its speed is known
-MOST_TOKENS = 128
+MAX_TOKENS = 128
 # Why a burst is left out, and when; asked in this order.
 SKIP_CONDITIONS = {
     "another engine is working": f'sum(steadytok_engine_requests_running{{engine!="{CANARY}"}}) > 0',
@@ -117,7 +117,7 @@ class Canary:
             return
         elapsed = asyncio.get_running_loop().time() - started
         target_tokens = round(tokens / elapsed * self._settings.burst)
-        self._tokens = min(max(target_tokens, 2), MOST_TOKENS)
+        self._tokens = min(max(target_tokens, 2), MAX_TOKENS)
 
     async def close(self) -> None:
         """Ends the engine."""

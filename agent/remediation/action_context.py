@@ -34,9 +34,7 @@ class LiveActionContext:
 
     def query(self, expr: str) -> Vector:
         """What an expression gives."""
-        return [
-            (dict(labels), value) for labels, value in promql.compile(expr).evaluate_at(self._snapshot, self._at_ms)
-        ]
+        return promql.compile(expr).evaluate_at(self._snapshot, self._at_ms).to_dicts()
 
     def hand(self, verb: str, **arguments: Any) -> dict[str, Any]:
         """One request to the hand."""

@@ -14,11 +14,12 @@ import yaml
 
 from agent import actions
 from agent.actions import Action, Task
+from agent.alerting.labels import SOURCE
 from agent.alerting.matchers import build_matcher, parse_matchers
 from agent.config.loader import ConfigError
 from agent.config.schema import AgentConfig, RemedySettings
 from agent.pacing.settings import ControlSettings
-from agent.remediation.model import SOURCE, Remedy
+from agent.remediation.model import Remedy
 from agent.sampling import plugins
 from agent.text.units import format_duration, parse_duration
 from rules import promql

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agent.alerting.labels import with_identity
 from agent.judging import VerificationInputs
 from agent.remediation.action_context import LiveActionContext
-from agent.remediation.model import AlertInput, with_identity
+from agent.remediation.model import AlertInput
 from agent.runtime.clock import Clock
 from collectors import Labels
 from rules import promql
@@ -56,8 +57,7 @@ class RemediationContext:
 
     def query(self, expr: str) -> list[tuple[dict[str, str], float]]:
         """What an expression gives now."""
-        rows = _compile(expr).evaluate_at(self.history, self.clock.now_ms())
-        return [(dict(labels), value) for labels, value in rows]
+        return _compile(expr).evaluate_at(self.history, self.clock.now_ms()).to_dicts()
 
     def has_samples_since(self, names: Iterable[str], since_ms: int) -> bool:
         """Whether those of some metrics that this host has were all sampled since then; False where it has none."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Literal, NamedTuple, TypeVar
 
+from agent.alerting.labels import SOURCE, with_identity
 from collectors import Labels
 from rules.alerts import Alert
 from rules.matchers import Matchers
@@ -19,18 +20,6 @@ from rules.matchers import Matchers
 Rollback = Literal["on_resolve", "on_exit", "never"]
 Source = Literal["local", "webhook"]
 """Whose alert it is: our own rules', or posted by an Alertmanager, with labels that anybody may have written."""
-
-SOURCE = "__source__"
-"""The label that a posted alert has beside its own, so that it is never taken for one of ours."""
-
-
-def with_identity(labels: Labels, identity: Mapping[str, str]) -> Labels:
-    """The labels with which an alert of ours leaves the host; those of a posted one are whole."""
-    label_map = dict(labels)
-    if SOURCE in label_map or identity.keys() <= label_map.keys():
-        return labels
-    return tuple(sorted({**identity, **label_map}.items()))
-
 
 HOST = "*"
 """The latch of everything: the budget of the host is spent."""

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from agent.actions import pace
+from agent.alerting.labels import SOURCE
 from agent.engines.baseline import Baseline
 from agent.pacing import inputs, metrics
 from agent.pacing.learner import PlantLearner
 from agent.remediation import catalog
-from agent.remediation.model import SOURCE, Phase
+from agent.remediation.model import Phase
 from agent.remediation.remediator import Remediator
 from agent.sampling.sampler import CollectorState, Outcome, Sampler
 from agent.selfmetrics import definitions

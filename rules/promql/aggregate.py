@@ -6,9 +6,7 @@ https://prometheus.io/docs/prometheus/latest/querying/operators/#aggregation-ope
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from decimal import Decimal
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +15,7 @@ import numpy.typing as npt
 from collectors import Labels
 from rules.history.blocks import Floats
 from rules.matchers import NAME
+from rules.numbers import format_plain
 from rules.promql.label_functions import LABEL_NAME, set_label
 from rules.promql.plan import Aggregate, PromqlError
 from rules.promql.summation import CellGroups, sum_groups
@@ -250,7 +249,7 @@ def count_values(series: Series, label: str, node: Aggregate, budget: QueryBudge
     present = series.mask()
     counts: dict[Labels, Floats] = {}
     for row, step in np.argwhere(present).tolist():
-        value = format_number(float(series.values[row, step]))
+        value = format_plain(float(series.values[row, step]))
         key = select_group_labels(set_label(series.labels[row], label, value), grouping_names, node.without)
         if key not in counts:
             budget.reserve(1, present.shape[1])
@@ -258,11 +257,3 @@ def count_values(series: Series, label: str, node: Aggregate, budget: QueryBudge
         counts[key][step] += 1
     values = np.array(list(counts.values())).reshape(-1, present.shape[1])
     return Series(tuple(counts), values, values > 0)
-
-
-def format_number(value: float) -> str:
-    """A number as Go's FormatFloat(value, 'f', -1, 64) writes it: all digits, never an exponent."""
-    if math.isfinite(value):
-        text = format(Decimal(repr(value)), "f")
-        return text.rstrip("0").rstrip(".") if "." in text else text
-    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"

@@ -48,6 +48,14 @@ class Vector:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def to_dicts(self) -> list[tuple[dict[str, str], float]]:
+        """Returns the elements with their labels as dicts."""
+        return [(dict(labels), value) for labels, value in self]
+
+    def index_by(self, label: str) -> dict[str, float]:
+        """Returns the values by one label, "" for elements without it; of equal labels the last element counts."""
+        return {labels.get(label, ""): value for labels, value in self.to_dicts()}
+
 
 @dataclass(frozen=True)
 class Matrix:

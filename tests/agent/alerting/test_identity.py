@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.alerting.labels import SOURCE, with_identity
 from agent.alerting.notifier import build_payload
 from agent.config.schema import RemediationConfig
 from agent.remediation.context import RemediationContext
 from agent.remediation.journal import Journal, take_timestamp
-from agent.remediation.model import SOURCE, Act, AlertEpisode, Claim, Latch, Phase, RemediationState, with_identity
+from agent.remediation.model import Act, AlertEpisode, Claim, Latch, Phase, RemediationState
 from agent.remediation.remediator import Remediator
 from agent.runtime.clock import Clock
 from agent.web.exposition import Exposition

@@ -116,7 +116,13 @@ def test_what_is_silenced(told: dict[str, Any], silenced: bool) -> None:
 
 @pytest.mark.parametrize(
     ("status", "body"),
-    [(500, []), (200, b"garbage"), (200, {"a": 1}), (200, [{"matchers": []}]), (200, b" " * (silences.LARGEST + 1))],
+    [
+        (500, []),
+        (200, b"garbage"),
+        (200, {"a": 1}),
+        (200, [{"matchers": []}]),
+        (200, b" " * (silences.MAX_ANSWER_BYTES + 1)),
+    ],
 )
 def test_a_bad_answer_is_none(status: int, body: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing counts as silenced then, which is told once; and it is asked again, until there is an answer."""

@@ -108,8 +108,8 @@ def test_an_expired_one_that_still_fires_begins_anew(tmp_path: Path) -> None:
 
 def test_an_expired_one_needs_room_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is no way around the bound, and making room for others does not lose it."""
-    monkeypatch.setattr(webhook_inbox, "MOST_FIRING", 2)
-    monkeypatch.setattr(webhook_inbox, "MOST_ROWS", 2)
+    monkeypatch.setattr(webhook_inbox, "MAX_FIRING", 2)
+    monkeypatch.setattr(webhook_inbox, "MAX_ROWS", 2)
     later = NOW + 60 * MINUTE
 
     async def test(box: Inbox) -> int:
@@ -174,7 +174,7 @@ def test_many_posts_share_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_full_inbox_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too many that fire are refused whole; one that is over makes room, and its end is always taken."""
-    monkeypatch.setattr(webhook_inbox, "MOST_FIRING", 3)
+    monkeypatch.setattr(webhook_inbox, "MAX_FIRING", 3)
     several = [FIRING._replace(fingerprint=each) for each in "abcd"]
 
     async def test(box: Inbox) -> list[Any]:
@@ -190,7 +190,7 @@ def test_a_full_inbox_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_is_over_is_forgotten_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many come and go, what is remembered is bounded, in memory and on the disk."""
-    monkeypatch.setattr(webhook_inbox, "MOST_ROWS", 50)
+    monkeypatch.setattr(webhook_inbox, "MAX_ROWS", 50)
 
     async def test(box: Inbox) -> tuple[int, int]:
         await box.accept([FIRING], NOW)
