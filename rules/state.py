@@ -97,7 +97,7 @@ class GroupState:
         """True if the group must be evaluated at this tick."""
         if self.last_ms is not None and now_ms <= self.last_ms:
             return False
-        return self.next_ms is None or now_ms >= self.next_ms - _slot_tolerance_ms(self.interval_ms)
+        return self.next_ms is None or now_ms >= self.next_ms - _compute_slot_tolerance_ms(self.interval_ms)
 
     def schedule_next(self, now_ms: int) -> None:
         """Notes an evaluation at now_ms and computes the next slot."""
@@ -120,10 +120,10 @@ def compute_next_slot(now_ms: int, interval_ms: int) -> int:
     other evaluation.
     """
     start = (now_ms // interval_ms + 1) * interval_ms
-    return start if start - now_ms > _slot_tolerance_ms(interval_ms) // 2 else start + interval_ms
+    return start if start - now_ms > _compute_slot_tolerance_ms(interval_ms) // 2 else start + interval_ms
 
 
-def _slot_tolerance_ms(interval_ms: int) -> int:
+def _compute_slot_tolerance_ms(interval_ms: int) -> int:
     return min(JITTER_MS, interval_ms // 20)
 
 

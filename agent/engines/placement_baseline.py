@@ -31,7 +31,7 @@ class ProcessKey(NamedTuple):
 class MeanShares(msgspec.Struct):
     """The mean of so many observations."""
 
-    seen: int
+    observations: int = msgspec.field(name="seen")
     shares: dict[str, float]
 
 
@@ -52,19 +52,19 @@ class PlacementBaseline:
     def observe(self, key: ProcessKey, shares: Shares) -> None:
         """Takes one placement into the mean."""
         mean = self._means.setdefault(key, MeanShares(0, {}))
-        mean.seen = min(mean.seen + 1, HOUR_OBSERVATIONS)
+        mean.observations = min(mean.observations + 1, HOUR_OBSERVATIONS)
         for node in mean.shares.keys() | shares.keys():
             previous = mean.shares.get(node, 0.0)
-            mean.shares[node] = previous + (shares.get(node, 0.0) - previous) / mean.seen
+            mean.shares[node] = previous + (shares.get(node, 0.0) - previous) / mean.observations
 
     def measure_drift(self, key: ProcessKey, shares: Shares) -> float | None:
         """The share of the pages that are not on the node where they used to be, 0 to 1; None while it is learnt."""
         mean = self._means.get(key)
-        if mean is None or mean.seen < MIN_OBSERVATIONS:
+        if mean is None or mean.observations < MIN_OBSERVATIONS:
             return None
         nodes = mean.shares.keys() | shares.keys()
         return sum(abs(mean.shares.get(node, 0.0) - shares.get(node, 0.0)) for node in nodes) / 2
 
 
 def _is_valid(mean: MeanShares) -> bool:
-    return 0 < mean.seen <= HOUR_OBSERVATIONS and all(0 <= share <= 1 for share in mean.shares.values())
+    return 0 < mean.observations <= HOUR_OBSERVATIONS and all(0 <= share <= 1 for share in mean.shares.values())

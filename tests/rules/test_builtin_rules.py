@@ -32,11 +32,11 @@ FUNCTIONS = {
     *("increase", "label_replace", "last_over_time", "max_over_time", "min_over_time", "predict_linear"),
     *("quantile_over_time", "rate", "sum_over_time", "time", "vector"),
 }
-SHORTEST = datetime.timedelta(minutes=2)
-LONGEST = datetime.timedelta(hours=1)
+MIN_WINDOW = datetime.timedelta(minutes=2)
+MAX_WINDOW = datetime.timedelta(hours=1)
 
 
-class Written(NamedTuple):
+class RuleSource(NamedTuple):
     """One rule as its file says it."""
 
     file: Path
@@ -50,39 +50,39 @@ class Written(NamedTuple):
         return f"{self.file.stem}:{self.name}"
 
 
-def written_rules() -> Iterator[Written]:
+def read_rules() -> Iterator[RuleSource]:
     for file in FILES:
         for group in yaml.safe_load(file.read_text())["groups"]:
             for rule in group["rules"]:
                 name = rule.get("alert") or rule["record"]
                 labels, annotations = rule.get("labels", {}), rule.get("annotations", {})
-                yield Written(file, name, "alert" in rule, rule["expr"], labels, annotations)
+                yield RuleSource(file, name, "alert" in rule, rule["expr"], labels, annotations)
 
 
-RULES = list(written_rules())
+RULES = list(read_rules())
 ALERTS = [rule for rule in RULES if rule.is_alert]
 
 
-def nodes(tree: promql_parser.Expr) -> Iterator[promql_parser.Expr]:
+def iter_nodes(tree: promql_parser.Expr) -> Iterator[promql_parser.Expr]:
     """The node and everything below it."""
     yield tree
     for part in ("expr", "lhs", "rhs", "param", "vector_selector"):
         below = getattr(tree, part, None)
         if isinstance(below, promql_parser.Expr):
-            yield from nodes(below)
+            yield from iter_nodes(below)
     for argument in getattr(tree, "args", ()) or ():
-        yield from nodes(argument)
+        yield from iter_nodes(argument)
 
 
-def parsed(rule: Written) -> list[promql_parser.Expr]:
-    return list(nodes(promql_parser.parse(rule.expr)))
+def parse_nodes(rule: RuleSource) -> list[promql_parser.Expr]:
+    return list(iter_nodes(promql_parser.parse(rule.expr)))
 
 
-def selectors(rule: Written) -> list[promql_parser.VectorSelector]:
-    return [node for node in parsed(rule) if isinstance(node, promql_parser.VectorSelector)]
+def iter_selectors(rule: RuleSource) -> list[promql_parser.VectorSelector]:
+    return [node for node in parse_nodes(rule) if isinstance(node, promql_parser.VectorSelector)]
 
 
-def known_names() -> set[str]:
+def list_known_names() -> set[str]:
     """Every metric of every collector and of the agent, and what the rules record."""
     modules = [module.name for module in pkgutil.iter_modules(collectors.__path__) if not module.name.startswith("_")]
     of_collectors = {
@@ -91,12 +91,12 @@ def known_names() -> set[str]:
     return of_collectors | {metric.name for metric in SIGNALS} | {rule.name for rule in RULES if not rule.is_alert}
 
 
-def scalar(node: promql_parser.Expr) -> bool:
+def is_scalar(node: promql_parser.Expr) -> bool:
     """Whether the node is a number, so that nothing is matched."""
     if isinstance(node, promql_parser.ParenExpr | promql_parser.UnaryExpr):
-        return scalar(node.expr)
+        return is_scalar(node.expr)
     if isinstance(node, promql_parser.BinaryExpr):
-        return scalar(node.lhs) and scalar(node.rhs)
+        return is_scalar(node.lhs) and is_scalar(node.rhs)
     return isinstance(node, promql_parser.NumberLiteral)
 
 
@@ -112,11 +112,11 @@ def test_our_own_loader_takes_every_file() -> None:
     rule_set = load_rules(FILES)
 
     assert set(rule_set.names) >= {rule.name for rule in ALERTS}
-    assert rule_set.reach_ms <= LONGEST.total_seconds() * 1000
+    assert rule_set.reach_ms <= MAX_WINDOW.total_seconds() * 1000
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=str)
-def test_an_alert_says_how_bad_and_what_and_where_to_read_on(rule: Written) -> None:
+def test_an_alert_says_how_bad_and_what_and_where_to_read_on(rule: RuleSource) -> None:
     """A severity, a summary of one sentence, a description, and the URL of a page that is there."""
     allowed = {"none"} if rule.name in ("AgentWatchdog", "RemedyRunning") else {"critical", "warning", "info"}
 
@@ -143,26 +143,26 @@ def test_a_page_answers_what_is_asked_at_night(page: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
-def test_every_name_in_an_expression_is_one_that_the_house_emits(rule: Written) -> None:
+def test_every_name_in_an_expression_is_one_that_the_house_emits(rule: RuleSource) -> None:
     """A metric that was renamed must not leave a rule behind that can never be true."""
-    names = {selector.name for selector in selectors(rule)}
+    names = {selector.name for selector in iter_selectors(rule)}
 
-    assert names <= known_names()
+    assert names <= list_known_names()
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if not rule.is_alert], ids=str)
-def test_a_recorded_name_is_ours_and_is_used(rule: Written) -> None:
+def test_a_recorded_name_is_ours_and_is_used(rule: RuleSource) -> None:
     """Recorded names begin with steadytok: and some other rule asks for each."""
-    asked = {selector.name for other in RULES for selector in selectors(other)}
+    selected_names = {selector.name for other in RULES for selector in iter_selectors(other)}
 
     assert rule.name.startswith("steadytok:")
-    assert rule.name in asked
+    assert rule.name in selected_names
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
-def test_aggregations_keep_who_it_is(rule: Written) -> None:
+def test_aggregations_keep_who_it_is(rule: RuleSource) -> None:
     """Each aggregation is by job and instance, so that a central Prometheus never adds two hosts up."""
-    aggregations = [node for node in parsed(rule) if isinstance(node, promql_parser.AggregateExpr)]
+    aggregations = [node for node in parse_nodes(rule) if isinstance(node, promql_parser.AggregateExpr)]
 
     for node in aggregations:
         assert node.modifier is not None, node.prettify()
@@ -171,44 +171,44 @@ def test_aggregations_keep_who_it_is(rule: Written) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
-def test_joins_keep_who_it_is(rule: Written) -> None:
+def test_joins_keep_who_it_is(rule: RuleSource) -> None:
     """Whatever is matched with something else is matched on job and instance, or on all labels."""
-    joins = [node for node in parsed(rule) if isinstance(node, promql_parser.BinaryExpr)]
+    joins = [node for node in parse_nodes(rule) if isinstance(node, promql_parser.BinaryExpr)]
 
     for node in joins:
         matching = node.modifier.matching if node.modifier is not None else None
-        if matching is not None and not (scalar(node.lhs) or scalar(node.rhs)):
+        if matching is not None and not (is_scalar(node.lhs) or is_scalar(node.rhs)):
             assert str(matching.type).endswith("Include"), node.prettify()
             assert set(matching.labels) >= IDENTITY, node.prettify()
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
-def test_windows_suit_slow_scrapes_and_short_memories(rule: Written) -> None:
+def test_windows_suit_slow_scrapes_and_short_memories(rule: RuleSource) -> None:
     """No window is under 2 minutes (two scrapes of a minute each) or over an hour (what the agent keeps)."""
-    windows = [node.range for node in parsed(rule) if isinstance(node, promql_parser.MatrixSelector)]
-    subqueries = [node for node in parsed(rule) if isinstance(node, promql_parser.SubqueryExpr)]
+    windows = [node.range for node in parse_nodes(rule) if isinstance(node, promql_parser.MatrixSelector)]
+    subqueries = [node for node in parse_nodes(rule) if isinstance(node, promql_parser.SubqueryExpr)]
 
-    assert all(SHORTEST <= window <= LONGEST for window in windows)
+    assert all(MIN_WINDOW <= window <= MAX_WINDOW for window in windows)
     assert all(node.step is not None for node in subqueries)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
-def test_functions_are_those_that_everybody_has(rule: Written) -> None:
+def test_functions_are_those_that_everybody_has(rule: RuleSource) -> None:
     """No rule needs a newer Prometheus than the oldest that is tested against."""
-    names = {node.func.name for node in parsed(rule) if isinstance(node, promql_parser.Call)}
+    names = {node.func.name for node in parse_nodes(rule) if isinstance(node, promql_parser.Call)}
 
     assert names <= FUNCTIONS
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=str)
-def test_an_alert_has_a_sick_and_a_healthy_case(rule: Written) -> None:
+def test_an_alert_has_a_sick_and_a_healthy_case(rule: RuleSource) -> None:
     """In the unit tests each alert is expected at least once, and is expected not to be at least once."""
     tests = yaml.safe_load((HOUSE / "tests" / "rules" / "builtin" / rule.file.name).read_text())["tests"]
     cases = [case for test in tests for case in test.get("alert_rule_test", ()) if case["alertname"] == rule.name]
     expected = [alert["exp_labels"] for case in cases for alert in case["exp_alerts"]]
-    own = {name: value for name, value in rule.labels.items() if "{{" not in value}
+    fixed_labels = {name: value for name, value in rule.labels.items() if "{{" not in value}
 
-    assert any(own.items() <= labels.items() for labels in expected)
+    assert any(fixed_labels.items() <= labels.items() for labels in expected)
     assert rule.name == "AgentWatchdog" or any(not case["exp_alerts"] for case in cases)
 
 
@@ -216,10 +216,10 @@ def test_an_alert_has_a_sick_and_a_healthy_case(rule: Written) -> None:
 def test_two_instances_are_in_the_unit_tests_and_one_is_sick(path: Path) -> None:
     """Cases have two instances or none; in no case is the healthy one, b, expected in an alert."""
     for test in yaml.safe_load(path.read_text())["tests"]:
-        found = {name for row in test["input_series"] for name in re.findall(r'instance="(\w+)"', row["series"])}
+        instances = {name for row in test["input_series"] for name in re.findall(r'instance="(\w+)"', row["series"])}
         alerts = [alert for case in test.get("alert_rule_test", ()) for alert in case["exp_alerts"]]
 
-        assert found in ({"a", "b"}, set()), test["name"]
+        assert instances in ({"a", "b"}, set()), test["name"]
         assert all(alert["exp_labels"].get("instance") != "b" for alert in alerts), test["name"]
 
 

@@ -69,9 +69,9 @@ def test_a_resolved_alert_ends_when_it_resolved() -> None:
 
 def test_an_alerts_own_label_wins() -> None:
     """An external label is added only where the alert has none of that name."""
-    own = replace(FIRING, labels=(*FIRING.labels, ("instance", "other")))
+    labelled = replace(FIRING, labels=(*FIRING.labels, ("instance", "other")))
 
-    assert build_payload(own, 0, MINUTE, {"instance": "h1"}, "http://x")["labels"]["instance"] == "other"
+    assert build_payload(labelled, 0, MINUTE, {"instance": "h1"}, "http://x")["labels"]["instance"] == "other"
 
 
 def test_every_alertmanager_is_a_target() -> None:
@@ -107,16 +107,16 @@ class Receiver:
         self.batches: list[list[dict[str, Any]]] = []
         self.status = 200
 
-    async def take(self, request: web.Request) -> web.Response:
+    async def handle_post(self, request: web.Request) -> web.Response:
         self.batches.append(await request.json())
         return web.Response(status=self.status)
 
 
-def notified(scenario: Callable[[Notifier, Receiver, NotifierCounters, str], Awaitable[None]]) -> None:
+def run_with_notifier(scenario: Callable[[Notifier, Receiver, NotifierCounters, str], Awaitable[None]]) -> None:
     async def run() -> None:
         receiver = Receiver()
         app = web.Application()
-        app.router.add_post("/api/v2/alerts", receiver.take)
+        app.router.add_post("/api/v2/alerts", receiver.handle_post)
         runner = web.AppRunner(app)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -135,7 +135,7 @@ def notified(scenario: Callable[[Notifier, Receiver, NotifierCounters, str], Awa
     asyncio.run(run())
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.01)
@@ -148,14 +148,14 @@ def test_alerts_arrive_and_are_counted() -> None:
         waiting = replace(PENDING, labels=(("alertname", "Waiting"),))
         assert notifier.enqueue_due([FIRING, waiting], 1_060_000) == 1
         assert notifier.enqueue_due([FIRING], 1_061_000) == 0
-        await until(lambda: len(receiver.batches) == 1)
-        await until(lambda: counters.sent.labels(url)._value.get() == 1)
+        await wait_until(lambda: len(receiver.batches) == 1)
+        await wait_until(lambda: counters.sent.labels(url)._value.get() == 1)
         await notifier.close()
 
         assert [alert["labels"]["alertname"] for alert in receiver.batches[0]] == ["DimmHot"]
         assert len(receiver.batches) == 1
 
-    notified(scenario)
+    run_with_notifier(scenario)
 
 
 def test_a_refused_batch_is_counted_and_told_again() -> None:
@@ -164,14 +164,14 @@ def test_a_refused_batch_is_counted_and_told_again() -> None:
     async def scenario(notifier: Notifier, receiver: Receiver, counters: NotifierCounters, url: str) -> None:
         receiver.status = 500
         notifier.enqueue_due([FIRING], 1_060_000)
-        await until(lambda: counters.errors.labels(url)._value.get() == 1)
+        await wait_until(lambda: counters.errors.labels(url)._value.get() == 1)
         receiver.status = 200
         notifier.enqueue_due([FIRING], 1_060_001 + MINUTE)
-        await until(lambda: counters.sent.labels(url)._value.get() == 1)
+        await wait_until(lambda: counters.sent.labels(url)._value.get() == 1)
 
         assert len(receiver.batches) == 2
 
-    notified(scenario)
+    run_with_notifier(scenario)
 
 
 def test_a_full_queue_loses_its_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,12 +181,12 @@ def test_a_full_queue_loses_its_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(notifier: Notifier, receiver: Receiver, counters: NotifierCounters, url: str) -> None:
         alerts = [replace(FIRING, labels=(("alertname", str(n)),)) for n in range(5)]
         notifier.enqueue_due(alerts, 1_060_000)
-        await until(lambda: bool(receiver.batches))
+        await wait_until(lambda: bool(receiver.batches))
 
         assert counters.dropped.labels(url)._value.get() == 2
         assert [alert["labels"]["alertname"] for alert in receiver.batches[0]] == ["2", "3", "4"]
 
-    notified(scenario)
+    run_with_notifier(scenario)
 
 
 def test_a_step_of_the_clock_does_not_resend() -> None:
@@ -198,4 +198,4 @@ def test_a_step_of_the_clock_does_not_resend() -> None:
 
         assert notifier.enqueue_due([FIRING], 1_061_000 + 3_600_000) == 0
 
-    notified(scenario)
+    run_with_notifier(scenario)

@@ -22,7 +22,7 @@ FIRING = PostedAlert("aa01", NOW - MINUTE, True, (("alertname", "Hot"), ("instan
 RESOLVED = FIRING._replace(firing=False)
 
 
-def within(folder: Path, test: Callable[[Inbox], Awaitable[Any]]) -> Any:
+def run_with_inbox(folder: Path, test: Callable[[Inbox], Awaitable[Any]]) -> Any:
     """What a test gives that has an inbox in a folder."""
 
     async def run() -> Any:
@@ -51,10 +51,10 @@ def test_each_is_taken_once(tmp_path: Path, posts: list[PostedAlert], outcomes: 
     """Fingerprint, begin and status say what is the same; a late delivery of what is over begins nothing."""
 
     async def test(box: Inbox) -> tuple[list[str], int]:
-        told = [next(iter(await box.accept([post], NOW))) for post in posts]
-        return told, len(box.firing_alerts(NOW))
+        results = [next(iter(await box.accept([post], NOW))) for post in posts]
+        return results, len(box.firing_alerts(NOW))
 
-    assert within(tmp_path, test) == (outcomes, firing)
+    assert run_with_inbox(tmp_path, test) == (outcomes, firing)
 
 
 def test_one_post_may_tell_twice(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_one_post_may_tell_twice(tmp_path: Path) -> None:
     async def test(box: Inbox) -> Mapping[str, int]:
         return await box.accept([FIRING, FIRING, RESOLVED], NOW)
 
-    assert within(tmp_path, test) == {"taken": 1, "repeated": 1, "resolved": 1}
+    assert run_with_inbox(tmp_path, test) == {"taken": 1, "repeated": 1, "resolved": 1}
 
 
 def test_a_posted_alert_says_where_it_is_from(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_posted_alert_says_where_it_is_from(tmp_path: Path) -> None:
         (alert,) = box.firing_alerts(NOW)
         return alert
 
-    alert = within(tmp_path, test)
+    alert = run_with_inbox(tmp_path, test)
 
     assert alert.name == "Hot"
     assert dict(alert.labels) == {"__source__": "webhook", "alertname": "Hot", "instance": "box"}
@@ -90,20 +90,26 @@ def test_it_expires(tmp_path: Path) -> None:
         await box.accept([FIRING], NOW + 4 * MINUTE)
         return [len(box.firing_alerts(NOW + minutes * MINUTE)) for minutes in (8, 10)]
 
-    assert within(tmp_path, test) == [1, 0]
+    assert run_with_inbox(tmp_path, test) == [1, 0]
 
 
 def test_an_expired_one_that_still_fires_begins_anew(tmp_path: Path) -> None:
     """What Alertmanager repeats after its 4 h is news by then; one that has resolved stays over."""
 
     async def test(box: Inbox) -> list[Any]:
-        told: list[Any] = []
+        results: list[Any] = []
         for hours, post in ((0, FIRING), (4, FIRING), (4, FIRING), (8, RESOLVED), (12, FIRING)):
             now = NOW + hours * 60 * MINUTE
-            told.append((*(await box.accept([post], now)), len(box.firing_alerts(now))))
-        return told
+            results.append((*(await box.accept([post], now)), len(box.firing_alerts(now))))
+        return results
 
-    assert within(tmp_path, test) == [("taken", 1), ("taken", 1), ("repeated", 1), ("resolved", 0), ("repeated", 0)]
+    assert run_with_inbox(tmp_path, test) == [
+        ("taken", 1),
+        ("taken", 1),
+        ("repeated", 1),
+        ("resolved", 0),
+        ("repeated", 0),
+    ]
 
 
 def test_an_expired_one_needs_room_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +127,7 @@ def test_an_expired_one_needs_room_too(tmp_path: Path, monkeypatch: pytest.Monke
         await box.accept([FIRING], later)
         return len(box.firing_alerts(later))
 
-    assert within(tmp_path, test) == 2
+    assert run_with_inbox(tmp_path, test) == 2
 
 
 def test_it_outlives_the_process(tmp_path: Path) -> None:
@@ -134,9 +140,9 @@ def test_it_outlives_the_process(tmp_path: Path) -> None:
     async def second(box: Inbox) -> tuple[int, Mapping[str, int]]:
         return len(box.firing_alerts(NOW)), await box.accept([FIRING], NOW)
 
-    within(tmp_path, first)
+    run_with_inbox(tmp_path, first)
 
-    assert within(tmp_path, second) == (1, {"repeated": 1})
+    assert run_with_inbox(tmp_path, second) == (1, {"repeated": 1})
 
 
 def test_what_is_old_is_gone_after_a_restart(tmp_path: Path) -> None:
@@ -149,9 +155,9 @@ def test_what_is_old_is_gone_after_a_restart(tmp_path: Path) -> None:
     async def second(box: Inbox) -> list[webhook_inbox.InboxKey]:
         return list(box._rows)
 
-    within(tmp_path, first)
+    run_with_inbox(tmp_path, first)
 
-    assert within(tmp_path, second) == [("bb", FIRING.starts_ms)]
+    assert run_with_inbox(tmp_path, second) == [("bb", FIRING.starts_ms)]
 
 
 def test_many_posts_share_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +172,7 @@ def test_many_posts_share_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         await asyncio.gather(*posts)
         return len(box.firing_alerts(NOW)), statements.count("COMMIT")
 
-    alerts, commits = within(tmp_path, test)
+    alerts, commits = run_with_inbox(tmp_path, test)
 
     assert alerts == 200
     assert commits <= 3
@@ -185,7 +191,7 @@ def test_a_full_inbox_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ended = await box.accept([several[0]._replace(firing=False)], NOW)
         return [again, ended, await box.accept(several[3:], NOW), len(box.firing_alerts(NOW))]
 
-    assert within(tmp_path, test) == [{"repeated": 3}, {"resolved": 1}, {"taken": 1}, 3]
+    assert run_with_inbox(tmp_path, test) == [{"repeated": 3}, {"resolved": 1}, {"taken": 1}, 3]
 
 
 def test_what_is_over_is_forgotten_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,11 +201,11 @@ def test_what_is_over_is_forgotten_for_others(tmp_path: Path, monkeypatch: pytes
     async def test(box: Inbox) -> tuple[int, int]:
         await box.accept([FIRING], NOW)
         for number in range(120):
-            one = FIRING._replace(fingerprint=f"{number:x}", firing=False)
-            await box.accept([one], NOW + number)
+            resolved = FIRING._replace(fingerprint=f"{number:x}", firing=False)
+            await box.accept([resolved], NOW + number)
         return len(box._rows), len(box.firing_alerts(NOW + 120))
 
-    rows, firing = within(tmp_path, test)
+    rows, firing = run_with_inbox(tmp_path, test)
     (stored,) = sqlite3.connect(tmp_path / FILE).execute("SELECT count(*) FROM inbox").fetchone()
 
     assert rows <= 50
@@ -220,7 +226,7 @@ def test_a_disk_that_takes_nothing(tmp_path: Path) -> None:
         other.close()
         return before, await box.accept([FIRING], NOW)
 
-    assert within(tmp_path, test) == (0, {"taken": 1})
+    assert run_with_inbox(tmp_path, test) == (0, {"taken": 1})
 
 
 def test_a_full_disk_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,11 +245,11 @@ def test_a_full_disk_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[
         for name in ("bb", "cc"):
             await box.accept([FIRING._replace(fingerprint=name)], NOW)
 
-    within(tmp_path, test)
-    said = capsys.readouterr()
+    run_with_inbox(tmp_path, test)
+    output = capsys.readouterr()
 
-    assert (said.out + said.err).count("posted alerts are not taken") == 1
-    assert (said.out + said.err).count("posted alerts are taken again") == 1
+    assert (output.out + output.err).count("posted alerts are not taken") == 1
+    assert (output.out + output.err).count("posted alerts are taken again") == 1
 
 
 def test_a_file_that_is_none_is_moved_aside(tmp_path: Path) -> None:
@@ -253,7 +259,7 @@ def test_a_file_that_is_none_is_moved_aside(tmp_path: Path) -> None:
     async def test(box: Inbox) -> Mapping[str, int]:
         return await box.accept([FIRING], NOW)
 
-    assert within(tmp_path, test) == {"taken": 1}
+    assert run_with_inbox(tmp_path, test) == {"taken": 1}
     assert (tmp_path / f"{FILE}.unreadable").read_bytes() == b"garbage" * 1000
 
 
@@ -270,22 +276,22 @@ def test_no_order_begins_what_is_over(posts: list[tuple[str, int, bool, int]]) -
 
     async def test(box: Inbox) -> None:
         box.expire_ms = 5 * MINUTE
-        now, taken, ended = NOW, set(), set()
+        now, accepted, ended = NOW, set(), set()
         for fingerprint, starts, firing, minutes in posts:
             now += minutes * MINUTE
-            told = PostedAlert(fingerprint, starts, firing, (("alertname", fingerprint), ("n", str(starts))))
+            posted = PostedAlert(fingerprint, starts, firing, (("alertname", fingerprint), ("n", str(starts))))
             before = {
                 (dict(alert.labels)["alertname"], int(dict(alert.labels)["n"])) for alert in box.firing_alerts(now)
             }
-            (outcome,) = await box.accept([told], now)
+            (outcome,) = await box.accept([posted], now)
             assert outcome != "taken" or (fingerprint, starts) not in before | ended
-            taken |= {(fingerprint, starts)} if outcome == "taken" else set()
+            accepted |= {(fingerprint, starts)} if outcome == "taken" else set()
             ended |= set() if firing else {(fingerprint, starts)}
             alive = {
                 (dict(alert.labels)["alertname"], int(dict(alert.labels)["n"])) for alert in box.firing_alerts(now)
             }
             assert not alive & ended
-            assert alive <= taken
+            assert alive <= accepted
 
     with tempfile.TemporaryDirectory() as folder:
-        within(Path(folder), test)
+        run_with_inbox(Path(folder), test)

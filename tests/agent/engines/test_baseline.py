@@ -18,11 +18,11 @@ HEADROOM = gauge("steadytok_dimm_headroom_celsius", "Headroom.")
 KEY = BaselineKey("r1")
 
 
-def history(*each: tuple[float, float], more: tuple[Reading, ...] = (), running: float = 1.0) -> History:
+def build_history(*increments: tuple[float, float], more: tuple[Reading, ...] = (), running: float = 1.0) -> History:
     """A minute of an engine whose counters grow by (tokens, decode seconds) each second."""
     remembered = History(3_600_000)
     tokens = seconds = 0.0
-    for second, (more_tokens, more_seconds) in enumerate(each):
+    for second, (more_tokens, more_seconds) in enumerate(increments):
         tokens += more_tokens
         seconds += more_seconds
         readings = [
@@ -37,14 +37,14 @@ def history(*each: tuple[float, float], more: tuple[Reading, ...] = (), running:
 
 def test_speed_is_tokens_per_decode_second() -> None:
     """An engine that decodes for a tenth of the time at 200 tokens/s runs at 200 tokens/s, not at 20."""
-    speeds = Baseline().query_speeds(history(*[(20.0, 0.1)] * 60), 59_000)
+    speeds = Baseline().query_speeds(build_history(*[(20.0, 0.1)] * 60), 59_000)
 
     assert speeds == {"r1": pytest.approx(200.0)}
 
 
 def test_an_idle_engine_has_no_speed() -> None:
     """Where nothing was decoded there is no speed, rather than 0."""
-    assert Baseline().query_speeds(history(*[(0.0, 0.0)] * 60), 59_000) == {}
+    assert Baseline().query_speeds(build_history(*[(0.0, 0.0)] * 60), 59_000) == {}
 
 
 def test_without_decode_seconds_only_a_busy_engine_has_a_speed() -> None:
@@ -99,7 +99,7 @@ def test_it_is_the_90th_percentile(speeds: list[float]) -> None:
 def test_it_learns_only_from_unhurt_engines(more: tuple[Reading, ...], learns: bool) -> None:
     """A hot DIMM stops the learning, a pace that of its own engine."""
     baseline = Baseline()
-    baseline.learn(history(*[(20.0, 0.1)] * 60, more=more), 59_000)
+    baseline.learn(build_history(*[(20.0, 0.1)] * 60, more=more), 59_000)
 
     assert (baseline.learning_progress("r1") > 0) is learns
 
@@ -108,10 +108,10 @@ def test_each_batch_has_its_own() -> None:
     """An engine that works on eight requests at once is not measured against its speed with one."""
     baseline = Baseline()
     for _ in range(MIN_OBSERVATIONS):
-        baseline.learn(history(*[(20.0, 0.1)] * 60, running=1.0), 59_000)
+        baseline.learn(build_history(*[(20.0, 0.1)] * 60, running=1.0), 59_000)
     assert baseline.expected_speed("r1") == pytest.approx(200.0, rel=0.01)
 
-    baseline.learn(history(*[(80.0, 0.8)] * 60, running=11.0), 59_000)
+    baseline.learn(build_history(*[(80.0, 0.8)] * 60, running=11.0), 59_000)
     assert baseline.expected_speed("r1") is None
     assert baseline.current_key("r1").batch == "8"
 
@@ -119,7 +119,7 @@ def test_each_batch_has_its_own() -> None:
 def test_throttling_stops_the_learning() -> None:
     """While cores report throttling the speed is not what it should be."""
     events = counter("steadytok_thermal_throttle_core_events_total", "Events.")
-    remembered = history(*[(20.0, 0.1)] * 60)
+    remembered = build_history(*[(20.0, 0.1)] * 60)
     for second in range(60):
         sample = events.sample(second * 1.0, package="0", core="0")
         assert sample is not None

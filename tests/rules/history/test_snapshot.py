@@ -15,7 +15,7 @@ IDENTITY = {"job": "steadytok", "instance": "box"}
 EVERYTHING = 'sum_over_time({__name__=~"heat|load"}[1h]) + count_over_time({__name__=~"heat|load"}[1h])'
 
 
-def _filled(rows: int) -> History:
+def _build_history(rows: int) -> History:
     history = History(3_600_000)
     for row in range(rows):
         _record(history, row)
@@ -31,10 +31,10 @@ def _record(history: History, row: int) -> None:
 @pytest.mark.parametrize("rows", [1, 5, 16, 500, 1027, 1028, 1500])
 def test_what_comes_later_is_not_in_it(rows: int) -> None:
     """Recording on, through every growth, sealing and sliding of the rows, changes no answer about the past."""
-    history = _filled(rows)
+    history = _build_history(rows)
     snapshot = history.snapshot({})
     before = list(promql.compile(EVERYTHING).evaluate_at(history, 1000 * rows))
-    held = [
+    snapshots = [
         (labels, list(values)) for labels, _, values in promql.compile("load[1h]").read_samples(snapshot, 3_600_000)
     ]
     for row in range(rows, rows + 1400):
@@ -44,12 +44,12 @@ def test_what_comes_later_is_not_in_it(rows: int) -> None:
     history.forget(10**9)
 
     assert list(promql.compile(EVERYTHING).evaluate_at(snapshot, 1000 * rows)) == before
-    assert held == [((("__name__", "load"),), [float(row) for row in range(rows)])]
+    assert snapshots == [((("__name__", "load"),), [float(row) for row in range(rows)])]
 
 
 def test_a_stepped_clock_does_not_move_it() -> None:
     """Its times stay, in plain rows and in sealed ones."""
-    history = _filled(1200)
+    history = _build_history(1200)
     snapshot = history.snapshot({})
     before = list(promql.compile(EVERYTHING).evaluate_at(snapshot, 1_200_000))
     history.shift(86_400_000)
@@ -61,7 +61,7 @@ def test_a_stepped_clock_does_not_move_it() -> None:
 
 def test_a_new_series_is_in_the_next_one() -> None:
     """The index is made again when the set of series changes, and only then."""
-    history = _filled(3)
+    history = _build_history(3)
     first = history.snapshot({})
     history.record("new", 3000, [Sample(gauge("extra", "More."), (), 1.0)])
 
@@ -87,11 +87,11 @@ def test_a_new_series_is_in_the_next_one() -> None:
 )
 def test_every_series_carries_the_identity(text: str, labels: dict[str, str] | None) -> None:
     """Matchers, groupings and joins see it; a series with such a label of its own keeps that."""
-    history = _filled(2)
+    history = _build_history(2)
     history.record("other", 2000, [Sample(gauge("own", "Its own."), (("instance", "other"),), 1.0)])
-    found = promql.compile(text).evaluate_at(history.snapshot(IDENTITY), 2000)
+    vector = promql.compile(text).evaluate_at(history.snapshot(IDENTITY), 2000)
 
-    assert [dict(each) for each in found.labels] == ([] if labels is None else [labels])
+    assert [dict(each) for each in vector.labels] == ([] if labels is None else [labels])
 
 
 def test_series_that_the_identity_makes_one_are_one() -> None:
@@ -105,7 +105,7 @@ def test_series_that_the_identity_makes_one_are_one() -> None:
 
 def test_series_are_found_by_time() -> None:
     """What ended before or began after the times asked for is left out."""
-    history = _filled(100)
+    history = _build_history(100)
     history.record("gone", 1000, [Sample(gauge("gone", "Gone."), (), 1.0)])
     history.record("gone", 2000, [])
     snapshot = history.snapshot({})
@@ -119,7 +119,7 @@ def test_series_are_found_by_time() -> None:
 
 def test_a_query_holds_no_more_than_it_may() -> None:
     """All parts of an expression count together, so that nesting does not get round the bound."""
-    history = _filled(100)
+    history = _build_history(100)
     query = promql.compile("load + (load + (load + load))")
 
     assert len(query.evaluate_range(history, 0, 99_000, 1000, QueryBudget(cells=10_000))) == 1
@@ -129,7 +129,7 @@ def test_a_query_holds_no_more_than_it_may() -> None:
 
 def test_evaluations_that_share_an_effort_hold_their_arrays_one_after_the_other() -> None:
     """What one has given back the next may hold; what both have looked at counts together."""
-    history = _filled(100)
+    history = _build_history(100)
     query = promql.compile("sum_over_time(load[50s])")
     effort = QueryBudget(cells=300, visits=12_000)
     for _ in range(2):

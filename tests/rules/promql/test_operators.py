@@ -18,24 +18,24 @@ INFO = gauge("info", "Info.")
 WORK = counter("work_total", "Work.")
 
 
-@pytest.fixture
-def history() -> History:
-    held = History(3_600_000)
+@pytest.fixture(name="history")
+def _history() -> History:
+    history = History(3_600_000)
     heat = {("0", "a"): 50.0, ("0", "b"): 70.0, ("1", "c"): 90.0}
     samples = [Sample(HEAT, (("dimm", dimm), ("node", node)), value) for (node, dimm), value in heat.items()]
     samples += [Sample(LIMIT, (("node", node),), 80.0) for node in "01"]
     samples += [Sample(INFO, (("model", "m"), ("node", node)), 1.0) for node in "01"]
     samples += [Sample(WORK, (("path", "a\nb"),), math.nan)]
-    held.record("g", NOW, samples)
-    return held
+    history.record("g", NOW, samples)
+    return history
 
 
-def ask(history: History, text: str) -> dict[str, float]:
+def evaluate(history: History, text: str) -> dict[str, float]:
     """Labels as text, and values."""
-    return {shown(labels): value for labels, value in promql.compile(text).evaluate_at(history, NOW)}
+    return {format_labels(labels): value for labels, value in promql.compile(text).evaluate_at(history, NOW)}
 
 
-def shown(labels: Labels) -> str:
+def format_labels(labels: Labels) -> str:
     return ",".join(f"{name}={value}" for name, value in labels)
 
 
@@ -89,7 +89,7 @@ def shown(labels: Labels) -> str:
 def test_an_expression_gives_exactly_these_series(history: History, text: str, expected: dict[str, float]) -> None:
     """Labels, the metric name where it is kept, and values are Prometheus'."""
 
-    assert ask(history, text) == expected
+    assert evaluate(history, text) == expected
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_an_expression_gives_exactly_these_series(history: History, text: str, e
 def test_a_refusal_says_what_prometheus_says(history: History, text: str, sentence: str) -> None:
     """Ambiguous matches, duplicate label sets and wrong parameters are errors in Prometheus' own words."""
     with pytest.raises(PromqlError) as error:
-        ask(history, text)
+        evaluate(history, text)
 
     assert sentence in str(error.value)
 
@@ -124,9 +124,11 @@ def test_one_side_may_change_its_series_over_time(history: History) -> None:
     matrix = promql.compile("sum by (node) (info) * on(node) group_left(model) info").evaluate_range(
         history, NOW, NOW + 1000, 1000
     )
-    found = {shown(labels): present.tolist() for labels, present in zip(matrix.labels, matrix.present, strict=True)}
+    rows = {
+        format_labels(labels): present.tolist() for labels, present in zip(matrix.labels, matrix.present, strict=True)
+    }
 
-    assert found == {
+    assert rows == {
         "model=m,node=0": [True, False],
         "model=m,node=1": [True, False],
         "model=other,node=0": [False, True],
@@ -152,13 +154,13 @@ def test_a_range_query_is_the_instant_queries_at_its_steps(history: History) -> 
         query = promql.compile(text)
         matrix = query.evaluate_range(history, NOW, NOW + 60_000, 7000)
         for step, at in enumerate(matrix.times.tolist()):
-            there = {
-                shown(labels): values[step]
+            elements = {
+                format_labels(labels): values[step]
                 for labels, values, present in zip(matrix.labels, matrix.values, matrix.present, strict=True)
                 if present[step]
             }
 
-            assert {shown(labels): value for labels, value in query.evaluate_at(history, at)} == there
+            assert {format_labels(labels): value for labels, value in query.evaluate_at(history, at)} == elements
 
 
 @pytest.mark.parametrize(
@@ -186,15 +188,15 @@ def test_a_quantile_of_a_histogram_is_linear_within_its_bucket(
     history = History(3_600_000)
     history.record("g", NOW, [Sample(WORK, (("a", "x"), ("le", bound)), count) for bound, count in buckets.items()])
 
-    assert ask(history, f"histogram_quantile({rank}, work_total)") == pytest.approx({"a=x": expected}, nan_ok=True)
+    assert evaluate(history, f"histogram_quantile({rank}, work_total)") == pytest.approx({"a=x": expected}, nan_ok=True)
 
 
 def test_topk_and_sort_promise_an_order(history: History) -> None:
     """An instant query of topk or sort gives its series in the order of their values."""
 
-    assert list(ask(history, "sort(heat)").values()) == [50, 70, 90]
-    assert list(ask(history, "sort_desc(heat)").values()) == [90, 70, 50]
-    assert list(ask(history, "topk(2, heat)").values()) == [90, 70]
+    assert list(evaluate(history, "sort(heat)").values()) == [50, 70, 90]
+    assert list(evaluate(history, "sort_desc(heat)").values()) == [90, 70, 50]
+    assert list(evaluate(history, "topk(2, heat)").values()) == [90, 70]
 
 
 def test_a_result_is_not_fresh_while_a_group_it_rests_on_is_silent(history: History) -> None:
@@ -219,5 +221,5 @@ def test_a_plan_follows_the_series_that_come_and_go(history: History) -> None:
     assert len(query.evaluate_at(history, NOW)) == 2
     samples = [Sample(HEAT, (("dimm", "z"), ("node", "9")), 5.0), Sample(INFO, (("model", "q"), ("node", "9")), 1.0)]
     history.record("g", NOW + 1000, samples)
-    found = {shown(labels): value for labels, value in query.evaluate_at(history, NOW + 1000)}
-    assert found == {"model=q,node=9": 5}
+    elements = {format_labels(labels): value for labels, value in query.evaluate_at(history, NOW + 1000)}
+    assert elements == {"model=q,node=9": 5}
