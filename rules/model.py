@@ -14,7 +14,7 @@ Templates = tuple[tuple[str, Template], ...]
 
 @dataclass(frozen=True)
 class Rule:
-    """One recording or alerting rule, checked; durations in milliseconds, labels with those of its group."""
+    """One valid recording or alerting rule; durations are in ms, and labels include those of its group."""
 
     kind: str
     """`record` or `alert`."""
@@ -28,18 +28,18 @@ class Rule:
 
     @property
     def expr(self) -> str:
-        """The expression as written."""
+        """The text of the expression."""
         return self.query.text
 
     @property
     def identity(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
-        """What makes it the same rule after a reload: kind, name and the text of its labels."""
+        """The kind, the name and the label texts: a rule where they are equal is the same after a reload."""
         return self.kind, self.name, tuple((name, template.text) for name, template in self.labels)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rules evaluated in order at the same time; `interval_ms` 0 is the default interval, `limit` 0 is none."""
+    """A rule group, evaluated in order at one time; `interval_ms` 0 means the default, `limit` 0 means none."""
 
     file: str
     name: str
@@ -51,18 +51,18 @@ class Group:
 
 @dataclass(frozen=True)
 class RuleSet:
-    """All groups of all files, in the order given."""
+    """The rule groups of all files, in order."""
 
     groups: tuple[Group, ...] = ()
 
     @property
     def rules(self) -> Iterator[Rule]:
-        """Every rule in the order of evaluation."""
+        """All rules in the order of evaluation."""
         return (rule for group in self.groups for rule in group.rules)
 
     @property
     def reach_ms(self) -> int:
-        """How far back the rules look: what History has to keep at least."""
+        """How far back the rules look, which History must retain at least."""
         reaches = (rule.query.reach_ms + group.query_offset_ms for group in self.groups for rule in group.rules)
         return max(reaches, default=0)
 
@@ -77,7 +77,7 @@ class RuleSet:
         return tuple(dict.fromkeys(rule.name for rule in self.rules))
 
     def exclude_rules(self, names: Sequence[str]) -> RuleSet:
-        """The same set without the rules of these names; raises ValueError for a name no rule has."""
+        """Returns the set without the rules of these names; raises ValueError for an unknown name."""
         unknown = sorted(set(names) - set(self.names))
         if unknown:
             raise ValueError(f"no rule is named {', '.join(unknown)}; there are: {', '.join(sorted(self.names))}")

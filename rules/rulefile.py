@@ -1,9 +1,9 @@
 """
 Reads Prometheus rule files, strictly: https://prometheus.io/docs/prometheus/latest/configuration/recording_rules/.
 
-Written after prometheus/model/rulefmt: unknown keys are errors, scalars keep the text they have in the file (`1.0`,
-`yes`, `0x10`), every error of every file is reported at once. Names of labels, annotations and metrics are those every
-Prometheus and Alertmanager takes (`[a-zA-Z_][a-zA-Z0-9_]*`), not the UTF-8 ones of Prometheus 3.
+After prometheus/model/rulefmt: unknown keys are errors, scalars keep their source text (`1.0`, `yes`, `0x10`), and all
+errors of all files are reported together. Names of labels, annotations and metrics are limited to the form that every
+Prometheus and Alertmanager accepts (`[a-zA-Z_][a-zA-Z0-9_]*`), without the UTF-8 names of Prometheus 3.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BUILTIN = Path(__file__).parent / "builtin"
 """The folder of the rules that ship with the agent: `*.yml`."""
 
 MAX_RULES = 20_000
-"""Of one file; an alias counts as often as it is named."""
+"""Of one file; an alias counts each time it is used."""
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 _METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
@@ -36,7 +36,7 @@ _RULE_KEYS = ("record", "alert", "expr", "for", "keep_firing_for", "labels", "an
 
 
 class RuleFileError(Exception):
-    """Everything that is wrong in the rule files; one line of `messages` each, with file, line and column."""
+    """The rule files have errors; each of the `messages` has the file, the line and the column."""
 
     def __init__(self, messages: Sequence[str]) -> None:
         super().__init__("\n".join(messages))
@@ -45,7 +45,7 @@ class RuleFileError(Exception):
 
 def load_rules(paths: Sequence[Path], *, subquery_step_ms: int = 60_000) -> RuleSet:
     """
-    The rules of these files; raises RuleFileError with every error of every file, and then loads none.
+    Loads the rules of these files; raises RuleFileError with every error of every file.
 
     `subquery_step_ms` is the step of `[5m:]`, in Prometheus the global evaluation interval.
     """
@@ -63,20 +63,20 @@ def load_rules(paths: Sequence[Path], *, subquery_step_ms: int = 60_000) -> Rule
 
 
 def _check_dependencies(rule_set: RuleSet) -> None:
-    """RuleFileError where what the rules build on would fill the memory: a chain of n rules has n * n / 2 links."""
+    """Raises RuleFileError if the dependencies would fill the memory: a chain of n rules has n * n / 2 of them."""
     try:
         find_dependencies(tuple(rule_set.rules), MAX_DEPENDENCIES)
     except TooManyDependenciesError as error:
         rules = [(group, rule) for group in rule_set.groups for rule in group.rules]
         group, rule = rules[error.index]
-        limit = f"recording rules build on each other {MAX_DEPENDENCIES:,} times"
-        message = f"{group.file}:{rule.line}: {rule.name} is one too many: {limit}; shorten the chain"
+        limit = f"recording rules may build on each other {MAX_DEPENDENCIES:,} times"
+        message = f"{group.file}:{rule.line}: {rule.name} builds on too many rules: {limit}; shorten the chain"
         raise RuleFileError([message]) from None
 
 
 @dataclass
 class _FileReader:
-    """The reading of one file; what is wrong is collected, not raised."""
+    """Reads one file; collects its errors in `messages` instead of raising them."""
 
     file: str
     subquery_step_ms: int
@@ -103,7 +103,7 @@ class _FileReader:
         values = self.expect_sequence(table.get("groups"), "groups: a list of rule groups")
         count = sum(map(_count_rules, values))
         if count > MAX_RULES:
-            self.report(table["groups"].mark, f"{count:,} rules, and {MAX_RULES:,} are the most of a file; split it")
+            self.report(table["groups"].mark, f"{count:,} rules, and a file may have {MAX_RULES:,}; split it")
             return
         group_names: set[str] = set()
         for value in values:
@@ -211,7 +211,7 @@ class _FileReader:
             self.report(table[key].mark, f"invalid field '{key}' in recording rule")
         return ms
 
-    # -- shapes
+    # -- YAML values to Python values
 
     def expect_table(self, value: Value, expected: str) -> Table:
         if isinstance(value, Table):

@@ -1,10 +1,12 @@
 """
-`inbox.db`: the alerts that Alertmanagers have posted here, each taken once.
+Accepts the alerts that Alertmanagers post, each once, and stores them in `inbox.db`.
 
-What counts as the same is Alertmanager's fingerprint, the moment the alert began, and whether it fires: deliveries are
-tried again, doubled by a second Alertmanager, and arrive out of order. A post is answered when it is on the disk; all
-that come within WINDOW share one write. An alert that is not told again for so long has expired; told once more that
-it fires, it begins anew, for Alertmanager tells only of what fires now. One that has resolved never does.
+Posts are retried, doubled by a second Alertmanager, and arrive out of order. Two posts mean the same alert if
+Alertmanager's fingerprint and the start time are equal. A post is answered when it is on the disk; posts that arrive
+within WINDOW share one write.
+
+A firing alert that is not posted again for `expire_ms` has expired. If it is then posted as firing, it starts anew,
+because Alertmanager posts only what fires now. A resolved alert never starts anew.
 https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
 """
 
@@ -34,13 +36,13 @@ from rules.alerts import Alert, AlertState
 
 FILE = "inbox.db"
 WINDOW = 0.005
-"""Seconds in which posts are gathered for one write."""
+"""Seconds to gather posts for one write."""
 
 MAX_FIRING = 500
-"""Posted alerts that may fire at a time, of those that a remedy wants."""
+"""Posted alerts that may fire at the same time, of those that a remedy matches."""
 
 MAX_ROWS = 10_000
-"""Alerts remembered, so that a late delivery of one that is over is known."""
+"""Alerts remembered, so that a late delivery of an ended alert is recognized."""
 
 MAX_POSTS = 1000
 """Posts that may wait for the disk."""
@@ -55,7 +57,7 @@ CREATE TABLE IF NOT EXISTS inbox
 
 
 class FullError(Exception):
-    """No more can be taken now; whoever posted is to try again."""
+    """The inbox can accept no more alerts now; the sender should try again."""
 
 
 class PostedAlert(NamedTuple):
@@ -72,26 +74,26 @@ InboxKey = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class InboxRow:
-    """What is remembered of an alert."""
+    """A posted alert with the times of its deliveries."""
 
     alert: PostedAlert
     first_seen_ms: int
-    """When it was first told."""
+    """When it was first posted."""
     last_seen_ms: int
-    """When it was last told while it counted as firing."""
+    """When it was last posted while it counted as firing."""
 
     @property
     def key(self) -> InboxKey:
-        """What it is known by."""
+        """The fingerprint and the start time, which identify the alert."""
         return (self.alert.fingerprint, self.alert.starts_ms)
 
     def shift(self, delta_ms: int) -> InboxRow:
-        """The same after the wall clock stepped."""
+        """Returns the same row after a shift of the wall clock."""
         return replace(self, first_seen_ms=self.first_seen_ms + delta_ms, last_seen_ms=self.last_seen_ms + delta_ms)
 
 
 class Batch(NamedTuple):
-    """What one post writes, and who waits for it."""
+    """The changes of one post, and the callback for its result."""
 
     rows: Sequence[InboxRow]
     removed: Sequence[InboxKey]
@@ -99,17 +101,17 @@ class Batch(NamedTuple):
 
 
 def to_alert(posted: PostedAlert) -> Alert:
-    """A posted alert as remedies see it: without a value, and with a label that tells where it is from."""
+    """Converts a posted alert to an Alert without a value, with a label that marks its origin."""
     labels = tuple(sorted((*posted.labels, (SOURCE, "webhook"))))
     name = dict(posted.labels).get("alertname", "")
     return Alert(name, labels, (), AlertState.FIRING, math.nan, posted.starts_ms, "", 0, fired_at_ms=posted.starts_ms)
 
 
 class Inbox:
-    """The open file, and all of it in memory."""
+    """The open database, its writer thread, and all rows in memory."""
 
     def __init__(self, folder: Path, now_ms: int) -> None:
-        """Opens it; one that cannot be read is moved aside, with a log line, and a new one begun."""
+        """Opens the database; moves an unreadable file aside, logs that, and starts a new one."""
         self.path = folder / FILE
         self.expire_ms = 900_000
         self._log = structlog.get_logger()
@@ -126,7 +128,7 @@ class Inbox:
         self._thread.start()
 
     def firing_alerts(self, now_ms: int) -> list[Alert]:
-        """Those that count as firing."""
+        """Returns the posted alerts that count as firing."""
         self._firing = {key for key in self._firing if self._is_firing(self._rows[key], now_ms)}
         return [to_alert(self._rows[key].alert) for key in sorted(self._firing)]
 
@@ -135,9 +137,9 @@ class Inbox:
 
     async def accept(self, posted: Iterable[PostedAlert], now_ms: int) -> Mapping[str, int]:
         """
-        Takes alerts, and returns when they are on the disk, with how many were what: `taken`, `resolved`, `repeated`.
+        Stores alerts; returns when they are on the disk, with the number of `taken`, `resolved` and `repeated` ones.
 
-        Raises FullError where there is no room, or the disk does not take them.
+        Raises FullError if there is no room or the disk fails.
         """
         outcomes: Counter[str] = Counter()
         rows: dict[InboxKey, InboxRow] = {}
@@ -162,11 +164,12 @@ class Inbox:
     def _merge(self, previous: InboxRow | None, alert: PostedAlert, now_ms: int) -> tuple[InboxRow, str]:
         if previous is None:
             return InboxRow(alert, now_ms, now_ms), "taken" if alert.firing else "resolved"
-        if not previous.alert.firing:  # what has resolved is over: whatever else comes of it is late
+        if not previous.alert.firing:  # a resolved alert is over: later deliveries of it are late
             return previous, "repeated"
         if not alert.firing:
             return replace(previous, alert=previous.alert._replace(firing=False), last_seen_ms=now_ms), "resolved"
-        # An expired one is news: with the 4 h that Alertmanager repeats after, it would be lost after its first 15 min.
+        # Firing again after it expired is news: with Alertmanager's repeat_interval of 4 h it would be lost after 15
+        # min.
         return replace(previous, last_seen_ms=now_ms), "repeated" if self._is_firing(previous, now_ms) else "taken"
 
     def _ensure_room(self, rows: Iterable[InboxRow], now_ms: int) -> None:
@@ -179,7 +182,7 @@ class Inbox:
             raise FullError(f"{MAX_FIRING} posted alerts fire already")
 
     def _choose_evictions(self, incoming: Collection[InboxKey], now_ms: int) -> list[InboxKey]:
-        """What must be forgotten for others: of those that are over, the oldest."""
+        """Returns the rows to delete so that the incoming ones fit: the oldest of the ended alerts."""
         if len(self._rows) + len(incoming) <= MAX_ROWS:
             return []
         needed = {*self._pending, *incoming}
@@ -200,7 +203,7 @@ class Inbox:
             for key in removed if fault is None else ():
                 self._rows.pop(key, None)
                 self._firing.discard(key)
-            if not future.done():  # whoever posted has gone
+            if not future.done():  # the sender has disconnected
                 future.set_result(fault)
 
         self._waiting_posts += 1
@@ -216,11 +219,11 @@ class Inbox:
             self._firing.discard(row.key)
 
     def shift(self, delta_ms: int) -> None:
-        """The wall clock stepped."""
+        """Moves the stored times with the wall clock."""
         self._rows = {key: row.shift(delta_ms) for key, row in self._rows.items()}
 
     def close(self) -> None:
-        """Ends, when what was posted is written."""
+        """Writes the waiting posts, then closes the database."""
         self._batches.put(None)
         self._thread.join(2.0)
 
@@ -230,7 +233,7 @@ class Inbox:
             batches = [self._batches.get()]
             if batches[0] is not None:
                 time.sleep(WINDOW)
-            with contextlib.suppress(queue.Empty):  # all that came meanwhile
+            with contextlib.suppress(queue.Empty):  # the posts that arrived meanwhile
                 while True:
                     batches.append(self._batches.get_nowait())
             closing = None in batches
@@ -253,11 +256,11 @@ class Inbox:
             batch.on_done(fault)
 
     def _log_fault(self, fault: str | None) -> None:
-        """Says once that the disk takes nothing, and once that it does again: there may be 200 writes in a second."""
+        """Logs the first failed write and the first success after it: there may be 200 writes in a second."""
         if fault != self._fault and fault is not None:
-            self._log.error("posted alerts are not taken; free the disk of the state folder", reason=fault)
+            self._log.error("posted alerts are refused; free disk space in the state folder", reason=fault)
         elif fault != self._fault:
-            self._log.info("posted alerts are taken again")
+            self._log.info("posted alerts are accepted again")
         self._fault = fault
 
 

@@ -46,4 +46,4 @@ def format_bytes(count: float) -> str:
 def url_origin(url: str) -> str:
     """The scheme, host and port of a URL; its path, query and user are secret in many webhooks."""
     match = _ORIGIN.match(url)
-    return f"{match[1]}{match[2]}" if match else "an address that is none"
+    return f"{match[1]}{match[2]}" if match else "an invalid address"

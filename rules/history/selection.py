@@ -9,7 +9,7 @@ from rules.history.sample_group import Columns, SampleGroup
 
 
 class SeriesRef(NamedTuple):
-    """Where the samples of a series lie; `labels` with the name."""
+    """The position of a series' samples; `labels` include the name."""
 
     group: SampleGroup
     column: int
@@ -17,7 +17,7 @@ class SeriesRef(NamedTuple):
 
 
 class SelectionPart(NamedTuple):
-    """The chosen columns of one group, and which rows of the selection they are."""
+    """The chosen columns of one group, and their rows in the selection."""
 
     group: SampleGroup
     columns: Columns

@@ -265,9 +265,9 @@ def test_aliases_count_as_what_they_stand_for(tmp_path: Path) -> None:
         path.write_text(text)
     (rules, _), (elements, _), (characters, _), *well = run_limited(_LOAD, [str(path) for path in paths])
 
-    assert rules == f"{paths[0]}: 2:1: 40,000 rules, and 20,000 are the most of a file; split it"
-    assert "more than 500000 elements, aliases written out" in elements
-    assert "more than 16777216 characters, aliases written out" in characters
+    assert rules == f"{paths[0]}: 2:1: 40,000 rules, and a file may have 20,000; split it"
+    assert "more than 500000 elements, with aliases expanded" in elements
+    assert "more than 16777216 characters, with aliases expanded" in characters
     assert well == [[None, 2], [None, 1], [None, 1]]
 
 
@@ -279,7 +279,7 @@ def test_rules_that_build_on_each_other_without_end_are_refused(tmp_path: Path) 
     paths[2].write_text(_chain_rules(300) + "  - {record: r0, expr: r300}\n")
     (error, _), *well = run_limited(_LOAD, [str(path) for path in paths])
 
-    assert error.startswith(f"{paths[0]}:636: r633 is one too many: recording rules build on each other")
+    assert error.startswith(f"{paths[0]}:636: r633 builds on too many rules: recording rules may build on each other")
     assert well == [[None, 1], [None, 1]]
 
 
@@ -315,7 +315,7 @@ TEMPLATES = {
     "{{ range 100000 }}{{ $y := query `vector(1)` }}{{ end }}": WORK,
     "{{ $x := args }}{{ range 100000 }}{{ $x = args $x (query `work_total`) }}{{ end }}": WORK,
     "{{ range 9 }}{{ range 99 }}{{ $y := query `"
-    "sum_over_time(max_over_time(work_total[9m:100ms])[9m:100ms])` }}{{ end }}{{ end }}": "would look at more than",
+    "sum_over_time(max_over_time(work_total[9m:100ms])[9m:100ms])` }}{{ end }}{{ end }}": "would visit more than",
 }
 
 

@@ -143,8 +143,8 @@ def test_a_bad_answer_is_none(status: int, body: Any, capsys: pytest.CaptureFixt
     run_with_peers([peer], scenario)
     output = capsys.readouterr()
 
-    assert (output.out + output.err).count("silences cannot be asked for") == 1
-    assert (output.out + output.err).count("silences are known again") == 1
+    assert (output.out + output.err).count("silences cannot be fetched") == 1
+    assert (output.out + output.err).count("silences can be fetched again") == 1
 
 
 @pytest.mark.parametrize("ill", ["hangs", "fails"])
@@ -190,8 +190,8 @@ def test_a_first_answer_that_stays_away_is_told(
     run_with_peers([peer], scenario)
     output = capsys.readouterr()
 
-    assert (output.out + output.err).count("silences cannot be asked for") == 1
-    assert (output.out + output.err).count("silences are known again") == 1
+    assert (output.out + output.err).count("silences cannot be fetched") == 1
+    assert (output.out + output.err).count("silences can be fetched again") == 1
 
 
 def test_a_reload_keeps_what_is_silenced() -> None:

@@ -248,8 +248,8 @@ def test_a_full_disk_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[
     run_with_inbox(tmp_path, test)
     output = capsys.readouterr()
 
-    assert (output.out + output.err).count("posted alerts are not taken") == 1
-    assert (output.out + output.err).count("posted alerts are taken again") == 1
+    assert (output.out + output.err).count("posted alerts are refused") == 1
+    assert (output.out + output.err).count("posted alerts are accepted again") == 1
 
 
 def test_a_file_that_is_none_is_moved_aside(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ AVAILABLE = gauge("steadytok_node_meminfo_available_bytes", "Available.")
         (1.0, 0.0, 0.01, 0.1, 1.0, None),
         (1.0, 1.0, 0.01, 0.1, 1.0, "another engine is working"),
         (0.0, None, 0.01, 0.1, 1.0, "another engine does not answer, and may be working"),
-        (1.0, None, 0.01, 0.1, 1.0, "another engine does not say whether it is working"),
+        (1.0, None, 0.01, 0.1, 1.0, "another engine does not report its requests"),
         (1.0, 0.0, 0.2, 0.1, 1.0, "processors are short"),
         (1.0, 0.0, None, 0.1, 1.0, None),
         (1.0, 0.0, None, 0.8, 1.0, "processors are busy"),

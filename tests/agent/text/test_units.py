@@ -46,7 +46,7 @@ def test_bytes_have_binary_units(count: int, text: str) -> None:
         ("http://user:SECRET@127.0.0.1:9000/", "http://127.0.0.1:9000"),
         ("http://[::1]:9000/SECRET", "http://[::1]:9000"),
         ("http://[half/SECRET", "http://[half"),
-        ("SECRET", "an address that is none"),
+        ("SECRET", "an invalid address"),
     ],
 )
 def test_an_address_is_told_without_what_may_be_secret(url: str, told: str) -> None:

@@ -138,7 +138,7 @@ def test_evaluations_that_share_an_effort_hold_their_arrays_one_after_the_other(
 
     with pytest.raises(PromqlError, match="would hold more than"):
         query.evaluate_range(history, 0, 99_000, 1000, QueryBudget(cells=50))
-    with pytest.raises(PromqlError, match="would look at more than"):
+    with pytest.raises(PromqlError, match="would visit more than"):
         for _ in range(9):
             effort.release()
             query.evaluate_range(history, 0, 99_000, 1000, effort)
