@@ -61,6 +61,6 @@ class Host:
 
 
 def _make_clock() -> Callable[[], float]:
-    """Each call is a quarter of a second later than the last."""
+    """Makes a clock that advances by a quarter of a second with each call."""
     times = count()
     return lambda: next(times) / 4

@@ -1,4 +1,4 @@
-"""Facts about the life of an alert."""
+"""The state machine of an alert."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _build_conditions(now_ms: int, for_ms: int = 0, keep_ms: int = 0, fresh: boo
 
 
 def _run_alert(*steps: tuple[int, bool], for_ms: int = 0, keep_ms: int = 0) -> Alert | None:
-    """Evaluations as (seconds, seen), all fresh."""
+    """Runs one alert through evaluations, given as (seconds, is_present); all are fresh."""
     alert: Alert | None = None
     for seconds, is_present in steps:
         alert = advance_alert(
@@ -50,7 +50,7 @@ def _build_firing(now_ms: int = 0) -> Alert:
 
 
 def test_without_for_it_fires_at_once() -> None:
-    """`for: 0s` fires at the first evaluation that shows it."""
+    """`for: 0s` fires at the first evaluation with a result."""
     alert = _run_alert((5, True))
 
     assert alert is not None
@@ -58,7 +58,7 @@ def test_without_for_it_fires_at_once() -> None:
 
 
 def test_it_is_pending_until_for_has_passed() -> None:
-    """Firing begins with the first evaluation at or after `for`, and active_at stays where it began."""
+    """The alert fires at the first evaluation at or after `for`; active_at does not change."""
     pending = _run_alert((1, True), (10, True), for_ms=10_000)
     firing = _run_alert((1, True), (10, True), (11, True), for_ms=10_000)
 
@@ -68,12 +68,12 @@ def test_it_is_pending_until_for_has_passed() -> None:
 
 
 def test_a_pending_one_that_vanishes_is_forgotten() -> None:
-    """It was never sent and is never resolved."""
+    """The alert was never sent, so it is never resolved."""
     assert _run_alert((1, True), (2, False), for_ms=10_000) is None
 
 
 def test_a_firing_one_that_vanishes_is_resolved_and_kept_15_minutes() -> None:
-    """Resolved alerts stay, so that Alertmanager is told again; after more than 15 minutes they are gone."""
+    """A resolved alert stays, so that Alertmanager receives it again; after more than 15 minutes it is gone."""
     resolved = _run_alert((1, True), (2, False))
     retained = _run_alert((1, True), (2, False), (902, False))
 
@@ -83,7 +83,7 @@ def test_a_firing_one_that_vanishes_is_resolved_and_kept_15_minutes() -> None:
 
 
 def test_a_resolved_one_that_returns_begins_anew() -> None:
-    """It gets a new active_at and a new fired_at."""
+    """The alert gets a new active_at and a new fired_at."""
     alert = _run_alert((1, True), (2, False), (3, True), (4, True), for_ms=0)
 
     assert alert is not None
@@ -96,7 +96,7 @@ def test_a_resolved_one_that_returns_begins_anew() -> None:
 
 
 def test_keep_firing_for_holds_it_with_its_last_value() -> None:
-    """It fires on while less than keep_firing_for has passed since it vanished, and no longer."""
+    """The alert keeps firing until keep_firing_for has passed since it vanished."""
     continued = _run_alert((1, True), (2, False), (11, False), keep_ms=10_000)
     ended = _run_alert((1, True), (2, False), (12, False), keep_ms=10_000)
 
@@ -110,19 +110,19 @@ def test_keep_firing_for_holds_it_with_its_last_value() -> None:
 
 
 def test_being_seen_again_ends_keep_firing() -> None:
-    """The time counts from the last disappearance."""
+    """keep_firing_for counts from the last disappearance."""
     alert = _run_alert((1, True), (2, False), (5, True), (6, False), (15, False), keep_ms=10_000)
 
     assert alert is not None and alert.keep_firing_since_ms == 6000 and alert.state is AlertState.FIRING
 
 
 def test_keep_firing_for_does_not_hold_a_pending_one() -> None:
-    """Only what fired can be kept firing."""
+    """Only an alert that has fired is kept firing."""
     assert _run_alert((1, True), (2, False), for_ms=60_000, keep_ms=60_000) is None
 
 
 def test_a_longer_for_sends_a_firing_one_back_to_pending() -> None:
-    """A reload with a longer `for` takes effect on alerts that fire already."""
+    """A reload with a longer `for` applies to alerts that fire already."""
     alert = advance_alert(_build_firing(), _build_result(), _build_conditions(5000, for_ms=60_000))
 
     assert alert is not None
@@ -130,7 +130,7 @@ def test_a_longer_for_sends_a_firing_one_back_to_pending() -> None:
 
 
 def test_value_and_annotations_follow_the_query_and_labels_stay() -> None:
-    """Labels are identity; the rest is what the last evaluation gave."""
+    """Labels are the identity; value and annotations are those of the last evaluation."""
     alert = advance_alert(_build_firing(), _build_result(7.0), _build_conditions(1000))
 
     assert alert is not None
@@ -138,7 +138,7 @@ def test_value_and_annotations_follow_the_query_and_labels_stay() -> None:
 
 
 def test_a_firing_one_that_vanishes_in_silence_is_lost_not_resolved() -> None:
-    """With a silent source nobody knows: it stays firing, not fresh."""
+    """With a silent source the absence proves nothing: the alert keeps firing, not fresh."""
     alert = advance_alert(_build_firing(), None, _build_conditions(1000, fresh=False))
 
     assert alert is not None
@@ -146,7 +146,7 @@ def test_a_firing_one_that_vanishes_in_silence_is_lost_not_resolved() -> None:
 
 
 def test_a_lost_one_that_is_seen_again_is_fresh_again() -> None:
-    """A fresh evaluation that shows it ends the loss; it never stopped firing."""
+    """A fresh evaluation with the alert ends the loss; the alert never stopped firing."""
     lost = advance_alert(_build_firing(), None, _build_conditions(1000, fresh=False))
     alert = advance_alert(lost, _build_result(), _build_conditions(2000))
 
@@ -155,7 +155,7 @@ def test_a_lost_one_that_is_seen_again_is_fresh_again() -> None:
 
 
 def test_a_lost_one_is_resolved_by_a_fresh_empty_result() -> None:
-    """The source speaks again and the condition is gone: resolved, on fresh evidence."""
+    """The source has recorded again without the condition: the alert is resolved, and fresh."""
     lost = advance_alert(_build_firing(), None, _build_conditions(1000, fresh=False))
     alert = advance_alert(lost, None, _build_conditions(2000))
 
@@ -164,7 +164,7 @@ def test_a_lost_one_is_resolved_by_a_fresh_empty_result() -> None:
 
 
 def test_a_lost_one_is_given_up_after_15_minutes() -> None:
-    """Then it is resolved, and still says that nobody knows."""
+    """The alert is resolved, but not fresh."""
     lost = advance_alert(_build_firing(), None, _build_conditions(1000, fresh=False))
     still_lost = advance_alert(lost, None, _build_conditions(1000 + LOST_RETENTION_MS - 1, fresh=False))
     given_up = advance_alert(still_lost, None, _build_conditions(1000 + LOST_RETENTION_MS, fresh=False))
@@ -183,14 +183,14 @@ def test_a_lost_one_that_is_fresh_again_still_has_its_keep_firing_for() -> None:
 
 
 def test_a_pending_one_that_vanishes_in_silence_is_dropped() -> None:
-    """What never fired has nothing to hold."""
+    """A pending alert is not held."""
     pending = advance_alert(None, _build_result(), _build_conditions(0, for_ms=5000))
 
     assert advance_alert(pending, None, _build_conditions(1000, for_ms=5000, fresh=False)) is None
 
 
 def test_the_table_covers_every_state_and_evidence() -> None:
-    """Nothing is left to chance; only 'not tracked and not there' has no entry, for there is nothing to decide."""
+    """Every combination has a transition, except an untracked alert that is absent."""
     states = (None, *AlertState)
 
     assert set(TRANSITIONS) == {(state, evidence) for state in states for evidence in Evidence} - {
@@ -201,7 +201,7 @@ def test_the_table_covers_every_state_and_evidence() -> None:
 
 
 def test_a_shift_moves_every_time() -> None:
-    """A stepped wall clock changes no duration."""
+    """A shift of the wall clock changes no duration."""
     alert = replace(_build_firing(1000), keep_firing_since_ms=2000, lost_since_ms=3000, resolved_at_ms=None)
     moved = alert.shift(-500)
 
@@ -223,7 +223,7 @@ def _generate_lives(draw: st.DrawFn) -> list[tuple[bool, AlertConditions]]:
 @settings(deadline=None)
 @given(_generate_lives())
 def test_whatever_happens_an_alert_keeps_its_word(life: list[tuple[bool, AlertConditions]]) -> None:
-    """Never firing before `for`; resolved only from firing; anew after resolved; gone or fresh as the law says."""
+    """An alert fires only after `for`, is resolved only after firing, and never vanishes while it is present."""
     active: dict[Labels, Alert] = {}
     for is_present, conditions in life:
         before = active.get(HOT)
@@ -253,5 +253,5 @@ def _check_transition(before: Alert | None, after: Alert, is_present: bool, cond
 
 @pytest.mark.parametrize("state", list(AlertState))
 def test_the_limit_counts_pending_and_firing(state: AlertState) -> None:
-    """Resolved alerts are not counted against a group's limit."""
+    """Resolved alerts do not count against a group's limit."""
     assert count_live({HOT: replace(_build_result(), state=state)}) == (state is not AlertState.RESOLVED)

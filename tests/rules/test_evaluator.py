@@ -1,4 +1,4 @@
-"""Facts about evaluating rules over time."""
+"""Rules evaluated over time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_an_alert_lives_and_its_series_with_it(tmp_path: Path) -> None:
 
 
 def test_labels_and_annotations_are_expanded(tmp_path: Path) -> None:
-    """Rule labels win over the sample's, an empty one drops it; annotations see value, labels and queries."""
+    """Rule labels override the sample's, and an empty one removes it; annotations see value, labels and queries."""
     rule = (
         "{alert: Hot, expr: hot > 1, labels: {dimm: '', slot: 'A{{ $labels.dimm }}', site: x},"
         " annotations: {a: '{{ $value }} {{ $externalLabels.site }} {{ query `sum(hot)` | first | value }}'}}"
@@ -52,7 +52,7 @@ def test_labels_and_annotations_are_expanded(tmp_path: Path) -> None:
 
 
 def test_a_later_rule_sees_what_an_earlier_one_recorded_now(tmp_path: Path) -> None:
-    """Rules of a group run in order, at one time."""
+    """The rules of a group run in order, at one time."""
     rules = "{record: hottest, expr: max(hot), labels: {by: me}}\n{alert: Hot, expr: hottest > 1}"
     host = Host(load_rule_text(tmp_path, rules))
     host.tick(1, 3)
@@ -62,7 +62,7 @@ def test_a_later_rule_sees_what_an_earlier_one_recorded_now(tmp_path: Path) -> N
 
 
 def test_a_recorded_series_that_vanishes_ends_at_once(tmp_path: Path) -> None:
-    """It gets a stale marker, not five minutes of look-back."""
+    """The series gets a stale marker, instead of five minutes of lookback."""
     host = Host(load_rule_text(tmp_path, "{record: too:hot, expr: hot > 1}\n{record: n, expr: count(too:hot)}"))
     host.tick(5, 6)
 
@@ -74,7 +74,7 @@ def test_a_recorded_series_that_vanishes_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_a_scalar_is_one_sample_without_labels(tmp_path: Path) -> None:
-    """For an alert its value is the scalar's."""
+    """The value of the alert is the scalar."""
     host = Host(load_rule_text(tmp_path, "{record: two, expr: 1 + 1}\n{alert: Watchdog, expr: vector(1)}"))
     host.tick()
 
@@ -83,7 +83,7 @@ def test_a_scalar_is_one_sample_without_labels(tmp_path: Path) -> None:
 
 
 def test_an_error_changes_nothing_but_the_health(tmp_path: Path) -> None:
-    """Nothing is written, nothing ends, alerts stay as they were; the next rule is evaluated all the same."""
+    """An error writes nothing and ends nothing, and alerts stay as they were; the next rule is evaluated."""
     rules = (
         "{record: one, expr: \"label_replace(hot, 'dimm', 'x', '', '')\"}\n"
         "{alert: Hot, expr: \"label_replace(hot, 'dimm', 'x', '', '') > 1\"}\n{record: fine, expr: max(hot)}"
@@ -103,7 +103,7 @@ def test_an_error_changes_nothing_but_the_health(tmp_path: Path) -> None:
 
 
 def test_two_results_with_the_same_labels_fail_the_whole_rule(tmp_path: Path) -> None:
-    """Labels are identity: an alert or a series cannot be two."""
+    """Labels are the identity: two alerts or series cannot share them."""
     rules = "{alert: Hot, expr: hot > 1, labels: {dimm: x}}\n{record: r, expr: hot, labels: {dimm: x}}"
     host = Host(load_rule_text(tmp_path, rules))
     host.tick(5, 6)
@@ -116,7 +116,7 @@ def test_two_results_with_the_same_labels_fail_the_whole_rule(tmp_path: Path) ->
 
 
 def test_beyond_the_limit_all_alerts_of_the_rule_go(tmp_path: Path) -> None:
-    """A rule that fires for everything is a mistake; a recording rule then writes nothing."""
+    """An alerting rule beyond its limit loses its alerts; a recording rule writes nothing."""
     rules = "{alert: Hot, expr: hot > 1}\n{record: r, expr: hot}"
     host = Host(load_rule_text(tmp_path, rules, "  limit: 1\n"))
     host.tick(5)
@@ -133,7 +133,7 @@ def test_beyond_the_limit_all_alerts_of_the_rule_go(tmp_path: Path) -> None:
 
 
 def test_a_matrix_is_no_result(tmp_path: Path) -> None:
-    """It loads, as in Prometheus, and fails when it is evaluated."""
+    """The rule loads, as in Prometheus, and fails when it is evaluated."""
     host = Host(load_rule_text(tmp_path, "{record: r, expr: 'hot[5m]'}"))
     host.tick(1)
 
@@ -141,7 +141,7 @@ def test_a_matrix_is_no_result(tmp_path: Path) -> None:
 
 
 def test_health_tells_how_long_and_how_many(tmp_path: Path) -> None:
-    """A rule whose series count is always 0 matches nothing."""
+    """A series count that is always 0 reveals a rule that matches nothing."""
     host = Host(load_rule_text(tmp_path, "{alert: Hot, expr: hot > 1}\n{alert: Never, expr: nothing > 1}"))
 
     assert [health.health for health in host.rules.health] == ["unknown", "unknown"]
@@ -153,7 +153,7 @@ def test_health_tells_how_long_and_how_many(tmp_path: Path) -> None:
 
 
 def test_a_group_with_an_interval_is_due_once_per_slot(tmp_path: Path) -> None:
-    """Slots are multiples of the interval; a late tick is one evaluation, not several."""
+    """Slots are multiples of the interval; a late tick causes one evaluation, not several."""
     host = Host(load_rule_text(tmp_path, "{record: r, expr: max(hot)}", "  interval: 10s\n"))
     times = []
     for ms in (3000, *[1000] * 12, 47_000, 1000, *[1000] * 8):
@@ -168,7 +168,7 @@ def test_a_group_with_an_interval_is_due_once_per_slot(tmp_path: Path) -> None:
 def test_a_tick_that_jitters_is_never_dropped(
     tmp_path_factory: pytest.TempPathFactory, phase: int, jitter: list[int]
 ) -> None:
-    """Ticks at the group's own interval are all evaluated, wherever in the slot they fall."""
+    """Ticks at the group's own interval are all evaluated, wherever they fall in the slot."""
     host = Host(load_rule_text(tmp_path_factory.getbasetemp(), "{record: r, expr: vector(1)}"))
     for number, late in enumerate(jitter, start=1):
         now_ms = number * SECOND + phase + late
@@ -180,7 +180,7 @@ def test_a_tick_that_jitters_is_never_dropped(
 @settings(deadline=None)
 @given(st.integers(0, 10**13), st.sampled_from([1, 7, 100, 1000, 10_000, 3_600_000]))
 def test_the_next_slot_is_a_multiple_within_two_intervals(now_ms: int, interval_ms: int) -> None:
-    """An evaluation never waits longer than that."""
+    """An evaluation waits less than two intervals for the next."""
     start = compute_next_slot(now_ms, interval_ms)
 
     assert start % interval_ms == 0
@@ -188,7 +188,7 @@ def test_the_next_slot_is_a_multiple_within_two_intervals(now_ms: int, interval_
 
 
 def test_the_same_time_is_not_evaluated_twice(tmp_path: Path) -> None:
-    """Time that stands still or runs back is no new evaluation."""
+    """A clock that stands still or runs back causes no evaluation."""
     host = Host(load_rule_text(tmp_path, "{record: r, expr: vector(1)}"))
     host.tick(1)
     host.rules.evaluate(host.history, host.now_ms)
@@ -199,7 +199,7 @@ def test_the_same_time_is_not_evaluated_twice(tmp_path: Path) -> None:
 
 
 def test_a_silent_source_makes_a_firing_alert_lost(tmp_path: Path) -> None:
-    """Silence is not health: it fires on, not fresh, until the source speaks."""
+    """Silence does not resolve an alert: it keeps firing, not fresh, until the source records again."""
     host = Host(load_rule_text(tmp_path, "{alert: Hot, expr: hot > 1}"))
     host.tick(5)
     host.silence()
@@ -216,7 +216,7 @@ def test_a_silent_source_makes_a_firing_alert_lost(tmp_path: Path) -> None:
 
 
 def test_a_lost_alert_is_given_up_after_15_minutes(tmp_path: Path) -> None:
-    """Then it is resolved, and not fresh."""
+    """The alert is resolved, but not fresh."""
     host = Host(load_rule_text(tmp_path, "{alert: Hot, expr: hot > 1}"))
     host.tick(5)
     host.silence()
@@ -229,7 +229,7 @@ def test_a_lost_alert_is_given_up_after_15_minutes(tmp_path: Path) -> None:
 
 
 def test_silence_reaches_through_recording_rules(tmp_path: Path) -> None:
-    """What a recording rule lost with its source is lost for the alerts that build on it."""
+    """If a source of a recording rule is silent, the alerts that build on the rule are lost."""
     rules = "{record: a, expr: hot}\n{record: b, expr: a * 2}\n{alert: Hot, expr: b > 2}\n{alert: Other, expr: c > 1}"
     host = Host(load_rule_text(tmp_path, rules))
     host.tick(5)
@@ -243,10 +243,10 @@ def test_silence_reaches_through_recording_rules(tmp_path: Path) -> None:
 
 
 def test_silence_reaches_through_what_is_made_of_a_collectors_series(tmp_path: Path) -> None:
-    """A series that somebody else makes of a collector's ends with it, and its alert is then lost, not resolved."""
+    """A series derived from a silent collector's ends, and its alert is lost, not resolved."""
     host = Host(load_rule_text(tmp_path, "{record: percent, expr: drift * 100}\n{alert: Moved, expr: percent > 10}"))
     host.history.derive("drift", ["learnt", "hot"])
-    host.history.derive("learnt", ["drift"])  # a circle is no trap
+    host.history.derive("learnt", ["drift"])  # a cycle does not loop for ever
 
     def tick(drift: float | None, record: bool = True) -> None:
         derived = [] if drift is None else [Sample(gauge("drift", "Made of hot."), (), drift)]
@@ -268,7 +268,7 @@ def test_silence_reaches_through_what_is_made_of_a_collectors_series(tmp_path: P
 
 
 def test_a_step_of_the_clock_changes_no_duration(tmp_path: Path) -> None:
-    """History and Rules are shifted together; `for` goes on as if nothing had happened."""
+    """History and evaluator are shifted together, and `for` continues."""
     host = Host(load_rule_text(tmp_path, "{alert: Hot, expr: hot > 1, for: 3s}", "  interval: 1s\n"))
     for step in (0, HOUR, -2 * HOUR + 4000, 0):
         host.history.shift(step)
@@ -282,7 +282,7 @@ def test_a_step_of_the_clock_changes_no_duration(tmp_path: Path) -> None:
 
 
 def test_a_fault_inside_one_rule_never_takes_the_others(tmp_path: Path) -> None:
-    """Even an evaluation that dies of a bug is that rule's error."""
+    """Even an exception from a bug is only that rule's error."""
 
     class _Broken(History):
         def get_epoch(self, name: str) -> int:

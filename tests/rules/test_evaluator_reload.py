@@ -1,4 +1,4 @@
-"""A reload of the rules: alerts, `for` and series go on where the rule is the same."""
+"""A reload of the rules: unchanged rules keep their alerts, their `for` and their series."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _reload(host: Host, rule_set: RuleSet) -> None:
 
 
 def test_for_keeps_running_over_a_reload(tmp_path: Path) -> None:
-    """A rule of the same name and labels keeps its alerts though its expression changed."""
+    """A rule of the same name and labels keeps its alerts even if its expression changed."""
     host = Host(load_rule_text(tmp_path, "{alert: Hot, expr: hot > 1, for: 2s}"))
     host.tick(5)
     _reload(host, load_rule_text(tmp_path, "{alert: First, expr: vector(0) > 1}\n{alert: Hot, expr: hot > 2, for: 2s}"))
@@ -37,7 +37,7 @@ def test_a_longer_for_after_a_reload_goes_back_to_pending(tmp_path: Path) -> Non
 
 
 def test_a_rule_that_is_gone_ends_its_series_without_a_resolved(tmp_path: Path) -> None:
-    """Alertmanager lets its alerts expire; the series get stale markers at the next evaluation."""
+    """Alertmanager lets the alerts expire; the series get stale markers at the next evaluation."""
     host = Host(load_rule_text(tmp_path, "{alert: Hot, expr: hot > 1}\n{record: r, expr: hot}"))
     host.tick(5)
     _reload(host, load_rule_text(tmp_path, "{alert: Other, expr: hot > 9}"))
@@ -50,7 +50,7 @@ def test_a_rule_that_is_gone_ends_its_series_without_a_resolved(tmp_path: Path) 
 
 
 def test_new_labels_make_a_new_rule_whose_series_follow_the_old(tmp_path: Path) -> None:
-    """`for` begins anew; the old series ends and no series is refused for its former owner."""
+    """`for` restarts; the old series ends, and the new one is not refused as another owner's."""
     host = Host(load_rule_text(tmp_path, "{alert: Hot, expr: hot > 1, for: 1s, labels: {severity: info}}"))
     host.tick(5)
     host.tick(5)
@@ -64,7 +64,7 @@ def test_new_labels_make_a_new_rule_whose_series_follow_the_old(tmp_path: Path) 
 
 
 def test_a_reload_of_the_same_rules_changes_nothing(tmp_path: Path) -> None:
-    """Two rules of one name keep their own state each, and nothing is evaluated too early."""
+    """Two rules of one name each keep their own state, and nothing is evaluated too early."""
     rules = "{alert: Hot, expr: hot > 1, labels: {s: a}}\n{alert: Hot, expr: hot > 2, labels: {s: b}}"
     host = Host(load_rule_text(tmp_path, rules, "  interval: 10s\n"))
     host.tick(5)

@@ -1,7 +1,7 @@
 """
-Expressions and rule files made to hurt: each gets a sentence, in bounded time and memory, and the process lives on.
+Hostile expressions and rule files: each ends with an error message, in bounded time and memory.
 
-They run in a process of their own, which is ended where it takes too much of either.
+They run in a process of their own, whose memory and processor time are limited.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 HOUSE = Path(__file__).parents[2]
-MEMORY = 1 << 30  # of address space; NumPy and the parser take a third of it before anything is asked
+MEMORY = 1 << 30  # of address space; NumPy and the parser take a third of it before the first query
 SECONDS = 60
 
 _ASK = """
@@ -98,7 +98,7 @@ def _limit_resources() -> None:
 
 
 def run_limited(program: str, input_data: object) -> Any:
-    """What the program makes of it, within the limits; the test fails where it crashes or is ended."""
+    """Returns the output of a program that runs within the limits; fails the test if it crashes or is killed."""
     completed = subprocess.run(
         [sys.executable, "-c", program],
         input=json.dumps(input_data),
@@ -158,7 +158,7 @@ HARMLESS = {
 
 
 def test_monstrous_expressions_are_refused_in_a_sentence() -> None:
-    """Depth, length and nonsense of any size end in an error before anything is evaluated."""
+    """Expressions of any depth, length and nonsense are refused before anything is evaluated."""
     result = run_limited(_ASK, list(NESTED.values()))
     refused = {name: error for name, (error, _, _) in zip(NESTED, result["answers"], strict=True)}
 
@@ -168,7 +168,7 @@ def test_monstrous_expressions_are_refused_in_a_sentence() -> None:
 
 
 def test_expressions_that_would_take_too_much_are_refused() -> None:
-    """What would hold or look at too many cells says so, over a range of time if not at once."""
+    """An expression that would hold or visit too many cells is refused, over a range of time if not at once."""
     result = run_limited(_ASK, list(HEAVY.values()))
     refused = {name: str(error) for name, (error, _, _) in zip(HEAVY, result["answers"], strict=True)}
 
@@ -177,7 +177,7 @@ def test_expressions_that_would_take_too_much_are_refused() -> None:
 
 
 def test_what_only_looks_hostile_is_answered() -> None:
-    """Regular expressions take linear time, and long or far-reaching expressions are expressions like any other."""
+    """Regular expressions take linear time, and long or far-reaching expressions are evaluated normally."""
     result = run_limited(_ASK, list(HARMLESS.values()))
 
     assert [(name, answer[0]) for name, answer in zip(HARMLESS, result["answers"], strict=True) if answer[0]] == []
@@ -198,20 +198,20 @@ def _nest_merges() -> str:
 
 
 def _repeat_rules(groups: int, rules: int) -> str:
-    """Rules written once and named in each group: few bytes, and the product of both is to be compiled."""
+    """Writes rules once and uses their alias in each group: few bytes, but groups x rules to compile."""
     first = "- name: g0\n  rules: &rules\n" + "  - {record: r, expr: '1'}\n" * rules
     return f"groups:\n{first}" + "".join(f"- {{name: g{number}, rules: *rules}}\n" for number in range(1, groups))
 
 
 def _repeat_labels(count: int) -> str:
-    """The same with labels: each rule has all of them."""
+    """Does the same with labels: each rule has all of them."""
     labels = ", ".join(f"l{number}: v" for number in range(count))
     rules = "  - {record: r, expr: '1', labels: *labels}\n" * count
     return f"groups:\n- name: g\n  rules:\n  - {{record: r, expr: '1', labels: &labels {{{labels}}}}}\n{rules}"
 
 
 def _repeat_expressions(count: int) -> str:
-    """And with an expression that takes long to read."""
+    """Does the same with an expression that takes long to parse."""
     rules = "  - {record: r, expr: *long}\n" * count
     long = 'm{a="' + "b" * 60_000 + '"}'
     return f"groups:\n- name: g\n  rules:\n  - {{record: r, expr: &long '{long}'}}\n{rules}"
@@ -239,7 +239,7 @@ RULE_FILES = {
 
 
 def test_hostile_rule_files_are_refused(tmp_path: Path) -> None:
-    """Every one of them is an error of its own, and the next file is read all the same."""
+    """Each file has an error of its own, and the next file is still read."""
     paths = []
     for number, text in enumerate([*RULE_FILES.values(), _format_rule_file("sum(work_total)")]):
         paths.append(tmp_path / f"{number}.yml")
@@ -251,7 +251,7 @@ def test_hostile_rule_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_aliases_count_as_what_they_stand_for(tmp_path: Path) -> None:
-    """What is written once and named a thousand times is refused before any is compiled; a few times it is well."""
+    """A document whose aliases expand to too much is refused before any rule is compiled; a few aliases are fine."""
     bombs = [
         _repeat_rules(200, 200),
         _repeat_labels(5_000),
@@ -272,7 +272,7 @@ def test_aliases_count_as_what_they_stand_for(tmp_path: Path) -> None:
 
 
 def test_rules_that_build_on_each_other_without_end_are_refused(tmp_path: Path) -> None:
-    """A chain is as long as a person would make it, a ring of rules is a chain that ends, and 20,000 are too many."""
+    """A long chain is accepted, a cycle of rules too; a chain of 20,000 rules is refused."""
     paths = [tmp_path / f"{number}.yml" for number in range(3)]
     paths[0].write_text(_chain_rules(20_000))
     paths[1].write_text(_chain_rules(300))
@@ -289,7 +289,7 @@ def _chain_rules(length: int) -> str:
 
 
 def test_a_reload_of_thousands_of_rules_compares_them_once(tmp_path: Path) -> None:
-    """Who takes over whose alerts is looked up, not searched for; and rules of one name get a name each."""
+    """Old rules are looked up, not searched for; and rules of one name get unique sampling groups."""
     paths = [tmp_path / "first.yml", tmp_path / "second.yml"]
     for path in paths:
         path.write_text(
@@ -325,7 +325,7 @@ def _format_alerts(templates: list[str]) -> str:
 
 
 def test_hostile_templates_are_cut_short(tmp_path: Path) -> None:
-    """Loops, strings, regular expressions and queries share one budget; the alert says so, and the next is well."""
+    """Loops, strings, regular expressions and queries share one budget; the alert's text names the error."""
     file = tmp_path / "rules.yml"
     file.write_text(_format_alerts([*TEMPLATES, "node {{ $labels.node }}"]))
     health, (*cut, well) = run_limited(_EXPAND, [str(file), 1])
@@ -337,7 +337,7 @@ def test_hostile_templates_are_cut_short(tmp_path: Path) -> None:
 
 
 def test_the_alerts_of_a_rule_share_what_their_templates_may_cost(tmp_path: Path) -> None:
-    """A thousand alerts of a costly template do not take a thousand times as long; each of them is still there."""
+    """A thousand alerts with a costly template share one budget; each of them still exists."""
     file = tmp_path / "rules.yml"
     file.write_text(_format_alerts(["{{ range 200000 }}{{ end }}done", "well"]))
     health, texts = run_limited(_EXPAND, [str(file), 1000])
@@ -350,7 +350,7 @@ def test_the_alerts_of_a_rule_share_what_their_templates_may_cost(tmp_path: Path
 
 @pytest.mark.parametrize("text", ["abs(" * 199 + "work_total" + ")" * 199, "-" * 199 + "work_total"])
 def test_the_deepest_expression_allowed_is_answered(text: str) -> None:
-    """What is just not too deep is evaluated, so the cap leaves the stack its room."""
+    """An expression just below the limit of depth is evaluated, so the limit leaves enough stack."""
     result = run_limited(_ASK, [text])
 
     assert result["answers"] == [[None, 400, 400]]

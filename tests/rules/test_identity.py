@@ -1,4 +1,4 @@
-"""Rules see `job` and `instance` as in a Prometheus that scrapes this host, and what was kept without them goes on."""
+"""Rules see `job` and `instance` as in a Prometheus that scrapes this host; alerts saved without them continue."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _load_rules(folder: Path, *rules: str) -> RuleSet:
 
 
 class _Host:
-    """A History of one host that rules are asked of each second; `heat` None: the sensor is not there."""
+    """A History of one host, and an evaluator that runs each second; without `heat` the sensor is absent."""
 
     def __init__(self, rule_set: RuleSet) -> None:
         self.history = History(3600 * SECOND, identity=IDENTITY)
@@ -71,7 +71,7 @@ class _Host:
     ],
 )
 def test_a_rule_sees_it(expr: str, labels: dict[str, str] | None, tmp_path: Path) -> None:
-    """Matchers, windows, groupings, joins and `absent`; a series with such a label of its own keeps that."""
+    """Matchers, windows, groupings, joins and `absent` see the identity; a series with such a label keeps its own."""
     host = _Host(_load_rules(tmp_path, f"{{alert: A, expr: '{expr}'}}"))
     host.tick()
 
@@ -80,7 +80,7 @@ def test_a_rule_sees_it(expr: str, labels: dict[str, str] | None, tmp_path: Path
 
 
 def test_a_template_sees_it(tmp_path: Path) -> None:
-    """In `$labels`, and in what it queries itself."""
+    """`$labels` and a template's own queries have the identity."""
     summary = '{{ $labels.instance }} of {{ range query "hot{job=\\"steadytok\\"}" }}{{ .Labels.job }}{{ end }}'
     host = _Host(_load_rules(tmp_path, f"{{alert: A, expr: hot > 50, annotations: {{summary: '{summary}'}}}}"))
     host.tick()
@@ -89,7 +89,7 @@ def test_a_template_sees_it(tmp_path: Path) -> None:
 
 
 def test_what_a_rule_records_has_the_labels_that_the_rule_gave_it(tmp_path: Path) -> None:
-    """Prometheus gives a recorded series nothing that its rule has aggregated away; nor does it ALERTS."""
+    """As in Prometheus, a recorded series does not get back labels that its rule aggregated away; nor does ALERTS."""
     host = _Host(
         _load_rules(
             tmp_path,
@@ -112,7 +112,7 @@ def test_what_a_rule_records_has_the_labels_that_the_rule_gave_it(tmp_path: Path
 
 
 def test_a_recorded_series_that_is_a_sampled_one_is_refused(tmp_path: Path) -> None:
-    """The first one's samples are kept and it is counted: the same labels are never there twice."""
+    """The samples of the first series stay, and the conflict is counted: no two series have the same labels."""
     host = _Host(_load_rules(tmp_path, "{record: hot, expr: hot + 1}"))
     host.tick()
 
@@ -121,7 +121,7 @@ def test_a_recorded_series_that_is_a_sampled_one_is_refused(tmp_path: Path) -> N
 
 
 def test_a_series_that_is_forgotten_comes_back(tmp_path: Path) -> None:
-    """With the identity too a column is freed by the labels that it was known by."""
+    """With an identity too, a forgotten series frees its column and can return."""
     host = _Host(_load_rules(tmp_path, "{alert: A, expr: 'hot{job=\"steadytok\"} > 50'}"))
     host.tick()
     host.tick(None)
@@ -137,7 +137,7 @@ def test_a_series_that_is_forgotten_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_reading_is_recorded_as_its_collector_gave_it(tmp_path: Path) -> None:
-    """What is written down and scraped lacks the identity, so that another host name makes no other series of it."""
+    """Stored and scraped series lack the identity, so that a new host name does not make new series of them."""
     host = _Host(_load_rules(tmp_path, "{alert: A, expr: hot > 50}"))
     host.tick()
     (rows,) = (rows for rows in host.history.iter_rows({}) if rows.heading.group == "hwmon")
@@ -148,7 +148,7 @@ def test_a_reading_is_recorded_as_its_collector_gave_it(tmp_path: Path) -> None:
 
 
 def _remove_identity(saved_alerts: tuple[SavedAlert, ...]) -> list[SavedAlert]:
-    """As a version kept it whose rules saw no identity."""
+    """Removes the identity from saved alerts, as older agents saved them."""
 
     def remove_labels(alert: Alert) -> Alert:
         labels: Labels = tuple(pair for pair in alert.labels if pair not in IDENTITY.items())
@@ -159,7 +159,7 @@ def _remove_identity(saved_alerts: tuple[SavedAlert, ...]) -> list[SavedAlert]:
 
 @pytest.mark.parametrize("expr", ["hot > 50", "max by (dimm) (hot) > 50", "sum by (job, instance) (hot) > 50"])
 def test_an_alert_that_was_kept_without_it_goes_on(expr: str, tmp_path: Path) -> None:
-    """After an upgrade it is the same alert with its times, once, and ends; `for` does not begin again."""
+    """After an upgrade the alert continues once with its times, and ends; `for` does not restart."""
     rule_set = _load_rules(tmp_path, f"{{alert: A, expr: '{expr}', for: 4s}}")
     before, after = _Host(rule_set), _Host(rule_set)
     before.tick()
@@ -179,7 +179,7 @@ def test_an_alert_that_was_kept_without_it_goes_on(expr: str, tmp_path: Path) ->
 
 
 def test_an_alert_that_had_ended_is_not_told_beside_its_next_one(tmp_path: Path) -> None:
-    """Alertmanager knows both by the same labels: what fires again must not be ended by the one of before."""
+    """Alertmanager knows both by the same labels: the ended alert must not resolve the firing one."""
     rule_set = _load_rules(tmp_path, "{alert: A, expr: hot > 50}")
     before, after = _Host(rule_set), _Host(rule_set)
     before.tick()

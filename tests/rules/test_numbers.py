@@ -1,4 +1,4 @@
-"""Floats as text: every notation reads back, and has its exponent exactly where Go writes one."""
+"""Floats as text: every notation reads back, with an exponent exactly where Go writes one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LIMITS = {
 @example(number=999999.9999999999)
 @example(number=1e16)
 def test_a_number_reads_back_bit_for_bit(limits: tuple[float, float], number: float) -> None:
-    """In Go's words: no point without digits, and an exponent outside the limits only."""
+    """The text has no point without digits, and an exponent only outside the limits."""
     text = format_float(number, *limits)
 
     assert struct.pack("<d", float(text)) == struct.pack("<d", number) or number != number
@@ -40,7 +40,7 @@ def test_a_number_reads_back_bit_for_bit(limits: tuple[float, float], number: fl
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_the_default_is_pythons_own_notation(number: float) -> None:
-    """Its shortest digits, without the point and the zero of a whole number."""
+    """Python's shortest digits, without the `.0` of a whole number."""
     assert format_float(number) == repr(number).removesuffix(".0")
 
 

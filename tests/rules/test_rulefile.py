@@ -1,4 +1,4 @@
-"""Facts about reading rule files."""
+"""Rule files: valid ones are read completely, and errors have a position."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _list_texts(rule: Rule) -> dict[str, str]:
 
 
 def test_a_good_file_is_read_whole(tmp_path: Path) -> None:
-    """Durations are milliseconds; a group's labels are each rule's, and the rule's own win."""
+    """Durations are in milliseconds; each rule has its group's labels, which its own override."""
     rules = _load(tmp_path, GOOD)
     (group,) = rules.groups
     record, alert = group.rules
@@ -82,7 +82,7 @@ def test_scalars_keep_the_text_of_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "---\n", "groups:\n", "{}", "groups: []", "# nothing\n", "\ufeffgroups: []\n"])
 def test_an_empty_file_has_no_groups(tmp_path: Path, text: str) -> None:
-    """That is not an error, as in Prometheus."""
+    """An empty file is not an error, as in Prometheus."""
     assert _load(tmp_path, text) == RuleSet()
 
 
@@ -113,7 +113,7 @@ def test_anchors_and_merge_keys_work_and_a_second_document_does_not_count(tmp_pa
         ("a: [", "2:1: yaml: did not find expected node content"),
         (b"a: \xff", "1:4: not UTF-8 text"),
         ("[" * 100, "1:51: nested more than 50 deep"),
-        ("[" * 100_000, "nest"),  # a newer libyaml says it first, in its words
+        ("[" * 100_000, "nest"),  # a newer libyaml reports this first, in its own words
         ("&a [*a]", "1:1: yaml: anchor contains itself"),
         (
             _rule_text("record: r\nalert: a\nexpr: x"),
@@ -155,7 +155,7 @@ def test_anchors_and_merge_keys_work_and_a_second_document_does_not_count(tmp_pa
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str | bytes, message: str) -> None:
-    """Each error names file, line and column, group and rule, and what was expected."""
+    """Each error names file, line and column, group and rule, and the expected value."""
     messages = _load_errors(tmp_path, text)
 
     assert any(message in each for each in messages), messages
@@ -163,7 +163,7 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str | bytes,
 
 
 def test_every_error_of_every_file_is_told_at_once(tmp_path: Path) -> None:
-    """All or nothing: one bad file keeps every rule from loading."""
+    """One bad file keeps every rule from loading."""
     good, bad, gone = tmp_path / "good.yml", tmp_path / "bad.yml", tmp_path / "gone.yml"
     good.write_text(GOOD)
     bad.write_text(_rule_text("alert: a\nexpr: '('\nfor: x") + "\n  - {}\n")
@@ -176,7 +176,7 @@ def test_every_error_of_every_file_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_rules_can_be_left_out_by_name(tmp_path: Path) -> None:
-    """A name that no rule has is refused, with the names there are."""
+    """An unknown name is refused with a list of the known ones."""
     rules = _load(tmp_path, GOOD)
 
     assert rules.exclude_rules(["Hot"]).names == ("node:hot:max",)
@@ -204,7 +204,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 @settings(deadline=None)
 @given(st.integers(0, 9 * 10**12))
 def test_a_duration_reads_back(ms: int) -> None:
-    """What is shown is what was meant."""
+    """A formatted duration parses to the same value."""
     assert parse_duration(format_duration(ms)) == ms
 
 
@@ -233,7 +233,7 @@ def test_any_tree_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, t
 @settings(deadline=None)
 @given(st.binary(max_size=60) | st.text("[]{}:,-&*!|>'\"%@` \n#?~<ab", max_size=60).map(str.encode))
 def test_any_bytes_are_yaml_or_an_error_with_a_place(raw: bytes) -> None:
-    """Nothing but StrictYamlError comes out of the reader."""
+    """The loader raises only StrictYamlError."""
     try:
         load_yaml(raw)
     except StrictYamlError as error:

@@ -38,7 +38,7 @@ def parse_alerting(*groups: dict[str, Any]) -> AlertingConfig:
     ],
 )
 def test_what_cannot_be_meant(group: dict[str, Any], message: str) -> None:
-    """Is found before anything starts."""
+    """Wrong values are refused before anything starts."""
     with pytest.raises(ConfigError, match=re.escape(message)):
         parse_alerting({"static_configs": [{"targets": ["am:9093"]}], **group})
 
@@ -54,7 +54,7 @@ def test_what_cannot_be_meant(group: dict[str, Any], message: str) -> None:
     ],
 )
 def test_an_address_has_no_password(document: dict[str, Any]) -> None:
-    """It would stand in a metric, a log line or a link of every alert; the refusal does not show it either."""
+    """A password would appear in a metric, a log line or a link of every alert; the error does not show it either."""
     with pytest.raises(ConfigError, match="found a user in it, which metrics and logs would show") as refused:
         parse(document, "f", {})
 
@@ -75,7 +75,7 @@ web: {config: web.yml, tokens: {grafana: /etc/grafana, other: other}, client_cer
 
 
 def test_a_relative_path_is_of_the_configurations_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever the agent was started; a folder whose name looks like a pattern is none."""
+    """Relative paths do not depend on where the agent was started; brackets in the folder's name are no pattern."""
     folder = tmp_path / "[conf]"
     (folder / "am").mkdir(parents=True)
     (folder / "am" / "one.json").write_text('[{"targets": ["am2:9093"]}]')
@@ -105,7 +105,7 @@ def test_a_relative_path_is_of_the_configurations_folder(tmp_path: Path, monkeyp
 
 
 def test_a_printed_configuration_has_no_secret() -> None:
-    """Neither in a log nor in a traceback."""
+    """Neither a log nor a traceback shows a secret."""
     key = "-----BEGIN PRIVATE KEY-----pass-phrase"
     tls = {"cert_file": "c", "key": key}
     settings = parse_alerting({"basic_auth": {"username": "u", "password": "pass-phrase"}, "tls_config": tls})

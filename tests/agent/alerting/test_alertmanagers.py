@@ -1,4 +1,4 @@
-"""Alertmanagers are found and asked as Prometheus' own keys say; one alert never spoils the others."""
+"""Alertmanagers are discovered and posted to as Prometheus' own keys say; one alert never spoils the others."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def parse_alerting(*groups: dict[str, Any]) -> AlertingConfig:
 
 
 class Peer:
-    """An Alertmanager on loopback that answers as a test says, and keeps what it was asked."""
+    """An Alertmanager on loopback that answers as a test sets it, and keeps its requests."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.context = context
@@ -64,7 +64,7 @@ class Peer:
         asyncio.run(run())
 
     async def send_batch(self, **keys: Any) -> str | None:
-        """What comes of one batch that is sent with these keys."""
+        """Posts one batch with these keys, and returns the failure."""
         (target,) = list_targets(parse_alerting({"static_configs": [{"targets": [self.address]}], **keys}))
         async with aiohttp.ClientSession() as session:
             fault = await post_alerts(session, target, [{"labels": {}}])
@@ -72,7 +72,7 @@ class Peer:
 
 
 def test_credentials_in_prometheus_own_keys(tmp_path: Path) -> None:
-    """basic_auth and authorization, inline or from files; a changed file holds for the next request."""
+    """basic_auth and authorization, inline or from files; a changed file applies to the next request."""
     secret = tmp_path / "secret"
     secret.write_text("first\n")
     peer = Peer()
@@ -100,7 +100,7 @@ def test_credentials_in_prometheus_own_keys(tmp_path: Path) -> None:
 
 
 def test_a_secret_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    """The batch is not sent without it."""
+    """The batch is not sent without the secret."""
     peer = Peer()
     faults: list[str | None] = []
 
@@ -149,7 +149,7 @@ def test_tls_in_prometheus_own_keys(tmp_path: Path) -> None:
 
 
 def test_no_redirect_is_followed() -> None:
-    """A credential goes nowhere else."""
+    """A credential is not sent to another host."""
     peer = Peer()
     peer.answer = lambda batch: web.Response(status=307, headers={"Location": f"http://{peer.address}/api/v2/alerts"})
     faults: list[str | None] = []
@@ -164,7 +164,7 @@ def test_no_redirect_is_followed() -> None:
 
 
 def test_files_name_alertmanagers(tmp_path: Path) -> None:
-    """JSON and YAML, by pattern, with scheme and path; a bad file keeps what it had, one that is gone has none."""
+    """JSON and YAML, by pattern, with scheme and path; a bad file keeps its last entries, a deleted one has none."""
     json_file, yaml_file = tmp_path / "one.json", tmp_path / "two.yml"
     json_file.write_text(json.dumps([{"targets": ["am1:9093", "am2:9093"], "labels": {"team": "x"}}]))
     yaml_file.write_text("- targets: [am3:9093]\n  labels: {__scheme__: https, __alerts_path__: /am/api/v2/alerts}\n")
@@ -189,7 +189,7 @@ def test_files_name_alertmanagers(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One that is named whole was meant to be there; a pattern may have none. Once it is there it is used."""
+    """A missing file is logged if its name is no pattern; once it exists it is used."""
     file = tmp_path / "am.json"
     patterns = [str(file), f"{tmp_path}/*.yml"]
     discovery = AlertmanagerDiscovery(parse_alerting({"file_sd_configs": [{"files": patterns}]}).alertmanagers)
@@ -208,7 +208,7 @@ def test_a_file_that_is_not_there_is_told_once(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_an_address_in_a_file_has_no_password(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is not used, and the log line does not show it."""
+    """The address is not used, and the log line does not show the password."""
     file = tmp_path / "am.json"
     file.write_text('[{"targets": ["user:pass-phrase@am1:9093"]}]')
 
@@ -219,7 +219,7 @@ def test_an_address_in_a_file_has_no_password(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_one_bad_alert_spoils_no_batch() -> None:
-    """What Alertmanager refuses is found by halves; all others arrive, and only it is counted."""
+    """A rejected batch is halved until the bad alert is found; all others arrive, and only that one is counted."""
     for status in (400, 422):
         peer = Peer()
 
@@ -258,7 +258,7 @@ def _build_group(address: str) -> Any:
 
 
 def test_what_could_not_be_taken_is_not_sent() -> None:
-    """A label that would be refused stays here, counted; bytes that are no text and empty labels are mended."""
+    """An alert with a label that would be rejected is only counted; undecodable bytes and empty labels are repaired."""
     peer = Peer()
     counted: list[float | None] = []
 
@@ -279,7 +279,7 @@ def test_what_could_not_be_taken_is_not_sent() -> None:
 
 
 def test_twenty_thousand_alerts_fit() -> None:
-    """None is dropped for one that takes them; for one that does not the queue is bounded, and losses are counted."""
+    """A working Alertmanager receives every alert; the queue of a stuck one is bounded, and its losses are counted."""
 
     async def test() -> None:
         released = asyncio.Event()
@@ -319,7 +319,7 @@ def _read_metric(registry: CollectorRegistry, name: str, address: str) -> float 
 
 
 def test_one_that_has_gone_is_counted_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its queue does not stand for ever; a configuration without any has none, and what a request takes is known."""
+    """The metrics of a removed Alertmanager end; without Alertmanagers there are none; requests are timed."""
     monkeypatch.setattr(notify, "DISCOVERY_INTERVAL", 0.01)
     peer, file, registry = Peer(), tmp_path / "am.json", CollectorRegistry()
     names = ("sent_total", "errors_total", "dropped_total", "queue_length", "latency_seconds_count")

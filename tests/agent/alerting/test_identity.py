@@ -1,4 +1,4 @@
-"""Where the identity is added: once to an alert, never to /metrics, and to what a journal of before remembers."""
+"""The identity is added once to alerts, never to /metrics, and to alerts in an older journal."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _evaluate_rules(folder: Path, *more: str) -> tuple[History, RuleEvaluator]:
 
 
 def test_an_alert_leaves_with_it_once(tmp_path: Path) -> None:
-    """Whether its rule saw it or summed it away; what Alertmanager knew the alert by before is the same."""
+    """Whether its rule kept the identity or summed it away, the alert has the labels that Alertmanager knows."""
     _, rules = _evaluate_rules(tmp_path)
     labels = {alert.name: build_payload(alert, 1000, 1000, IDENTITY, "http://x")["labels"] for alert in rules.alerts()}
 
@@ -49,7 +49,7 @@ def test_an_alert_leaves_with_it_once(tmp_path: Path) -> None:
 
 
 def test_the_exposition_lacks_it(tmp_path: Path) -> None:
-    """Not even a series that a rule recorded under our prefix has it, which a scrape would call exported_job."""
+    """Not even a recorded series with the agent's prefix has it: a scrape would rename it to exported_job."""
     expr = "max by (job, instance, dimm) (steadytok_hot_celsius)"
     history, _ = _evaluate_rules(tmp_path, f"{{record: steadytok_hottest_celsius, expr: '{expr}'}}")
     lines = Exposition(IDENTITY).render(history.latest()).splitlines()
@@ -70,7 +70,7 @@ def test_the_exposition_lacks_it(tmp_path: Path) -> None:
     ],
 )
 def test_labels_are_whole(labels: Labels, expected: Labels) -> None:
-    """What an alert lacks is added; what it says itself stays, and a posted one is as it was posted."""
+    """Missing labels are added, own labels stay, and a posted alert does not change."""
     assert with_identity(labels, IDENTITY) == expected
 
 
@@ -80,7 +80,7 @@ def _build_context(folder: Path, rules: RuleEvaluator, history: History) -> Reme
 
 
 def test_remedies_see_it(tmp_path: Path) -> None:
-    """As the Alertmanager does whose matchers they are written like, of an alert too that has summed it away."""
+    """Remedies match the same labels as Alertmanager, even if the rule summed the identity away."""
     history, rules = _evaluate_rules(tmp_path)
     remedies = Remediator(_build_context(tmp_path, rules, history), RemediationConfig(), [])
     labels = [dict(each.alert.labels) for each in remedies.context.iter_alert_inputs(1000)]
@@ -89,7 +89,7 @@ def test_remedies_see_it(tmp_path: Path) -> None:
 
 
 def test_what_was_held_before_is_still_claimed(tmp_path: Path) -> None:
-    """A journal whose alerts lack it is read as if they had it: an upgrade puts nothing back and forgets no attempt."""
+    """Alerts of an older journal get the identity: an upgrade undoes nothing and forgets no attempt."""
     act = Act(
         1, "cool", "pace r1", OLD, False, True, Phase.HELD, 0, (Claim("cool", OLD, 0.7),), 0, "1.0", ("0.7",), True
     )

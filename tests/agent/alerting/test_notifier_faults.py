@@ -1,4 +1,4 @@
-"""What is told to Alertmanager when Alertmanager misbehaves. For tests/agent/alerting/test_notifier.py."""
+"""The notifier while Alertmanager misbehaves; the rest is in tests/agent/alerting/test_notifier.py."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FIRING = Alert(
 
 
 def test_an_answer_that_is_not_text_ends_nothing() -> None:
-    """A proxy's error page in no encoding at all costs its batch; the next resend arrives."""
+    """A proxy's error page in no valid encoding costs its batch; the next resend arrives."""
     bodies = [b"\xff\xfe\x00", b""]
     batches: list[Any] = []
 

@@ -1,4 +1,4 @@
-"""What Alertmanagers have silenced is honoured; where none of them says, nothing is, and that is told."""
+"""Silences of Alertmanagers apply to remedies; if no Alertmanager answers, none applies, and a warning is logged."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def parse_alerting(*peers: Peer) -> AlertingConfig:
 
 
 def run_with_peers(peers: list[Peer], scenario: Callable[[Silences], Awaitable[None]]) -> None:
-    """Runs a scenario with the silences of these peers; they are asked again each 20 ms."""
+    """Runs a scenario with the silences of these peers, polled every 20 ms."""
 
     async def run() -> None:
         async with AsyncExitStack() as stack:
@@ -104,7 +104,7 @@ async def wait_until(condition: Callable[[], bool]) -> None:
     ],
 )
 def test_what_is_silenced(active_silence: dict[str, Any], silenced: bool) -> None:
-    """All matchers of an active silence, of the alert's labels and the host's own."""
+    """A silence applies if it is active and all its matchers match the alert's labels and the external ones."""
     peer = Peer(active_silence)
 
     async def scenario(known_silences: Silences) -> None:
@@ -125,7 +125,7 @@ def test_what_is_silenced(active_silence: dict[str, Any], silenced: bool) -> Non
     ],
 )
 def test_a_bad_answer_is_none(status: int, body: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing counts as silenced then, which is told once; and it is asked again, until there is an answer."""
+    """After a bad answer nothing counts as silenced, which is logged once; polling continues until a good answer."""
     peer = Peer(build_silence(("alertname", "Hot")))
     good = peer.body
 
@@ -149,7 +149,7 @@ def test_a_bad_answer_is_none(status: int, body: Any, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize("ill", ["hangs", "fails"])
 def test_one_that_answers_is_enough(ill: str) -> None:
-    """Whatever the first does, the second's silences hold; one that hangs holds nobody up."""
+    """The silences of the second peer apply whatever the first does; a hanging peer blocks nothing."""
     first, second = Peer(), Peer(build_silence(("alertname", "Hot")))
     first.hangs, first.status = ill == "hangs", 500
 
@@ -164,7 +164,7 @@ def test_one_that_answers_is_enough(ill: str) -> None:
 
 
 def test_nothing_begins_before_the_first_answer() -> None:
-    """What is silenced is known when the agent begins; only one that hangs is not waited for."""
+    """The silences are known when the agent starts."""
 
     async def scenario(known_silences: Silences) -> None:
         assert known_silences.is_silenced(HOT)
@@ -175,7 +175,7 @@ def test_nothing_begins_before_the_first_answer() -> None:
 def test_a_first_answer_that_stays_away_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The agent begins without it, says so once, and takes it when it comes."""
+    """The agent starts without the answer, logs that once, and uses the answer when it comes."""
     monkeypatch.setattr(silences, "FIRST_ANSWER_TIMEOUT", 0.05)
     peer = Peer(build_silence(("alertname", "Hot")))
     peer.hangs = True
@@ -195,7 +195,7 @@ def test_a_first_answer_that_stays_away_is_told(
 
 
 def test_a_reload_keeps_what_is_silenced() -> None:
-    """Until the Alertmanagers of the new configuration have answered; without them it ends at once."""
+    """Silences stay until the Alertmanagers of the new configuration have answered; without any they end at once."""
     peer = Peer(build_silence(("alertname", "Hot")))
 
     async def scenario(known_silences: Silences) -> None:

@@ -1,4 +1,4 @@
-"""Posted alerts are taken once, whatever order and however often they come, and outlive the process."""
+"""Posted alerts are accepted once, in whatever order and however often they come, and outlive the process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RESOLVED = FIRING._replace(firing=False)
 
 
 def run_with_inbox(folder: Path, test: Callable[[Inbox], Awaitable[Any]]) -> Any:
-    """What a test gives that has an inbox in a folder."""
+    """Runs a test with an inbox in a folder, and returns its result."""
 
     async def run() -> Any:
         box = Inbox(folder, NOW)
@@ -48,7 +48,7 @@ def run_with_inbox(folder: Path, test: Callable[[Inbox], Awaitable[Any]]) -> Any
     ],
 )
 def test_each_is_taken_once(tmp_path: Path, posts: list[PostedAlert], outcomes: list[str], firing: int) -> None:
-    """Fingerprint, begin and status say what is the same; a late delivery of what is over begins nothing."""
+    """Fingerprint, start and status identify an alert; a late delivery of an ended alert starts nothing."""
 
     async def test(box: Inbox) -> tuple[list[str], int]:
         results = [next(iter(await box.accept([post], NOW))) for post in posts]
@@ -58,7 +58,7 @@ def test_each_is_taken_once(tmp_path: Path, posts: list[PostedAlert], outcomes: 
 
 
 def test_one_post_may_tell_twice(tmp_path: Path) -> None:
-    """Doubles within one payload are the same as two payloads."""
+    """Duplicates within one payload are handled as in two payloads."""
 
     async def test(box: Inbox) -> Mapping[str, int]:
         return await box.accept([FIRING, FIRING, RESOLVED], NOW)
@@ -67,7 +67,7 @@ def test_one_post_may_tell_twice(tmp_path: Path) -> None:
 
 
 def test_a_posted_alert_says_where_it_is_from(tmp_path: Path) -> None:
-    """Its labels have one that none of ours has; it has no value."""
+    """A posted alert has a label that no own alert has, and no value."""
 
     async def test(box: Inbox) -> Any:
         await box.accept([FIRING], NOW)
@@ -82,7 +82,7 @@ def test_a_posted_alert_says_where_it_is_from(tmp_path: Path) -> None:
 
 
 def test_it_expires(tmp_path: Path) -> None:
-    """Without being told again it no longer counts; told again in time it does."""
+    """An alert that is not posted again expires; one that is posted again in time does not."""
 
     async def test(box: Inbox) -> list[int]:
         box.expire_ms = 5 * MINUTE
@@ -94,7 +94,7 @@ def test_it_expires(tmp_path: Path) -> None:
 
 
 def test_an_expired_one_that_still_fires_begins_anew(tmp_path: Path) -> None:
-    """What Alertmanager repeats after its 4 h is news by then; one that has resolved stays over."""
+    """A repeat after Alertmanager's 4 h starts anew; a resolved alert stays ended."""
 
     async def test(box: Inbox) -> list[Any]:
         results: list[Any] = []
@@ -113,7 +113,7 @@ def test_an_expired_one_that_still_fires_begins_anew(tmp_path: Path) -> None:
 
 
 def test_an_expired_one_needs_room_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is no way around the bound, and making room for others does not lose it."""
+    """An expired alert does not evade the limit, and making room for others does not lose it."""
     monkeypatch.setattr(webhook_inbox, "MAX_FIRING", 2)
     monkeypatch.setattr(webhook_inbox, "MAX_ROWS", 2)
     later = NOW + 60 * MINUTE
@@ -131,7 +131,7 @@ def test_an_expired_one_needs_room_too(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_it_outlives_the_process(tmp_path: Path) -> None:
-    """What was answered is there after a restart, and its retry is known."""
+    """An accepted alert still exists after a restart, and its retry is recognized."""
 
     async def first(box: Inbox) -> None:
         await box.accept([FIRING, FIRING._replace(fingerprint="bb")], NOW)
@@ -146,7 +146,7 @@ def test_it_outlives_the_process(tmp_path: Path) -> None:
 
 
 def test_what_is_old_is_gone_after_a_restart(tmp_path: Path) -> None:
-    """A week after it was last told, nothing is known of an alert, on the disk either."""
+    """A week after its last post, an alert is forgotten, on the disk too."""
 
     async def first(box: Inbox) -> None:
         await box.accept([FIRING], NOW - webhook_inbox.RETENTION_MS)
@@ -161,7 +161,7 @@ def test_what_is_old_is_gone_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_many_posts_share_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Posts that come together are written together, and each is answered when it is."""
+    """Posts that come together share a write, and each is answered after it."""
     monkeypatch.setattr(webhook_inbox, "WINDOW", 0.05)
 
     async def test(box: Inbox) -> tuple[int, int]:
@@ -179,7 +179,7 @@ def test_many_posts_share_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_full_inbox_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too many that fire are refused whole; one that is over makes room, and its end is always taken."""
+    """Too many firing alerts are refused as a whole; an ended alert makes room, and its end is always accepted."""
     monkeypatch.setattr(webhook_inbox, "MAX_FIRING", 3)
     several = [FIRING._replace(fingerprint=each) for each in "abcd"]
 
@@ -195,7 +195,7 @@ def test_a_full_inbox_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_is_over_is_forgotten_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many come and go, what is remembered is bounded, in memory and on the disk."""
+    """However many alerts come and go, the number of rows is bounded, in memory and on the disk."""
     monkeypatch.setattr(webhook_inbox, "MAX_ROWS", 50)
 
     async def test(box: Inbox) -> tuple[int, int]:
@@ -214,7 +214,7 @@ def test_what_is_over_is_forgotten_for_others(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_disk_that_takes_nothing(tmp_path: Path) -> None:
-    """A post that cannot be written is refused and forgotten, so that its retry is taken whole."""
+    """A post that cannot be written is refused and forgotten, so that its retry is accepted completely."""
 
     async def test(box: Inbox) -> tuple[int, Mapping[str, int]]:
         other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
@@ -230,7 +230,7 @@ def test_a_disk_that_takes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """However many posts it refuses, and its end once."""
+    """One log line for any number of refused posts, and one for the end of the fault."""
 
     async def test(box: Inbox) -> None:
         other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
@@ -253,7 +253,7 @@ def test_a_full_disk_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_file_that_is_none_is_moved_aside(tmp_path: Path) -> None:
-    """Garbage in its place costs what was in it, not the webhook."""
+    """A damaged file costs its content, but the webhook works."""
     (tmp_path / FILE).write_bytes(b"garbage" * 1000)
 
     async def test(box: Inbox) -> Mapping[str, int]:
@@ -272,7 +272,7 @@ def test_a_file_that_is_none_is_moved_aside(tmp_path: Path) -> None:
     )
 )
 def test_no_order_begins_what_is_over(posts: list[tuple[str, int, bool, int]]) -> None:
-    """Whatever comes when: an alert is taken when it does not fire yet, and after its end it never fires again."""
+    """In any order, an alert is accepted only while it does not fire, and after its end it never fires again."""
 
     async def test(box: Inbox) -> None:
         box.expire_ms = 5 * MINUTE

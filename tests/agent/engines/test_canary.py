@@ -1,4 +1,4 @@
-"""The canary with its real engine: it sings, it is seen, and its death is seen."""
+"""The canary with its real engine: it runs bursts, its speed is measured, and its death is noticed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ AVAILABLE = gauge("steadytok_node_meminfo_available_bytes", "Available.")
 def test_it_gives_way(
     up: float, other: float | None, waiting: float | None, busy: float, resident: float, reason: str | None
 ) -> None:
-    """A burst is left out while another engine works or tasks wait for processors; its own requests do not count."""
+    """A burst is skipped while another engine works or tasks wait for processors; its own requests do not count."""
     history = History(3_600_000)
     for second in range(30):
         engines = [
@@ -83,13 +83,13 @@ def _agent(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
 
 
 def read_value(address: str, series: str) -> float | None:
-    """The value of one series on /metrics, or None."""
+    """Returns the value of one series on /metrics, or None."""
     match = re.search(rf"^{re.escape(series)} (\S+)$", processes.get(f"http://{address}/metrics") or "", re.MULTILINE)
     return float(match[1]) if match else None
 
 
 def find_engine_pid(agent: subprocess.Popen[bytes]) -> int:
-    """The process id of the agent's engine."""
+    """Returns the process id of the agent's engine."""
     children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
     (pid,) = [pid for pid in children if b"\0engine\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     return int(pid)
@@ -97,7 +97,7 @@ def find_engine_pid(agent: subprocess.Popen[bytes]) -> int:
 
 @pytest.mark.deep
 def test_a_stopped_engine_is_down_and_nothing_else(agent: tuple[subprocess.Popen[bytes], str]) -> None:
-    """On this host the canary has tokens/s; stopped, it is down while all else goes on; continued, it is up again."""
+    """The canary has a speed; its engine is down while stopped, without other effects, and up again when continued."""
     process, address = agent
     up = f'steadytok_engine_up{{engine="{CANARY}",kind="reference"}}'
     speed = f'steadytok_engine_tokens_per_second{{engine="{CANARY}"}}'
@@ -119,7 +119,7 @@ def test_a_stopped_engine_is_down_and_nothing_else(agent: tuple[subprocess.Popen
 
 @pytest.mark.deep
 def test_a_dead_engine_is_replaced(agent: tuple[subprocess.Popen[bytes], str]) -> None:
-    """Killed, the engine is started again and is asked at its new address."""
+    """A killed engine is restarted, and queried at its new address."""
     process, address = agent
     up = f'steadytok_engine_up{{engine="{CANARY}",kind="reference"}}'
     processes.until(lambda: read_value(address, up) == 1.0, 40, "the engine is up")

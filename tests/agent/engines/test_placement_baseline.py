@@ -1,4 +1,4 @@
-"""Where an engine's memory should be: who may teach it, how far it is from there, and that a restart keeps it."""
+"""The normal placement of an engine's memory: how it is learnt, how drift is measured, and that a restart keeps it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PLACEMENT = Path(__file__).parents[3] / "rules" / "builtin" / "placement.yml"
 
 
 def build_history(shares: dict[str, dict[str, float]], speed: float = 100.0, more: tuple[Reading, ...] = ()) -> History:
-    """A minute of one engine at so many tokens per second, its ranks' memory by node."""
+    """Records a minute of one engine at that speed, with its ranks' memory by node."""
     remembered = History(3_600_000)
     for second in MINUTE:
         readings = [
@@ -78,13 +78,13 @@ def test_drift_is_the_share_of_pages_that_are_elsewhere() -> None:
 
 
 def test_nothing_is_told_before_enough_is_learnt() -> None:
-    """Drift begins with as many observations as a baseline needs; a process that is new has none."""
+    """Drift needs as many observations as a baseline; a new process has none."""
     assert list_drifts(train_baseline(HOME, MIN_OBSERVATIONS - 1), HOME) == {}
     assert list_drifts(train_baseline(HOME), {"7": {"0": 1.0}}) == {}
 
 
 def test_a_slow_engine_teaches_no_placement() -> None:
-    """Memory that has drifted and costs speed is not taken for normal, however long it lasts."""
+    """Memory that has drifted and costs speed never becomes normal, however long it lasts."""
     baseline = train_baseline(HOME)
     assert MIN_OBSERVATIONS >= ENOUGH_SPEEDS
     away = {"0": {"0": 0.0, "1": 1.0}, "1": {"0": 0.0, "1": 1.0}}
@@ -95,7 +95,9 @@ def test_a_slow_engine_teaches_no_placement() -> None:
 
 
 def test_memory_that_moved_at_no_cost_is_normal_in_time() -> None:
-    """What an operator moved, and is as fast there, is where it belongs: after an hour most of the drift has gone."""
+    """
+    A placement that an operator changed without loss of speed becomes normal: after an hour most of the drift is gone.
+    """
     baseline = train_baseline(HOME)
     away = {"0": {"0": 0.0, "1": 1.0}}
     before = list_drifts(baseline, away)["0"]
@@ -107,7 +109,7 @@ def test_memory_that_moved_at_no_cost_is_normal_in_time() -> None:
 
 
 def test_a_paced_or_hurt_engine_teaches_nothing() -> None:
-    """While the agent paces, or an alert says that the host is hurt, no placement is learnt either."""
+    """While the agent paces, or an alert reports a disturbed host, no placement is learnt either."""
     duty = gauge("steadytok_engine_duty", "Duty.").sample(0.5, engine="r1")
     alert = gauge("ALERTS", "Alerts.").sample(1.0, alertname="PlacementDrift", alertstate="firing")
     baseline = Baseline()
@@ -119,7 +121,7 @@ def test_a_paced_or_hurt_engine_teaches_nothing() -> None:
 
 
 def test_a_restart_keeps_what_was_learnt() -> None:
-    """Speeds and placements come back from what was stored; a file of a version without placements is read too."""
+    """Speeds and placements are restored; a file of a version without placements is read too."""
     baseline = train_baseline(HOME)
     moved = {"0": {"0": 0.4, "1": 0.6}}
 
@@ -134,7 +136,7 @@ def test_a_restart_keeps_what_was_learnt() -> None:
     "learnt", ['{"seen":0,"shares":{}}', '{"seen":99999,"shares":{"0":1}}', '{"seen":70,"shares":{"0":1e300}}']
 )
 def test_what_cannot_have_been_learnt_is_forgotten(learnt: str) -> None:
-    """A stored placement that is out of bounds is learnt anew, and spoils no speed."""
+    """A stored placement that is out of bounds is learnt anew, without effect on the speeds."""
     text = f'{{"version":1,"bins":{{"r1\\u001f\\u001f1":{{"463":100}}}},"placements":{{"r1\\u001f\\u001f0":{learnt}}}}}'
 
     baseline = Baseline(text)
@@ -150,7 +152,7 @@ def test_what_cannot_have_been_learnt_is_forgotten(learnt: str) -> None:
     )
 )
 def test_drift_is_a_share(placements: list[list[float]]) -> None:
-    """Whatever was learnt, drift is from 0 to 1, and the mean is at no distance from itself."""
+    """Whatever was learnt, drift is from 0 to 1, and the mean has no drift from itself."""
     placement = PlacementBaseline()
     for weights in placements:
         placement.observe(R1, {str(node): weight / sum(weights) for node, weight in enumerate(weights)})
@@ -169,7 +171,7 @@ def write_config(text: str, tmp_path: Path) -> Path:
 
 
 def test_engines_of_the_configuration_are_looked_for_as_processes(tmp_path: Path) -> None:
-    """`engines:` and the canary are known by their URLs; what `collectors.process.engines` says of one comes first."""
+    """`engines:` and the canary are found by their URLs; `collectors.process.engines` overrides them."""
     text = """
 engines: [{name: r1, url: "http://127.0.0.1:8000"}, {name: r2, url: "http://127.0.0.1:8001"}]
 collectors: {process: {interval: 30s, pages: 1000, engines: [{name: r2, command: "serve.py"}]}}
@@ -189,7 +191,7 @@ collectors: {process: {interval: 30s, pages: 1000, engines: [{name: r2, command:
 
 
 def test_what_finds_no_process_is_a_fault_of_the_file(tmp_path: Path) -> None:
-    """A target that says nothing, a pattern that is none and a sample too small are told at once, each in its place."""
+    """An empty target, an invalid pattern and a sample too small are reported together, each with its key."""
     text = 'collectors: {process: {pages: 3, engines: [{name: a}, {name: b, command: "("}]}}'
 
     with pytest.raises(ConfigError) as caught:
@@ -201,7 +203,7 @@ def test_what_finds_no_process_is_a_fault_of_the_file(tmp_path: Path) -> None:
 
 
 def test_a_placement_that_cannot_be_read_is_lost_not_mended() -> None:
-    """While the collector is silent an alert on the drift is held without evidence; its fresh end resolves it."""
+    """While the collector is silent, an alert on drift is lost; a fresh empty result resolves it."""
     (rule,) = [
         state for state in load_rules([PLACEMENT]).rules if state.name == "steadytok:process_placement_drift:percent"
     ]

@@ -1,4 +1,4 @@
-"""The columnar History against the plainest model of it, and its book-keeping."""
+"""The columnar History, compared with a naive model, and its bookkeeping."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def to_bits(value: float) -> bytes:
 
 
 def read_window(history: History, slot: str, after: int, until: int) -> list[tuple[int, bytes]]:
-    """What History holds of one series with after < time <= until."""
+    """Returns the values in History of one series with after < time <= until."""
     selection = history.select((Matcher(NAME, "=", HEAT.name), Matcher("slot", "=", slot)))
     cells: list[tuple[int, bytes]] = []
     for part in selection.parts:
@@ -136,7 +136,7 @@ def test_windows_and_newest_values_are_those_of_a_dict_of_lists(operations: list
             assert read_window(history, slot, after, until) == naive.window(slot, after, until)
             elements = dict(promql(f'heat_celsius{{slot="{slot}"}}').evaluate_at(history, until))
             newest = naive.newest(slot, until)
-            # A value older than what is kept may be forgotten or not.
+            # A value older than the retention may be forgotten or not.
             if newest is not None and naive.window(slot, after, until):
                 assert [to_bits(value) for value in elements.values()] == [to_bits(newest)]
             elif newest is None:
@@ -148,7 +148,7 @@ def test_windows_and_newest_values_are_those_of_a_dict_of_lists(operations: list
     st.lists(st.sampled_from([ABSENT, VALUE, STALE]), min_size=12, max_size=12),
 )
 def test_a_sealed_block_gives_back_every_bit(columns: list[list[float]], states: Sequence[int]) -> None:
-    """Whatever the values are, NaN payloads and -0.0 included, unsealing returns the same bits."""
+    """Unsealing returns the same bits of any value, including NaN payloads and -0.0."""
     values = np.array(columns)
     marks = np.full(values.shape, VALUE, np.uint8)
     marks[0] = states
@@ -175,7 +175,7 @@ def test_whole_numbers_of_a_unit_are_sealed_small(unit: float) -> None:
 
 
 def test_a_series_that_is_not_sampled_ends_at_once() -> None:
-    """A missing reading is missing from the very pass on in which it was missing."""
+    """A missing reading is missing from its own pass on."""
     history = History(HOUR)
     history.record("g", START, build_samples({"a": 1, "b": 2}))
     history.record("g", START + 1000, build_samples({"a": 3}))
@@ -188,7 +188,7 @@ def test_a_series_that_is_not_sampled_ends_at_once() -> None:
 
 
 def test_a_pass_that_is_not_newer_is_refused() -> None:
-    """Time goes forward within a group; the row is ignored and the answer says so."""
+    """Time goes forward within a group; an older row is ignored, and `record` returns False."""
     history = History(HOUR)
 
     assert history.record("g", START, build_samples({"a": 1}))
@@ -214,7 +214,7 @@ def test_a_silent_group_has_no_live_series_until_it_records_again() -> None:
 
 
 def test_a_series_belongs_to_the_group_that_recorded_it_first() -> None:
-    """The same name and labels from another group, or twice in one pass, are counted and dropped."""
+    """The same labels from another group, or twice in one pass, are counted as conflicts and dropped."""
     history = History(HOUR)
     history.record("g", START, build_samples({"a": 1}))
     history.record("h", START, [*build_samples({"a": 2, "b": 3}), *build_samples({"b": 4})])
@@ -225,7 +225,7 @@ def test_a_series_belongs_to_the_group_that_recorded_it_first() -> None:
 
 
 def test_series_beyond_the_cap_are_dropped_and_counted() -> None:
-    """The cap refuses new series and leaves the known ones alone; room that is freed is used again."""
+    """The cap refuses new series and keeps the known ones; freed room is used again."""
     history = History(HOUR, series_cap=2)
     history.record("g", START, build_samples({"a": 1, "b": 2, "c": 3}))
     history.record("g", START + 1000, build_samples({"a": 4, "b": 5, "c": 6}))
@@ -251,7 +251,7 @@ def test_labels_are_the_same_series_in_any_order() -> None:
 
 
 def test_the_epoch_of_a_name_moves_only_with_its_own_series() -> None:
-    """A plan is resolved again only when the set of series of its metric changed."""
+    """A plan is resolved again only after the set of series of its metric changed."""
     history = History(HOUR)
     history.record("g", START, [*build_samples({"a": 1}), *build_samples({"a": 1}, WORK)])
     heat, work = history.get_epoch("heat_celsius"), history.get_epoch("work_total")
@@ -264,7 +264,7 @@ def test_the_epoch_of_a_name_moves_only_with_its_own_series() -> None:
 
 
 def test_what_is_forgotten_is_gone() -> None:
-    """After `keep_ms` without a value a series disappears with its name, and its column serves another."""
+    """After the retention without a value a series disappears with its name, and its column is reused."""
     history = History(retention_ms=60_000)
     history.record("g", START, build_samples({"a": 1}, WORK))
     for second in range(1, 200):
@@ -279,7 +279,7 @@ def test_what_is_forgotten_is_gone() -> None:
 
 
 def test_a_series_that_ended_is_held_as_long_as_its_values_are() -> None:
-    """An ended series can still be asked for until its last value is older than `keep_ms`."""
+    """An ended series can be queried until its last value is older than the retention."""
     history = History(retention_ms=60_000)
     history.record("g", START, build_samples({"a": 1, "b": 1}))
     for second in range(1, 50):

@@ -1,4 +1,4 @@
-"""Functions and aggregations by themselves: values worked out by hand, or with exact arithmetic."""
+"""Single functions and aggregations: values computed by hand, or with exact arithmetic."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ CORE = (
 
 
 def record_series(name: str, values: list[float]) -> History:
-    """One series with a value per second, the last one now."""
+    """Records one series with a value per second, the last one now."""
     history = History(3_600_000)
     for number, value in enumerate(values):
         history.record("g", NOW - 1000 * (len(values) - 1 - number), [Sample(gauge(name, "A test."), (), value)])
@@ -101,7 +101,7 @@ def record_series(name: str, values: list[float]) -> History:
 
 
 def record_at_once(values: list[float]) -> History:
-    """Many series with one value each, now."""
+    """Records many series with one value each, now."""
     history = History(3_600_000)
     history.record("g", NOW, [Sample(HEAT, (("n", f"{number:04}"),), value) for number, value in enumerate(values)])
     return history
@@ -117,7 +117,7 @@ def evaluate_one(history: History, text: str) -> float:
 
 
 def test_the_core_is_whole() -> None:
-    """All 66 stable functions of floats and the two of classic histograms are there, and nothing else."""
+    """The table has all 66 stable functions of floats and the two of classic histograms, and no other."""
     from rules.promql.functions import FUNCTIONS
 
     assert len(CORE) == 68
@@ -134,7 +134,7 @@ FINITE = st.lists(st.floats(-1e120, 1e120), min_size=1, max_size=40)
 
 @given(FINITE)
 def test_a_sum_is_rounded_once(values: list[float]) -> None:
-    """sum and sum_over_time give the exact sum's nearest number, or one next to it, whatever cancels."""
+    """sum and sum_over_time return the number nearest to the exact sum, or its neighbour, whatever cancels."""
     exact = exactly(values)
     bound = 2 * math.ulp(exact) + 1e-28 * max(map(abs, values))
 
@@ -162,7 +162,7 @@ def test_a_sum_is_rounded_once(values: list[float]) -> None:
     ],
 )
 def test_sums_over_time_are_compensated(values: list[float], text: str, expected: float) -> None:
-    """Where rounding would show, it does not; NaN and Inf are what they are in a plain sum."""
+    """No rounding error appears; NaN and Inf spread as in a plain sum."""
     assert evaluate_one(record_series("heat", values), text) == pytest.approx(expected, rel=1e-15, nan_ok=True)
 
 
@@ -183,13 +183,13 @@ def test_sums_over_time_are_compensated(values: list[float], text: str, expected
     ],
 )
 def test_aggregates_are_compensated(values: list[float], text: str, expected: float) -> None:
-    """What holds for sums over time holds for those over series."""
+    """Sums over series are as exact as sums over time."""
     assert evaluate_one(record_at_once(values), text) == pytest.approx(expected, rel=1e-15, nan_ok=True)
 
 
 @given(st.integers(-62_135_596_800, 253_402_300_799))
 def test_calendar_functions_are_those_of_the_calendar(seconds: int) -> None:
-    """From year 1 to 9999 they agree with Python's own."""
+    """From year 1 to 9999 the functions agree with Python's own."""
     date = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
     history = record_series("heat", [float(seconds)])
 
@@ -225,14 +225,14 @@ def test_calendar_functions_without_argument_mean_now() -> None:
     ],
 )
 def test_count_values_writes_out_every_digit(values: list[float], counted: dict[str, float]) -> None:
-    """The value becomes a label as Go's 'f' format has it."""
+    """The value becomes a label in Go's 'f' format."""
     counts = evaluate(record_at_once(values), 'count_values("value", heat)')
 
     assert {dict(labels)["value"]: count for labels, count in counts.items()} == counted
 
 
 def test_count_values_refuses_what_is_no_label() -> None:
-    """The name of the label must be one, also where there is nothing to count."""
+    """An invalid label name is refused, even without series to count."""
     with pytest.raises(PromqlError, match='invalid label name "a b"'):
         evaluate(record_at_once([]), 'count_values("a b", heat)')
 
@@ -263,7 +263,7 @@ BUCKETS = {"0": 0.0, "0.1": 5.0, "0.2": 7.0, "1": 11.0, "+Inf": 12.0}
     ],
 )
 def test_a_fraction_goes_along_the_bucket(lower: str, upper: str, share: float) -> None:
-    """histogram_fraction of a classic histogram is linear within a bucket, and nothing lies within the last one."""
+    """histogram_fraction of a classic histogram is linear within a bucket, and the last bucket has no share."""
     result = evaluate_one(record_histogram(BUCKETS), f"histogram_fraction({lower}, {upper}, latency_bucket)")
 
     assert result == pytest.approx(share, rel=1e-15, nan_ok=True)
@@ -291,7 +291,7 @@ def test_a_histogram_needs_its_last_bucket(text: str) -> None:
     ],
 )
 def test_buckets_are_made_to_ascend(counts: dict[str, float], rank: float, quantile: float) -> None:
-    """A bucket that lags is lifted, and differences of rounding are none, as in Prometheus 3."""
+    """A lagging bucket is raised, and rounding errors are ignored, as in Prometheus 3."""
     result = evaluate_one(record_histogram(counts), f"histogram_quantile({rank}, latency_bucket)")
 
     assert result == pytest.approx(quantile, rel=1e-9)
@@ -317,5 +317,5 @@ def test_buckets_are_made_to_ascend(counts: dict[str, float], rank: float, quant
     ],
 )
 def test_elementwise_functions_at_their_edges(text: str, expected: float) -> None:
-    """NaN, Inf, signed zero and halves give what Go gives."""
+    """NaN, Inf, signed zero and halves give Go's results."""
     assert evaluate_one(History(3_600_000), text) == pytest.approx(expected, rel=1e-15, nan_ok=True)

@@ -1,4 +1,4 @@
-"""Operators, aggregations, label functions and the refusals of Prometheus."""
+"""Operators, aggregations, label functions, and Prometheus' errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _history() -> History:
 
 
 def evaluate(history: History, text: str) -> dict[str, float]:
-    """Labels as text, and values."""
+    """Returns the values by the text of their labels."""
     return {format_labels(labels): value for labels, value in promql.compile(text).evaluate_at(history, NOW)}
 
 
@@ -87,7 +87,7 @@ def format_labels(labels: Labels) -> str:
     ],
 )
 def test_an_expression_gives_exactly_these_series(history: History, text: str, expected: dict[str, float]) -> None:
-    """Labels, the metric name where it is kept, and values are Prometheus'."""
+    """Labels, metric names and values are Prometheus'."""
 
     assert evaluate(history, text) == expected
 
@@ -119,7 +119,7 @@ def test_a_refusal_says_what_prometheus_says(history: History, text: str, senten
 
 
 def test_one_side_may_change_its_series_over_time(history: History) -> None:
-    """Two series of one match group are no error as long as they are never there together."""
+    """Two series of one match group are no error while they are never present together."""
     history.record("g", NOW + 1000, [Sample(INFO, (("model", "other"), ("node", "0")), 2.0), Sample(LIMIT, (), 1.0)])
     matrix = promql.compile("sum by (node) (info) * on(node) group_left(model) info").evaluate_range(
         history, NOW, NOW + 1000, 1000
@@ -136,7 +136,7 @@ def test_one_side_may_change_its_series_over_time(history: History) -> None:
 
 
 def test_series_that_lose_what_tells_them_apart_are_joined_over_time() -> None:
-    """Where the name alone differs and the times do not overlap, the result is one series."""
+    """Series that differ only by the name, at times that do not overlap, become one series."""
     history = History(3_600_000)
     history.record("g", NOW, [Sample(HEAT, (), 1.0)])
     history.record("g", NOW + 1000, [Sample(LIMIT, (), 2.0)])
@@ -147,7 +147,7 @@ def test_series_that_lose_what_tells_them_apart_are_joined_over_time() -> None:
 
 
 def test_a_range_query_is_the_instant_queries_at_its_steps(history: History) -> None:
-    """Every plan node evaluates series x steps; the steps are those of single evaluations."""
+    """A range query gives the results of instant queries at each of its steps."""
     for second in range(1, 60):
         history.record("g", NOW + second * 1000, [Sample(HEAT, (("dimm", "a"), ("node", "0")), 40.0 + second % 13)])
     for text in ("heat > 45", "sum by (node) (heat)", "topk(1, heat)", "quantile(0.3, heat)", "absent(heat > 45)"):
@@ -200,7 +200,7 @@ def test_topk_and_sort_promise_an_order(history: History) -> None:
 
 
 def test_a_result_is_not_fresh_while_a_group_it_rests_on_is_silent(history: History) -> None:
-    """Freshness follows the metric name, also after the series themselves are forgotten."""
+    """Freshness follows the metric name, even after the series themselves are forgotten."""
     query = promql.compile("heat > 5 and on(node) limit")
     elsewhere = promql.compile("alien")
 
@@ -215,7 +215,7 @@ def test_a_result_is_not_fresh_while_a_group_it_rests_on_is_silent(history: Hist
 
 
 def test_a_plan_follows_the_series_that_come_and_go(history: History) -> None:
-    """What is remembered from labels alone is worked out again when the set of series changes."""
+    """Results cached for a set of labels are computed again when the set of series changes."""
     query = promql.compile("sum by (node) (heat) * on(node) group_left(model) info")
 
     assert len(query.evaluate_at(history, NOW)) == 2

@@ -1,4 +1,4 @@
-"""Windows over time against the algorithms as Prometheus documents them, written out sample by sample."""
+"""Windows over time, compared with Prometheus' documented algorithms, written out sample by sample."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Points = list[tuple[int, float]]
 
 
 def extrapolate(points: Points, start: int, end: int, *, is_counter: bool, is_rate: bool) -> float | None:
-    """extrapolatedRate of promql/functions.go, for floats."""
+    """Computes extrapolatedRate of promql/functions.go, for floats."""
     if len(points) < 2:
         return None
     result = points[-1][1] - points[0][1]
@@ -57,7 +57,7 @@ def delta(points: Points, start: int, end: int) -> float | None:
 
 
 def fit_line(points: Points, origin: int) -> tuple[float, float]:
-    """linearRegression: slope per second and value at the origin."""
+    """Computes linearRegression: slope per second, and value at the origin."""
     xs, ys = [(at - origin) / 1000 for at, _ in points], [value for _, value in points]
     if all(y == ys[0] for y in ys):
         return 0.0, ys[0]
@@ -184,21 +184,21 @@ def evaluate_one(text: str, values: list[float], *, step: int = 1000, late: int 
 
 
 def test_a_window_is_open_to_the_left() -> None:
-    """A sample as old as the window is long is outside, one millisecond younger is inside."""
+    """A sample as old as the window is long is outside; one that is a millisecond younger is inside."""
 
     assert evaluate_one("count_over_time(heat[3s])", [1, 2, 3, 4]) == [3]
     assert evaluate_one("count_over_time(heat[3001ms])", [1, 2, 3, 4]) == [4]
 
 
 def test_an_instant_vector_looks_back_less_than_five_minutes() -> None:
-    """A value five minutes old is no longer seen."""
+    """A value five minutes old is outside the lookback."""
 
     assert evaluate_one("heat", [7], late=299_999) == [7]
     assert evaluate_one("heat", [7], late=300_000) == []
 
 
 def test_the_lookback_is_the_same_at_every_step_of_a_range_query() -> None:
-    """Several steps in one evaluation see the same edge as a single one."""
+    """Several steps in one evaluation have the same lookback as a single one."""
     history = History(3_600_000)
     history.record("g", START, [Sample(HEAT, (), 7.0)])
     matrix = promql.compile("heat").evaluate_range(history, START - 100_000, START + 300_000, 100_000)
@@ -207,7 +207,7 @@ def test_the_lookback_is_the_same_at_every_step_of_a_range_query() -> None:
 
 
 def test_nan_is_an_ordinary_value_of_a_window() -> None:
-    """NaN is counted, spoils a sum, is passed over by min and max, and does not change into itself."""
+    """NaN is counted and spoils a sum; min and max skip it; NaN after NaN is no change."""
     nan = math.nan
 
     assert evaluate_one("count_over_time(heat[1m])", [1, nan, 3]) == [3]
@@ -218,14 +218,14 @@ def test_nan_is_an_ordinary_value_of_a_window() -> None:
 
 
 def test_the_mean_of_large_values_does_not_overflow() -> None:
-    """The mean of finite values is finite though their sum is not; infinity stays infinite."""
+    """The mean of finite values is finite even if their sum is not; infinity stays infinite."""
 
     assert evaluate_one("avg_over_time(heat[1m])", [1.5e308, 1.5e308]) == pytest.approx([1.5e308])
     assert evaluate_one("avg_over_time(heat[1m])", [math.inf, 1]) == [math.inf]
 
 
 def test_a_subquery_has_steps_at_multiples_of_its_step() -> None:
-    """`[4s:2s]` sees the two even seconds of the last four, whatever the evaluation time is."""
+    """`[4s:2s]` has the two even seconds of the last four, whatever the evaluation time is."""
 
     assert evaluate_one("sum_over_time(heat[4s:2s])", [0, 1, 2, 3, 4, 5, 6]) == [4 + 6]
     assert evaluate_one("sum_over_time(heat[4s:2s])", [0, 1, 2, 3, 4, 5, 6], late=999) == [4 + 6]
@@ -233,7 +233,7 @@ def test_a_subquery_has_steps_at_multiples_of_its_step() -> None:
 
 
 def test_sealed_rows_are_seen_through_any_window() -> None:
-    """A window that reaches back beyond the plain rows gives the same as one within them."""
+    """A window that reaches beyond the plain rows gives the same as one within them."""
     values = [float(row % 97) for row in range(3000)]
 
     assert evaluate_one("sum_over_time(heat[3000s])", values) == [sum(values)]
