@@ -85,7 +85,7 @@ class AlertStore:
         }
         if not rows and self._stored_rows == {}:
             return False
-        current = {key: _significant_fields(row) for key, row in rows.items()}
+        current = {key: _select_significant_fields(row) for key, row in rows.items()}
         if current == self._stored_rows:
             return False
         previous = self._stored_rows
@@ -145,7 +145,7 @@ def _build_alert(record: _AlertRecord, key: RuleKey, labels: Labels) -> Alert:
     return Alert(**{**fields, "value": float(record.value)}, labels=labels, expr=key.expr)
 
 
-def _significant_fields(row: _Row) -> tuple[Any, ...]:
+def _select_significant_fields(row: _Row) -> tuple[Any, ...]:
     """Returns the fields whose change is worth a write; the value changes each second and is not one of them."""
     alert, sent_ms = row[0].alert, row[1]
     times = (alert.active_at_ms, alert.fired_at_ms, alert.resolved_at_ms, alert.keep_firing_since_ms)

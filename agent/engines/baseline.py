@@ -106,7 +106,7 @@ class Baseline:
         Returns the current tokens per second by engine, without idle engines; also updates the engines' batch buckets.
         """
         running = self._queries["running"].evaluate_at(history, at_ms).index_by("engine")
-        self._batches = {engine: _batch_bucket(requests) for engine, requests in running.items()}
+        self._batches = {engine: _compute_batch_bucket(requests) for engine, requests in running.items()}
         return self._queries["now"].evaluate_at(history, at_ms).index_by("engine")
 
     def learn(self, history: History, at_ms: int) -> None:
@@ -190,7 +190,7 @@ def _parse_bin(text: str) -> int:
     return int(text)
 
 
-def _batch_bucket(running: float) -> str:
+def _compute_batch_bucket(running: float) -> str:
     """Returns the number of concurrent requests rounded down to a power of two: 1, 2 (and 3), 4 (to 7), …"""
     return str(2 ** int(math.log2(running))) if running >= 1 and math.isfinite(running) else "1"
 

@@ -157,10 +157,10 @@ def _absent_over_time(call: Call, context: EvaluationContext) -> Series:
 
 def _mark_absent(argument: Node, series: Series, context: EvaluationContext) -> Series:
     absent: Bools = ~np.any(series.mask(), axis=0, keepdims=True)
-    return Series((_absent_labels(argument),), np.ones((1, len(context.times))), absent)
+    return Series((_build_absent_labels(argument),), np.ones((1, len(context.times))), absent)
 
 
-def _absent_labels(argument: Node) -> Labels:
+def _build_absent_labels(argument: Node) -> Labels:
     """Returns the labels that the selector requires with `=`; a label that is required twice is left out."""
     selector = argument.selector if isinstance(argument, MatrixSelector) else argument
     if not isinstance(selector, VectorSelector):
