@@ -18,7 +18,7 @@ from agent.config.schema import AgentConfig
 from agent.remediation import catalog
 from agent.sampling import plugins
 from agent.text.units import format_duration
-from rules.evaluator import RuleSet
+from rules.model import RuleSet
 from rules.rulefile import BUILTIN, RuleFileError, load_rules
 
 

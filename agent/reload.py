@@ -23,7 +23,7 @@ from agent.runtime.entry_points import PluginError
 from agent.runtime.run_options import RunOptions
 from agent.runtime.threads import run_in_thread
 from agent.selfmetrics.self_metrics import SelfMetrics
-from rules.evaluator import RuleSet
+from rules.model import RuleSet
 
 
 @dataclass(frozen=True)

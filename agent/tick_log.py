@@ -8,7 +8,7 @@ import structlog
 
 from agent.sampling.collector_state import CollectorState
 from agent.sampling.passes import CollectionResult, Outcome
-from rules.evaluator import RuleHealth
+from rules.state import RuleHealth
 
 
 class TickLog:

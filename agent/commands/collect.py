@@ -17,7 +17,8 @@ from agent.sampling import binding, once, plugins
 from agent.sampling.passes import CollectionResult
 from agent.storage import state_dir
 from agent.text.terminal import say, write
-from agent.web.exposition import Exposition, format_number
+from agent.web.exposition import Exposition
+from rules.numbers import format_float
 
 
 @click.command(name="collect")
@@ -94,7 +95,7 @@ def _format_json(results: Sequence[CollectionResult]) -> str:
 
 def _to_json_value(value: float) -> float | str:
     """Returns a number; NaN and infinity, which JSON lacks, become text as in Prometheus' API."""
-    return value if math.isfinite(value) else format_number(value)
+    return value if math.isfinite(value) else format_float(value)
 
 
 def _print_faults(result: CollectionResult) -> None:

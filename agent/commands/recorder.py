@@ -123,10 +123,10 @@ def _format_readings(lines: Sequence[_SeriesSamples]) -> Iterator[str]:
 
 
 def _to_json(line: _SeriesSamples) -> dict[str, Any]:
-    from agent.web.exposition import format_number
+    from rules.numbers import format_float
 
     pairs = zip(line.times, line.values, strict=True)
     return {
         "metric": {"__name__": line.name, **dict(line.labels)},
-        "values": [[at / 1000, format_number(value)] for at, value in pairs],
+        "values": [[at / 1000, format_float(value)] for at, value in pairs],
     }

@@ -13,7 +13,7 @@ import click
 from agent.text.terminal import say, write
 
 if TYPE_CHECKING:  # importing NumPy and the parser is slow, and --help needs neither
-    from rules.rulefile import RuleSet
+    from rules.model import RuleSet
     from rules.unittests.runner import Result, Verdict
 
 _FILES = click.Path(path_type=Path)

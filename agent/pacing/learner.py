@@ -184,4 +184,4 @@ def _compile(expr: str) -> promql.Query:
 
 
 def _query(history: History, now_ms: int, expr: str) -> list[tuple[dict[str, str], float]]:
-    return [(dict(labels), value) for labels, value in _compile(expr).evaluate_at(history, now_ms)]
+    return _compile(expr).evaluate_at(history, now_ms).to_dicts()

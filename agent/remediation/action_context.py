@@ -34,9 +34,7 @@ class LiveActionContext(ActionContext):
 
     def query(self, expr: str) -> Vector:
         """Returns the value of an expression."""
-        return [
-            (dict(labels), value) for labels, value in promql.compile(expr).evaluate_at(self._snapshot, self._at_ms)
-        ]
+        return promql.compile(expr).evaluate_at(self._snapshot, self._at_ms).to_dicts()
 
     def hand(self, verb: str, **arguments: Any) -> dict[str, Any]:
         """Sends one request to the hand."""

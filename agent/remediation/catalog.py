@@ -21,7 +21,7 @@ from agent.remediation.action_defaults import complete_action
 from agent.remediation.model import Remedy
 from agent.text.units import format_duration, parse_duration
 from rules import promql
-from rules.history.selection import Matcher, Matchers
+from rules.matchers import Matcher, Matchers
 from rules.templates.template import Template, TemplateError
 
 BUILTIN_FILE = Path(actions.__path__[0]) / "builtin.yml"

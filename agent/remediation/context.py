@@ -57,8 +57,7 @@ class RemediationContext:
 
     def query(self, expr: str) -> list[tuple[dict[str, str], float]]:
         """Returns the present value of an expression."""
-        rows = _compile(expr).evaluate_at(self.history, self.clock.now_ms())
-        return [(dict(labels), value) for labels, value in rows]
+        return _compile(expr).evaluate_at(self.history, self.clock.now_ms()).to_dicts()
 
     def has_samples_since(self, names: Iterable[str], since_ms: int) -> bool:
         """True if all of these metrics that the host has were sampled since then; False if it has none of them."""

@@ -16,7 +16,7 @@ from agent.alerting.identity import SOURCE, with_identity
 from agent.config.schema import RemedySettings
 from collectors import Labels
 from rules.alerts import Alert
-from rules.history.selection import Matchers
+from rules.matchers import Matchers
 from rules.templates.template import Template
 
 Rollback = Literal["on_resolve", "on_exit", "never"]

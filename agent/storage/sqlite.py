@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
+
+import msgspec
+import structlog
+
+_T = TypeVar("_T")
 
 
 def open_database(path: Path, schema: str, version: int, synchronous: Literal["NORMAL", "FULL"]) -> sqlite3.Connection:
@@ -47,6 +52,32 @@ def move_aside(path: Path, database: sqlite3.Connection | None) -> Path:
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     return aside
+
+
+def open_or_start_clean(
+    path: Path,
+    schema: str,
+    version: int,
+    synchronous: Literal["NORMAL", "FULL"],
+    load: Callable[[sqlite3.Connection], _T],
+) -> tuple[sqlite3.Connection | None, _T | None]:
+    """
+    Opens a database and loads its content; a file that cannot be read is moved aside, and a new one begun.
+
+    Returns no content then, and no connection either if the new file cannot be opened: the caller may try again.
+    """
+    database = None
+    try:
+        database = open_database(path, schema, version, synchronous)
+        return database, load(database)
+    except (sqlite3.Error, msgspec.DecodeError, ValueError, TypeError) as error:
+        aside = move_aside(path, database)
+        event = f"{path.name} cannot be read; moved aside, starting clean"
+        structlog.get_logger().warning(event, reason=str(error), aside=str(aside))
+    try:
+        return open_database(path, schema, version, synchronous), None
+    except sqlite3.Error:
+        return None, None
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from collectors import Labels, Metric
+from rules.numbers import format_float
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "steadytok_"  # ALERTS and recording rules appear in the query API only
@@ -46,7 +47,7 @@ class Exposition:
         lines, positions, prefixes = self._lines, self._positions, self._prefixes
         for i, (new, old) in enumerate(zip(values, self._values, strict=True)):
             if new != old and prefixes[i]:
-                lines[positions[i]] = f"{prefixes[i]} {format_number(new)}\n"
+                lines[positions[i]] = f"{prefixes[i]} {format_float(new)}\n"
         self._values = values
         return "".join(lines)
 
@@ -84,13 +85,6 @@ def _format_prefix(name: str, labels: Sequence[tuple[str, str]]) -> str:
         return name
     pairs = ",".join(f'{label}="{value.translate(_ESCAPES)}"' for label, value in labels)
     return f"{name}{{{pairs}}}"
-
-
-def format_number(value: float) -> str:
-    """Formats a float as the exposition format does; whole numbers have no point."""
-    if value - value != 0:  # NaN and the infinities
-        return "NaN" if value != value else "+Inf" if value > 0 else "-Inf"
-    return repr(value).removesuffix(".0")
 
 
 def compact_series(series: Iterable[LiveSeries]) -> Iterator[LiveSeries]:

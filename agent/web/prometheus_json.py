@@ -6,31 +6,21 @@ https://prometheus.io/docs/prometheus/latest/querying/api/#format-overview and w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from collectors import Labels
+from rules.numbers import format_float
 from rules.promql import Matrix, PromqlError
 
 MAX_SAMPLES = 300_000  # about 30 bytes each, and several copies until the answer is sent
 
 
 def format_value(number: float) -> str:
-    """Formats a sample value as Go does: the shortest digits that parse back, with an exponent only far from 1."""
-    if number != number:
-        return "NaN"
-    if math.isinf(number):
-        return "+Inf" if number > 0 else "-Inf"
-    text = repr(number)
-    if text.endswith(".0"):
-        return text[:-2]
-    if "e" in text and 1e-6 <= abs(number) < 1e21:
-        return format(Decimal(text), "f")
-    return text.replace(".0e", "e")
+    """Formats a sample value as Prometheus' JSON has it: with an exponent only below 1e-6 and from 1e21 on."""
+    return format_float(number, -6, 21)
 
 
 def format_seconds(ms: int) -> str:

@@ -24,8 +24,8 @@ from agent.web.query_params import FARTHEST_MS, BadRequestError, Parameters, rea
 from agent.web.query_runner import MAX_QUERY_SECONDS, QueryRunner, QueryTimeoutError
 from collectors import Labels
 from rules import promql
-from rules.history.selection import Matchers
 from rules.history.snapshot import Snapshot
+from rules.matchers import Matchers
 from rules.promql import QueryBudget
 from rules.promql.selectors import MAX_STEPS
 

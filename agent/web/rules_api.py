@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
-from agent.web.prometheus_json import format_value
 from agent.web.query_params import BadRequestError, Parameters
 from rules import promql
 from rules.alerts import Alert, AlertState
 from rules.evaluator import GroupReport, RuleEvaluator, RuleReport
+from rules.numbers import format_scientific
 
 _NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 _KINDS = {"": ("alert", "record"), "alert": ("alert",), "record": ("record",)}
@@ -146,18 +145,6 @@ def _iter_alert_fields(alert: Alert, identity: Mapping[str, str]) -> Iterator[tu
     if alert.keep_firing_since_ms is not None:
         yield "keepFiringSince", format_date(alert.keep_firing_since_ms)
     yield "value", format_scientific(alert.value)
-
-
-def format_scientific(number: float) -> str:
-    """Formats a number as Go's %e with the fewest digits: `1e+00`, `2.5e-03`."""
-    text = format_value(number)
-    if text in ("NaN", "+Inf", "-Inf"):
-        return text
-    # Uses the digits of repr: rounding to as many digits may give a number that does not parse back.
-    sign, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
-    first, *rest = map(str, digits)
-    power = len(rest) + int(exponent)
-    return f"{'-' * sign}{first}{'.' * bool(rest)}{''.join(rest)}e{power:+03d}"
 
 
 def format_date(ms: int | None) -> str:

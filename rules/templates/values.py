@@ -10,9 +10,9 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import NamedTuple
 
+from rules.numbers import format_float, format_plain, format_scientific
 from rules.templates.budget import join_bounded
 
 MAX_WIDTH = 1_000_000  # Go's limit for a width or precision in a verb
@@ -123,25 +123,9 @@ def format_go_float(value: float, verb: str = "g", precision: int | None = None)
         return "+Inf" if value > 0 else "-Inf"
     if precision is not None:
         return f"{value:.{precision}{verb}}"
-    parts = Decimal(repr(value)).normalize().as_tuple()
-    exponent = len(parts.digits) + int(parts.exponent) - 1 if value else 0
-    sign = "-" if parts.sign else ""
-    significand = "".join(map(str, parts.digits))
-    if verb in "eE" or (verb in "gG" and not -4 <= exponent < 6):
-        return _format_with_exponent(sign, significand, exponent)
-    return sign + _format_without_exponent(significand, exponent)
-
-
-def _format_with_exponent(sign: str, digits: str, exponent: int) -> str:
-    fraction = f".{digits[1:]}" if len(digits) > 1 else ""
-    return f"{sign}{digits[0]}{fraction}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
-
-
-def _format_without_exponent(digits: str, exponent: int) -> str:
-    if exponent < 0:
-        return "0." + "0" * (-exponent - 1) + digits
-    integer_part = digits[: exponent + 1].ljust(exponent + 1, "0")
-    return f"{integer_part}.{digits[exponent + 1 :]}" if len(digits) > exponent + 1 else integer_part
+    if verb in "eE":
+        return format_scientific(value)
+    return format_float(value, -4, 6) if verb in "gG" else format_plain(value)
 
 
 def format_value(value: object) -> str:

@@ -20,9 +20,10 @@ from rules.alerts import AlertState
 from rules.durations import format_duration
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
+from rules.model import RuleSet
 from rules.promql import PromqlError
 from rules.promql import compile as compile_query
-from rules.rulefile import RuleFileError, RuleSet, load_rules
+from rules.rulefile import RuleFileError, load_rules
 from rules.unittests.report import Result, Verdict, compare_result, format_test_name
 from rules.unittests.test_file import (
     STALE,

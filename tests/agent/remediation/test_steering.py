@@ -19,7 +19,7 @@ from agent.remediation.remediator import Remediator
 from agent.runtime.clock import Clock
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
-from rules.rulefile import RuleSet
+from rules.model import RuleSet
 
 TIME = [1000.0]
 """Seconds of the test's clock."""

@@ -18,7 +18,7 @@ from collectors import gauge
 from rules.alerts import Alert, AlertState
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
-from rules.rulefile import RuleSet
+from rules.model import RuleSet
 
 HEADROOM = gauge("steadytok_dimm_headroom_celsius", "Headroom.")
 LABELS = (("alertname", "DimmHot"), ("dimm", "A1"))

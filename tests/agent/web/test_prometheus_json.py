@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from agent.web.prometheus_json import format_seconds, format_value
 from agent.web.query_params import FARTHEST_MS, parse_step, parse_time
-from agent.web.rules_api import format_date, format_scientific
+from agent.web.rules_api import format_date
+from rules.numbers import format_scientific
 
 ANY_MS = st.integers(-(10**12), 10**12)
 

@@ -202,7 +202,7 @@ def test_patterns_are_of_the_whole_value(rack: str, matches: bool) -> None:
 
 def test_a_full_inbox_is_a_503(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full inbox answers 503, so that Alertmanager retries."""
-    monkeypatch.setattr(webhook_inbox, "MOST_FIRING", 0)
+    monkeypatch.setattr(webhook_inbox, "MAX_FIRING", 0)
 
     ((status, message),) = post(tmp_path, build_payload(POSTED))
 
