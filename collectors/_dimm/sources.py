@@ -1,4 +1,4 @@
-"""What each source's Samples say of memory modules, in one form."""
+"""Converts each source's Samples about memory modules into one common form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SOURCE_ID = re.compile(r"CPU_SrcID#(\d+)_", re.ASCII)  # of Intel's drivers: th
 
 
 class SensorReading(NamedTuple):
-    """What one sensor said; None where it did not. In °C, the margin to the limit below 0; errors since the boot."""
+    """One sensor's values; None where it has none. Temperatures in °C, the margin below 0, errors since boot."""
 
     sensor: DimmSensor
     celsius: float | None = None
@@ -29,11 +29,11 @@ class SensorReading(NamedTuple):
 
 
 SourceReadings = tuple[list[SensorReading], dict[str, str]]
-"""The modules' sensors, and why others are none, by their name."""
+"""The modules' sensors, and by name the reasons why other sensors are not modules'."""
 
 
 def from_hwmon(samples: Sequence[Sample]) -> SourceReadings:
-    """Chips that only memory modules have; a module whose bus and address are not known has no name."""
+    """Converts chips that only memory modules have; skips a module whose bus and address are unknown."""
     serials = {
         labels["device"]: labels.get("serial_number", "")
         for labels, _ in _filter_by_name(samples, "steadytok_hwmon_module_info")
@@ -50,7 +50,7 @@ def from_hwmon(samples: Sequence[Sample]) -> SourceReadings:
 
 
 def from_ipmi(samples: Sequence[Sample]) -> SourceReadings:
-    """Sensors on memory, or named after it, that are no regulator's and no zone's."""
+    """Converts sensors on memory, or named after it, except those of regulators and zones."""
     critical = _values_by_labels(samples, "steadytok_ipmi_temperature_upper_critical_celsius")
     temperatures = [(*pair, False) for pair in _filter_by_name(samples, "steadytok_ipmi_temperature_celsius")]
     margins = [(*pair, True) for pair in _filter_by_name(samples, "steadytok_ipmi_temperature_margin_celsius")]
@@ -62,7 +62,7 @@ def from_ipmi(samples: Sequence[Sample]) -> SourceReadings:
         if reason is not None:
             if (
                 "DIMM" in sensor_name.upper() or "MEM" in sensor_name.upper()
-            ):  # an inlet need not say that it is no module
+            ):  # an inlet needs no reason why it is no module
                 refused[sensor_name] = reason
             continue
         sensor = _make_unique_sensor(labels, is_unique=occurrences[sensor_name] == 1)
@@ -74,7 +74,7 @@ def from_ipmi(samples: Sequence[Sample]) -> SourceReadings:
 
 
 def _make_unique_sensor(labels: dict[str, str], *, is_unique: bool) -> DimmSensor:
-    """A sensor by its name; by what it is on too where the name tells no place: some BMCs call each of them `Temp`."""
+    """Names a sensor; adds its entity where names repeat, since some BMCs name each sensor `Temp`."""
     sensor_name = labels.get("sensor", "")
     slot = slot_of(sensor_name)
     if is_unique and (slot.is_specific or slot.group):
@@ -85,13 +85,13 @@ def _make_unique_sensor(labels: dict[str, str], *, is_unique: bool) -> DimmSenso
 
 
 def throttle_counts(samples: Iterable[Sample]) -> Iterator[float]:
-    """How often the BMC's log says that memory was throttled; it names no module that all vendors would agree on."""
+    """Yields how often the BMC's log reports throttled memory; vendors do not agree on how to name the module."""
     events = _filter_by_name(samples, "steadytok_ipmi_memory_events_total")
     return (count for labels, count in events if labels.get("event") == "throttled")
 
 
 def from_hsmp(samples: Sequence[Sample]) -> SourceReadings:
-    """DIMMs as the processor counts them: by socket, channel and place in the channel."""
+    """Converts DIMMs as the processor counts them: by socket, channel and position in the channel."""
     refresh = _values_by_labels(samples, "steadytok_hsmp_dimm_refresh_rate_ratio")
     readings = []
     for labels, value in _filter_by_name(samples, "steadytok_hsmp_dimm_temperature_celsius"):
@@ -103,7 +103,7 @@ def from_hsmp(samples: Sequence[Sample]) -> SourceReadings:
 
 
 def from_edac(samples: Sequence[Sample]) -> SourceReadings:
-    """Ranks, rows or modules of the memory controllers, with their labels."""
+    """Converts ranks, rows or modules of the memory controllers, with their labels."""
     corrected = _values_by_labels(samples, "steadytok_edac_dimm_correctable_errors_total")
     uncorrected = _values_by_labels(samples, "steadytok_edac_dimm_uncorrectable_errors_total")
     readings = []
@@ -118,7 +118,7 @@ def from_edac(samples: Sequence[Sample]) -> SourceReadings:
 
 
 def from_dmi(samples: Sequence[Sample]) -> list[SlotDevice]:
-    """The slots in the order of the firmware's table."""
+    """Returns the slots in the order of the firmware's table."""
     sizes = {
         dict(labels)["handle"]: size
         for labels, size in _values_by_labels(samples, "steadytok_dmi_memory_size_bytes").items()

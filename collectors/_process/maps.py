@@ -1,5 +1,5 @@
 """
-What a process has mapped, from /proc/PID/maps, as far as it can be resident memory of the host.
+Reads the mappings of a process that can be resident host memory, from /proc/PID/maps.
 
 Left out are mappings that nobody may read (reservations of address space), the kernel's own ([vdso]) and those of
 devices, whose pages are not the host's memory. https://docs.kernel.org/filesystems/proc.html
@@ -35,7 +35,7 @@ class MemoryMapping(NamedTuple):
 
 
 def read_mappings(host: Host, pid: int) -> list[MemoryMapping] | None:
-    """What the process has mapped, in order of address; None, with a note, where that cannot be read whole."""
+    """Returns the process's mappings in order of address; None, with a note, where the file cannot be read whole."""
     path = f"proc/{pid}/maps"
     text = host.read(path, largest=_LARGEST)
     if text is None:
@@ -70,6 +70,6 @@ def _classify_path(path: str, system: str) -> str:
 
 
 def _read_file_systems(host: Host, pid: int) -> dict[str, str]:
-    """The file systems in memory that the process sees, by device as maps writes it: a container has its own."""
+    """Returns the process's in-memory file systems by device, spelled as in maps; a container has its own."""
     text = host.read(f"proc/{pid}/mountinfo", optional=True) or ""
     return {f"{int(major):02x}:{int(minor):02x}": system for major, minor, system in _MOUNT.findall(text)}

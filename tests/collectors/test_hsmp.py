@@ -51,7 +51,7 @@ def test_a_message_is_the_kernels_struct() -> None:
     assert message.hex(" ", 4) == "18000000 01000100 92000000" + " 00000000" * 7 + " 01000000"
     assert COMMAND == 0xC02CF800  # _IOWR(0xF8, 0, struct hsmp_message)
     assert unpack_first_word(message) == 0x92
-    with pytest.raises(ValueError, match="DIMM_THERMAL takes 1 words, was given 0"):
+    with pytest.raises(ValueError, match="DIMM_THERMAL takes 1 words, got 0"):
         pack_message(0, HsmpMessage.DIMM_THERMAL, ())
 
 

@@ -182,7 +182,7 @@ def test_a_slow_bmc_is_asked_less_often_and_in_turns(begin: Begin, monkeypatch: 
         ["DIMMA1 Temp", "DIMMA2 Temp", "DIMMB1 Temp"],
         ["DIMMB2 Temp", "DIMMC1 Temp", "DIMMC2 Temp"],
     ]
-    assert session.reasons() == ["is too slow for all its sensors in one pass; the next one goes on"] * 2
+    assert session.reasons() == ["is too slow for all its sensors in one pass; the next pass continues"] * 2
     assert session.host.take_again() == 30.0
 
     monkeypatch.setattr(ipmi, "_PASS", 60.0)
@@ -300,7 +300,7 @@ def test_a_broken_record_costs_its_own_sensor(begin: Begin) -> None:
         assert session.temperatures() == {"DIMMA1 Temp": 42.0, "DIMMB2 Temp": 45.0}
         assert session.reasons() == [
             "too short for its type",
-            "has the number of DIMMA1 Temp, which is read in its place",
+            "has the same number as DIMMA1 Temp, which is read instead",
         ]
 
 

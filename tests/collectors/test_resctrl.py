@@ -70,7 +70,7 @@ def test_a_word_is_missing_and_hides_no_other_domain(machine: Machine, series: S
         f'{LOCAL}{{domain="1"}}': 50,
         f'{REMOTE}{{domain="1"}}': 20,
     }
-    assert [note.reason for note in host.take_notes()] == [f"the kernel says {word}"]
+    assert [note.reason for note in host.take_notes()] == [f"the kernel reports {word}"]
 
 
 def test_what_came_while_there_was_only_a_word_is_not_lost(machine: Machine, series: Series) -> None:

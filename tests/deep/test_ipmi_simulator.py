@@ -325,7 +325,7 @@ def test_a_wrong_password_is_tried_three_times(bed: Bed) -> None:
     packets = bed.relay.packets
     bed.look()
     assert bed.relay.packets == packets
-    assert "not tried again until this file changes" in bed.reasons()[0]
+    assert "no further try until this file changes" in bed.reasons()[0]
 
     bed.log_in_as("nobody", PASSWORD)
     bed.look()

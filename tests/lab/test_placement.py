@@ -161,7 +161,7 @@ def test_another_process_is_not_taken_for_it(saw: Saw) -> None:
 
     assert seen["same"]
     assert not seen["told"]
-    assert seen["notes"][0][1] == "ended, or became another program, while it was asked"
+    assert seen["notes"][0][1] == "ended, or became another program, during the query"
 
 
 def test_a_hundred_thousand_mappings_are_read(saw: Saw) -> None:

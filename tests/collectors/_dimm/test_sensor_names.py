@@ -18,8 +18,8 @@ from collectors._dimm.sensor_names import (
 
 MEMORY, BOARD = "32", "7"  # entities of IPMI
 REGULATOR = "a voltage regulator, which runs hotter than the modules beside it"
-ZONE = "the air of a zone and no module"
-STATE = "a state, which tells no temperature"
+ZONE = "the air of a zone and not a module"
+STATE = "a state and no temperature"
 ELSEWHERE = "neither on memory nor named after it"
 
 # (name, entity, what it says or why it is none). Names as published, vendor by vendor.

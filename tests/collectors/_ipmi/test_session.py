@@ -117,7 +117,7 @@ def test_three_refusals_are_enough(tmp_path: Path, lan: type[Lan]) -> None:
 
     assert lan.tries == 3
     assert told[0] == "the BMC refused the log-in: Incorrect password provided (1 of 3 tries)"
-    assert told[3:] == ["the BMC refused this user and password 3 times; not tried again until this file changes"] * 2
+    assert told[3:] == ["the BMC refused this user and password 3 times; no further try until this file changes"] * 2
     assert SECRET not in "".join(path.read_text() for path in shelf.iterdir())
 
     credentials(tmp_path, f"username=admin\npassword=not{SECRET}\n")

@@ -135,7 +135,7 @@ def test_a_reservation_that_is_hardly_used_is_not_asked_for_ever() -> None:
     """Where hardly a page of many is resident no more than MOST are asked, and no share is told."""
     kernel = Kernel([("anon", mixed(200_000, {-2: 0.9998, 0: 0.0002}))])
 
-    with pytest.raises(TooFewPagesError, match=rf"only \d+ of {MAX_PAGES} pages asked are resident"):
+    with pytest.raises(TooFewPagesError, match=rf"only \d+ of {MAX_PAGES} queried pages are resident"):
         draw_sample(kernel.mapped, PAGE, 4096, kernel.ask, np.random.default_rng(3))
     assert len(kernel.asked) == MAX_PAGES
     assert sum(kernel.ask(np.array(kernel.asked, dtype=np.uint64)) >= 0) < MIN_PAGES

@@ -112,7 +112,7 @@ def test_ports_and_wishes_of_another_users_engine_are_told(root: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (b"", "it has hung up"),
+        (b"", "connection closed by the service"),
         (b"what\n", "JSON is malformed: invalid character (byte 0)"),
         (b'{"variables": 7}\n', "Expected `object`, got `int` - at `$.variables`"),
     ],
