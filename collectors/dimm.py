@@ -13,16 +13,9 @@ from typing import Annotated
 import msgspec
 
 from collectors import Host, Labels, Metric, Reading, Sample, counter, gauge
+from collectors._dimm import sources
 from collectors._dimm.slot_assignment import SlotAssigner, SlotAssignment, SlotDevice
-from collectors._dimm.sources import (
-    SensorReading,
-    from_dmi,
-    from_edac,
-    from_hsmp,
-    from_hwmon,
-    from_ipmi,
-    throttle_counts,
-)
+from collectors._dimm.sources import SensorReading
 
 AFTER = ("dmi", "hwmon", "ipmi", "hsmp", "edac")
 AWAITS = ("dmi",)  # the firmware's table names the modules
@@ -67,13 +60,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     names: dict[str, str] = {}
     """The module of a sensor: `hwmon/3-0050: P1-DIMMA1`. `steadytok check` lists SOURCE/SENSOR."""
-
     nodes: dict[str, Annotated[int, msgspec.Meta(ge=0)]] = {}
     """The NUMA node of a module: `P1-DIMMA1: 0`."""
-
     limit: Celsius | None = None
     """The limit of all modules in °C."""
-
     limits: dict[str, Celsius] = {}
     """The limit of one module: `P1-DIMMA1: 80`."""
 
@@ -95,26 +85,24 @@ def join(readings: Mapping[str, Sequence[Sample]], host: Host, config: Config | 
     """
     state, config = host.kept(_DimmState), config or Config()
     if state.assigner is None or state.config != config:
-        state.config, state.assigner = (
-            config,
-            SlotAssigner(host, from_dmi(readings.get("dmi", ())), config.names, config.nodes),
-        )
+        assigner = SlotAssigner(host, sources.from_dmi(readings.get("dmi", ())), config.names, config.nodes)
+        state.config, state.assigner = config, assigner
     for source, convert in _SOURCES.items():
         if source in readings:
             sensor_readings, refused = convert(readings[source])
             for name, reason in refused.items():
                 yield UNPLACED.sample(1.0, source=source, sensor=name, reason=reason)
             yield from _collect_source(state.assigner, config, source, sensor_readings)
-    yield from (THROTTLED.sample(count, source="ipmi") for count in throttle_counts(readings.get("ipmi", ())))
+    yield from (THROTTLED.sample(count, source="ipmi") for count in sources.throttle_counts(readings.get("ipmi", ())))
     if "dmi" in readings:
         yield from _collect_infos(state.assigner)
 
 
 _SOURCES: dict[str, Callable[[Sequence[Sample]], tuple[list[SensorReading], dict[str, str]]]] = {
-    "hwmon": from_hwmon,
-    "ipmi": from_ipmi,
-    "hsmp": from_hsmp,
-    "edac": from_edac,
+    "hwmon": sources.from_hwmon,
+    "ipmi": sources.from_ipmi,
+    "hsmp": sources.from_hsmp,
+    "edac": sources.from_edac,
 }
 
 

@@ -62,9 +62,7 @@ _SIGNALS = {
 METRICS = (UP, *_SIGNALS.values())
 
 _TOTAL_TIMEOUT = 0.4  # seconds for all engines together, requested at once; the rest of the deadline is for parsing
-_READ_TIMEOUT = (
-    0.35  # seconds without a byte until a request fails; less than _TOTAL_TIMEOUT, so that its reason is noted
-)
+_READ_TIMEOUT = 0.35  # seconds without a byte; less than _TOTAL_TIMEOUT, so that a failure is noted with its reason
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -115,9 +115,7 @@ def _collect_socket(host: Host, state: _HsmpState, port: Port, socket: int, vers
 
 
 def _read_word(host: Host, port: Port, socket: int, message: HsmpMessage, *arguments: int) -> int | None:
-    """
-    Returns the answer; None with a note where the message is refused. Raises OSError where the socket does not answer.
-    """
+    """Returns the answer; None, with a note, where it is refused. Raises OSError where the socket does not answer."""
     try:
         return port.ask(socket, message, *arguments)
     except OSError as error:

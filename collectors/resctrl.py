@@ -119,10 +119,8 @@ def _collect_traffic(host: Host, state: _ResctrlState, monitor: _Monitor) -> Ite
     counts = state.counts.setdefault(monitor, _TrafficCounts())
     labels = {"group": monitor.group, "domain": monitor.domain, "node": monitor.node}
     # Local first: traffic between the two reads must not make local exceed total.
-    local, total = (
-        _read_value(host, f"{monitor.folder}/{_LOCAL_EVENT}"),
-        _read_value(host, f"{monitor.folder}/{_TOTAL_EVENT}"),
-    )
+    local = _read_value(host, f"{monitor.folder}/{_LOCAL_EVENT}")
+    total = _read_value(host, f"{monitor.folder}/{_TOTAL_EVENT}")
     if local is not None:
         yield LOCAL.sample(counts.add(_LOCAL_EVENT, local), **labels)
     if total is not None:
@@ -132,9 +130,7 @@ def _collect_traffic(host: Host, state: _ResctrlState, monitor: _Monitor) -> Ite
 
 
 def _compute_remote(host: Host, counts: _TrafficCounts, monitor: _Monitor) -> int | None:
-    """
-    Returns total less local, as a sum that never falls: Prometheus would take a smaller one for a counter restart.
-    """
+    """Returns total less local, as a sum that never falls, since a fall would look like a counter restart."""
     remote = counts.sums[_TOTAL_EVENT] - counts.sums[_LOCAL_EVENT]
     if remote < 0 and counts.remote is None:
         return host.note(f"{monitor.folder}/{_LOCAL_EVENT}", f"more than {_TOTAL_EVENT}, so remote traffic is unknown")

@@ -42,9 +42,7 @@ class SlotAssignment(NamedTuple):
 
 
 class SlotDevice(NamedTuple):
-    """
-    A slot as the collector dmi describes it, with empty fields where it does not; `node` holds the slot's addresses.
-    """
+    """A slot as the collector dmi describes it, with empty fields where unknown; `node` holds the slot's addresses."""
 
     handle: str
     locator: str = ""
@@ -88,9 +86,8 @@ class SlotAssigner:
     def assign(self, sensors: Sequence[DimmSensor], *, shared: bool = False) -> list[SlotAssignment]:
         """Returns the assignments of sensors of one source; `shared`: several sensors may belong to one module."""
         if not all(sensor.key in self._assignments for sensor in sensors):
-            slots_by_location = parse_slots(
-                sensor.location for sensor in sensors
-            )  # all together: one name explains another
+            # All names are parsed together, since one name explains another.
+            slots_by_location = parse_slots(sensor.location for sensor in sensors)
             new = [sensor for sensor in sensors if sensor.key not in self._assignments]
             for sensor in sorted(new, key=lambda sensor: sensor.key not in self._names):  # configured ones first
                 self._assignments[sensor.key] = self._claim(
@@ -102,9 +99,7 @@ class SlotAssigner:
         """Returns the assignment, or the sensor's own name where another sensor of its source has the module."""
         owners = self._owners.setdefault((sensor.source, assignment.dimm), [])
         if owners and not shared:
-            assignment = SlotAssignment(
-                sensor.name, assignment.node, f"{owners[0]} already belongs to {assignment.dimm}"
-            )
+            assignment = SlotAssignment(sensor.name, assignment.node, f"{owners[0]} already has {assignment.dimm}")
         owners.append(sensor.name)
         return assignment
 
@@ -123,7 +118,7 @@ class SlotAssigner:
         matching = (
             self._find_matching(sensor, slot)
             if configured_dimm is None
-            else [k for k in self.known_slots if k.dimm == configured_dimm]
+            else [each for each in self.known_slots if each.dimm == configured_dimm]
         )
         if len(matching) == 1:
             return SlotAssignment(matching[0].dimm, self._configured_node(matching[0].dimm) or matching[0].node)
@@ -135,11 +130,7 @@ class SlotAssigner:
 
     def _find_matching(self, sensor: DimmSensor, slot: Slot) -> list[_KnownSlot]:
         serial = sensor.serial_number.upper()
-        by_serial = [
-            known_slot
-            for known_slot in self.known_slots
-            if serial and known_slot.device.serial_number.upper() == serial
-        ]
+        by_serial = [each for each in self.known_slots if serial and each.device.serial_number.upper() == serial]
         if by_serial:
             return by_serial
         name = normalize_name(sensor.location)
@@ -166,9 +157,7 @@ class SlotAssigner:
     def _node_of_socket(self, sensor: DimmSensor, slot: Slot, others: Iterable[Slot]) -> str:
         if sensor.socket is not None:
             return self._node_of_package(sensor.socket)
-        numbers = self._socket_numbers(known_slot.slot for known_slot in self.known_slots) or self._socket_numbers(
-            others
-        )
+        numbers = self._socket_numbers(each.slot for each in self.known_slots) or self._socket_numbers(others)
         return self._node_of_package(numbers.index(slot.socket)) if slot.socket in numbers else ""
 
     def _socket_numbers(self, parsed_slots: Iterable[Slot]) -> list[int]:

@@ -45,9 +45,7 @@ class Structure(NamedTuple):
         return int.from_bytes(field, "little") if len(field) == size else 0
 
     def read_text(self, offset: int) -> str:
-        """
-        Returns the string that the byte at the offset names; empty where there is none, or only a word for unknown.
-        """
+        """Returns the string that the byte at the offset names; empty where there is none, or a word for unknown."""
         index = self.read_number(offset, 1)
         text = self.strings[index - 1].strip() if 0 < index <= len(self.strings) else ""
         return "" if text.lower() in _NOTHING else text

@@ -36,9 +36,7 @@ class ModuleIdentity(NamedTuple):
 
 
 def read_module_identity(host: Host, device: str) -> ModuleIdentity | None:
-    """
-    Returns the identity of the module whose sensor is this i2c device (3-0050, 0-0018); None where it is unreadable.
-    """
+    """Returns the identity of the module with this sensor, an i2c device (3-0050, 0-0018); None where unreadable."""
     path = _eeprom_path(device)
     if path is None:
         return None

@@ -34,7 +34,7 @@ class Note(NamedTuple):
 
 
 class Host:
-    """Read access to the files below a root folder, so that a folder can stand for a machine."""
+    """Read access to the files below a root folder, which can stand for a machine; each collector has its own Host."""
 
     def __init__(self, root: str | Path = "/", shelf: str | Path | None = None) -> None:
         """
@@ -183,11 +183,7 @@ class Host:
         return seconds
 
     def kept(self, kind: type[_T]) -> _T:
-        """
-        Returns this collector's state from pass to pass: the one `kind()` of this Host, created by the first call.
-
-        Each collector has a Host of its own, so collectors share no state and no module holds any.
-        """
+        """Returns this collector's state from pass to pass: the one `kind()` of its Host, created by the first call."""
         if kind not in self._states:
             self._states[kind] = kind()
         return cast("_T", self._states[kind])

@@ -78,9 +78,7 @@ def _patch_pyghmi_wait() -> None:
 
 
 def _wait(timeout: float, myaddr: object = None, evq: object = None) -> None:
-    """
-    Replaces pyghmi's `_io_wait`: receives packets until the time is over; its callers check the result and call again.
-    """
+    """Replaces pyghmi's `_io_wait`: receives packets until the time is over; its callers check and call again."""
     remaining = _deadline.until - time.monotonic()
     if remaining <= 0:
         raise TimeoutError
@@ -99,9 +97,7 @@ def _log_out(lan_session: Any) -> None:
 
 
 def _forget_login(address: str, port: int, user: bytes, password: bytes) -> None:
-    """
-    Removes a broken-off log-in from pyghmi's list; pyghmi would otherwise reuse it at the next log-in and never finish.
-    """
+    """Removes a broken-off log-in from pyghmi's list, since the next log-in would reuse it and never finish."""
     session.Session.initting_sessions.pop((address, user, password, port, None), None)
 
 

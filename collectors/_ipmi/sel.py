@@ -136,9 +136,7 @@ def parse_entry(record: bytes) -> Entry | None:
 
 
 def classify_entry(entry: Entry, of_memory: bool) -> str | None:
-    """
-    Returns the entry's kind, one of KINDS, or None; `of_memory` is True where its temperature sensor is on memory.
-    """
+    """Returns the entry's kind, one of KINDS, or None; `of_memory`: its temperature sensor is on memory."""
     if not entry.asserted:
         return None
     if entry.sensor_type == MEMORY and entry.reading_type == _SENSOR_SPECIFIC:

@@ -27,9 +27,7 @@ _BCD_PLUS = "0123456789 -.:,_"
 
 @dataclass(frozen=True, slots=True)
 class Sensor:
-    """
-    One sensor's record; `factors` are bytes 24 to 29 of a Full Sensor Record, empty for a sensor that measures nothing.
-    """
+    """One sensor's record; `factors` are bytes 24 to 29 of a Full Sensor Record, empty where nothing is measured."""
 
     name: str
     number: int
@@ -76,9 +74,7 @@ class Sensor:
 
 
 def parse_sensor(record: bytes) -> Sensor | None:
-    """
-    Returns the sensor of a Full, Compact or Event-Only record; None for others. Raises ValueError where it is broken.
-    """
+    """Returns the sensor of a Full, Compact or Event-Only record, else None. Raises ValueError where it is broken."""
     if len(record) < 5 or len(record) < 5 + record[4]:
         raise ValueError("shorter than its length byte")
     kind = record[3]

@@ -99,7 +99,7 @@ class Sweep:
 
     def _read_sensor(self, host: Host, bmc: Bmc, selected: SelectedSensor) -> float | None:
         """
-        Returns the value, or None with a note; no note for a sensor that never had a value, such as an empty slot's.
+        Returns the value, or None with a note; a sensor that never had a value, as of an empty slot, leaves no note.
         """
         sensor, number = selected.sensor, selected.labels["number"]
         subject = f"{bmc.name} {sensor.name}"

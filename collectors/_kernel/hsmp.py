@@ -51,9 +51,7 @@ class Port(Protocol):
     """A port that answers messages."""
 
     def ask(self, socket: int, message: HsmpMessage, *arguments: int) -> int:
-        """
-        Returns the answer's first word. Raises OSError: ENODEV no such socket, ENOMSG no such message, ETIMEDOUT …
-        """
+        """Returns the answer's first word. Raises OSError: ENODEV no such socket, ENOMSG no such message, ETIMEDOUT."""
 
 
 class DevicePort:

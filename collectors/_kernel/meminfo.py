@@ -85,17 +85,13 @@ NODE_FIELDS = (
 
 
 def parse_fields(text: str) -> list[tuple[str, str, str]]:
-    """
-    Returns (field, digits, unit) of each well-formed line; the unit is ` kB`, or empty where the field is a count.
-    """
+    """Returns (field, digits, unit) of each well-formed line; the unit is ` kB`, or empty for a count."""
     lines: list[tuple[str, str, str]] = _LINE.findall(text)
     return lines
 
 
 def to_snake_case(field: str) -> str:
-    """
-    Turns `Active(file)` into `active_file`, `DirectMap2M` into `direct_map2m`, `SReclaimable` into `sreclaimable`.
-    """
+    """Turns `Active(file)` into `active_file`, `DirectMap2M` into `direct_map2m`, `SReclaimable` to `sreclaimable`."""
     words = _WORD_STARTS.sub("_", re.sub(r"[^A-Za-z0-9]+", "_", field).strip("_")).lower()
     return _UNIT_WORDS.sub(lambda match: match[0].replace("_", ""), words)
 

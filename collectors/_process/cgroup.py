@@ -4,8 +4,8 @@ Reads the memory limits above a process, and how much of each limit is used; cgr
 Reads /proc/PID/cgroup and sys/fs/cgroup/**/memory.{current,max,high,events,stat,numa_stat}. Every ancestor's limit
 binds, so all ancestors are read. https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
 
-File cache is charged to the cgroup that touched a page first, and is reclaimed when memory is short. A cgroup that has
-read a model stands at its limit without being short of memory. Only memory that cannot be reclaimed counts as used.
+File cache is charged to the cgroup that touched a page first, and is reclaimed when memory is short: a cgroup full of
+cache has room. Only memory that cannot be reclaimed counts as used.
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ class _Level(NamedTuple):
 
 
 class _Headroom(NamedTuple):
-    """
-    Memory below a cgroup's limit that is still free, in bytes and as a share: infinite without a limit, None unknown.
-    """
+    """Memory still free below a cgroup's limit, in bytes and as a share: infinite without a limit, None unknown."""
 
     available: float | None
     share: float | None
@@ -87,10 +85,8 @@ def collect_cgroup(host: Host, pid: int, labels: dict[str, str]) -> Iterator[Rea
         smallest = _find_smallest([level.limits[limit] for level in levels])
         if smallest != math.inf:  # the absence of a limit is not a missing reading
             yield metric.sample(smallest, **labels)
-    for metric, least in (
-        (AVAILABLE, _find_smallest([headroom.available for headroom in headrooms])),
-        (SHARE, nearest),
-    ):
+    available = _find_smallest([headroom.available for headroom in headrooms])
+    for metric, least in ((AVAILABLE, available), (SHARE, nearest)):
         if least != math.inf:
             yield metric.sample(least, **labels)
     if limiting is not None:
@@ -108,9 +104,7 @@ def _find_smallest(values: Sequence[float | None]) -> float | None:
 
 
 def _find_limiting(levels: Sequence[_Level]) -> _Level | None:
-    """
-    Returns the cgroup whose memory.max binds: the nearest of equal limits, the process's own cgroup without any limit.
-    """
+    """Returns the cgroup whose memory.max binds: the nearest of equal ones, the process's own without any limit."""
     smallest = _find_smallest([level.limits["max"] for level in levels])
     return next((level for level in levels if level.limits["max"] == smallest), None) if smallest is not None else None
 
@@ -128,11 +122,7 @@ def find_path(host: Host, pid: int) -> str | None:
 
 
 def _read_levels(host: Host, pid: int) -> list[_Level]:
-    """
-    Returns the cgroups that account for the process's memory, from its own upwards.
-
-    Threaded cgroups, and those without the memory controller, are left out.
-    """
+    """Returns the cgroups with memory files, which account for the process, from its own upwards."""
     path = find_path(host, pid)
     if path is None:
         return []

@@ -81,9 +81,7 @@ def _read_variables(host: Host, pid: int) -> dict[str, str]:
 
 
 def _parse_cpuset(host: Host, pid: int) -> Iterator[PlacementOption]:
-    """
-    Yields a request where the cpuset leaves out a node with memory. https://man7.org/linux/man-pages/man7/cpuset.7.html
-    """
+    """Yields a request where a cpuset omits a node with memory. https://man7.org/linux/man-pages/man7/cpuset.7.html"""
     process_status = read_status(host, pid)
     allowed = None if process_status is None else parse_cpulist(process_status.nodes)
     memory_nodes = read_cpulist(host, f"{FOLDER}/has_memory") if host.exists(f"{FOLDER}/has_memory") else None

@@ -24,9 +24,7 @@ _MAX_ANSWER = 4 << 20  # bytes of an answer
 
 
 class PrivateInfo(msgspec.Struct, frozen=True):
-    """
-    Sockets and placement variables of a process, both empty where it has ended; `error` says why they are unknown.
-    """
+    """Sockets and placement variables of a process, both empty where it has ended; `error` is why they are unknown."""
 
     variables: dict[str, str] = {}
     sockets: tuple[str, ...] = ()

@@ -31,9 +31,7 @@ class Stat(NamedTuple):
 
     @property
     def identity(self) -> tuple[int, int]:
-        """
-        Start time and stack address: a later process with this pid differs in the first, a later program in the second.
-        """
+        """Start time and stack address: a later process with this pid, or a later program in it, has others."""
         return self.start_time, self.start_stack
 
 

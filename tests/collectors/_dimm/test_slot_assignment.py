@@ -150,7 +150,7 @@ def test_two_sensors_of_one_source_are_not_one_module(tmp_path: Path) -> None:
     first, second = place(machine(tmp_path, *board(SUPERMICRO)), *ipmi("P1-DIMMA1 Temp", "P1_DIMMA1 Temp"))
 
     assert first == SlotAssignment("P1-DIMMA1", "0")
-    assert second == SlotAssignment("P1_DIMMA1 Temp", "0", "P1-DIMMA1 Temp already belongs to P1-DIMMA1")
+    assert second == SlotAssignment("P1_DIMMA1 Temp", "0", "P1-DIMMA1 Temp already has P1-DIMMA1")
 
 
 def test_ranks_share_a_module(tmp_path: Path) -> None:
