@@ -22,9 +22,9 @@ DIMM = {
     f"{FOLDER}/temp1_max": "55000",
     f"{FOLDER}/temp1_crit": "85000",
 }
-NOW = 'steadytok_hwmon_temperature_celsius{chip="spd5118",sensor="temp1"}'
-MAXIMUM = NOW.replace("_celsius", "_max_celsius")
-CRITICAL = NOW.replace("_celsius", "_critical_celsius")
+TEMPERATURE = 'steadytok_hwmon_temperature_celsius{chip="spd5118",sensor="temp1"}'
+MAXIMUM = TEMPERATURE.replace("_celsius", "_max_celsius")
+CRITICAL = TEMPERATURE.replace("_celsius", "_critical_celsius")
 
 
 def _read(host: Host, series: Series, config: hwmon.Config | None = None) -> dict[str, float]:
@@ -37,7 +37,7 @@ def test_alarms_are_never_opened(machine: Machine, series: Series) -> None:
     for alarm in ("temp1_max_alarm", "temp1_crit_alarm", "temp1_alarm"):
         os.mkfifo(host.path(f"{FOLDER}/{alarm}"))
 
-    assert _read(host, series)[NOW] == 48.25
+    assert _read(host, series)[TEMPERATURE] == 48.25
 
 
 def test_a_chip_that_is_not_named_is_never_read(machine: Machine, series: Series) -> None:
@@ -53,17 +53,17 @@ def test_the_operator_names_chips(machine: Machine, series: Series) -> None:
     host = machine(DIMM)
 
     assert _read(host, series, hwmon.Config(chips=("jc42",))) == {}
-    assert _read(Host(host.root), series, hwmon.Config(chips=("spd5118",)))[NOW] == 48.25
+    assert _read(Host(host.root), series, hwmon.Config(chips=("spd5118",)))[TEMPERATURE] == 48.25
 
 
 @pytest.mark.parametrize("unset", ["0", "-1000"])
 def test_a_limit_of_zero_is_no_limit(machine: Machine, series: Series, unset: str) -> None:
     """After a resume some chips have limits of 0 °C, which everything exceeds; that is nobody's limit."""
     host = machine(DIMM | {f"{FOLDER}/temp1_crit": unset})
-    found = _read(host, series)
+    values = _read(host, series)
 
-    assert (found[NOW], found[MAXIMUM]) == (48.25, 55)
-    assert CRITICAL not in found
+    assert (values[TEMPERATURE], values[MAXIMUM]) == (48.25, 55)
+    assert CRITICAL not in values
     assert host.take_notes() == []
 
 
@@ -72,7 +72,7 @@ def test_what_no_server_survives_is_missing(machine: Machine, series: Series, im
     """A sensor that is not there reads as -128 or 255 °C; that is a missing reading, and said so."""
     host = machine(DIMM | {f"{FOLDER}/temp1_input": implausible})
 
-    assert NOW not in _read(host, series)
+    assert TEMPERATURE not in _read(host, series)
     assert len(host.take_notes()) == 1
 
 
@@ -80,11 +80,11 @@ def test_a_sensor_that_reports_a_fault_is_not_believed(machine: Machine, series:
     """temp1_fault of 1 means that the input says nothing."""
     host = machine(DIMM | {f"{FOLDER}/temp1_fault": "1"})
 
-    assert NOW not in _read(host, series)
+    assert TEMPERATURE not in _read(host, series)
 
     machine({f"{FOLDER}/temp1_fault": "0"})
 
-    assert _read(host, series)[NOW] == 48.25
+    assert _read(host, series)[TEMPERATURE] == 48.25
 
 
 def test_limits_are_read_once_a_minute(machine: Machine, series: Series) -> None:
@@ -94,8 +94,8 @@ def test_limits_are_read_once_a_minute(machine: Machine, series: Series) -> None
     machine({f"{FOLDER}/temp1_input": "49000", f"{FOLDER}/temp1_crit": "95000"})
     passes = [_read(host, series) for _ in range(30)]
 
-    assert [found[NOW] for found in passes] == [49.0] * 30
-    assert [found[CRITICAL] for found in passes] == [85.0] * 29 + [95.0]
+    assert [values[TEMPERATURE] for values in passes] == [49.0] * 30
+    assert [values[CRITICAL] for values in passes] == [85.0] * 29 + [95.0]
 
 
 def test_a_chip_that_appears_is_found_at_once(machine: Machine, series: Series) -> None:
@@ -112,7 +112,7 @@ def test_a_device_is_named_by_its_link(machine: Machine, series: Series) -> None
     host = machine(DIMM)
     Path(host.path(f"{FOLDER}/device")).symlink_to("../../../3-0050")
 
-    assert _read(host, series)[NOW.replace('",sensor', '",device="3-0050",sensor')] == 48.25
+    assert _read(host, series)[TEMPERATURE.replace('",sensor', '",device="3-0050",sensor')] == 48.25
 
 
 def test_cores_are_read_only_when_asked_for(machine: Machine, series: Series) -> None:
@@ -137,12 +137,12 @@ def test_a_fan_that_stands_still_is_a_reading(machine: Machine, series: Series) 
     assert _read(host, series) == {'steadytok_hwmon_fan_rpm{chip="nct6775",sensor="fan1"}': 0.0}
 
 
-def _dimms(count: int) -> dict[str, str]:
+def _make_dimms(count: int) -> dict[str, str]:
     files = {"name": "spd5118", "temp1_input": "48000", "temp1_crit": "85000"}
     return {f"sys/class/hwmon/hwmon{n}/{file}": text for n in range(count) for file, text in files.items()}
 
 
-def _celsius(host: Host) -> list[str]:
+def _list_devices(host: Host) -> list[str]:
     """The chips whose temperature one pass gives, told apart by their bus and address."""
     readings = (reading for reading in hwmon.collect(host, hwmon.Config()) if reading is not None)
     return [dict(sample.labels)["device"] for sample in readings if sample.metric is hwmon.TEMPERATURE]
@@ -158,17 +158,17 @@ def test_a_chip_that_never_answers_hides_no_other(machine: Machine, monkeypatch:
     """A FIFO blocks as a stuck bus does: the other chips come in every pass, at the price of one thread in all."""
     monkeypatch.setattr(hwmon, "_CHIP_BUDGET", 1.0)
     before = set(threading.enumerate())
-    host = machine(_dimms(6))
+    host = machine(_make_dimms(6))
     for n in range(6):
         Path(host.path(f"sys/class/hwmon/hwmon{n}/device")).symlink_to(f"../../../3-005{n}")
     stuck = Path(host.path("sys/class/hwmon/hwmon2/temp1_input"))
     stuck.unlink()
     os.mkfifo(stuck)
     others = ["3-0050", "3-0051", "3-0053", "3-0054", "3-0055"]
-    first = _celsius(host)
+    first = _list_devices(host)
     reasons = [note for note in host.take_notes() if note.path == "sys/class/hwmon/hwmon2"]
     threads = set(threading.enumerate()) - before
-    passes = [_celsius(host) for _ in range(10)]
+    passes = [_list_devices(host) for _ in range(10)]
 
     assert [first, *passes] == [others] * 11
     assert [note.reason for note in reasons] == ["did not return within 1 s"]
@@ -185,6 +185,6 @@ def test_a_chip_that_never_answers_hides_no_other(machine: Machine, monkeypatch:
         assert time.monotonic() < end, "the thread that was stuck has not ended"
         time.sleep(0.005)
 
-    assert sorted(_celsius(host)) == sorted([*others, "3-0052"])
+    assert sorted(_list_devices(host)) == sorted([*others, "3-0052"])
     assert host.take_notes() == []
     assert set(threading.enumerate()) - before < threads

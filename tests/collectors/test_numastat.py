@@ -46,10 +46,10 @@ def test_no_name_or_help_speaks_of_pages_or_bytes() -> None:
 def test_one_bad_line_hides_no_other(machine: Machine, series: Series) -> None:
     """A counter that cannot be read is missing and counted; the five beside it are there."""
     host = machine({NODE.format(0): TEXT.replace("numa_miss 2", "numa_miss"), NODE.format(10): TEXT})
-    read = series(numastat.collect(host))
+    values = series(numastat.collect(host))
 
-    assert len(read) == 11
-    assert 'steadytok_numastat_numa_miss_total{node="0"}' not in read
+    assert len(values) == 11
+    assert 'steadytok_numastat_numa_miss_total{node="0"}' not in values
     assert [note.path for note in host.take_notes()] == [NODE.format(0)]
 
 

@@ -34,22 +34,25 @@ TRIE = (
 )
 
 
-def stat_line(pid: int, *, parent: int = 1, started: int = 0, ticks: int = 0, cpu: int = 0, name: str = "x") -> str:
+def format_stat(pid: int, *, parent: int = 1, started: int = 0, ticks: int = 0, cpu: int = 0, name: str = "x") -> str:
     """/proc/PID/stat of Linux 6.x: fields 4 to 52 after the state."""
     numbers = [0] * 49
     numbers[0], numbers[10], numbers[18], numbers[35] = parent, ticks, started or pid, cpu
     return f"{pid} ({name}) S {' '.join(map(str, numbers))}\n"
 
 
-def one(pid: int, *words: str, parent: int = 1, resident: int | None = None, **more: int) -> dict[str, str]:
+def make_process(pid: int, *words: str, parent: int = 1, resident: int | None = None, **more: int) -> dict[str, str]:
     """The files of a process."""
-    files = {f"proc/{pid}/cmdline": "\0".join(words) + "\0", f"proc/{pid}/stat": stat_line(pid, parent=parent, **more)}
+    files = {
+        f"proc/{pid}/cmdline": "\0".join(words) + "\0",
+        f"proc/{pid}/stat": format_stat(pid, parent=parent, **more),
+    }
     if resident is not None:
         files[f"proc/{pid}/status"] = f"VmRSS:\t{resident} kB\nCpus_allowed_list:\t0-3\nMems_allowed_list:\t0\n"
     return files
 
 
-def listening(host: Host, pid: int, port: int, space: str) -> None:
+def listen_on(host: Host, pid: int, port: int, space: str) -> None:
     """Lets a process listen on a port in a network namespace."""
     tcp = f"{TCP}\n   0: 00000000:{port:04X} 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 {pid}7 1 0 1\n"
     for path, text in ((f"proc/{pid}/net/tcp", tcp), (f"proc/{pid}/fd/.", "")):
@@ -58,15 +61,15 @@ def listening(host: Host, pid: int, port: int, space: str) -> None:
             with open(host.path(path), "w") as file:
                 file.write(text)
     os.symlink(f"socket:[{pid}7]", host.path(f"proc/{pid}/fd/3"))
-    in_namespace(host, pid, space)
+    enter_namespace(host, pid, space)
 
 
-def in_namespace(host: Host, pid: int, space: str) -> None:
+def enter_namespace(host: Host, pid: int, space: str) -> None:
     os.makedirs(host.path(f"proc/{pid}/ns"), exist_ok=True)
     os.symlink(space, host.path(f"proc/{pid}/ns/net"))
 
 
-def found(host: Host, *targets: Target, discover: bool = True) -> list[tuple[str, str, int]]:
+def find_engines(host: Host, *targets: Target, discover: bool = True) -> list[tuple[str, str, int]]:
     return [(each.engine, each.rank, each.pid) for each in find_processes(host, targets, discover=discover)]
 
 
@@ -132,14 +135,14 @@ def test_any_command_line_can_be_looked_at(words: list[str]) -> None:
 def test_workers_stand_for_their_engine(machine: Machine) -> None:
     """Of vLLM's tree the workers hold the model, not the API server or the core; where there are none, the core."""
     several = {
-        **one(100, "python3", "/usr/bin/vllm", "serve", "--port", "8001"),
-        **one(110, "VLLM::EngineCore", parent=100),
-        **one(111, "VLLM::Worker_TP0", parent=110),
-        **one(112, "VLLM::Worker_TP1", parent=110),
+        **make_process(100, "python3", "/usr/bin/vllm", "serve", "--port", "8001"),
+        **make_process(110, "VLLM::EngineCore", parent=100),
+        **make_process(111, "VLLM::Worker_TP0", parent=110),
+        **make_process(112, "VLLM::Worker_TP1", parent=110),
     }
-    single = {**one(200, "vllm", "serve"), **one(210, "VLLM::EngineCore", parent=200)}
+    single = {**make_process(200, "vllm", "serve"), **make_process(210, "VLLM::EngineCore", parent=200)}
 
-    assert found(machine({**several, **single})) == [
+    assert find_engines(machine({**several, **single})) == [
         ("vllm", "0", 210),
         ("vllm:8001", "0", 111),
         ("vllm:8001", "1", 112),
@@ -150,39 +153,45 @@ def test_workers_without_titles_are_the_large_ones(machine: Machine) -> None:
     """Without titles those that are not much smaller than the largest hold the model, in the order of start."""
     host = machine(
         {
-            **one(100, "python", "-m", "sglang.launch_server", resident=900_000),
-            **one(103, "python", "-c", "spawn", parent=100, resident=20_000_000, started=7),
-            **one(102, "python", "-c", "spawn", parent=100, resident=21_000_000, started=9),
-            **one(104, "python", "-c", "tokens", parent=103, resident=300_000),
+            **make_process(100, "python", "-m", "sglang.launch_server", resident=900_000),
+            **make_process(103, "python", "-c", "spawn", parent=100, resident=20_000_000, started=7),
+            **make_process(102, "python", "-c", "spawn", parent=100, resident=21_000_000, started=9),
+            **make_process(104, "python", "-c", "tokens", parent=103, resident=300_000),
         }
     )
 
-    assert found(host) == [("sglang", "0", 103), ("sglang", "1", 102)]
+    assert find_engines(host) == [("sglang", "0", 103), ("sglang", "1", 102)]
 
 
 def test_ollama_is_its_runners(machine: Machine) -> None:
     """Ollama's server holds nothing: with no model loaded it is not there, else its runners are."""
-    server = one(50, "/usr/bin/ollama", "serve")
+    server = make_process(50, "/usr/bin/ollama", "serve")
     host = machine(server)
 
-    assert found(host) == []
-    machine(one(60, "/usr/bin/ollama", "runner", "--port", "43211", parent=50))
-    assert found(host) == [("ollama", "0", 60)]
+    assert find_engines(host) == []
+    machine(make_process(60, "/usr/bin/ollama", "runner", "--port", "43211", parent=50))
+    assert find_engines(host) == [("ollama", "0", 60)]
 
 
 def test_engines_of_one_name_are_numbered(machine: Machine) -> None:
     """Two engines that cannot be told apart by a port have names of their own, in the order of their start."""
-    host = machine({**one(20, "llama-cli", started=9), **one(30, "llama-cli", started=5)})
+    host = machine({**make_process(20, "llama-cli", started=9), **make_process(30, "llama-cli", started=5)})
 
-    assert found(host) == [("llama.cpp", "0", 30), ("llama.cpp#2", "0", 20)]
+    assert find_engines(host) == [("llama.cpp", "0", 30), ("llama.cpp#2", "0", 20)]
 
 
 def test_a_url_names_the_engine_that_listens_there(machine: Machine) -> None:
     """The socket counts, not what the command line says; another host's URL and one without an engine are nobody's."""
-    host = machine({**one(1, "/sbin/init"), **one(30, "llama-server", "--port", "1"), **one(40, "nginx")})
-    in_namespace(host, 1, OURS)
-    listening(host, 30, 8080, OURS)
-    listening(host, 40, 80, OURS)
+    host = machine(
+        {
+            **make_process(1, "/sbin/init"),
+            **make_process(30, "llama-server", "--port", "1"),
+            **make_process(40, "nginx"),
+        }
+    )
+    enter_namespace(host, 1, OURS)
+    listen_on(host, 30, 8080, OURS)
+    listen_on(host, 40, 80, OURS)
     targets = [
         Target(name="r1", url="http://localhost:8080/v1"),
         Target(name="front", url="http://127.0.0.1"),
@@ -190,7 +199,7 @@ def test_a_url_names_the_engine_that_listens_there(machine: Machine) -> None:
         Target(name="bad", url="http://[::1:80"),
     ]
 
-    assert found(host, *targets) == [("r1", "0", 30)]
+    assert find_engines(host, *targets) == [("r1", "0", 30)]
     assert host.take_notes() == []
 
 
@@ -199,63 +208,69 @@ def test_containers_have_ports_of_their_own(machine: Machine) -> None:
     proxy = "/usr/bin/docker-proxy -proto tcp -host-ip 0.0.0.0 -host-port {} -container-ip {} -container-port 8000"
     host = machine(
         {
-            **one(1, "/sbin/init"),
-            **one(30, "vllm", "serve"),
-            **one(40, "vllm", "serve"),
-            **one(51, *proxy.format(9001, "172.17.0.2").split()),
-            **one(52, *proxy.format(9002, "172.17.0.3").split()),
+            **make_process(1, "/sbin/init"),
+            **make_process(30, "vllm", "serve"),
+            **make_process(40, "vllm", "serve"),
+            **make_process(51, *proxy.format(9001, "172.17.0.2").split()),
+            **make_process(52, *proxy.format(9002, "172.17.0.3").split()),
             "proc/30/net/fib_trie": TRIE.format("172.17.0.2"),
             "proc/40/net/fib_trie": TRIE.format("172.17.0.3"),
         }
     )
-    in_namespace(host, 1, OURS)
-    listening(host, 30, 8000, POD)
-    listening(host, 40, 8000, OTHER_POD)
+    enter_namespace(host, 1, OURS)
+    listen_on(host, 30, 8000, POD)
+    listen_on(host, 40, 8000, OTHER_POD)
 
     by_proxy = [Target(name=f"r{port}", url=f"http://127.0.0.1:{port}") for port in (9001, 9002)]
-    assert found(host, *by_proxy) == [("r9001", "0", 30), ("r9002", "0", 40)]
-    assert found(host, Target(name="b", url="http://172.17.0.3:8000"), discover=False) == [("b", "0", 40)]
-    assert found(host, Target(name="which", url="http://127.0.0.1:8000"), discover=False) == []
+    assert find_engines(host, *by_proxy) == [("r9001", "0", 30), ("r9002", "0", 40)]
+    assert find_engines(host, Target(name="b", url="http://172.17.0.3:8000"), discover=False) == [("b", "0", 40)]
+    assert find_engines(host, Target(name="which", url="http://127.0.0.1:8000"), discover=False) == []
 
 
 def test_what_is_named_comes_before_what_is_found(machine: Machine) -> None:
     """A command line or a pid names any process; it is not found a second time under another name."""
     host = machine(
-        {**one(30, "python", "serve.py", "--model", "r1"), **one(40, "llama-server"), **one(41, "llama-server")}
+        {
+            **make_process(30, "python", "serve.py", "--model", "r1"),
+            **make_process(40, "llama-server"),
+            **make_process(41, "llama-server"),
+        }
     )
 
     targets = [Target(name="mine", command=r"serve\.py.*r1"), Target(name="big", pid=41)]
-    assert found(host, *targets) == [("big", "0", 41), ("llama.cpp", "0", 40), ("mine", "0", 30)]
-    assert found(host, *targets, discover=False) == [("big", "0", 41), ("mine", "0", 30)]
+    assert find_engines(host, *targets) == [("big", "0", 41), ("llama.cpp", "0", 40), ("mine", "0", 30)]
+    assert find_engines(host, *targets, discover=False) == [("big", "0", 41), ("mine", "0", 30)]
 
 
 def test_what_is_named_and_not_there_is_noted(machine: Machine) -> None:
     """A pid or command line without a process leaves a note that says so; a thread of the kernel is no process."""
-    host = machine({"proc/2/stat": stat_line(2), "proc/2/cmdline": ""})
+    host = machine({"proc/2/stat": format_stat(2), "proc/2/cmdline": ""})
 
-    assert found(host, Target(name="a", pid=2), Target(name="b", command="nothing"), Target(name="c", pid=77)) == []
+    assert (
+        find_engines(host, Target(name="a", pid=2), Target(name="b", command="nothing"), Target(name="c", pid=77)) == []
+    )
     assert [note.path for note in host.take_notes()] == ["process 2", "command 'nothing'", "process 77"]
 
 
-@pytest.mark.parametrize("told", [{}, {"command": "a("}])
-def test_a_target_that_finds_nobody_is_refused(told: dict[str, str]) -> None:
+@pytest.mark.parametrize("target_fields", [{}, {"command": "a("}])
+def test_a_target_that_finds_nobody_is_refused(target_fields: dict[str, str]) -> None:
     """A target without url, command and pid, and a pattern that is none, are refused before anything starts."""
     with pytest.raises(ValueError, match="expected"):
-        Target(name="x", **told)
+        Target(name="x", **target_fields)
 
 
 def test_a_worker_whose_engine_is_not_known_is_nobodys(machine: Machine) -> None:
     """Where the process between a worker and its engine cannot be read no rank is told rather than a wrong one."""
     host = machine(
         {
-            **one(100, "vllm", "serve"),
-            **one(110, "VLLM::EngineCore", parent=100),
-            **one(111, "VLLM::Worker_TP0", parent=110),
+            **make_process(100, "vllm", "serve"),
+            **make_process(110, "VLLM::EngineCore", parent=100),
+            **make_process(111, "VLLM::Worker_TP0", parent=110),
             "proc/110/stat": "nonsense",
         }
     )
 
-    assert found(host) == []
+    assert find_engines(host) == []
     assert "proc/110/stat" in [note.path for note in host.take_notes()]
 
 
@@ -297,20 +312,20 @@ def test_mappings_have_the_kernels_kinds(machine: Machine) -> None:
     st.integers(0, len(MAPS.splitlines()) - 1),
     st.text(st.characters(exclude_characters="\n\r", codec="ascii"), max_size=30),
 )
-def test_a_line_that_is_none_is_not_passed_over(machine: Machine, place: int, damage: str) -> None:
+def test_a_line_that_is_none_is_not_passed_over(machine: Machine, index: int, damage: str) -> None:
     """Maps with a line that cannot be read are no maps: the pages of that mapping would be missing in the shares."""
     lines = MAPS.splitlines()
-    lines[place] = f"{damage}!{lines[place]}"
+    lines[index] = f"{damage}!{lines[index]}"
     host = machine({"proc/9/maps": "\n".join(lines)})
 
     assert read_mappings(host, 9) is None
     assert [note.path for note in host.take_notes()] == ["proc/9/maps"]
 
 
-def thread(tid: int, cpu: int, ticks: int, allowed: str = "0-3", moves: int | None = 5) -> dict[str, str]:
+def make_thread(tid: int, cpu: int, ticks: int, allowed: str = "0-3", moves: int | None = 5) -> dict[str, str]:
     folder = f"proc/9/task/{tid}"
     files = {
-        f"{folder}/stat": stat_line(tid, ticks=ticks, cpu=cpu, name="a) S (b"),
+        f"{folder}/stat": format_stat(tid, ticks=ticks, cpu=cpu, name="a) S (b"),
         f"{folder}/status": f"Cpus_allowed_list:\t{allowed}\nMems_allowed_list:\t0-1\n",
     }
     if moves is not None:
@@ -318,97 +333,97 @@ def thread(tid: int, cpu: int, ticks: int, allowed: str = "0-3", moves: int | No
     return files
 
 
-NODE_OF = {0: "0", 1: "0", 2: "1", 3: "1"}
+NODE_BY_CPU = {0: "0", 1: "0", 2: "1", 3: "1"}
 
 
 def test_threads_are_where_they_worked(machine: Machine) -> None:
     """Processor time since the last look counts by where each thread is; while all rest, where they last worked."""
-    host = machine({**thread(9, 0, 100), **thread(10, 2, 300)})
-    watch = ThreadTracker()
+    host = machine({**make_thread(9, 0, 100), **make_thread(10, 2, 300)})
+    tracker = ThreadTracker()
 
-    assert watch.update(host, 9, NODE_OF).ticks == {"0": 100, "1": 300}
-    machine({**thread(9, 0, 150), **thread(10, 1, 340)})
-    second = watch.update(host, 9, NODE_OF)
+    assert tracker.update(host, 9, NODE_BY_CPU).ticks == {"0": 100, "1": 300}
+    machine({**make_thread(9, 0, 150), **make_thread(10, 1, 340)})
+    second = tracker.update(host, 9, NODE_BY_CPU)
     assert (second.ticks, second.running) == ({"0": 90}, {"0": 2})
-    assert watch.update(host, 9, NODE_OF).ticks == {"0": 90}
+    assert tracker.update(host, 9, NODE_BY_CPU).ticks == {"0": 90}
 
 
 def test_bound_threads_are_those_of_one_node(machine: Machine) -> None:
     """Affinity is told by node; processors of empty sockets, which affinity lists too, are of no node."""
-    host = machine({**thread(9, 0, 1, "0-127"), **thread(10, 2, 1, "2,64-127"), **thread(11, 3, 1, "3")})
+    host = machine({**make_thread(9, 0, 1, "0-127"), **make_thread(10, 2, 1, "2,64-127"), **make_thread(11, 3, 1, "3")})
 
-    seen = ThreadTracker().update(host, 9, NODE_OF)
-    assert (seen.allowed, seen.bound) == ({"0": 1, "1": 3}, {"1": 2})
+    threads = ThreadTracker().update(host, 9, NODE_BY_CPU)
+    assert (threads.allowed, threads.bound) == ({"0": 1, "1": 3}, {"1": 2})
 
 
 def test_counts_do_not_fall_when_a_thread_ends(machine: Machine) -> None:
     """A thread takes its counts along; the sum of the process keeps them, and a missing one is made good later."""
-    host = machine({**thread(9, 0, 1, moves=10), **thread(10, 0, 1, moves=7)})
-    watch = ThreadTracker()
+    host = machine({**make_thread(9, 0, 1, moves=10), **make_thread(10, 0, 1, moves=7)})
+    tracker = ThreadTracker()
 
-    assert watch.update(host, 9, NODE_OF).thread_migrations == 17
+    assert tracker.update(host, 9, NODE_BY_CPU).thread_migrations == 17
     for file in ("stat", "status", "sched"):
         os.unlink(host.path(f"proc/9/task/10/{file}"))
     os.rmdir(host.path("proc/9/task/10"))
-    machine(thread(9, 0, 1, moves=12))
-    assert watch.update(host, 9, NODE_OF).thread_migrations == 19
+    machine(make_thread(9, 0, 1, moves=12))
+    assert tracker.update(host, 9, NODE_BY_CPU).thread_migrations == 19
     os.unlink(host.path("proc/9/task/9/sched"))
-    assert watch.update(host, 9, NODE_OF).thread_migrations is None
-    machine(thread(9, 0, 1, moves=13))
-    assert watch.update(host, 9, NODE_OF).thread_migrations == 20
+    assert tracker.update(host, 9, NODE_BY_CPU).thread_migrations is None
+    machine(make_thread(9, 0, 1, moves=13))
+    assert tracker.update(host, 9, NODE_BY_CPU).thread_migrations == 20
 
 
 def test_a_thread_that_cannot_be_read_is_not_left_out_of_a_count(machine: Machine) -> None:
     """Counts of all threads but one would be wrong: there are none, and a note says which thread it was."""
-    host = machine({**thread(9, 0, 1), **thread(10, 2, 1)})
+    host = machine({**make_thread(9, 0, 1), **make_thread(10, 2, 1)})
     machine({"proc/9/task/10/stat": "nonsense"})
 
-    assert ThreadTracker().update(host, 9, NODE_OF) == (None,) * 6
+    assert ThreadTracker().update(host, 9, NODE_BY_CPU) == (None,) * 6
     assert "proc/9/task/10" in [note.path for note in host.take_notes()]
 
 
 @contextmanager
-def child(mebibytes: int) -> Iterator[int]:
+def start_child(mebibytes: int) -> Iterator[int]:
     """A process with so much memory that it has touched."""
     code = "import mmap, sys; m = mmap.mmap(-1, int(sys.argv[1]) << 20, flags=34 | 0x8000); print(flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", code, str(mebibytes)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as held:
-        assert held.stdout is not None
-        held.stdout.readline()
+    ) as child_process:
+        assert child_process.stdout is not None
+        child_process.stdout.readline()
         try:
-            yield held.pid
+            yield child_process.pid
         finally:
-            held.kill()
+            child_process.kill()
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
 def test_this_kernel_is_asked(series: Series) -> None:
     """On this machine a process's pages are on its nodes: the shares add up to 1, each with an error."""
     host = Host("/")
-    with child(64) as pid:
+    with start_child(64) as pid:
         config = process.Config(engines=(Target(name="held", pid=pid),), discover=False)
-        seen = series(process.collect(host, config))
+        values = series(process.collect(host, config))
     notes = host.take_notes()
     if not os.path.exists("/sys/devices/system/node/node0") or notes:
         pytest.skip(f"this kernel does not tell where pages are: {notes}")
 
-    shares = [value for name, value in seen.items() if "node_share_ratio" in name]
+    shares = [value for name, value in values.items() if "node_share_ratio" in name]
     assert sum(shares) == pytest.approx(1.0)
-    assert seen['steadytok_process_sampled_pages{engine="held",kind="anon",rank="0"}'] > 3000
-    assert seen['steadytok_process_memory_bytes{engine="held",kind="anon",rank="0"}'] > 64 << 20
+    assert values['steadytok_process_sampled_pages{engine="held",kind="anon",rank="0"}'] > 3000
+    assert values['steadytok_process_memory_bytes{engine="held",kind="anon",rank="0"}'] > 64 << 20
 
 
 def test_a_process_that_has_ended_is_not_asked() -> None:
     """A pid whose process has ended, and one that was another's, give no placement and one note."""
     host = Host("/")
-    with child(1) as pid:
-        seen = read_stat(host, pid)
-        assert seen is not None
-        assert sample_pages(host, pid, seen.start_time + 1, 100) is None
+    with start_child(1) as pid:
+        process_stat = read_stat(host, pid)
+        assert process_stat is not None
+        assert sample_pages(host, pid, process_stat.start_time + 1, 100) is None
         os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        assert sample_pages(host, pid, seen.start_time, 100) is None
+        assert sample_pages(host, pid, process_stat.start_time, 100) is None
     assert len(host.take_notes()) == 2
 
 
@@ -423,7 +438,7 @@ def test_a_program_that_it_becomes_is_not_taken_for_it(monkeypatch: pytest.Monke
         one_process.stdout.readline()
         first = read_stat(host, one_process.pid)
         assert first is not None
-        said: list[int] = []
+        replaced_pids: list[int] = []
 
         def become(host: Host, pid: int) -> list[Mapped] | None:
             old = read_mappings(host, pid)
@@ -434,14 +449,14 @@ def test_a_program_that_it_becomes_is_not_taken_for_it(monkeypatch: pytest.Monke
             while (now := read_stat(host, pid)) is not None and now.start_stack == first.start_stack:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
-            said.append(pid)
+            replaced_pids.append(pid)
             return old
 
         monkeypatch.setattr(move_pages, "read_mappings", become)
         placement = sample_pages(host, one_process.pid, first.start_time, 4096)
         one_process.kill()
 
-    assert said == [one_process.pid]
+    assert replaced_pids == [one_process.pid]
     assert placement is None
     assert len(host.take_notes()) == 1
 

@@ -79,17 +79,17 @@ CORPUS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "entity", "says"), CORPUS, ids=[f"{name}@{entity}" for name, entity, _ in CORPUS])
-def test_every_name_lands_or_is_refused_with_its_reason(name: str, entity: str, says: Slot | str) -> None:
+@pytest.mark.parametrize(("name", "entity", "expected"), CORPUS, ids=[f"{name}@{entity}" for name, entity, _ in CORPUS])
+def test_every_name_lands_or_is_refused_with_its_reason(name: str, entity: str, expected: Slot | str) -> None:
     """A name says which processor, channel and module, or why its sensor is none of a module."""
-    assert (refusal_reason(name, entity) or parse_slots([name])[name]) == says
+    assert (refusal_reason(name, entity) or parse_slots([name])[name]) == expected
 
 
 def test_g_among_other_letters_is_a_channel() -> None:
     """Where a board has sensors of channels A to H, `DIMMG0` is channel G and no group."""
-    found = parse_slots(["DIMMA0_TEMP", "DIMMG0_TEMP", "DIMMH0_TEMP"])
+    slots = parse_slots(["DIMMA0_TEMP", "DIMMG0_TEMP", "DIMMH0_TEMP"])
 
-    assert found["DIMMG0_TEMP"] == Slot("DIMMG0", None, "G", 0)
+    assert slots["DIMMG0_TEMP"] == Slot("DIMMG0", None, "G", 0)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ LABELS = st.dictionaries(st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True), 
 VALUES = st.floats(allow_nan=False, allow_infinity=False)
 
 
-def _line(name: str, labels: dict[str, str], value: float) -> str:
+def _format_line(name: str, labels: dict[str, str], value: float) -> str:
     escaped = {key: text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"") for key, text in labels.items()}
     pairs = ",".join(f'{key}="{text}"' for key, text in escaped.items())
     return f"{name}{{{pairs}}} {value!r}" if pairs else f"{name} {value!r}"
@@ -23,7 +23,7 @@ def _line(name: str, labels: dict[str, str], value: float) -> str:
 @given(NAMES, LABELS, VALUES)
 def test_reads_what_the_reference_parser_reads(name: str, labels: dict[str, str], value: float) -> None:
     """Name, labels and value of any sample come out as from prometheus_client."""
-    text = _line(name, labels, value) + "\n"
+    text = _format_line(name, labels, value) + "\n"
     sample = next(sample for family in text_string_to_metric_families(text) for sample in family.samples)
 
     assert parse_points(text, {name}) == {sample.name: [Point(sample.labels, sample.value)]}
@@ -34,9 +34,9 @@ def test_reads_what_the_reference_parser_reads(name: str, labels: dict[str, str]
 def test_anything_else_is_no_error(text: str, name: str) -> None:
     """Whatever an engine answers, reading it ends, with points that are finite numbers or with none."""
     is_exposition(text)
-    found = parse_points(f"{text}\n{name} {text}", {name, "a", "1"})
+    points = parse_points(f"{text}\n{name} {text}", {name, "a", "1"})
 
-    assert all(abs(point.value) < float("inf") for series in found.values() for point in series or ())
+    assert all(abs(point.value) < float("inf") for series in points.values() for point in series or ())
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,9 @@ def test_what_is_no_list_is_none(text: str) -> None:
 @given(st.text())
 def test_any_text_gives_numbers_or_none(text: str) -> None:
     """No text raises."""
-    found = parse_cpulist(text)
+    numbers = parse_cpulist(text)
 
-    assert found is None or (found and all(number >= 0 for number in found))
+    assert numbers is None or (numbers and all(number >= 0 for number in numbers))
 
 
 @given(st.frozensets(st.integers(0, 2000), min_size=1))

@@ -13,9 +13,11 @@ from collectors._ipmi.sensor import Sensor, parse_sensor
 PROCESSOR, BOARD, MEMORY_DEVICE, MEMORY_MODULE, REGULATOR = 3, 7, 0x20, 0x08, 0x14
 
 
-def sensor(name: str, entity: int, **more: object) -> Sensor:
-    made = SimulatedSensor(name, 40, entity=entity, encoded_name=bytes((0xC0 | len(name),)) + name.encode(), **more)  # type: ignore[arg-type]  # of many kinds
-    parsed = parse_sensor(made.encode_record(1, 1))
+def make_sensor(name: str, entity: int, **fields: object) -> Sensor:
+    simulated = SimulatedSensor(
+        name, 40, entity=entity, encoded_name=bytes((0xC0 | len(name),)) + name.encode(), **fields
+    )  # type: ignore[arg-type]  # of many kinds
+    parsed = parse_sensor(simulated.encode_record(1, 1))
     assert parsed is not None
     return parsed
 
@@ -59,33 +61,33 @@ def sensor(name: str, entity: int, **more: object) -> Sensor:
 )
 def test_vendors_names_land_right(name: str, entity: int, kind: str | None) -> None:
     """Memory by entity or by name; regulators and the memory of accelerators never."""
-    assert classify_sensor(sensor(name, entity), (), ()) == kind
+    assert classify_sensor(make_sensor(name, entity), (), ()) == kind
 
 
 def test_the_operator_has_the_last_word() -> None:
     """Patterns in any case: what is included is read as well, what is excluded is not."""
-    supply, dimm = sensor("PSU1 Temp", BOARD), sensor("DIMMA1 Temp", MEMORY_DEVICE)
+    supply, dimm = make_sensor("PSU1 Temp", BOARD), make_sensor("DIMMA1 Temp", MEMORY_DEVICE)
 
     assert classify_sensor(supply, ("psu*temp",), ()) == "other"
     assert classify_sensor(supply, ("psu*temp",), ("PSU1*",)) is None
     assert classify_sensor(dimm, (), ("dimma?*",)) is None
-    assert classify_sensor(sensor("VR_DIMMG0_TEMP", BOARD), ("VR_*",), ()) == "other"
-    assert classify_sensor(sensor("12V", BOARD, type=2, unit=4), ("*",), ()) is None
+    assert classify_sensor(make_sensor("VR_DIMMG0_TEMP", BOARD), ("VR_*",), ()) == "other"
+    assert classify_sensor(make_sensor("12V", BOARD, type=2, unit=4), ("*",), ()) is None
 
 
 def test_what_cannot_be_read_is_refused_with_its_reason() -> None:
     """A discrete sensor's 0x00 is no 0 °C, a satellite controller's sensor needs bridging, volts are no heat."""
-    discrete = sensor("DIMM 1 Temp", BOARD, units=0xC0)
+    discrete = make_sensor("DIMM 1 Temp", BOARD, units=0xC0)
 
     assert classify_sensor(discrete, (), ()) == "memory"
     assert (refusal_reason(discrete) or "").startswith("is discrete")
-    assert (refusal_reason(sensor("DIMM 1 Temp", BOARD, unit=4)) or "").startswith("is discrete")
-    assert "another controller (0x2C)" in (refusal_reason(replace(sensor("DIMMA1", BOARD), owner=0x2C)) or "")
-    assert refusal_reason(sensor("DIMMA1", BOARD)) is None
+    assert (refusal_reason(make_sensor("DIMM 1 Temp", BOARD, unit=4)) or "").startswith("is discrete")
+    assert "another controller (0x2C)" in (refusal_reason(replace(make_sensor("DIMMA1", BOARD), owner=0x2C)) or "")
+    assert refusal_reason(make_sensor("DIMMA1", BOARD)) is None
 
 
 def test_a_fan_must_turn() -> None:
     """A fan's speed is wanted, in revolutions or as a ratio; whether there is one is not."""
-    assert classify_sensor(sensor("FAN1", 29, type=4, unit=18), (), ()) == "fan"
-    assert classify_sensor(sensor("Fan 1", 29, type=4, unit=0, units=1), (), ()) == "fan"
-    assert classify_sensor(sensor("Fan Presence", 29, type=4, units=0xC0), (), ()) is None
+    assert classify_sensor(make_sensor("FAN1", 29, type=4, unit=18), (), ()) == "fan"
+    assert classify_sensor(make_sensor("Fan 1", 29, type=4, unit=0, units=1), (), ()) == "fan"
+    assert classify_sensor(make_sensor("Fan Presence", 29, type=4, units=0xC0), (), ()) is None
