@@ -1,4 +1,4 @@
-"""The traps of cpufreq: reads that interrupt, reads that never end, CPUs that are away."""
+"""The traps of cpufreq: reads that interrupt, reads that never end, CPUs that are offline."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _select_frequencies(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def test_the_file_that_interrupts_is_never_opened(machine: Machine, series: Series) -> None:
-    """cpuinfo_cur_freq is left alone: here it is a FIFO, and opening it would never end."""
+    """cpuinfo_cur_freq is never opened: here it is a FIFO, and opening it would block for ever."""
     host = machine(_make_two_nodes(1, NEW))
     os.mkfifo(host.path(f"{CPU}/cpufreq/policy0/cpuinfo_cur_freq"))
 
@@ -76,7 +76,7 @@ def test_old_kernels_are_read_two_cpus_of_each_node_at_a_time(machine: Machine, 
 
 
 def test_in_rotation_no_value_is_older_than_one_round(machine: Machine, series: Series) -> None:
-    """After one round of passes nothing is left of what was true before it."""
+    """After one round of passes no older value remains."""
     host = machine(_make_two_nodes(10, OLD))
     for _ in range(7):
         list(cpufreq.collect(host))
@@ -90,7 +90,7 @@ def test_in_rotation_no_value_is_older_than_one_round(machine: Machine, series: 
 
 
 def test_the_round_of_a_large_node_stays_short(machine: Machine, series: Series) -> None:
-    """With 64 CPUs a node more than two are read at once, so that a round has at most 24 passes."""
+    """With 64 CPUs a node a pass reads more than two, so that a round has at most 24 passes."""
     host = machine(_make_two_nodes(64, OLD))
     for _ in range(24):
         values = _select_frequencies(series(cpufreq.collect(host)))
@@ -99,7 +99,7 @@ def test_the_round_of_a_large_node_stays_short(machine: Machine, series: Series)
 
 
 def test_a_failed_read_in_rotation_ends_the_old_value(machine: Machine, series: Series) -> None:
-    """A policy that no longer answers at its turn is missing, not as it was."""
+    """A policy that does not answer at its turn is missing, and its old value is dropped."""
     host = machine(_make_two_nodes(1, OLD))
     list(cpufreq.collect(host))
     machine({f"{CPU}/cpufreq/policy1/scaling_cur_freq": ""})
@@ -124,14 +124,14 @@ def test_a_failed_read_in_rotation_ends_the_old_value(machine: Machine, series: 
 def test_isolated_cpus_are_left_alone_where_a_read_interrupts(
     machine: Machine, series: Series, kernel: str, driver: str, expected: int
 ) -> None:
-    """x86 from 4.13 to 5.17, and cppc_cpufreq, interrupt the CPU; elsewhere an isolated CPU, an engine's, is read."""
+    """Isolated CPUs are skipped on x86 from 4.13 to 5.17, and under cppc_cpufreq; elsewhere they are read."""
     host = machine(_make_two_nodes(2, kernel, driver, isolated="1,3"))
 
     assert len(_select_frequencies(series(cpufreq.collect(host)))) == expected
 
 
 def test_an_offline_policy_is_no_fault(machine: Machine, series: Series) -> None:
-    """A policy without a CPU online is skipped without a word, and comes back with its CPU."""
+    """A policy without an online CPU is skipped without a note, and returns with its CPU."""
     host = machine(_make_two_nodes(2, NEW) | {f"{CPU}/online": "0-2"})
 
     assert len(_select_frequencies(series(cpufreq.collect(host)))) == 3
@@ -143,7 +143,7 @@ def test_an_offline_policy_is_no_fault(machine: Machine, series: Series) -> None
 
 
 def test_a_policy_lives_while_any_of_its_cpus_does(machine: Machine, series: Series) -> None:
-    """The CPU a policy is named after may be offline while others of it run."""
+    """The CPU in a policy's name may be offline while others of the policy run."""
     host = machine(_make_two_nodes(1, NEW) | {f"{CPU}/cpufreq/policy0/related_cpus": "0 2", f"{CPU}/online": "0-2"})
     list(cpufreq.collect(host))
     machine({f"{CPU}/online": "1-2"})
@@ -152,7 +152,7 @@ def test_a_policy_lives_while_any_of_its_cpus_does(machine: Machine, series: Ser
 
 
 def test_a_new_governor_is_seen_within_six_passes(machine: Machine, series: Series) -> None:
-    """Settings are read in turns, each policy's every sixth pass."""
+    """Settings are read in turns, each policy's in every sixth pass."""
     host = machine(_make_two_nodes(4, NEW))
     list(cpufreq.collect(host))
     machine({f"{CPU}/cpufreq/policy{cpu}/scaling_governor": "powersave" for cpu in range(8)})
@@ -164,7 +164,7 @@ def test_a_new_governor_is_seen_within_six_passes(machine: Machine, series: Seri
 
 
 def test_without_numa_there_is_no_node(machine: Machine, series: Series) -> None:
-    """A kernel without NUMA shows no nodes; the frequency is read all the same."""
+    """A kernel without NUMA shows no nodes; the frequency is still read."""
     host = machine(_make_policy(0))
 
     assert _select_frequencies(series(cpufreq.collect(host))) == {'steadytok_cpufreq_frequency_hertz{policy="0"}': 3e9}

@@ -1,4 +1,4 @@
-"""The join of DIMM temperatures: which limit counts, and whose sensors they are."""
+"""The join of DIMM readings: which limit counts, and which module a sensor belongs to."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_without_a_limit_the_normal_range_counts(machine: Machine, series: Serie
 
 
 def test_only_memory_modules_are_dimms(machine: Machine, series: Series) -> None:
-    """A processor's sensor is no DIMM, and a module without a name cannot be told from the next."""
+    """A processor's sensor is no DIMM, and modules without a name are indistinguishable."""
     sensors = _make_sensor("coretemp.0", 60, chip="coretemp"), _make_sensor("", 50)
 
     assert _join_hwmon(machine({}), series, *sensors) == {}
@@ -68,7 +68,7 @@ def test_only_memory_modules_are_dimms(machine: Machine, series: Series) -> None
 def test_the_node_is_told_only_where_there_is_one(
     machine: Machine, series: Series, nodes: tuple[int, ...], label: str
 ) -> None:
-    """All sensors hang on one socket's bus, whatever node their modules belong to."""
+    """All sensors are on one socket's bus, so a node is certain only on a host with a single one."""
     host = machine({f"sys/devices/system/node/node{node}/cpulist": str(node) for node in nodes})
 
     assert f'steadytok_dimm_temperature_celsius{{dimm="3-0050",{label}source="hwmon"}}' in _join_hwmon(
@@ -77,7 +77,7 @@ def test_the_node_is_told_only_where_there_is_one(
 
 
 def test_without_sensors_there_is_nothing(machine: Machine) -> None:
-    """A source that gave nothing gives no DIMM."""
+    """A source without readings gives no DIMM."""
     assert list(dimm.join({}, machine({}))) == []
 
 
@@ -106,7 +106,7 @@ def _make_edac(path: str, label: str, corrected: float | None, uncorrected: floa
 
 
 def _make_table(folder: Path, *locators: str) -> list[Reading]:
-    """What dmi tells of a machine that has such slots; the join's own machine has no table that it could read."""
+    """The readings of dmi for these slots; the join's own machine has no readable table."""
     path = folder / "firmware/sys/firmware/dmi/tables/DMI"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"".join(encode_memory_device(0x20 + n, locator) for n, locator in enumerate(locators)) + END)
@@ -115,7 +115,7 @@ def _make_table(folder: Path, *locators: str) -> list[Reading]:
 
 @pytest.mark.parametrize(("critical", "limit"), [(54.9, 85), (55, 55), (85, 85), (100, 85), (127, 85), (-128, 85)])
 def test_a_critical_limit_must_be_credible(machine: Machine, series: Series, critical: float, limit: float) -> None:
-    """A BMC's threshold that nobody has set is any number: only 55 to 100 °C is a module's."""
+    """A BMC's unset threshold is an arbitrary number: only 55 to 100 °C is a module's."""
     values = _join_sources(machine({}), series, ipmi=_make_ipmi("DIMM 1 Temp", 40, critical=critical))
 
     assert values['steadytok_dimm_limit_celsius{dimm="DIMM 1",source="ipmi"}'] == limit
@@ -123,7 +123,7 @@ def test_a_critical_limit_must_be_credible(machine: Machine, series: Series, cri
 
 
 def test_the_operators_limit_goes_before_all(machine: Machine, series: Series) -> None:
-    """That of the module, else that of all modules, higher or lower than what the sensor says."""
+    """The module's configured limit counts, else the one for all modules, higher or lower than the sensor's."""
     config = dimm.Config(limit=80, limits={"P1-DIMMA1": 92})
     sensors = _make_ipmi("P1-DIMMA1 Temp", 40, critical=70) + _make_ipmi("P1-DIMMB1 Temp", 40, critical=70)
     values = _join_sources(machine({}), series, config, ipmi=sensors)
@@ -132,7 +132,7 @@ def test_the_operators_limit_goes_before_all(machine: Machine, series: Series) -
 
 
 def test_a_margin_is_headroom_and_nothing_else(machine: Machine, series: Series) -> None:
-    """Intel's BMCs say how far it is to a limit that they keep to themselves: no temperature is made of it."""
+    """Intel's BMCs report the margin without the limit, so there is no temperature."""
     values = _join_sources(machine({}), series, ipmi=_make_ipmi("DIMM Thrm Mrgn 1", -55))
 
     assert values == {
@@ -141,7 +141,7 @@ def test_a_margin_is_headroom_and_nothing_else(machine: Machine, series: Series)
 
 
 def test_sensors_of_one_name_are_told_apart_by_what_they_are_on(machine: Machine, series: Series) -> None:
-    """Dell calls every sensor `Temp`: those on memory are modules, the processors' are none."""
+    """Dell names every sensor `Temp`: those on memory are modules, the processors' are not."""
     sensors = [
         _make_ipmi("Temp", 40, entity="8.1"),
         _make_ipmi("Temp", 45, entity="8.2"),
@@ -158,7 +158,7 @@ def test_sensors_of_one_name_are_told_apart_by_what_they_are_on(machine: Machine
 
 
 def test_what_is_no_module_is_said(machine: Machine, series: Series) -> None:
-    """A regulator named after memory is told with its reason; the inlet need not be told."""
+    """A regulator named after memory is reported with its reason; the inlet needs none."""
     sensors = _make_ipmi("VR_DIMMG0_TEMP", 90, entity="7.1") + _make_ipmi("Inlet Temp", 24, entity="55.1")
     reason = "a voltage regulator, which runs hotter than the modules beside it"
 
@@ -168,7 +168,7 @@ def test_what_is_no_module_is_said(machine: Machine, series: Series) -> None:
 
 
 def test_errors_of_a_modules_ranks_are_summed(machine: Machine, series: Series) -> None:
-    """Both ranks are of one module, and their errors are its errors."""
+    """Both ranks belong to one module, and their errors are added up."""
     rows = (
         _make_edac("mc0/rank0", "P1-DIMMA1", 5)
         + _make_edac("mc0/rank1", "P1-DIMMA1", 2, 1)
@@ -185,7 +185,7 @@ def test_errors_of_a_modules_ranks_are_summed(machine: Machine, series: Series) 
 
 
 def test_a_part_of_the_errors_is_no_sum(machine: Machine, series: Series) -> None:
-    """A rank that cannot be read now must not look as if the counter had been reset."""
+    """A rank that is unreadable now must not look like a counter reset."""
     host = machine({})
     both = _make_edac("mc0/rank0", "P1-DIMMA1", 5) + _make_edac("mc0/rank1", "P1-DIMMA1", 2)
     assert (
@@ -201,14 +201,14 @@ def test_a_part_of_the_errors_is_no_sum(machine: Machine, series: Series) -> Non
 
 
 def test_firmware_that_throttles_is_counted(machine: Machine, series: Series) -> None:
-    """What the BMC's log says of throttled memory is a counter here, born at 0; other entries are not."""
+    """The BMC's log entries about throttled memory are a counter that starts at 0; other entries are not."""
     log = [IPMI_EVENTS.sample(0, event="throttled"), IPMI_EVENTS.sample(3, event="correctable_ecc")]
 
     assert _join_sources(machine({}), series, ipmi=log) == {'steadytok_dimm_throttled_total{source="ipmi"}': 0}
 
 
 def test_what_a_slot_holds_is_told(machine: Machine, series: Series, tmp_path: Path) -> None:
-    """A module's info has its slot, maker, part and serial number; an empty slot has none."""
+    """A module's info has its slot, manufacturer, part and serial number; an empty slot has none."""
     host = machine({"sys/devices/system/node/node0/cpulist": "0"})
 
     assert set(_join_sources(host, series, dmi=_make_table(tmp_path, "P1-DIMMA1", "P1-DIMMB1"))) == {
@@ -218,7 +218,7 @@ def test_what_a_slot_holds_is_told(machine: Machine, series: Series, tmp_path: P
 
 
 def test_the_table_need_not_be_readable_here(machine: Machine, series: Series, tmp_path: Path) -> None:
-    """Installed, only the eye may read the firmware's table: what dmi told first names the modules of all sources."""
+    """Installed, only the eye may read the firmware's table; dmi's first Samples name the modules of all sources."""
     host = machine({})
     _join_sources(host, series, dmi=_make_table(tmp_path, "P1-DIMMA1", "P2-DIMMA1"))
     values = _join_sources(host, series, ipmi=_make_ipmi("P1-DIMMA1 Temp", 40) + _make_ipmi("DIMM P2 A1 Temp", 41))
@@ -230,7 +230,7 @@ def test_the_table_need_not_be_readable_here(machine: Machine, series: Series, t
 
 
 def test_labels_stay_until_the_configuration_changes(machine: Machine, series: Series, tmp_path: Path) -> None:
-    """A table that can be read only later changes no name in a run; a new map of the operator does."""
+    """A table that becomes readable later changes no name in a run; a new map of the operator does."""
     host = machine({})
     before = _join_sources(host, series, ipmi=_make_ipmi("DIMM A1 Temp", 40))
     table = _make_table(tmp_path, "DIMM_A1")
@@ -244,7 +244,7 @@ def test_labels_stay_until_the_configuration_changes(machine: Machine, series: S
 
 
 def test_what_fits_no_slot_is_told_in_each_pass(machine: Machine, series: Series, tmp_path: Path) -> None:
-    """`steadytok check` shows the sensor and what was tried; nothing is missing, so that nothing is complained of."""
+    """`steadytok check` shows the sensor and the attempted match; no reading is missing, so there is no note."""
     host = machine({})
     _join_sources(host, series, dmi=_make_table(tmp_path, "P1-DIMMA1"))
     reason = "no serial number can be read from its SPD"
@@ -257,7 +257,7 @@ def test_what_fits_no_slot_is_told_in_each_pass(machine: Machine, series: Series
 
 
 def test_a_slip_in_the_operators_map_is_told(machine: Machine, series: Series) -> None:
-    """A name for a sensor that is not there would be lost without a word."""
+    """A name for a sensor that does not exist is reported."""
     values = _join_sources(
         machine({}), series, dimm.Config(names={"hwmon/3-0055": "A1"}), hwmon=_make_sensor("3-0050", 40)
     )
@@ -269,7 +269,7 @@ def test_a_slip_in_the_operators_map_is_told(machine: Machine, series: Series) -
 
 
 def test_sources_apart_are_sources_together(machine: Machine, series: Series, tmp_path: Path) -> None:
-    """Once dmi has told, nothing that is made of one source needs another's Samples: each may come at its own time."""
+    """Once dmi has been read, no source needs another's Samples: each may arrive at its own time."""
     sources = {
         "dmi": _make_table(tmp_path, "P1-DIMMA1", "P2-DIMMA1"),
         "hwmon": _make_sensor("3-0050", 40),

@@ -1,4 +1,4 @@
-"""The traps of edac: two layouts of the same errors, labels with anything in them, files a driver does not have."""
+"""The traps of edac: two layouts of the same errors, labels with any content, files that a driver lacks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DIMMS = {
 
 
 def test_rows_are_read_where_there_is_nothing_else(machine: Machine, series: Series) -> None:
-    """The older layout names a DIMM by its row and channel, and does not tell its uncorrectable errors."""
+    """The older layout names a DIMM by row and channel, and has no uncorrectable errors per DIMM."""
     values = series(edac.collect(machine(ROWS)))
 
     assert {name: value for name, value in values.items() if "_dimm_" in name} == {
@@ -33,7 +33,7 @@ def test_rows_are_read_where_there_is_nothing_else(machine: Machine, series: Ser
 
 
 def test_both_layouts_tell_of_the_same_errors(machine: Machine, series: Series) -> None:
-    """Where both are, each error is counted once."""
+    """Where both layouts exist, each error is counted once."""
     values = series(edac.collect(machine(ROWS | DIMMS)))
 
     assert {name: value for name, value in values.items() if name.startswith(DIMM)} == {
@@ -73,7 +73,7 @@ def test_a_negative_count_is_no_count(machine: Machine, series: Series) -> None:
 
 
 def test_a_label_may_have_spaces(machine: Machine, series: Series) -> None:
-    """What is printed on the board is passed on as it is."""
+    """The label printed on the board is passed on unchanged."""
     host = machine(ROWS | {f"{MC}/csrow0/ch0_dimm_label": "DIMM A1 (blue) \n"})
 
     assert f'{DIMM}{{controller="mc0",dimm="csrow0_ch0",label="DIMM A1 (blue)"}}' in series(edac.collect(host))

@@ -1,4 +1,4 @@
-"""The traps of engines: names that look alike, ranks that repeat each other, and engines that do not answer."""
+"""The traps of engines: names that look alike, ranks that repeat each other, engines that do not answer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _make_target(kind: str = "auto", url: str = URL, name: str = "e") -> engine.
 
 @contextmanager
 def _start_server(text: str) -> Iterator[str]:
-    """A real engine's door on a free port."""
+    """Serves the text as an engine's metrics on a free port."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -57,7 +57,7 @@ def _start_server(text: str) -> Iterator[str]:
 
 @contextmanager
 def _start_dripping_server() -> Iterator[tuple[str, list[socket.socket]]]:
-    """A door that answers with a byte now and then, for ever, and the connections it has had."""
+    """Serves an endless answer of a byte now and then; yields its URL and its connections."""
     connections: list[socket.socket] = []
     stopped = threading.Event()
 
@@ -85,7 +85,7 @@ def _start_dripping_server() -> Iterator[tuple[str, list[socket.socket]]]:
 
 
 def test_names_are_exact(machine: Machine, series: Series) -> None:
-    """Requests waiting by reason are not requests waiting, and the time a counter was born is not the counter."""
+    """Requests waiting by reason are not requests waiting, and a counter's creation time is not the counter."""
     host = _serve_text(
         machine,
         'vllm:num_requests_waiting{engine="0"} 3\nvllm:num_requests_waiting_by_reason{reason="capacity"} 2\n'
@@ -99,7 +99,7 @@ def test_names_are_exact(machine: Machine, series: Series) -> None:
 
 
 def test_replicas_add_up_and_the_fullest_cache_counts(machine: Machine, series: Series) -> None:
-    """vLLM's data-parallel engines each have their tokens and their cache."""
+    """vLLM's data-parallel engines each have their own tokens and cache."""
     text = "".join(
         f'vllm:generation_tokens_total{{engine="{number}"}} {100 * (number + 1)}\n'
         f'vllm:kv_cache_usage_perc{{engine="{number}"}} 0.{number + 1}\n'
@@ -123,7 +123,7 @@ def test_ranks_of_one_replica_do_not_add_up(machine: Machine, series: Series) ->
 
 
 def test_tokens_that_move_now_come_before_those_at_the_end(machine: Machine, series: Series) -> None:
-    """SGLang counts generated tokens while it runs, and once more when requests end."""
+    """SGLang counts generated tokens while it runs, and again when requests end."""
     live = 'sglang:realtime_tokens_total{mode="decode"} 500\nsglang:realtime_tokens_total{mode="prefill_compute"} 70\n'
     ended = "sglang:generation_tokens_total 400\nsglang:prompt_tokens_total 60\n"
     name = 'generated_tokens_total{engine="e"}'
@@ -143,7 +143,7 @@ def test_tokens_that_move_now_come_before_those_at_the_end(machine: Machine, ser
 def test_decode_time_is_the_one_that_moves_with_each_token(
     machine: Machine, series: Series, text: str, seconds: float
 ) -> None:
-    """vLLM's inter-token latency, under its new or old name, is live; decode time is known at a request's end."""
+    """vLLM's inter-token latency, under its new or old name, is live; decode time appears when a request ends."""
     assert (
         _read_values(_serve_text(machine, text), series, _make_target("vllm"))['decode_seconds_total{engine="e"}']
         == seconds
@@ -151,7 +151,7 @@ def test_decode_time_is_the_one_that_moves_with_each_token(
 
 
 def test_absent_there_is_absent_here(machine: Machine, series: Series) -> None:
-    """llama.cpp has no metric of its KV cache any more: that is no 0, and no fault."""
+    """llama.cpp no longer has a metric of its KV cache: that is no 0, and no fault."""
     host = _serve_text(machine, "llamacpp:tokens_predicted_total 7\nllamacpp:requests_processing 0\n")
 
     assert _read_values(host, series, _make_target()) == {
@@ -163,7 +163,7 @@ def test_absent_there_is_absent_here(machine: Machine, series: Series) -> None:
 
 
 def test_one_unreadable_series_makes_its_metric_missing(machine: Machine, series: Series) -> None:
-    """A sum over two replicas of which one cannot be read would be wrong; the rest of the answer is right."""
+    """A sum over two replicas with an unreadable one would be wrong; the rest of the answer is right."""
     host = _serve_text(
         machine,
         'vllm:generation_tokens_total{engine="0"} 5\nvllm:generation_tokens_total{engine="1"} what\n'
@@ -179,7 +179,7 @@ def test_one_unreadable_series_makes_its_metric_missing(machine: Machine, series
 
 @pytest.mark.parametrize("text", ["<html></html>", '{"detail":"Not Found"}', "ok"])
 def test_a_page_is_no_engine(machine: Machine, series: Series, text: str) -> None:
-    """What answers with something else than metrics is not up."""
+    """An answer other than metrics means that the engine is down."""
     host = _serve_text(machine, text)
 
     assert _read_values(host, series, _make_target("vllm")) == {'up{engine="e",kind="vllm"}': 0}
@@ -187,7 +187,7 @@ def test_a_page_is_no_engine(machine: Machine, series: Series, text: str) -> Non
 
 
 def test_metrics_of_something_else_are_told(machine: Machine, series: Series) -> None:
-    """An engine whose statistics are switched off is up and tells nothing; a stranger is no engine."""
+    """An engine with its statistics switched off is up without values; another program is no engine."""
     host = _serve_text(machine, "process_cpu_seconds_total 5\n")
 
     assert _read_values(host, series, _make_target("vllm")) == {'up{engine="e",kind="vllm"}': 1}
@@ -197,7 +197,7 @@ def test_metrics_of_something_else_are_told(machine: Machine, series: Series) ->
 
 @pytest.mark.parametrize("kind", DIALECTS)
 def test_engines_are_known_by_their_prefix(kind: str) -> None:
-    """Each kind is found by a sample, on the first line or later, and not by a comment."""
+    """Each kind is detected by a sample, on the first line or later, and not by a comment."""
     prefix = DIALECTS[kind].prefix
 
     assert detect_kind(f"{prefix}x 1") == kind
@@ -206,7 +206,7 @@ def test_engines_are_known_by_their_prefix(kind: str) -> None:
 
 
 def test_a_dead_engine_keeps_the_kind_it_had(machine: Machine, series: Series) -> None:
-    """An engine whose kind was found goes down as itself, in the same series."""
+    """An engine whose kind was detected goes down in the same series."""
     host = _serve_text(machine, "llamacpp:n_decode_total 1\n")
     up = 'up{engine="e",kind="llama.cpp"}'
 
@@ -229,12 +229,12 @@ def test_a_dead_engine_keeps_the_kind_it_had(machine: Machine, series: Series) -
     ],
 )
 def test_where_metrics_are(url: str, expected: str) -> None:
-    """/metrics is added where it is not written; llama.cpp's router needs its query."""
+    """/metrics is added where it is missing; llama.cpp's router needs its query."""
     assert engine.metrics_url(url) == expected
 
 
 def test_a_dead_engine_hides_no_other(series: Series) -> None:
-    """One that refuses, one that never answers and one that lives: the last is read."""
+    """With one engine that refuses, one that never answers and one that lives, the last is read."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         closed_port = closed.getsockname()[1]
     with (
@@ -258,7 +258,7 @@ def test_a_dead_engine_hides_no_other(series: Series) -> None:
 
 
 def test_what_speaks_no_http_is_down_and_asked_again(series: Series) -> None:
-    """A door that answers in another tongue, or a URL that is none, ends the question and no other."""
+    """An answer that is not HTTP, or a malformed URL, fails that request and no other."""
     host = Host("/")
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         strange = _make_target("vllm", f"http://127.0.0.1:{listener.getsockname()[1]}", "strange")
@@ -280,7 +280,7 @@ def _greet(listener: socket.socket) -> None:
 
 
 def test_a_question_that_is_open_is_not_asked_again(series: Series) -> None:
-    """An engine that drips its answer costs one connection, however many passes go by."""
+    """An engine that drips its answer costs one connection over any number of passes."""
     host = Host("/")
     with _start_dripping_server() as (url, connections):
         answers = [_read_values(host, series, _make_target("vllm", url)) for _ in range(3)]
@@ -291,7 +291,7 @@ def test_a_question_that_is_open_is_not_asked_again(series: Series) -> None:
 
 
 def test_an_engine_that_comes_back_is_read(series: Series) -> None:
-    """After a failure the next pass asks again."""
+    """After a failure the next pass sends a new request."""
     host = Host("/")
     with _start_server("nothing useful") as url:
         assert _read_values(host, series, _make_target("reference", url)) == {'up{engine="e",kind="reference"}': 0}
@@ -300,5 +300,5 @@ def test_an_engine_that_comes_back_is_read(series: Series) -> None:
 
 
 def test_without_engines_there_is_nothing(series: Series) -> None:
-    """Nothing is configured by default, and nothing is asked."""
+    """By default no engine is configured, and no request is sent."""
     assert _read_values(Host("/"), series) == {}

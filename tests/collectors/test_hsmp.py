@@ -1,4 +1,4 @@
-"""AMD's HSMP: the words of its answers, sockets that refuse or do not answer, and what is never believed."""
+"""AMD's HSMP: the words of its answers, sockets that refuse or do not answer, implausible values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CELSIUS, AGE = (f"steadytok_hsmp_dimm_temperature_{name}{{{DIMM}}}" for name in 
 
 
 def encode_thermal(celsius: float, milliseconds: int, address: int) -> int:
-    """The word that DIMM_THERMAL is answered with."""
+    """Encodes the answer to DIMM_THERMAL."""
     return (round(celsius * 4) & 0x7FF) << 21 | milliseconds << 8 | address
 
 
@@ -27,7 +27,7 @@ def make_recording(machine: Machine, *lines: str) -> Host:
 
 
 class Port:
-    """A port whose answers are a table; what is not in it is refused as the driver refuses it."""
+    """A port whose answers are a table; it refuses other messages as the driver does."""
 
     def __init__(self, answers: Mapping[tuple[int | HsmpMessage, ...], int]) -> None:
         self.answers = dict(answers)
@@ -45,7 +45,7 @@ class Port:
 
 
 def test_a_message_is_the_kernels_struct() -> None:
-    """Number, counts, eight words and the socket, packed to 44 bytes: what include/uapi/asm/amd_hsmp.h lays down."""
+    """Number, counts, eight words and the socket are packed to 44 bytes, as in include/uapi/asm/amd_hsmp.h."""
     message = pack_message(1, HsmpMessage.DIMM_THERMAL, (0x92,))
 
     assert message.hex(" ", 4) == "18000000 01000100 92000000" + " 00000000" * 7 + " 01000000"
@@ -67,7 +67,7 @@ def test_quarters_of_a_degree_are_signed(celsius: float, word: int) -> None:
 
 @pytest.mark.parametrize(("milliseconds", "age"), [(0, 0.0), (1, 0.001), (511, 0.511)])
 def test_an_old_reading_says_so(machine: Machine, series: Series, milliseconds: int, age: float) -> None:
-    """Bits 16 to 8 are how long ago the processor had read the sensor."""
+    """Bits 16 to 8 are the age of the processor's reading."""
     host = make_recording(machine, "0 03: 5", f"0 18 92: {encode_thermal(55.5, milliseconds, 0x92):x}")
 
     values = series(hsmp.collect(host))
@@ -76,7 +76,7 @@ def test_an_old_reading_says_so(machine: Machine, series: Series, milliseconds: 
 
 @pytest.mark.parametrize("word", [0x0000_0092, encode_thermal(50, 9, 0x93)])
 def test_an_address_without_a_module_is_none(machine: Machine, series: Series, word: int) -> None:
-    """An answer without a reading, or of another address, is no DIMM of 0 °C."""
+    """An answer without a reading, or for another address, is no DIMM of 0 °C."""
     assert not [
         name
         for name in series(hsmp.collect(make_recording(machine, "0 03: 5", f"0 18 92: {word:x}")))
@@ -85,7 +85,7 @@ def test_an_address_without_a_module_is_none(machine: Machine, series: Series, w
 
 
 def test_a_module_that_goes_wrong_is_missing(machine: Machine, series: Series) -> None:
-    """A DIMM that was there and answers for another address, or what no machine survives, has a note and no value."""
+    """A DIMM that answers for another address, or with an implausible value, has a note and no value."""
     host = make_recording(machine, "0 03: 5", f"0 18 92: {encode_thermal(50, 9, 0x92):x}")
     assert CELSIUS in series(hsmp.collect(host))
 
@@ -99,7 +99,7 @@ def test_a_module_that_goes_wrong_is_missing(machine: Machine, series: Series) -
 
 @pytest.mark.parametrize(("range_and_rate", "ratio"), [(0x1, 1.0), (0x5, 1.0), (0x9, 2.0), (0xD, 2.0)])
 def test_doubled_refreshes_are_seen(machine: Machine, series: Series, range_and_rate: int, ratio: float) -> None:
-    """Bit 3 is the refresh rate, whatever the temperature range below it says."""
+    """Bit 3 is the refresh rate, whatever the temperature range below it."""
     host = make_recording(
         machine, "0 03: 5", f"0 18 92: {encode_thermal(90, 9, 0x92):x}", f"0 16 92: {range_and_rate:x}"
     )
@@ -108,7 +108,7 @@ def test_doubled_refreshes_are_seen(machine: Machine, series: Series, range_and_
 
 
 def test_a_dimms_power_is_in_watts(machine: Machine, series: Series) -> None:
-    """Bits 31 to 17 are milliwatts; an answer for another address is none of this DIMM's."""
+    """Bits 31 to 17 are milliwatts; an answer for another address gives no value."""
     lines = ("0 03: 5", f"0 18 92: {encode_thermal(50, 9, 0x92):x}")
     power = f"steadytok_hsmp_dimm_power_watts{{{DIMM}}}"
     first = series(hsmp.collect(make_recording(machine, *lines, f"0 17 92: {12_345 << 17 | 9 << 8 | 0x92:x}")))
@@ -118,7 +118,7 @@ def test_a_dimms_power_is_in_watts(machine: Machine, series: Series) -> None:
 
 
 def test_bandwidth_of_the_largest_processor_fits(machine: Machine, series: Series) -> None:
-    """An EPYC 9005 has 614 GB/s; without a maximum the other fields say nothing."""
+    """An EPYC 9005 has 614 GB/s; without a maximum the other fields are empty."""
     values = series(
         hsmp.collect(make_recording(machine, "0 03: 6", f"0 14: {614 << 20 | 307 << 8 | 50:x}", "1 03: 6", "1 14: 64"))
     )
@@ -133,7 +133,7 @@ def test_bandwidth_of_the_largest_processor_fits(machine: Machine, series: Serie
 def test_an_older_protocol_is_not_asked_for_more(
     machine: Machine, series: Series, version: int, bandwidth: bool, dimms: bool
 ) -> None:
-    """Bandwidth came with version 3 and DIMMs with 5: what is not there yet is neither asked nor noted."""
+    """Bandwidth needs version 3 and DIMMs version 5: older sockets are not asked, and leave no note."""
     lines = (f"0 03: {version}", "0 04: 1", "0 0b: 0", "0 14: 1cc0a223", f"0 18 92: {encode_thermal(50, 9, 0x92):x}")
     host = make_recording(machine, *lines, "0 17 92: 92", "0 16 92: 1")
     values = series(hsmp.collect(host))
@@ -144,7 +144,7 @@ def test_an_older_protocol_is_not_asked_for_more(
 
 
 def test_a_socket_that_does_not_answer_costs_one_message(series: Series, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message that times out takes a tenth of a second: the rest of that socket waits, the other is read whole."""
+    """A message times out after a tenth of a second: the rest of that socket is skipped, the other one is read."""
     answers: dict[tuple[int | HsmpMessage, ...], int] = {
         (socket, HsmpMessage.PROTOCOL_VERSION): 5 for socket in range(2)
     }
@@ -181,7 +181,7 @@ def test_a_socket_that_is_late_at_first_is_found_later(series: Series, monkeypat
 
 
 def test_without_the_device_there_is_nothing(machine: Machine) -> None:
-    """Most machines have none, and that is no fault."""
+    """Most machines have no such device, and that is no fault."""
     host = machine({})
 
     assert open_port(host) is None

@@ -1,4 +1,4 @@
-"""The traps of hwmon: alarms that are cleared by reading, limits nobody set, buses that are slow, broken sensors."""
+"""The traps of hwmon: alarms that reading clears, unset limits, slow buses, broken sensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collectors import Host, Reading, hwmon
 
 Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]
-BUDGETS = (hwmon._CHIP_BUDGET, hwmon._PASS_BUDGET, hwmon.DEADLINE, hwmon.INTERVAL)  # as they are outside of tests
+BUDGETS = (hwmon._CHIP_BUDGET, hwmon._PASS_BUDGET, hwmon.DEADLINE, hwmon.INTERVAL)  # their values outside of tests
 FOLDER = "sys/class/hwmon/hwmon0"
 DIMM = {
     f"{FOLDER}/name": "spd5118",
@@ -32,7 +32,7 @@ def _read(host: Host, series: Series, config: hwmon.Config | None = None) -> dic
 
 
 def test_alarms_are_never_opened(machine: Machine, series: Series) -> None:
-    """Reading an alarm clears it for everybody: here each is a FIFO, and opening it would never end."""
+    """Reading an alarm clears it for everybody: here each is a FIFO, and opening it would block for ever."""
     host = machine(DIMM)
     for alarm in ("temp1_max_alarm", "temp1_crit_alarm", "temp1_alarm"):
         os.mkfifo(host.path(f"{FOLDER}/{alarm}"))
@@ -41,7 +41,7 @@ def test_alarms_are_never_opened(machine: Machine, series: Series) -> None:
 
 
 def test_a_chip_that_is_not_named_is_never_read(machine: Machine, series: Series) -> None:
-    """Some chips take seconds or ask the BMC: of those that are not on the list only the name is read."""
+    """Some chips take seconds or ask the BMC: of unlisted chips only the name is read."""
     host = machine({f"{FOLDER}/name": "power_meter"})
     os.mkfifo(host.path(f"{FOLDER}/temp1_input"))
 
@@ -49,7 +49,7 @@ def test_a_chip_that_is_not_named_is_never_read(machine: Machine, series: Series
 
 
 def test_the_operator_names_chips(machine: Machine, series: Series) -> None:
-    """The list is the operator's: with another one another chip is read."""
+    """The configured list decides which chips are read."""
     host = machine(DIMM)
 
     assert _read(host, series, hwmon.Config(chips=("jc42",))) == {}
@@ -58,7 +58,7 @@ def test_the_operator_names_chips(machine: Machine, series: Series) -> None:
 
 @pytest.mark.parametrize("unset", ["0", "-1000"])
 def test_a_limit_of_zero_is_no_limit(machine: Machine, series: Series, unset: str) -> None:
-    """After a resume some chips have limits of 0 °C, which everything exceeds; that is nobody's limit."""
+    """After a resume some chips have limits of 0 °C, which every value exceeds: such a limit is ignored."""
     host = machine(DIMM | {f"{FOLDER}/temp1_crit": unset})
     values = _read(host, series)
 
@@ -69,7 +69,7 @@ def test_a_limit_of_zero_is_no_limit(machine: Machine, series: Series, unset: st
 
 @pytest.mark.parametrize("implausible", ["-128000", "255000", "-40001"])
 def test_what_no_server_survives_is_missing(machine: Machine, series: Series, implausible: str) -> None:
-    """A sensor that is not there reads as -128 or 255 °C; that is a missing reading, and said so."""
+    """An absent sensor reads as -128 or 255 °C: that is a missing reading, with a note."""
     host = machine(DIMM | {f"{FOLDER}/temp1_input": implausible})
 
     assert TEMPERATURE not in _read(host, series)
@@ -77,7 +77,7 @@ def test_what_no_server_survives_is_missing(machine: Machine, series: Series, im
 
 
 def test_a_sensor_that_reports_a_fault_is_not_believed(machine: Machine, series: Series) -> None:
-    """temp1_fault of 1 means that the input says nothing."""
+    """temp1_fault of 1 means that the input is invalid."""
     host = machine(DIMM | {f"{FOLDER}/temp1_fault": "1"})
 
     assert TEMPERATURE not in _read(host, series)
@@ -88,7 +88,7 @@ def test_a_sensor_that_reports_a_fault_is_not_believed(machine: Machine, series:
 
 
 def test_limits_are_read_once_a_minute(machine: Machine, series: Series) -> None:
-    """The bus of the DIMMs is shared with the firmware: inputs in every pass, the rest in every thirtieth."""
+    """The DIMMs' bus is shared with the firmware: inputs are read in every pass, the rest in every thirtieth."""
     host = machine(DIMM)
     _read(host, series)
     machine({f"{FOLDER}/temp1_input": "49000", f"{FOLDER}/temp1_crit": "95000"})
@@ -99,7 +99,7 @@ def test_limits_are_read_once_a_minute(machine: Machine, series: Series) -> None
 
 
 def test_a_chip_that_appears_is_found_at_once(machine: Machine, series: Series) -> None:
-    """A new folder does not wait for the minute."""
+    """A new folder is read in the next pass."""
     host = machine(DIMM)
     _read(host, series)
     machine({"sys/class/hwmon/hwmon1/name": "k10temp", "sys/class/hwmon/hwmon1/temp1_input": "70125"})
@@ -108,7 +108,7 @@ def test_a_chip_that_appears_is_found_at_once(machine: Machine, series: Series) 
 
 
 def test_a_device_is_named_by_its_link(machine: Machine, series: Series) -> None:
-    """Two DIMMs differ by the bus and address that the `device` link ends in."""
+    """Two DIMMs differ by the bus and address at the end of their `device` link."""
     host = machine(DIMM)
     Path(host.path(f"{FOLDER}/device")).symlink_to("../../../3-0050")
 
@@ -131,7 +131,7 @@ def test_cores_are_read_only_when_asked_for(machine: Machine, series: Series) ->
 
 
 def test_a_fan_that_stands_still_is_a_reading(machine: Machine, series: Series) -> None:
-    """0 revolutions are what a dead fan has; the same chip's temperatures are not asked for."""
+    """A dead fan has 0 revolutions; the same chip's temperatures are not read."""
     host = machine({f"{FOLDER}/name": "nct6775", f"{FOLDER}/fan1_input": "0", f"{FOLDER}/temp1_input": "30000"})
 
     assert _read(host, series) == {'steadytok_hwmon_fan_rpm{chip="nct6775",sensor="fan1"}': 0.0}
@@ -143,19 +143,19 @@ def _make_dimms(count: int) -> dict[str, str]:
 
 
 def _list_devices(host: Host) -> list[str]:
-    """The chips whose temperature one pass gives, told apart by their bus and address."""
+    """The chips whose temperature one pass gives, by bus and address."""
     readings = (reading for reading in hwmon.collect(host, hwmon.Config()) if reading is not None)
     return [dict(sample.labels)["device"] for sample in readings if sample.metric is hwmon.TEMPERATURE]
 
 
 def test_budgets_end_before_the_deadline() -> None:
-    """Whichever chips hang, the pass is over before gather counts it as overrun."""
+    """Whichever chips hang, the pass is over before it counts as overrun."""
 
     assert sorted(set(BUDGETS)) == list(BUDGETS)
 
 
 def test_a_chip_that_never_answers_hides_no_other(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A FIFO blocks as a stuck bus does: the other chips come in every pass, at the price of one thread in all."""
+    """A FIFO blocks as a stuck bus does: the other chips are read in every pass, for one thread in all."""
     monkeypatch.setattr(hwmon, "_CHIP_BUDGET", 1.0)
     before = set(threading.enumerate())
     host = machine(_make_dimms(6))

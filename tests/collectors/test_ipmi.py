@@ -17,7 +17,7 @@ ONLY_READS = {request for request in IpmiRequest if request.name.startswith("GET
 
 
 def test_one_request_for_each_wanted_sensor(begin: Begin) -> None:
-    """In steady state: whether the list and the log have changed, and one reading each; processors are not asked."""
+    """A steady pass asks whether list and log have changed, and reads each selected sensor once."""
     bmc = ScriptedBmc([*make_dimm_sensors(32), *make_other_sensors()])
     session = begin(bmc)
     first = session.read_values()
@@ -32,12 +32,12 @@ def test_one_request_for_each_wanted_sensor(begin: Begin) -> None:
 
 
 def test_only_what_reads_can_be_sent() -> None:
-    """No request that there is writes, clears, resets or configures anything."""
+    """No existing request writes, clears, resets or configures anything."""
     assert set(IpmiRequest) == ONLY_READS
 
 
 def test_what_has_no_reading_is_missing(begin: Begin) -> None:
-    """Not available, not scanned, not there: no value and no complaint while it never had one, a note when it had."""
+    """An unavailable, unscanned or absent sensor is missing: silently if it never had a value, else with a note."""
     bmc = ScriptedBmc(make_dimm_sensors(5))
     bmc.readings |= {2: bytes((0, 0xE0, 0)), 3: bytes((0, 0x80, 0)), 4: bytes((0, 0x20, 0))}
     del bmc.readings[5]
@@ -54,7 +54,7 @@ def test_what_has_no_reading_is_missing(begin: Begin) -> None:
 
 @pytest.mark.parametrize("reading", [b"", b"\x2a"])
 def test_a_short_answer_costs_its_own_sensor(begin: Begin, reading: bytes) -> None:
-    """A reading of no or one byte is nonsense, and its neighbours are read."""
+    """A reading of no or one byte is refused, and its neighbours are read."""
     bmc = ScriptedBmc(make_dimm_sensors(3))
     bmc.readings[2] = reading
     session = begin(bmc)
@@ -64,7 +64,7 @@ def test_a_short_answer_costs_its_own_sensor(begin: Begin, reading: bytes) -> No
 
 
 def test_no_working_server_is_that_hot(begin: Begin) -> None:
-    """200 °C is a BMC that answers nonsense: missing, with its byte."""
+    """200 °C is nonsense from the BMC: missing, with its byte in the note."""
     bmc = ScriptedBmc(make_dimm_sensors(2))
     bmc.readings[1] = bytes((200, 0xC0, 0))
     session = begin(bmc)
@@ -74,7 +74,7 @@ def test_no_working_server_is_that_hot(begin: Begin) -> None:
 
 
 def test_a_nonlinear_sensor_is_asked_for_its_factors(begin: Begin) -> None:
-    """Those for the very reading it has; only such a sensor is asked."""
+    """Factors are requested for the sensor's current reading, and from no other sensor."""
     bmc = ScriptedBmc([SimulatedSensor("DIMM N", 40, linearization=0x70), *make_dimm_sensors(1)])
     requests: list[bytes] = []
 
@@ -89,7 +89,7 @@ def test_a_nonlinear_sensor_is_asked_for_its_factors(begin: Begin) -> None:
 
 
 def test_margins_are_not_temperatures(begin: Begin) -> None:
-    """Intel's DIMM Thrm Mrgn says -55: a metric of its own."""
+    """Intel's DIMM Thrm Mrgn of -55 has a metric of its own."""
     values = begin(ScriptedBmc([SimulatedSensor("DIMM Thrm Mrgn 1", 0xC9, units=0x80)])).read_values()
 
     assert values["temperature_margin DIMM Thrm Mrgn 1"] == -55.0
@@ -101,7 +101,7 @@ def test_margins_are_not_temperatures(begin: Begin) -> None:
     [(69, 85, 0, 30.0), (71, 85, 0, 10.0), (69, 0, 0, 30.0), (71, 0, 0, 10.0), (0xF8, 0, 0x80, 10.0)],
 )
 def test_near_a_limit_it_looks_more_often(begin: Begin, raw: int, upper: int, units: int, seconds: float) -> None:
-    """Every 30 s, and every 10 s below 10 °C of headroom: to 5 below critical, to 80 °C, or as a margin says."""
+    """Passes come every 30 s, and every 10 s below 10 °C of headroom: to critical less 5, to 80 °C, or by a margin."""
     name = "DIMM Mrgn" if units else "DIMM"
     session = begin(ScriptedBmc([SimulatedSensor(name, raw, units=units, upper=(0, upper, 0))]))
     session.read_values()
@@ -110,7 +110,7 @@ def test_near_a_limit_it_looks_more_often(begin: Begin, raw: int, upper: int, un
 
 
 def test_a_slow_bmc_is_asked_less_often_and_in_turns(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never faster than twice the sweep; a pass that is over goes on at the next one where it ended."""
+    """The interval is at least twice the sweep's time; an unfinished sweep continues in the next pass."""
     clock = [1000.0]
     bmc = ScriptedBmc(make_dimm_sensors(6))
 
@@ -136,7 +136,7 @@ def test_a_slow_bmc_is_asked_less_often_and_in_turns(begin: Begin, monkeypatch: 
 
 
 def test_a_bmc_that_falls_silent_is_one_note_and_comes_back(begin: Begin) -> None:
-    """Its session is ended, nothing is made up, and the next pass begins a new one."""
+    """Its session is closed, no value is reported, and the next pass opens a new session."""
     bmc = ScriptedBmc(make_dimm_sensors(2))
     session = begin(bmc)
     session.read_values()
@@ -153,7 +153,7 @@ def test_a_bmc_that_falls_silent_is_one_note_and_comes_back(begin: Begin) -> Non
 
 
 def test_another_configuration_begins_anew(begin: Begin) -> None:
-    """After a reload the session of the old one is ended, and the new patterns rule."""
+    """After a reload the old session is closed, and the new patterns apply."""
     bmc = ScriptedBmc([*make_dimm_sensors(1), *make_other_sensors()])
     session = begin(bmc)
     session.read_values()

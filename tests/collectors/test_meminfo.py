@@ -1,4 +1,4 @@
-"""The host's memory and each node's: units, new fields, what a node can still give."""
+"""The memory of the host and of each node: units, new fields, available memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ZONES = """Node 0, zone   Normal
 
 
 def read_available(machine: Machine, series: Series, meminfo_text: str, zoneinfo: str = ZONES) -> float | None:
-    """The node's available bytes, if there are any."""
+    """Returns the node's available bytes, if there are any."""
     host = machine({"sys/devices/system/node/node0/meminfo": meminfo_text, "proc/zoneinfo": zoneinfo})
     return series(node_meminfo.collect(host)).get(f'{PREFIX}_available_bytes{{node="0"}}')
 
@@ -59,7 +59,7 @@ def test_fields_are_named_in_snake_case(field: str, name: str) -> None:
 
 
 def test_a_field_of_a_newer_kernel_is_read(machine: Machine, series: Series) -> None:
-    """A field that nobody knew has a series of its own, with the same Metric at each pass."""
+    """An unlisted field has a series of its own, with the same Metric in each pass."""
     host = machine({"proc/meminfo": "MemTotal: 8 kB\nHotNewThing(x): 3 kB\n"})
     first, second = list(meminfo.collect(host)), list(meminfo.collect(host))
 
@@ -77,7 +77,7 @@ def test_two_fields_never_share_a_series(machine: Machine) -> None:
 
 
 def test_huge_pages_are_counts(machine: Machine, series: Series) -> None:
-    """HugePages_Total is a number of pages; no series claims that it is bytes."""
+    """HugePages_Total is a number of pages; no series has it in bytes."""
     values = series(meminfo.collect(machine({"proc/meminfo": "HugePages_Total: 512\nHugePages_New: 4\n"})))
 
     assert values == {
@@ -99,14 +99,14 @@ def test_a_wrong_unit_is_missing_and_counted(machine: Machine, series: Series, l
 
 
 def test_available_is_free_and_what_can_be_dropped(machine: Machine, series: Series) -> None:
-    """Free + page cache that nobody maps + reclaimable slab - low watermark."""
+    """Available memory is free + unmapped page cache + reclaimable slab - low watermark."""
     expected = 2000 + (30000 + 500000 - 400000) + 7000 - 1000 * 4
 
     assert read_available(machine, series, NODE) == expected * 1024
 
 
 def test_available_does_not_depend_on_the_page_size(machine: Machine, series: Series) -> None:
-    """The same node with pages of 64 KiB: sixteen times fewer pages, the same bytes."""
+    """The same node with pages of 64 KiB has sixteen times fewer pages and the same bytes."""
     large_pages = ZONES.replace("1000", "125").replace("250000", "15625")
     expected = 2000 + 130000 + 7000 - 125 * 64
 
@@ -121,7 +121,7 @@ def test_more_mapped_than_cached_takes_nothing_away(machine: Machine, series: Se
 
 
 def test_available_is_never_below_zero(machine: Machine, series: Series) -> None:
-    """A node below its watermark has nothing left."""
+    """A node below its watermark has 0 available."""
     full = NODE.replace("2000", "20").replace("400000", "900000").replace("7000", "70")
 
     assert read_available(machine, series, full) == 0
@@ -129,14 +129,14 @@ def test_available_is_never_below_zero(machine: Machine, series: Series) -> None
 
 @pytest.mark.parametrize("field", ["MemFree", "Active(file)", "Inactive(file)", "Mapped", "SReclaimable"])
 def test_available_needs_every_term(machine: Machine, series: Series, field: str) -> None:
-    """Without one of its terms it is missing: a sum without a term would be invented."""
+    """Without one of its terms the value is missing, since a partial sum would be wrong."""
     lines = [line for line in NODE.splitlines() if f" {field}:" not in line]
 
     assert read_available(machine, series, "\n".join(lines)) is None
 
 
 def test_available_without_zoneinfo_leaves_the_watermark_out(machine: Machine, series: Series) -> None:
-    """An unreadable zoneinfo costs the watermark, and is counted at each pass."""
+    """An unreadable zoneinfo omits the watermark, and is noted in each pass."""
     host = machine({"sys/devices/system/node/node0/meminfo": NODE})
     values = [series(node_meminfo.collect(host)) for _ in range(2)]
 
@@ -145,7 +145,7 @@ def test_available_without_zoneinfo_leaves_the_watermark_out(machine: Machine, s
 
 
 def test_zoneinfo_is_read_anew_when_a_node_appears(machine: Machine, series: Series) -> None:
-    """A node that comes while the agent runs has its watermark at once."""
+    """A node that appears while the agent runs has its watermark at once."""
     host = machine({"sys/devices/system/node/node0/meminfo": NODE, "proc/zoneinfo": ZONES})
     list(node_meminfo.collect(host))
     machine({"sys/devices/system/node/node4/meminfo": NODE, "proc/zoneinfo": ZONES + ZONES.replace("Node 0", "Node 4")})
@@ -155,7 +155,7 @@ def test_zoneinfo_is_read_anew_when_a_node_appears(machine: Machine, series: Ser
 
 
 def test_zoneinfo_is_read_anew_after_a_while(machine: Machine, series: Series) -> None:
-    """A watermark that an operator changes is seen within two minutes of passes."""
+    """An operator's change of a watermark shows within two minutes of passes."""
     host = machine({"sys/devices/system/node/node0/meminfo": NODE, "proc/zoneinfo": ZONES})
     list(node_meminfo.collect(host))
     machine({"proc/zoneinfo": ZONES.replace("1000", "2000")})
@@ -165,7 +165,7 @@ def test_zoneinfo_is_read_anew_after_a_while(machine: Machine, series: Series) -
 
 
 def test_watermarks_that_are_lost_later_stay_known(machine: Machine, series: Series) -> None:
-    """Zoneinfo that was read once and cannot be read again does not make the node look larger."""
+    """A zoneinfo that becomes unreadable does not make the node look larger."""
     host = machine({"sys/devices/system/node/node0/meminfo": NODE, "proc/zoneinfo": ZONES})
     list(node_meminfo.collect(host))
     machine({"proc/zoneinfo": "<unknown>"})
@@ -175,7 +175,7 @@ def test_watermarks_that_are_lost_later_stay_known(machine: Machine, series: Ser
 
 
 def test_no_number_of_fields_can_exhaust_memory(machine: Machine) -> None:
-    """Names that change at each pass are given up after some hundreds."""
+    """Field names that change in each pass are dropped after some hundreds."""
     host = machine({})
     for turn in range(20):
         machine({"proc/meminfo": "".join(f"A{turn}x{number}: 1 kB\n" for number in range(100))})
@@ -187,7 +187,7 @@ def test_no_number_of_fields_can_exhaust_memory(machine: Machine) -> None:
 
 @given(st.text() | st.from_regex(r"(Node 0 )?[A-Za-z_()]{1,8}: +\d{1,20}( kB)?\n?"))
 def test_any_text_gives_samples_or_none(text: str) -> None:
-    """No text raises, and every name that comes out is a valid one in bytes."""
+    """No text raises, and every resulting name is valid and in bytes."""
     huge_pages = gauge("steadytok_meminfo_huge_pages", "")
     metrics: tuple[tuple[str, Metric], ...] = ()
     samples = list(

@@ -16,7 +16,7 @@ Series = Callable[[Iterable[Reading]], dict[str, float]]
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
 def test_this_kernel_is_asked(series: Series) -> None:
-    """On this machine a process's pages are on its nodes: the shares add up to 1, each with an error."""
+    """On this machine a process's shares by node add up to 1, each with an error."""
     host = Host("/")
     with start_child(64) as pid:
         config = process.Config(engines=(Target(name="held", pid=pid),), discover=False)

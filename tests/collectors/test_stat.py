@@ -1,4 +1,4 @@
-"""CPU time by node: CPUs that come and go, lines that are cut, numbers that fall."""
+"""CPU time by node: CPUs that come and go, cut lines, numbers that fall."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TAIL = "intr 5 0 0\nctxt 7\nbtime 1700000000\nprocesses 9\nprocs_running 2\nproc
 
 
 def format_stat(user: Mapping[int, int]) -> str:
-    """/proc/stat with the CPUs given, and for each its user time in 1/100 s."""
+    """Formats /proc/stat with these CPUs and the user time of each in 1/100 s."""
     return "cpu  0 0 0 0 0 0 0 0 0 0\n" + "".join(f"cpu{c} {t} 0 0 {t} 0 0 0 0 0 0\n" for c, t in user.items()) + TAIL
 
 
@@ -33,17 +33,17 @@ def make_nodes(*lists: str, online: str) -> dict[str, str]:
 
 
 def get_user_seconds(values: Mapping[str, float], node: int) -> float | None:
-    """The node's user seconds."""
+    """Returns the node's user seconds."""
     return values.get(f'steadytok_stat_cpu_seconds_total{{mode="user",node="{node}"}}')
 
 
 def get_online_cpus(values: Mapping[str, float], node: int) -> float | None:
-    """The node's online CPUs."""
+    """Returns the node's number of online CPUs."""
     return values.get(f'steadytok_stat_cpus_online{{node="{node}"}}')
 
 
 def test_time_is_summed_over_the_cpus_of_a_node(machine: Machine, series: Series) -> None:
-    """Also where the CPUs of the nodes alternate."""
+    """The sum is right also where the nodes' CPUs alternate."""
     host = machine(
         {"proc/stat": format_stat({0: 100, 1: 200, 2: 400, 3: 800}), **make_nodes("0,2", "1,3", online="0-3")}
     )
@@ -54,7 +54,7 @@ def test_time_is_summed_over_the_cpus_of_a_node(machine: Machine, series: Series
 
 
 def test_a_memory_only_node_has_no_cpus_and_no_time(machine: Machine, series: Series) -> None:
-    """Its empty list is believed because has_cpu says so too."""
+    """Its empty list counts because has_cpu confirms it."""
     host = machine({"proc/stat": format_stat({0: 100}), **make_nodes("0", "", online="0")})
     values = series(stat.collect(host))
 
@@ -86,7 +86,7 @@ def test_a_kernel_without_nodes_has_one(machine: Machine, series: Series) -> Non
 
 
 def test_a_cut_line_is_missed_without_nodes_too(machine: Machine, series: Series) -> None:
-    """The list of online CPUs says what must be in the sum."""
+    """The list of online CPUs defines which CPUs the sum needs."""
     host = machine({"proc/stat": format_stat({0: 100}), "sys/devices/system/cpu/online": "0-1\n"})
     values = series(stat.collect(host))
 
@@ -94,7 +94,7 @@ def test_a_cut_line_is_missed_without_nodes_too(machine: Machine, series: Series
 
 
 def test_an_offline_cpu_does_not_make_the_counter_fall(machine: Machine, series: Series) -> None:
-    """A fall would look like a restart and give a rate of years per second; it goes on from where it was."""
+    """A fall would give a rate of years per second; the counter continues from its last value."""
     host = machine({"proc/stat": format_stat({0: 100, 1: 5000}), **make_nodes("0-1", online="0-1")})
     before = series(stat.collect(host))
     machine({"proc/stat": format_stat({0: 110}), **make_nodes("0", online="0")})
@@ -117,7 +117,7 @@ def test_an_offline_cpu_does_not_make_the_counter_fall(machine: Machine, series:
 
 
 def test_a_node_list_that_still_names_an_offline_cpu_is_corrected(machine: Machine, series: Series) -> None:
-    """Some kernels list all CPUs of a node; the offline ones are not waited for."""
+    """Some kernels list all CPUs of a node; offline ones are ignored."""
     host = machine({"proc/stat": format_stat({0: 100}), **make_nodes("0-1", online="0")})
     values = series(stat.collect(host))
 
@@ -128,7 +128,7 @@ def test_a_node_list_that_still_names_an_offline_cpu_is_corrected(machine: Machi
     "line", ["cpu1 500 0 0 500 0 0 0", "cpu1 x 0 0 0 0 0 0 0 0 0", "cpu1", "cpu1 -5 0 0 0 0 0 0 0 0 0"]
 )
 def test_a_cut_line_costs_its_node_one_pass(machine: Machine, series: Series, line: str) -> None:
-    """A sum without one of its CPUs would be too small: it is missing, counted, and back when the line is."""
+    """A sum without one of its CPUs would be too small: it is missing, noted, and back with the line."""
     files = {"proc/stat": format_stat({0: 100, 1: 500, 2: 900}), **make_nodes("0-1", "2", online="0-2")}
     host = machine(files)
     first = series(stat.collect(host))
@@ -144,7 +144,7 @@ def test_a_cut_line_costs_its_node_one_pass(machine: Machine, series: Series, li
 
 
 def test_a_mode_that_goes_back_stands_still(machine: Machine, series: Series) -> None:
-    """iowait and idle of the kernel may fall a little; the counter waits until they are past it again."""
+    """The kernel's iowait and idle may fall a little; the counter waits until they pass it again."""
     host = machine({"proc/stat": format_stat({0: 1000}), **make_nodes("0", online="0")})
     values = [series(stat.collect(host))]
     for ticks in (990, 1005):
@@ -155,14 +155,14 @@ def test_a_mode_that_goes_back_stands_still(machine: Machine, series: Series) ->
 
 
 def test_newer_kernels_may_add_modes(machine: Machine, series: Series) -> None:
-    """An eleventh number is passed over."""
+    """An eleventh number is ignored."""
     host = machine({"proc/stat": f"cpu  1 1\ncpu0 100 0 0 0 0 0 0 0 0 0 77\n{TAIL}"})
 
     assert get_user_seconds(series(stat.collect(host)), 0) == 1.0
 
 
 def test_one_bad_number_hides_no_other(machine: Machine, series: Series) -> None:
-    """The host's own numbers are read line by line."""
+    """The host's own numbers are parsed line by line."""
     text = format_stat({0: 100}).replace("ctxt 7", "ctxt seven")
     host = machine({"proc/stat": text, **make_nodes("0", online="0")})
     values = series(stat.collect(host))
@@ -175,7 +175,7 @@ def test_one_bad_number_hides_no_other(machine: Machine, series: Series) -> None
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # the files are written anew for each example
 @given(st.lists(st.dictionaries(st.integers(0, 3), st.integers(0, 10**6)), min_size=2, max_size=6))
 def test_a_counter_never_falls(machine: Machine, series: Series, passes: list[dict[int, int]]) -> None:
-    """Whatever CPUs come and go and whatever their numbers do, no counter of a node falls."""
+    """For any changes of CPUs and numbers, no counter of a node falls."""
     host = Host(machine({}).root)  # its own memory for each example
     highest: dict[int, float] = {}
     for user_ticks in passes:

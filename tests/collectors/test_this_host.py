@@ -1,4 +1,4 @@
-"""The host that runs the tests, against what else is known of it."""
+"""The host that runs the tests, against other sources about it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ needs_proc = pytest.mark.skipif(not os.path.exists("/proc/meminfo"), reason="thi
 
 @needs_proc
 def test_memory_is_that_of_the_host(series: Series) -> None:
-    """What is free or available is part of what there is."""
+    """Free and available memory are part of the total."""
     values = series(meminfo.collect(Host("/")))
 
     total = values["steadytok_meminfo_mem_total_bytes"]
@@ -30,7 +30,7 @@ def test_memory_is_that_of_the_host(series: Series) -> None:
 
 @needs_nodes
 def test_each_node_has_part_of_it(series: Series) -> None:
-    """Each node with memory has free and available memory of its own, within its total."""
+    """Each node with memory has free and available memory within its total."""
     values = series(node_meminfo.collect(Host("/")))
 
     totals = {
@@ -44,7 +44,7 @@ def test_each_node_has_part_of_it(series: Series) -> None:
 
 @needs_nodes
 def test_allocations_are_counted(series: Series) -> None:
-    """The first node of a host that runs has served allocations, unless its counters are switched off."""
+    """The first node has served allocations, unless its counters are switched off."""
     host = Host("/")
     values = series(numastat.collect(host))
 

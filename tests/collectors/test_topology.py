@@ -54,7 +54,7 @@ def test_without_isolated_cpus_there_is_no_series(machine: Machine, series: Seri
 
 
 def test_the_word_in_brackets_is_the_choice(machine: Machine, series: Series) -> None:
-    """`always [madvise] never` is madvise; a file without brackets gives no label and is counted."""
+    """`always [madvise] never` is madvise; a file without brackets gives no label and is noted."""
     thp = "sys/kernel/mm/transparent_hugepage"
     host = machine({f"{thp}/enabled": "always [madvise] never\n", f"{thp}/defrag": "always never\n"})
 

@@ -33,14 +33,14 @@ def _read_all(root: Path) -> list[Reading]:
 def test_every_value_in_the_files_is_read(
     two_nodes: Path, two_nodes_expected: dict[str, float], series: Series
 ) -> None:
-    """Each value written into the machine's files comes out as its series."""
+    """Each value in the machine's files gives its series."""
     values = series(_read_all(two_nodes))
 
     assert {name: values.get(name) for name in two_nodes_expected} == pytest.approx(two_nodes_expected)
 
 
 def test_nothing_is_read_that_is_not_there(two_nodes: Path, series: Series) -> None:
-    """Two nodes give two of each series by node, whatever host the test runs on."""
+    """Two nodes give two of each series by node, on any host."""
     values = series(_read_all(two_nodes))
 
     assert len([name for name in values if name.startswith("steadytok_numastat_")]) == 12

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 def format_stat(pid: int, *, parent: int = 1, started: int = 0, ticks: int = 0, cpu: int = 0, name: str = "x") -> str:
-    """/proc/PID/stat of Linux 6.x: fields 4 to 52 after the state."""
+    """Formats /proc/PID/stat of Linux 6.x: fields 4 to 52 after the state."""
     numbers = [0] * 49
     numbers[0], numbers[10], numbers[18], numbers[35] = parent, ticks, started or pid, cpu
     return f"{pid} ({name}) S {' '.join(map(str, numbers))}\n"
@@ -17,7 +17,7 @@ def format_stat(pid: int, *, parent: int = 1, started: int = 0, ticks: int = 0, 
 
 @contextmanager
 def start_child(mebibytes: int) -> Iterator[int]:
-    """A process with so much memory that it has touched."""
+    """Runs a process that has touched this much memory."""
     code = "import mmap, sys; m = mmap.mmap(-1, int(sys.argv[1]) << 20, flags=34 | 0x8000); print(flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", code, str(mebibytes)], stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -19,7 +19,7 @@ NODES = (0, 1)
 CPUS = range(40)
 KIB_PER_PAGE = 4
 
-MEMINFO = {  # kB, node 0 and node 1
+MEMINFO = {  # kB of node 0 and node 1
     "MemTotal": (263_874_560, 264_241_152),
     "MemFree": (1_310_720, 131_072_000),
     "Active(anon)": (20_971_520, 18_874_368),
@@ -30,7 +30,7 @@ MEMINFO = {  # kB, node 0 and node 1
     "SReclaimable": (2_097_152, 1_572_864),
     "SUnreclaim": (1_048_576, 524_288),
 }
-NAMES = {  # each field as its series has it
+NAMES = {  # each field's name in its series
     "MemTotal": "mem_total",
     "MemFree": "mem_free",
     "Active(anon)": "active_anon",
@@ -90,7 +90,7 @@ _NODE = "sys/devices/system/node"
 
 
 def files() -> dict[str, str]:
-    """The text of each file by its path below the root."""
+    """Returns the text of each file by its path below the root."""
     return {
         **_make_proc_files(),
         **_make_system_files(),
@@ -109,7 +109,7 @@ def build(root: Path, more: Mapping[str, str] = MappingProxyType({})) -> None:
 
 
 def expected_series() -> dict[str, float]:
-    """Every series that must be read of these files, as Prometheus writes it, and no other."""
+    """Returns every series that these files must give, as Prometheus writes it, and no other."""
     values = {
         "steadytok_meminfo_hugepagesize_bytes": 2048 * 1024.0,
         "steadytok_topology_nodes": 2.0,
@@ -135,7 +135,7 @@ def expected_series() -> dict[str, float]:
 
 
 def make_cpu_ticks(cpu: int) -> dict[str, int]:
-    """The time of a CPU by mode, in 1/100 s: each CPU its own, so that a sum over the wrong CPUs shows."""
+    """Returns the time of a CPU by mode, in 1/100 s; CPUs differ, so that a sum over the wrong CPUs shows."""
     numbers = (2_000_000 + cpu, 10, 70_000 + cpu, 5_000_000, 300, 0, 900, 0, 40, 0)
     return dict(zip(MODES, numbers, strict=True))
 
@@ -185,7 +185,7 @@ def _make_topology_series(node: int) -> dict[str, float]:
 
 
 def _make_pressure_series() -> dict[str, float]:
-    """Of a whole host `full` of cpu is not defined; the kernel prints 0, which is no reading."""
+    """For a whole host, `full` of cpu is undefined: the kernel prints 0, which is no reading."""
     values = {}
     for name, (some, full) in PRESSURE_MICROSECONDS.items():
         values[f'steadytok_pressure_waiting_seconds_total{{resource="{name}"}}'] = some / 1e6
@@ -262,17 +262,17 @@ def _make_node_files(node: int) -> dict[str, str]:
 
 
 def main() -> int:
-    """Writes the whole machine into the folder that is named, which must be new or empty."""
+    """Writes the whole machine into the folder argument, which must be new or empty."""
     if len(sys.argv) != 2:
-        print("usage: python tests/machines/two_nodes.py DIR", file=sys.stderr)  # noqa: T201  a command's own word
+        print("usage: python tests/machines/two_nodes.py DIR", file=sys.stderr)  # noqa: T201  the command's output
         return 2
     root = Path(sys.argv[1])
     if root.exists() and any(root.iterdir()):
-        print(f"{root} is not empty: name a folder that is new or empty", file=sys.stderr)  # noqa: T201  as above
+        print(f"{root} is not empty: give a new or empty folder", file=sys.stderr)  # noqa: T201  as above
         return 2
     parts = [runpy.run_path(str(path)) for path in sorted(Path(__file__).parent.glob("two_nodes_*.py"))]
     build(root, {path: text for part in parts for path, text in part["files"]().items()})
-    print(f"written; now: steadytok collect --root {root}")  # noqa: T201  as above
+    print(f"Machine written. Next: steadytok collect --root {root}")  # noqa: T201  as above
     return 0
 
 

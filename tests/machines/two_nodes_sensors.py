@@ -1,5 +1,5 @@
 """
-The sensors of the machine in two_nodes.py: frequencies, throttling, DIMM temperatures, errors, energy, kernel log.
+Sensors of the machine in two_nodes.py: frequencies, throttling, temperatures, errors, energy, kernel log.
 
 Package p has the CPUs 20p to 20p+19; CPUs 10 apart are siblings of one core. Package 1 is the hot one: its DIMMs are
 near their limit, one of them corrects errors, and its CPUs were slowed.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 CPUS = range(40)
 BOOTED = 1_761_955_200  # as in two_nodes.py
-KILLED = 86_400_250_000  # microseconds after the boot
+KILLED = 86_400_250_000  # microseconds after boot
 DIMM_MILLIDEGREES = {
     "3-0050": 52_250,
     "3-0051": 53_000,
@@ -37,7 +37,7 @@ _KILL = (
 
 
 def files() -> dict[str, str]:
-    """The text of each file by its path below the root; a text `-> TARGET` is a link."""
+    """Returns the text of each file by its path below the root; a text `-> TARGET` is a link."""
     texts = {"proc/sys/kernel/osrelease": "6.8.0-45-generic", "dev/kmsg": _format_log()}
     for cpu in CPUS:
         texts |= _make_throttle_files(cpu) | _make_policy_files(cpu)
@@ -53,7 +53,7 @@ def files() -> dict[str, str]:
 
 
 def expected_series() -> dict[str, float]:
-    """Every series that cpufreq, thermal_throttle, hwmon, dimm, edac, powercap and kmsg must read, and no other."""
+    """Returns every series that cpufreq, thermal_throttle, hwmon, dimm, edac, powercap and kmsg must read."""
     parts = (
         _make_cpufreq_series(),
         _make_throttle_series(),
@@ -65,12 +65,12 @@ def expected_series() -> dict[str, float]:
 
 
 def frequency_khz(cpu: int) -> int:
-    """Each CPU its own frequency; package 1 runs slower."""
+    """Returns a different frequency for each CPU; package 1 runs slower."""
     return (3_500_000 if cpu < 20 else 2_100_000) + cpu
 
 
 def throttle_counts(cpu: int) -> tuple[int, int]:
-    """Events and milliseconds of a CPU's core; siblings differ, and package 0 had none."""
+    """Returns events and milliseconds of a CPU's core; siblings differ, and package 0 had none."""
     return (0, 0) if cpu < 20 else (100 + cpu, 10_000 + 250 * cpu)
 
 

@@ -1,4 +1,4 @@
-"""What vendors call the sensors of memory, and what each of those names says: a corpus, name by name."""
+"""Vendors' names for memory sensors, and the parts of each name: a corpus, name by name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ZONE = "the air of a zone and not a module"
 STATE = "a state and no temperature"
 ELSEWHERE = "neither on memory nor named after it"
 
-# (name, entity, what it says or why it is none). Names as published, vendor by vendor.
+# (name, entity, its slot or the reason for refusal). Names as published, vendor by vendor.
 CORPUS = [
     # Supermicro
     ("P1-DIMMA1 Temp", MEMORY, Slot("P1-DIMMA1", 1, "A", 1)),
@@ -54,7 +54,7 @@ CORPUS = [
     # IBM, Lenovo
     ("DIMM 1 Temp", MEMORY, Slot("DIMM 1", None, "", 1)),
     ("DIMM 24 Temp", MEMORY, Slot("DIMM 24", None, "", 24)),
-    # Dell: every sensor is `Temp`, and only what it is on tells; slots are A1 to A16, B1 to B16
+    # Dell: every sensor is `Temp`, so only the entity distinguishes them; slots are A1 to A16, B1 to B16
     ("Temp", "8", Slot("Temp")),
     ("Temp", "3", ELSEWHERE),
     ("A1", MEMORY, Slot("A1", 1, "", 1)),
@@ -68,11 +68,11 @@ CORPUS = [
     # AMD's reference firmware (bank and locator), and a desktop's
     ("P0 CHANNEL A DIMM 0", MEMORY, Slot("P0 CHANNEL A DIMM 0", 0, "A", 0)),
     ("ChannelA-DIMM0", MEMORY, Slot("ChannelA-DIMM0", None, "A", 0)),
-    # Linux' own drivers: channels are counted anew in each controller, so that they tell no slot
+    # Linux' own drivers count channels per controller, so these names identify no slot
     ("CPU_SrcID#1_MC#0_Chan#1_DIMM#0", MEMORY, Slot("CPU_SrcID#1_MC#0_Chan#1_DIMM#0", 1)),
     ("mc#2csrow#1channel#1", MEMORY, Slot("mc#2csrow#1channel#1")),
     ("DIMM A1 (blue)", MEMORY, Slot("DIMM A1 (blue)", None, "A", 1)),
-    # What is on no memory
+    # Sensors on something else
     ("Inlet Temp", "55", ELSEWHERE),
     ("CPU1 Temp", "3", ELSEWHERE),
     ("FAN1", "29", ELSEWHERE),
@@ -81,12 +81,12 @@ CORPUS = [
 
 @pytest.mark.parametrize(("name", "entity", "expected"), CORPUS, ids=[f"{name}@{entity}" for name, entity, _ in CORPUS])
 def test_every_name_lands_or_is_refused_with_its_reason(name: str, entity: str, expected: Slot | str) -> None:
-    """A name says which processor, channel and module, or why its sensor is none of a module."""
+    """A name gives processor, channel and module, or the reason why its sensor is not a module's."""
     assert (refusal_reason(name, entity) or parse_slots([name])[name]) == expected
 
 
 def test_g_among_other_letters_is_a_channel() -> None:
-    """Where a board has sensors of channels A to H, `DIMMG0` is channel G and no group."""
+    """On a board with sensors of channels A to H, `DIMMG0` is channel G and not a group."""
     slots = parse_slots(["DIMMA0_TEMP", "DIMMG0_TEMP", "DIMMH0_TEMP"])
 
     assert slots["DIMMG0_TEMP"] == Slot("DIMMG0", None, "G", 0)
@@ -97,24 +97,24 @@ def test_g_among_other_letters_is_a_channel() -> None:
     [
         ("P1-DIMMA1 Temp", "P1-DIMMA1", True),
         ("P1-DIMM1A.Temp", "P1_DIMMA1", True),
-        ("DIMMA1 Temp", "P1-DIMMA1", True),  # one processor need not be named
+        ("DIMMA1 Temp", "P1-DIMMA1", True),  # a single processor may be left out
         ("P2-DIMMA1 Temp", "P1-DIMMA1", False),
         ("P1-DIMMA2 Temp", "P1-DIMMA1", False),
         ("DIMM 1 Temp", "DIMM 1", True),
-        ("DIMM 1 Temp", "ChannelA-DIMM1", False),  # nothing says that the first module is the first of channel A
+        ("DIMM 1 Temp", "ChannelA-DIMM1", False),  # module 1 need not be in channel A
         ("04-P1 DIMM 1-6", "PROC 1 DIMM 1", False),
         ("MEM Temp", "DIMM", False),
         ("Temp", "P1-DIMMA1", False),
     ],
 )
 def test_a_name_fits_a_slot_where_all_that_it_says_is_true_there(sensor: str, locator: str, fits: bool) -> None:
-    """What a sensor leaves open may be anything, but for the channel."""
+    """A sensor's name may omit any part but the channel."""
     assert matches_slot(parse_slot(sensor), parse_slot(locator)) is fits
 
 
 @given(st.text(max_size=40))
 def test_any_name_can_be_read(name: str) -> None:
-    """Whatever a firmware calls a sensor, something is said of it, twice the same, and its name is never lost."""
+    """Any name parses, twice to the same slot, and keeps a name."""
     assert parse_slot(name) == parse_slot(name)
     assert bool(strip_decoration(name)) == bool(name.strip())
     assert normalize_name(normalize_name(name)) == normalize_name(name) or "temp" in normalize_name(name)

@@ -1,4 +1,4 @@
-"""Where a sensor's module is: what resolves to one name, what tells its node, and what is left as it is."""
+"""Sensors' modules: names that resolve to one slot, its node, and sensors that keep their own name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUPERMICRO = tuple(f"P{socket}-DIMM{channel}1" for socket in (1, 2) for channel 
 def make_machine(
     root: Path, *table: bytes, packages: Iterable[int] = (0, 1), blocks: Mapping[int, Iterable[int]] | None = None
 ) -> Host:
-    """A machine with one CPU on each node, whose processor `packages` tells; memory blocks of 1 GiB."""
+    """A machine with one CPU on each node, of the processors `packages`; memory blocks of 1 GiB."""
     files = {f"{MEMORY}/block_size_bytes": "40000000"} if blocks else {}
     numbers = list(packages)
     for node, package in enumerate(numbers):
@@ -50,7 +50,7 @@ def make_ipmi_sensors(*names: str) -> list[DimmSensor]:
 def make_assigner(
     host: Host, names: Mapping[str, str] | None = None, configured_nodes: Mapping[str, int] | None = None
 ) -> SlotAssigner:
-    """The places of a machine, of whose table only dmi has told."""
+    """A machine's assigner, with the table that dmi reads."""
     table = from_dmi([reading for reading in dmi.collect(host) if reading is not None])
     return SlotAssigner(host, table, names or {}, configured_nodes or {})
 
@@ -60,7 +60,7 @@ def assign_sensors(host: Host, *sensors: DimmSensor, names: Mapping[str, str] | 
 
 
 def test_each_source_finds_the_same_module(tmp_path: Path) -> None:
-    """A serial number, a BMC's name and a driver's label are one module, and one node."""
+    """A serial number, a BMC's name and a driver's label resolve to one module and one node."""
     table = (encode_memory_device(0x20, "P1-DIMMA1", serial="3A2B1C0D"), *encode_board(SUPERMICRO[1:]))
     assigner = make_assigner(make_machine(tmp_path, *table))
     sensors = (
@@ -73,7 +73,7 @@ def test_each_source_finds_the_same_module(tmp_path: Path) -> None:
 
 
 def test_a_serial_number_goes_before_a_name(tmp_path: Path) -> None:
-    """Where a label says one slot and the module's own number another, the module is right."""
+    """Where a label and the module's serial number disagree, the serial number decides."""
     table = (encode_memory_device(0x20, "A1", serial="11111111"), encode_memory_device(0x21, "A2", serial="22222222"))
     (assignment,) = assign_sensors(
         make_machine(tmp_path, *table), DimmSensor("hwmon", "3-0050", "A1", serial_number="22222222")
@@ -83,7 +83,7 @@ def test_a_serial_number_goes_before_a_name(tmp_path: Path) -> None:
 
 
 def test_the_operators_map_goes_before_all(tmp_path: Path) -> None:
-    """What the operator says is believed, for a slot of the table with its node, and for any other name."""
+    """The operator's map decides, for a slot of the table with its node, and for any other name."""
     host = make_machine(tmp_path, *encode_board(SUPERMICRO))
     sensors = (DimmSensor("hwmon", "3-0050", "3-0050"), *make_ipmi_sensors("P1-DIMMA1 Temp"))
     names = {"hwmon/3-0050": "P2-DIMMB1", "ipmi/P1-DIMMA1 Temp": "front left"}
@@ -93,14 +93,14 @@ def test_the_operators_map_goes_before_all(tmp_path: Path) -> None:
 
 
 def test_the_operators_node_goes_before_all(tmp_path: Path) -> None:
-    """The node that the configuration names is believed."""
+    """The configured node decides."""
     assigner = make_assigner(make_machine(tmp_path, *encode_board(SUPERMICRO)), configured_nodes={"P1-DIMMA1": 1})
 
     assert assigner.assign(make_ipmi_sensors("P1-DIMMA1 Temp")) == [SlotAssignment("P1-DIMMA1", "1")]
 
 
 def test_without_the_table_names_and_nodes_are_the_sensors_own(tmp_path: Path) -> None:
-    """A user who may not read the table sees the name that the board's slot has anyway, and no complaint for each."""
+    """Without the table, sensors have the names printed on the board, and no reason is reported for each."""
     assignments = assign_sensors(make_machine(tmp_path), *make_ipmi_sensors("P1-DIMMA1 Temp", "P2-DIMMA1 Temp"))
 
     assert assignments == [SlotAssignment("P1-DIMMA1", "0"), SlotAssignment("P2-DIMMA1", "1")]
@@ -124,14 +124,14 @@ def test_what_fits_none_or_several_keeps_its_name_and_says_why(
 
 
 def test_a_group_stays_one(tmp_path: Path) -> None:
-    """A sensor for six modules fits no slot, has the node of its processor, and nothing to complain of."""
+    """A sensor for six modules fits no slot, has the node of its processor, and no reason."""
     host = make_machine(tmp_path, *encode_board(f"PROC {socket} DIMM {n}" for socket in (1, 2) for n in range(1, 13)))
 
     assert assign_sensors(host, *make_ipmi_sensors("05-P2 DIMM 1-6")) == [SlotAssignment("P2 DIMM 1-6", "1")]
 
 
 def test_slots_that_share_a_name_are_told_apart_by_their_bank(tmp_path: Path) -> None:
-    """AMD's reference firmware calls every module `DIMM 0`; ghes_edac says bank and locator one behind the other."""
+    """AMD's reference firmware names every module `DIMM 0`; ghes_edac writes bank and locator one after the other."""
     table = [encode_memory_device(n, "DIMM 0", f"P0 CHANNEL {channel}") for n, channel in enumerate("AB")]
     assignments = assign_sensors(
         make_machine(tmp_path, *table, packages=(0,)), DimmSensor("edac", "mc0/dimm1", "P0 CHANNEL B DIMM 0")
@@ -141,7 +141,7 @@ def test_slots_that_share_a_name_are_told_apart_by_their_bank(tmp_path: Path) ->
 
 
 def test_slots_that_share_all_names_are_told_apart_by_their_handle(tmp_path: Path) -> None:
-    """Boards exist whose firmware has one name for all slots: none of them can be found by it."""
+    """Some firmware has one name for all slots: the handle distinguishes them, and no sensor matches by name."""
     host = make_machine(tmp_path, encode_memory_device(0x41, "DIMM"), encode_memory_device(0x42, "DIMM"))
     assigner = make_assigner(host)
 
@@ -150,7 +150,7 @@ def test_slots_that_share_all_names_are_told_apart_by_their_handle(tmp_path: Pat
 
 
 def test_two_sensors_of_one_source_are_not_one_module(tmp_path: Path) -> None:
-    """The second keeps its own name and says whose the module is: one series must not have two values."""
+    """The second sensor keeps its own name with a reason: one series must not have two values."""
     first, second = assign_sensors(
         make_machine(tmp_path, *encode_board(SUPERMICRO)), *make_ipmi_sensors("P1-DIMMA1 Temp", "P1_DIMMA1 Temp")
     )
@@ -160,7 +160,7 @@ def test_two_sensors_of_one_source_are_not_one_module(tmp_path: Path) -> None:
 
 
 def test_ranks_share_a_module(tmp_path: Path) -> None:
-    """EDAC counts each rank, and both are of one module."""
+    """EDAC counts each rank, and both ranks belong to one module."""
     assigner = make_assigner(make_machine(tmp_path, *encode_board(SUPERMICRO)))
     ranks = [DimmSensor("edac", f"mc0/rank{n}", "P1-DIMMA1") for n in range(2)]
 
@@ -168,11 +168,10 @@ def test_ranks_share_a_module(tmp_path: Path) -> None:
 
 
 def test_a_place_never_changes(tmp_path: Path) -> None:
-    """What was decided at first sight stays, whatever else is seen later: labels do not change during a run."""
+    """The first assignment stays, whatever is read later: labels do not change during a run."""
     assigner = make_assigner(make_machine(tmp_path))
-    (alone,) = assigner.assign(
-        make_ipmi_sensors("P1-DIMMA1 Temp")
-    )  # of two processors' sensors only one has a reading yet
+    # Only one of two processors' sensors has a reading yet.
+    (alone,) = assigner.assign(make_ipmi_sensors("P1-DIMMA1 Temp"))
 
     assert alone == SlotAssignment("P1-DIMMA1", "")
     assert assigner.assign(make_ipmi_sensors("P1-DIMMA1 Temp", "P2-DIMMA1 Temp")) == [
@@ -185,7 +184,7 @@ def test_a_place_never_changes(tmp_path: Path) -> None:
     ("packages", "nodes"),
     [
         ((0, 1), ("0", "1")),
-        ((0, 0, 0, 0, 1, 1, 1, 1), ("", "")),  # NPS4: no name tells the quarter
+        ((0, 0, 0, 0, 1, 1, 1, 1), ("", "")),  # NPS4: no name has the quarter
         ((0,), ("0", "0")),
         ((0, 1, 2), ("", "")),  # two names for three processors
     ],
@@ -193,7 +192,7 @@ def test_a_place_never_changes(tmp_path: Path) -> None:
 def test_a_processors_node_is_known_where_it_has_one(
     tmp_path: Path, packages: tuple[int, ...], nodes: tuple[str, str]
 ) -> None:
-    """Names count processors from 0 or from 1; as many as there are, in their order, they are told apart."""
+    """Names count processors from 0 or 1; as many names as processors identify each processor's node."""
     for first in (0, 1):
         host = make_machine(tmp_path, *encode_board(f"P{first + n}-DIMMA1" for n in range(2)), packages=packages)
         assignments = assign_sensors(host, *make_ipmi_sensors(f"P{first}-DIMMA1 Temp", f"P{first + 1}-DIMMA1 Temp"))
@@ -202,7 +201,7 @@ def test_a_processors_node_is_known_where_it_has_one(
 
 
 def test_a_processor_that_tells_nothing_makes_no_other_take_its_place(tmp_path: Path) -> None:
-    """With one number missing, processor 1 would be taken for processor 0: then no node is told."""
+    """With one number unreadable, processor 1 would be taken for processor 0, so no node is reported."""
     host = make_machine(tmp_path, *encode_board(SUPERMICRO))
     (tmp_path / f"{CPU}/cpu0/topology/physical_package_id").write_text("")
 
@@ -210,7 +209,7 @@ def test_a_processor_that_tells_nothing_makes_no_other_take_its_place(tmp_path: 
 
 
 def test_addresses_tell_the_node(tmp_path: Path) -> None:
-    """Where names tell no processor, the kernel's blocks of memory do, if a module is of one node only."""
+    """Where names have no processor, the kernel's blocks of memory give the node, if it is a single node."""
     table = (
         encode_memory_device(0x11, "A1", array=0x1000),
         encode_memory_device(0x12, "A2", array=0x1001),
@@ -225,7 +224,7 @@ def test_addresses_tell_the_node(tmp_path: Path) -> None:
 
 
 def test_a_slots_node_stays(tmp_path: Path) -> None:
-    """Memory that is plugged in while dmi runs moves no slot to another node: labels do not change in a run."""
+    """Memory that is added while dmi runs moves no slot to another node: labels do not change in a run."""
     table = (encode_memory_device(0x11, "A1", array=0x1000), encode_array_address(0x1900, 0x1000, 0, 4 * GIB))
     host = make_machine(tmp_path, *table, packages=(0, 0), blocks={0: range(2)})
     (before,) = make_assigner(host).known_slots
@@ -247,7 +246,7 @@ def test_who_knows_the_processor_needs_no_name(tmp_path: Path) -> None:
 
 
 def test_names_for_sensors_that_are_not_there_are_told(tmp_path: Path) -> None:
-    """A typing error in the operator's map is no silent one."""
+    """A typing error in the operator's map is reported."""
     assigner = make_assigner(make_machine(tmp_path), {"hwmon/3-0099": "A1", "ipmi/X": "A2"})
     assigner.assign([DimmSensor("hwmon", "3-0050", "3-0050")])
 
@@ -255,7 +254,7 @@ def test_names_for_sensors_that_are_not_there_are_told(tmp_path: Path) -> None:
 
 
 def test_the_operators_sensor_has_its_module(tmp_path: Path) -> None:
-    """A sensor whose name says the same slot does not take it from the one that the operator has named."""
+    """A sensor with the same slot name does not displace the sensor in the operator's map."""
     host = make_machine(tmp_path, *encode_board(SUPERMICRO))
     assignments = assign_sensors(
         host, *make_ipmi_sensors("P1-DIMMA1 Temp", "DIMM 1 Temp"), names={"ipmi/DIMM 1 Temp": "P1-DIMMA1"}
@@ -265,7 +264,7 @@ def test_the_operators_sensor_has_its_module(tmp_path: Path) -> None:
 
 
 def test_nothing_is_no_name(tmp_path: Path) -> None:
-    """A sensor without a name is not of a slot without one."""
+    """A sensor without a name does not match a slot without one."""
     host = make_machine(tmp_path, encode_memory_device(0x41, ""), encode_memory_device(0x42, "A2"))
 
     assert assign_sensors(host, *make_ipmi_sensors("")) == [SlotAssignment("", "", "no slot has its name")]

@@ -1,4 +1,4 @@
-"""The firmware's table of memory devices: what dmidecode shows of it is what is read, and damage is told."""
+"""The firmware's table of memory devices: the same values as dmidecode's, and damage is noted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _make_host(tmp_path: Path, *parts: bytes) -> Host:
 
 
 def test_a_module_is_read_whole(tmp_path: Path) -> None:
-    """Slot, bank, size, type, configured speed, maker, serial and part number, without their padding."""
+    """Slot, bank, size, type, configured speed, manufacturer, serial and part number are read without padding."""
     fields = {"serial": "3A2B1C0D ", "part": "M321R8GA0BB0-CQKET  ", "maker": "Samsung"}
     plain = encode_memory_device(0x11, "P1-DIMMA1", "P0_Node0", megabytes=65536, speed=4800, kind=0x22, **fields)
     (device,) = read_memory_devices(_make_host(tmp_path, plain, END))
@@ -47,9 +47,9 @@ def test_a_module_is_read_whole(tmp_path: Path) -> None:
     ("megabytes", "size"), [(0, 0), (16384, 16 * GIB), (0x8000 | 512, 512 << 10), (0xFFFF, None), (524_288, 512 * GIB)]
 )
 def test_sizes(tmp_path: Path, megabytes: int, size: int | None) -> None:
-    """An empty slot is 0, an unknown size is none; kilobytes, and what needs the extended field."""
+    """An empty slot is 0, an unknown size None; sizes may be in kilobytes or in the extended field."""
     raw = encode_memory_device(0x11, "A1", megabytes=megabytes)
-    if megabytes in (0x8000 | 512, 0xFFFF):  # as the field itself, and not by way of the extended one
+    if megabytes in (0x8000 | 512, 0xFFFF):  # in the field itself, without the extended one
         raw = raw[:12] + megabytes.to_bytes(2, "little") + raw[14:]
 
     assert read_memory_devices(_make_host(tmp_path, raw, END))[0].size == size
@@ -57,7 +57,7 @@ def test_sizes(tmp_path: Path, megabytes: int, size: int | None) -> None:
 
 @pytest.mark.parametrize("nothing", ["Unknown", "Not Specified", "NO DIMM", "  ", ""])
 def test_a_word_for_nothing_is_nothing(tmp_path: Path, nothing: str) -> None:
-    """Firmware writes words where it knows none, and they must not become labels."""
+    """Firmware's words for unknown values do not become labels."""
     (device,) = read_memory_devices(
         _make_host(tmp_path, encode_memory_device(0x11, "A1", serial=nothing, part=nothing, maker=nothing), END)
     )
@@ -66,7 +66,7 @@ def test_a_word_for_nothing_is_nothing(tmp_path: Path, nothing: str) -> None:
 
 
 def test_an_old_firmware_tells_less(tmp_path: Path) -> None:
-    """A structure of version 2.1 ends before speed, maker and numbers: they are missing, and not another field's."""
+    """A structure of version 2.1 ends before speed, manufacturer and numbers, which are then missing."""
     (device,) = read_memory_devices(
         _make_host(tmp_path, encode_memory_device(0x11, "DIMM1", "BANK0", length=0x15), END)
     )
@@ -76,7 +76,7 @@ def test_an_old_firmware_tells_less(tmp_path: Path) -> None:
 
 
 def test_addresses_are_the_devices_own_or_its_arrays(tmp_path: Path) -> None:
-    """A mapped address of the device goes before that of its array; what has neither has none."""
+    """A device's mapped address precedes that of its array; a device may have neither."""
     table = (
         encode_memory_device(0x11, "A1", array=0x1000),
         encode_memory_device(0x12, "A2", array=0x1000),
@@ -94,7 +94,7 @@ def test_addresses_are_the_devices_own_or_its_arrays(tmp_path: Path) -> None:
 
 
 def test_other_structures_are_passed_over(tmp_path: Path) -> None:
-    """Whatever else is in the table, and whatever comes behind its end, is no memory device."""
+    """Other structures, and bytes after the end mark, are no memory devices."""
     table = (
         encode_structure(0, 0, bytes(20), ["Vendor", "1.0"]),
         encode_memory_device(0x11, "A1"),
@@ -107,7 +107,7 @@ def test_other_structures_are_passed_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut", [1, 5, 30, -1])
 def test_a_damaged_table_is_told_and_gives_nothing(tmp_path: Path, cut: int) -> None:
-    """A table that ends before its end mark, or has a structure shorter than its own head, has a note."""
+    """A table without its end mark, or with a structure shorter than its head, has a note."""
     table = encode_memory_device(0x11, "A1") + END
     host = _make_host(tmp_path, table[:cut])
 
@@ -125,7 +125,7 @@ def test_a_machine_without_the_table_has_no_note(machine: Machine) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_table_for_root_only_is_told(tmp_path: Path) -> None:
-    """That the table may not be read is noted in the kernel's own words."""
+    """The refusal is noted in the kernel's own words."""
     host = _make_host(tmp_path, END)
     (tmp_path / TABLE).chmod(0)
 
@@ -135,7 +135,7 @@ def test_a_table_for_root_only_is_told(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=300))
 def test_no_bytes_raise_anything_but_a_sentence(raw: bytes) -> None:
-    """Whatever the firmware left there is a table, or a ValueError of one line."""
+    """Any bytes are a table, or a ValueError of one line."""
     try:
         structures = list(parse_structures(raw))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Places with their own time budget: one that never returns is left behind, and costs one thread and nothing else."""
+"""Reads with a time budget each: a stuck read costs one thread and blocks no other path."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 from collectors import Host
 from collectors._host.timed_reads import TimedReader
 
-AMPLE = 30.0  # seconds; a place that returns is never late, however busy the machine
+AMPLE = 30.0  # seconds; a read that returns is never late, however busy the machine
 SHORT = 1.0
 PATHS = ("a", "b", "c", "d")
 Until = Callable[[Callable[[], bool]], None]
 
 
 class Bus:
-    """Places that answer with their name, but for those whose gate is shut."""
+    """Paths whose read returns their name in capitals, unless their gate is shut."""
 
     def __init__(self) -> None:
         self.gates: dict[str, threading.Event] = {}
@@ -74,7 +74,7 @@ def _take_reasons(host: Host) -> dict[str, str]:
 
 
 def test_one_worker_reads_all_places_in_order(bus: Bus, host: Host) -> None:
-    """While every place returns one thread is enough for all passes, and its notes are the pass's."""
+    """While every read returns, one thread serves all passes, and its notes belong to the pass."""
     reader = TimedReader(AMPLE, AMPLE)
     passes = [list(reader.read_each(host, PATHS, bus.read)) for _ in range(5)]
 
@@ -85,7 +85,10 @@ def test_one_worker_reads_all_places_in_order(bus: Bus, host: Host) -> None:
 
 
 def test_a_stuck_place_is_left_behind_and_not_asked_again(bus: Bus, host: Host, until: Until) -> None:
-    """Its thread is the only one more; when that has returned the place is asked again, and nothing late is told."""
+    """
+    A stuck read costs one additional thread; once it has returned its path is read again, and its late result is
+    dropped.
+    """
     before = set(threading.enumerate())
     reader = TimedReader(SHORT, AMPLE)
     bus.shut("b")
@@ -112,7 +115,7 @@ def test_a_stuck_place_is_left_behind_and_not_asked_again(bus: Bus, host: Host, 
 
 
 def test_a_pass_that_is_over_goes_on_where_it_ended(bus: Bus, host: Host) -> None:
-    """What a pass did not reach is noted, and is first in the next one: no place is hidden for ever."""
+    """Paths that a pass did not reach are noted, and come first in the next pass."""
     reader = TimedReader(AMPLE, SHORT)
     bus.shut("b")
     first = [path for path, _ in reader.read_each(host, PATHS, bus.read)]
@@ -126,7 +129,7 @@ def test_a_pass_that_is_over_goes_on_where_it_ended(bus: Bus, host: Host) -> Non
 
 
 def test_what_a_read_raises_is_raised_after_what_had_come(bus: Bus, host: Host) -> None:
-    """A fault of the code is not taken for a slow place, and the worker outlives it."""
+    """An exception in a read is raised after the earlier results, and the worker survives it."""
 
     def read(worker_host: Host, path: str) -> str:
         if path == "c":
@@ -147,7 +150,7 @@ def test_what_a_read_raises_is_raised_after_what_had_come(bus: Bus, host: Host) 
 
 
 def test_nobody_left_and_nothing_to_read_cost_no_thread(bus: Bus, host: Host, until: Until) -> None:
-    """Without places no thread is begun, and the worker ends with whoever had it."""
+    """Without paths no thread starts, and the worker ends together with its TimedReader."""
     before = set(threading.enumerate())
     reader = TimedReader(AMPLE, AMPLE)
     nothing = list(reader.read_each(host, (), bus.read))

@@ -29,11 +29,11 @@ class IpmiSession:
             return host.note("BMC", str(error))
 
     def restart(self) -> None:
-        """As another process would begin."""
+        """Replaces the Host, as a new process would."""
         self.host = Host("/", self.shelf)
 
     def read_values(self) -> dict[str, float]:
-        """One pass: values by metric and sensor, or by metric and event."""
+        """Runs one pass; returns values by metric and sensor, or by metric and event."""
         return {
             _format_name(reading): reading.value
             for reading in ipmi.collect(self.host, self.config)
@@ -41,12 +41,12 @@ class IpmiSession:
         }
 
     def read_temperatures(self) -> dict[str, float]:
-        """The temperatures of one pass by the sensor's name."""
+        """Runs one pass; returns the temperatures by the sensor's name."""
         head = "temperature "
         return {name.removeprefix(head): value for name, value in self.read_values().items() if name.startswith(head)}
 
     def take_reasons(self) -> list[str]:
-        """What was noted since the last call."""
+        """Returns the reasons noted since the last call."""
         return [note.reason for note in self.host.take_notes()]
 
 

@@ -1,4 +1,4 @@
-"""Which sensors are wanted, by the names that vendors really give: each lands where it must, or is refused with why."""
+"""Selection of sensors by vendors' real names: each name is classified, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make_sensor(name: str, entity: int, **fields: object) -> Sensor:
         ("Temp DIMM#1", BOARD, "memory"),  # Kontron
         ("DIMMA0_TEMP", BOARD, "memory"),  # Meta
         ("Temp_DIMM_KLM", BOARD, "memory"),
-        ("Temp", MEMORY_MODULE, "memory"),  # Dell: told by its entity alone
+        ("Temp", MEMORY_MODULE, "memory"),  # Dell: only the entity distinguishes it
         ("Temp", PROCESSOR, None),
         ("DIMM Thrm Mrgn 1", BOARD, "margin"),  # Intel
         ("P1 Mem Margin", BOARD, "margin"),
@@ -60,12 +60,12 @@ def make_sensor(name: str, entity: int, **fields: object) -> Sensor:
     ],
 )
 def test_vendors_names_land_right(name: str, entity: int, kind: str | None) -> None:
-    """Memory by entity or by name; regulators and the memory of accelerators never."""
+    """Memory is selected by entity or name; regulators and accelerators' memory never are."""
     assert classify_sensor(make_sensor(name, entity), (), ()) == kind
 
 
 def test_the_operator_has_the_last_word() -> None:
-    """Patterns in any case: what is included is read as well, what is excluded is not."""
+    """Patterns ignore case: included sensors are also read, excluded ones are not."""
     supply, dimm = make_sensor("PSU1 Temp", BOARD), make_sensor("DIMMA1 Temp", MEMORY_DEVICE)
 
     assert classify_sensor(supply, ("psu*temp",), ()) == "other"
@@ -76,7 +76,7 @@ def test_the_operator_has_the_last_word() -> None:
 
 
 def test_what_cannot_be_read_is_refused_with_its_reason() -> None:
-    """A discrete sensor's 0x00 is no 0 °C, a satellite controller's sensor needs bridging, volts are no heat."""
+    """A discrete 0x00 is not 0 °C, a satellite controller's sensor needs bridging, volts are no temperature."""
     discrete = make_sensor("DIMM 1 Temp", BOARD, units=0xC0)
 
     assert classify_sensor(discrete, (), ()) == "memory"
@@ -87,7 +87,7 @@ def test_what_cannot_be_read_is_refused_with_its_reason() -> None:
 
 
 def test_a_fan_must_turn() -> None:
-    """A fan's speed is wanted, in revolutions or as a ratio; whether there is one is not."""
+    """A fan's speed is selected, in revolutions or as a ratio; its presence is not."""
     assert classify_sensor(make_sensor("FAN1", 29, type=4, unit=18), (), ()) == "fan"
     assert classify_sensor(make_sensor("Fan 1", 29, type=4, unit=0, units=1), (), ()) == "fan"
     assert classify_sensor(make_sensor("Fan Presence", 29, type=4, units=0xC0), (), ()) is None

@@ -13,7 +13,7 @@ from tests.scripted_bmc import Answer, ScriptedBmc
 
 
 def test_the_list_of_sensors_is_read_once_for_all_processes(begin: Begin, tmp_path: Path) -> None:
-    """It is kept on the shelf under the BMC's id and the list's own time stamp."""
+    """The list is cached under the BMC's id and the list's own time stamp."""
     bmc = ScriptedBmc(make_dimm_sensors(8))
     session = begin(bmc, tmp_path)
     session.read_values()
@@ -28,7 +28,7 @@ def test_the_list_of_sensors_is_read_once_for_all_processes(begin: Begin, tmp_pa
 
 @pytest.mark.parametrize("change", ["stamp", "firmware", "half a file"])
 def test_a_changed_list_is_read_again(begin: Begin, tmp_path: Path, change: str) -> None:
-    """By a new time stamp, by another BMC, and where the shelf's file is broken; in the running process too."""
+    """A new time stamp, another BMC or a damaged cache makes the list be read again, in the running process too."""
     bmc = ScriptedBmc(make_dimm_sensors(8))
     session = begin(bmc, tmp_path)
     session.read_values()
@@ -46,7 +46,7 @@ def test_a_changed_list_is_read_again(begin: Begin, tmp_path: Path, change: str)
 
 
 def test_a_list_without_a_time_stamp_is_not_trusted_after_a_new_log_in(begin: Begin, tmp_path: Path) -> None:
-    """Nothing would tell that it has changed: it is never taken from the shelf, and read again with each session."""
+    """Changes of such a list are invisible, so it is never taken from the cache, and read again in each session."""
     bmc = ScriptedBmc(make_dimm_sensors(4))
     bmc.dated = False
     session = begin(bmc, tmp_path)
@@ -67,7 +67,7 @@ def test_a_list_without_a_time_stamp_is_not_trusted_after_a_new_log_in(begin: Be
 
 @pytest.mark.parametrize("longest", [48, 32, 16, 8])
 def test_a_bmc_that_cannot_give_whole_records_is_read_in_parts(begin: Begin, longest: int) -> None:
-    """As large as it can, found once and not for each record."""
+    """Parts are as large as the BMC can send, a size found once and not for each record."""
     bmc = ScriptedBmc(make_dimm_sensors(4))
     bmc.longest = longest
     session = begin(bmc)
@@ -78,7 +78,7 @@ def test_a_bmc_that_cannot_give_whole_records_is_read_in_parts(begin: Begin, lon
 
 
 def test_a_lost_reservation_is_made_again(begin: Begin) -> None:
-    """Somebody else who reads the list cancels ours; one who does so for ever is given up."""
+    """Another reader of the list cancels the reservation; the collector gives up where that never ends."""
     bmc = ScriptedBmc(make_dimm_sensors(2))
     bmc.longest = 32
     original, lost = bmc._get_sdr, [3]
@@ -112,7 +112,7 @@ def test_a_list_without_end_is_given_up(begin: Begin, following: int) -> None:
 
 
 def test_a_broken_record_costs_its_own_sensor(begin: Begin) -> None:
-    """One that is too short is noted each time, and the others are read; so is a number that is there twice."""
+    """A record that is too short is noted in each pass, and the others are read; so is a duplicate number."""
     bmc = ScriptedBmc(make_dimm_sensors(4))
     bmc.records[1] = bmc.records[1][:4] + b"\x05" + bmc.records[1][5:10]
     bmc.records[2] = SimulatedSensor("Other Temp", 0).encode_record(1, 3)
@@ -127,7 +127,7 @@ def test_a_broken_record_costs_its_own_sensor(begin: Begin) -> None:
 
 
 def test_a_long_list_takes_several_passes(begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each reads what it has time for, and the next one goes on, in another process too."""
+    """Each pass reads what it has time for, and the next one continues, in another process too."""
     clock = [1000.0]
     bmc = ScriptedBmc(make_dimm_sensors(10))
     original = bmc._get_sdr
@@ -149,7 +149,7 @@ def test_a_long_list_takes_several_passes(begin: Begin, tmp_path: Path, monkeypa
 
 
 def test_device_records_are_read_where_there_is_no_repository(begin: Begin) -> None:
-    """A controller that has only its own sensors' records gives those; pyghmi gives up there."""
+    """A controller with only its own sensors' records gives those, where pyghmi gives up."""
     bmc = ScriptedBmc(make_dimm_sensors(3))
     bmc.identity = bytes.fromhex("20 81 03 09 02 05 91 12 00 02 0f")
     bmc.instead[IpmiRequest.GET_DEVICE_SDR_INFO] = lambda data: (0, b"\x03\x01")

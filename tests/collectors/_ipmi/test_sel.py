@@ -15,7 +15,7 @@ ECC, THROTTLED, TOO_HOT = bytes.fromhex("0c516f2000 07"), bytes.fromhex("0c516f2
 
 
 def test_entries_about_memory_are_counted_from_now_on(begin: Begin, caplog: pytest.LogCaptureFixture) -> None:
-    """Counters are born at 0, whatever the log holds; each new entry is counted once and told of."""
+    """Counters start at 0, whatever the log holds; each new entry is counted and logged once."""
     bmc = ScriptedBmc(make_dimm_sensors(2))
     bmc.enter(ECC, ECC, THROTTLED)
     session = begin(bmc)
@@ -39,7 +39,7 @@ def test_entries_about_memory_are_counted_from_now_on(begin: Begin, caplog: pyte
 
 
 def test_a_log_that_stands_still_costs_one_request(begin: Begin) -> None:
-    """Entries are fetched only where the log's own stamp or count has changed."""
+    """Entries are read only where the log's own stamp or count has changed."""
     bmc = ScriptedBmc(make_dimm_sensors(1))
     bmc.enter(ECC)
     session = begin(bmc)
@@ -51,7 +51,7 @@ def test_a_log_that_stands_still_costs_one_request(begin: Begin) -> None:
 
 
 def test_a_cleared_log_is_recognised(begin: Begin) -> None:
-    """By its erase time: what is in it then came after, though its numbers begin again; the counters go on."""
+    """After an erase all entries are new, though their numbers begin again; the counters continue."""
     bmc = ScriptedBmc(make_dimm_sensors(1))
     bmc.enter(ECC, ECC, ECC)
     session = begin(bmc)
@@ -68,7 +68,7 @@ def test_a_cleared_log_is_recognised(begin: Begin) -> None:
 
 
 def test_a_full_log_that_writes_over_its_oldest_is_followed(begin: Begin) -> None:
-    """Where our last entry is gone without an erase, all that is there now came later."""
+    """Where the last entry vanished without an erase, all present entries are new."""
     bmc = ScriptedBmc(make_dimm_sensors(1))
     bmc.enter(ECC)
     session = begin(bmc)
@@ -80,7 +80,7 @@ def test_a_full_log_that_writes_over_its_oldest_is_followed(begin: Begin) -> Non
 
 
 def test_many_entries_take_several_passes(begin: Begin) -> None:
-    """A storm of them is read in pieces, and no sensor waits for it."""
+    """A burst of entries is read in pieces, and no sensor waits for it."""
     bmc = ScriptedBmc(make_dimm_sensors(1))
     session = begin(bmc)
     session.read_values()
@@ -95,7 +95,7 @@ def test_many_entries_take_several_passes(begin: Begin) -> None:
 
 
 def test_what_is_no_memory_event_is_not_counted(begin: Begin) -> None:
-    """A deassertion, a processor that is hot, a presence, and an entry of a vendor's own kind."""
+    """A deassertion, a hot processor, a presence, and a vendor's own kind of entry are not counted."""
     bmc = ScriptedBmc([*make_dimm_sensors(1), *make_other_sensors()])
     session = begin(bmc)
     session.read_values()
@@ -106,7 +106,7 @@ def test_what_is_no_memory_event_is_not_counted(begin: Begin) -> None:
 
 
 def test_a_bmc_without_a_log_has_no_counters(begin: Begin) -> None:
-    """It says so in its device id, or does not know the command: its sensors are read all the same."""
+    """A BMC may lack the log by its device id, or lack the command: its sensors are read all the same."""
     bmc = ScriptedBmc(make_dimm_sensors(1))
     bmc.identity = bmc.identity[:5] + b"\x03" + bmc.identity[6:]
     values = begin(bmc).read_values()

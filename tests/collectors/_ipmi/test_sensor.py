@@ -1,4 +1,4 @@
-"""Records and readings of sensors: every conversion of the specification, and nothing from what is broken."""
+"""Sensors' records and readings: every conversion of the specification, and no value from damaged records."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_sensor(**fields: object) -> Sensor:
 
 @given(BYTE, st.sampled_from(sorted(FORMS)), TEN_BITS, TEN_BITS, FOUR_BITS, FOUR_BITS)
 def test_a_linear_reading_is_what_the_formula_says(raw: int, form: int, m: int, b: int, k1: int, k2: int) -> None:
-    """(M x + B 10^K1) 10^K2 for unsigned, 1's and 2's complement readings, factors being negative too."""
+    """(M x + B 10^K1) 10^K2 holds for unsigned, 1's and 2's complement readings, also with negative factors."""
     value = make_sensor(units=form << 6, m=m, b=b, b_exponent=k1, r_exponent=k2).convert_reading(raw)
     exact = (m * FORMS[form](raw) + b * Fraction(10) ** k1) * Fraction(10) ** k2
 
@@ -50,13 +50,13 @@ def test_a_linear_reading_is_what_the_formula_says(raw: int, form: int, m: int, 
     ],
 )
 def test_each_linearization_is_applied_after_the_factors(linearization: int, expected: float) -> None:
-    """ln, log10, log2, e^x, 10^x, 2^x, 1/x, x², x³, square and cube root, of 2 x 25 - 10."""
+    """The formulas are ln, log10, log2, e^x, 10^x, 2^x, 1/x, x², x³, square and cube root, of 2 x 25 - 10."""
     assert make_sensor(linearization=linearization, m=2, b=-10).convert_reading(25) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("linearization", [1, 2, 3, 7])
 def test_what_has_no_value_is_missing(linearization: int) -> None:
-    """The logarithm of 0 and 1/0 are no readings; nor is the cube root that Python gives as a complex number."""
+    """The logarithm of 0, 1/0 and Python's complex cube root are no readings."""
     assert make_sensor(linearization=linearization).convert_reading(0) is None
     assert make_sensor(linearization=11, units=0x80).convert_reading(0xF8) is None
     assert make_sensor(linearization=10, units=0x80).convert_reading(0xF8) is None
@@ -83,12 +83,12 @@ def test_units_are_base_units(units: int, unit: int, raw: int, expected: float) 
 
 @pytest.mark.parametrize(("units", "unit"), [(0xC0, 1), (0x00, 4), (0x02, 1), (0x08, 18), (0x01, 1)])
 def test_what_is_no_measure_is_known_as_such(units: int, unit: int) -> None:
-    """No analog reading, volts, degrees per something, a rate, percent of degrees."""
+    """No analog reading, volts, degrees per time, a rate, and percent of degrees are no measurements."""
     assert not make_sensor(units=units, unit=unit).is_analog
 
 
 def test_thresholds_come_along_where_they_are_set() -> None:
-    """Converted like readings; those that are not readable, and those of 0 or less, are nobody's limits."""
+    """Thresholds are converted like readings; unreadable ones, and those of 0 or less, were never set."""
     assert make_sensor(upper=(95, 85, 0)).convert_thresholds() == {"upper_critical": 85.0, "upper_nonrecoverable": 95.0}
     assert make_sensor(upper=(95, 85, 80), m=1, b=-82).convert_thresholds() == {
         "upper_critical": 3.0,
@@ -100,7 +100,7 @@ def test_thresholds_come_along_where_they_are_set() -> None:
 
 @given(st.binary(max_size=80))
 def test_garbage_is_no_sensor(record: bytes) -> None:
-    """Whatever bytes come as a record, they give a sensor or a ValueError, and no reading is infinite."""
+    """Any bytes give a sensor or a ValueError, and no reading is infinite."""
     try:
         parsed = parse_sensor(record)
     except ValueError:
@@ -112,7 +112,7 @@ def test_garbage_is_no_sensor(record: bytes) -> None:
 
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x5F), min_size=1, max_size=20))
 def test_packed_names_read_back(name: str) -> None:
-    """Six bits for each letter, the first one lowest: what pyghmi loops for ever on."""
+    """Six bits for each letter, the first one lowest: names on which pyghmi loops for ever."""
     packed = sum(ord(letter) - 0x20 << 6 * index for index, letter in enumerate(name))
     data = packed.to_bytes(-(-len(name) * 6 // 8), "little")
 
@@ -131,5 +131,5 @@ def test_packed_names_read_back(name: str) -> None:
     ],
 )
 def test_names_in_every_encoding(code: int, data: str, text: str) -> None:
-    """Packed ASCII, Latin-1, BCD plus and UTF-8; what cannot be printed becomes a space."""
+    """Packed ASCII, Latin-1, BCD plus and UTF-8 decode; unprintable characters become spaces."""
     assert parse_text(code, bytes.fromhex(data)) == text

@@ -35,7 +35,7 @@ from collectors._process import command_lines as commands
     ],
 )
 def test_engines_are_told_by_the_words_of_their_command_line(line: str, kind: str | None) -> None:
-    """What a command line starts counts, whatever Python's options before it; what only mentions an engine is none."""
+    """The started program counts, after any of Python's options; a mention of an engine does not."""
     assert commands.detect_kind(line.split()) == kind
 
 
@@ -53,13 +53,13 @@ def test_engines_are_told_by_the_words_of_their_command_line(line: str, kind: st
     ],
 )
 def test_ranks_are_in_the_titles_of_workers(title: str, rank: str | None) -> None:
-    """A tensor-parallel rank is its number; where pipelines or replicas are told too the whole position counts."""
+    """A tensor-parallel rank is its number; with pipelines or replicas the whole position counts."""
     assert commands.parse_rank([title]) == rank
 
 
 @given(st.lists(st.text(max_size=12), max_size=8))
 def test_any_command_line_can_be_looked_at(words: list[str]) -> None:
-    """No command line, whatever is in it, makes the search stumble."""
+    """No command line raises."""
     commands.detect_kind(words)
     commands.parse_rank(words)
     commands.is_runner(words)

@@ -53,7 +53,7 @@ def find_engines(host: Host, *targets: Target, discover: bool = True) -> list[tu
 
 
 def test_workers_stand_for_their_engine(machine: Machine) -> None:
-    """Of vLLM's tree the workers hold the model, not the API server or the core; where there are none, the core."""
+    """vLLM's workers hold the model, not the API server or the core; without workers the core holds it."""
     several = {
         **make_process(100, "python3", "/usr/bin/vllm", "serve", "--port", "8001"),
         **make_process(110, "VLLM::EngineCore", parent=100),
@@ -70,7 +70,7 @@ def test_workers_stand_for_their_engine(machine: Machine) -> None:
 
 
 def test_workers_without_titles_are_the_large_ones(machine: Machine) -> None:
-    """Without titles those that are not much smaller than the largest hold the model, in the order of start."""
+    """Without titles the processes near the largest size hold the model, in the order of their start."""
     host = machine(
         {
             **make_process(100, "python", "-m", "sglang.launch_server", resident=900_000),
@@ -84,7 +84,7 @@ def test_workers_without_titles_are_the_large_ones(machine: Machine) -> None:
 
 
 def test_ollama_is_its_runners(machine: Machine) -> None:
-    """Ollama's server holds nothing: with no model loaded it is not there, else its runners are."""
+    """Ollama's server holds no model: without runners it gives no process."""
     server = make_process(50, "/usr/bin/ollama", "serve")
     host = machine(server)
 
@@ -94,14 +94,14 @@ def test_ollama_is_its_runners(machine: Machine) -> None:
 
 
 def test_engines_of_one_name_are_numbered(machine: Machine) -> None:
-    """Two engines that cannot be told apart by a port have names of their own, in the order of their start."""
+    """Two engines without distinguishing ports get numbered names, in the order of their start."""
     host = machine({**make_process(20, "llama-cli", started=9), **make_process(30, "llama-cli", started=5)})
 
     assert find_engines(host) == [("llama.cpp", "0", 30), ("llama.cpp#2", "0", 20)]
 
 
 def test_a_url_names_the_engine_that_listens_there(machine: Machine) -> None:
-    """The socket counts, not what the command line says; another host's URL and one without an engine are nobody's."""
+    """The socket decides, not the command line; another host's URL, or one without an engine, matches no process."""
     host = machine(
         {
             **make_process(1, "/sbin/init"),
@@ -124,7 +124,7 @@ def test_a_url_names_the_engine_that_listens_there(machine: Machine) -> None:
 
 
 def test_containers_have_ports_of_their_own(machine: Machine) -> None:
-    """Of two containers with one port Docker's proxy says which a port of the host means, or the address does."""
+    """For two containers with one port, Docker's proxy or the address decides which one a URL means."""
     proxy = "/usr/bin/docker-proxy -proto tcp -host-ip 0.0.0.0 -host-port {} -container-ip {} -container-port 8000"
     host = machine(
         {
@@ -148,7 +148,7 @@ def test_containers_have_ports_of_their_own(machine: Machine) -> None:
 
 
 def test_what_is_named_comes_before_what_is_found(machine: Machine) -> None:
-    """A command line or a pid names any process; it is not found a second time under another name."""
+    """A command line or pid names any process, which is not found a second time under another name."""
     host = machine(
         {
             **make_process(30, "python", "serve.py", "--model", "r1"),
@@ -163,7 +163,7 @@ def test_what_is_named_comes_before_what_is_found(machine: Machine) -> None:
 
 
 def test_what_is_named_and_not_there_is_noted(machine: Machine) -> None:
-    """A pid or command line without a process leaves a note that says so; a thread of the kernel is no process."""
+    """A pid or command line without a process leaves a note; a kernel thread is no process."""
     host = machine({"proc/2/stat": format_stat(2), "proc/2/cmdline": ""})
 
     assert (
@@ -174,13 +174,13 @@ def test_what_is_named_and_not_there_is_noted(machine: Machine) -> None:
 
 @pytest.mark.parametrize("target_fields", [{}, {"command": "a("}])
 def test_a_target_that_finds_nobody_is_refused(target_fields: dict[str, str]) -> None:
-    """A target without url, command and pid, and a pattern that is none, are refused before anything starts."""
+    """A target without url, command and pid, or with a malformed pattern, is refused."""
     with pytest.raises(ValueError, match="expected"):
         Target(name="x", **target_fields)
 
 
 def test_a_worker_whose_engine_is_not_known_is_nobodys(machine: Machine) -> None:
-    """Where the process between a worker and its engine cannot be read no rank is told rather than a wrong one."""
+    """Where the process between a worker and its engine is unreadable, no rank is reported."""
     host = machine(
         {
             **make_process(100, "vllm", "serve"),

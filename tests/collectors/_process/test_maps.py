@@ -37,7 +37,7 @@ MOUNTS = """\
 
 
 def test_mappings_have_the_kernels_kinds(machine: Machine) -> None:
-    """What is memory of the host is told by kind, as status counts it; reservations and devices are left out."""
+    """Mappings of host memory have the kinds of status; reservations and devices are left out."""
     host = machine({"proc/9/maps": MAPS, "proc/9/mountinfo": MOUNTS})
 
     kinds = [mapping.kind for mapping in read_mappings(host, 9) or []]
@@ -51,7 +51,7 @@ def test_mappings_have_the_kernels_kinds(machine: Machine) -> None:
     st.text(st.characters(exclude_characters="\n\r", codec="ascii"), max_size=30),
 )
 def test_a_line_that_is_none_is_not_passed_over(machine: Machine, index: int, damage: str) -> None:
-    """Maps with a line that cannot be read are no maps: the pages of that mapping would be missing in the shares."""
+    """With a malformed line the whole file is unreadable, since the shares would lack that mapping's pages."""
     lines = MAPS.splitlines()
     lines[index] = f"{damage}!{lines[index]}"
     host = machine({"proc/9/maps": "\n".join(lines)})

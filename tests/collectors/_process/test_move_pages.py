@@ -23,7 +23,7 @@ Machine = Callable[[Mapping[str, str]], Host]
 
 
 def test_a_process_that_has_ended_is_not_asked() -> None:
-    """A pid whose process has ended, and one that was another's, give no placement and one note."""
+    """A pid of an ended process, or of a different one, gives no placement and one note."""
     host = Host("/")
     with start_child(1) as pid:
         process_stat = read_stat(host, pid)
@@ -36,7 +36,7 @@ def test_a_process_that_has_ended_is_not_asked() -> None:
 
 
 def test_a_program_that_it_becomes_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where execve(2) puts another program in its place between mappings and question, nothing is told of either."""
+    """Where execve(2) replaces the program between mappings and query, the sample is dropped."""
     code = "import os, sys; print(flush=True); sys.stdin.readline(); os.execvp('sleep', ['sleep', '60'])"
     host = Host("/")
     with subprocess.Popen(
@@ -70,7 +70,7 @@ def test_a_program_that_it_becomes_is_not_taken_for_it(monkeypatch: pytest.Monke
 
 
 def test_a_fixture_never_asks_this_machine(machine: Machine) -> None:
-    """Below another root than / no page is asked, though the pid may be one of this machine's."""
+    """Below a root other than / no page is queried, though the pid may be one of this machine's."""
     host = machine({})
 
     assert sample_pages(host, os.getpid(), 0, 100) is None

@@ -1,4 +1,4 @@
-"""Shares from random pages: that each resident page is as likely as any other, and what the stated error is worth."""
+"""Shares from random pages: every resident page is equally likely, and the stated error is right."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Nodes = npt.NDArray[np.int32]
 
 
 class Kernel:
-    """Memory whose every page is on a node, or -2 where it is not resident; remembers what it was asked."""
+    """Memory with a node for every page, or -2 where it is not resident; records the queried addresses."""
 
     def __init__(self, regions: list[tuple[str, npt.NDArray[np.int32]]]) -> None:
         self.queried: list[int] = []
@@ -31,7 +31,7 @@ class Kernel:
         for kind, nodes in regions:
             self.mappings.append(MemoryMapping(start, start + len(nodes) * PAGE, kind))
             self._pages |= {start + index * PAGE: int(node) for index, node in enumerate(nodes)}
-            start += (len(nodes) + 1000) * PAGE  # what lies between is nobody's
+            start += (len(nodes) + 1000) * PAGE  # unmapped gap
 
     def query_nodes(self, addresses: Addresses) -> Nodes:
         self.queried += addresses.tolist()
@@ -47,7 +47,7 @@ class Kernel:
 
 
 def draw_nodes(size: int, shares: dict[int, float], seed: int = 1) -> npt.NDArray[np.int32]:
-    """So many pages, each on a node by these odds."""
+    """Draws this many pages' nodes with these probabilities."""
     random = np.random.default_rng(seed)
     return random.choice(list(shares), size, p=list(shares.values())).astype(np.int32)
 
@@ -61,7 +61,7 @@ def draw_nodes(size: int, shares: dict[int, float], seed: int = 1) -> npt.NDArra
     )
 )
 def test_a_small_process_is_counted_whole(regions: list[tuple[str, list[int]]]) -> None:
-    """Of a process that is no larger than twice the sample every page is asked once, and the shares are exact."""
+    """Every page of a process up to twice the sample's size is queried once, and the shares are exact."""
     kernel = Kernel([(kind, np.array(nodes, dtype=np.int32)) for kind, nodes in regions])
 
     placement = draw_sample(kernel.mappings, PAGE, 4096, kernel.query_nodes, np.random.default_rng(1))
@@ -74,7 +74,7 @@ def test_a_small_process_is_counted_whole(regions: list[tuple[str, list[int]]]) 
 
 
 def test_every_resident_page_is_as_likely() -> None:
-    """A mapping gets its share of the sample by its resident pages, not by its size or its place."""
+    """A mapping's share of the sample follows its resident pages, not its size or position."""
     kernel = Kernel(
         [
             ("anon", draw_nodes(30_000, {-2: 0.9, 0: 0.1})),
@@ -95,7 +95,7 @@ def test_every_resident_page_is_as_likely() -> None:
 @pytest.mark.parametrize("truth", [0.0, 0.002, 0.01, 0.07, 0.3, 0.5, 0.92, 0.999, 1.0])
 @pytest.mark.parametrize("pages", [400, 4096])
 def test_the_error_covers_the_truth(truth: float, pages: int) -> None:
-    """By the binomial law, share +- 1.96 errors holds the truth in 93.5 % of samples or more, near 0 and 1 too."""
+    """By the binomial law, share ± 1.96 errors covers the truth in 93.5 % of samples or more, also near 0 and 1."""
 
     def covers(hits: int) -> bool:
         share, error = PageSample(
@@ -119,7 +119,7 @@ def test_the_error_covers_the_truth(truth: float, pages: int) -> None:
 
 
 def test_pages_that_are_not_resident_are_drawn_again() -> None:
-    """Where one page of ten is resident so many more are asked that the sample is as large as it was to be."""
+    """Where one page of ten is resident, more pages are queried until the sample has its size."""
     kernel = Kernel([("anon", draw_nodes(60_000, {-2: 0.9, 0: 0.06, 1: 0.04}))])
 
     placement = draw_sample(kernel.mappings, PAGE, 1000, kernel.query_nodes, np.random.default_rng(3))
@@ -136,7 +136,7 @@ def test_pages_that_are_not_resident_are_drawn_again() -> None:
 
 
 def test_a_reservation_that_is_hardly_used_is_not_asked_for_ever() -> None:
-    """Where hardly a page of many is resident no more than MOST are asked, and no share is told."""
+    """Where hardly any page is resident, at most MAX_PAGES are queried, and no share is reported."""
     kernel = Kernel([("anon", draw_nodes(200_000, {-2: 0.9998, 0: 0.0002}))])
 
     with pytest.raises(TooFewPagesError, match=rf"only \d+ of {MAX_PAGES} queried pages are resident"):
@@ -146,13 +146,13 @@ def test_a_reservation_that_is_hardly_used_is_not_asked_for_ever() -> None:
 
 
 def test_a_sample_of_no_page_has_no_share() -> None:
-    """Nothing resident is no share, not 0; nor is a kind of which no page was seen."""
+    """Without resident pages, of all kinds or of one, there is no share rather than 0."""
     assert PageSample(Counter(), is_complete=True).estimate_share([0]) is None
     assert PageSample(Counter({(0, "anon"): 3}), is_complete=True).estimate_share([0], "file") is None
 
 
 def test_what_the_kernel_refuses_reaches_the_caller() -> None:
-    """An error of the question is not taken for pages that are not there."""
+    """An error of the query is not mistaken for absent pages."""
 
     def refuse(_addresses: Addresses) -> Nodes:
         raise PermissionError("no")

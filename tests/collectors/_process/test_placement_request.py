@@ -1,4 +1,4 @@
-"""What was asked of a placement: options, variables, numactl above, cpusets; and what must not be looked at."""
+"""Placement requested by options, variables, numactl and cpusets; and variables that must not be read."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _make_engine_process(kind: str = "vllm", rank: str = "0", pid: int = 7) -> E
     ],
 )
 def test_options_say_what_was_asked(words: list[str], rank: str, expected: list[PlacementOption]) -> None:
-    """Each engine's option is understood in its own words, for the worker's own rank; what is no wish is none."""
+    """Each engine's options are parsed for the worker's own rank; malformed options give no request."""
     assert list(parse_options(words, rank, TOPOLOGY)) == expected
 
 
@@ -153,19 +153,19 @@ def test_variables_say_what_was_asked(
     ],
 )
 def test_numactl_above_says_what_was_asked(text: str, expected: list[PlacementOption]) -> None:
-    """A shell that stays above the engine has numactl's words; of two numactls nobody knows whose they are."""
+    """A shell above the engine still has numactl's words; two numactls in it give no request."""
     assert list(parse_numactl(["/bin/sh", "-c", text], TOPOLOGY)) == expected
     assert list(parse_numactl(["bash", "-lc", text, "argv0", "argument"], TOPOLOGY)) == expected
 
 
 def test_only_a_shell_is_believed() -> None:
-    """An editor with the same words in its command line has asked for nothing."""
+    """An editor with the same words in its command line requests nothing."""
     assert list(parse_numactl(["vim", "-c", "numactl -m 0 vllm"], TOPOLOGY)) == []
     assert list(parse_numactl(["bash", "start.sh"], TOPOLOGY)) == []
 
 
 def test_what_is_above_the_engine_counts(machine: Machine, series: Series) -> None:
-    """A worker with a title has its options in its parent's command line and numactl's in a shell's above."""
+    """A titled worker takes options from its parent's command line, and numactl's from a shell above."""
     shell = _make_process_files(5, 1, "sh", "-c", "numactl -N 1 vllm serve m; sleep 1")
     tree = (
         shell
@@ -186,7 +186,7 @@ def test_what_is_above_the_engine_counts(machine: Machine, series: Series) -> No
 
 
 def test_the_nearest_counts(machine: Machine) -> None:
-    """The replicas of our engine are each bound to a node, below one that was told to replicate."""
+    """A replica bound to a node, below an engine started with `replicate`, has the request `bind`."""
     tree = _make_process_files(6, 1, "python", "-m", "engine", "--numa", "replicate")
     tree |= _make_process_files(7, 6, "python", "-m", "engine", "--numa", "bind:1")
 
@@ -196,7 +196,7 @@ def test_the_nearest_counts(machine: Machine) -> None:
 
 
 def test_a_cpuset_that_leaves_out_memory_is_a_wish(machine: Machine) -> None:
-    """docker --cpuset-mems shows as Mems_allowed; with all nodes allowed nothing was asked."""
+    """docker --cpuset-mems shows in Mems_allowed; with all nodes allowed there is no request."""
     files = NODES | _make_process_files(7, 1, "vllm")
 
     assert placement_request.find_requests(machine(files), _make_engine_process(), CPUS_BY_NODE) == []
@@ -209,7 +209,7 @@ def test_a_cpuset_that_leaves_out_memory_is_a_wish(machine: Machine) -> None:
 
 
 def test_no_other_variable_leaves_the_process(machine: Machine, series: Series) -> None:
-    """Keys and passwords in the environment are in no label and in no note."""
+    """Keys and passwords in the environment appear in no label and no note."""
     process = _make_process_files(7, 1, "vllm", HF_TOKEN="hunter2", USE_NUMA="hunter3", **{BIND: "hunter4"})
     host = machine(NODES | process)
     values = series(
@@ -221,7 +221,7 @@ def test_no_other_variable_leaves_the_process(machine: Machine, series: Series) 
 
 
 def test_a_list_that_is_too_long_is_no_label(machine: Machine, series: Series) -> None:
-    """A label is bounded; a list that was cut would be another list."""
+    """A list that is too long is left out of the label, since a cut list would be a different list."""
     cpulist = ",".join(str(cpu) for cpu in range(1, 64, 2))
     values = series(
         placement_request.collect_requests(
@@ -250,7 +250,7 @@ def test_a_list_that_is_too_long_is_no_label(machine: Machine, series: Series) -
 
 
 def test_a_loop_of_parents_ends(machine: Machine) -> None:
-    """Parents are read one after another while processes come and go; a pid that is used again must not go round."""
+    """A reused pid can make two processes each other's parents; the search still ends."""
     tree = _make_process_files(7, 6, "vllm") | _make_process_files(6, 7, "vllm")
 
     assert placement_request.find_requests(machine(NODES | tree), _make_engine_process(), CPUS_BY_NODE) == []
@@ -258,7 +258,7 @@ def test_a_loop_of_parents_ends(machine: Machine) -> None:
 
 @given(st.frozensets(st.integers(0, 500), min_size=1))
 def test_a_list_reads_back(numbers: frozenset[int]) -> None:
-    """What is written as the kernel writes lists is read as the same numbers."""
+    """A formatted list parses to the same numbers."""
     assert parse_cpulist(format_cpulist(numbers)) == numbers
 
 
@@ -269,7 +269,7 @@ def test_a_list_reads_back(numbers: frozenset[int]) -> None:
     )
 )
 def test_no_command_line_raises(words: list[str]) -> None:
-    """Whatever stands in a command line, a wish names nodes that there are, or none."""
+    """For any command line, a request names existing nodes or none."""
     for option in (
         *parse_options(words, "0", TOPOLOGY),
         *parse_numactl(words, TOPOLOGY),

@@ -1,4 +1,4 @@
-"""What is another user's alone: told by who may look at it, by a process that really may not."""
+"""Facts that only another user may read, through the look service, from a process without those rights."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ print(json.dumps(passes))
 
 @pytest.fixture(name="root")
 def _root() -> Iterator[Path]:
-    """A machine with an engine whose environment and sockets are its own user's, in a folder that others may enter."""
+    """A machine with an engine whose environment and sockets are private, in a folder that others may enter."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for path in ("proc/42/net", "proc/42/fd", "run/steadytok", "open/42/fd"):
@@ -63,7 +63,7 @@ def _root() -> Iterator[Path]:
 
 
 def run_passes(root: Path) -> list[Any]:
-    """Two passes of a process that may not read those files: ports, wishes and notes of each."""
+    """Runs two passes in a process without rights; returns ports, sources and notes of each."""
     command = [sys.executable, "-c", PROGRAM, str(root)]
     done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -72,7 +72,7 @@ def run_passes(root: Path) -> list[Any]:
 
 
 def listen(root: Path, serve: Callable[[socket.socket], None]) -> socket.socket:
-    """A door, and who gives one caller after the other what he asks for."""
+    """Opens the service's socket and hands each connection to `serve`."""
     path = root / "run/steadytok/look.sock"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))
@@ -93,7 +93,7 @@ def listen(root: Path, serve: Callable[[socket.socket], None]) -> socket.socket:
 
 
 def make_look_server(root: Path) -> Callable[[socket.socket], None]:
-    """Who may look at the machine's processes."""
+    """Returns a server that answers for the machine's processes."""
 
     def serve(connection: socket.socket) -> None:
         with connection.makefile("rb") as lines:
@@ -104,7 +104,7 @@ def make_look_server(root: Path) -> Callable[[socket.socket], None]:
 
 
 def test_ports_and_wishes_of_another_users_engine_are_told(root: Path) -> None:
-    """Without a word of what is missing, and with nothing else of its environment, in each pass."""
+    """Each pass has the port and the request, without a note and without the rest of the environment."""
     with listen(root, make_look_server(root)):
         assert run_passes(root) == [[[PORT], ["LLAMA_ARG_NUMA"], []]] * 2
 
@@ -118,7 +118,7 @@ def test_ports_and_wishes_of_another_users_engine_are_told(root: Path) -> None:
     ],
 )
 def test_who_answers_nonsense_is_said_and_left_alone(root: Path, answer: bytes, reason: str) -> None:
-    """Neither ports nor wishes are invented; the reason is noted in each pass, and it is not called again at once."""
+    """A malformed answer gives no ports and no requests; each pass notes the reason, and retries only after a delay."""
     calls = []
 
     def serve(connection: socket.socket) -> None:
@@ -133,7 +133,7 @@ def test_who_answers_nonsense_is_said_and_left_alone(root: Path, answer: bytes, 
 
 
 def test_what_cannot_be_told_is_noted(root: Path) -> None:
-    """The kernel's reason comes across."""
+    """The note has the kernel's reason."""
     (root / "open/42/environ").unlink()
     (root / "open/42/environ").mkdir()
     with listen(root, make_look_server(root)):
@@ -144,7 +144,7 @@ def test_what_cannot_be_told_is_noted(root: Path) -> None:
 
 
 def test_without_a_door_the_refusal_is_said(root: Path) -> None:
-    """An agent that somebody started by hand: both files are named with the kernel's reason."""
+    """Without the service both files are noted with the kernel's reason."""
     (first, _) = run_passes(root)
 
     assert first[:2] == [[], []]

@@ -27,7 +27,7 @@ NODE_BY_CPU = {0: "0", 1: "0", 2: "1", 3: "1"}
 
 
 def test_threads_are_where_they_worked(machine: Machine) -> None:
-    """Processor time since the last look counts by where each thread is; while all rest, where they last worked."""
+    """Processor time since the last pass counts by each thread's node; idle processes keep the last nodes."""
     host = machine({**make_thread(9, 0, 100), **make_thread(10, 2, 300)})
     tracker = ThreadTracker()
 
@@ -39,7 +39,7 @@ def test_threads_are_where_they_worked(machine: Machine) -> None:
 
 
 def test_bound_threads_are_those_of_one_node(machine: Machine) -> None:
-    """Affinity is told by node; processors of empty sockets, which affinity lists too, are of no node."""
+    """Affinity counts by node; processors of empty sockets, which affinity also lists, belong to no node."""
     host = machine({**make_thread(9, 0, 1, "0-127"), **make_thread(10, 2, 1, "2,64-127"), **make_thread(11, 3, 1, "3")})
 
     threads = ThreadTracker().update(host, 9, NODE_BY_CPU)
@@ -47,7 +47,7 @@ def test_bound_threads_are_those_of_one_node(machine: Machine) -> None:
 
 
 def test_counts_do_not_fall_when_a_thread_ends(machine: Machine) -> None:
-    """A thread takes its counts along; the sum of the process keeps them, and a missing one is made good later."""
+    """The process's sum keeps an ended thread's counts, and a missing count is made good later."""
     host = machine({**make_thread(9, 0, 1, moves=10), **make_thread(10, 0, 1, moves=7)})
     tracker = ThreadTracker()
 
@@ -64,7 +64,7 @@ def test_counts_do_not_fall_when_a_thread_ends(machine: Machine) -> None:
 
 
 def test_a_thread_that_cannot_be_read_is_not_left_out_of_a_count(machine: Machine) -> None:
-    """Counts of all threads but one would be wrong: there are none, and a note says which thread it was."""
+    """With one unreadable thread there are no counts, and a note names the thread."""
     host = machine({**make_thread(9, 0, 1), **make_thread(10, 2, 1)})
     machine({"proc/9/task/10/stat": "nonsense"})
 
