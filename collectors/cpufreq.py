@@ -101,7 +101,7 @@ def _list_policies(host: Host, state: _CpufreqState) -> list[str]:
     return active
 
 
-def _policy_number(policy: str) -> int:
+def _parse_policy_number(policy: str) -> int:
     return int(policy.removeprefix("policy"))
 
 
@@ -111,7 +111,7 @@ def _read_cpu_set(host: Host, file: str) -> frozenset[int]:
 
 def _read_policy_cpus(host: Host, state: _CpufreqState, policy: str, online: frozenset[int]) -> frozenset[int]:
     """Returns the CPUs of a policy, which is named after one of them."""
-    number = _policy_number(policy)
+    number = _parse_policy_number(policy)
     if policy not in state.cpus and number in online:
         words = (host.read(f"{_CPU}/cpufreq/{policy}/related_cpus") or "").split()
         if words and all(word.isdecimal() for word in words):
@@ -122,7 +122,7 @@ def _read_policy_cpus(host: Host, state: _CpufreqState, policy: str, online: fro
 def _map_policies_to_nodes(host: Host, state: _CpufreqState, policies: list[str]) -> dict[str, str]:
     """Returns the node of each policy's CPUs; empty where no node lists them."""
     node_by_cpu = {cpu: node for node, cpus in read_cpus_by_node(host).items() for cpu in cpus}
-    cpus = {policy: sorted(state.cpus.get(policy, (_policy_number(policy),))) for policy in policies}
+    cpus = {policy: sorted(state.cpus.get(policy, (_parse_policy_number(policy),))) for policy in policies}
     return {policy: next((node_by_cpu[cpu] for cpu in cpus[policy] if cpu in node_by_cpu), "") for policy in policies}
 
 
@@ -162,12 +162,12 @@ def _read_frequency(host: Host, state: _CpufreqState, policy: str) -> float | No
 
 def _select_due(host: Host, state: _CpufreqState, nodes: dict[str, str]) -> set[str]:
     """Returns the policies whose frequency this pass reads."""
-    old_kernel = (4, 13) <= _kernel_version(host) < (5, 18)
+    old_kernel = (4, 13) <= _read_kernel_version(host) < (5, 18)
     interrupting = {policy for policy in nodes if _interrupts_cpu(state.settings[policy].driver, old_kernel)}
     if not interrupting:
         return set(nodes)
     isolated = _read_cpu_set(host, "isolated")
-    disturbed = {policy for policy in interrupting if _policy_number(policy) in isolated}
+    disturbed = {policy for policy in interrupting if _parse_policy_number(policy) in isolated}
     takes_turns = [policy for policy in nodes if old_kernel and policy in interrupting and policy not in disturbed]
     return (set(nodes) - disturbed - set(takes_turns)) | _select_turn(takes_turns, nodes, state.pass_count)
 
@@ -187,7 +187,7 @@ def _select_turn(policies: list[str], nodes: dict[str, str], pass_count: int) ->
     return chosen
 
 
-def _kernel_version(host: Host) -> tuple[int, int]:
+def _read_kernel_version(host: Host) -> tuple[int, int]:
     match = re.match(r"(\d{1,3})\.(\d{1,3})", host.read("proc/sys/kernel/osrelease", optional=True) or "")
     return (int(match[1]), int(match[2])) if match else (0, 0)
 

@@ -49,8 +49,8 @@ UNPLACED = gauge(
 INFO = gauge("steadytok_dimm_info", "The module in a slot, as the firmware's table describes it.")
 METRICS = (TEMPERATURE, LIMIT, HEADROOM, REFRESH, THROTTLED, CORRECTABLE, UNCORRECTABLE, SENSOR, UNPLACED, INFO)
 
-_NORMAL_RANGE = 85.0  # °C, JEDEC: above it DRAM needs twice the refreshes, about 7 % of the bandwidth
-_CREDIBLE = (55.0, 100.0)  # °C: a critical limit outside was never set
+_NORMAL_RANGE_END = 85.0  # °C, JEDEC: above it DRAM needs twice the refreshes, about 7 % of the bandwidth
+_CREDIBLE_LIMITS = (55.0, 100.0)  # °C: a critical limit outside was never set
 
 Celsius = Annotated[float, msgspec.Meta(ge=20, le=120)]
 
@@ -93,7 +93,9 @@ def join(readings: Mapping[str, Sequence[Sample]], host: Host, config: Config | 
             for name, reason in refused.items():
                 yield UNPLACED.sample(1.0, source=source, sensor=name, reason=reason)
             yield from _collect_source(state.assigner, config, source, sensor_readings)
-    yield from (THROTTLED.sample(count, source="ipmi") for count in sources.throttle_counts(readings.get("ipmi", ())))
+    yield from (
+        THROTTLED.sample(count, source="ipmi") for count in sources.read_throttle_counts(readings.get("ipmi", ()))
+    )
     if "dmi" in readings:
         yield from _collect_infos(state.assigner)
 
@@ -155,8 +157,8 @@ def _choose_limit(config: Config, dimm: str, critical: float | None) -> float:
     configured = config.limits.get(dimm, config.limit)
     if configured is not None:
         return configured
-    credible = critical is not None and _CREDIBLE[0] <= critical <= _CREDIBLE[1]
-    return min(critical, _NORMAL_RANGE) if credible and critical is not None else _NORMAL_RANGE
+    credible = critical is not None and _CREDIBLE_LIMITS[0] <= critical <= _CREDIBLE_LIMITS[1]
+    return min(critical, _NORMAL_RANGE_END) if credible and critical is not None else _NORMAL_RANGE_END
 
 
 def _collect_errors(
@@ -181,10 +183,10 @@ def _sum_counts(metric: Metric, counts: Sequence[float | None], assignment: Slot
 
 def _collect_infos(assigner: SlotAssigner) -> Iterator[Reading]:
     for known_slot in assigner.known_slots:
-        if known_slot.device.filled:
-            yield INFO.sample(1.0, dimm=known_slot.dimm, node=known_slot.node, **_info_labels(known_slot.device))
+        if known_slot.device.is_filled:
+            yield INFO.sample(1.0, dimm=known_slot.dimm, node=known_slot.node, **_make_info_labels(known_slot.device))
 
 
-def _info_labels(device: SlotDevice) -> dict[str, str]:
+def _make_info_labels(device: SlotDevice) -> dict[str, str]:
     fields = ("locator", "bank", "manufacturer", "part_number", "serial_number", "type")
     return {field: getattr(device, field) for field in fields}

@@ -157,7 +157,7 @@ def _collect_target(host: Host, state: _EngineState, target: Target, text: str |
     yield UP.sample(0 if text is None or dialect is None else 1, engine=target.name, kind=kind)
     if text is None:
         return
-    if dialect is None or not dialect.is_spoken_in(text):
+    if dialect is None or not dialect.matches(text):
         host.note(url, f"has metrics, but none of an engine of kind {kind}")
         return
     points_by_name = parse_points(text, dialect.names)

@@ -49,8 +49,8 @@ _SOCKETS = 8
 _BANDWIDTH_SINCE, _DIMMS_SINCE = 3, 5  # minimum versions of the protocol
 # A DIMM's address: bits 7 and 6 are 10 for its first sensor, then its position in the channel, then the channel.
 _ADDRESSES = tuple(0x80 | dimm << 4 | channel for dimm in range(2) for channel in range(16))
-_ABSENT = (errno.ENODEV, errno.ENOMSG, errno.EINVAL)
-_COLDEST, _HOTTEST = -40.0, 150.0  # °C; no working server is outside
+_REFUSAL_ERRNOS = (errno.ENODEV, errno.ENOMSG, errno.EINVAL)
+_MIN_CELSIUS, _MAX_CELSIUS = -40.0, 150.0  # °C; no working server is outside
 _GIGA = 1e9  # GB/s: the header says Gbps, but twelve bits could not hold the 4,915 Gbit/s of an EPYC 9005
 
 
@@ -119,7 +119,7 @@ def _read_word(host: Host, port: Port, socket: int, message: HsmpMessage, *argum
     try:
         return port.ask(socket, message, *arguments)
     except OSError as error:
-        if error.errno not in _ABSENT:
+        if error.errno not in _REFUSAL_ERRNOS:
             raise
         suffix = "".join(f" 0x{argument:02X}" for argument in arguments)
         return host.note(f"{PATH} socket {socket} {message.name}{suffix}", error.strerror or str(error))
@@ -129,7 +129,7 @@ def _is_present(port: Port, socket: int, address: int) -> bool:
     try:
         word = port.ask(socket, HsmpMessage.DIMM_THERMAL, address)
     except OSError as error:
-        if error.errno not in _ABSENT:
+        if error.errno not in _REFUSAL_ERRNOS:
             raise
         return False
     return parse_thermal(word).address == address and word != address  # an address without a reading has no DIMM
@@ -167,6 +167,6 @@ def _validate_thermal(host: Host, socket: int, address: int, reading: Thermal) -
     subject = f"{PATH} socket {socket} DIMM 0x{address:02X}"
     if reading.address != address:
         return host.note(subject, f"answered for 0x{reading.address:02X}")
-    if not _COLDEST <= reading.celsius <= _HOTTEST:
-        return host.note(subject, f"expected {_COLDEST:g} to {_HOTTEST:g} °C, found {reading.celsius:g}")
+    if not _MIN_CELSIUS <= reading.celsius <= _MAX_CELSIUS:
+        return host.note(subject, f"expected {_MIN_CELSIUS:g} to {_MAX_CELSIUS:g} °C, found {reading.celsius:g}")
     return reading

@@ -44,8 +44,8 @@ _CHIP_BUDGET = 0.5  # seconds; a chip takes milliseconds, but a fully loaded hos
 _PASS_BUDGET = 1.2  # seconds for all chips; the pass ends before its deadline even if chips hang
 _CHIPS_EVERY = 30  # passes until names, labels and limits are read again
 _PACKAGE = ("Package id", "Physical id")  # coretemp's names for the sensor of a whole processor
-_COLDEST, _HOTTEST = -40.0, 150.0  # °C; values outside mean a broken sensor
-_FASTEST = 60_000  # revolutions per minute; the smallest server fans reach about 40,000
+_MIN_CELSIUS, _MAX_CELSIUS = -40.0, 150.0  # °C; values outside mean a broken sensor
+_MAX_RPM = 60_000  # revolutions per minute; the smallest server fans reach about 40,000
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -183,13 +183,13 @@ def _read_celsius(host: Host, path: str, *, optional: bool = False) -> float | N
     millidegrees = host.read_int(path, optional=optional)
     if millidegrees is None:
         return None
-    if not _COLDEST <= millidegrees / 1000 <= _HOTTEST:
-        return host.note(path, f"expected {_COLDEST:g} to {_HOTTEST:g} °C, found {millidegrees / 1000:g}")
+    if not _MIN_CELSIUS <= millidegrees / 1000 <= _MAX_CELSIUS:
+        return host.note(path, f"expected {_MIN_CELSIUS:g} to {_MAX_CELSIUS:g} °C, found {millidegrees / 1000:g}")
     return millidegrees / 1000
 
 
 def _read_speed(host: Host, sensor: _Sensor) -> float | None:
     speed = host.read_int(sensor.path)
-    if speed is not None and not 0 <= speed <= _FASTEST:
-        return host.note(sensor.path, f"expected 0 to {_FASTEST} revolutions per minute, found {speed}")
+    if speed is not None and not 0 <= speed <= _MAX_RPM:
+        return host.note(sensor.path, f"expected 0 to {_MAX_RPM} revolutions per minute, found {speed}")
     return None if speed is None else float(speed)

@@ -25,8 +25,10 @@ INTERVAL = 10.0  # near a limit; otherwise the pass requests a longer interval
 DEADLINE = 15.0
 ISOLATED = True
 
-_OF = "labels: the sensor's own name, its number, and the entity that it is on (8 and 32 are memory)."
-TEMPERATURE = gauge("steadytok_ipmi_temperature_celsius", f"Temperature that a sensor of the BMC measures; {_OF}")
+_LABELS_HELP = "labels: the sensor's own name, its number, and the entity that it is on (8 and 32 are memory)."
+TEMPERATURE = gauge(
+    "steadytok_ipmi_temperature_celsius", f"Temperature that a sensor of the BMC measures; {_LABELS_HELP}"
+)
 MARGIN = gauge(
     "steadytok_ipmi_temperature_margin_celsius",
     "Distance to the limit as the BMC gives it in place of a temperature: -20 is 20 °C below the limit.",

@@ -40,7 +40,7 @@ _DOMAIN = re.compile(r"mon_L3_(\d{2,5})", re.ASCII)
 _PART = re.compile(
     r"mon_sub_L3_(\d{2,5})", re.ASCII
 )  # one folder for each node of an L3 that sub-NUMA clustering divides
-_WORDS = frozenset({"Unavailable", "Unassigned", "Error"})
+_ERROR_WORDS = frozenset({"Unavailable", "Unassigned", "Error"})
 _MASKS = re.compile(r"(\d{1,5})=0x([0-9a-f]{1,8})", re.ASCII)
 _DEFAULT_MASKS = ("7f", "15")  # all seven kinds of traffic, and the three local ones
 _REFRESH_PASSES = 60  # passes until topology and the events' settings are read again
@@ -144,7 +144,7 @@ def _read_value(host: Host, path: str) -> int | None:
     text = host.read(path)
     if text is None:
         return None
-    if text in _WORDS:
+    if text in _ERROR_WORDS:
         return host.note(path, f"the kernel reports {text}")
     value = host.integer(text, path)
     return host.note(path, f"expected 0 or more, found {value}") if value is not None and value < 0 else value

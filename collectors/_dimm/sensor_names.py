@@ -22,7 +22,7 @@ class Slot(NamedTuple):
     socket: int | None = None
     channel: str = ""
     number: int | None = None
-    group: bool = False
+    is_group: bool = False
     """True where one sensor stands for several modules."""
 
     @property
@@ -55,7 +55,7 @@ _GROUPS = (
 )
 
 
-def refusal_reason(name: str, entity: str) -> str | None:
+def explain_refusal(name: str, entity: str) -> str | None:
     """Returns why a sensor is not a memory module's, in words; None where it is one."""
     if _REGULATOR.search(name):
         return "a voltage regulator, which runs hotter than the modules beside it"
@@ -77,7 +77,7 @@ def parse_slot(name: str) -> Slot:
     match = _SOCKET.search(plain)
     socket = int(match[1]) if match is not None else None
     if any(group.search(plain) for group in _GROUPS):
-        return Slot(plain, socket, group=True)
+        return Slot(plain, socket, is_group=True)
     channel = _CHANNEL.search(plain)
     if channel is not None and _CONTROLLER.search(plain):
         # Each memory controller counts its channels anew, and the board's letters do not follow the driver's numbers.
@@ -106,7 +106,7 @@ def parse_slots(names: Iterable[str]) -> dict[str, Slot]:
     ):
         groups = {parsed_slot.name for parsed_slot in lettered}
         parsed = {
-            name: Slot(parsed_slot.name, group=True) if parsed_slot.name in groups else parsed_slot
+            name: Slot(parsed_slot.name, is_group=True) if parsed_slot.name in groups else parsed_slot
             for name, parsed_slot in parsed.items()
         }
     return parsed
@@ -126,7 +126,7 @@ def matches_slot(candidate: Slot, known_slot: Slot) -> bool:
     """Returns True where a name may mean a slot: all its parts are true there, and it omits no channel."""
     return (
         candidate.is_specific
-        and not candidate.group
+        and not candidate.is_group
         and candidate.channel == known_slot.channel
         and candidate.number == known_slot.number
         and candidate.socket in (None, known_slot.socket)

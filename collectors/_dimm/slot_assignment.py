@@ -52,7 +52,7 @@ class SlotDevice(NamedTuple):
     serial_number: str = ""
     type: str = ""
     node: str = ""
-    filled: bool = False
+    is_filled: bool = False
     """True where the slot has a module of known size."""
 
 
@@ -121,11 +121,11 @@ class SlotAssigner:
             else [each for each in self.known_slots if each.dimm == configured_dimm]
         )
         if len(matching) == 1:
-            return SlotAssignment(matching[0].dimm, self._configured_node(matching[0].dimm) or matching[0].node)
+            return SlotAssignment(matching[0].dimm, self._get_configured_node(matching[0].dimm) or matching[0].node)
         dimm = configured_dimm or slot.name
-        node = self._configured_node(dimm) or self._node_of_socket(sensor, slot, slots_by_location.values())
+        node = self._get_configured_node(dimm) or self._find_node_of_socket(sensor, slot, slots_by_location.values())
         return SlotAssignment(
-            dimm, node, "" if configured_dimm or slot.group else self._explain_mismatch(sensor, matching)
+            dimm, node, "" if configured_dimm or slot.is_group else self._explain_mismatch(sensor, matching)
         )
 
     def _find_matching(self, sensor: DimmSensor, slot: Slot) -> list[_KnownSlot]:
@@ -134,7 +134,7 @@ class SlotAssigner:
         if by_serial:
             return by_serial
         name = normalize_name(sensor.location)
-        by_name = [known_slot for known_slot in self.known_slots if name and name in _slot_names(known_slot)]
+        by_name = [known_slot for known_slot in self.known_slots if name and name in _list_slot_names(known_slot)]
         return by_name or [known_slot for known_slot in self.known_slots if matches_slot(slot, known_slot.slot)]
 
     def _explain_mismatch(self, sensor: DimmSensor, matching: Sequence[_KnownSlot]) -> str:
@@ -148,44 +148,46 @@ class SlotAssigner:
             reason = "no slot has its name" if sensor.source != "hwmon" else "no serial number can be read from its SPD"
         return reason
 
-    def _configured_node(self, dimm: str) -> str:
+    def _get_configured_node(self, dimm: str) -> str:
         configured_node = self._configured_nodes.get(dimm)
         if configured_node is not None:
             return str(configured_node)
         return self._all_nodes[0] if len(self._all_nodes) == 1 else ""
 
-    def _node_of_socket(self, sensor: DimmSensor, slot: Slot, others: Iterable[Slot]) -> str:
+    def _find_node_of_socket(self, sensor: DimmSensor, slot: Slot, others: Iterable[Slot]) -> str:
         if sensor.socket is not None:
-            return self._node_of_package(sensor.socket)
-        numbers = self._socket_numbers(each.slot for each in self.known_slots) or self._socket_numbers(others)
-        return self._node_of_package(numbers.index(slot.socket)) if slot.socket in numbers else ""
+            return self._find_node_of_package(sensor.socket)
+        numbers = self._list_socket_numbers(each.slot for each in self.known_slots) or self._list_socket_numbers(others)
+        return self._find_node_of_package(numbers.index(slot.socket)) if slot.socket in numbers else ""
 
-    def _socket_numbers(self, parsed_slots: Iterable[Slot]) -> list[int]:
+    def _list_socket_numbers(self, parsed_slots: Iterable[Slot]) -> list[int]:
         """Returns the processors' numbers in names, from 0 or from 1; none unless there is one for each processor."""
         numbers = sorted({slot.socket for slot in parsed_slots if slot.socket is not None})
         return numbers if len(numbers) == len(self._packages) else []
 
-    def _node_of_package(self, index: int) -> str:
+    def _find_node_of_package(self, index: int) -> str:
         """Returns the node of a processor that has only one; no name says which quarter of a processor a slot is on."""
         packages = sorted(self._packages)
         package_nodes = self._packages[packages[index]] if index < len(packages) else []
         return package_nodes[0] if len(package_nodes) == 1 else ""
 
     def _make_slots(self, devices: Sequence[SlotDevice]) -> Iterator[_KnownSlot]:
-        names = _unique_names(devices)
+        names = _make_unique_names(devices)
         parsed_slots = [parse_slot(name) for name in names]
-        numbers = self._socket_numbers(parsed_slots)
+        numbers = self._list_socket_numbers(parsed_slots)
         for name, parsed_slot, device in zip(names, parsed_slots, devices, strict=True):
-            node = self._node_of_package(numbers.index(parsed_slot.socket)) if parsed_slot.socket in numbers else ""
-            yield _KnownSlot(name, parsed_slot, device, self._configured_node(name) or node or device.node)
+            node = (
+                self._find_node_of_package(numbers.index(parsed_slot.socket)) if parsed_slot.socket in numbers else ""
+            )
+            yield _KnownSlot(name, parsed_slot, device, self._get_configured_node(name) or node or device.node)
 
 
-def _slot_names(known_slot: _KnownSlot) -> tuple[str, ...]:
+def _list_slot_names(known_slot: _KnownSlot) -> tuple[str, ...]:
     """Returns the possible names of a slot; ghes_edac writes bank and locator one after the other."""
     return normalize_name(known_slot.dimm), normalize_name(f"{known_slot.device.bank} {known_slot.device.locator}")
 
 
-def _unique_names(devices: Sequence[SlotDevice]) -> list[str]:
+def _make_unique_names(devices: Sequence[SlotDevice]) -> list[str]:
     """Returns a name for each slot: the printed locator, with bank or handle where it is not unique."""
     locators = Counter(device.locator for device in devices)
     pairs = Counter((device.bank, device.locator) for device in devices)

@@ -21,7 +21,7 @@ _EXTENDED_SIZE = 0x7FFF
 _IN_KILOBYTES = 0x8000  # flag of a size; without it the size is in megabytes
 _EXTENDED_ADDRESS = 0xFFFFFFFF
 # Firmware's words for an unknown value; dmidecode shows the same words.
-_NOTHING = frozenset(
+_UNKNOWN_WORDS = frozenset(
     ("", "unknown", "not specified", "none", "no dimm", "n/a", "not available", "to be filled by o.e.m.")
 )
 _TYPES = {0x18: "DDR3", 0x1A: "DDR4", 0x1E: "LPDDR4", 0x20: "HBM", 0x21: "HBM2", 0x22: "DDR5", 0x23: "LPDDR5"}
@@ -48,7 +48,7 @@ class Structure(NamedTuple):
         """Returns the string that the byte at the offset names; empty where there is none, or a word for unknown."""
         index = self.read_number(offset, 1)
         text = self.strings[index - 1].strip() if 0 < index <= len(self.strings) else ""
-        return "" if text.lower() in _NOTHING else text
+        return "" if text.lower() in _UNKNOWN_WORDS else text
 
 
 class MemoryDevice(NamedTuple):

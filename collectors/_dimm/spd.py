@@ -37,7 +37,7 @@ class ModuleIdentity(NamedTuple):
 
 def read_module_identity(host: Host, device: str) -> ModuleIdentity | None:
     """Returns the identity of the module with this sensor, an i2c device (3-0050, 0-0018); None where unreadable."""
-    path = _eeprom_path(device)
+    path = _find_eeprom_path(device)
     if path is None:
         return None
     try:
@@ -52,7 +52,7 @@ def read_module_identity(host: Host, device: str) -> ModuleIdentity | None:
         os.close(descriptor)
 
 
-def _eeprom_path(device: str) -> str | None:
+def _find_eeprom_path(device: str) -> str | None:
     match = _DEVICE.fullmatch(device)
     if match is None:
         return None

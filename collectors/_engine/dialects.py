@@ -36,7 +36,7 @@ class Dialect(NamedTuple):
         """Every metric that may be read."""
         return frozenset(source.name for sources in self.sources.values() for source in sources)
 
-    def is_spoken_in(self, text: str) -> bool:
+    def matches(self, text: str) -> bool:
         """Returns True where a metric of this exposition has the prefix."""
         return text.startswith(self.prefix) or f"\n{self.prefix}" in text
 
@@ -133,7 +133,7 @@ DIALECTS: Mapping[str, Dialect] = {
 
 def detect_kind(text: str) -> str | None:
     """Returns the kind of engine whose prefix a metric of this exposition has, or None."""
-    return next((kind for kind, dialect in DIALECTS.items() if dialect.is_spoken_in(text)), None)
+    return next((kind for kind, dialect in DIALECTS.items() if dialect.matches(text)), None)
 
 
 def read_signal(dialect: Dialect, signal: Signal, points: Points) -> float | None:

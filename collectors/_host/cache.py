@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-_MAX_CHARACTERS = 1 << 20  # bytes; a repository of 1,000 sensor records is 130 KiB
+_MAX_BYTES = 1 << 20  # bytes; a repository of 1,000 sensor records is 130 KiB
 
 
 class Cache:
@@ -26,7 +26,7 @@ class Cache:
         if name not in self._texts and self._folder is not None:
             # An unreadable file, or one that is not text, counts as absent.
             with contextlib.suppress(OSError, UnicodeDecodeError), (self._folder / name).open(encoding="utf-8") as file:
-                self._texts[name] = file.read(_MAX_CHARACTERS)
+                self._texts[name] = file.read(_MAX_BYTES)
         return self._texts.get(name)
 
     def put(self, name: str, text: str) -> None:

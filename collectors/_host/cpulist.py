@@ -10,7 +10,7 @@ import itertools
 import re
 from collections.abc import Collection
 
-LARGEST = 65_535  # Linux is built for 8,192 CPUs and 1,024 nodes at most
+MAX_NUMBER = 65_535  # Linux is built for 8,192 CPUs and 1,024 nodes at most
 _PART = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
 
 
@@ -22,7 +22,7 @@ def parse_cpulist(text: str) -> frozenset[int] | None:
         if match is None:
             return None
         first, last = int(match[1]), int(match[2] or match[1])
-        if not first <= last <= LARGEST:
+        if not first <= last <= MAX_NUMBER:
             return None
         numbers.update(range(first, last + 1))
     return frozenset(numbers)

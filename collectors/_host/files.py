@@ -6,12 +6,12 @@ import os
 import urllib.parse
 import urllib.request
 
-LARGEST = 4 << 20  # bytes; /proc/vmstat has 4 KiB, an exposition of 5,000 series 400 KiB
+MAX_BYTES = 4 << 20  # bytes; /proc/vmstat has 4 KiB, an exposition of 5,000 series 400 KiB
 PAGE = 4096  # bytes; one read of a file in /sys that returns fewer has returned the whole file
 CHUNK = 1 << 16  # bytes requested from one read(2); a sysfs attribute has at most one page
 
 
-def read_all(path: str, whole_below: int, largest: int = LARGEST) -> bytes:
+def read_all(path: str, whole_below: int, largest: int = MAX_BYTES) -> bytes:
     """Returns the file's bytes. One read of fewer than `whole_below` bytes counts as the whole file. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -36,7 +36,7 @@ def http_get(url: str, timeout: float) -> str:
     # No proxy: an engine is on this host or in this rack, and a login shell's http_proxy must not reroute the request.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(url, timeout=timeout) as answer:
-        body: bytes = answer.read(LARGEST + 1)
-    if len(body) > LARGEST:
-        raise ValueError(f"larger than {LARGEST >> 20} MiB")
+        body: bytes = answer.read(MAX_BYTES + 1)
+    if len(body) > MAX_BYTES:
+        raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
     return body.decode("utf-8")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from collectors._host.cache import Cache
-from collectors._host.files import LARGEST, PAGE, http_get, read_all
+from collectors._host.files import MAX_BYTES, PAGE, http_get, read_all
 
 _DIGITS = re.compile(r"(\d+)")
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
@@ -58,7 +58,7 @@ class Host:
         """Returns True where the file or folder exists; leaves no note."""
         return os.path.exists(self.path(relative))
 
-    def read(self, relative: str, *, optional: bool = False, largest: int = LARGEST) -> str | None:
+    def read(self, relative: str, *, optional: bool = False, largest: int = MAX_BYTES) -> str | None:
         """
         Returns the file's text without surrounding white space, or None with a note.
 
@@ -76,7 +76,7 @@ class Host:
             return None if optional else self.note(relative, "empty")
         return text
 
-    def read_bytes(self, relative: str, *, optional: bool = False, largest: int = LARGEST) -> bytes | None:
+    def read_bytes(self, relative: str, *, optional: bool = False, largest: int = MAX_BYTES) -> bytes | None:
         """Returns the file's bytes, or None with a note; an optional file may be absent without a note."""
         try:
             return read_all(self._prefix + relative.lstrip("/"), PAGE if relative.startswith("sys/") else 0, largest)

@@ -58,7 +58,7 @@ def is_memory(sensor: Sensor) -> bool:
     return sensor.entity_id in _MEMORY_ENTITIES or bool(named)
 
 
-def refusal_reason(sensor: Sensor) -> str | None:
+def explain_refusal(sensor: Sensor) -> str | None:
     """Returns why a selected sensor cannot be read, or None."""
     if sensor.owner != BMC_ADDRESS:
         return f"belongs to another controller (0x{sensor.owner:02X}), which only bridged requests reach"

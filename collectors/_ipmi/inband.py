@@ -12,7 +12,7 @@ from pyghmi.ipmi.private import localsession
 
 from collectors._ipmi.client import BmcError
 
-LIMIT = 6.0  # seconds for one request; the kernel gives up after five and answers with code 0xC3
+MAX_REQUEST_SECONDS = 6.0  # seconds for one request; the kernel gives up after five and answers with code 0xC3
 
 
 class InBand:
@@ -37,5 +37,5 @@ class _Session(localsession.Session):  # type: ignore[misc]  # pyghmi ships no t
     """pyghmi's session with a limit on its wait, which is endless otherwise: docs/upstream.md."""
 
     def await_reply(self) -> None:
-        if not select.select((self.ipmidev,), (), (), LIMIT)[0]:
-            raise BmcError(f"no answer within {LIMIT:g} s")
+        if not select.select((self.ipmidev,), (), (), MAX_REQUEST_SECONDS)[0]:
+            raise BmcError(f"no answer within {MAX_REQUEST_SECONDS:g} s")

@@ -28,7 +28,7 @@ _MAX_PART, _MIN_PART = (
     64,
     8,
 )  # bytes of a part where one answer cannot hold a whole record; where even that fails
-_TRIES = 10  # for one record, with a new reservation or with smaller parts
+_MAX_TRIES = 10  # for one record, with a new reservation or with smaller parts
 _RESERVATION_LOST = 0xC5
 _TOO_LARGE = frozenset({0xC7, 0xC8, 0xCA, 0xFF})  # BMCs' codes for a record too large for one answer
 _UNDATED = (b"\x00" * 4, b"\xff" * 4)
@@ -124,7 +124,7 @@ class Repository:
 
     def _read_record(self, bmc: Bmc, requests: _Requests, number: int) -> tuple[bytes, int]:
         """Returns a record and the id of the next, in parts as large as this BMC has proved able to send."""
-        for _ in range(_TRIES):
+        for _ in range(_MAX_TRIES):
             try:
                 return (
                     self._read_whole_record(bmc, requests, number)

@@ -77,14 +77,14 @@ class EventLog:
         if has_begun and info == self._info and not self._has_backlog:
             return []
         if not has_begun:
-            self._last_number = self._newest_number(bmc)
+            self._last_number = self._find_newest_number(bmc)
         elif erase_time != self._erase_time:
             self._last_number = None  # the log was cleared: all entries in it are new
         entries = self._read_following(bmc) if has_begun else []
         self._info, self._erase_time = info, erase_time
         return entries
 
-    def _newest_number(self, bmc: Bmc) -> int | None:
+    def _find_newest_number(self, bmc: Bmc) -> int | None:
         entry = self._read_entry(bmc, _LAST)
         return None if entry is None else int.from_bytes(entry[2:4], "little")
 

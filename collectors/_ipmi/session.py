@@ -49,14 +49,14 @@ def open_bmc(host: Host, address: str, credentials_file: str | None) -> Bmc | No
     transport = None
     try:
         transport = _open_transport(host, address, credentials_file)
-        return None if transport is None else Bmc(transport, _bmc_name(address))
+        return None if transport is None else Bmc(transport, _format_bmc_name(address))
     except (BmcError, CompletionCodeError) as error:
         if transport is not None:
             transport.close()
-        return host.note(_bmc_name(address), str(error))
+        return host.note(_format_bmc_name(address), str(error))
 
 
-def _bmc_name(address: str) -> str:
+def _format_bmc_name(address: str) -> str:
     return DEVICES[0] if address == "local" else f"BMC {address}"
 
 

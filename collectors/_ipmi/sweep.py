@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 from collectors._host.host import Host
 from collectors._ipmi.client import NOT_PRESENT, Bmc, CompletionCodeError, IpmiRequest
-from collectors._ipmi.filter import Kind, classify_sensor, refusal_reason
+from collectors._ipmi.filter import Kind, classify_sensor, explain_refusal
 from collectors._ipmi.sensor import NEEDS_FACTORS, Sensor
 
 _UNAVAILABLE, _SCANNED = 0x20, 0x40  # bits of a reading's second byte, table 35-15
-_COLDEST, _HOTTEST = -40.0, 150.0  # °C; values outside are nonsense from the BMC, not a working server
-_FASTEST = 60_000.0  # revolutions per minute; the smallest server fans reach about 40,000
-_COOLEST_LIMIT, _HOTTEST_LIMIT = 55.0, 100.0  # °C; a limit outside cannot be a DIMM's
+_MIN_CELSIUS, _MAX_CELSIUS = -40.0, 150.0  # °C; values outside are nonsense from the BMC, not a working server
+_MAX_RPM = 60_000.0  # revolutions per minute; the smallest server fans reach about 40,000
+_MIN_LIMIT, _MAX_LIMIT = 55.0, 100.0  # °C; a limit outside cannot be a DIMM's
 _DEFAULT_LIMIT = 80.0  # °C, where the BMC has no limit
-_PLAUSIBLE = {"fan": (0.0, _FASTEST), "margin": (-150.0, 100.0)}
+_PLAUSIBLE = {"fan": (0.0, _MAX_RPM), "margin": (-150.0, 100.0)}
 
 
 class SelectedSensor(NamedTuple):
@@ -38,7 +38,7 @@ def select_sensors(
         kind = classify_sensor(sensor, include, exclude)
         if kind is None:
             continue
-        reason = refusal_reason(sensor)
+        reason = explain_refusal(sensor)
         if reason is not None:
             refused.append((sensor.name, reason))
             continue
@@ -57,7 +57,7 @@ def compute_headroom(selected: SelectedSensor, value: float) -> float:
     if selected.kind != "memory":
         return math.inf
     limit = selected.thresholds.get("upper_critical", 0.0) - 5
-    return (limit if _COOLEST_LIMIT <= limit <= _HOTTEST_LIMIT else _DEFAULT_LIMIT) - value
+    return (limit if _MIN_LIMIT <= limit <= _MAX_LIMIT else _DEFAULT_LIMIT) - value
 
 
 def _make_labels(sensor: Sensor) -> dict[str, str]:
@@ -116,7 +116,7 @@ class Sweep:
                 if error.code == NOT_PRESENT and number not in self._numbers_read
                 else host.note(subject, str(error))
             )
-        lowest, highest = _PLAUSIBLE.get(selected.kind, (_COLDEST, _HOTTEST))
+        lowest, highest = _PLAUSIBLE.get(selected.kind, (_MIN_CELSIUS, _MAX_CELSIUS))
         if value is None or not lowest <= value <= highest:
             return host.note(
                 subject, f"expected {lowest:g} to {highest:g}, found {value} from the byte 0x{answer[0]:02X}"

@@ -132,16 +132,16 @@ def _read_levels(host: Host, pid: int) -> list[_Level]:
     return [
         _Level(path, {name: _read_limit(host, path, name) for name in _LIMITS})
         for path in paths
-        if any(host.exists(_file_path(path, name)) for name in ("current", *_LIMITS))
+        if any(host.exists(_make_file_path(path, name)) for name in ("current", *_LIMITS))
     ]
 
 
-def _file_path(path: str, name: str) -> str:
+def _make_file_path(path: str, name: str) -> str:
     return f"{FOLDER}/{path}/memory.{name}" if path else f"{FOLDER}/memory.{name}"
 
 
 def _read_limit(host: Host, path: str, name: str) -> float | None:
-    file = _file_path(path, name)
+    file = _make_file_path(path, name)
     text = host.read(file)
     return math.inf if text == "max" else None if text is None else host.integer(text, file)
 
@@ -167,17 +167,17 @@ def _read_reclaimable(host: Host, path: str) -> int | None:
     sizes = _read_pairs(host, path, "stat")
     keys = ("active_file", "inactive_file", "file_mapped")
     if not sizes or any(name not in sizes for name in keys):
-        return host.note(_file_path(path, "stat"), f"expected lines such as `{keys[0]} 123`")
+        return host.note(_make_file_path(path, "stat"), f"expected lines such as `{keys[0]} 123`")
     active, inactive, mapped = (sizes[name] for name in keys)
     return max(0, active + inactive - mapped) + sizes.get("slab_reclaimable", 0)
 
 
 def _read_bytes(host: Host, path: str, name: str) -> int | None:
-    return host.read_int(_file_path(path, name))
+    return host.read_int(_make_file_path(path, name))
 
 
 def _read_pairs(host: Host, path: str, name: str) -> dict[str, int]:
-    file = _file_path(path, name)
+    file = _make_file_path(path, name)
     text = host.read(file)
     pairs = {key: int(value) for key, value in _PAIR.findall(text or "")}
     if text is not None and not pairs:
@@ -186,7 +186,7 @@ def _read_pairs(host: Host, path: str, name: str) -> dict[str, int]:
 
 
 def _read_anon(host: Host, path: str) -> list[tuple[str, str]]:
-    file = _file_path(path, "numa_stat")
+    file = _make_file_path(path, "numa_stat")
     text = host.read(file, optional=True)  # a kernel without NUMA has no such file
     if text is None:
         return []

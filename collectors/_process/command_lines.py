@@ -79,7 +79,7 @@ def parse_port(words: Sequence[str]) -> int | None:
     return next(filter(None, map(_parse_port_number, itertools.chain(following, joined))), None)
 
 
-def default_port(kind: str) -> int | None:
+def get_default_port(kind: str) -> int | None:
     """Returns the port on which an engine of this kind listens by default."""
     return _DEFAULT_PORTS.get(kind)
 

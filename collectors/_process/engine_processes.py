@@ -93,7 +93,7 @@ def _find_by_url(host: Host, tree: ProcessTree, url: str) -> int | None:
         return None  # the collector `engine` reports the bad URL
     hostname = parts.hostname or ""
     if not _is_loopback(hostname):
-        return _only_candidate(
+        return _get_only(
             top for top in _find_on_port(host, tree, port) if hostname in sockets.read_addresses(host, top)
         )
     host_namespace = sockets.read_namespace(host, 1)
@@ -113,7 +113,7 @@ def _find_in_container(host: Host, tree: ProcessTree, port: int) -> int | None:
     return (
         candidates[0]
         if len(candidates) == 1
-        else _only_candidate(top for top in candidates if address in sockets.read_addresses(host, top))
+        else _get_only(top for top in candidates if address in sockets.read_addresses(host, top))
     )
 
 
@@ -124,11 +124,11 @@ def _find_on_port(host: Host, tree: ProcessTree, port: int) -> list[int]:
 def _find_ports(host: Host, tree: ProcessTree, top: int) -> set[int]:
     """Returns the ports on which an engine listens; where its sockets are hidden, its command line's or kind's port."""
     open_ports = sockets.find_ports(host, tree.list_family(top))
-    default_port = commands.parse_port(tree.command_lines[top]) or commands.default_port(tree.kind_of(top))
+    default_port = commands.parse_port(tree.command_lines[top]) or commands.get_default_port(tree.get_kind(top))
     return open_ports or ({default_port} if default_port else set())
 
 
-def _only_candidate(candidates: Iterable[int]) -> int | None:
+def _get_only(candidates: Iterable[int]) -> int | None:
     tops = list(candidates)
     return tops[0] if len(tops) == 1 else None
 
@@ -143,7 +143,7 @@ def _is_loopback(name: str) -> bool:
 
 def _name_engine(tree: ProcessTree, top: int) -> str:
     port = commands.parse_port(tree.command_lines[top])
-    return f"{tree.kind_of(top)}:{port}" if port else tree.kind_of(top)
+    return f"{tree.get_kind(top)}:{port}" if port else tree.get_kind(top)
 
 
 def _make_unique(name: str, used_names: Container[str]) -> str:
@@ -155,24 +155,24 @@ def _list_processes(host: Host, tree: ProcessTree, name: str, top: int) -> list[
     ranks: dict[str, int] = {}
     for rank, pid in _find_model_holders(host, tree, top):
         ranks[_make_unique(rank, ranks)] = pid
-    return [_make_process(tree, name, rank, pid, tree.kind_of(top)) for rank, pid in ranks.items()]
+    return [_make_process(tree, name, rank, pid, tree.get_kind(top)) for rank, pid in ranks.items()]
 
 
 def _make_process(tree: ProcessTree, engine: str, rank: str, pid: int, kind: str = "") -> EngineProcess:
     process_stat = tree.stats[pid]
-    return EngineProcess(engine, rank, kind or tree.kind_of(pid), pid, process_stat.start_time, process_stat.command)
+    return EngineProcess(engine, rank, kind or tree.get_kind(pid), pid, process_stat.start_time, process_stat.command)
 
 
 def _find_model_holders(host: Host, tree: ProcessTree, top: int) -> list[tuple[str, int]]:
     """Returns (rank, pid) of the processes of an engine that hold its model."""
     family = tree.list_family(top)
-    if tree.has_orphans(tree.kind_of(top)):
+    if tree.has_orphans(tree.get_kind(top)):
         return host.note(f"process {top}", "its workers cannot be identified") or []
     for title in (commands.parse_rank, commands.parse_core_rank):
         titled = [(rank, pid) for pid in family if (rank := title(tree.command_lines[pid])) is not None]
         if titled:
             return titled
-    if tree.kind_of(top) == "ollama":
+    if tree.get_kind(top) == "ollama":
         family = [pid for pid in family if commands.is_runner(tree.command_lines[pid])]
     elif len(family) > 1:
         family = _select_largest(host, tree, family)

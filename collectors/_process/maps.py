@@ -15,7 +15,7 @@ from collectors._host.host import Host
 KINDS = ("anon", "file", "shmem", "hugetlb")
 """Kinds of mappings, as /proc/PID/status counts their pages; written pages of a private file mapping are anon there."""
 
-_LARGEST = 64 << 20  # bytes: half a million mappings of 120 characters
+_MAX_BYTES = 64 << 20  # bytes: half a million mappings of 120 characters
 _LINE = re.compile(
     r"^([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-][w-][x-][ps]) [0-9a-f]+ ([0-9a-f]+:[0-9a-f]+) \d+(?: +(.*))?$",
     re.ASCII | re.MULTILINE,
@@ -37,7 +37,7 @@ class MemoryMapping(NamedTuple):
 def read_mappings(host: Host, pid: int) -> list[MemoryMapping] | None:
     """Returns the process's mappings in order of address; None, with a note, where the file cannot be read whole."""
     path = f"proc/{pid}/maps"
-    text = host.read(path, largest=_LARGEST)
+    text = host.read(path, largest=_MAX_BYTES)
     if text is None:
         return None
     lines = _LINE.findall(text)

@@ -79,13 +79,13 @@ def query_nodes(pid: int, addresses: Addresses) -> Nodes:
     nodes = np.full(len(addresses), -errno.ENOENT, dtype=np.int32)
     syscall = ctypes.CDLL(None, use_errno=True).syscall
     arguments = (pid, len(addresses), addresses.ctypes.data, None, nodes.ctypes.data, 0)
-    failed = syscall(ctypes.c_long(number), *map(_as_word, arguments))
+    failed = syscall(ctypes.c_long(number), *map(_to_word, arguments))
     if failed < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return nodes
 
 
-def _as_word(value: int | None) -> ctypes.c_void_p:
+def _to_word(value: int | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(value)  # ctypes would pass a plain int as 32 bits
 
 

@@ -61,14 +61,14 @@ class PlacementOption(NamedTuple):
 
 def parse_options(words: Sequence[str], rank: str, topology: Topology) -> Iterator[PlacementOption]:
     """Yields the requests in an engine's options for the worker of this rank."""
-    for text in _option_values(words, "--numa")[:1]:
+    for text in _find_option_values(words, "--numa")[:1]:
         yield from _parse_numa("--numa", text, topology)
     for option in ("--numa-bind-nodes", "--numa-node"):  # vLLM and SGLang: one node for each GPU or rank
-        nodes = _value_of_rank(_option_values(words, option), rank)
+        nodes = _select_rank_value(_find_option_values(words, option), rank)
         if nodes:
             yield PlacementOption(option, "bind", _filter_existing(parse_cpulist(nodes), topology))
-    listed = [number for text in _option_values(words, "--kt-numa-nodes") for number in parse_cpulist(text) or ()]
-    pools = _option_values(words, "--kt-threadpool-count")[:1]
+    listed = [number for text in _find_option_values(words, "--kt-numa-nodes") for number in parse_cpulist(text) or ()]
+    pools = _find_option_values(words, "--kt-threadpool-count")[:1]
     if listed:
         yield PlacementOption("--kt-numa-nodes", "shard", _filter_existing(frozenset(listed), topology))
     elif pools and pools[0].isdecimal():
@@ -94,7 +94,9 @@ def parse_variables(
 def parse_numactl(words: Sequence[str], topology: Topology) -> Iterator[PlacementOption]:
     """Yields numactl's requests in the command line of a shell above the engine; numactl itself leaves no trace."""
     try:
-        options, _ = getopt.getopt(list(_numactl_arguments(words)), _SHORT_OPTIONS, [*_MEMORY_OPTIONS, *_OTHER_OPTIONS])
+        options, _ = getopt.getopt(
+            list(_find_numactl_arguments(words)), _SHORT_OPTIONS, [*_MEMORY_OPTIONS, *_OTHER_OPTIONS]
+        )
     except getopt.GetoptError:
         return  # numactl would refuse this command line
     for option, value in options:
@@ -106,7 +108,7 @@ def parse_numactl(words: Sequence[str], topology: Topology) -> Iterator[Placemen
             yield PlacementOption("numactl", "cpus", _parse_numactl_nodes(value, topology))
         elif option in _CPU_OPTIONS:
             cpus = parse_cpulist(value) or frozenset()
-            yield PlacementOption("numactl", "cpus", _nodes_of_cpus(cpus, topology), cpus)
+            yield PlacementOption("numactl", "cpus", _map_cpus_to_nodes(cpus, topology), cpus)
 
 
 def _parse_numa(source: str, text: str, topology: Topology) -> Iterator[PlacementOption]:
@@ -124,16 +126,16 @@ def _parse_thread_binding(source: str, text: str, rank: str, topology: Topology)
     """Parses `auto`, `nobind`, or one list of CPUs for each rank: `0-31|32-63`; memory follows the threads."""
     if text in ("auto", "nobind"):
         return PlacementOption(source, text)
-    cpus = parse_cpulist(_value_of_rank(text.split("|"), rank)) or frozenset()
-    return PlacementOption(source, "bind", _nodes_of_cpus(cpus, topology), cpus)
+    cpus = parse_cpulist(_select_rank_value(text.split("|"), rank)) or frozenset()
+    return PlacementOption(source, "bind", _map_cpus_to_nodes(cpus, topology), cpus)
 
 
-def _value_of_rank(values: Sequence[str], rank: str) -> str:
+def _select_rank_value(values: Sequence[str], rank: str) -> str:
     """Returns the value for a rank; empty where there is none, or the rank has several numbers."""
     return values[int(rank)] if rank.isdecimal() and int(rank) < len(values) else ""
 
 
-def _option_values(words: Sequence[str], option: str) -> list[str]:
+def _find_option_values(words: Sequence[str], option: str) -> list[str]:
     """Returns the values of an option: `--numa=x`, `--numa x`, `--nodes 0 1`."""
     for position, word in enumerate(words):
         if word.startswith(f"{option}="):
@@ -145,7 +147,7 @@ def _option_values(words: Sequence[str], option: str) -> list[str]:
     return []
 
 
-def _numactl_arguments(words: Sequence[str]) -> Sequence[str]:
+def _find_numactl_arguments(words: Sequence[str]) -> Sequence[str]:
     """Returns the words behind the only numactl in a shell's command; nothing where there are several."""
     if not words or os.path.basename(words[0]).lstrip("-") not in _SHELLS:
         return ()
@@ -177,5 +179,5 @@ def _filter_existing(nodes: frozenset[int] | None, topology: Topology) -> frozen
     return (nodes or frozenset()) & topology.keys()
 
 
-def _nodes_of_cpus(cpus: frozenset[int], topology: Topology) -> frozenset[int]:
+def _map_cpus_to_nodes(cpus: frozenset[int], topology: Topology) -> frozenset[int]:
     return frozenset(node for node, node_cpus in topology.items() if node_cpus & cpus)

@@ -58,7 +58,7 @@ class ProcessTree:
             self._ancestors_by_pid[pid] is None for pid, process_kind in self._kinds.items() if process_kind == kind
         )
 
-    def kind_of(self, pid: int) -> str:
+    def get_kind(self, pid: int) -> str:
         """Returns the kind of engine a process is; `other` where it is none."""
         return self._kinds.get(pid, "other")
 

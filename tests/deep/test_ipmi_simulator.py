@@ -101,8 +101,8 @@ def _bed(tmp_path: Path, sensors: list[SimulatedSensor]) -> Iterator[Bed]:
 @pytest.fixture(name="impatient")
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two seconds in place of five and six, where nothing comes anyway."""
-    monkeypatch.setattr("collectors._ipmi.lan.LIMIT", 2.0)
-    monkeypatch.setattr("collectors._ipmi.lan.LOG_IN", 2.0)
+    monkeypatch.setattr("collectors._ipmi.lan.MAX_REQUEST_SECONDS", 2.0)
+    monkeypatch.setattr("collectors._ipmi.lan.MAX_LOGIN_SECONDS", 2.0)
 
 
 def ipmitool(bmc: SimulatedBmc, *command: str) -> str:

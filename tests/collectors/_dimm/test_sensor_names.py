@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from collectors._dimm.sensor_names import (
     Slot,
+    explain_refusal,
     matches_slot,
     normalize_name,
     parse_slot,
     parse_slots,
-    refusal_reason,
     strip_decoration,
 )
 
@@ -34,20 +34,20 @@ CORPUS = [
     ("P1-VDIMMABCVRM Temp", BOARD, REGULATOR),
     ("VDIMMABVRM", MEMORY, REGULATOR),
     # Gigabyte, Inspur
-    ("DIMMG0_TEMP", BOARD, Slot("DIMMG0", group=True)),
-    ("DIMMG1_TEMP", BOARD, Slot("DIMMG1", group=True)),
-    ("DIMMG0_Temp", BOARD, Slot("DIMMG0", group=True)),
+    ("DIMMG0_TEMP", BOARD, Slot("DIMMG0", is_group=True)),
+    ("DIMMG1_TEMP", BOARD, Slot("DIMMG1", is_group=True)),
+    ("DIMMG0_Temp", BOARD, Slot("DIMMG0", is_group=True)),
     ("VR_DIMMG0_TEMP", BOARD, REGULATOR),
     ("DIMM_P0_A0", MEMORY, Slot("DIMM_P0_A0", 0, "A", 0)),
     ("CPU0_C0D0", MEMORY, Slot("CPU0_C0D0", 0, "0", 0)),
     # HPE
-    ("04-P1 DIMM 1-6", MEMORY, Slot("P1 DIMM 1-6", 1, group=True)),
-    ("05-P1 DIMM 7-12", MEMORY, Slot("P1 DIMM 7-12", 1, group=True)),
+    ("04-P1 DIMM 1-6", MEMORY, Slot("P1 DIMM 1-6", 1, is_group=True)),
+    ("05-P1 DIMM 7-12", MEMORY, Slot("P1 DIMM 7-12", 1, is_group=True)),
     ("08-P1 Mem Zone", BOARD, ZONE),
     ("PROC 1 DIMM 3", MEMORY, Slot("PROC 1 DIMM 3", 1, "", 3)),
     # Intel
-    ("DIMM Thrm Mrgn 1", MEMORY, Slot("DIMM Thrm Mrgn 1", group=True)),
-    ("DIMM Thrm Mrgn 4", MEMORY, Slot("DIMM Thrm Mrgn 4", group=True)),
+    ("DIMM Thrm Mrgn 1", MEMORY, Slot("DIMM Thrm Mrgn 1", is_group=True)),
+    ("DIMM Thrm Mrgn 4", MEMORY, Slot("DIMM Thrm Mrgn 4", is_group=True)),
     ("Mem P1 Thrm Trip", MEMORY, STATE),
     ("P1 MEM01 VRD Hot", MEMORY, REGULATOR),
     ("CPU1_DIMM_A1", MEMORY, Slot("CPU1_DIMM_A1", 1, "A", 1)),
@@ -63,7 +63,7 @@ CORPUS = [
     ("CPU1_DIMM1 Temp", MEMORY, Slot("CPU1_DIMM1", 1, "", 1)),
     ("Temp DIMM#1", BOARD, Slot("DIMM#1", None, "", 1)),
     ("DIMMA0_TEMP", BOARD, Slot("DIMMA0", None, "A", 0)),
-    ("Temp_DIMM_KLM", BOARD, Slot("DIMM_KLM", group=True)),
+    ("Temp_DIMM_KLM", BOARD, Slot("DIMM_KLM", is_group=True)),
     ("MEM Temp", BOARD, Slot("MEM")),
     # AMD's reference firmware (bank and locator), and a desktop's
     ("P0 CHANNEL A DIMM 0", MEMORY, Slot("P0 CHANNEL A DIMM 0", 0, "A", 0)),
@@ -82,7 +82,7 @@ CORPUS = [
 @pytest.mark.parametrize(("name", "entity", "expected"), CORPUS, ids=[f"{name}@{entity}" for name, entity, _ in CORPUS])
 def test_every_name_lands_or_is_refused_with_its_reason(name: str, entity: str, expected: Slot | str) -> None:
     """A name gives processor, channel and module, or the reason why its sensor is not a module's."""
-    assert (refusal_reason(name, entity) or parse_slots([name])[name]) == expected
+    assert (explain_refusal(name, entity) or parse_slots([name])[name]) == expected
 
 
 def test_g_among_other_letters_is_a_channel() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bench.bmc import SimulatedSensor
-from collectors._ipmi.filter import classify_sensor, refusal_reason
+from collectors._ipmi.filter import classify_sensor, explain_refusal
 from collectors._ipmi.sensor import Sensor, parse_sensor
 
 PROCESSOR, BOARD, MEMORY_DEVICE, MEMORY_MODULE, REGULATOR = 3, 7, 0x20, 0x08, 0x14
@@ -80,10 +80,10 @@ def test_what_cannot_be_read_is_refused_with_its_reason() -> None:
     discrete = make_sensor("DIMM 1 Temp", BOARD, units=0xC0)
 
     assert classify_sensor(discrete, (), ()) == "memory"
-    assert (refusal_reason(discrete) or "").startswith("is discrete")
-    assert (refusal_reason(make_sensor("DIMM 1 Temp", BOARD, unit=4)) or "").startswith("is discrete")
-    assert "another controller (0x2C)" in (refusal_reason(replace(make_sensor("DIMMA1", BOARD), owner=0x2C)) or "")
-    assert refusal_reason(make_sensor("DIMMA1", BOARD)) is None
+    assert (explain_refusal(discrete) or "").startswith("is discrete")
+    assert (explain_refusal(make_sensor("DIMM 1 Temp", BOARD, unit=4)) or "").startswith("is discrete")
+    assert "another controller (0x2C)" in (explain_refusal(replace(make_sensor("DIMMA1", BOARD), owner=0x2C)) or "")
+    assert explain_refusal(make_sensor("DIMMA1", BOARD)) is None
 
 
 def test_a_fan_must_turn() -> None:
