@@ -62,7 +62,12 @@ def _two_nodes(tmp_path: Path) -> Path:
 def _two_nodes_expected() -> dict[str, float]:
     """The expected values of that machine, by series; a part may list none or only some of its series."""
     parts = [load(MACHINES / "two_nodes.py"), *_more_parts()]
-    return {series: value for part in parts if hasattr(part, "expected") for series, value in part.expected().items()}
+    return {
+        series: value
+        for part in parts
+        if hasattr(part, "expected_series")
+        for series, value in part.expected_series().items()
+    }
 
 
 def load(path: Path) -> ModuleType:

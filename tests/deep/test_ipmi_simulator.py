@@ -101,8 +101,8 @@ def _bed(tmp_path: Path, sensors: list[SimulatedSensor]) -> Iterator[Bed]:
 @pytest.fixture(name="impatient")
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two seconds in place of five and six, where nothing comes anyway."""
-    monkeypatch.setattr("collectors._ipmi.lan.LIMIT", 2.0)
-    monkeypatch.setattr("collectors._ipmi.lan.LOG_IN", 2.0)
+    monkeypatch.setattr("collectors._ipmi.lan.MAX_REQUEST_SECONDS", 2.0)
+    monkeypatch.setattr("collectors._ipmi.lan.MAX_LOGIN_SECONDS", 2.0)
 
 
 def ipmitool(bmc: SimulatedBmc, *command: str) -> str:
@@ -332,7 +332,7 @@ def test_a_wrong_password_is_tried_three_times(bed: Bed) -> None:
     packets = bed.relay.packets
     bed.collect_values()
     assert bed.relay.packets == packets
-    assert "not tried again until this file changes" in bed.reasons()[0]
+    assert "no further try until this file changes" in bed.reasons()[0]
 
     bed.log_in_as("nobody", PASSWORD)
     bed.collect_values()

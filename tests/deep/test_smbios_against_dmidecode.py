@@ -11,22 +11,28 @@ import pytest
 
 from collectors import Host
 from collectors._dimm.smbios import TABLE, read_memory_devices
-from tests.machines.smbios import END, array_address, device_address, memory_device, structure
+from tests.machines.smbios import (
+    END,
+    encode_array_address,
+    encode_device_address,
+    encode_memory_device,
+    encode_structure,
+)
 from tests.processes import program
 
 HOUSE = Path(__file__).parents[2]
 UNITS = {"kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
 MADE = (
-    structure(0, 0, bytes(20), ["Vendor", "1.0"])
-    + memory_device(
+    encode_structure(0, 0, bytes(20), ["Vendor", "1.0"])
+    + encode_memory_device(
         0x11, "P1-DIMMA1", "P0_Node0_Channel0_Dimm0", serial="3A2B1C0D", part="M321R8GA0BB0", maker="Samsung"
     )
-    + memory_device(0x12, "P1-DIMMB1", megabytes=0)
-    + memory_device(0x13, "DIMM 0", "P0 CHANNEL A", megabytes=131_072, kind=0x22, speed=6400)
-    + memory_device(0x14, "DIMM_A1", megabytes=0x8000 | 512, length=0x28)
-    + memory_device(0x15, "OLD", "BANK0", length=0x15)
-    + array_address(0x1900, 0x1000, 0, 64 << 30)
-    + device_address(0x2000, 0x11, 1 << 40, 2 << 40)
+    + encode_memory_device(0x12, "P1-DIMMB1", megabytes=0)
+    + encode_memory_device(0x13, "DIMM 0", "P0 CHANNEL A", megabytes=131_072, kind=0x22, speed=6400)
+    + encode_memory_device(0x14, "DIMM_A1", megabytes=0x8000 | 512, length=0x28)
+    + encode_memory_device(0x15, "OLD", "BANK0", length=0x15)
+    + encode_array_address(0x1900, 0x1000, 0, 64 << 30)
+    + encode_device_address(0x2000, 0x11, 1 << 40, 2 << 40)
     + END
 )
 

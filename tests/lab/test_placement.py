@@ -166,7 +166,7 @@ def test_another_process_is_not_taken_for_it(read_stage: Saw) -> None:
 
     assert result["same"]
     assert not result["told"]
-    assert result["notes"][0][1] == "ended, or became another program, while it was asked"
+    assert result["notes"][0][1] == "ended, or became another program, during the query"
 
 
 def test_a_hundred_thousand_mappings_are_read(read_stage: Saw) -> None:
