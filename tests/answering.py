@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @contextlib.contextmanager
-def answering(status: int, body: bytes) -> Iterator[str]:
+def serve_answer(status: int, body: bytes) -> Iterator[str]:
     """Serves until the block ends; yields HOST:PORT."""
 
     class Peer(BaseHTTPRequestHandler):

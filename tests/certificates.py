@@ -8,7 +8,7 @@ from pathlib import Path
 from tests import processes
 
 
-def authority(folder: Path) -> Path:
+def create_authority(folder: Path) -> Path:
     """Creates a self-signed authority; returns its certificate, which lies beside its key."""
     certificate = folder / "ca.crt"
     _openssl(
@@ -17,7 +17,7 @@ def authority(folder: Path) -> Path:
     return certificate
 
 
-def signed(folder: Path, name: str, alternative: str = "IP:127.0.0.1,DNS:localhost") -> tuple[Path, Path]:
+def create_certificate(folder: Path, name: str, alternative: str = "IP:127.0.0.1,DNS:localhost") -> tuple[Path, Path]:
     """Creates a certificate of that authority; returns it and its key."""
     certificate, key, request = (folder / f"{name}.{kind}" for kind in ("crt", "key", "csr"))
     extension = folder / f"{name}.ext"
@@ -33,4 +33,4 @@ def _new_key(path: Path) -> tuple[str | Path, ...]:
 
 
 def _openssl(*arguments: str | Path) -> None:
-    subprocess.run([processes.program("openssl"), *map(str, arguments)], check=True, capture_output=True)
+    subprocess.run([processes.require_program("openssl"), *map(str, arguments)], check=True, capture_output=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 
-def program(name: str) -> str:
+def require_program(name: str) -> str:
     """Finds a program; skips the test without it, or fails it where STEADYTOK_REQUIRE_PEERS is set."""
     path = shutil.which(name)
     if path is None:
@@ -27,7 +27,7 @@ def program(name: str) -> str:
     return path
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     """Finds a TCP port on loopback that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -35,7 +35,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(
+def run_process(
     arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a process until the block ends; writes its output to a file."""
@@ -54,7 +54,7 @@ def running(
                 process.wait(10)
 
 
-def get(url: str) -> str | None:
+def fetch(url: str) -> str | None:
     """Returns the body of a GET; None where nobody answers yet."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
@@ -63,7 +63,7 @@ def get(url: str) -> str | None:
         return None
 
 
-def until(condition: Callable[[], bool], seconds: float, description: str) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float, description: str) -> None:
     """Waits for a condition; fails the test with `description` where it does not become true in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -46,7 +46,7 @@ class Scene:
         self.folder, self.root = folder, root
         self.log = folder / "log"
         self.config = folder / "steadytok.yml"
-        self.url = f"http://127.0.0.1:{processes.free_port()}"
+        self.url = f"http://127.0.0.1:{processes.find_free_port()}"
         self._tokens, self._stop, self._mute = 0.0, threading.Event(), threading.Event()
         (folder / "rules.yml").write_text(json.dumps(RULES))
         remedy = {
@@ -70,7 +70,7 @@ class Scene:
     def token(self) -> str:
         return (self.folder / "state/token").read_text().strip()
 
-    def heat(self, celsius: float) -> None:
+    def set_temperature(self, celsius: float) -> None:
         """Sets the temperature of the DIMM 4-0052."""
         self._write("sys/class/hwmon/hwmon8/temp1_input", f"{celsius * 1000:.0f}\n")
 
@@ -95,7 +95,7 @@ class Scene:
 
     def _answers(self, is_open_to_all: bool) -> bool:
         if is_open_to_all:
-            return processes.get(f"{self.url}/-/ready") is not None
+            return processes.fetch(f"{self.url}/-/ready") is not None
         return '"event":"history"' in self.log.read_text()
 
     def _write(self, path: str, text: str) -> None:
@@ -105,12 +105,12 @@ class Scene:
         (file.parent / "next").write_text(text)
         os.replace(file.parent / "next", file)
 
-    def measured(self, tokens_per_second: float) -> None:
+    def hand_over_baseline(self, tokens_per_second: float) -> None:
         """Gives the agent a baseline for the engine, as `steadytok engine bench --save` does."""
         hand_over(self.folder / "state", MeasuredBaseline("r1", "", str(RUNNING), tokens_per_second))
 
     @contextlib.contextmanager
-    def silence(self) -> Iterator[None]:
+    def silence_engine(self) -> Iterator[None]:
         """Makes the engine not answer until the block ends."""
         self._mute.set()
         time.sleep(0.5)  # a write in progress ends
@@ -127,7 +127,7 @@ class Scene:
             before = now
 
     @contextlib.contextmanager
-    def agent(self, *, open_to_all: bool = True) -> Iterator[None]:
+    def run_agent(self, *, open_to_all: bool = True) -> Iterator[None]:
         """Runs the agent until the block ends, and yields once it is ready; the engine works meanwhile."""
         self.generate(1000)
         worker = threading.Thread(target=self._work, daemon=True)
@@ -144,8 +144,8 @@ class Scene:
             str(self.root),
         ]
         try:
-            with processes.running(arguments, self.log):
-                processes.until(lambda: self._answers(open_to_all), 30, "the agent is ready")
+            with processes.run_process(arguments, self.log):
+                processes.wait_until(lambda: self._answers(open_to_all), 30, "the agent is ready")
                 yield
         finally:
             self._stop.set()

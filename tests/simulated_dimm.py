@@ -25,7 +25,7 @@ class Dimm:
     quantum: float = 0.25
     noise: float = 0.1
     headroom: float = 30.0
-    throttled: float = 1.0
+    throttle_share: float = 1.0
     """The share of full speed that the firmware allows now."""
     relief: float = 1.0
     """The heat that throttling saves, relative to the speed that it costs; below 1 it stalls more than it saves."""
@@ -39,7 +39,7 @@ class Dimm:
 
     def pass_second(self, share: float) -> None:
         """Simulates one second in which the engine works that share of the time."""
-        self._delayed_shares.append(share * (1 - self.relief * (1 - self.throttled)))
+        self._delayed_shares.append(share * (1 - self.relief * (1 - self.throttle_share)))
         effective_share = (
             self._delayed_shares.popleft() if len(self._delayed_shares) > self.dead_time else self._delayed_shares[0]
         )
@@ -61,7 +61,7 @@ class Dimm:
         released_share = min(
             (share for threshold, share in settings.throttle if excess >= threshold - settings.release), default=1.0
         )
-        self.throttled = min(engaged_share, max(released_share, self.throttled))
+        self.throttle_share = min(engaged_share, max(released_share, self.throttle_share))
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,16 @@ class Second:
     """Share of full speed."""
 
 
-def run(
+def simulate(
     dimm: Dimm,
     settings: ControlSettings,
     seconds: int,
     *,
     state: ControllerState | None = None,
     load: Callable[[int], float] = lambda _: 1.0,
-    blind: Callable[[int], bool] = lambda _: False,
+    is_blind: Callable[[int], bool] = lambda _: False,
     disturb: Callable[[int, Dimm], None] = lambda *_: None,
-    steered: bool = True,
+    is_steered: bool = True,
 ) -> Iterator[Second]:
     """Simulates the control loop as the agent runs it: the plant is learnt and the duty moved every five seconds."""
     state = state or controller.begin_state(0.7)
@@ -93,14 +93,14 @@ def run(
     step_seconds = int(controller.STEP_SECONDS)
     for at in range(seconds):
         disturb(at, dimm)
-        duty = state.duty if steered else 1.0
+        duty = state.duty if is_steered else 1.0
         share = duty * load(at)
         dimm.throttle(settings)
-        tokens = share * dimm.throttled * (1 - settings.refresh if dimm.headroom <= 0 else 1)
+        tokens = share * dimm.throttle_share * (1 - settings.refresh if dimm.headroom <= 0 else 1)
         dimm.pass_second(share)
         yield Second(at, dimm.headroom, duty, state, tokens)
         if at % step_seconds == 0:
-            headroom = None if blind(at) else dimm.read()
+            headroom = None if is_blind(at) else dimm.read()
             thermals.observe(
                 headroom, share, None if duty < 1 or not share else tokens / share, step_seconds, settings, dimm.period
             )

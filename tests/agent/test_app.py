@@ -27,7 +27,7 @@ class RunningAgent:
         self.root = root
         self.config = home / "steadytok.yml"
         self.log = home / "log"
-        self.address = f"127.0.0.1:{processes.free_port()}"
+        self.address = f"127.0.0.1:{processes.find_free_port()}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def configure(self, more: str = "") -> None:
@@ -43,7 +43,7 @@ class RunningAgent:
         self.process.send_signal(number)
 
     def read_values(self) -> dict[str, float]:
-        text = processes.get(f"http://{self.address}/metrics") or ""
+        text = processes.fetch(f"http://{self.address}/metrics") or ""
         return {
             _format_series(sample.name, sample.labels): sample.value
             for family in text_string_to_metric_families(text)
@@ -63,9 +63,9 @@ def _format_series(name: str, labels: dict[str, str]) -> str:
 def run_agent(home: Path, root: Path, more: str = "") -> Iterator[RunningAgent]:
     running = RunningAgent(home, root)
     running.configure(more)
-    with processes.running(running.build_arguments(), running.log) as process:
+    with processes.run_process(running.build_arguments(), running.log) as process:
         running.process = process
-        processes.until(lambda: processes.get(f"http://{running.address}/-/ready") is not None, 30, "ready")
+        processes.wait_until(lambda: processes.fetch(f"http://{running.address}/-/ready") is not None, 30, "ready")
         yield running
 
 
@@ -73,13 +73,13 @@ def test_the_metrics_are_the_machines(tmp_path: Path, two_nodes: Path, two_nodes
     """Every value in the files of a two-node machine is on /metrics, also those that the eye reads."""
     with run_agent(tmp_path, two_nodes) as running:
         expected_series = two_nodes_expected.keys()
-        processes.until(lambda: expected_series <= running.read_values().keys(), 20, "every series is there")
+        processes.wait_until(lambda: expected_series <= running.read_values().keys(), 20, "every series is there")
         values = running.read_values()
 
         assert {series: values[series] for series in expected_series} == pytest.approx(two_nodes_expected)
         assert values['steadytok_collector_success{collector="hwmon"}'] == 1.0
-        assert processes.get(f"http://{running.address}/-/healthy") == "steadytok is healthy.\n"
-        assert "<title>steadytok</title>" in (processes.get(f"http://{running.address}/") or "")
+        assert processes.fetch(f"http://{running.address}/-/healthy") == "steadytok is healthy.\n"
+        assert "<title>steadytok</title>" in (processes.fetch(f"http://{running.address}/") or "")
 
 
 @pytest.mark.parametrize("damage", ["empty", "binary", "huge", "vanished", "a folder"])
@@ -87,9 +87,9 @@ def test_damaged_files_are_missing_and_counted(tmp_path: Path, two_nodes: Path, 
     """A file that becomes unreadable loses only its own values, and is counted as missing."""
     with run_agent(tmp_path, two_nodes) as running:
         series = 'steadytok_numastat_numa_hit_total{node="1"}'
-        processes.until(lambda: series in running.read_values(), 20, "the node is there")
+        processes.wait_until(lambda: series in running.read_values(), 20, "the node is there")
         _damage(two_nodes / "sys/devices/system/node/node1/numastat", damage)
-        processes.until(lambda: series not in running.read_values(), 20, "its values are gone")
+        processes.wait_until(lambda: series not in running.read_values(), 20, "its values are gone")
         values = running.read_values()
 
         assert values['steadytok_collector_missing_readings{collector="numastat"}'] >= 1
@@ -113,11 +113,11 @@ def _damage(path: Path, damage: str) -> None:
 def test_a_read_that_never_returns_hides_nobody(tmp_path: Path, two_nodes: Path) -> None:
     """With a FIFO in place of a file, its collector fails with a growing age; all others stay on time."""
     with run_agent(tmp_path, two_nodes) as running:
-        processes.until(lambda: "steadytok_meminfo_mem_total_bytes" in running.read_values(), 20, "readings")
+        processes.wait_until(lambda: "steadytok_meminfo_mem_total_bytes" in running.read_values(), 20, "readings")
         (two_nodes / "proc/meminfo").unlink()
         os.mkfifo(two_nodes / "proc/meminfo")
         age = 'steadytok_collector_age_seconds{collector="meminfo"}'
-        processes.until(lambda: running.read_values().get(age, 0) > 4, 20, "its age grows")
+        processes.wait_until(lambda: running.read_values().get(age, 0) > 4, 20, "its age grows")
         values = running.read_values()
 
         assert values['steadytok_collector_success{collector="meminfo"}'] == 0.0
@@ -132,15 +132,15 @@ def test_hanging_up_reads_the_configuration_again(tmp_path: Path, two_nodes: Pat
     """On SIGHUP a valid file is applied; an invalid one is refused with its fault and changes nothing."""
     with run_agent(tmp_path, two_nodes) as running:
         series = "steadytok_meminfo_mem_total_bytes"
-        processes.until(lambda: series in running.read_values(), 20, "readings")
+        processes.wait_until(lambda: series in running.read_values(), 20, "readings")
         running.configure("collectors: {meminfo: {intervall: 2s}}")
         running.send_signal(signal.SIGHUP)
-        processes.until(lambda: running.has_logged("did you mean 'interval'?"), 10, "the fault is logged")
+        processes.wait_until(lambda: running.has_logged("did you mean 'interval'?"), 10, "the fault is logged")
         assert series in running.read_values()
 
         running.configure("collectors: {meminfo: {enabled: false}}")
         running.send_signal(signal.SIGHUP)
-        processes.until(lambda: series not in running.read_values(), 10, "the collector is gone")
+        processes.wait_until(lambda: series not in running.read_values(), 10, "the collector is gone")
         assert 'steadytok_numastat_numa_hit_total{node="0"}' in running.read_values()
 
 
@@ -149,17 +149,17 @@ def test_hanging_up_can_begin_what_was_off_and_slow_what_was_fast(tmp_path: Path
     """A reload may enable a collector in the eye, and may make one slow: both continue to read."""
     off = "collectors: {hwmon: {enabled: false}, cpufreq: {enabled: false}}"
     with run_agent(tmp_path, two_nodes, off) as running:
-        processes.until(lambda: "steadytok_meminfo_mem_total_bytes" in running.read_values(), 20, "readings")
+        processes.wait_until(lambda: "steadytok_meminfo_mem_total_bytes" in running.read_values(), 20, "readings")
         assert 'steadytok_collector_success{collector="hwmon"}' not in running.read_values()
         running.configure("collectors: {meminfo: {interval: 6s}}")
         running.send_signal(signal.SIGHUP)
         success = 'steadytok_collector_success{collector="hwmon"}'
-        processes.until(lambda: running.read_values().get(success) == 1.0, 30, "the eye reads hwmon")
+        processes.wait_until(lambda: running.read_values().get(success) == 1.0, 30, "the eye reads hwmon")
         interval = 'steadytok_collector_interval_seconds{collector="meminfo"}'
-        processes.until(lambda: running.read_values().get(interval) == 6.0, 10, "meminfo has its new interval")
+        processes.wait_until(lambda: running.read_values().get(interval) == 6.0, 10, "meminfo has its new interval")
         age = 'steadytok_collector_age_seconds{collector="meminfo"}'
-        processes.until(lambda: running.read_values()[age] > 4, 15, "meminfo waits for the schedule")
-        processes.until(lambda: running.read_values()[age] < 2, 15, "meminfo is read again")
+        processes.wait_until(lambda: running.read_values()[age] > 4, 15, "meminfo waits for the schedule")
+        processes.wait_until(lambda: running.read_values()[age] < 2, 15, "meminfo is read again")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -177,7 +177,7 @@ def test_it_ends_cleanly(tmp_path: Path, two_nodes: Path, number: int) -> None:
 def test_what_history_will_take_is_said(tmp_path: Path, two_nodes: Path) -> None:
     """Once the first readings have arrived, one line logs the series, their retention and the memory for them."""
     with run_agent(tmp_path, two_nodes) as running:
-        processes.until(lambda: running.has_logged('"event":"history"'), 15, "the line is there")
+        processes.wait_until(lambda: running.has_logged('"event":"history"'), 15, "the line is there")
         (line,) = [line for line in running.log.read_text().splitlines() if '"event":"history"' in line]
         event = json.loads(line)
 

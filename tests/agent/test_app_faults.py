@@ -25,7 +25,7 @@ class RunningAgent:
         self.config = home / "steadytok.yml"
         self.log = home / "log"
         self.root = home / "machine"
-        self.address = f"127.0.0.1:{processes.free_port()}"
+        self.address = f"127.0.0.1:{processes.find_free_port()}"
         self.process: subprocess.Popen[bytes] | None = None
         (self.root / "proc").mkdir(parents=True)
         (self.root / "proc/meminfo").write_text("MemTotal: 1000 kB\n")
@@ -43,10 +43,10 @@ class RunningAgent:
         self.configure(more)
         assert self.process is not None
         self.process.send_signal(signal.SIGHUP)
-        processes.until(lambda: self.log.read_text().count(message) > before, 20, message)
+        processes.wait_until(lambda: self.log.read_text().count(message) > before, 20, message)
 
     def fetch_metrics(self) -> str:
-        return processes.get(f"http://{self.address}/metrics") or ""
+        return processes.fetch(f"http://{self.address}/metrics") or ""
 
     def read_value(self, series: str) -> float | None:
         lines = [line for line in self.fetch_metrics().splitlines() if line.startswith(f"{series} ")]
@@ -61,10 +61,10 @@ class RunningAgent:
 def run_agent(home: Path, more: str = "") -> Iterator[RunningAgent]:
     running = RunningAgent(home)
     running.configure(more)
-    with processes.running([*RUN, str(running.config), "--root", str(running.root)], running.log) as process:
+    with processes.run_process([*RUN, str(running.config), "--root", str(running.root)], running.log) as process:
         running.process = process
-        processes.until(
-            lambda: processes.get(f"http://{running.address}/-/ready") is not None,
+        processes.wait_until(
+            lambda: processes.fetch(f"http://{running.address}/-/ready") is not None,
             30,
             "ready",
         )
@@ -77,7 +77,7 @@ def test_a_reload_that_makes_a_collector_slow_does_not_stop_it(tmp_path: Path) -
         running.reload("sample: {stale_after: 1}\ncollectors: {meminfo: {interval: 6s}}")
         (running.root / "proc/meminfo").write_text("MemTotal: 2000 kB\n")
 
-        processes.until(
+        processes.wait_until(
             lambda: running.read_value("steadytok_meminfo_mem_total_bytes") == 2_048_000,
             20,
             "the new value",
@@ -89,7 +89,7 @@ def test_a_reload_starts_the_eye(tmp_path: Path) -> None:
     with run_agent(tmp_path, "collectors: {hwmon: {enabled: false}, cpufreq: {enabled: false}}") as running:
         running.reload("collectors: {cpufreq: {enabled: false}}")
 
-        processes.until(
+        processes.wait_until(
             lambda: "steadytok_hwmon_temperature_celsius{" in running.fetch_metrics(),
             15,
             "hwmon is read",
@@ -148,8 +148,8 @@ def test_a_full_disk_costs_lines_and_not_the_agent(number: int, tmp_path: Path) 
         process = subprocess.Popen(arguments, **streams)
         try:
             age = 'steadytok_collector_age_seconds{collector="meminfo"}'
-            processes.until(lambda: (running.read_value(age) or 9.0) < 9.0, 20, "readings")
-            processes.until(lambda: "steadytok_tick_seconds" in running.fetch_metrics(), 20, "ticks")
+            processes.wait_until(lambda: (running.read_value(age) or 9.0) < 9.0, 20, "readings")
+            processes.wait_until(lambda: "steadytok_tick_seconds" in running.fetch_metrics(), 20, "ticks")
 
             assert process.poll() is None
         finally:
@@ -177,7 +177,7 @@ def test_a_folder_of_our_rooms_names_is_not_run(tmp_path: Path) -> None:
     with running.log.open("wb") as log:
         process = subprocess.Popen(arguments, cwd=tmp_path, stdout=log, stderr=log)
         try:
-            processes.until(
+            processes.wait_until(
                 lambda: "steadytok_hwmon_temperature_celsius{" in running.fetch_metrics(),
                 15,
                 "hwmon is read",
@@ -193,7 +193,7 @@ def test_an_agent_without_collectors_runs(tmp_path: Path) -> None:
 
     off = ", ".join(f"{name}: {{enabled: false}}" for name in load_collectors())
     with run_agent(tmp_path, f"collectors: {{{off}}}") as running:
-        processes.until(lambda: "steadytok_build_info" in running.fetch_metrics(), 10, "ticks")
+        processes.wait_until(lambda: "steadytok_build_info" in running.fetch_metrics(), 10, "ticks")
 
         assert running.process is not None
         assert running.process.poll() is None
@@ -212,8 +212,8 @@ def test_a_third_partys_collector_in_the_eye(tmp_path: Path, monkeypatch: pytest
     )
     monkeypatch.setenv("PYTHONPATH", f"{package}:{os.environ.get('PYTHONPATH', '')}")
     with run_agent(tmp_path, "collectors: {acme: {enabled: true}}") as running:
-        processes.until(lambda: running.read_value("steadytok_acme_value") == 1.0, 15, "acme is read")
-        processes.until(
+        processes.wait_until(lambda: running.read_value("steadytok_acme_value") == 1.0, 15, "acme is read")
+        processes.wait_until(
             lambda: "steadytok_hwmon_temperature_celsius{" in running.fetch_metrics(),
             15,
             "hwmon is read",

@@ -79,7 +79,7 @@ class RestartableAgent:
     def __init__(self, home: Path, alertmanager: str) -> None:
         self.home = home
         self.log = home / "log"
-        self.address = f"127.0.0.1:{processes.free_port()}"
+        self.address = f"127.0.0.1:{processes.find_free_port()}"
         self.sensor = _build_machine(home / "root")
         (home / "rules.yml").write_text(RULES)
         (home / "steadytok.yml").write_text(
@@ -97,12 +97,12 @@ state: {{dir: "{home}/state"}}
 
     @contextlib.contextmanager
     def run(self) -> Iterator[subprocess.Popen[bytes]]:
-        with processes.running(self.build_arguments("run", "--plain"), self.log) as process:
-            processes.until(lambda: self.get("/-/ready") is not None, 30, "ready")
+        with processes.run_process(self.build_arguments("run", "--plain"), self.log) as process:
+            processes.wait_until(lambda: self.get("/-/ready") is not None, 30, "ready")
             yield process
 
     def get(self, path: str) -> str | None:
-        return processes.get(f"http://{self.address}{path}")
+        return processes.fetch(f"http://{self.address}{path}")
 
     def find_alert(self, name: str) -> dict[str, Any] | None:
         alerts = json.loads(self.get("/api/v1/alerts") or "null")["data"]["alerts"]
@@ -145,16 +145,16 @@ def test_killed_in_the_middle_of_for(agent_and_receiver: tuple[RestartableAgent,
     """After kill -9 a pending alert keeps its start time, and fires no sooner than `for` after it."""
     agent, receiver = agent_and_receiver
     with agent.run() as process:
-        processes.until(lambda: agent.find_alert("Hot") is not None, 20, "the alert is pending")
+        processes.wait_until(lambda: agent.find_alert("Hot") is not None, 20, "the alert is pending")
         before = agent.find_alert("Hot")
-        processes.until(agent.has_saved_alert, 10, "it is written")
+        processes.wait_until(agent.has_saved_alert, 10, "it is written")
         process.send_signal(signal.SIGKILL)
         process.wait(10)
     assert before is not None
     assert before["state"] == "pending"
     assert receiver.find_alerts("Hot") == []
     with agent.run():
-        processes.until(lambda: receiver.find_alerts("Hot") != [], 30, "the alert fires")
+        processes.wait_until(lambda: receiver.find_alerts("Hot") != [], 30, "the alert fires")
         after = agent.find_alert("Hot")
 
     assert after is not None
@@ -167,15 +167,15 @@ def test_killed_while_firing(agent_and_receiver: tuple[RestartableAgent, Receive
     """After kill -9 a firing alert continues as the same alert, and resolves once the DIMM is read as cool."""
     agent, receiver = agent_and_receiver
     with agent.run() as process:
-        processes.until(lambda: receiver.find_alerts("Hot") != [], 30, "the alert fires")
+        processes.wait_until(lambda: receiver.find_alerts("Hot") != [], 30, "the alert fires")
         first = receiver.find_alerts("Hot")[0]["startsAt"]
         process.send_signal(signal.SIGKILL)
         process.wait(10)
     agent.sensor.write_text("45000\n")
     count = len(receiver.find_alerts("SlowToForget"))
     with agent.run():
-        processes.until(lambda: receiver.is_ended("Hot"), 30, "the resolved alert is sent")
-        processes.until(
+        processes.wait_until(lambda: receiver.is_ended("Hot"), 30, "the resolved alert is sent")
+        processes.wait_until(
             lambda: len(receiver.find_alerts("SlowToForget")) > count, 20, "what looks back an hour goes on"
         )
         slow = agent.find_alert("SlowToForget")
@@ -190,7 +190,7 @@ def test_what_was_seen_is_still_there(agent_and_receiver: tuple[RestartableAgent
     """After kill -9 a query over the past has readings from before, and `recorder show` prints them."""
     agent, _ = agent_and_receiver
     with agent.run() as process:
-        processes.until(lambda: any((agent.home / "state").glob("**/full-*")), 30, "rows are written")
+        processes.wait_until(lambda: any((agent.home / "state").glob("**/full-*")), 30, "rows are written")
         process.send_signal(signal.SIGKILL)
         process.wait(10)
     agent.sensor.write_text("45000\n")
@@ -198,7 +198,7 @@ def test_what_was_seen_is_still_there(agent_and_receiver: tuple[RestartableAgent
     result = subprocess.run(show, capture_output=True, text=True, check=False, timeout=50)
     with agent.run():
         metric = "steadytok_dimm_temperature_celsius"
-        processes.until(lambda: agent.query(metric) == [45.0], 30, "the DIMM is sampled")
+        processes.wait_until(lambda: agent.query(metric) == [45.0], 30, "the DIMM is sampled")
         highest = agent.query(f"max_over_time({metric}[5m])")
 
     assert highest == [88.0]

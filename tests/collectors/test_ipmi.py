@@ -21,12 +21,12 @@ def test_one_request_for_each_wanted_sensor(begin: Begin) -> None:
     bmc = ScriptedBmc([*make_dimm_sensors(32), *make_other_sensors()])
     session = begin(bmc)
     first = session.read_values()
-    bmc.forget()
+    bmc.clear_requests()
     second = session.read_values()
 
     assert first == second
     assert bmc.count(IpmiRequest.GET_SENSOR_READING) == 32 + 1 + 4
-    assert len(bmc.asked) == 37 + 2
+    assert len(bmc.requests) == 37 + 2
     assert session.connections == 1
     assert session.take_reasons() == []
 
@@ -82,7 +82,7 @@ def test_a_nonlinear_sensor_is_asked_for_its_factors(begin: Begin) -> None:
         requests.append(data)
         return 0, bytes((41, 2, 0, 5, 0, 0, 0))
 
-    bmc.instead[IpmiRequest.GET_SENSOR_READING_FACTORS] = factors
+    bmc.answers[IpmiRequest.GET_SENSOR_READING_FACTORS] = factors
 
     assert begin(bmc).read_temperatures() == {"DIMM N": 85.0, "DIMMA1 Temp": 42.0}
     assert requests == [bytes((1, 40))]
@@ -118,7 +118,7 @@ def test_a_slow_bmc_is_asked_less_often_and_in_turns(begin: Begin, monkeypatch: 
         clock[0] += 3.0
         return 0, bmc.readings[data[0]]
 
-    bmc.instead[IpmiRequest.GET_SENSOR_READING] = slow
+    bmc.answers[IpmiRequest.GET_SENSOR_READING] = slow
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     session = begin(bmc)
     passes = [sorted(session.read_temperatures()) for _ in range(2)]
@@ -140,14 +140,14 @@ def test_a_bmc_that_falls_silent_is_one_note_and_comes_back(begin: Begin) -> Non
     bmc = ScriptedBmc(make_dimm_sensors(2))
     session = begin(bmc)
     session.read_values()
-    bmc.silent = True
+    bmc.is_silent = True
 
     assert session.read_values() == {}
     assert session.take_reasons() == ["no answer within 5 s"]
-    assert bmc.closed == 1
+    assert bmc.close_count == 1
     assert session.host.take_again() == 30.0
 
-    bmc.silent = False
+    bmc.is_silent = False
     assert len(session.read_temperatures()) == 2
     assert session.connections == 2
 
@@ -160,4 +160,4 @@ def test_another_configuration_begins_anew(begin: Begin) -> None:
     session.config = ipmi.Config(include=("CPU*",), exclude=("DIMM*",))
 
     assert sorted(session.read_temperatures()) == ["CPU1 Temp", "CPU2 Temp", "Inlet Temp"]
-    assert (bmc.closed, session.connections) == (1, 2)
+    assert (bmc.close_count, session.connections) == (1, 2)

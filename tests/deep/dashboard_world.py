@@ -294,7 +294,7 @@ def _build_live_config(folder: Path, engine: str, hook: str, recording: Path) ->
 @contextlib.contextmanager
 def run_agent(folder: Path, address: str, name: str, config: dict[str, Any]) -> Iterator[str]:
     """An agent with a state and a configuration of its name; `picture` watches the folder. Its URL."""
-    port = processes.free_port()
+    port = processes.find_free_port()
     config |= {
         "web": {"listen": f"{address}:{port}"},
         "external_labels": {"instance": address},
@@ -305,16 +305,16 @@ def run_agent(folder: Path, address: str, name: str, config: dict[str, Any]) -> 
     root = str(folder / "root") if name == "picture" else "/"
     arguments = [sys.executable, "-m", "agent", "run", "--root", root, "--config", str(path), "--plain"]
     base = f"http://{address}:{port}"
-    with processes.running(arguments, folder / f"{name}.log"):
+    with processes.run_process(arguments, folder / f"{name}.log"):
         log = folder / f"{name}.log"
-        processes.until(lambda: processes.get(f"{base}/-/ready") is not None, 60, f"{name} is ready; see {log}")
+        processes.wait_until(lambda: processes.fetch(f"{base}/-/ready") is not None, 60, f"{name} is ready; see {log}")
         yield base
 
 
 @contextlib.contextmanager
 def run_reference_engine(folder: Path) -> Iterator[str]:
     """Our own engine, small, that is asked for tokens again and again."""
-    port = processes.free_port()
+    port = processes.find_free_port()
     base = f"http://127.0.0.1:{port}"
     arguments = [sys.executable, "-m", "engine", "--port", str(port), "--size", "16MiB", "--no-pin"]
     (folder / "token").write_text("a token of this test alone")
@@ -328,8 +328,8 @@ def run_reference_engine(folder: Path) -> Iterator[str]:
                 request = urllib.request.Request(f"{base}/v1/completions", body, {"Content-Type": "application/json"})
                 urllib.request.urlopen(request, timeout=20).read()
 
-    with processes.running(arguments, folder / "engine.log"):
-        processes.until(lambda: processes.get(f"{base}/metrics") is not None, 60, "the engine answers")
+    with processes.run_process(arguments, folder / "engine.log"):
+        processes.wait_until(lambda: processes.fetch(f"{base}/metrics") is not None, 60, "the engine answers")
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
         yield base
@@ -345,16 +345,18 @@ def _run_prometheus(folder: Path, agents: list[str]) -> Iterator[str]:
     (folder / "prometheus.yml").write_text(example.replace("evaluation_interval: 30s", "evaluation_interval: 2s"))
     _speed_up_recording(EXAMPLES / "fleet-meta.yml", folder)
     (folder / "targets").mkdir()
-    silent = f"127.0.0.4:{processes.free_port()}"
+    silent = f"127.0.0.4:{processes.find_free_port()}"
     targets = [{"targets": [*(base.removeprefix("http://") for base in agents), silent]}]
     (folder / "targets" / "hosts.yml").write_text(yaml.safe_dump(targets))
-    address = f"127.0.0.1:{processes.free_port()}"
+    address = f"127.0.0.1:{processes.find_free_port()}"
     arguments = [
-        processes.program("prometheus"),
+        processes.require_program("prometheus"),
         f"--config.file={folder}/prometheus.yml",
         f"--storage.tsdb.path={folder}/data",
         f"--web.listen-address={address}",
     ]
-    with processes.running(arguments, folder / "prometheus.log"):
-        processes.until(lambda: processes.get(f"http://{address}/-/ready") is not None, 30, "Prometheus gets ready")
+    with processes.run_process(arguments, folder / "prometheus.log"):
+        processes.wait_until(
+            lambda: processes.fetch(f"http://{address}/-/ready") is not None, 30, "Prometheus gets ready"
+        )
         yield f"http://{address}"

@@ -31,9 +31,9 @@ _STALE = struct.pack("<Q", 0x7FF0000000000002)
 @contextlib.contextmanager
 def prometheus(folder: Path, streams: Mapping[Labels, Stream]) -> Iterator[Peer]:
     """A Prometheus with these series (labels with `__name__`); subqueries without a step take 15 s."""
-    program = processes.program("prometheus")
+    program = processes.require_program("prometheus")
     (folder / "prometheus.yml").write_text("global: {evaluation_interval: 15s}\n")
-    address = f"127.0.0.1:{processes.free_port()}"
+    address = f"127.0.0.1:{processes.find_free_port()}"
     options = [
         f"--config.file={folder}/prometheus.yml",
         f"--storage.tsdb.path={folder}/data",
@@ -41,8 +41,10 @@ def prometheus(folder: Path, streams: Mapping[Labels, Stream]) -> Iterator[Peer]
         "--storage.tsdb.retention.time=100y",
         "--web.enable-remote-write-receiver",
     ]
-    with processes.running([program, *options], folder / "log"):
-        processes.until(lambda: processes.get(f"http://{address}/-/ready") is not None, 20, "Prometheus gets ready")
+    with processes.run_process([program, *options], folder / "log"):
+        processes.wait_until(
+            lambda: processes.fetch(f"http://{address}/-/ready") is not None, 20, "Prometheus gets ready"
+        )
         peer = Peer(address)
         peer.write(streams)
         yield peer

@@ -105,7 +105,7 @@ def answers(world: World) -> dict[Key, Answers]:
         results = _query_all(world, waiting)
         waiting = [query for query in waiting if _lacks(query, results[make_key(query)])]
     gave_up = {"query": "steadytok_remedy_gave_up"}
-    processes.until(lambda: bool(ask(world.prometheus, "query", gave_up)["result"]), 90, "a remedy gives up")
+    processes.wait_until(lambda: bool(ask(world.prometheus, "query", gave_up)["result"]), 90, "a remedy gives up")
     results = _query_all(world, list_every_query())  # all of one time, for the pictures
     (HOUSE / "build" / "grafana").mkdir(parents=True, exist_ok=True)
     (HOUSE / "build" / "grafana" / "answers.json").write_text(json.dumps([[*at, each] for at, each in results.items()]))

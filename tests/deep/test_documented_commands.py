@@ -81,16 +81,16 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     (folder / "my-rules-test.yml").write_text(RULES_TEST)
     (folder / "docs").symlink_to(HOUSE / "docs")
     with ExitStack() as stack:
-        am = f"127.0.0.1:{processes.free_port()}"
+        am = f"127.0.0.1:{processes.find_free_port()}"
         arguments = [
-            processes.program("prometheus-alertmanager"),
+            processes.require_program("prometheus-alertmanager"),
             f"--config.file={HOUSE}/docs/examples/alertmanager.yml",
             f"--storage.path={folder / 'am'}",
             f"--web.listen-address={am}",
             "--cluster.listen-address=",
         ]
-        stack.enter_context(processes.running(arguments, folder / "am.log"))
-        processes.until(lambda: processes.get(f"http://{am}/-/ready") is not None, 30, "Alertmanager is ready")
+        stack.enter_context(processes.run_process(arguments, folder / "am.log"))
+        processes.wait_until(lambda: processes.fetch(f"http://{am}/-/ready") is not None, 30, "Alertmanager is ready")
         engine = stack.enter_context(dashboard_world.run_reference_engine(folder))
         agent = stack.enter_context(_agent(folder, am, engine))
         _shim(folder)
@@ -137,7 +137,7 @@ def test_it_works_as_the_page_says(command: Command, desk: Desk) -> None:
     if command.text == "steadytok run":
         return _runs(desk)
     if command.text.startswith("steadytok recorder"):
-        processes.until(lambda: any(desk.folder.glob("**/recorder/*")), 30, "something has been recorded")
+        processes.wait_until(lambda: any(desk.folder.glob("**/recorder/*")), 30, "something has been recorded")
     done = desk.run(command.text)
     transcript = f"{desk.fill_in(command.text)}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
 
@@ -150,10 +150,12 @@ def test_it_works_as_the_page_says(command: Command, desk: Desk) -> None:
 def _runs(desk: Desk) -> None:
     """`steadytok run` shows this host until Ctrl-C, and ends well."""
     config = desk.folder / "run.yml"
-    config.write_text(f"web: {{listen: '127.0.0.5:{processes.free_port()}'}}\nstate: {{dir: {desk.folder / 'run'}}}\n")
+    config.write_text(
+        f"web: {{listen: '127.0.0.5:{processes.find_free_port()}'}}\nstate: {{dir: {desk.folder / 'run'}}}\n"
+    )
     arguments = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(config)]
-    with processes.running(arguments, desk.folder / "run.log") as process:
-        processes.until(lambda: "listening" in (desk.folder / "run.log").read_text(), 30, "it listens")
+    with processes.run_process(arguments, desk.folder / "run.log") as process:
+        processes.wait_until(lambda: "listening" in (desk.folder / "run.log").read_text(), 30, "it listens")
         time.sleep(2)
         process.send_signal(signal.SIGINT)
 
@@ -164,7 +166,7 @@ def _runs(desk: Desk) -> None:
 def test_a_fleets_rules_pass_promtool(tmp_path: Path) -> None:
     """Each alert about agents comes when it should, with its words, and not else; and each name is recorded."""
     done = subprocess.run(
-        [processes.program("promtool"), "test", "rules", str(HOUSE / "tests" / "docs" / "fleet.yml")],
+        [processes.require_program("promtool"), "test", "rules", str(HOUSE / "tests" / "docs" / "fleet.yml")],
         capture_output=True,
         text=True,
         check=False,
@@ -188,7 +190,7 @@ def test_a_fleets_rules_pass_promtool(tmp_path: Path) -> None:
 def test_alerts_go_to_whom_they_concern(labels: str, receiver: str) -> None:
     """By amtool, of the shipped example."""
     example = f"--config.file={HOUSE}/docs/examples/alertmanager.yml"
-    arguments = [processes.program("amtool"), "config", "routes", "test", example, *labels.split()]
+    arguments = [processes.require_program("amtool"), "config", "routes", "test", example, *labels.split()]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
 
     assert done.stdout.strip() == receiver, done.stderr

@@ -24,7 +24,7 @@ import pytest
 from bench.bmc import PASSWORD, USER, SimulatedBmc, SimulatedSensor, make_dimm_sensors, make_other_sensors
 from bench.relay import Relay
 from collectors import Host, ipmi
-from tests.processes import free_port, get, program, running, until
+from tests.processes import fetch, find_free_port, require_program, run_process, wait_until
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(240)]
 
@@ -93,7 +93,7 @@ def _sensors() -> list[SimulatedSensor]:
 
 @pytest.fixture(name="bed")
 def _bed(tmp_path: Path, sensors: list[SimulatedSensor]) -> Iterator[Bed]:
-    program("ipmi_sim")
+    require_program("ipmi_sim")
     with SimulatedBmc(tmp_path / "bmc", sensors) as bmc, Relay(bmc.port) as relay:
         yield Bed(bmc, relay, tmp_path)
 
@@ -109,7 +109,7 @@ def ipmitool(bmc: SimulatedBmc, *command: str) -> str:
     """What ipmitool says, as administrator."""
     login = ["-I", "lanplus", "-C", "3", "-H", "127.0.0.1", "-p", str(bmc.port), "-U", "admin", "-P", "test"]
     return subprocess.run(
-        [program("ipmitool"), *login, *command], capture_output=True, text=True, timeout=MINUTE, check=False
+        [require_program("ipmitool"), *login, *command], capture_output=True, text=True, timeout=MINUTE, check=False
     ).stdout
 
 
@@ -147,7 +147,7 @@ def test_thirty_two_dimms_are_what_ipmitool_says(bed: Bed) -> None:
 
     for number, sensor in enumerate(make_dimm_sensors(32)):
         bed.bmc.set_reading(sensor.name, 20 + number)
-    until(lambda: read_peer_values(bed.bmc)["DIMMP2 Temp"] == 51.0, MINUTE, "the simulator reads its files")
+    wait_until(lambda: read_peer_values(bed.bmc)["DIMMP2 Temp"] == 51.0, MINUTE, "the simulator reads its files")
     assert [bed.collect_values()[sensor.name] for sensor in make_dimm_sensors(32)] == [
         20.0 + number for number in range(32)
     ]
@@ -202,7 +202,7 @@ def test_memory_events_are_counted_and_a_clear_is_seen(bed: Bed) -> None:
     assert values["over_temperature"] >= 1.0
 
     ipmitool(bed.bmc, "sel", "clear")
-    until(
+    wait_until(
         lambda: "no entries" in ipmitool(bed.bmc, "sel", "info") or bool(bed.collect_values()),
         MINUTE,
         "the log is cleared",
@@ -215,7 +215,7 @@ def test_a_changed_repository_is_read_again(bed: Bed) -> None:
     """A sensor that is added while we run is there at the next pass with its value, and the others stay."""
     before = bed.collect_values()
     bed.bmc.add_sensor(SimulatedSensor("DIMMZ9 Temp", 51, instance=0x90))
-    until(lambda: read_peer_values(bed.bmc).get("DIMMZ9 Temp") == 51.0, MINUTE, "the simulator has it")
+    wait_until(lambda: read_peer_values(bed.bmc).get("DIMMZ9 Temp") == 51.0, MINUTE, "the simulator has it")
 
     assert bed.collect_values() == {**before, "DIMMZ9 Temp": 51.0}
     assert bed.reasons() == []
@@ -362,7 +362,7 @@ def test_a_password_changed_on_the_bmc_is_told(bed: Bed) -> None:
 def test_the_agent_tells_of_a_lost_bmc_once_and_goes_on(bed: Bed) -> None:
     """success falls to 0 and age grows with one log line; when the BMC is back both are well, in the same eye."""
     bed.bmc.set_reading("DIMMA1 Temp", 79)  # near its limit, so that it is asked each 10 s
-    port, log = free_port(), bed.folder / "agent.log"
+    port, log = find_free_port(), bed.folder / "agent.log"
     config = bed.folder / "steadytok.yml"
     config.write_text(
         f"web: {{listen: '127.0.0.1:{port}'}}\nstate: {{dir: {bed.folder}/state}}\n"
@@ -371,18 +371,18 @@ def test_the_agent_tells_of_a_lost_bmc_once_and_goes_on(bed: Bed) -> None:
     )
 
     def has_logged(line: str) -> bool:
-        return line in (get(f"http://127.0.0.1:{port}/metrics") or "")
+        return line in (fetch(f"http://127.0.0.1:{port}/metrics") or "")
 
     command = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(config)]
-    with running(command, log) as agent:
-        until(lambda: has_logged('sensor="DIMMA1 Temp"} 79'), MINUTE, "the first reading")
+    with run_process(command, log) as agent:
+        wait_until(lambda: has_logged('sensor="DIMMA1 Temp"} 79'), MINUTE, "the first reading")
         assert has_logged('steadytok_collector_success{collector="ipmi"} 1')
         before = _family(agent.pid)
         bed.bmc.stop()
-        until(lambda: has_logged('steadytok_collector_success{collector="ipmi"} 0'), MINUTE, "failure is told")
-        until(lambda: not has_logged('sensor="DIMMA1 Temp"'), 2 * MINUTE, "what is old has left /metrics")
+        wait_until(lambda: has_logged('steadytok_collector_success{collector="ipmi"} 0'), MINUTE, "failure is told")
+        wait_until(lambda: not has_logged('sensor="DIMMA1 Temp"'), 2 * MINUTE, "what is old has left /metrics")
         bed.bmc.start()
-        until(lambda: has_logged('sensor="DIMMA1 Temp"} 79'), MINUTE, "the readings are back")
+        wait_until(lambda: has_logged('sensor="DIMMA1 Temp"} 79'), MINUTE, "the readings are back")
         assert _family(agent.pid) == before
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     events = [line["event"] for line in lines if line.get("collector") == "ipmi"]

@@ -59,7 +59,7 @@ class Engine:
             connection.close()
 
     def values(self) -> dict[str, float]:
-        lines = (processes.get(f"{self.url}/metrics") or "").splitlines()
+        lines = (processes.fetch(f"{self.url}/metrics") or "").splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name.removeprefix("steadytok_reference_"): float(value) for name, value in pairs}
 
@@ -117,11 +117,11 @@ class Module:
 @pytest.fixture(name="engine")
 def _engine(tmp_path: Path) -> Iterator[Engine]:
     (tmp_path / "token").write_text(TOKEN)
-    port = processes.free_port()
+    port = processes.find_free_port()
     arguments = [sys.executable, "-m", "engine", "--port", str(port), "--size", "4MiB", "--nice", "0"]
-    with processes.running([*arguments, "--token-file", str(tmp_path / "token")], tmp_path / "engine.log"):
+    with processes.run_process([*arguments, "--token-file", str(tmp_path / "token")], tmp_path / "engine.log"):
         url = f"http://127.0.0.1:{port}"
-        processes.until(lambda: processes.get(f"{url}/healthz") is not None, 30, "the engine answers")
+        processes.wait_until(lambda: processes.fetch(f"{url}/healthz") is not None, 30, "the engine answers")
         engine = Engine(url)
         yield engine
         engine.done.set()
@@ -170,13 +170,13 @@ def test_a_dimm_is_held_a_dead_sensor_fails_safe_and_mended_air_frees_the_engine
 
     Held: within 2 °C of the set point in the mean of the last half minute, and not at its limit. Two minutes in all.
     """
-    processes.until(lambda: engine.tokens() > 100, 30, "tokens flow")
+    processes.wait_until(lambda: engine.tokens() > 100, 30, "tokens flow")
     module = Module(tmp_path / "temp1_input", engine)
-    port = processes.free_port()
+    port = processes.find_free_port()
     site = write_configuration(tmp_path, engine, port)
     arguments = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(tmp_path / "config.yml")]
-    with processes.running(arguments, tmp_path / "agent.log", {"PYTHONPATH": str(site)}):
-        processes.until(lambda: engine.duty() < 1, 20, "the engine is paced")
+    with processes.run_process(arguments, tmp_path / "agent.log", {"PYTHONPATH": str(site)}):
+        processes.wait_until(lambda: engine.duty() < 1, 20, "the engine is paced")
         time.sleep(60)
         duty, values = engine.duty(), read_metrics(port)
         last = slice(-60, None)
@@ -189,11 +189,11 @@ def test_a_dimm_is_held_a_dead_sensor_fails_safe_and_mended_air_frees_the_engine
         assert values["steadytok_pace_error_celsius"] == pytest.approx(module.headroom - 3.0, abs=1.5)
 
         module.broken = True
-        processes.until(lambda: engine.duty() == 0.3, 60, "it has fallen to the safe duty")
+        processes.wait_until(lambda: engine.duty() == 0.3, 60, "it has fallen to the safe duty")
 
         module.broken, module.plant, module.headroom = False, Plant(30.0, 60.0, idle=60.0), 20.0
-        processes.until(lambda: engine.duty() == 1.0, 60, "the engine is at full speed")
-        processes.until(lambda: has_logged(tmp_path, "restored"), 10, "the audit says so")
+        processes.wait_until(lambda: engine.duty() == 1.0, 60, "the engine is at full speed")
+        processes.wait_until(lambda: has_logged(tmp_path, "restored"), 10, "the audit says so")
 
     diary = [entry for entry in journal.read_audit(tmp_path / "state" / journal.FILE, 1000) if entry.what == "steers"]
     assert re.fullmatch(r"engine r1 at a duty of 0\.\d\d: A is .* wanted 3 below; .*", diary[0].says)
@@ -203,7 +203,7 @@ def test_a_dimm_is_held_a_dead_sensor_fails_safe_and_mended_air_frees_the_engine
 
 def read_metrics(port: int) -> dict[str, float]:
     """The agent's metrics of the engine, by name."""
-    text = processes.get(f"http://127.0.0.1:{port}/metrics") or ""
+    text = processes.fetch(f"http://127.0.0.1:{port}/metrics") or ""
     pairs = re.findall(r'^(steadytok_pace_\w+)\{engine="r1"\} (\S+)', text, re.MULTILINE)
     return {name: float(value) for name, value in pairs}
 

@@ -58,7 +58,7 @@ OpenView = Callable[..., PageView]
 
 @pytest.fixture(scope="module", name="browser")
 def _browser() -> Iterator[Browser]:
-    chromium = processes.program("chromium")
+    chromium = processes.require_program("chromium")
     # Its sandbox cannot be had by root, which CI is.
     options = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
@@ -71,15 +71,15 @@ def _build_scene(folder: Path, **web: Any) -> Scene:
     root = folder / "root"
     load(MACHINES / "two_nodes.py").build(root, load(MACHINES / "two_nodes_sensors.py").files())
     scene = Scene(folder, root, **web)
-    scene.heat(70)
+    scene.set_temperature(70)
     return scene
 
 
 @pytest.fixture(scope="module", name="scene")
 def _scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     scene = _build_scene(tmp_path_factory.mktemp("scene"))
-    with scene.agent():
-        scene.measured(46.0)
+    with scene.run_agent():
+        scene.hand_over_baseline(46.0)
         yield scene
 
 
@@ -127,7 +127,7 @@ def test_it_asks_nobody_else(scene: Scene, open_view: OpenView) -> None:
     with looking.page.expect_response(lambda answer: answer.url.endswith("panels.json")):
         looking.open()
     static = {url for url in looking.requests if "/api/" not in url}
-    sizes = [len((processes.get(url) or "").encode()) for url in static]
+    sizes = [len((processes.fetch(url) or "").encode()) for url in static]
 
     assert {urllib.parse.urlsplit(url).netloc for url in looking.requests} == {urllib.parse.urlsplit(scene.url).netloc}
     assert len(static) > 8
@@ -149,10 +149,10 @@ def test_it_follows(scene: Scene, open_view: OpenView) -> None:
     """A module that gets hotter is seen to, without a reload."""
     looking = open_view(scene.url)
     page = looking.open()
-    scene.heat(84.25)
+    scene.set_temperature(84.25)
     wait_until(page, lambda: read_value(page, "heat", "4-0052") == "84.3", "the new temperature is shown")
 
-    scene.heat(70)
+    scene.set_temperature(70)
     wait_until(page, lambda: read_value(page, "heat", "4-0051") == "83.5", "the hottest is another again")
     assert looking.log_lines == []
 
@@ -162,7 +162,7 @@ def test_an_alert_is_raised_before_ones_eyes(scene: Scene, open_view: OpenView) 
     looking = open_view(scene.url)
     page = looking.open()
     expect(page.locator("#verdict")).to_have_text("No alert", timeout=SOON)
-    scene.heat(95)
+    scene.set_temperature(95)
     expect(page.locator("#verdict")).to_have_text("1 alert up", timeout=SOON)
     alert = page.locator("#alerts li").first
 
@@ -173,7 +173,7 @@ def test_an_alert_is_raised_before_ones_eyes(scene: Scene, open_view: OpenView) 
     expect(page.locator("#lane")).to_contain_text("ModuleHot")
     expect(page.locator("#lane .when")).to_have_text("now1 up", timeout=SOON)
     expect(page.locator("#acts")).to_contain_text("Would have: POST to http://127.0.0.1:1", timeout=SOON)
-    scene.heat(70)
+    scene.set_temperature(70)
     expect(page.locator("#verdict")).to_have_text("No alert", timeout=SOON)
     assert looking.log_lines == []
 
@@ -183,7 +183,7 @@ def test_everybody_can_read_it(
     scene: Scene, open_view: OpenView, scheme: str, viewport: dict[str, int], request: Any
 ) -> None:
     """axe finds nothing to say of contrast, names and roles, with an alert up, all opened, and the dialog too."""
-    scene.heat(95)
+    scene.set_temperature(95)
     looking = open_view(scene.url, scheme, viewport)
     page = looking.open()
     expect(page.locator("#verdict")).to_have_text("1 alert up", timeout=SOON)
@@ -194,7 +194,7 @@ def test_everybody_can_read_it(
     violations = Axe().run(page, options=RULES).response["violations"]
     page.get_by_role("button", name="Pause remedies").click()
     violations += Axe().run(page, options=RULES).response["violations"]
-    scene.heat(70)
+    scene.set_temperature(70)
 
     assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in violations] == []
     assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
@@ -285,7 +285,7 @@ def test_what_is_missing_is_a_gap(scene: Scene, open_view: OpenView) -> None:
     """While the engine does not answer its line has a hole, not a zero, and its value is a dash."""
     page = open_view(scene.url).open()
     wait_until(page, lambda: read_value(page, "kv", "r1") == "50", "the engine is there")
-    with scene.silence():
+    with scene.silence_engine():
         wait_until(page, lambda: read_value(page, "kv", "r1") == "–", "its value is gone")
     wait_until(page, lambda: read_value(page, "kv", "r1") == "50", "it is back")
     drawn = page.locator("#strip-kv path.line").get_attribute("d") or ""
@@ -299,7 +299,7 @@ def test_an_agent_that_has_gone_is_said_to(tmp_path: Path, open_view: OpenView) 
     """What is shown then is marked as of then; when it is back the page goes on, and the time without it is hatched."""
     scene = _build_scene(tmp_path)
     looking = open_view(scene.url)
-    with scene.agent():
+    with scene.run_agent():
         page = looking.open()
         wait_until(
             page,
@@ -313,7 +313,7 @@ def test_an_agent_that_has_gone_is_said_to(tmp_path: Path, open_view: OpenView) 
     assert read_value(page, "heat", "4-0051") == "83.5"
     page.screenshot(path=SCREENSHOTS / "gone.png")
     page.wait_for_timeout(4000)
-    with scene.agent():
+    with scene.run_agent():
         expect(page.locator("#gone")).to_be_hidden(timeout=SOON)
         wait_until(
             page, lambda: page.locator("#strip-speed rect.gap").count() == 2, "before the first start, and in between"
@@ -326,7 +326,7 @@ def test_behind_a_password_the_page_is_the_same(tmp_path: Path, open_view: OpenV
     (tmp_path / "web.yml").write_text(json.dumps({"basic_auth_users": {"anna": hashed}}))
     scene = _build_scene(tmp_path, config=str(tmp_path / "web.yml"))
     # `agent()` would wait for an answer without a password.
-    with scene.agent(open_to_all=False):
+    with scene.run_agent(open_to_all=False):
         looking = open_view(scene.url, http_credentials={"username": "anna", "password": "night"})
         page = looking.open()
         wait_until(page, lambda: read_value(page, "heat", "4-0051") == "83.5", "it is drawn")
@@ -353,7 +353,7 @@ def test_a_broken_journal_costs_no_more_than_itself(tmp_path: Path, open_view: O
     journal = state_dir_of_root(tmp_path / "state", str(scene.root)) / "journal.db"
     journal.parent.mkdir(mode=0o700)
     journal.write_bytes(b"not a database, but long enough to be taken for one" * 100)
-    with scene.agent():
+    with scene.run_agent():
         page = open_view(scene.url).open()
         expect(page.locator("#acts")).to_contain_text("cannot be read")
         wait_until(page, lambda: read_value(page, "heat", "4-0051") == "83.5", "the rest is drawn")

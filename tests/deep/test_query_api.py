@@ -159,17 +159,19 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "rules.yml").write_text(RULES)
     (folder / "prometheus.yml").write_text("global: {evaluation_interval: 1s}\nrule_files: [rules.yml]\n")
     making = ["tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=24h", "samples", "data"]
-    completed = subprocess.run([processes.program("promtool"), *making], cwd=folder, capture_output=True, text=True)
+    completed = subprocess.run(
+        [processes.require_program("promtool"), *making], cwd=folder, capture_output=True, text=True
+    )
     assert completed.returncode == 0, completed.stderr
-    base = f"http://127.0.0.1:{processes.free_port()}"
+    base = f"http://127.0.0.1:{processes.find_free_port()}"
     options = [
         f"--config.file={folder}/prometheus.yml",
         f"--storage.tsdb.path={folder}/data",
         f"--web.listen-address={base.removeprefix('http://')}",
         "--storage.tsdb.retention.time=100y",
     ]
-    with processes.running([processes.program("prometheus"), *options], folder / "log"):
-        processes.until(lambda: processes.get(f"{base}/-/ready") is not None, 20, "Prometheus gets ready")
+    with processes.run_process([processes.require_program("prometheus"), *options], folder / "log"):
+        processes.wait_until(lambda: processes.fetch(f"{base}/-/ready") is not None, 20, "Prometheus gets ready")
         yield base
 
 
@@ -280,7 +282,7 @@ def test_rules_have_prometheus_shape(prometheus: str, steadytok: str) -> None:
         groups = _ask(prometheus, "rules", {})[1]["data"]["groups"]
         return bool(groups) and all(rule["health"] != "unknown" for group in groups for rule in group["rules"])
 
-    processes.until(has_evaluated, 20, "Prometheus evaluates its rules")
+    processes.wait_until(has_evaluated, 20, "Prometheus evaluates its rules")
     theirs, ours = (_ask(base, "rules", {})[1]["data"]["groups"] for base in (prometheus, steadytok))
 
     assert [group["name"] for group in ours] == [group["name"] for group in theirs]
@@ -297,7 +299,9 @@ def test_alerts_are_prometheus_own(prometheus: str, steadytok: str) -> None:
     """The same alerts with state, annotations and value as text; labels with the identity besides."""
     by_server = {}
     for base in (prometheus, steadytok):
-        processes.until(lambda base=base: len(_ask(base, "alerts", {})[1]["data"]["alerts"]) == 2, 20, "two alerts")
+        processes.wait_until(
+            lambda base=base: len(_ask(base, "alerts", {})[1]["data"]["alerts"]) == 2, 20, "two alerts"
+        )
         alerts = _ask(base, "alerts", {})[1]["data"]["alerts"]
         by_server[base] = sorted(
             ({**alert, "labels": {**IDENTITY, **alert["labels"]}, "activeAt": ""} for alert in alerts),
@@ -323,7 +327,11 @@ def test_promtool_query_works(arguments: list[str], prometheus: str, steadytok: 
     """It prints the same of both, but for the order of an instant vector."""
     printed = []
     for base in (prometheus, steadytok):
-        command = [processes.program("promtool"), "query", *(base if each == "BASE" else each for each in arguments)]
+        command = [
+            processes.require_program("promtool"),
+            "query",
+            *(base if each == "BASE" else each for each in arguments),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
         assert done.returncode == 0, done.stderr
         printed.append(sorted(done.stdout.splitlines()) if "instant" in arguments else done.stdout.splitlines())

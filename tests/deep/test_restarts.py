@@ -34,7 +34,7 @@ def list_leftovers(state: Path) -> set[str]:
 def test_restarts_leave_nothing_behind(tmp_path: Path) -> None:
     """Each start is told to systemd, each SIGTERM ends it with status 0; no process and no file is left."""
     config, state, log = tmp_path / "steadytok.yml", tmp_path / "state", tmp_path / "log"
-    config.write_text(CONFIG.format(port=processes.free_port(), state=state))
+    config.write_text(CONFIG.format(port=processes.find_free_port(), state=state))
     command = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(config)]
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     first: set[str] = set()

@@ -47,7 +47,7 @@ def _rule_file() -> str:
 
 def test_one_rule_file_has_one_answer(tmp_path: Path, two_nodes: Path) -> None:
     """Alerts with labels and annotations, and recorded series; no scraped series has a label exported_job."""
-    port, own_port = processes.free_port(), processes.free_port()
+    port, own_port = processes.find_free_port(), processes.find_free_port()
     (tmp_path / "rules.yml").write_text(_rule_file())
     ours = {
         "engine": {"enabled": False},
@@ -67,14 +67,14 @@ def test_one_rule_file_has_one_answer(tmp_path: Path, two_nodes: Path) -> None:
     places = ["--config", str(tmp_path / "steadytok.yml"), "--root", str(two_nodes)]
     agent = [sys.executable, "-m", "agent", "run", "--plain", *places]
     prometheus = [
-        processes.program("prometheus"),
+        processes.require_program("prometheus"),
         f"--config.file={tmp_path / 'prometheus.yml'}",
         f"--storage.tsdb.path={tmp_path / 'tsdb'}",
         f"--web.listen-address=127.0.0.1:{own_port}",
     ]
-    with processes.running(agent, tmp_path / "log"), processes.running(prometheus, tmp_path / "prometheus.log"):
+    with processes.run_process(agent, tmp_path / "log"), processes.run_process(prometheus, tmp_path / "prometheus.log"):
         expected_names = EXPRESSIONS.keys() - {"Other", "Absent"}
-        processes.until(
+        processes.wait_until(
             lambda: all({name for name, *_ in _alerts(each)} == expected_names for each in (own_port, port)),
             60,
             "all alerts",
@@ -85,7 +85,7 @@ def test_one_rule_file_has_one_answer(tmp_path: Path, two_nodes: Path) -> None:
 
 
 def _data(port: int, path: str) -> Any:
-    return json.loads(processes.get(f"http://127.0.0.1:{port}/api/v1/{path}") or '{"data": {}}')["data"]
+    return json.loads(processes.fetch(f"http://127.0.0.1:{port}/api/v1/{path}") or '{"data": {}}')["data"]
 
 
 def _alerts(port: int) -> list[tuple[str, str, list[tuple[str, str]], list[tuple[str, str]]]]:

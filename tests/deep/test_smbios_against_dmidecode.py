@@ -18,7 +18,7 @@ from tests.machines.smbios import (
     encode_memory_device,
     encode_structure,
 )
-from tests.processes import program
+from tests.processes import require_program
 
 HOUSE = Path(__file__).parents[2]
 UNITS = {"kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
@@ -75,7 +75,7 @@ def test_slots_are_as_dmidecode_shows_them(machine: str, tmp_path: Path) -> None
     dump = tmp_path / "dump"
     dump.write_bytes(_dump(table))
     done = subprocess.run(
-        [program("dmidecode"), "--from-dump", dump], capture_output=True, text=True, check=True, timeout=30
+        [require_program("dmidecode"), "--from-dump", dump], capture_output=True, text=True, check=True, timeout=30
     )
     (tmp_path / TABLE).parent.mkdir(parents=True)
     (tmp_path / TABLE).write_bytes(table)

@@ -29,7 +29,7 @@ class Box(NamedTuple):
 @pytest.fixture(name="box", scope="module")
 def _box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """One agent for all of them; its log is looked at in the end."""
-    home, port = tmp_path_factory.mktemp("box"), processes.free_port()
+    home, port = tmp_path_factory.mktemp("box"), processes.find_free_port()
     document = {
         "engine": {"enabled": False},
         "web": {"listen": f"127.0.0.1:{port}"},
@@ -37,10 +37,10 @@ def _box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     }
     (home / "steadytok.yml").write_text(json.dumps(document))
     agent = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(home / "steadytok.yml")]
-    with processes.running(agent, home / "log"):
-        processes.until(lambda: processes.get(f"http://127.0.0.1:{port}/-/ready") is not None, 30, "ready")
+    with processes.run_process(agent, home / "log"):
+        processes.wait_until(lambda: processes.fetch(f"http://127.0.0.1:{port}/-/ready") is not None, 30, "ready")
         yield Box(port, (home / "state" / "token").read_text().strip())
-        assert processes.get(f"http://127.0.0.1:{port}/-/healthy") is not None
+        assert processes.fetch(f"http://127.0.0.1:{port}/-/healthy") is not None
     assert "Traceback" not in (home / "log").read_text()
 
 
@@ -54,7 +54,7 @@ def _many_files() -> Iterator[None]:
 
 
 def scrape(port: int) -> bool:
-    return "steadytok_build_info" in (processes.get(f"http://127.0.0.1:{port}/metrics") or "")
+    return "steadytok_build_info" in (processes.fetch(f"http://127.0.0.1:{port}/metrics") or "")
 
 
 @pytest.mark.parametrize("request_start", [b"", b"GET /metrics HTTP/1.1\r\nX: "])
@@ -102,7 +102,7 @@ def test_an_endless_body_is_cut_off(box: Box, length: str) -> None:
 
 def _resident(port: int) -> float:
     """MiB of the agent as it says itself."""
-    text = processes.get(f"http://127.0.0.1:{port}/metrics") or ""
+    text = processes.fetch(f"http://127.0.0.1:{port}/metrics") or ""
     (resident_bytes,) = re.findall(r'^steadytok_process_resident_bytes{process="agent"} (\S+)$', text, re.MULTILINE)
     return float(resident_bytes) / (1 << 20)
 

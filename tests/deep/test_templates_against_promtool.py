@@ -226,7 +226,7 @@ WRONG = (
 @pytest.fixture(scope="module")
 def promtool() -> str:
     """The real promtool; where it is missing the test is skipped, or fails where peers are required."""
-    return processes.program("promtool")
+    return processes.require_program("promtool")
 
 
 def _ask(text: str) -> list[tuple[tuple[tuple[str, str], ...], float]]:

@@ -200,11 +200,11 @@ def test_command_tells_a_failure() -> None:
 def test_the_reference_engine_is_really_warmed_up(tmp_path: Path) -> None:
     """The engine has processed a prompt of nearly its whole context, whatever its vocabulary."""
     (tmp_path / "token").write_text("token")
-    port = processes.free_port()
+    port = processes.find_free_port()
     arguments = ["-m", "engine", "--port", str(port), "--size", "1MiB", "--token-file", str(tmp_path / "token")]
-    with processes.running([sys.executable, *arguments], tmp_path / "log"):
+    with processes.run_process([sys.executable, *arguments], tmp_path / "log"):
         url = f"http://127.0.0.1:{port}"
-        processes.until(lambda: processes.get(f"{url}/healthz") is not None, 30, "the engine answers")
+        processes.wait_until(lambda: processes.fetch(f"{url}/healthz") is not None, 30, "the engine answers")
 
         class Cold(LiveActionContext):
             def query(self, expr: str) -> Vector:
@@ -213,7 +213,7 @@ def test_the_reference_engine_is_really_warmed_up(tmp_path: Path) -> None:
         reach = Cold(History(60_000).snapshot({}), 0, "/", "/nobody", tmp_path / "token")
         warm = Task("warm", {"engine": "r1"}, WARM.Config(), {}, {"r1": url})
         result = WARM.do(warm, WARM.plan(warm, reach), reach)
-        metrics = processes.get(f"{url}/metrics") or ""
+        metrics = processes.fetch(f"{url}/metrics") or ""
 
     assert result == "answered a prompt of 1,009 tokens"  # of 1,024, with 8 for the answer and two for each word
     total = next(line for line in metrics.splitlines() if line.startswith("steadytok_reference_prompt_tokens_total "))

@@ -115,9 +115,9 @@ def test_a_secret_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 
 def test_tls_in_prometheus_own_keys(tmp_path: Path) -> None:
     """ca_file, cert_file, the same inline, server_name, insecure_skip_verify, min_version."""
-    authority = certificates.authority(tmp_path)
-    server = certificates.signed(tmp_path, "am", "DNS:am.example")
-    certificate, key = map(str, certificates.signed(tmp_path, "agent"))
+    authority = certificates.create_authority(tmp_path)
+    server = certificates.create_certificate(tmp_path, "am", "DNS:am.example")
+    certificate, key = map(str, certificates.create_certificate(tmp_path, "agent"))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority))
     context.load_cert_chain(*server)
     context.maximum_version = ssl.TLSVersion.TLSv1_2

@@ -25,7 +25,7 @@ from agent.console.overview import AlertSummary, CollectorSummary, Overview, Pan
 from agent.console.panels import load_panels
 from agent.console.rows import build_rows, format_lines
 from tests import processes
-from tests.answering import answering
+from tests.answering import serve_answer
 from tests.conftest import MACHINES, load
 from tests.scene import SECRET, Scene
 
@@ -51,16 +51,16 @@ def _scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     sensors = load(MACHINES / "two_nodes_sensors.py").files()
     load(MACHINES / "two_nodes.py").build(root, sensors)
     scene = Scene(folder, root)
-    scene.heat(60)
-    with scene.agent():
+    scene.set_temperature(60)
+    with scene.run_agent():
         _wait_until_shown(scene, "speed: r1")  # only what was measured before an act is told of it
-        scene.heat(95)
+        scene.set_temperature(95)
         _wait_until_shown(scene, "act of tell")
         yield scene
 
 
 def _wait_until_shown(scene: Scene, text: str) -> None:
-    processes.until(lambda: text in top("--once", "--url", scene.url).stdout, 30, f"top says {text}")
+    processes.wait_until(lambda: text in top("--once", "--url", scene.url).stdout, 30, f"top says {text}")
 
 
 def top(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -167,7 +167,7 @@ def test_on_a_terminal_it_is_live(scene: Scene) -> None:
 
 def test_without_an_agent_there_is_one_sentence() -> None:
     """No agent, another server, or no valid address: one sentence with what to do, and a status."""
-    nobody = top("--once", "--url", f"http://127.0.0.1:{processes.free_port()}")
+    nobody = top("--once", "--url", f"http://127.0.0.1:{processes.find_free_port()}")
     wrong = top("--once", "--url", "localhost:9817")
 
     assert (nobody.returncode, wrong.returncode) == (1, 2)
@@ -189,7 +189,7 @@ def test_without_an_agent_there_is_one_sentence() -> None:
 )
 def test_other_answers_are_said(status: int, body: bytes, words: str) -> None:
     """Any unexpected answer gives one sentence and no traceback."""
-    with answering(status, body) as address:
+    with serve_answer(status, body) as address:
         finished = top("--once", "--url", f"http://{address}")
 
     assert (finished.returncode, finished.stderr.count("\n")) == (1, 1)

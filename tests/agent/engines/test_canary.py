@@ -71,20 +71,20 @@ def test_it_gives_way(
 
 @pytest.fixture(name="agent")
 def _agent(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    address = f"127.0.0.1:{processes.free_port()}"
+    address = f"127.0.0.1:{processes.find_free_port()}"
     config = tmp_path / "steadytok.yml"
     config.write_text(
         f'web: {{listen: "{address}"}}\nstate: {{dir: "{tmp_path}/state"}}\n'
         "engine: {enabled: true, size: 4MiB, every: 1s}\n"
     )
     arguments = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(config)]
-    with processes.running(arguments, tmp_path / "log") as process:
+    with processes.run_process(arguments, tmp_path / "log") as process:
         yield process, address
 
 
 def read_value(address: str, series: str) -> float | None:
     """Returns the value of one series on /metrics, or None."""
-    match = re.search(rf"^{re.escape(series)} (\S+)$", processes.get(f"http://{address}/metrics") or "", re.MULTILINE)
+    match = re.search(rf"^{re.escape(series)} (\S+)$", processes.fetch(f"http://{address}/metrics") or "", re.MULTILINE)
     return float(match[1]) if match else None
 
 
@@ -101,20 +101,20 @@ def test_a_stopped_engine_is_down_and_nothing_else(agent: tuple[subprocess.Popen
     process, address = agent
     up = f'steadytok_engine_up{{engine="{CANARY}",kind="reference"}}'
     speed = f'steadytok_engine_tokens_per_second{{engine="{CANARY}"}}'
-    processes.until(lambda: (read_value(address, speed) or 0) > 0, 40, "the canary has a speed")
+    processes.wait_until(lambda: (read_value(address, speed) or 0) > 0, 40, "the canary has a speed")
     assert read_value(address, up) == 1.0
     engine = find_engine_pid(process)
 
     os.kill(engine, signal.SIGSTOP)
     try:
-        processes.until(lambda: read_value(address, up) == 0.0, 10, "the engine is down")
+        processes.wait_until(lambda: read_value(address, up) == 0.0, 10, "the engine is down")
         assert read_value(address, 'steadytok_collector_success{collector="meminfo"}') == 1.0
         age = read_value(address, 'steadytok_collector_age_seconds{collector="meminfo"}')
         assert age is not None
         assert age < 3.5
     finally:
         os.kill(engine, signal.SIGCONT)
-    processes.until(lambda: read_value(address, up) == 1.0, 10, "the engine is up again")
+    processes.wait_until(lambda: read_value(address, up) == 1.0, 10, "the engine is up again")
 
 
 @pytest.mark.deep
@@ -122,11 +122,11 @@ def test_a_dead_engine_is_replaced(agent: tuple[subprocess.Popen[bytes], str]) -
     """A killed engine is restarted, and queried at its new address."""
     process, address = agent
     up = f'steadytok_engine_up{{engine="{CANARY}",kind="reference"}}'
-    processes.until(lambda: read_value(address, up) == 1.0, 40, "the engine is up")
+    processes.wait_until(lambda: read_value(address, up) == 1.0, 40, "the engine is up")
     first = find_engine_pid(process)
     os.kill(first, signal.SIGKILL)
-    processes.until(lambda: read_value(address, up) == 0.0, 10, "the engine is down")
-    processes.until(lambda: read_value(address, up) == 1.0, 30, "a new one is up")
+    processes.wait_until(lambda: read_value(address, up) == 0.0, 10, "the engine is down")
+    processes.wait_until(lambda: read_value(address, up) == 1.0, 30, "a new one is up")
 
     assert find_engine_pid(process) != first
 
@@ -134,10 +134,12 @@ def test_a_dead_engine_is_replaced(agent: tuple[subprocess.Popen[bytes], str]) -
 def test_no_child_outlives_the_agent(agent: tuple[subprocess.Popen[bytes], str]) -> None:
     """Even after kill -9 of the agent, its engine and its eye end."""
     process, address = agent
-    processes.until(lambda: read_value(address, f'steadytok_engine_canary{{engine="{CANARY}"}}') == 1.0, 40, "started")
+    processes.wait_until(
+        lambda: read_value(address, f'steadytok_engine_canary{{engine="{CANARY}"}}') == 1.0, 40, "started"
+    )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) == 2
     process.kill()
     process.wait(10)
 
-    processes.until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in children), 15, "they have ended")
+    processes.wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in children), 15, "they have ended")

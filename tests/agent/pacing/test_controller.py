@@ -15,7 +15,7 @@ from agent.pacing.benefit import HYSTERESIS, compute_paced_share, compute_thrott
 from agent.pacing.controller import ControlInputs, begin_state, step
 from agent.pacing.settings import ControlSettings, check_settings
 from agent.pacing.thermal_model import Plant
-from tests.simulated_dimm import Dimm, Second, run
+from tests.simulated_dimm import Dimm, Second, simulate
 
 ALWAYS = ControlSettings(always=True)
 HOUR = 3600
@@ -44,7 +44,7 @@ def take_last_third(history: Sequence[Second]) -> list[Second]:
 
 def assert_settles(dimm: Dimm, first: float) -> None:
     """The headroom ends within the band, the duty at the plant's own, and both stay there."""
-    history = list(run(dimm, ALWAYS, 2 * HOUR, state=begin_state(first)))
+    history = list(simulate(dimm, ALWAYS, 2 * HOUR, state=begin_state(first)))
     last = take_last_third(history)
     needed = (dimm.plant.idle - ALWAYS.margin) / dimm.plant.gain
 
@@ -66,7 +66,7 @@ def assert_recovers(dimm: Dimm, fan: float, at: int, demand: float) -> None:
     def load(now: int) -> float:
         return demand if HOUR / 2 < now < HOUR else 1.0
 
-    history = list(run(dimm, ALWAYS, 3 * HOUR, disturb=disturb, load=load))
+    history = list(simulate(dimm, ALWAYS, 3 * HOUR, disturb=disturb, load=load))
     reachable = dimm.plant.headroom(1.0) < ALWAYS.margin < dimm.plant.headroom(ALWAYS.lowest)
 
     assert all(abs(second.headroom - ALWAYS.margin) <= BAND for second in take_last_third(history)) or not reachable
@@ -156,7 +156,7 @@ def test_nothing_is_wound_up() -> None:
         if now == HOUR:
             dimm.plant = Plant(40, 120, idle=27)
 
-    history = list(run(dimm, ALWAYS, 2 * HOUR, disturb=disturb))
+    history = list(simulate(dimm, ALWAYS, 2 * HOUR, disturb=disturb))
     assert history[HOUR - 1].duty == ALWAYS.lowest
     assert history[HOUR - 1].state.integral >= 0
 
@@ -172,7 +172,7 @@ def test_an_engine_that_rests_winds_nothing_up_either() -> None:
     def load(now: int) -> float:
         return 0.3 if HOUR < now < 2 * HOUR else 1.0
 
-    history = list(run(dimm, ALWAYS, 3 * HOUR, load=load))
+    history = list(simulate(dimm, ALWAYS, 3 * HOUR, load=load))
 
     assert history[2 * HOUR - 1].duty == 1.0
     assert history[2 * HOUR - 1].state.integral <= history[HOUR].state.integral + 0.02
@@ -261,7 +261,7 @@ def test_it_paces_where_that_leaves_more_tokens_than_the_firmware(steps: Any, re
         return 0.2 if now % 1800 < 600 and now < 2 * HOUR else 1.0  # pauses, for learning
 
     def tokens(*, steered: bool) -> float:
-        history = run(Dimm(HOT, headroom=30, relief=relief), terms, 4 * HOUR, load=load, steered=steered)
+        history = simulate(Dimm(HOT, headroom=30, relief=relief), terms, 4 * HOUR, load=load, is_steered=steered)
         return sum(second.tokens for second in history if second.at >= 3 * HOUR) / HOUR
 
     paced, unpaced = tokens(steered=True), tokens(steered=False)
@@ -273,9 +273,9 @@ def test_it_paces_where_that_leaves_more_tokens_than_the_firmware(steps: Any, re
 def test_it_is_better_than_a_fixed_duty(duty: float) -> None:
     """A duty that is too low wastes tokens, one that is too high is throttled; the controller does neither."""
     terms = ControlSettings(throttle=COARSE, always=True)
-    controlled = list(run(Dimm(HOT, headroom=5, relief=0.5), terms, 2 * HOUR))[HOUR:]
+    controlled = list(simulate(Dimm(HOT, headroom=5, relief=0.5), terms, 2 * HOUR))[HOUR:]
     fixed = list(
-        run(
+        simulate(
             Dimm(HOT, headroom=5, relief=0.5),
             ControlSettings(throttle=COARSE, always=True, slew=0.0),
             2 * HOUR,

@@ -86,7 +86,7 @@ def test_no_answer_is_not_known(
 
 def test_a_failure_does_not_tell_a_webhooks_secret(access: LiveActionContext) -> None:
     """The audit, which anybody may read, has the host and the port of the address, and no path."""
-    origin = f"http://127.0.0.1:{processes.free_port()}"
+    origin = f"http://127.0.0.1:{processes.find_free_port()}"
 
     with pytest.raises(FailedError) as raised:
         access.http("POST", f"{origin}/services/{SECRET}?key={SECRET}", b"{}")

@@ -69,7 +69,7 @@ def write_journal(folder: Path, *acts: Act) -> None:
 def start_child(folder: Path) -> subprocess.Popen[bytes]:
     arguments = ["-P", "-m", "agent.remediation.crash_rollback", str(folder), "/nobody", str(folder / "token")]
     process = subprocess.Popen([sys.executable, *arguments], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-    processes.until(
+    processes.wait_until(
         lambda: all(ignores_signal(process.pid, number) for number in crash_rollback.IGNORED_SIGNALS),
         20,
         "the child waits",

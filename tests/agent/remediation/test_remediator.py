@@ -74,7 +74,7 @@ class Stage:
 
     def __init__(self, folder: Path, engine: str, switch: Switch) -> None:
         self.folder, self.engine, self.switch = folder, engine, switch
-        self.port = processes.free_port()
+        self.port = processes.find_free_port()
         self.state = folder / "state"
         self.state.mkdir()
         (self.state / "token").write_text(TOKEN)
@@ -111,11 +111,11 @@ class Stage:
     def run_agent(self, script: str = "") -> Iterator[subprocess.Popen[bytes]]:
         program = ["-c", script] if script else ["-m", "agent"]
         arguments = [sys.executable, *program, "run", "--plain", "--config", str(self.folder / "config.yml")]
-        with processes.running(arguments, self.folder / "agent.log") as process:
+        with processes.run_process(arguments, self.folder / "agent.log") as process:
             yield process
 
     def read_duty(self) -> float:
-        text = processes.get(f"{self.engine}/metrics") or ""
+        text = processes.fetch(f"{self.engine}/metrics") or ""
         return float(re.findall(r"^steadytok_reference_duty (\S+)$", text, re.MULTILINE)[0])
 
     def is_paced(self) -> bool:
@@ -145,11 +145,11 @@ class Stage:
 def _engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("engine")
     (folder / "token").write_text(TOKEN)
-    port = processes.free_port()
+    port = processes.find_free_port()
     arguments = [sys.executable, "-m", "engine", "--port", str(port), "--size", "1MiB", "--token-file"]
-    with processes.running([*arguments, str(folder / "token")], folder / "log"):
+    with processes.run_process([*arguments, str(folder / "token")], folder / "log"):
         url = f"http://127.0.0.1:{port}"
-        processes.until(lambda: processes.get(f"{url}/healthz") is not None, 30, "the engine answers")
+        processes.wait_until(lambda: processes.fetch(f"{url}/healthz") is not None, 30, "the engine answers")
         yield url
 
 
@@ -172,12 +172,12 @@ def test_a_firing_alert_paces_and_its_end_puts_back(stage: Stage) -> None:
     """The engine is at the remedy's duty while the alert fires, and at full speed when it has resolved."""
     with stage.run_agent() as agent:
         stage.switch.running = 9
-        processes.until(stage.is_paced, 20, "the engine is paced")
-        processes.until(lambda: stage.has_entry("helped"), 10, "it has helped")
+        processes.wait_until(stage.is_paced, 20, "the engine is paced")
+        processes.wait_until(lambda: stage.has_entry("helped"), 10, "it has helped")
         listing = stage.run_command("list")
         stage.switch.running = 0
-        processes.until(stage.is_at_full_speed, 10, "the engine is at full speed")
-        processes.until(lambda: stage.has_entry("restored"), 10, "the audit says so")
+        processes.wait_until(stage.is_at_full_speed, 10, "the engine is at full speed")
+        processes.wait_until(lambda: stage.has_entry("restored"), 10, "the audit says so")
         agent.send_signal(signal.SIGTERM)
         assert agent.wait(10) == 0
 
@@ -200,7 +200,7 @@ def test_observing_touches_nothing(stage: Stage) -> None:
     stage.write_config(mode="observe")
     stage.switch.running = 9
     with stage.run_agent():
-        processes.until(lambda: stage.has_entry("did"), 20, "an act is observed")
+        processes.wait_until(lambda: stage.has_entry("did"), 20, "an act is observed")
         assert stage.is_at_full_speed()
         diary = stage.run_command("audit")
 
@@ -222,9 +222,9 @@ def test_killed_in_the_middle_of_a_write(stage: Stage, script: str) -> None:
     assert stage.is_paced() == (script is BEFORE_THE_READ_BACK)
 
     with stage.run_agent():
-        processes.until(lambda: stage.has_entry("restored"), 20, "it is put back")
-        processes.until(stage.is_at_full_speed, 10, "the engine is at full speed")
-        processes.until(lambda: stage.has_entry("suppressed"), 10, "the next act waits")
+        processes.wait_until(lambda: stage.has_entry("restored"), 20, "it is put back")
+        processes.wait_until(stage.is_at_full_speed, 10, "the engine is at full speed")
+        processes.wait_until(lambda: stage.has_entry("suppressed"), 10, "the next act waits")
 
     assert stage.read_state().acts == ()
     assert [entry.what for entry in stage.read_entries()].count("begin") == 1
@@ -238,14 +238,14 @@ def test_killed_between_act_and_resolve(stage: Stage, running: int) -> None:
     """An act stays held while its alert fires, and is undone if the alert has ended meanwhile."""
     stage.switch.running = 9
     with stage.run_agent() as agent:
-        processes.until(lambda: stage.has_entry("helped"), 20, "the engine is paced and verified")
+        processes.wait_until(lambda: stage.has_entry("helped"), 20, "the engine is paced and verified")
         agent.kill()
     assert stage.is_paced()
 
     stage.switch.running = running
     with stage.run_agent():
         is_as_expected: Callable[[], bool] = stage.is_paced if running else stage.is_at_full_speed
-        processes.until(
+        processes.wait_until(
             lambda: stage.has_entry("interrupted") and is_as_expected(), 20, "the machine is as the journal says"
         )
         time.sleep(1)
@@ -258,9 +258,9 @@ def test_the_kill_switch_puts_everything_back(stage: Stage) -> None:
     """With the file every held act is released, and nothing begins."""
     stage.switch.running = 9
     with stage.run_agent():
-        processes.until(stage.is_paced, 20, "the engine is paced")
+        processes.wait_until(stage.is_paced, 20, "the engine is paced")
         (stage.folder / "pause").touch()
-        processes.until(stage.is_at_full_speed, 10, "the engine is at full speed")
+        processes.wait_until(stage.is_at_full_speed, 10, "the engine is at full speed")
 
 
 @pytest.mark.deep
@@ -268,10 +268,10 @@ def test_somebody_else_who_paces_is_left_alone(stage: Stage) -> None:
     """Someone else's duty is neither overwritten nor ended, and the remedy gives up."""
     stage.switch.running = 9
     with stage.run_agent():
-        processes.until(lambda: stage.has_entry("helped"), 20, "the engine is paced")
+        processes.wait_until(lambda: stage.has_entry("helped"), 20, "the engine is paced")
         request = _Put(f"{stage.engine}/pace", b'{"duty": 0.9, "ttl": "60s"}', {"Authorization": f"Bearer {TOKEN}"})
         processes.urllib.request.urlopen(request, timeout=5).close()
-        processes.until(lambda: stage.has_entry("changed"), 25, "it is seen at the next renewal")
+        processes.wait_until(lambda: stage.has_entry("changed"), 25, "it is seen at the next renewal")
         assert stage.read_duty() == 0.9
         assert "changed by someone else" in stage.run_command("list").stdout
 
@@ -281,10 +281,10 @@ def test_full_speed_within_the_ttl_without_the_agent(stage: Stage) -> None:
     """After kill -9 and no restart the lease ends by itself within its thirty seconds."""
     stage.switch.running = 9
     with stage.run_agent() as agent:
-        processes.until(stage.is_paced, 20, "the engine is paced")
+        processes.wait_until(stage.is_paced, 20, "the engine is paced")
         agent.kill()
         killed = time.monotonic()
-        processes.until(stage.is_at_full_speed, 32, "the engine is at full speed")
+        processes.wait_until(stage.is_at_full_speed, 32, "the engine is at full speed")
 
     assert time.monotonic() - killed <= 31
 
@@ -298,11 +298,11 @@ def test_the_commands_say_what_is_wrong(stage: Stage) -> None:
 
     with stage.run_agent():
         url = f"http://127.0.0.1:{stage.port}"
-        processes.until(lambda: processes.get(f"{url}/-/ready") is not None, 20, "the agent is ready")
+        processes.wait_until(lambda: processes.fetch(f"{url}/-/ready") is not None, 20, "the agent is ready")
         unknown, tried = stage.run_command("try", "slo"), stage.run_command("try", "slow")
         nothing, paused = stage.run_command("resume"), stage.run_command("pause", "night")
         stage.switch.running = 9
-        processes.until(lambda: stage.has_entry("suppressed"), 10, "the pause is in the audit")
+        processes.wait_until(lambda: stage.has_entry("suppressed"), 10, "the pause is in the audit")
         resumed, read, wrong = (
             stage.run_command("resume", "night"),
             _fetch_status(f"{url}/api/v1/remedies"),
@@ -338,12 +338,12 @@ def test_a_hanging_action_delays_no_tick(stage: Stage) -> None:
     )
     stage.switch.running = 9
     with stage.run_agent(script):
-        processes.until(lambda: stage.has_entry("intended"), 20, "it is about to act")
+        processes.wait_until(lambda: stage.has_entry("intended"), 20, "it is about to act")
         time.sleep(1.5)
         late = re.findall(
-            r"^steadytok_tick_late_seconds (\S+)", processes.get(f"http://127.0.0.1:{stage.port}/metrics") or "", re.M
+            r"^steadytok_tick_late_seconds (\S+)", processes.fetch(f"http://127.0.0.1:{stage.port}/metrics") or "", re.M
         )
-        assert processes.get(f"http://127.0.0.1:{stage.port}/-/healthy") == "steadytok is healthy.\n"
+        assert processes.fetch(f"http://127.0.0.1:{stage.port}/-/healthy") == "steadytok is healthy.\n"
 
     assert float(late[0]) < 1.5
 
@@ -355,8 +355,8 @@ def test_a_journal_that_cannot_be_read_stops_all_acting(stage: Stage) -> None:
     with stage.run_agent():
         url = f"http://127.0.0.1:{stage.port}"
         halted, firing = "steadytok_remedies_halted 1", '"state":"firing"'
-        processes.until(lambda: halted in (processes.get(f"{url}/metrics") or ""), 20, "it is halted")
-        processes.until(lambda: firing in (processes.get(f"{url}/api/v1/alerts") or ""), 10, "the alert fires")
+        processes.wait_until(lambda: halted in (processes.fetch(f"{url}/metrics") or ""), 20, "it is halted")
+        processes.wait_until(lambda: firing in (processes.fetch(f"{url}/api/v1/alerts") or ""), 10, "the alert fires")
         time.sleep(1)
         assert stage.is_at_full_speed()
 

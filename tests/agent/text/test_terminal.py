@@ -13,7 +13,7 @@ from agent.commands import _running
 from agent.sampling.passes import CollectionResult
 from agent.text import terminal
 from collectors import Metric, Note, Sample
-from tests.answering import answering
+from tests.answering import serve_answer
 
 EVIL = "\x1b]0;title\x07\x9b2J\u202e"
 ESCAPED = r"\x1b]0;title\x07\x9b2J\u202e"
@@ -44,7 +44,7 @@ def test_what_programs_read_is_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_peers_answer() -> None:
     """`steadytok alert test` prints a server's answer in escaped form."""
-    with answering(500, EVIL.encode()) as address:
+    with serve_answer(500, EVIL.encode()) as address:
         result = CliRunner().invoke(main, ["alert", "test", "--alertmanager", address])
 
     assert ESCAPED in result.stderr

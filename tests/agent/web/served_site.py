@@ -119,8 +119,8 @@ def build_basic_auth(name: str, password: str) -> dict[str, str]:
 
 def configure_tls(folder: Path, more: str = "") -> tuple[str, ssl.SSLContext]:
     """Writes a web configuration with a server's certificate; returns its path and a client's TLS context."""
-    authority = certificates.authority(folder)
-    certificates.signed(folder, "server")
+    authority = certificates.create_authority(folder)
+    certificates.create_certificate(folder, "server")
     path = folder / "web.yml"
     path.write_text(f"tls_server_config: {{cert_file: server.crt, key_file: server.key}}\n{more}")
     return str(path), ssl.create_default_context(cafile=str(authority))

@@ -21,20 +21,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("mutual")
     for name in ("servers", "clients"):
         (folder / name).mkdir()
-        certificates.authority(folder / name)
-    certificates.signed(folder / "servers", "agent")
-    certificates.signed(folder / "clients", "command", "DNS:command.example")
-    certificates.signed(folder / "clients", "stranger", "DNS:stranger.example")
+        certificates.create_authority(folder / name)
+    certificates.create_certificate(folder / "servers", "agent")
+    certificates.create_certificate(folder / "clients", "command", "DNS:command.example")
+    certificates.create_certificate(folder / "clients", "stranger", "DNS:stranger.example")
     (folder / "web.yml").write_text(
         "tls_server_config: {cert_file: servers/agent.crt, key_file: servers/agent.key,"
         " client_auth_type: RequireAndVerifyClientCert, client_ca_file: clients/ca.crt,"
         " client_allowed_sans: [command.example]}\n"
     )
-    port = processes.free_port()
+    port = processes.find_free_port()
     configure(folder, port, None)
     agent = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(folder / CONFIG)]
-    with processes.running(agent, folder / "log"):
-        processes.until(lambda: '"history"' in (folder / "log").read_text(), 30, "readings")
+    with processes.run_process(agent, folder / "log"):
+        processes.wait_until(lambda: '"history"' in (folder / "log").read_text(), 30, "readings")
         yield folder
 
 

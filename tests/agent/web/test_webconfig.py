@@ -33,10 +33,10 @@ from tests.agent.web.served_site import (
 
 def test_tls_and_its_clients(tmp_path: Path) -> None:
     """A client certificate of the authority is a credential; one with another name is refused, and so is plain HTTP."""
-    authority = certificates.authority(tmp_path)
-    certificates.signed(tmp_path, "server")
-    prometheus = certificates.signed(tmp_path, "prometheus", "DNS:prometheus.example")
-    other = certificates.signed(tmp_path, "other", "DNS:other.example")
+    authority = certificates.create_authority(tmp_path)
+    certificates.create_certificate(tmp_path, "server")
+    prometheus = certificates.create_certificate(tmp_path, "prometheus", "DNS:prometheus.example")
+    other = certificates.create_certificate(tmp_path, "other", "DNS:other.example")
     path = tmp_path / "web.yml"
     path.write_text(
         "tls_server_config: {cert_file: server.crt, key_file: server.key, client_ca_file: ca.crt, min_version: TLS13,"
@@ -71,7 +71,7 @@ def test_a_certificate_stands_in_for_no_user(tmp_path: Path) -> None:
     path = Path(config)
     demand = "client_ca_file: ca.crt, client_auth_type: RequireAndVerifyClientCert"
     path.write_text(path.read_text().replace("}", f", {demand}}}", 1))
-    context.load_cert_chain(*certificates.signed(tmp_path, "prometheus"))
+    context.load_cert_chain(*certificates.create_certificate(tmp_path, "prometheus"))
 
     async def test(site: ServedSite) -> None:
         assert (await site.ask("GET", READ, context=context))[0] == 401
@@ -103,7 +103,7 @@ def test_a_changed_file_holds_without_a_restart(tmp_path: Path, monkeypatch: pyt
             return number
 
         before = await serial()
-        certificates.signed(tmp_path, "server")
+        certificates.create_certificate(tmp_path, "server")
         await until(lambda: _differs(serial, before))
         path.write_text(f"{tls}basic_auth_users: {{alice: '{ALICE}'}}\n")
         await until(lambda: _equals(status, 401))
@@ -154,7 +154,7 @@ def test_a_certificate_that_comes_late_is_taken_over(tmp_path: Path, monkeypatch
         with capture_logs() as lines:
             Path(config).write_text("tls_server_config: {cert_file: late.crt, key_file: late.key}\n")
             await until(lambda: _equals(lambda: _has_error(lines), True))
-        certificates.signed(tmp_path, "late")
+        certificates.create_certificate(tmp_path, "late")
 
         async def name() -> Any:
             _reader, writer = await asyncio.open_connection("127.0.0.1", site.port, ssl=context)

@@ -20,7 +20,7 @@ def test_the_list_of_sensors_is_read_once_for_all_processes(begin: Begin, tmp_pa
 
     assert bmc.count(IpmiRequest.GET_SDR) == 8
 
-    bmc.forget()
+    bmc.clear_requests()
     session.restart()
     assert len(session.read_temperatures()) == 8
     assert bmc.count(IpmiRequest.GET_SDR) == 0
@@ -34,7 +34,7 @@ def test_a_changed_list_is_read_again(begin: Begin, tmp_path: Path, change: str)
     session.read_values()
     bmc.records[0] = SimulatedSensor("DIMMX Temp", 0).encode_record(1, 1)
     if change == "stamp":
-        bmc.added += 1
+        bmc.added_at += 1
     else:
         session.restart()
     if change == "firmware":
@@ -48,7 +48,7 @@ def test_a_changed_list_is_read_again(begin: Begin, tmp_path: Path, change: str)
 def test_a_list_without_a_time_stamp_is_not_trusted_after_a_new_log_in(begin: Begin, tmp_path: Path) -> None:
     """Changes of such a list are invisible, so it is never taken from the cache, and read again in each session."""
     bmc = ScriptedBmc(make_dimm_sensors(4))
-    bmc.dated = False
+    bmc.has_timestamps = False
     session = begin(bmc, tmp_path)
     session.read_values()
     session.read_values()
@@ -58,9 +58,9 @@ def test_a_list_without_a_time_stamp_is_not_trusted_after_a_new_log_in(begin: Be
     session.read_values()
     assert bmc.count(IpmiRequest.GET_SDR) == 8
 
-    bmc.silent = True
+    bmc.is_silent = True
     session.read_values()
-    bmc.silent = False
+    bmc.is_silent = False
     session.read_values()
     assert bmc.count(IpmiRequest.GET_SDR) == 12
 
@@ -69,18 +69,18 @@ def test_a_list_without_a_time_stamp_is_not_trusted_after_a_new_log_in(begin: Be
 def test_a_bmc_that_cannot_give_whole_records_is_read_in_parts(begin: Begin, longest: int) -> None:
     """Parts are as large as the BMC can send, a size found once and not for each record."""
     bmc = ScriptedBmc(make_dimm_sensors(4))
-    bmc.longest = longest
+    bmc.max_part_bytes = longest
     session = begin(bmc)
 
     assert len(session.read_temperatures()) == 4
     assert bmc.count(IpmiRequest.RESERVE_SDR_REPOSITORY) == 1
-    assert sum(1 for request, data in bmc.asked if request is IpmiRequest.GET_SDR and data[5] > longest) <= 4
+    assert sum(1 for request, data in bmc.requests if request is IpmiRequest.GET_SDR and data[5] > longest) <= 4
 
 
 def test_a_lost_reservation_is_made_again(begin: Begin) -> None:
     """Another reader of the list cancels the reservation; the collector gives up where that never ends."""
     bmc = ScriptedBmc(make_dimm_sensors(2))
-    bmc.longest = 32
+    bmc.max_part_bytes = 32
     original, lost = bmc._get_sdr, [3]
 
     def get(data: bytes) -> Answer:
@@ -89,12 +89,12 @@ def test_a_lost_reservation_is_made_again(begin: Begin) -> None:
             return 0xC5, b""
         return original(data)
 
-    bmc.instead[IpmiRequest.GET_SDR] = get
+    bmc.answers[IpmiRequest.GET_SDR] = get
     session = begin(bmc)
     assert len(session.read_temperatures()) == 2
 
     lost[0] = -1
-    bmc.added += 1
+    bmc.added_at += 1
     assert session.read_values() == {}
     assert session.take_reasons() == ["its SDR changes faster than it can be read"]
 
@@ -103,7 +103,7 @@ def test_a_lost_reservation_is_made_again(begin: Begin) -> None:
 def test_a_list_without_end_is_given_up(begin: Begin, following: int) -> None:
     """Records that lead back to themselves fill no memory and take no time."""
     bmc = ScriptedBmc(make_dimm_sensors(3))
-    bmc.instead[IpmiRequest.GET_SDR] = lambda data: (0, following.to_bytes(2, "little") + bmc.records[0])
+    bmc.answers[IpmiRequest.GET_SDR] = lambda data: (0, following.to_bytes(2, "little") + bmc.records[0])
     session = begin(bmc)
 
     assert session.read_values() == {}
@@ -136,7 +136,7 @@ def test_a_long_list_takes_several_passes(begin: Begin, tmp_path: Path, monkeypa
         clock[0] += 3.0
         return original(data)
 
-    bmc.instead[IpmiRequest.GET_SDR] = slow
+    bmc.answers[IpmiRequest.GET_SDR] = slow
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     session = begin(bmc, tmp_path)
     counts = []
@@ -152,8 +152,8 @@ def test_device_records_are_read_where_there_is_no_repository(begin: Begin) -> N
     """A controller with only its own sensors' records gives those, where pyghmi gives up."""
     bmc = ScriptedBmc(make_dimm_sensors(3))
     bmc.identity = bytes.fromhex("20 81 03 09 02 05 91 12 00 02 0f")
-    bmc.instead[IpmiRequest.GET_DEVICE_SDR_INFO] = lambda data: (0, b"\x03\x01")
-    bmc.instead[IpmiRequest.GET_DEVICE_SDR] = bmc._get_sdr
+    bmc.answers[IpmiRequest.GET_DEVICE_SDR_INFO] = lambda data: (0, b"\x03\x01")
+    bmc.answers[IpmiRequest.GET_DEVICE_SDR] = bmc._get_sdr
 
     assert len(begin(bmc).read_temperatures()) == 3
     assert bmc.count(IpmiRequest.GET_SDR) == 0

@@ -17,14 +17,14 @@ ECC, THROTTLED, TOO_HOT = bytes.fromhex("0c516f2000 07"), bytes.fromhex("0c516f2
 def test_entries_about_memory_are_counted_from_now_on(begin: Begin, caplog: pytest.LogCaptureFixture) -> None:
     """Counters start at 0, whatever the log holds; each new entry is counted and logged once."""
     bmc = ScriptedBmc(make_dimm_sensors(2))
-    bmc.enter(ECC, ECC, THROTTLED)
+    bmc.add_events(ECC, ECC, THROTTLED)
     session = begin(bmc)
     first = session.read_values()
 
     assert {value for name, value in first.items() if name.startswith("memory_events")} == {0.0}
     assert first["sel_entries"] == 3.0
 
-    bmc.enter(ECC, THROTTLED, TOO_HOT)
+    bmc.add_events(ECC, THROTTLED, TOO_HOT)
     with caplog.at_level(logging.WARNING):
         second = session.read_values()
     assert second["memory_events_total correctable_ecc"] == 1.0
@@ -41,10 +41,10 @@ def test_entries_about_memory_are_counted_from_now_on(begin: Begin, caplog: pyte
 def test_a_log_that_stands_still_costs_one_request(begin: Begin) -> None:
     """Entries are read only where the log's own stamp or count has changed."""
     bmc = ScriptedBmc(make_dimm_sensors(1))
-    bmc.enter(ECC)
+    bmc.add_events(ECC)
     session = begin(bmc)
     session.read_values()
-    bmc.forget()
+    bmc.clear_requests()
     session.read_values()
 
     assert (bmc.count(IpmiRequest.GET_SEL_INFO), bmc.count(IpmiRequest.GET_SEL_ENTRY)) == (1, 0)
@@ -53,27 +53,27 @@ def test_a_log_that_stands_still_costs_one_request(begin: Begin) -> None:
 def test_a_cleared_log_is_recognised(begin: Begin) -> None:
     """After an erase all entries are new, though their numbers begin again; the counters continue."""
     bmc = ScriptedBmc(make_dimm_sensors(1))
-    bmc.enter(ECC, ECC, ECC)
+    bmc.add_events(ECC, ECC, ECC)
     session = begin(bmc)
     session.read_values()
     bmc.log.clear()
-    bmc.erased = 2000
-    bmc.enter(ECC, ECC, ECC, ECC)
+    bmc.erased_at = 2000
+    bmc.add_events(ECC, ECC, ECC, ECC)
 
     assert session.read_values()["memory_events_total correctable_ecc"] == 4.0
 
     bmc.log.clear()
-    bmc.erased = 3000
+    bmc.erased_at = 3000
     assert session.read_values()["memory_events_total correctable_ecc"] == 4.0
 
 
 def test_a_full_log_that_writes_over_its_oldest_is_followed(begin: Begin) -> None:
     """Where the last entry vanished without an erase, all present entries are new."""
     bmc = ScriptedBmc(make_dimm_sensors(1))
-    bmc.enter(ECC)
+    bmc.add_events(ECC)
     session = begin(bmc)
     session.read_values()
-    bmc.enter(ECC, ECC, ECC)
+    bmc.add_events(ECC, ECC, ECC)
     del bmc.log[:2]
 
     assert session.read_values()["memory_events_total correctable_ecc"] == 2.0
@@ -84,7 +84,7 @@ def test_many_entries_take_several_passes(begin: Begin) -> None:
     bmc = ScriptedBmc(make_dimm_sensors(1))
     session = begin(bmc)
     session.read_values()
-    bmc.enter(*[ECC] * 150)
+    bmc.add_events(*[ECC] * 150)
 
     assert [session.read_values()["memory_events_total correctable_ecc"] for _ in range(4)] == [
         64.0,
@@ -99,7 +99,7 @@ def test_what_is_no_memory_event_is_not_counted(begin: Begin) -> None:
     bmc = ScriptedBmc([*make_dimm_sensors(1), *make_other_sensors()])
     session = begin(bmc)
     session.read_values()
-    bmc.enter(bytes.fromhex("0c51ef2000ff"), bytes.fromhex("010201594e55"), bytes.fromhex("0c516f06ffff"))
+    bmc.add_events(bytes.fromhex("0c51ef2000ff"), bytes.fromhex("010201594e55"), bytes.fromhex("0c516f06ffff"))
     bmc.log.append(bytes((4, 0, 0xC0)) + bytes(13))
 
     assert {value for name, value in session.read_values().items() if name.startswith("memory_events")} == {0.0}
@@ -115,7 +115,7 @@ def test_a_bmc_without_a_log_has_no_counters(begin: Begin) -> None:
     assert not [name for name in values if name.startswith(("memory", "sel"))]
 
     bmc = ScriptedBmc(make_dimm_sensors(1))
-    bmc.instead[IpmiRequest.GET_SEL_INFO] = lambda data: (0xC1, b"")
+    bmc.answers[IpmiRequest.GET_SEL_INFO] = lambda data: (0xC1, b"")
     session = begin(bmc)
     assert session.read_values()["temperature DIMMA1 Temp"] == 42.0
     assert session.take_reasons() == ["Get sel info was answered with code 0xC1"]

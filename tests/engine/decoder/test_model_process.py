@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from tests.engine.families import PROMPT, write_checkpoint
 from tests.engine.greedy import GREEDY_TOKENS, read_golden
-from tests.processes import until
+from tests.processes import wait_until
 
 ROOT = Path(__file__).parents[3]
 
@@ -145,7 +145,7 @@ def test_threads_are_as_many_as_asked_for(threads: int) -> None:
     assert child.stdout is not None
     complete(json.loads(child.stdout.readline())["url"], prompt="a", max_tokens=8)
     max_threads = 2 + threads  # the main thread, one that listens, one that answers; BLAS uses the last
-    until(lambda: _count_threads(child.pid) <= max_threads, 20, "the thread of the connection has ended")
+    wait_until(lambda: _count_threads(child.pid) <= max_threads, 20, "the thread of the connection has ended")
     thread_count = _count_threads(child.pid)
     child.terminate()
     child.wait(20)
