@@ -60,9 +60,8 @@ def from_ipmi(samples: Sequence[Sample]) -> SourceReadings:
         sensor_name = labels.get("sensor", "")
         reason = explain_refusal(sensor_name, labels.get("entity_id", ""))
         if reason is not None:
-            if (
-                "DIMM" in sensor_name.upper() or "MEM" in sensor_name.upper()
-            ):  # an inlet needs no reason why it is no module
+            # Only names like memory's need a reason: an inlet is obviously no module.
+            if "DIMM" in sensor_name.upper() or "MEM" in sensor_name.upper():
                 refused[sensor_name] = reason
             continue
         sensor = _make_unique_sensor(labels, is_unique=occurrences[sensor_name] == 1)

@@ -107,9 +107,7 @@ class TimedReader:
             job = _ReadJob(remaining, read)
             in_time = self._run_job(host.root, job, deadline)
             host.spend(job.cpu_seconds)
-            for path, (result, notes) in zip(
-                remaining, job.results, strict=False
-            ):  # the remaining paths have not been read
+            for path, (result, notes) in zip(remaining, job.results, strict=False):  # some paths may be unread
                 for note in notes:
                     host.note(*note)
                 yield path, result

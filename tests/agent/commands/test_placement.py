@@ -255,7 +255,7 @@ def test_exact_and_watch_do_not_go_together() -> None:
         ("Name:\tpython\nState:\tZ (zombie)\n", "process 7 (python) has ended and waits for its parent"),
         ("Name:\tkworker/0:1\nState:\tI (idle)\n", "process 7 (kworker/0:1) is a thread of the kernel"),
         ("Name:\tpython\nState:\tS\nTgid:\t5\nVmSize:\t1 kB\n", "7 (python) is a thread of process 5"),
-        ("Name:\tpython\nState:\tS\nTgid:\t7\nVmSize:\t1 kB\n", "process 7: there is none, or it has ended"),
+        ("Name:\tpython\nState:\tS\nTgid:\t7\nVmSize:\t1 kB\n", "process 7: does not exist, has ended"),
         (None, "there is no process 7"),
     ],
 )
