@@ -73,7 +73,7 @@ class _CpufreqState:
 
 def collect(host: Host) -> Iterator[Reading]:
     """Reads the policies that have a CPU online."""
-    state = host.kept(_CpufreqState)
+    state = host.get_state(_CpufreqState)
     nodes = _map_policies_to_nodes(host, state, _list_policies(host, state))
     for position, policy in enumerate(nodes):
         if policy not in state.settings or (state.pass_count + position) % _SETTINGS_EVERY == 0:

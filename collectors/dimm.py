@@ -84,7 +84,7 @@ def join(readings: Mapping[str, Sequence[Sample]], host: Host, config: Config | 
     The first Samples of dmi, which precede all others, are remembered. Otherwise no source depends on another's
     Samples, so that each may arrive at its own time.
     """
-    state, config = host.kept(_DimmState), config or Config()
+    state, config = host.get_state(_DimmState), config or Config()
     if state.assigner is None or state.config != config:
         assigner = SlotAssigner(host, sources.from_dmi(readings.get("dmi", ())), config.names, config.nodes)
         state.config, state.assigner = config, assigner

@@ -41,7 +41,7 @@ class _DmiState:
 
 def collect(host: Host) -> Iterator[Reading]:
     """Reads the slots. The kernel copied the table at boot, so reading it accesses no hardware."""
-    devices, state = read_memory_devices(host), host.kept(_DmiState)
+    devices, state = read_memory_devices(host), host.get_state(_DmiState)
     if any(device.ranges not in state.nodes for device in devices):
         size, blocks = read_blocks_by_node(host)
         state.nodes = {ranges: _find_node(ranges, size, blocks) for ranges in {device.ranges for device in devices}}

@@ -66,7 +66,7 @@ _TOTAL_TIMEOUT = 0.4  # seconds for all engines together, requested at once; the
 _READ_TIMEOUT = 0.35  # seconds without a byte; less than _TOTAL_TIMEOUT, so that a failure is noted with its reason
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EngineEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One engine: its name in labels, and its URL."""
 
     name: str
@@ -77,7 +77,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The engines that are requested."""
 
-    engines: tuple[Target, ...] = ()
+    engines: tuple[EngineEndpoint, ...] = ()
 
     def find_faults(self) -> Iterator[tuple[str, str]]:
         """Yields a fault if the operator named engines here."""
@@ -87,7 +87,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def with_engines(config: Config, engines: Sequence[EngineAddress]) -> Config:
     """Returns the configuration that asks these engines."""
-    targets = [msgspec.convert(engine._asdict(), Target) for engine in engines]
+    targets = [msgspec.convert(engine._asdict(), EngineEndpoint) for engine in engines]
     return msgspec.structs.replace(config, engines=tuple(targets))
 
 
@@ -125,7 +125,7 @@ class _EngineState:
 
 def collect(host: Host, config: Config) -> Iterator[Reading]:
     """Requests and converts the metrics of the configured engines."""
-    state = host.kept(_EngineState)
+    state = host.get_state(_EngineState)
     answers = _request_all(host, state, [target.url for target in config.engines])
     for target in config.engines:
         yield from _collect_target(host, state, target, answers.get(target.url))
@@ -160,7 +160,7 @@ def metrics_url(url: str) -> str:
     return urllib.parse.urlunsplit(parts._replace(path=path if path.endswith("/metrics") else f"{path}/metrics"))
 
 
-def _collect_target(host: Host, state: _EngineState, target: Target, text: str | None) -> Iterator[Reading]:
+def _collect_target(host: Host, state: _EngineState, target: EngineEndpoint, text: str | None) -> Iterator[Reading]:
     url = metrics_url(target.url)
     if text is not None and not is_exposition(text):
         text = host.note(url, f"expected metrics, found {text[:40]!r}")
@@ -181,7 +181,7 @@ def _collect_target(host: Host, state: _EngineState, target: Target, text: str |
             yield reading
 
 
-def _resolve_kind(state: _EngineState, target: Target, text: str) -> str:
+def _resolve_kind(state: _EngineState, target: EngineEndpoint, text: str) -> str:
     """Returns the configured kind, or the detected one; an engine that stops answering keeps its kind."""
     if target.kind != "auto":
         return target.kind

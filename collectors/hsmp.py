@@ -75,7 +75,7 @@ class _HsmpState:
 
 def collect(host: Host) -> Iterator[Reading]:
     """Reads the sockets; detects sockets and DIMMs once."""
-    state = host.kept(_HsmpState)
+    state = host.get_state(_HsmpState)
     if state.port is None or not host.live:  # a recording is read again in each pass
         state.port = open_port(host)
     if state.port is None:

@@ -95,7 +95,7 @@ class _HwmonState:
 
 def collect(host: Host, config: Config) -> Iterator[Reading]:
     """Reads the configured chips."""
-    state = host.kept(_HwmonState)
+    state = host.get_state(_HwmonState)
     folders = host.names(_FOLDER)
     if state.pass_count % _CHIPS_EVERY == 0 or folders != state.folders:
         state.folders, state.chips = folders, {}

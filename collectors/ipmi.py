@@ -126,7 +126,7 @@ def collect(host: Host, config: Config) -> Iterator[Reading]:
     since some vendors name every sensor `Temp`. `entity_id` is the kind of component: 8 memory module, 32 memory
     device, 55 and 64 air inlet, 29 fan. `entity_instance` is the number of that component.
     """
-    state = host.kept(_IpmiState)
+    state = host.get_state(_IpmiState)
     host.again(_NORMAL_INTERVAL)
     bmc = _connect(host, state, config)
     if bmc is None:

@@ -82,7 +82,7 @@ class _KmsgState:
 
 def collect(host: Host) -> Iterator[Reading]:
     """Reads the new messages; yields nothing where the log cannot be read."""
-    state = host.kept(_KmsgState)
+    state = host.get_state(_KmsgState)
     batch = read_new(host, state.cursor)
     if batch is None:
         return

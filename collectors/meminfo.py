@@ -36,4 +36,4 @@ def collect(host: Host) -> Iterator[Reading]:
     """Reads every field of /proc/meminfo."""
     text = host.read(_FILE)
     if text is not None:
-        yield from host.kept(_MeminfoState).fields.make_samples(host, _FILE, text, ())
+        yield from host.get_state(_MeminfoState).fields.make_samples(host, _FILE, text, ())

@@ -54,7 +54,7 @@ class _NodeMeminfoState:
 
 def collect(host: Host) -> Iterator[Reading]:
     """Reads every field of each node's meminfo, then computes the node's available memory."""
-    state = host.kept(_NodeMeminfoState)
+    state = host.get_state(_NodeMeminfoState)
     node_ids = list_nodes(host)
     if node_ids:
         _refresh_shares(host, state, node_ids)

@@ -42,7 +42,7 @@ class _PowercapState:
 
 def collect(host: Host) -> Iterator[Reading]:
     """Reads the zones."""
-    state = host.kept(_PowercapState)
+    state = host.get_state(_PowercapState)
     for zone in host.names(_FOLDER):
         if _ZONE.fullmatch(zone):
             name = host.read(f"{_FOLDER}/{zone}/name") or ""

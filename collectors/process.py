@@ -21,7 +21,7 @@ from collectors._process.engine_processes import EngineProcess, find_processes
 from collectors._process.page_sample import MAX_PAGES, MIN_PAGES, PageSample
 from collectors._process.page_shares import SHARES, collect_shares
 from collectors._process.stat import Status, read_stat, read_status
-from collectors._process.targets import Target
+from collectors._process.targets import ProcessTarget
 from collectors._process.threads import Threads, ThreadTracker
 
 INTERVAL = 15.0
@@ -86,7 +86,7 @@ _TICKS_PER_SECOND = 100  # USER_HZ, the same on every server architecture of Lin
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The processes that are read, besides those that `engines:` names by their URL."""
 
-    engines: tuple[Target, ...] = ()
+    engines: tuple[ProcessTarget, ...] = ()
     """Engines named by URL, command line or pid; each gets its name as the label `engine`."""
 
     discover: bool = True
@@ -103,7 +103,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def with_engines(config: Config, engines: Sequence[EngineAddress]) -> Config:
     """Returns the configuration that finds these engines too; the operator's own targets come first."""
-    targets = (Target(name=engine.name, url=engine.url) for engine in engines)
+    targets = (ProcessTarget(name=engine.name, url=engine.url) for engine in engines)
     return msgspec.structs.replace(config, engines=(*config.engines, *targets))
 
 
@@ -117,7 +117,7 @@ class _ProcessState:
 def collect(host: Host, config: Config) -> Iterator[Reading]:
     """Reads the processes; all series have the labels engine and rank."""
     processes = find_processes(host, config.engines, discover=config.discover)
-    state = host.kept(_ProcessState)
+    state = host.get_state(_ProcessState)
     state.trackers = {
         (process.pid, process.start_time): state.trackers.get((process.pid, process.start_time), ThreadTracker())
         for process in processes

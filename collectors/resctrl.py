@@ -82,7 +82,7 @@ def collect(host: Host) -> Iterator[Reading]:
     """Reads the control groups and their domains; yields nothing where resctrl is not mounted or has no monitoring."""
     if not host.exists(_INFO):
         return
-    state = host.kept(_ResctrlState)
+    state = host.get_state(_ResctrlState)
     if state.passes % _REFRESH_PASSES == 0:
         state.nodes, state.incomparable = _map_domains_to_nodes(host), _find_incomparable(host)
     state.passes += 1

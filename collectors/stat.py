@@ -83,7 +83,7 @@ def _collect_numbers(host: Host, text: str) -> Iterator[Reading]:
 
 
 def _collect_nodes(host: Host, lines: dict[str, str]) -> Iterator[Reading]:
-    cpu_state = host.kept(_StatState)
+    cpu_state = host.get_state(_StatState)
     cpu_numbers = list(lines)
     # The nodes are read again when CPUs come or go: /proc/stat lists only online CPUs.
     if not cpu_state.complete or cpu_numbers != cpu_state.cpu_numbers:

@@ -66,7 +66,7 @@ class _ThermalThrottleState:
 
 def collect(host: Host) -> Iterator[Reading]:
     """Reads the online CPUs; their core and package are read again when the set of online CPUs changes."""
-    state = host.kept(_ThermalThrottleState)
+    state = host.get_state(_ThermalThrottleState)
     online = host.read(f"{_CPU}/online", optional=True)
     if online is None or online != state.online:
         state.online, state.folders = online, _list_folders(host, online)

@@ -16,7 +16,7 @@ class EngineCounters:
 
     def __init__(self, modules: Mapping[str, ModuleType], url: str) -> None:
         module = modules["engine"]
-        engine_config = module.Config(engines=(module.Target(name=_NAME, url=url),))
+        engine_config = module.Config(engines=(module.EngineEndpoint(name=_NAME, url=url),))
         self._collector = plugins.bind_collector(module, "engine", interval=None, deadline=None, config=engine_config)
         self._host = Host("/")
         self._previous = self._read_counters()

@@ -31,7 +31,7 @@ class PlacementQuery:
         self._selector = selector
         self._pid = int(selector) if selector is not None and selector.isascii() and selector.isdecimal() else None
         if self._pid is not None:
-            target = module.Target(name=f"PID {self._pid}", pid=self._pid)
+            target = module.ProcessTarget(name=f"PID {self._pid}", pid=self._pid)
             own_config = msgspec.structs.replace(collector.config or module.Config(), engines=(target,), discover=False)
             collector = bind_collector(module, "process", interval=None, deadline=None, config=own_config)
         self._collector = collector

@@ -182,11 +182,13 @@ class Host:
         seconds, self._next_pass_seconds = self._next_pass_seconds, None
         return seconds
 
-    def kept(self, kind: type[_T]) -> _T:
+    def get_state(self, kind: type[_T]) -> _T:
         """Returns this collector's state from pass to pass: the one `kind()` of its Host, created by the first call."""
         if kind not in self._states:
             self._states[kind] = kind()
         return cast("_T", self._states[kind])
+
+    kept = get_state  # its name in the first version of the contract: collectors of third parties call it so
 
 
 def _is_text(name: str) -> bool:

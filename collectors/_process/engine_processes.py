@@ -17,7 +17,7 @@ from typing import NamedTuple
 from collectors._host.host import Host, natural
 from collectors._process import command_lines as commands
 from collectors._process import sockets
-from collectors._process.targets import Target, compile_pattern
+from collectors._process.targets import ProcessTarget, compile_pattern
 from collectors._process.tree import ProcessTree
 
 _MIN_HOLDER_SHARE = 0.25  # of the largest process of a tree: an untitled process that holds less is no worker
@@ -39,7 +39,7 @@ class EngineProcess(NamedTuple):
     """The kernel's name for it, at most 15 characters: /proc/PID/comm."""
 
 
-def find_processes(host: Host, targets: Sequence[Target], *, discover: bool = True) -> list[EngineProcess]:
+def find_processes(host: Host, targets: Sequence[ProcessTarget], *, discover: bool = True) -> list[EngineProcess]:
     """
     Returns the engine processes that run now, ordered by engine and rank.
 
@@ -61,7 +61,7 @@ def find_processes(host: Host, targets: Sequence[Target], *, discover: bool = Tr
     return sorted(all_processes, key=lambda process: (natural(process.engine), natural(process.rank)))
 
 
-def _find_target(host: Host, tree: ProcessTree, target: Target) -> list[EngineProcess]:
+def _find_target(host: Host, tree: ProcessTree, target: ProcessTarget) -> list[EngineProcess]:
     if target.pid is not None:
         if target.pid in tree.command_lines:
             return [

@@ -68,7 +68,7 @@ def read_private_info(host: Host, pid: int) -> PrivateInfo | None:
     """Returns the facts of a process; None where its files are readable here, or there is no service."""
     if os.access(host.path(f"proc/{pid}/environ"), os.R_OK) or not host.exists(SOCKET_PATH):
         return None
-    connection = host.kept(_Connection)
+    connection = host.get_state(_Connection)
     if time.monotonic() >= connection.retry_at:
         try:
             info = connection.ask(host.path(SOCKET_PATH), pid)

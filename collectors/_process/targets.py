@@ -7,7 +7,7 @@ import re
 import msgspec
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ProcessTarget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One engine that the operator names; the first given key of pid, command and url finds its process."""
 
     name: str

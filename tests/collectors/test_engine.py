@@ -19,7 +19,7 @@ URL = "http://127.0.0.1:8000"
 PAGE = {"http/127.0.0.1:8000/metrics": ""}
 
 
-def _read_values(host: Host, series: Series, *targets: engine.Target) -> dict[str, float]:
+def _read_values(host: Host, series: Series, *targets: engine.EngineEndpoint) -> dict[str, float]:
     values = series(engine.collect(host, engine.Config(engines=targets)))
     return {name.removeprefix("steadytok_engine_"): value for name, value in values.items()}
 
@@ -28,8 +28,8 @@ def _serve_text(machine: Machine, text: str) -> Host:
     return machine(dict.fromkeys(PAGE, text))
 
 
-def _make_target(kind: str = "auto", url: str = URL, name: str = "e") -> engine.Target:
-    return engine.Target(name=name, url=url, kind=kind)  # type: ignore[arg-type]  # parametrised tests give plain words
+def _make_target(kind: str = "auto", url: str = URL, name: str = "e") -> engine.EngineEndpoint:
+    return engine.EngineEndpoint(name=name, url=url, kind=kind)  # type: ignore[arg-type]  # parametrised tests give plain words
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from collectors import Host, Reading, process
-from collectors._process.targets import Target
+from collectors._process.targets import ProcessTarget
 from tests.machines.processes import start_child
 
 Series = Callable[[Iterable[Reading]], dict[str, float]]
@@ -19,7 +19,7 @@ def test_this_kernel_is_asked(series: Series) -> None:
     """On this machine a process's shares by node add up to 1, each with an error."""
     host = Host("/")
     with start_child(64) as pid:
-        config = process.Config(engines=(Target(name="held", pid=pid),), discover=False)
+        config = process.Config(engines=(ProcessTarget(name="held", pid=pid),), discover=False)
         values = series(process.collect(host, config))
     notes = host.take_notes()
     if not os.path.exists("/sys/devices/system/node/node0") or notes:

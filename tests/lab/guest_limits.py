@@ -53,7 +53,7 @@ def wishes() -> dict[str, Any]:
 
 
 def _look(pid: int) -> dict[str, float]:
-    target = process.Target(name="held", pid=pid)
+    target = process.ProcessTarget(name="held", pid=pid)
     return observe.collect(process, Host("/"), process.Config(engines=(target,), discover=False))
 
 

@@ -160,7 +160,7 @@ def _compare(pid: int) -> dict[str, Any]:
 def _collect(pid: int) -> dict[str, Any]:
     """One pass of the collector over one process."""
     host = Host("/")
-    config = process.Config(engines=(process.Target(name="held", pid=pid),), discover=False)
+    config = process.Config(engines=(process.ProcessTarget(name="held", pid=pid),), discover=False)
     series = observe.collect(process, host, config)
     return {"series": series, "notes": [list(note) for note in host.take_notes()]}
 

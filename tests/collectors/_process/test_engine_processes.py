@@ -9,7 +9,7 @@ import pytest
 
 from collectors import Host
 from collectors._process.engine_processes import find_processes
-from collectors._process.targets import Target
+from collectors._process.targets import ProcessTarget
 from tests.machines.processes import format_stat
 
 Machine = Callable[[Mapping[str, str]], Host]
@@ -48,7 +48,7 @@ def enter_namespace(host: Host, pid: int, space: str) -> None:
     os.symlink(space, host.path(f"proc/{pid}/ns/net"))
 
 
-def find_engines(host: Host, *targets: Target, discover: bool = True) -> list[tuple[str, str, int]]:
+def find_engines(host: Host, *targets: ProcessTarget, discover: bool = True) -> list[tuple[str, str, int]]:
     return [(each.engine, each.rank, each.pid) for each in find_processes(host, targets, discover=discover)]
 
 
@@ -113,10 +113,10 @@ def test_a_url_names_the_engine_that_listens_there(machine: Machine) -> None:
     listen_on(host, 30, 8080, OURS)
     listen_on(host, 40, 80, OURS)
     targets = [
-        Target(name="r1", url="http://localhost:8080/v1"),
-        Target(name="front", url="http://127.0.0.1"),
-        Target(name="far", url="http://10.0.0.9:8080"),
-        Target(name="bad", url="http://[::1:80"),
+        ProcessTarget(name="r1", url="http://localhost:8080/v1"),
+        ProcessTarget(name="front", url="http://127.0.0.1"),
+        ProcessTarget(name="far", url="http://10.0.0.9:8080"),
+        ProcessTarget(name="bad", url="http://[::1:80"),
     ]
 
     assert find_engines(host, *targets) == [("r1", "0", 30)]
@@ -141,10 +141,10 @@ def test_containers_have_ports_of_their_own(machine: Machine) -> None:
     listen_on(host, 30, 8000, POD)
     listen_on(host, 40, 8000, OTHER_POD)
 
-    by_proxy = [Target(name=f"r{port}", url=f"http://127.0.0.1:{port}") for port in (9001, 9002)]
+    by_proxy = [ProcessTarget(name=f"r{port}", url=f"http://127.0.0.1:{port}") for port in (9001, 9002)]
     assert find_engines(host, *by_proxy) == [("r9001", "0", 30), ("r9002", "0", 40)]
-    assert find_engines(host, Target(name="b", url="http://172.17.0.3:8000"), discover=False) == [("b", "0", 40)]
-    assert find_engines(host, Target(name="which", url="http://127.0.0.1:8000"), discover=False) == []
+    assert find_engines(host, ProcessTarget(name="b", url="http://172.17.0.3:8000"), discover=False) == [("b", "0", 40)]
+    assert find_engines(host, ProcessTarget(name="which", url="http://127.0.0.1:8000"), discover=False) == []
 
 
 def test_what_is_named_comes_before_what_is_found(machine: Machine) -> None:
@@ -157,7 +157,7 @@ def test_what_is_named_comes_before_what_is_found(machine: Machine) -> None:
         }
     )
 
-    targets = [Target(name="mine", command=r"serve\.py.*r1"), Target(name="big", pid=41)]
+    targets = [ProcessTarget(name="mine", command=r"serve\.py.*r1"), ProcessTarget(name="big", pid=41)]
     assert find_engines(host, *targets) == [("big", "0", 41), ("llama.cpp", "0", 40), ("mine", "0", 30)]
     assert find_engines(host, *targets, discover=False) == [("big", "0", 41), ("mine", "0", 30)]
 
@@ -167,7 +167,13 @@ def test_what_is_named_and_not_there_is_noted(machine: Machine) -> None:
     host = machine({"proc/2/stat": format_stat(2), "proc/2/cmdline": ""})
 
     assert (
-        find_engines(host, Target(name="a", pid=2), Target(name="b", command="nothing"), Target(name="c", pid=77)) == []
+        find_engines(
+            host,
+            ProcessTarget(name="a", pid=2),
+            ProcessTarget(name="b", command="nothing"),
+            ProcessTarget(name="c", pid=77),
+        )
+        == []
     )
     assert [note.path for note in host.take_notes()] == ["process 2", "command 'nothing'", "process 77"]
 
@@ -176,7 +182,7 @@ def test_what_is_named_and_not_there_is_noted(machine: Machine) -> None:
 def test_a_target_that_finds_nobody_is_refused(target_fields: dict[str, str]) -> None:
     """A target without url, command and pid, or with a malformed pattern, is refused."""
     with pytest.raises(ValueError, match="expected"):
-        Target(name="x", **target_fields)
+        ProcessTarget(name="x", **target_fields)
 
 
 def test_a_worker_whose_engine_is_not_known_is_nobodys(machine: Machine) -> None:
