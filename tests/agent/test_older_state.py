@@ -33,7 +33,7 @@ from rules.history.history import History
 from rules.rulefile import load_rules
 
 FOLDER = Path(__file__).parent / "state_of_de91947"
-STARTED_MS = 1_796_071_557_124  # when the alerts of the folder began
+STARTED_MS = 1_796_073_791_157  # when the alerts of the folder began
 NOW_MS = STARTED_MS + 20_000
 IDENTITY = {"instance": "box", "job": "steadytok"}
 HEAT = "steadytok_dimm_temperature_celsius"
@@ -64,7 +64,7 @@ def test_alerts_and_readings_are_restored(folder: Path) -> None:
     history, rules = History(3_600_000, identity=IDENTITY), _load_evaluator(folder)
     notifier = Notifier(AlertingConfig(), {}, "http://x", NotifierCounters(CollectorRegistry()))
     persistence = Persistence(folder)
-    persistence.restore(history, rules, notifier, ["dimm", "meminfo"], NOW_MS)
+    persistence.restore(history, rules, notifier, ["hwmon", "meminfo"], NOW_MS)
     rules.evaluate(history, NOW_MS)
 
     alerts = {dict(alert.labels)["alertname"]: alert for alert in rules.alerts()}
